@@ -1,0 +1,60 @@
+"""Who computes. A registry of names: nothing here imports a framework until `load` is called in a worker."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rnnbench.backends.base import Backend
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registry line: where the class is, what it needs, and one sentence on what it is."""
+
+    target: str  # module:class
+    needs: tuple[str, ...]  # importable modules
+    extra: str | None  # the extra of pyproject.toml that installs them
+    summary: str
+
+
+REGISTRY: dict[str, Entry] = {
+    "numpy": Entry("rnnbench.backends.numpy:NumpyBackend", (), None, "plain equations; in float64 the oracle"),
+    "numba": Entry("rnnbench.backends.numba:NumbaBackend", (), None, "our kernels: batch over threads, time inside"),
+    "torch": Entry("rnnbench.backends.torch:TorchBackend", ("torch",), "torch", "nn.RNN as installed"),
+    "torch+flush": Entry(
+        "rnnbench.backends.torch:TorchFlushBackend", ("torch",), "torch", "nn.RNN, subnormals flushed"
+    ),
+    "torch+compile": Entry(
+        "rnnbench.backends.torch:TorchCompileBackend", ("torch",), "torch", "torch.compile, subnormals flushed"
+    ),
+    "tensorflow": Entry(
+        "rnnbench.backends.tensorflow:TensorflowBackend", ("tensorflow", "keras"), "tensorflow", "Keras in tf.function"
+    ),
+    "tensorflow+xla": Entry(
+        "rnnbench.backends.tensorflow:TensorflowXlaBackend",
+        ("tensorflow", "keras"),
+        "tensorflow",
+        "Keras with jit_compile=True",
+    ),
+    "jax": Entry("rnnbench.backends.jax:JaxBackend", ("jax", "optax"), "jax", "jitted lax.scan and optax"),
+}
+
+
+def missing(name: str) -> str | None:
+    """Why a backend cannot be had in this environment and how to get it, or None. Imports nothing."""
+    entry = REGISTRY[name]
+    absent = [module for module in entry.needs if importlib.util.find_spec(module) is None]
+    if not absent:
+        return None
+    return f"{', '.join(absent)} not installed; pip install 'rnnbench[{entry.extra}]' or '.[{entry.extra}]' in a clone"
+
+
+def load(name: str) -> Backend:
+    """Import the backend's library and make the backend. Only workers and tests call this."""
+    module, _, attribute = REGISTRY[name].target.partition(":")
+    backend: Backend = getattr(importlib.import_module(module), attribute)()
+    return backend

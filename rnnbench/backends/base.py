@@ -1,0 +1,179 @@
+"""The protocol between the harness and whoever computes: `Backend` prepares, `Session` does the measured work."""
+
+from __future__ import annotations
+
+import abc
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.model import Case, Head, Loss, Problem
+from rnnbench.params import Array, Params, check_shapes
+
+Inputs = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training rows, staged by `prepare`. Batch i is rows [i B, (i + 1) B).
+
+    `inputs`: tokens (N, T) int32 for an embedding, else (N, T, E) float.
+    `targets`: class numbers int32, or floats; (N,) or (N, O) with `Head.LAST`, (N, T) or (N, T, O) with `Head.EVERY`.
+    """
+
+    inputs: Inputs
+    targets: Inputs
+
+
+def shaped_targets(problem: Problem, targets: Inputs) -> Inputs:
+    """Targets in the one layout that backends compute with, contiguous.
+
+    Classes: int32 (N,) or (N, T). All else: floats of the problem's type with the outputs last, (N, O) or (N, T, O).
+    """
+    if problem.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
+        return np.ascontiguousarray(targets, dtype=np.int32)
+    steps = (problem.T,) if problem.model.head is Head.EVERY else ()
+    return np.ascontiguousarray(targets, dtype=str(problem.dtype)).reshape(len(targets), *steps, problem.model.O)
+
+
+def check_data(problem: Problem, data: Data) -> None:
+    """Raise ValueError for data that does not fit the problem: empty, of another length or width, outside V or O."""
+    model, inputs, targets = problem.model, data.inputs, data.targets
+    if len(inputs) == 0:
+        raise ValueError("the batch is empty: 0 rows; at least 1 is needed")
+    if len(inputs) < problem.B:
+        raise ValueError(f"there are {len(inputs)} rows; a batch needs B = {problem.B}")
+    if len(inputs) != len(targets):
+        raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets; each row needs one")
+    expected = (problem.T,) if model.V is not None else (problem.T, model.E)
+    if inputs.shape[1:] != expected:
+        raise ValueError(f"inputs have shape {inputs.shape}; rows of shape {expected} are needed")
+    if model.V is not None:
+        low, high = int(inputs.min()), int(inputs.max())
+        if low < 0 or high >= model.V:
+            bad = low if low < 0 else high
+            raise ValueError(f"token {bad} is outside the vocabulary: tokens must lie in [0, {model.V})")
+    if model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
+        low, high = int(targets.min()), int(targets.max())
+        if low < 0 or high >= model.O:
+            bad = low if low < 0 else high
+            raise ValueError(f"class {bad} is outside the outputs: classes must lie in [0, {model.O})")
+    elif not np.isfinite(targets).all():
+        raise ValueError("a target is NaN or infinite; targets must be finite numbers")
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What the last pass computed, as NumPy. None or empty where that pass does not compute it.
+
+    `loss` scalar; `logits` (B, O) or (B, T, O); `state` (B, H), the last; `grads` after `gradient`; `params` after
+    `train_step` and `train_epoch`; `accuracy` in [0, 1] after `train_epoch`, where the loss has classes.
+    """
+
+    loss: float | None = None
+    logits: Array | None = None
+    state: Array | None = None
+    grads: dict[str, Array] = field(default_factory=dict)
+    params: dict[str, Array] = field(default_factory=dict)
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What stands behind a number: shown with it, stored with it."""
+
+    threads: int
+    subnormals: str  # "kept", "flushed", or who decides
+    tf32: bool
+    timed: dict[str, str]  # pass -> the library calls inside the clock
+    notes: str = ""
+
+
+class Session(abc.ABC):
+    """One problem, staged on one backend. The pass methods do the measured work and nothing else.
+
+    The harness calls `select` and `reset` outside the clock, then a pass and `synchronize` inside it.
+    """
+
+    @abc.abstractmethod
+    def select(self, batch: int) -> None:
+        """Make rows [batch B, (batch + 1) B) the current batch."""
+
+    @abc.abstractmethod
+    def start_from(self, state: Array | None) -> None:
+        """Let the next passes, epochs apart, start from this state (B, H); None is zeros."""
+
+    @abc.abstractmethod
+    def reset(self) -> None:
+        """Put back the initial parameters and an optimizer that has not stepped."""
+
+    @abc.abstractmethod
+    def forward(self) -> None:
+        """Logits, last state and loss of the current batch."""
+
+    @abc.abstractmethod
+    def gradient(self) -> None:
+        """Forward and (truncated) BPTT; parameters untouched, gradients not clipped."""
+
+    @abc.abstractmethod
+    def train_step(self) -> None:
+        """Gradient, clipping and one optimizer step on the current batch."""
+
+    @abc.abstractmethod
+    def train_epoch(self, order: NDArray[np.int64]) -> None:
+        """One optimizer step per B rows of `order` (row numbers), the last batch as short as what is left.
+
+        `fetch` then gives the parameters, and loss and accuracy as means over the rows seen, each row as it was
+        computed in its own step.
+        """
+
+    @abc.abstractmethod
+    def predict(self, inputs: Inputs) -> Array:
+        """Logits for any number of rows, (n, O) or (n, T, O), from a zero state."""
+
+    @abc.abstractmethod
+    def fetch(self) -> Outputs:
+        """What the last pass computed."""
+
+    def synchronize(self) -> None:
+        """Wait until the device is idle. Nothing to do where calls return when their work is done."""
+        return
+
+    def close(self) -> None:
+        """Free what `prepare` took."""
+        return
+
+
+class Backend(abc.ABC):
+    """One implementation under one name. Made once in its worker process; importing its module imports the library."""
+
+    name: ClassVar[str]
+
+    @abc.abstractmethod
+    def unsupported(self, case: Case) -> str | None:
+        """Why this case cannot be computed here, or None. Never a silent substitute."""
+
+    @abc.abstractmethod
+    def contract(self, problem: Problem) -> Contract:
+        """What a number of this backend stands for."""
+
+    @abc.abstractmethod
+    def libraries(self) -> dict[str, str]:
+        """Name -> version of what computes."""
+
+    def prepare(self, problem: Problem, params: Params, data: Data) -> Session:
+        """Check, move, pack, allocate. `params` in any float type. ValueError where they do not fit the problem."""
+        check_shapes(params, problem.model)
+        check_data(problem, data)
+        return self._prepare(problem, params, data)
+
+    @abc.abstractmethod
+    def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
+        """`prepare` after its checks."""
+
+
+def batches_of(order: NDArray[np.int64], B: int) -> list[NDArray[np.int64]]:
+    """`order` cut into runs of B rows, the last one as short as what is left."""
+    return [order[i : i + B] for i in range(0, len(order), B)]

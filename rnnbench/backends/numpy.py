@@ -1,0 +1,262 @@
+"""The plain equations in NumPy: one step a line. In float64 this is the oracle that every other backend must equal.
+
+Nothing here is written for speed, and nothing is shared with the kernels that it judges.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, batches_of, shaped_targets
+from rnnbench.model import Case, Head, Loss, ModelSpec, Optimizer, Problem, TrainSpec, Truncation, blocks_of
+from rnnbench.params import Array, Params, cast
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What the forward pass leaves for the backward pass, time first: x (T, B, E), h (T + 1, B, H) from h_0 on."""
+
+    x: Array
+    h: Array
+    logits: Array  # (B, O) or (B, T, O)
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)), of any shape, without overflow."""
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+def forward(model: ModelSpec, params: Params, inputs: Inputs, state: Array | None) -> Trace:
+    """Run all T steps. inputs (B, T) tokens or (B, T, E); state (B, H) or None for zeros."""
+    dtype = params["W_hh"].dtype
+    x = (inputs.astype(dtype) if model.V is None else params["embedding"][inputs]).swapaxes(0, 1)
+    T, B, _ = x.shape
+    h = np.zeros((T + 1, B, model.H), dtype)
+    if state is not None:
+        h[0] = state
+    for t in range(T):
+        h[t + 1] = np.tanh(x[t] @ params["W_xh"] + h[t] @ params["W_hh"] + params["b_h"])
+    read = h[T] if model.head is Head.LAST else h[1:].swapaxes(0, 1)
+    return Trace(x, h, read @ params["W_hy"] + params["b_y"])
+
+
+def losses(model: ModelSpec, z: Array, y: Inputs) -> Array:
+    """The loss of each emitted output, (B,) or (B, T), from logits z and targets y laid out by `shaped_targets`."""
+    match model.loss:
+        case Loss.BINARY_CROSS_ENTROPY:
+            return (np.logaddexp(0, z) - y * z).mean(axis=-1)
+        case Loss.CATEGORICAL_CROSS_ENTROPY:
+            top = z.max(axis=-1, keepdims=True)
+            log_sum = np.log(np.exp(z - top).sum(axis=-1)) + top[..., 0]
+            return log_sum - np.take_along_axis(z, y[..., None], axis=-1)[..., 0]
+        case Loss.SQUARED_ERROR:
+            return (0.5 * (z - y) ** 2).sum(axis=-1)
+        case Loss.SIGMOID_SQUARED_ERROR:
+            return (0.5 * (sigmoid(z) - y) ** 2).sum(axis=-1)
+
+
+def dlosses(model: ModelSpec, z: Array, y: Inputs) -> Array:
+    """The derivative of each `losses` value by its own logits, shaped like z."""
+    match model.loss:
+        case Loss.BINARY_CROSS_ENTROPY:
+            return (sigmoid(z) - y) / model.O
+        case Loss.CATEGORICAL_CROSS_ENTROPY:
+            e = np.exp(z - z.max(axis=-1, keepdims=True))
+            return e / e.sum(axis=-1, keepdims=True) - (np.arange(model.O) == y[..., None])
+        case Loss.SQUARED_ERROR:
+            return z - y
+        case Loss.SIGMOID_SQUARED_ERROR:
+            p = sigmoid(z)
+            return (p - y) * p * (1 - p)
+
+
+def backward(
+    model: ModelSpec, params: Params, inputs: Inputs, trace: Trace, dz: Array, truncation: Truncation | None
+) -> dict[str, Array]:
+    """Gradients by name, from dz, the derivative of the loss by the logits. Werbos, 1990; cut as `Truncation` says."""
+    T, B, _ = trace.x.shape
+    grads = {name: np.zeros_like(value) for name, value in params.items()}
+    for block in blocks_of(model, truncation, T):
+        dh = np.zeros((B, model.H), dz.dtype)
+        for t in reversed(range(block.start, block.end)):
+            dy = _dlogits_of_step(model, dz, t, T) if t >= block.emit else None
+            if dy is not None:
+                grads["W_hy"] += trace.h[t + 1].T @ dy
+                grads["b_y"] += dy.sum(axis=0)
+                dh = dh + dy @ params["W_hy"].T
+            delta = dh * (1 - trace.h[t + 1] ** 2)
+            grads["W_xh"] += trace.x[t].T @ delta
+            grads["W_hh"] += trace.h[t].T @ delta
+            grads["b_h"] += delta.sum(axis=0)
+            if model.V is not None:
+                np.add.at(grads["embedding"], inputs[:, t], delta @ params["W_xh"].T)
+            dh = delta @ params["W_hh"].T
+    return grads
+
+
+def _dlogits_of_step(model: ModelSpec, dz: Array, t: int, T: int) -> Array | None:
+    """The (B, O) part of dz that step t emits, or None where it emits nothing."""
+    if model.head is Head.EVERY:
+        return dz[:, t]
+    return dz if t == T - 1 else None
+
+
+def hits(model: ModelSpec, z: Array, y: Inputs) -> NDArray[np.bool_] | None:
+    """Which outputs are classified right, (B,) or (B, T); None for losses without classes."""
+    match model.loss:
+        case Loss.BINARY_CROSS_ENTROPY:
+            return ((z > 0) == (y > 0.5)).all(axis=-1)
+        case Loss.CATEGORICAL_CROSS_ENTROPY:
+            return z.argmax(axis=-1) == y
+        case _:
+            return None
+
+
+def clip(train: TrainSpec, grads: dict[str, Array]) -> dict[str, Array]:
+    """Clipped gradients. By norm: Pascanu et al., 2013, Algorithm 1, with one norm over all parameters."""
+    if train.clip_value is not None:
+        return {name: g.clip(-train.clip_value, train.clip_value) for name, g in grads.items()}
+    if train.clip_norm is not None:
+        norm = np.sqrt(sum(float((g * g).sum()) for g in grads.values()))
+        scale = train.clip_norm / max(norm, train.clip_norm)
+        return {name: g * g.dtype.type(scale) for name, g in grads.items()}
+    return grads
+
+
+class Stepper:
+    """SGD, or Adam (Kingma and Ba, 2015, Algorithm 1) with its moments."""
+
+    def __init__(self, train: TrainSpec, params: Params) -> None:
+        self.train = train
+        self.step = 0
+        adam = train.optimizer is Optimizer.ADAM
+        self.m = {name: np.zeros_like(p) for name, p in params.items()} if adam else {}
+        self.v = {name: np.zeros_like(p) for name, p in params.items()} if adam else {}
+
+    def update(self, params: dict[str, Array], grads: Params) -> None:
+        """Change the parameters in place by one step."""
+        train = self.train
+        self.step += 1
+        for name, g in grads.items():
+            if train.optimizer is Optimizer.SGD:
+                params[name] -= train.learning_rate * g
+                continue
+            self.m[name] = train.beta_1 * self.m[name] + (1 - train.beta_1) * g
+            self.v[name] = train.beta_2 * self.v[name] + (1 - train.beta_2) * g * g
+            m_hat = self.m[name] / (1 - train.beta_1**self.step)
+            v_hat = self.v[name] / (1 - train.beta_2**self.step)
+            params[name] -= train.learning_rate * m_hat / (np.sqrt(v_hat) + train.epsilon)
+
+
+class NumpySession(Session):
+    """One problem in NumPy."""
+
+    def __init__(self, problem: Problem, params: Params, data: Data) -> None:
+        self.problem, self.model = problem, problem.model
+        self.initial = cast(params, problem.dtype)
+        self.inputs = np.ascontiguousarray(data.inputs, dtype=np.int32 if self.model.V is not None else problem.dtype)
+        self.targets = shaped_targets(problem, data.targets)
+        self.state: Array | None = None
+        self.outputs = Outputs()
+        self.reset()
+        self.select(0)
+
+    def select(self, batch: int) -> None:
+        rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
+        self.x, self.y = self.inputs[rows], self.targets[rows]
+
+    def start_from(self, state: Array | None) -> None:
+        self.state = None if state is None else state.astype(str(self.problem.dtype))
+
+    def reset(self) -> None:
+        self.params = {name: value.copy() for name, value in self.initial.items()}
+        self.stepper = Stepper(self.problem.train, self.params)
+
+    def forward(self) -> None:
+        self._forward(self.x, self.y, self.state)
+
+    def gradient(self) -> None:
+        self._gradient(self.x, self.y, self.state)
+
+    def train_step(self) -> None:
+        self._train_step(self.x, self.y, self.state)
+
+    def train_epoch(self, order: NDArray[np.int64]) -> None:
+        total, right, count = 0.0, 0, 0
+        has_classes = True
+        for rows in batches_of(order, self.problem.B):
+            y = self.targets[rows]
+            self._train_step(self.inputs[rows], y, None)
+            assert self.outputs.loss is not None
+            assert self.outputs.logits is not None
+            total += self.outputs.loss * len(rows)
+            hit = hits(self.model, self.outputs.logits, y)
+            has_classes = hit is not None
+            right += 0 if hit is None else int(hit.sum())
+            count += 1 if hit is None else hit.size
+        accuracy = right / count if has_classes else None
+        self.outputs = Outputs(loss=total / len(order), params=self.params, accuracy=accuracy)
+
+    def predict(self, inputs: Inputs) -> Array:
+        return np.concatenate(
+            [forward(self.model, self.params, inputs[i : i + 512], None).logits for i in range(0, len(inputs), 512)]
+        )
+
+    def fetch(self) -> Outputs:
+        return self.outputs
+
+    def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
+        trace = forward(self.model, self.params, x, state)
+        with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
+            loss = losses(self.model, trace.logits, y).sum() * self.model.loss_scale(len(x), self.problem.T)
+        self.outputs = Outputs(loss=float(loss), logits=trace.logits, state=trace.h[-1])
+        return trace
+
+    def _gradient(self, x: Inputs, y: Inputs, state: Array | None) -> dict[str, Array]:
+        trace = self._forward(x, y, state)
+        scale = trace.logits.dtype.type(self.model.loss_scale(len(x), self.problem.T))
+        dz = dlosses(self.model, trace.logits, y) * scale
+        grads = backward(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
+        done = self.outputs
+        self.outputs = Outputs(done.loss, done.logits, done.state, grads)
+        return grads
+
+    def _train_step(self, x: Inputs, y: Inputs, state: Array | None) -> None:
+        grads = clip(self.problem.train, self._gradient(x, y, state))
+        self.stepper.update(self.params, grads)
+        done = self.outputs
+        self.outputs = Outputs(done.loss, done.logits, done.state, params=self.params)
+
+
+class NumpyBackend(Backend):
+    """NumPy, one operation at a time; products by its BLAS."""
+
+    name: ClassVar[str] = "numpy"
+
+    def unsupported(self, case: Case) -> str | None:
+        return None
+
+    def contract(self, problem: Problem) -> Contract:
+        loop = "a Python loop over T of @ and np.tanh"
+        return Contract(
+            threads=0,
+            subnormals="kept",
+            tf32=False,
+            timed={
+                "forward": f"{loop}; the loss",
+                "gradient": f"{loop} and its reverse; np.add.at for the embedding",
+                "train_step": "gradient, clipping, the optimizer's equations on whole arrays",
+                "epoch": "a Python loop of train steps over rows gathered by index",
+            },
+        )
+
+    def libraries(self) -> dict[str, str]:
+        return {"numpy": np.__version__}
+
+    def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
+        return NumpySession(problem, params, data)

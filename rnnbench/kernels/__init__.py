@@ -1,0 +1,1 @@
+"""The computations themselves, by hand. They know no backend."""

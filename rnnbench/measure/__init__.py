@@ -1,0 +1,1 @@
+"""Checking and timing. Knows the protocol of `backends.base` and no framework."""

@@ -1,0 +1,69 @@
+"""Right before fast: what a backend computed against the float64 oracle, array by array.
+
+The error of an array is norm(x - ref) / norm(ref). One table of limits, by type, for everything that is compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rnnbench.backends.base import Outputs
+from rnnbench.model import DType
+from rnnbench.params import Array
+from rnnbench.results.record import ErrorOf
+
+# By type: one pass, and the losses of a run of train steps, where rounding adds up.
+LIMITS: dict[DType, float] = {DType.FLOAT32: 1e-5, DType.FLOAT64: 1e-12}
+LOSS_LIMITS: dict[DType, float] = {DType.FLOAT32: 1e-4, DType.FLOAT64: 1e-10}
+
+
+def relative_error(ref: Array | float, got: Array | float) -> float | None:
+    """norm(got - ref) / norm(ref) in float64; the plain norm of `got` where ref is all zero.
+
+    NaN and infinity must stand where the oracle has them and nowhere else; None where they do not. Shapes must be
+    equal, else None.
+    """
+    a, b = np.asarray(ref, np.float64), np.asarray(got, np.float64)
+    if a.shape != b.shape:
+        return None
+    finite = np.isfinite(a)
+    if not (np.array_equal(finite, np.isfinite(b)) and np.array_equal(a[~finite], b[~finite], equal_nan=True)):
+        return None
+    a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+    scale = float(np.linalg.norm(a.ravel()))
+    return float(np.linalg.norm((b - a).ravel())) / (scale or 1.0)
+
+
+def arrays_of(outputs: Outputs) -> Iterator[tuple[str, Array | float]]:
+    """Everything that is compared, by name: `loss`, `logits`, `state`, `grad NAME`, `param NAME`, `accuracy`."""
+    for name in ("loss", "logits", "state", "accuracy"):
+        value = getattr(outputs, name)
+        if value is not None:
+            yield name, value
+    yield from ((f"grad {name}", g) for name, g in outputs.grads.items())
+    yield from ((f"param {name}", p) for name, p in outputs.params.items())
+
+
+def errors_of(oracle: Outputs, got: Outputs, dtype: DType) -> dict[str, ErrorOf]:
+    """The error of every array that the oracle has. An array that is missing from `got` has no error and fails."""
+    given = dict(arrays_of(got))
+    return {
+        name: ErrorOf(relative_error(ref, given[name]) if name in given else None, LIMITS[dtype])
+        for name, ref in arrays_of(oracle)
+    }
+
+
+def verdict(errors: dict[str, ErrorOf]) -> str | None:
+    """One sentence naming the worst array that is over its limit, or None where all are within."""
+    bad = {name: e for name, e in errors.items() if not e.ok}
+    if not bad:
+        return None
+    name, worst = max(bad.items(), key=lambda item: float("inf") if item[1].error is None else item[1].error)
+    size = (
+        "not comparable (missing, of another shape, or NaN or infinite)"
+        if worst.error is None
+        else f"{worst.error:.2g}"
+    )
+    return f"error of {name} is {size}, the limit is {worst.limit:.0e}; {len(bad)} of {len(errors)} arrays are over"

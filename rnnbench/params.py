@@ -1,0 +1,101 @@
+"""Named parameters, made once in NumPy from one seed and given to every backend.
+
+Shapes and order are `ModelSpec.shapes`: row-major, input x output. Gradients carry the same names and shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.model import DType, ModelSpec
+
+Array = NDArray[np.floating]
+Params = Mapping[str, Array]
+
+
+class Init(StrEnum):
+    """Whose default initialisation."""
+
+    KERAS = "keras"
+    TORCH = "torch"
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...], limit: float) -> Array:
+    """Uniform on [-limit, limit), of any shape."""
+    return rng.uniform(-limit, limit, shape)
+
+
+def glorot_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+    """Uniform with limit sqrt(6 / (fan in + fan out)), shape (in, out). Glorot and Bengio, 2010, equation 16."""
+    return uniform(rng, shape, float(np.sqrt(6.0 / sum(shape))))
+
+
+def orthogonal(rng: np.random.Generator, n: int) -> Array:
+    """A random orthogonal (n, n) matrix (Saxe et al., 2013); R's signs make it uniform (Mezzadri, 2007)."""
+    q, r = np.linalg.qr(rng.standard_normal((n, n)))
+    return q * np.sign(np.diag(r))
+
+
+def _keras(model: ModelSpec, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
+    E, H, O = model.E, model.H, model.O
+    params = {
+        "W_xh": glorot_uniform(rng["W_xh"], (E, H)),
+        "W_hh": orthogonal(rng["W_hh"], H),
+        "b_h": np.zeros(H),
+        "W_hy": glorot_uniform(rng["W_hy"], (H, O)),
+        "b_y": np.zeros(O),
+    }
+    if model.V is not None:
+        params["embedding"] = uniform(rng["embedding"], (model.V, E), 0.05)
+    return params
+
+
+def _torch(model: ModelSpec, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
+    limit = 1.0 / np.sqrt(model.H)
+    params = {name: uniform(rng[name], shape, limit) for name, shape in model.shapes.items() if name != "embedding"}
+    params["b_h"] += uniform(rng["b_h"], (model.H,), limit)  # nn.RNN has two biases; ours is their sum
+    if model.V is not None:
+        params["embedding"] = rng["embedding"].standard_normal((model.V, model.E))
+    return params
+
+
+_INITS: dict[Init, Callable[[ModelSpec, dict[str, np.random.Generator]], dict[str, Array]]] = {
+    Init.KERAS: _keras,
+    Init.TORCH: _torch,
+}
+
+_STREAMS = ("embedding", "W_xh", "W_hh", "b_h", "W_hy", "b_y")
+
+
+def init_params(model: ModelSpec, init: Init, seed: int) -> dict[str, Array]:
+    """Initial parameters in float64, by name, in the order of `ModelSpec.shapes`.
+
+    Each parameter draws from a stream of its own, so that a change of one shape leaves the others as they were.
+    `Init.KERAS`: embedding uniform on +-0.05, Glorot uniform, orthogonal recurrent, zero biases.
+    `Init.TORCH`: embedding normal, all else uniform on +-1/sqrt(H).
+    """
+    rng = {
+        name: np.random.default_rng(sequence)
+        for name, sequence in zip(_STREAMS, np.random.SeedSequence(seed).spawn(len(_STREAMS)), strict=True)
+    }
+    params = _INITS[init](model, rng)
+    return {name: params[name] for name in model.shapes}
+
+
+def cast(params: Params, dtype: DType | str) -> dict[str, Array]:
+    """Contiguous copies in the given type."""
+    return {name: np.array(value, dtype=str(dtype), order="C") for name, value in params.items()}
+
+
+def check_shapes(params: Params, model: ModelSpec) -> None:
+    """Raise ValueError where a parameter is missing, unknown or of another shape than the model says."""
+    expected = model.shapes
+    if set(params) != set(expected):
+        raise ValueError(f"parameters are {sorted(params)}; this model has {sorted(expected)}")
+    for name, shape in expected.items():
+        if params[name].shape != shape:
+            raise ValueError(f"{name} has shape {params[name].shape}; this model needs {shape}")

@@ -1,0 +1,1 @@
+"""Tables, plots and pages from records. Knows records and nothing else."""

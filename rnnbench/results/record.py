@@ -1,0 +1,124 @@
+"""The record: what one backend answered to one case in one round. One line of JSON in `records.jsonl`.
+
+History of `schema`:
+1  first version
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rnnbench.backends.base import Contract
+from rnnbench.model import Case
+
+SCHEMA = 1
+
+
+class Status(StrEnum):
+    """How it ended."""
+
+    OK = "ok"
+    UNSUPPORTED = "unsupported"  # the backend cannot do this case
+    UNAVAILABLE = "unavailable"  # not installed, no device, no data
+    WRONG = "wrong"  # the answer is not the oracle's: never ranked
+    TIMEOUT = "timeout"
+    CRASHED = "crashed"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+class Mode(StrEnum):
+    """How long a run looks. `quick` is a smoke test: its numbers are not for quoting."""
+
+    QUICK = "quick"
+    DEFAULT = "default"
+    RIGOROUS = "rigorous"
+
+
+@dataclass(frozen=True)
+class ErrorOf:
+    """norm(x - ref) / norm(ref) of one named array against the oracle, and the most it may be.
+
+    `error` is None where it is not a number: the array, but not the oracle's, holds NaN or infinity.
+    """
+
+    error: float | None
+    limit: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether the error is a number within the limit."""
+        return self.error is not None and self.error <= self.limit
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What is paid once per process, in nanoseconds; None where it does not apply.
+
+    `import_ns`: importing the library. `prepare_ns`: staging data and parameters. `first_call_ns`: the first call of
+    the pass, compiling included. `cache`: "cold" where no compiled code was on disk, else "warm".
+    """
+
+    import_ns: int | None = None
+    prepare_ns: int | None = None
+    first_call_ns: int | None = None
+    cache: str = "cold"
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """Where randomness came from: parameters, data, and the order of the rounds."""
+
+    params: int
+    data: int
+    schedule: int
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line. A case that could not be measured has `round` -1, no samples, a status and a reason."""
+
+    run_id: str
+    case: Case
+    backend: str
+    status: Status
+    mode: Mode
+    launch: int  # which process of this backend, from 0
+    round: int  # which turn within the launch, from 0
+    part: int = 0  # 0, and 1 more for each resumption of the run
+    reason: str | None = None
+    samples_ns: tuple[int, ...] = ()  # one call each, in order, warm-ups first
+    warmup: int = 0  # how many of samples_ns are warm-ups
+    errors: dict[str, ErrorOf] = field(default_factory=dict)
+    costs: Costs = Costs()
+    peak_memory_bytes: int | None = None  # of the process so far
+    contract: Contract | None = None
+    seeds: Seeds = Seeds(0, 0, 0)
+    machine_id: str = ""
+    data_source: str = ""
+    started: str = ""  # ISO 8601, UTC
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a training. One line of JSON in `curves.jsonl`.
+
+    Losses are means over rows; accuracies in [0, 1], None where the loss has no classes. `seconds` is the training
+    alone. Epoch 0 is the untrained network, with no training loss.
+    """
+
+    run_id: str
+    workload: str
+    backend: str
+    dtype: str
+    seed: int
+    epoch: int
+    epochs: int
+    loss: float | None
+    accuracy: float | None
+    validation_loss: float | None
+    validation_accuracy: float | None
+    seconds: float
+    data_source: str = ""
+    schema: int = SCHEMA

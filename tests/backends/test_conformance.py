@@ -1,0 +1,171 @@
+"""Every backend of the registry against the float64 oracle: one set of tests, no backend named in it.
+
+`pytest tests/backends/test_conformance.py --backend jax` runs one.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+
+from rnnbench.backends.base import Outputs, Session
+from rnnbench.measure.verify import LOSS_LIMITS, relative_error
+from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, Problem, StepSum, TrainSpec, Truncation
+from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
+
+DTYPES = list(DType)
+
+
+def sessions(backend, problem: Problem, state: np.ndarray | None = None) -> tuple[Session, Session]:
+    """The oracle and the backend on the same numbers."""
+    params, data = random_params(problem), random_data(problem)
+    pair = oracle(problem, params, data), backend.prepare(problem, params, data)
+    for session in pair:
+        session.start_from(state)
+    return pair
+
+
+def run(session: Session, name: str, *args) -> Outputs:
+    getattr(session, name)(*args)
+    session.synchronize()
+    return session.fetch()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("loss", "head", "V"), list(product(Loss, Head, [11, None])), ids=lambda v: str(v).replace("None", "dense")
+)
+def test_forward_and_gradient(backend, dtype, loss, head, V):
+    problem = small_problem(loss=loss, head=head, V=V, O=3, dtype=dtype)
+    ref, got = sessions(backend, problem)
+    for name in ("forward", "gradient"):
+        assert_agrees(run(ref, name), run(got, name), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 9, 2, 17), (33, 1, 1, 16), (2, 3, 33, 1), (5, 4, 15, 31)], ids=str)
+def test_edge_sizes(backend, dtype, sizes):
+    B, T, E, H = sizes
+    for V in (7, None):
+        problem = small_problem(B=B, T=T, E=E, H=H, V=V, dtype=dtype, O=2, head=Head.EVERY)
+        ref, got = sessions(backend, problem)
+        assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("head", list(Head))
+def test_truncation(backend, dtype, head):
+    T = 9
+    for window, stride in [(1, 1), (7, 1), (7, 3), (7, 7), (T - 1, 2), (T - 1, T - 1), (T, 4), (T, T), (T + 5, T + 2)]:
+        problem = small_problem(T=T, head=head, dtype=dtype, truncation=Truncation(window, stride))
+        ref, got = sessions(backend, problem)
+        assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("truncation", [None, Truncation(4, 3)], ids=str)
+@pytest.mark.parametrize("step_sum", list(StepSum))
+def test_initial_state(backend, dtype, truncation, step_sum):
+    state = np.random.default_rng(3).uniform(-0.9, 0.9, (4, 5)).astype(str(dtype))
+    problem = small_problem(head=Head.EVERY, dtype=dtype, truncation=truncation, step_sum=step_sum)
+    ref, got = sessions(backend, problem, state)
+    assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
+    for session in (ref, got):
+        session.start_from(None)
+    assert_agrees(run(ref, "forward"), run(got, "forward"), dtype)
+
+
+TRAINS = {
+    "sgd": TrainSpec(Optimizer.SGD, learning_rate=0.1),
+    "adam": TrainSpec(epsilon=1e-5),
+    "adam, clipped by value": TrainSpec(epsilon=1e-5, clip_value=0.01),
+    "sgd, clipped by norm": TrainSpec(Optimizer.SGD, learning_rate=0.1, clip_norm=0.05),
+    "adam, norm under its limit": TrainSpec(epsilon=1e-5, clip_norm=1e6),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("train", TRAINS.values(), ids=TRAINS.keys())
+@pytest.mark.parametrize("truncation", [None, Truncation(3, 2)], ids=str)
+def test_train_steps_epoch_and_reset(backend, dtype, train, truncation):
+    problem = small_problem(dtype=dtype, train=train, truncation=truncation, head=Head.EVERY)
+    ref, got = sessions(backend, problem)
+    assert_agrees(run(ref, "train_step"), run(got, "train_step"), dtype)
+    first = run(got, "forward")
+    for step in range(20):
+        losses = []
+        for session in (ref, got):
+            session.select(step % 3)
+            losses.append(run(session, "train_step").loss)
+        error = relative_error(*losses)
+        assert error is not None
+        assert error <= LOSS_LIMITS[dtype], (step, losses)
+    order = np.random.default_rng(0).permutation(14)  # three batches of 4 and one of 2
+    for session in (ref, got):
+        session.reset()
+    a, b = run(ref, "train_epoch", order), run(got, "train_epoch", order)
+    assert a.accuracy is not None
+    assert_agrees(a, b, dtype)
+    inputs = random_data(problem, rows=9, seed=2).inputs
+    assert relative_error(ref.predict(inputs), got.predict(inputs)) < (1e-4 if dtype is DType.FLOAT32 else 1e-10)
+    for session in (ref, got):
+        session.reset()
+        session.select(0)
+    assert_agrees(run(ref, "train_step"), run(got, "train_step"), dtype)
+    assert_agrees(run(got, "forward"), first, dtype)
+
+
+def test_gradient_leaves_parameters_and_fresh_batches_change_the_answer(backend):
+    problem = small_problem(dtype=DType.FLOAT64)
+    ref, got = sessions(backend, problem)
+    run(got, "gradient")
+    first = run(got, "gradient")
+    assert_agrees(run(ref, "gradient"), first, DType.FLOAT64)
+    for session in (ref, got):
+        session.select(1)
+    second = run(got, "gradient")
+    assert_agrees(run(ref, "gradient"), second, DType.FLOAT64)
+    assert relative_error(first.grads["W_hh"], second.grads["W_hh"]) > 1e-3
+
+
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_nan_and_infinity_are_not_hidden(backend, poison):
+    problem = small_problem(dtype=DType.FLOAT32)
+    params, data = random_params(problem), random_data(problem)
+    params["W_hy"][2, 0] = poison
+    session = backend.prepare(problem, params, data)
+    assert not np.isfinite(run(session, "forward").logits).any()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("truncation", [None, Truncation(199, 60), Truncation(7, 3)], ids=str)
+def test_long_rows(backend, dtype, truncation):
+    problem = small_problem(B=3, T=200, E=16, H=24, dtype=dtype, head=Head.EVERY, truncation=truncation)
+    ref, got = sessions(backend, problem)
+    assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
+
+
+def test_bad_data_is_refused_with_the_value_and_the_limit(backend):
+    problem = small_problem()
+    params, data = random_params(problem), random_data(problem)
+    outside = data.inputs.copy()
+    outside[1, 2] = 11
+    with pytest.raises(ValueError, match=r"token 11 is outside the vocabulary: tokens must lie in \[0, 11\)"):
+        backend.prepare(problem, params, type(data)(outside, data.targets))
+    with pytest.raises(ValueError, match="the batch is empty"):
+        backend.prepare(problem, params, type(data)(data.inputs[:0], data.targets[:0]))
+    with pytest.raises(ValueError, match="W_hh has shape"):
+        backend.prepare(problem, params | {"W_hh": params["W_hh"][:2]}, data)
+
+
+def test_contract_names_what_is_timed_in_every_pass(backend):
+    problem = small_problem()
+    contract = backend.contract(problem)
+    assert set(contract.timed) == set(Pass)
+    assert all(contract.timed.values())
+    assert backend.libraries()
+    case = Case(**vars(problem), pass_=Pass.GRADIENT)
+    assert backend.unsupported(case) is None
