@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-from rnnbench.workloads.base import Dataset, Split, Workload, WorkloadUnavailable
-
-__all__ = ["REGISTRY", "Dataset", "Split", "Workload", "WorkloadUnavailable", "get"]
+if TYPE_CHECKING:
+    from rnnbench.workloads.base import Workload
 
 REGISTRY: dict[str, str] = {
     "parity": "rnnbench.workloads.parity:PARITY",
@@ -16,6 +16,7 @@ REGISTRY: dict[str, str] = {
     "imdb-200-pre": "rnnbench.workloads.imdb:IMDB_200_PRE",
     "imdb-synthetic-50": "rnnbench.workloads.synthetic:IMDB_SYNTHETIC_50",
     "imdb-synthetic-200": "rnnbench.workloads.synthetic:IMDB_SYNTHETIC_200",
+    "imdb-synthetic-200-pre": "rnnbench.workloads.synthetic:IMDB_SYNTHETIC_200_PRE",
 }
 
 

@@ -58,6 +58,7 @@ class Workload:
     init: Init = Init.KERAS
     stand_in: str | None = None
     free_length: bool = False
+    short_epoch: int = 25  # batches of the `epoch` pass, unless a run asks for the whole data set
 
     def with_length(self, T: int) -> Workload:
         """The same task on rows of T steps. Raises ValueError where T is fixed by the data or below 1."""
