@@ -76,7 +76,11 @@ class Seeds:
 
 @dataclass(frozen=True)
 class Record:
-    """One line. A case that could not be measured has `round` -1, no samples, a status and a reason."""
+    """One line.
+
+    `round` -1 is the check at the start of a launch: errors, costs and contract, no samples. A case that could not be
+    measured has a status and a reason there, or in the round in which it failed.
+    """
 
     run_id: str
     case: Case
@@ -84,7 +88,7 @@ class Record:
     status: Status
     mode: Mode
     launch: int  # which process of this backend, from 0
-    round: int  # which turn within the launch, from 0
+    round: int  # which turn within the launch, from 0; -1 for the check before the first
     part: int = 0  # 0, and 1 more for each resumption of the run
     reason: str | None = None
     samples_ns: tuple[int, ...] = ()  # one call each, in order, warm-ups first
@@ -92,7 +96,7 @@ class Record:
     errors: dict[str, ErrorOf] = field(default_factory=dict)
     costs: Costs = Costs()
     peak_memory_bytes: int | None = None  # of the process so far
-    contract: Contract | None = None
+    contract: Contract | None = None  # with the check
     seeds: Seeds = Seeds(0, 0, 0)
     machine_id: str = ""
     data_source: str = ""

@@ -1,0 +1,117 @@
+"""The journal: what comes back is what went in, and a damaged file costs only its damaged lines."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rnnbench.backends.base import Contract
+from rnnbench.model import Case, DType, Head, ModelSpec, Pass, TrainSpec, Truncation
+from rnnbench.results import store
+from rnnbench.results.record import SCHEMA, Costs, Epoch, ErrorOf, Mode, Record, Seeds, Status
+
+MODEL = ModelSpec(V=11, E=2, H=3, O=1, head=Head.EVERY)
+CASE = Case("parity", DType.FLOAT32, MODEL, TrainSpec(clip_norm=1.0), 32, 5, Truncation(3, 2), Pass.EPOCH, 7)
+RECORD = Record(
+    run_id="r",
+    case=CASE,
+    backend="numpy",
+    status=Status.WRONG,
+    mode=Mode.QUICK,
+    launch=1,
+    round=2,
+    part=3,
+    reason="because",
+    samples_ns=(5, 6, 7),
+    warmup=1,
+    errors={"loss": ErrorOf(None, 1e-5), "grad W_hh": ErrorOf(2e-7, 1e-5)},
+    costs=Costs(1, 2, 3, "warm"),
+    peak_memory_bytes=4,
+    contract=Contract(2, "kept", False, {"forward": "x"}),
+    seeds=Seeds(1, 2, 3),
+    machine_id="m",
+    data_source="d",
+    started="now",
+)
+EPOCH = Epoch("r", "parity", "numpy", "float32", 0, 1, 5, 0.5, None, 0.6, 0.7, 1.5)
+
+
+def written(folder, *records, name=store.RECORDS):
+    journal = store.Journal(folder, name)
+    for record in records:
+        journal.append([record])
+    journal.close()
+
+
+def test_records_and_epochs_come_back_equal(tmp_path):
+    plain = Record("r", CASE, "numba", Status.OK, Mode.DEFAULT, 0, 0)
+    written(tmp_path, RECORD, plain)
+    written(tmp_path, EPOCH, name=store.CURVES)
+    loaded = store.load(tmp_path)
+    assert loaded.records == [RECORD, plain]
+    assert loaded.curves == [EPOCH]
+    assert loaded.problems == []
+
+
+def test_the_field_names_of_the_file():
+    raw = json.loads(store.encode(RECORD))
+    assert raw["case"]["workload"] == "parity"
+    assert raw["case"]["pass"] == "epoch"
+    assert raw["schema"] == SCHEMA
+    assert raw["samples_ns"] == [5, 6, 7]
+    assert {"backend", "status", "reason", "errors", "costs", "contract", "machine_id", "seeds"} <= set(raw)
+    assert "samples_ns" not in json.loads(store.encode(Record("r", CASE, "b", Status.OK, Mode.DEFAULT, 0, 0)))
+
+
+def test_a_cut_line_is_left_out_and_said(tmp_path):
+    written(tmp_path, RECORD, RECORD)
+    path = tmp_path / store.RECORDS
+    path.write_bytes(path.read_bytes()[:-40])
+    loaded = store.load(tmp_path)
+    assert loaded.records == [RECORD]
+    assert len(loaded.problems) == 1
+    assert "records.jsonl line 2 was left out" in loaded.problems[0]
+    journal = store.Journal(tmp_path)
+    assert journal.problems == ["records.jsonl ended in the middle of a line; that line was dropped"]
+    journal.append([RECORD])
+    journal.close()
+    assert store.load(tmp_path).records == [RECORD, RECORD]
+
+
+@pytest.mark.parametrize("damage", [b"{}\n", b"[1]\n", b'"text"\n', b'{"schema": 1}\n', b"\xff\xfe\n", b"null\n"])
+def test_a_damaged_line_in_the_middle_costs_itself_alone(tmp_path, damage):
+    path = tmp_path / store.RECORDS
+    path.write_bytes(store.encode(RECORD) + damage + store.encode(RECORD))
+    loaded = store.load(tmp_path)
+    assert loaded.records == [RECORD, RECORD]
+    assert len(loaded.problems) == 1
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    raw = json.loads(store.encode(RECORD))
+    (tmp_path / store.RECORDS).write_text(json.dumps({**raw, "schema": SCHEMA + 1}) + "\n")
+    with pytest.raises(store.StoreError, match="upgrade rnnbench"):
+        store.load(tmp_path)
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(store.StoreError, match="holds no run"):
+        store.load(tmp_path)
+
+
+def test_one_writer_at_a_time(tmp_path):
+    first = store.Journal(tmp_path)
+    with pytest.raises(store.StoreError, match="in use by another run"):
+        store.Journal(tmp_path)
+    first.close()
+    store.Journal(tmp_path).close()
+
+
+def test_json_is_replaced_whole(tmp_path):
+    store.write_json(tmp_path / "run.json", {"a": 1})
+    assert store.read_json(tmp_path / "run.json") == {"a": 1}
+    assert store.read_json(tmp_path / "other.json") == {}
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(store.StoreError, match="cannot be read"):
+        store.read_json(tmp_path / "run.json")
