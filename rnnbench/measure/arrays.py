@@ -1,0 +1,60 @@
+"""Arrays between parent and worker: `.npz` files in the run's folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from rnnbench.backends.base import Outputs
+from rnnbench.params import Params
+from rnnbench.workloads.base import Dataset, Split
+
+
+def save_problem(path: Path, params: Params, train: Split, **splits: Split) -> None:
+    """What `prepare` of a worker reads: parameters, training rows, and further splits by name."""
+    arrays = {f"param {name}": value for name, value in params.items()}
+    arrays |= {"inputs": train.inputs, "targets": train.targets}
+    for name, split in splits.items():
+        arrays |= {f"inputs {name}": split.inputs, f"targets {name}": split.targets}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def splits_of(dataset: Dataset) -> dict[str, Split]:
+    """The splits to look at after each epoch and at the end, without saving the same rows twice."""
+    validation = {} if dataset.validation is None else {"validation": dataset.validation}
+    return validation | {"test": dataset.test}
+
+
+def save_outputs(path: Path, outputs: Outputs) -> None:
+    """Outputs of a pass, for `load_outputs`."""
+    arrays = {f"grad {name}": g for name, g in outputs.grads.items()}
+    arrays |= {f"param {name}": p for name, p in outputs.params.items()}
+    for name in ("loss", "logits", "state", "accuracy"):
+        value = getattr(outputs, name)
+        if value is not None:
+            arrays[name] = np.asarray(value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)  # type: ignore[arg-type]
+
+
+def load_outputs(path: Path) -> Outputs:
+    """Outputs as `save_outputs` wrote them."""
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file.files}
+
+    def named(prefix: str) -> dict[str, np.ndarray]:
+        return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}
+
+    def scalar(name: str) -> float | None:
+        return float(arrays[name]) if name in arrays else None
+
+    return Outputs(
+        loss=scalar("loss"),
+        logits=arrays.get("logits"),
+        state=arrays.get("state"),
+        grads=named("grad "),
+        params=named("param "),
+        accuracy=scalar("accuracy"),
+    )

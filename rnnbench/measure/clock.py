@@ -1,0 +1,88 @@
+"""The clock: time the calls of one turn, and nothing but the calls."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.backends.base import Session
+from rnnbench.model import Pass
+
+Clock = Callable[[], int]  # nanoseconds, never going back
+
+WARMUP_NS = 10_000_000
+MAX_WARMUPS = 3
+
+
+@dataclass(frozen=True)
+class Turn:
+    """How long a turn lasts: for `seconds` or `max_calls`, whichever is less, but for `min_calls` at least."""
+
+    seconds: float
+    min_calls: int
+    max_calls: int
+
+
+def call_of(session: Session, pass_: Pass, order: NDArray[np.int64] | None) -> Callable[[], None]:
+    """The one call that is timed for a pass."""
+    if pass_ is Pass.EPOCH:
+        if order is None:
+            raise ValueError("the epoch pass needs an order of rows; got None")
+        return lambda: session.train_epoch(order)
+    call: Callable[[], None] = getattr(session, str(pass_))
+    return call
+
+
+def time_call(call: Callable[[], None], synchronize: Callable[[], None], clock: Clock = time.perf_counter_ns) -> int:
+    """Nanoseconds from before the call until its work is done."""
+    start = clock()
+    call()
+    synchronize()
+    return clock() - start
+
+
+def time_turn(
+    session: Session,
+    pass_: Pass,
+    turn: Turn,
+    batches: int,
+    order: NDArray[np.int64] | None = None,
+    clock: Clock = time.perf_counter_ns,
+) -> list[int]:
+    """Samples of one turn in nanoseconds, one call each, warm-ups first.
+
+    The turn starts from the initial parameters and goes round the staged batches, so that every backend meets the
+    same numbers however many calls it makes. Putting back and choosing the batch stand outside the clock; the
+    collector of garbage is off meanwhile.
+    """
+    session.reset()
+    session.select(0)
+    session.synchronize()
+    call = call_of(session, pass_, order)
+    samples: list[int] = []
+    gc.collect()
+    gc.disable()
+    try:
+        end = clock() + int(turn.seconds * 1e9)
+        while len(samples) < turn.min_calls or (len(samples) < turn.max_calls and clock() < end):
+            session.select(len(samples) % batches)
+            samples.append(time_call(call, session.synchronize, clock))
+    finally:
+        gc.enable()
+    return samples
+
+
+def warmups(samples: list[int]) -> int:
+    """How many samples at the front are warm-ups: at most 3, begun in the first 10 ms of calls, never all of them."""
+    begun, count = 0, 0
+    for sample in samples[: min(MAX_WARMUPS, len(samples) - 1)]:
+        if begun >= WARMUP_NS:
+            break
+        begun += sample
+        count += 1
+    return count

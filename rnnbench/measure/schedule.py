@@ -1,0 +1,146 @@
+"""What is measured, how long, and in what order: cases, rounds of shuffled backends, and the time still needed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rnnbench import workloads
+from rnnbench.measure.clock import Turn
+from rnnbench.model import Case, DType, Pass, Problem, Truncation
+from rnnbench.results.record import Mode
+from rnnbench.workloads.base import Workload
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a run looks: process launches, rounds in each, and the length of a turn."""
+
+    launches: int
+    rounds: int
+    turn: Turn
+
+    def turn_of(self, pass_: Pass) -> Turn:
+        """An epoch is long and steady: one call is a turn."""
+        return self.turn if pass_ is not Pass.EPOCH else Turn(self.turn.seconds, 1, self.turn.max_calls)
+
+
+EFFORTS: dict[Mode, Effort] = {
+    Mode.QUICK: Effort(launches=1, rounds=2, turn=Turn(seconds=0.05, min_calls=2, max_calls=10)),
+    Mode.DEFAULT: Effort(launches=3, rounds=4, turn=Turn(seconds=0.1, min_calls=2, max_calls=30)),
+    Mode.RIGOROUS: Effort(launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100)),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that was asked of a run; `run.json` holds it, and a resumed run reads it back.
+
+    `epoch_batches` is the length of the `epoch` pass: None for each workload's short one, 0 for the whole data set.
+    """
+
+    workloads: tuple[str, ...]
+    backends: tuple[str, ...]
+    passes: tuple[Pass, ...]
+    dtypes: tuple[DType, ...]
+    mode: Mode
+    threads: int
+    seed: int
+    timeout: float
+    reference: str | None = None
+    truncation: Truncation | None = None
+    time_steps: int | None = None
+    batch_size: int | None = None
+    epoch_batches: int | None = None
+    filter: str = ""
+    data_dir: str | None = None
+    training: tuple[str, ...] = ()
+
+    @property
+    def effort(self) -> Effort:
+        """How long to look."""
+        return EFFORTS[self.mode]
+
+
+def workload_of(name: str, plan: Plan) -> Workload:
+    """The workload with the plan's length. Raises ValueError where its length is fixed."""
+    workload = workloads.get(name)
+    return workload if plan.time_steps is None else workload.with_length(plan.time_steps)
+
+
+def problem_of(workload: Workload, dtype: DType, truncation: Truncation | None, B: int | None = None) -> Problem:
+    """The arithmetic that a workload asks for. Raises ValueError for sizes below 1."""
+    return Problem(
+        workload.name, dtype, workload.model, workload.train, workload.B if B is None else B, workload.T, truncation
+    )
+
+
+def epoch_steps(workload: Workload, B: int, rows: int, asked: int | None) -> int:
+    """Batches in the `epoch` pass: as asked (0: all), never more than the data set has."""
+    whole = -(-rows // B)
+    return min(whole, workload.short_epoch if asked is None else asked or whole)
+
+
+def matches(words: str, line: str) -> bool:
+    """Whether every word of a filter stands in the line, and no word after an exclamation mark does."""
+    return all((word[1:] not in line) if word.startswith("!") else (word in line) for word in words.split())
+
+
+def wanted(plan: Plan, case: Case, backend: str) -> bool:
+    """Whether the plan's filter lets this backend answer this case."""
+    return matches(plan.filter, f"{case.key} {backend}")
+
+
+def shuffled(items: Iterable[str], *seed: int) -> list[str]:
+    """The items in an order fixed by the seed."""
+    names: Sequence[str] = list(items)
+    return [names[i] for i in np.random.default_rng(seed).permutation(len(names))]
+
+
+def order_of(rows: int, steps: int, B: int, *seed: int) -> list[int]:
+    """Row numbers for `steps` batches of the `epoch` pass: equal for all backends that are told the same seed."""
+    return [int(row) for row in np.random.default_rng(seed).permutation(rows)[: steps * B]]
+
+
+GUESSES = {"start": 4.0, "check": 3.0, "turn": 0.3, "oracle": 3.0, "train": 3.0}  # seconds, until one was seen
+
+
+@dataclass
+class Estimate:
+    """How far a run is, from what its parts took so far. A part is a tuple that begins with its kind."""
+
+    left: Counter[tuple[Any, ...]] = field(default_factory=Counter)
+    seen: dict[tuple[Any, ...], float] = field(default_factory=dict)
+    spent: float = 0.0
+
+    def add(self, part: tuple[Any, ...], count: int = 1) -> None:
+        """This part is still to come, `count` times."""
+        self.left[part] += count
+
+    def done(self, part: tuple[Any, ...], seconds: float) -> None:
+        """This part came once and took so long."""
+        self.left[part] -= 1
+        self.seen[part] = seconds
+        self.spent += seconds
+
+    def drop(self, part: tuple[Any, ...]) -> None:
+        """This part will not come any more."""
+        self.left.pop(part, None)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds still needed."""
+        return sum(n * self.seen.get(part, self._like(part[0])) for part, n in self.left.items() if n > 0)
+
+    @property
+    def fraction(self) -> float:
+        """The part that is done, from 0 to 1."""
+        return self.spent / total if (total := self.spent + self.remaining) else 1.0
+
+    def _like(self, kind: str) -> float:
+        alike = [seconds for part, seconds in self.seen.items() if part[0] == kind]
+        return sum(alike) / len(alike) if alike else GUESSES[kind]

@@ -1,0 +1,203 @@
+"""The worker process: one backend, told by JSON lines on standard input what to do.
+
+`python -m rnnbench.measure.worker NAME MODULE:CLASS`. Replies go to the standard output that the process was started
+with; whatever else prints there is sent to standard error. The process ends when its input does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import queue
+import resource
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "resource_exhausted", "oom")
+
+
+def limit_cores() -> None:
+    """Stay on as many cores as the parent says. XLA's thread pool can be told in no other way."""
+    wanted = os.environ.get("RNNBENCH_CORES")
+    if wanted and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {int(core) for core in wanted.split(",")})
+
+
+def peak_memory() -> int:
+    """The most resident memory this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class Worker:
+    """The operations, one method each; every reply is a dict that JSON can hold."""
+
+    def __init__(self, name: str, target: str) -> None:
+        module, _, attribute = target.partition(":")
+        start = time.perf_counter_ns()
+        self.backend = getattr(importlib.import_module(module), attribute)()
+        self.import_ns = time.perf_counter_ns() - start
+        self.session: Any = None
+        self.arrays: dict[str, Any] = {}
+
+    def hello(self) -> dict[str, Any]:
+        """Who this is and what it loaded."""
+        from threadpoolctl import threadpool_info
+
+        pools = [{k: v for k, v in pool.items() if k != "filepath"} for pool in threadpool_info()]
+        return {"import_ns": self.import_ns, "libraries": self.backend.libraries(), "threadpools": pools}
+
+    def unsupported(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Why a case cannot be done, or None."""
+        import msgspec
+
+        from rnnbench.model import Case
+
+        return {"reason": self.backend.unsupported(msgspec.convert(case, Case))}
+
+    def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:
+        """Stage a problem from an `.npz` of params, inputs and targets; it replaces the one before."""
+        import msgspec
+        import numpy as np
+
+        from rnnbench.backends.base import Data
+        from rnnbench.model import Problem
+
+        self.close()
+        with np.load(arrays) as file:
+            self.arrays = {name: file[name] for name in file.files}
+        params = {name.removeprefix("param "): a for name, a in self.arrays.items() if name.startswith("param ")}
+        self.problem = msgspec.convert(problem, Problem)
+        data = Data(self.arrays["inputs"], self.arrays["targets"])
+        start = time.perf_counter_ns()
+        self.session = self.backend.prepare(self.problem, params, data)
+        self.session.synchronize()
+        prepare_ns = time.perf_counter_ns() - start
+        self.batches = len(data.inputs) // self.problem.B
+        return {"prepare_ns": prepare_ns, "contract": msgspec.to_builtins(self.backend.contract(self.problem))}
+
+    def first(self, pass_: str, order: list[int] | None, out: str) -> dict[str, Any]:
+        """The first call of a pass, from the initial parameters; its outputs go to `out`."""
+        import numpy as np
+
+        from rnnbench.measure.arrays import save_outputs
+        from rnnbench.measure.clock import call_of, time_call
+        from rnnbench.model import Pass
+
+        self.session.reset()
+        self.session.select(0)
+        rows = None if order is None else np.array(order, dtype=np.int64)
+        first_call_ns = time_call(call_of(self.session, Pass(pass_), rows), self.session.synchronize)
+        save_outputs(Path(out), self.session.fetch())
+        return {"first_call_ns": first_call_ns, "peak_memory_bytes": peak_memory()}
+
+    def losses(self, steps: int) -> dict[str, Any]:
+        """The loss before each of the first train steps, batch after batch."""
+        self.session.reset()
+        losses = []
+        for step in range(steps):
+            self.session.select(step % self.batches)
+            self.session.train_step()
+            self.session.synchronize()
+            losses.append(float(self.session.fetch().loss))
+        return {"losses": losses}
+
+    def turn(self, pass_: str, turn: dict[str, Any], order: list[int] | None) -> dict[str, Any]:
+        """Samples of one turn."""
+        import numpy as np
+
+        from rnnbench.measure.clock import Turn, time_turn, warmups
+        from rnnbench.model import Pass
+
+        rows = None if order is None else np.array(order, dtype=np.int64)
+        samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows)
+        return {"samples_ns": samples, "warmup": warmups(samples), "peak_memory_bytes": peak_memory()}
+
+    def epoch(self, seed: int) -> dict[str, Any]:
+        """One epoch of a training over all staged rows, in the order of the seed."""
+        import numpy as np
+
+        order = np.random.default_rng(seed).permutation(len(self.arrays["inputs"]))
+        start = time.perf_counter_ns()
+        self.session.train_epoch(order)
+        self.session.synchronize()
+        seconds = (time.perf_counter_ns() - start) / 1e9
+        outputs = self.session.fetch()
+        return {"loss": outputs.loss, "accuracy": outputs.accuracy, "seconds": seconds}
+
+    def evaluate(self, split: str) -> dict[str, Any]:
+        """Loss and accuracy, as means over the rows of `inputs SPLIT`, with the parameters as they are."""
+        from rnnbench.backends.base import shaped_targets
+        from rnnbench.backends.numpy import hits, losses
+
+        start = time.perf_counter_ns()
+        logits = self.session.predict(self.arrays[f"inputs {split}"])
+        seconds = (time.perf_counter_ns() - start) / 1e9
+        logits = logits.astype("float64")
+        targets = shaped_targets(self.problem, self.arrays[f"targets {split}"])
+        hit = hits(self.problem.model, logits, targets)
+        scale = self.problem.model.loss_scale(len(logits), self.problem.T)
+        return {
+            "loss": float(losses(self.problem.model, logits, targets).sum() * scale),
+            "accuracy": None if hit is None else float(hit.mean()),
+            "seconds": seconds,
+            "positive": float((logits > 0).mean()),
+        }
+
+    def close(self) -> dict[str, Any]:
+        """Drop the session."""
+        if self.session is not None:
+            self.session.close()
+        self.session = None
+        self.arrays = {}
+        return {}
+
+
+def failure(error: BaseException) -> dict[str, Any]:
+    """A reply that says what went wrong, in one line, and the whole of it on standard error."""
+    traceback.print_exc()
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    text = f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"
+    memory = isinstance(error, MemoryError) or any(word in text.lower() for word in OUT_OF_MEMORY_WORDS)
+    return {"ok": False, "kind": "out_of_memory" if memory else "error", "reason": text[:500]}
+
+
+def requests() -> queue.Queue[dict[str, Any]]:
+    """Requests as they come. A thread reads them, so that the process ends at once when its parent is gone."""
+    waiting: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            waiting.put(json.loads(line))
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return waiting
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    limit_cores()
+    waiting = requests()
+    worker: Worker | None = None
+    while True:
+        request = waiting.get()
+        operation = request.pop("op")
+        try:
+            if worker is None:
+                worker = Worker(sys.argv[1], sys.argv[2])
+            reply = {"ok": True, **getattr(worker, operation)(**request)}
+        except Exception as error:
+            reply = failure(error)
+        replies.write(json.dumps(reply) + "\n")
+
+
+if __name__ == "__main__":
+    main()

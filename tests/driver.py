@@ -1,0 +1,19 @@
+"""`python -m tests.driver ARGS`: the command line with the faulty backends in its registry."""
+
+from __future__ import annotations
+
+import os
+import resource
+
+from rnnbench import backends
+from tests.faulty import register
+
+register(backends.REGISTRY)
+
+if limit := os.environ.get("TEST_FILE_SIZE_LIMIT"):  # a full disk, as far as this process can see
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))
+
+if __name__ == "__main__":
+    from rnnbench.cli import main
+
+    main()

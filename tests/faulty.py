@@ -1,0 +1,159 @@
+"""Backends that fail in one way each, for the tests of the checks and of the harness. They compute with NumPy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import replace
+
+from rnnbench import backends
+from rnnbench.backends.base import Outputs, Session
+from rnnbench.backends.numpy import NumpyBackend, NumpySession
+from rnnbench.model import Truncation
+
+
+def made_of(session: type[NumpySession]) -> type[NumpyBackend]:
+    class Faulty(NumpyBackend):
+        def _prepare(self, problem, params, data) -> Session:
+            return session(problem, params, data)
+
+    return Faulty
+
+
+class ScaledGradient(NumpySession):
+    def _gradient(self, x, y, state):
+        grads = super()._gradient(x, y, state)
+        for g in grads.values():
+            g *= 1.001
+        return grads
+
+
+class SwappedWeights(NumpySession):
+    def reset(self):
+        super().reset()
+        self.params["W_hh"] = self.params["W_hh"].T.copy()
+
+
+class MissingBias(NumpySession):
+    def reset(self):
+        super().reset()
+        self.params["b_y"] = self.params["b_y"] * 0 + 0.01
+
+
+class TruncationOffByOne(NumpySession):
+    def __init__(self, problem, params, data):
+        cut = problem.truncation or Truncation(problem.T, problem.T)
+        super().__init__(
+            replace(problem, truncation=Truncation(cut.window - 1, min(cut.stride, cut.window - 1))), params, data
+        )
+
+
+class NoUpdate(NumpySession):
+    """Trains on a gradient that it forgets to clip."""
+
+    def _train_step(self, x, y, state):
+        grads = self._gradient(x, y, state)
+        self.stepper.update(self.params, grads)
+        self.outputs = replace(self.outputs, grads={}, params=self.params)
+
+
+class StaleAnswer(NumpySession):
+    """Gives the answer to the batch before."""
+
+    def fetch(self) -> Outputs:
+        outputs = super().fetch()
+        return replace(outputs, loss=getattr(self, "last", 0.7))
+
+    def forward(self):
+        self.last = self.outputs.loss or 0.7
+        super().forward()
+
+
+class KilledInTurn(NumpySession):
+    """Dies by SIGKILL in the fourth gradient."""
+
+    calls = 0
+
+    def gradient(self):
+        super().gradient()
+        KilledInTurn.calls += 1
+        if KilledInTurn.calls == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class HangsInTurn(NumpySession):
+    calls = 0
+
+    def gradient(self):
+        super().gradient()
+        HangsInTurn.calls += 1
+        if HangsInTurn.calls == 4:
+            time.sleep(1000)
+
+
+class RaisesInGradient(NumpySession):
+    def gradient(self):
+        raise RuntimeError("the kernel has no such step")
+
+
+class RunsOutOfMemory(NumpySession):
+    def gradient(self):
+        raise MemoryError("cannot allocate 64 GiB")
+
+
+class Slow(NumpySession):
+    def forward(self):
+        time.sleep(0.02)
+        super().forward()
+
+
+class RaisesOnImport(NumpyBackend):
+    def __init__(self):
+        raise ImportError("libfast.so.3: cannot open shared object file")
+
+
+class UnsupportedEpoch(NumpyBackend):
+    def unsupported(self, case):
+        return "it has no epochs" if case.pass_ == "epoch" else None
+
+
+class Chatty(NumpyBackend):
+    """Prints where the replies go."""
+
+    def _prepare(self, problem, params, data):
+        print("hello from a library that prints")
+        os.write(1, b"and from its C code\n")
+        return super()._prepare(problem, params, data)
+
+
+def _backend(name):
+    return lambda: made_of(name)()
+
+
+SESSIONS = {
+    "scaled": ScaledGradient,
+    "swapped": SwappedWeights,
+    "no-bias": MissingBias,
+    "off-by-one": TruncationOffByOne,
+    "no-clip": NoUpdate,
+    "stale": StaleAnswer,
+    "killed": KilledInTurn,
+    "hangs": HangsInTurn,
+    "raises": RaisesInGradient,
+    "memory": RunsOutOfMemory,
+    "slow": Slow,
+}
+BACKENDS = {"bad-import": "RaisesOnImport", "no-epoch": "UnsupportedEpoch", "chatty": "Chatty"}
+
+for _name, _session in SESSIONS.items():
+    globals()[f"backend_{_name}"] = made_of(_session)
+
+
+def register(registry: dict[str, backends.Entry]) -> None:
+    """Add all of them to a registry."""
+    for name in SESSIONS:
+        registry[name] = backends.Entry(f"tests.faulty:backend_{name}", (), None, "faulty")
+    for name, attribute in BACKENDS.items():
+        registry[name] = backends.Entry(f"tests.faulty:{attribute}", (), None, "faulty")
+    registry["absent"] = backends.Entry("tests.faulty:None", ("no_such_module_here",), "torch", "faulty")

@@ -1,0 +1,79 @@
+"""The clock, with a clock of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnnbench.backends.numpy import NumpyBackend
+from rnnbench.measure.clock import Turn, time_turn, warmups
+from rnnbench.model import Pass
+from tests.helpers import random_data, random_params, small_problem
+
+
+class FakeClock:
+    """Time goes on only when a pass runs; each call of it takes `cost`."""
+
+    def __init__(self, cost):
+        self.now, self.cost = 0, cost
+
+    def __call__(self):
+        return self.now
+
+
+class Spy:
+    """A session that notes what is asked of it, and lets time pass."""
+
+    def __init__(self, clock):
+        self.clock, self.calls = clock, []
+
+    def __getattr__(self, name):
+        def call(*arguments):
+            self.calls.append((name, *arguments))
+            if name in ("gradient", "synchronize", "train_epoch"):
+                self.clock.now += self.clock.cost
+
+        return call
+
+
+def test_a_sample_is_the_call_and_its_synchronisation():
+    clock = FakeClock(cost=5)
+    spy = Spy(clock)
+    assert time_turn(spy, Pass.GRADIENT, Turn(1.0, 2, 4), batches=3, clock=clock) == [10] * 4
+    assert [c for c in spy.calls if c[0] == "select"][1:] == [("select", i) for i in (0, 1, 2, 0)]
+    assert spy.calls[:2] == [("reset",), ("select", 0)]
+    assert [c[0] for c in spy.calls[3:]] == ["select", "gradient", "synchronize"] * 4
+
+
+def test_a_turn_ends_with_its_time_but_not_before_its_least_calls():
+    for cost, expected in ((400_000_000, 2), (100_000_000, 5), (1_000_000_000, 2)):
+        clock = FakeClock(cost // 2)
+        assert len(time_turn(Spy(clock), Pass.GRADIENT, Turn(0.5, 2, 50), batches=1, clock=clock)) == expected
+
+
+def test_an_epoch_needs_an_order_and_gets_it():
+    clock = FakeClock(1)
+    spy = Spy(clock)
+    order = np.arange(4)
+    time_turn(spy, Pass.EPOCH, Turn(1.0, 1, 1), 1, order, clock=clock)
+    assert any(c[0] == "train_epoch" and c[1] is order for c in spy.calls)
+    with pytest.raises(ValueError, match="needs an order"):
+        time_turn(spy, Pass.EPOCH, Turn(1.0, 1, 1), 1, None, clock=clock)
+
+
+def test_warmups_are_the_first_of_many_and_never_all():
+    assert warmups([5]) == 0
+    assert warmups([1000, 1000]) == 1
+    assert warmups([1000] * 50) == 3
+    assert warmups([20_000_000, 1, 1]) == 1
+    assert warmups([6_000_000] * 10) == 2
+
+
+def test_every_turn_starts_from_the_initial_parameters():
+    problem = small_problem()
+    session = NumpyBackend().prepare(problem, random_params(problem), random_data(problem))
+    losses = []
+    for _ in range(2):
+        time_turn(session, Pass.TRAIN_STEP, Turn(1.0, 7, 7), batches=3)
+        losses.append(session.fetch().loss)
+    assert losses[0] == losses[1]
