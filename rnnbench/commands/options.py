@@ -1,0 +1,61 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rnnbench import backends, workloads
+from rnnbench.commands.names import Name, Names, TruncationType
+from rnnbench.model import DType, Pass
+
+WORKLOAD = Name("workload", list(workloads.REGISTRY))
+BACKEND = Name("backend", list(backends.REGISTRY))
+DTYPE = Name("dtype", [str(d) for d in DType])
+WORKLOADS = Names("workload", list(workloads.REGISTRY))
+BACKENDS = Names("backend", list(backends.REGISTRY))
+PASSES = Names("pass", [str(p) for p in Pass])
+DTYPES = Names("dtype", [str(d) for d in DType])
+
+
+def options(*which: Callable[..., Any]) -> Callable[..., Any]:
+    """Several options as one decorator, in the order given."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(which):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")
+THREADS = click.option(
+    "--threads", type=click.IntRange(1), help="Threads of every backend. Default: all allowed cores."
+)
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Parameters, data and order.")
+DATA_DIR = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Folder with imdb.npz; looked in first. Also $RNNBENCH_DATA."
+)
+TRUNCATION = click.option(
+    "--truncation", type=TruncationType(), help="Truncated BPTT, such as 20:5. Default: full BPTT."
+)
+TIME_STEPS = click.option(
+    "--time-steps", "-T", type=int, help="Length of the rows, for running-parity, the only workload of free length."
+)
+BATCH_SIZE = click.option("--batch-size", "-B", type=int, help="Rows of a batch. Default: the workload's.")
+TIMEOUT = click.option(
+    "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, metavar="SECONDS",
+    help="The longest that one request to a backend may take, compiling included.",
+)  # fmt: skip
+WHICH = options(
+    click.option("--workload", "-w", type=WORKLOADS, help="Comma-separated. Default: parity,imdb-50,imdb-200."),
+    click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: all."),
+    click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: all."),
+    click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32."),
+    click.option("-k", "filter_", default="", metavar="WORDS",
+                 help="Keep the cases whose name holds every word; !WORD leaves out."),
+)  # fmt: skip

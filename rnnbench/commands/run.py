@@ -1,0 +1,194 @@
+"""`rnnbench run`: make or resume the folder, measure, train."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import signal
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rnnbench import backends
+from rnnbench.commands.progress import Display
+from rnnbench.measure.client import WorkerFailure
+from rnnbench.measure.crew import Crew
+from rnnbench.measure.machine import fingerprint
+from rnnbench.measure.run import Runner
+from rnnbench.measure.schedule import Plan, problem_of, workload_of
+from rnnbench.measure.tasks import load_rows, tasks_of
+from rnnbench.measure.train import Training, train
+from rnnbench.model import DType
+from rnnbench.params import cast, init_params
+from rnnbench.results import store
+from rnnbench.results.record import Epoch, Mode, Record, Status
+
+OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
+EXIT_CODES = {
+    OK: "all was measured that could be",
+    FAULTS: "some backend was wrong, crashed, hung or ran out of memory; the rest was measured",
+    USAGE: "an option or argument is wrong",
+    NOTHING: "nothing was measured",
+    FOLDER: "a folder cannot be read or written",
+    INTERRUPTED: "interrupted; continue with --resume",
+}
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended: what is in its folder, and the exit code."""
+
+    folder: Path
+    loaded: store.Loaded
+    code: int
+
+
+def new_run_id() -> str:
+    """Sortable by time, unique enough for two runs begun in one second."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
+    """What an interrupted run was asked. Raises StoreError where its `run.json` is missing or damaged."""
+    path = folder / store.RUN
+    if not path.exists():
+        raise store.StoreError(f"{folder} cannot be resumed: {path} is not there")
+    run = store.read_json(path)
+    try:
+        return msgspec.convert(run["plan"], Plan), run
+    except (KeyError, msgspec.ValidationError) as error:
+        raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
+
+
+def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False) -> Result:
+    """Measure a plan into a folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
+
+    Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    journal = store.Journal(folder)
+    curves = store.Journal(folder, store.CURVES)
+    code = OK
+    try:
+        before = store.load(folder)
+        for problem in (*journal.problems, *curves.problems, *before.problems):
+            display.say(problem)
+        run = _describe(plan, command, before.run if resume else {})
+        machine = fingerprint()
+        store.write_json(folder / store.RUN, run)
+        store.write_json(folder / store.MACHINE, machine)
+        tasks = tasks_of(plan, display.say)
+        runner = Runner(
+            plan,
+            tasks,
+            folder,
+            lambda record: journal.append([record]),
+            display,
+            run_id=run["run_id"],
+            machine_id=machine["machine_id"],
+            before=before.records,
+        )
+        try:
+            runner.run()
+            trainings(plan, folder, run["run_id"], display, curves, before.curves)
+        finally:
+            store.write_json(folder / store.MACHINE, {**machine, "workers": runner.crew.libraries})
+        store.write_json(folder / store.RUN, {**run, "finished": _now()})
+        for scratch in ("arrays", "cache"):
+            shutil.rmtree(folder / scratch, ignore_errors=True)
+    except store.StoreError as error:
+        if not journal.path.stat().st_size:
+            raise
+        display.say(f"stopped; what was measured is kept. {error}")
+        code = FOLDER
+    except KeyboardInterrupt:
+        display.say(f"interrupted; what was measured is kept. Continue with: python -m rnnbench run --resume {folder}")
+        code = INTERRUPTED
+    finally:
+        journal.close()
+        curves.close()
+    loaded = store.load(folder)
+    return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _describe(plan: Plan, command: str, before: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "run_id": before.get("run_id") or new_run_id(),
+        "mode": plan.mode,
+        "command": before.get("command", command),
+        "started": before.get("started") or _now(),
+        "resumed": [*before.get("resumed", []), _now()] if before else [],
+        "reference": plan.reference,
+        "plan": msgspec.to_builtins(plan),
+    }
+
+
+def code_of(records: list[Record], curves: list[Epoch]) -> int:
+    """The exit code that a finished run's records stand for."""
+    if not curves and not any(record.samples_ns for record in records):
+        return NOTHING
+    harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE)
+    return OK if all(record.status in harmless for record in records) else FAULTS
+
+
+def training_backend(names: tuple[str, ...]) -> str | None:
+    """Who draws the learning curves of a run: our kernels if they take part, else the first who is installed."""
+    present = [name for name in names if backends.missing(name) is None]
+    return "numba" if "numba" in present else next(iter(present), None)
+
+
+def trainings(
+    plan: Plan, folder: Path, run_id: str, display: Display, curves: store.Journal, before: list[Epoch]
+) -> None:
+    """The trainings that belong to a run, for its learning curves: one per workload of the plan, by one backend."""
+    name = training_backend(plan.backends)
+    if name is None:
+        return
+    crew = Crew([name], folder, plan.threads, plan.timeout, folder / "cache")
+    try:
+        for workload in plan.training:
+            training = make_training(workload, plan, run_id, display)
+            whole = {(e.workload, e.backend) for e in before if e.epoch == e.epochs}
+            if (training.problem.workload, name) in whole:
+                continue
+
+            def emit(epoch: Epoch, training: Training = training) -> None:
+                display.show(f"training {epoch.workload}: {name}", (epoch.epoch + 1) / (training.epochs + 1))
+                curves.append([epoch])
+
+            try:
+                train(training, name, crew, emit)
+            except WorkerFailure as failure:
+                display.say(f"{name} in training {workload}: {failure.status}. {failure.reason}")
+    finally:
+        crew.kill()
+
+
+def make_training(name: str, plan: Plan, run_id: str, display: Display, epochs: int | None = None) -> Training:
+    """A training of a workload as the plan has it, in its first type."""
+    workload, dataset = load_rows(workload_of(name, plan), plan.seed, plan.data_dir, display.say)
+    dtype: DType = plan.dtypes[0]
+    return Training(
+        problem=problem_of(workload, dtype, plan.truncation, plan.batch_size),
+        params=cast(init_params(workload.model, workload.init, plan.seed), dtype),
+        dataset=dataset,
+        epochs=workload.epochs if epochs is None else epochs,
+        seed=plan.seed,
+        run_id=run_id,
+    )
+
+
+def with_trainings(plan: Plan, asked: bool | None) -> Plan:
+    """The plan with its trainings: every workload, of a quick run `parity` alone, or as `asked`."""
+    if asked is False or (plan.filter and asked is None):
+        return plan
+    quick = plan.mode is Mode.QUICK and asked is None
+    return replace(plan, training=tuple(name for name in plan.workloads if not quick or name == "parity"))

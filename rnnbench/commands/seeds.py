@@ -1,0 +1,295 @@
+"""`rnnbench seeds`: the experiments of two public teaching notebooks, their figures beside ours, their mistakes named.
+
+The notebooks: an introduction to recurrent networks (forward pass, back-propagation, parity, sentiment), and a
+comparison of Keras and PyTorch on IMDB reviews. Facts about them are in `docs/seeds.md`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rnnbench.backends.base import Data, Outputs
+from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
+from rnnbench.commands.progress import Display
+from rnnbench.commands.run import make_training, new_run_id
+from rnnbench.measure import arrays
+from rnnbench.measure.client import WorkerFailure
+from rnnbench.measure.crew import Crew
+from rnnbench.measure.schedule import Plan
+from rnnbench.measure.train import Test, Training, train
+from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, Pass, Problem, StepSum, TrainSpec
+from rnnbench.params import Init, Params, cast, init_params
+from rnnbench.results.record import Epoch
+from rnnbench.workloads.base import Dataset, Split
+
+# fmt: off
+FORWARD_OUTPUTS = np.array([
+    [1.36210111, -0.04806836], [-0.38264111, 1.23505342], [0.47215486, -1.39426624],
+    [-0.66213135, 2.32535818], [2.92316993, 0.1776373], [-2.84506174, -0.23812638],
+])
+# fmt: on
+BPTT_PRINTED, BPTT_LOSS = 0.7499675916291635, 0.37498379581458174
+
+# The ten short texts, each word by its rank in their own vocabulary of 17 words.
+TOY_ROWS = [
+    [9, 1],
+    [1, 1],
+    [3, 3, 10],
+    [2, 11, 2, 1, 2],
+    [12, 13, 4, 5],
+    [6, 6],
+    [7, 7],
+    [8, 8],
+    [14, 15, 4, 5],
+    [16, 17],
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the table: what the seed prints, what we get, what to make of it. `agrees` None: not comparable."""
+
+    experiment: str
+    quantity: str
+    theirs: str
+    ours: str
+    agrees: bool | None
+    note: str = ""
+
+
+class Bench:
+    """One worker of the chosen backend, and the plan's seed, folder and display."""
+
+    def __init__(self, plan: Plan, crew: Crew, folder: Path, display: Display) -> None:
+        self.plan, self.crew, self.folder, self.display = plan, crew, folder, display
+        self.backend = plan.backends[0]
+
+    def answer(self, problem: Problem, params: Params, data: Data, pass_: Pass) -> Outputs:
+        """The outputs of one pass."""
+        staged, out = self.folder / "arrays" / "golden.npz", self.folder / "arrays" / "out.npz"
+        arrays.save_problem(staged, params, data)
+        self.crew.ask(self.backend, "prepare", problem=msgspec.to_builtins(problem), arrays=str(staged))
+        self.crew.ask(self.backend, "first", pass_=pass_, order=None, out=str(out))
+        return arrays.load_outputs(out)
+
+    def training(self, workload: str) -> Training:
+        """A workload's training with its own number of epochs."""
+        return make_training(workload, self.plan, new_run_id(), self.display)
+
+    def train(self, training: Training, name: str) -> tuple[list[Epoch], Test]:
+        """All epochs, and the test."""
+        epochs: list[Epoch] = []
+
+        def emit(epoch: Epoch) -> None:
+            epochs.append(epoch)
+            self.display.show(f"{name}: epoch {epoch.epoch} of {epoch.epochs}", epoch.epoch / epoch.epochs)
+
+        self.display.show(f"{name}: {self.backend}", 0.0)
+        return epochs, train(training, self.backend, self.crew, emit)
+
+
+def forward_golden(bench: Bench) -> list[Finding]:
+    """Six steps of a random network with seed 0."""
+    rng = np.random.RandomState(0)
+    x, W_xh, W_hh, W_hy = (rng.randn(*shape) for shape in ((6, 4), (5, 4), (5, 5), (2, 5)))
+    model = ModelSpec(E=4, H=5, O=2, head=Head.EVERY, loss=Loss.SQUARED_ERROR)
+    params = {
+        "W_xh": W_xh.T.copy(),
+        "W_hh": W_hh.T.copy(),
+        "b_h": np.zeros(5),
+        "W_hy": W_hy.T.copy(),
+        "b_y": np.zeros(2),
+    }
+    problem = Problem("forward-golden", DType.FLOAT64, model, TrainSpec(), B=1, T=6)
+    logits = bench.answer(problem, params, Data(x[None], np.zeros((1, 6, 2))), Pass.FORWARD).logits
+    assert logits is not None
+    off = float(np.abs(logits[0] - FORWARD_OUTPUTS).max())
+    return [
+        Finding(
+            "forward-golden",
+            "12 outputs",
+            f"{FORWARD_OUTPUTS[0, 0]} ... {FORWARD_OUTPUTS[-1, -1]}",
+            f"{logits[0, 0, 0]:.8f} ... {logits[0, -1, -1]:.8f}",
+            off < 1e-8,
+            f"largest difference {off:.0e}; they print 8 digits",
+        )
+    ]
+
+
+def bptt_problem() -> tuple[Problem, dict[str, np.ndarray], Data]:
+    """Three steps, squared error of a sigmoid, clipping at 1, SGD with 0.1, weights near 0.01, seed 42."""
+    rng = np.random.RandomState(42)
+    W_xh, W_hh, W_hy = (0.01 * rng.randn(*shape) for shape in ((4, 2), (4, 4), (1, 4)))
+    model = ModelSpec(
+        E=2, H=4, O=1, head=Head.EVERY, loss=Loss.SIGMOID_SQUARED_ERROR, step_sum=StepSum.SUM
+    )  # fmt: skip
+    train_spec = TrainSpec(Optimizer.SGD, learning_rate=0.1, clip_value=1.0)
+    params = {
+        "W_xh": W_xh.T.copy(),
+        "W_hh": W_hh.T.copy(),
+        "b_h": np.zeros(4),
+        "W_hy": W_hy.T.copy(),
+        "b_y": np.zeros(1),
+    }
+    data = Data(np.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]), np.array([[1.0, 0.0, 1.0]]))
+    return Problem("bptt-golden", DType.FLOAT64, model, train_spec, B=1, T=3), params, data
+
+
+def bptt_golden(bench: Bench) -> list[Finding]:
+    """The loss, and how far the notebook's gradient is from the right one for small and for large weights."""
+    problem, params, data = bptt_problem()
+    outputs = bench.answer(problem, params, data, Pass.GRADIENT)
+    assert outputs.loss is not None
+    small, large = (
+        error_of_seed_gradient(problem, {k: v * scale for k, v in params.items()}, data) for scale in (1, 100)
+    )
+    return [
+        Finding(
+            "bptt-golden", "loss", f"{BPTT_PRINTED}", f"{outputs.loss:.17g}",
+            abs(2 * outputs.loss - BPTT_PRINTED) < 1e-12, "theirs is the double: mistake 1",
+        ),
+        Finding(
+            "bptt-golden", "error of their gradient", "not looked at", f"{small:.1e} with their weights, "
+            f"{large:.2f} with 100 times larger ones", None, "mistake 2",
+        ),
+    ]  # fmt: skip
+
+
+def parity(bench: Bench) -> list[Finding]:
+    """Ten epochs on the sum of five integers."""
+    _, test = bench.train(bench.training("parity"), "parity")
+    note = "chance is 0.5 and 200 rows are few: 0.43 to 0.57 is what guessing gives"
+    assert test.accuracy is not None
+    return [Finding("parity", "test accuracy", "0.4700", f"{test.accuracy:.4f}", 0.40 <= test.accuracy <= 0.60, note)]
+
+
+def sentiment_toy(bench: Bench) -> list[Finding]:
+    """Ten texts, padded at the end to five words, looked up in an embedding of width 2."""
+    del bench  # a look-up is all there is to it
+    tokens = np.zeros((len(TOY_ROWS), 5), dtype=np.int32)
+    for row, words in zip(tokens, TOY_ROWS, strict=True):
+        row[: len(words)] = words
+    model = ModelSpec(V=int(tokens.max()) + 1, E=2, H=1, O=1)
+    shape = init_params(model, Init.KERAS, 0)["embedding"][tokens].shape
+    return [Finding("sentiment-toy", "shape of the prediction", "(10, 5, 2)", str(shape), shape == (10, 5, 2))]
+
+
+def imdb_50(bench: Bench) -> list[Finding]:
+    """Five epochs on the last 50 words."""
+    training = bench.training("imdb-50")
+    epochs, test = bench.train(training, "imdb-50")
+    seen = ", ".join(f"{e.validation_accuracy:.4f}" for e in epochs[1:])
+    assert test.accuracy is not None
+    name = training.problem.workload
+    return [
+        Finding(name, "validation accuracy by epoch", "0.7700, 0.8157, 0.7900, 0.8053, 0.8016", seen, None),
+        Finding(name, "test accuracy", "0.8016", f"{test.accuracy:.4f}", 0.77 <= test.accuracy <= 0.82,
+                "expected: 0.77 to 0.82"),
+    ]  # fmt: skip
+
+
+def imdb_200(bench: Bench) -> list[Finding]:
+    """Five epochs on the last 200 words, padded at the end as they have it, and in front."""
+    findings = []
+    for workload, theirs, note in (
+        ("imdb-200", "0.5768", "padded at the end: mistake 4"),
+        ("imdb-200-pre", "not tried", "the same, padded in front: the cure of mistake 4"),
+    ):
+        training = bench.training(workload)
+        _, test = bench.train(training, workload)
+        assert test.accuracy is not None
+        agrees = 0.5 <= test.accuracy <= 0.65 if workload == "imdb-200" else None
+        findings.append(
+            Finding(training.problem.workload, "test accuracy", theirs, f"{test.accuracy:.4f}", agrees, note)
+        )
+    return findings
+
+
+def imdb_200_torch(bench: Bench) -> list[Finding]:
+    """The PyTorch version: PyTorch's initialisation and epsilon, all 25,000 rows, its evaluation, wrong and right."""
+    training = as_in_torch(bench.training("imdb-200"), bench.plan.seed)
+    epochs, test = bench.train(training, "imdb-200-torch")
+    always_true = float(np.mean(training.dataset.test.targets == 1))
+    last = epochs[-1].loss
+    assert last is not None
+    assert test.accuracy is not None
+    name = f"{training.problem.workload} in PyTorch"
+    return [
+        Finding(name, "loss in epoch 5", "0.5843", f"{last:.4f}", None),
+        Finding(name, "test accuracy, sigmoid > 0", "0.5000", f"{always_true:.4f}", always_true == 0.5, "mistake 3"),
+        Finding(name, "test accuracy, sigmoid > 0.5", "not computed", f"{test.accuracy:.4f}", None),
+    ]
+
+
+def as_in_torch(training: Training, seed: int) -> Training:
+    """The training with PyTorch's defaults and no validation split."""
+    problem, dataset = training.problem, training.dataset
+    held = dataset.validation
+    if held is not None:
+        both = (np.concatenate([getattr(dataset.train, n), getattr(held, n)]) for n in ("inputs", "targets"))
+        dataset = Dataset(Split(*both), dataset.test, None, dataset.source)
+    return replace(
+        training,
+        problem=replace(problem, train=replace(problem.train, epsilon=1e-8)),
+        params=cast(init_params(problem.model, Init.TORCH, seed), problem.dtype),
+        dataset=dataset,
+    )
+
+
+EXPERIMENTS: dict[str, Callable[[Bench], list[Finding]]] = {
+    "forward-golden": forward_golden,
+    "bptt-golden": bptt_golden,
+    "parity": parity,
+    "sentiment-toy": sentiment_toy,
+    "imdb-50": imdb_50,
+    "imdb-200": imdb_200,
+    "imdb-200-torch": imdb_200_torch,
+}
+
+
+def run(names: tuple[str, ...], plan: Plan) -> tuple[list[Finding], int]:
+    """The findings of the named experiments, and the exit code: 1 where a figure does not agree or a worker failed."""
+    findings: list[Finding] = []
+    with tempfile.TemporaryDirectory(prefix="rnnbench-seeds-") as folder, Display(Console(stderr=True)) as display:
+        crew = Crew(plan.backends, Path(folder), plan.threads, plan.timeout, cache=None)
+        bench = Bench(plan, crew, Path(folder), display)
+        try:
+            for name in names:
+                findings += _findings_of(name, bench)
+        finally:
+            crew.kill()
+    return findings, 1 if any(finding.agrees is False for finding in findings) else 0
+
+
+def _findings_of(name: str, bench: Bench) -> list[Finding]:
+    try:
+        return EXPERIMENTS[name](bench)
+    except WorkerFailure as failure:
+        return [Finding(name, "all", "", str(failure.status), False, failure.reason)]
+
+
+def show(findings: list[Finding], backend: str, console: Console) -> None:
+    """The table, then the mistakes that concern what is in it."""
+    table = Table("experiment", "quantity", "theirs", f"ours ({backend})", "", "note", box=box.SIMPLE_HEAD)
+    signs = {True: "agrees", False: "differs", None: ""}
+    for f in findings:
+        table.add_row(f.experiment, f.quantity, f.theirs, f.ours, signs[f.agrees], f.note)
+    console.print(table)
+    notes = " ".join(f.note for f in findings)
+    for number, text in MISTAKES.items():
+        if f"mistake {number}" in notes:
+            console.print(f"Mistake {number}. {text}", markup=False, highlight=False)
+
+
+def as_json(findings: list[Finding]) -> dict[str, object]:
+    """Findings and mistakes for programs."""
+    return {"findings": [asdict(finding) for finding in findings], "mistakes": MISTAKES}
