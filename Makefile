@@ -1,0 +1,52 @@
+# make run    check and time everybody on this machine, write a report
+# make test   the whole test suite
+# Both make .venv where there is none. PYTHON chooses the interpreter (3.11 or newer), ARGS goes to the command.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+# The real IMDB files may lie beside the project; Keras and rnnbench look in KERAS_HOME first.
+ifneq ($(wildcard ../shared/data/keras),)
+export KERAS_HOME ?= $(abspath ../shared/data/keras)
+endif
+
+.PHONY: run test lint types smoke bench clean
+
+run: .venv/run.stamp
+	$(BIN)/python -m rnnbench run $(ARGS)
+
+test: .venv/dev.stamp
+	$(BIN)/python -m pytest tests $(ARGS)
+
+lint: .venv/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev.stamp
+	$(BIN)/mypy
+
+# From the command line through to a picture.
+smoke: .venv/dev.stamp
+	rm -rf runs/smoke
+	$(BIN)/python -m rnnbench run --quick -o runs/smoke $(ARGS)
+	test -s runs/smoke/report.md
+	test -s runs/smoke/figures/time.png
+
+# The benchmarks, timed; `make bench ARGS=--benchmark-disable` runs each once, as a test.
+bench: .venv/dev.stamp
+	$(BIN)/python -m pytest benchmarks $(ARGS)
+
+.venv/pyvenv.cfg:
+	$(PYTHON) -m venv .venv
+
+.venv/run.stamp: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[frameworks]'
+	touch $@
+
+.venv/dev.stamp: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[frameworks,dev]'
+	touch $@ .venv/run.stamp
+
+clean:
+	rm -rf .venv build *.egg-info runs

@@ -1,0 +1,56 @@
+"""The direction of imports, and what the documents promise."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "rnnbench"
+FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "optax", "numba", "llvmlite")
+
+# package -> what it may not import
+FORBIDDEN = {
+    "kernels": ("rnnbench.backends", "rnnbench.measure", "rnnbench.report", "rnnbench.results", "rnnbench.commands",
+                "rnnbench.workloads", "torch", "tensorflow", "keras", "jax"),
+    "backends": ("rnnbench.measure", "rnnbench.report", "rnnbench.results", "rnnbench.commands", "rnnbench.workloads"),
+    "workloads": ("rnnbench.measure", "rnnbench.report", "rnnbench.results", "rnnbench.commands", *FRAMEWORKS),
+    "measure": ("rnnbench.report", "rnnbench.commands", "rnnbench.kernels", *FRAMEWORKS),
+    "results": ("rnnbench.measure", "rnnbench.report", "rnnbench.commands", "rnnbench.workloads", *FRAMEWORKS),
+    "report": ("rnnbench.measure", "rnnbench.commands", "rnnbench.kernels", "rnnbench.workloads", *FRAMEWORKS),
+    "commands": ("rnnbench.kernels", *FRAMEWORKS),
+}  # fmt: skip
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_imports_go_down_the_page(package):
+    files = list((PACKAGE / package).rglob("*.py"))
+    assert files
+    for path in files:
+        bad = [
+            name
+            for name in imports(path)
+            for forbidden in FORBIDDEN[package]
+            if name == forbidden or name.startswith(forbidden + ".")
+        ]
+        assert not bad, f"{path.name} imports {bad}"
+
+
+def test_only_its_own_backend_imports_a_framework():
+    for path in (PACKAGE / "backends").glob("*.py"):
+        names = {name.partition(".")[0] for name in imports(path)} & set(FRAMEWORKS)
+        allowed = {
+            "torch": {"torch"}, "jax": {"jax", "optax"}, "numba": {"numba", "llvmlite"}, "cuda": {"numba"},
+        }.get(path.stem, {"tensorflow", "keras"} if path.stem in ("tensorflow", "keras_parts") else set())  # fmt: skip
+        assert names <= allowed, f"{path.name} imports {names}"
