@@ -17,7 +17,7 @@ from rnnbench.backends.base import Contract
 from rnnbench.measure import arrays, verify
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
-from rnnbench.measure.oracle import LOSS_STEPS, Oracle
+from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.schedule import Estimate, Plan, order_of, shuffled, wanted
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
@@ -223,7 +223,7 @@ class Runner:
         oracle = self._oracle(slot.task)
         errors = oracle.errors(case.pass_, arrays.load_outputs(out))
         if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
-            errors |= oracle.loss_errors(self.crew.ask(name, "losses", steps=LOSS_STEPS)["losses"])
+            errors |= oracle.loss_errors(self.crew.ask(name, "losses", steps=len(oracle.losses()))["losses"])
         wrong = verify.verdict(errors)
         record = replace(
             self._record(slot),
