@@ -1,0 +1,126 @@
+"""Whole passes: repeatable, the same for any number of threads, compiled once, NaN where the oracle has it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numba
+import numpy as np
+import pytest
+
+from rnnbench.backends.base import Data
+from rnnbench.backends.numba import NumbaBackend, NumbaSession
+from rnnbench.kernels.cpu import passes, share
+from rnnbench.model import DType, Head, TrainSpec
+from tests.helpers import arrays_of, assert_agrees, oracle, random_data, random_params, small_problem
+
+BIG = small_problem(B=30, T=30, E=20, H=48, O=3, V=60, head=Head.EVERY, dtype=DType.FLOAT32)
+NORM = replace(BIG, train=TrainSpec(clip_norm=0.01))
+
+
+def outputs(problem, name: str, flush: bool = True):
+    session = NumbaSession(problem, random_params(problem), random_data(problem), flush)
+    getattr(session, name)()
+    return session.fetch()
+
+
+def assert_same_bits(a, b) -> None:
+    ours, theirs = dict(arrays_of(a)), dict(arrays_of(b))
+    assert ours.keys() == theirs.keys()
+    for name, x in ours.items():
+        np.testing.assert_array_equal(x, theirs[name], err_msg=name)
+
+
+@pytest.fixture
+def two_threads():
+    if numba.config.NUMBA_NUM_THREADS < 2:
+        pytest.skip("one thread is all there is")
+    before = numba.get_num_threads()
+    yield lambda n: numba.set_num_threads(n)
+    numba.set_num_threads(before)
+
+
+@pytest.mark.parametrize("problem", [BIG, NORM], ids=["plain", "clipped by norm"])
+@pytest.mark.parametrize("name", ["gradient", "train_step"])
+def test_bit_for_bit_repeatable(problem, name):
+    assert_same_bits(outputs(problem, name), outputs(problem, name))
+
+
+def test_a_second_pass_owes_nothing_to_the_first():
+    session = NumbaBackend().prepare(BIG, random_params(BIG), random_data(BIG))
+    session.gradient()
+    first = session.fetch()
+    session.select(1)
+    session.gradient()
+    session.forward()
+    session.select(0)
+    session.gradient()
+    assert_same_bits(first, session.fetch())
+
+
+def test_threads_change_no_row_and_gradients_by_rounding_only(two_threads):
+    done = []
+    for threads in (1, 2):
+        two_threads(threads)
+        done.append(outputs(BIG, "gradient"))
+    one, two = done
+    np.testing.assert_array_equal(one.logits, two.logits)
+    np.testing.assert_array_equal(one.state, two.state)
+    assert_agrees(one, two, DType.FLOAT32)
+
+
+def test_big_problem_is_worth_two_workers_and_a_small_one_is_not():
+    assert share.workers_for(BIG.B * BIG.T * 48 * 48 * 3, BIG.B, 2) == 2
+    assert share.workers_for(1000, 32, 64) == 1
+
+
+@pytest.mark.parametrize(("n", "workers"), [(1, 1), (1, 4), (5, 2), (32, 3), (33, 2), (100, 7)])
+def test_shares_cover_every_row_once(n, workers):
+    rows = [row for w in range(workers) for row in range(*share.share(n, w, workers, 4))]
+    assert rows == list(range(n))
+
+
+def test_subnormals_can_be_kept():
+    assert_agrees(outputs(BIG, "gradient"), outputs(BIG, "gradient", flush=False), DType.FLOAT32)
+
+
+def test_no_compilation_for_another_size():
+    outputs(BIG, "gradient")
+    before = len(passes._run.signatures)
+    outputs(replace(BIG, B=7, T=3), "train_step")
+    outputs(small_problem(V=None, dtype=DType.FLOAT32), "train_step")
+    assert len(passes._run.signatures) == before
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["input", "W_xh", "W_hh", "b_h", "embedding", "W_hy"])
+def test_nan_and_infinity_stand_where_the_oracle_has_them(where, value):
+    problem = small_problem(V=None if where == "input" else 11, head=Head.EVERY, dtype=DType.FLOAT32)
+    params, data = random_params(problem), random_data(problem)
+    if where == "input":
+        inputs = data.inputs.copy()
+        inputs[1, 2, 0] = value
+        data = Data(inputs, data.targets)
+    else:
+        params[where].reshape(-1)[3] = value
+    ref, got = oracle(problem, params, data), NumbaBackend().prepare(problem, params, data)
+    for session in (ref, got):
+        with np.errstate(invalid="ignore"):
+            session.forward()
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT32)
+
+
+def test_predict_takes_any_number_of_rows_and_blocks(monkeypatch):
+    monkeypatch.setattr("rnnbench.backends.numba.PREDICT_ROWS", 5)
+    for V in (11, None):
+        problem = small_problem(V=V, head=Head.EVERY)
+        params, data = random_params(problem), random_data(problem)
+        session = NumbaBackend().prepare(problem, params, data)
+        session.gradient()
+        before = session.fetch()
+        for n in (1, 5, 12):
+            inputs = random_data(problem, rows=n, seed=n).inputs
+            np.testing.assert_allclose(
+                session.predict(inputs), oracle(problem, params, data).predict(inputs), rtol=1e-12, atol=1e-13
+            )
+        assert_same_bits(before, session.fetch())
