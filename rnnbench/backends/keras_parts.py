@@ -1,0 +1,267 @@
+"""What the TensorFlow backend is made of: Keras 3 layers, the network, its losses, and the optimizers.
+
+The recurrence is `keras.layers.RNN` over a cell of its own: the inputs of all steps are projected by one Dense layer,
+and the recurrent matrix is read once, before the loop. `SimpleRNN` reads and projects in every step, so that
+TensorFlow keeps a copy of both matrices for each step of the reverse loop.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.model import Block, Head, Loss, ModelSpec, Optimizer, Problem, StepSum, TrainSpec, blocks_of
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables that hold within the block alone."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Keras reads keras.json in its home when imported, and writes one where there is none: neither may happen here.
+with tempfile.TemporaryDirectory() as _home, _environment(KERAS_BACKEND="tensorflow", KERAS_HOME=_home):
+    import keras
+    import tensorflow as tf
+
+if keras.config.backend() != "tensorflow":
+    raise ImportError(
+        f"Keras was imported before with its {keras.config.backend()} backend; it must be tensorflow: import "
+        "this module first, or set KERAS_BACKEND=tensorflow"
+    )
+tf.get_logger().setLevel("ERROR")  # many sessions, each with functions of the same name, look like retracing to it
+
+__all__ = ["Network", "Tensor", "chains", "floatx", "keras", "metrics", "optimizer", "tf"]
+
+Tensor = Any
+CHAIN_BLOCKS = 8  # at most so many blocks run one after the other; more are stacked
+
+
+@contextmanager
+def floatx(dtype: str) -> Iterator[None]:
+    """Keras's default type, which learning rates and metrics take without asking."""
+    before = keras.config.floatx()
+    keras.config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(before)
+
+
+class TanhCell(keras.layers.Layer):
+    """h_t = tanh(p_t + h_{t-1} W_hh): p (B, H), the projected input of one step with its bias; h (B, H)."""
+
+    def __init__(self, H: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.state_size = self.output_size = H
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        self.recurrent_kernel = self.add_weight(shape=(self.state_size, self.state_size), name="recurrent_kernel")
+
+    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        h = keras.ops.tanh(inputs + keras.ops.matmul(states[0], self.recurrent_kernel))
+        return h, [h]
+
+
+class Recurrence(keras.layers.RNN):
+    """`keras.layers.RNN` whose cell sees weights that were read once, before the loop over T."""
+
+    def inner_loop(self, sequences: Tensor, initial_state: Tensor, mask: Tensor, training: bool = False) -> Any:
+        weights = [(v, tf.convert_to_tensor(v.value)) for v in self.cell.trainable_variables]
+        with keras.StatelessScope(state_mapping=weights):
+            return super().inner_loop(sequences, initial_state, mask, training=training)
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Blocks of truncated BPTT stacked as rows: `starts` (n,), their common length, and where each step is emitted.
+
+    A block shorter than the others runs on past its end; what it computes there is not picked. `pick` (T,) are
+    positions in the n blocks laid end to end.
+    """
+
+    starts: NDArray[np.int32]
+    length: int
+    pick: NDArray[np.int32]
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block]) -> Windows:
+        """The windows of consecutive blocks that emit steps 0 to T between them."""
+        length = max(b.end - b.start for b in blocks)
+        pick = [k * length + np.arange(b.emit - b.start, b.end - b.start) for k, b in enumerate(blocks)]
+        return cls(np.array([b.start for b in blocks], np.int32), length, np.concatenate(pick).astype(np.int32))
+
+
+def chains(blocks: Sequence[Block]) -> bool:
+    """Whether the blocks run one after the other, each from the last one's detached state."""
+    return len(blocks) <= CHAIN_BLOCKS and all(b.start == b.emit for b in blocks)
+
+
+class Network(keras.Model):
+    """Embedding (or dense input) -> projection -> tanh RNN -> Dense: logits (B, O), or (B, T, O) with `Head.EVERY`.
+
+    In training, back-propagation is cut as the problem says. The loss is `compute_loss`, so that `fit` trains on it.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(dtype=str(problem.dtype))
+        model, dtype = problem.model, str(problem.dtype)
+        self.spec, self.T = model, problem.T
+        self.truncated = problem.truncation is not None
+        self.blocks = tuple(blocks_of(model, problem.truncation, problem.T))
+        every = model.head is Head.EVERY
+        self.embed = None if model.V is None else keras.layers.Embedding(model.V, model.E, dtype=dtype)
+        self.project = keras.layers.Dense(model.H, dtype=dtype)
+        self.recur = Recurrence(TanhCell(model.H, dtype=dtype), return_sequences=every, dtype=dtype)
+        self.dense = keras.layers.Dense(model.O, dtype=dtype)
+
+    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
+        return self.run(inputs, tf.zeros((tf.shape(inputs)[0], self.spec.H), self.compute_dtype), training)[0]
+
+    def run(self, inputs: Tensor, state: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+        """Logits and last state (B, H) from a first state (B, H)."""
+        p = self.project(inputs if self.embed is None else self.embed(inputs))
+        h = self._truncated(p, state) if training and self.truncated else self.recur(p, initial_state=[state])
+        return self.dense(h), h[:, -1] if self.spec.head is Head.EVERY else h
+
+    def _truncated(self, p: Tensor, state: Tensor) -> Tensor:
+        if self.spec.head is Head.LAST:
+            start = self.blocks[0].start
+            if start:
+                state = tf.stop_gradient(self.recur(p[:, :start], initial_state=[state]))
+            return self.recur(p[:, start:], initial_state=[tf.stop_gradient(state)])
+        return self._chained(p, state) if chains(self.blocks) else self._stacked(p, state)
+
+    def _chained(self, p: Tensor, state: Tensor) -> Tensor:
+        parts = []
+        for block in self.blocks:
+            parts.append(self.recur(p[:, block.start : block.end], initial_state=[tf.stop_gradient(state)]))
+            state = parts[-1][:, -1]
+        return tf.concat(parts, axis=1)
+
+    def _stacked(self, p: Tensor, state: Tensor) -> Tensor:
+        """All blocks at once, as n B rows, from the states of a forward pass that is not differentiated."""
+        windows, H = Windows.of(self.blocks), self.spec.H
+        known = tf.stop_gradient(self.recur(tf.stop_gradient(p), initial_state=[state]))
+        first = tf.gather(tf.concat([state[:, None], known], axis=1), windows.starts, axis=1)
+        steps = windows.starts[:, None] + np.arange(windows.length, dtype=np.int32)
+        rows = tf.reshape(tf.gather(p, steps, axis=1), (-1, windows.length, H))
+        h = self.recur(rows, initial_state=[tf.reshape(first, (-1, H))])
+        return tf.gather(tf.reshape(h, (-1, steps.size, H)), windows.pick, axis=1)
+
+    def compute_loss(
+        self,
+        x: Tensor = None,
+        y: Tensor = None,
+        y_pred: Tensor = None,
+        sample_weight: Tensor = None,
+        training: bool = True,
+    ) -> Tensor:
+        """The mean over rows of `losses`."""
+        return tf.reduce_mean(losses(self.spec, y_pred, y))
+
+    def weights_by_name(self) -> dict[str, Any]:
+        """The Keras variables under the project's names, in its order."""
+        embedding = {} if self.embed is None else {"embedding": self.embed.embeddings}
+        return embedding | {
+            "W_xh": self.project.kernel,
+            "W_hh": self.recur.cell.recurrent_kernel,
+            "b_h": self.project.bias,
+            "W_hy": self.dense.kernel,
+            "b_y": self.dense.bias,
+        }
+
+
+def losses(model: ModelSpec, z: Tensor, y: Tensor) -> Tensor:
+    """The loss of each output, (B,) or (B, T), from logits z and targets y; (B,) with `StepSum.SUM` over time."""
+    match model.loss:
+        case Loss.BINARY_CROSS_ENTROPY:
+            each = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(y, z), axis=-1)
+        case Loss.CATEGORICAL_CROSS_ENTROPY:
+            each = tf.nn.sparse_softmax_cross_entropy_with_logits(y, z)
+        case Loss.SQUARED_ERROR:
+            each = 0.5 * tf.reduce_sum(tf.math.squared_difference(z, y), axis=-1)
+        case Loss.SIGMOID_SQUARED_ERROR:
+            each = 0.5 * tf.reduce_sum(tf.math.squared_difference(tf.sigmoid(z), y), axis=-1)
+    summed = model.head is Head.EVERY and model.step_sum is StepSum.SUM
+    return tf.reduce_sum(each, axis=-1) if summed else each
+
+
+def hits(model: ModelSpec, y: Tensor, z: Tensor) -> Tensor:
+    """Which outputs are classified right, (B,) or (B, T)."""
+    if model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
+        return tf.argmax(z, axis=-1, output_type=tf.int32) == y
+    return tf.reduce_all((z > 0) == (y > 0.5), axis=-1)
+
+
+def metrics(model: ModelSpec, dtype: str) -> list[Any]:
+    """What `fit` reports beside the loss: the accuracy, where the loss has classes."""
+    if model.loss not in (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY):
+        return []
+    return [keras.metrics.MeanMetricWrapper(lambda y, z: hits(model, y, z), name="accuracy", dtype=dtype)]
+
+
+class SummedGradients:
+    """An optimizer that first adds up the gradients of a token that occurs more than once.
+
+    Keras squares and clips the rows of `tf.IndexedSlices` one by one, which is another update where rows repeat.
+    """
+
+    def apply(self, grads: Sequence[Tensor], trainable_variables: Sequence[Any] | None = None) -> None:
+        super().apply([tf.convert_to_tensor(g) for g in grads], trainable_variables)  # type: ignore[misc]
+
+
+class ClippedSGD(SummedGradients, keras.optimizers.SGD):
+    """`keras.optimizers.SGD`, clipping what each row gets in all."""
+
+
+class Adam(SummedGradients, keras.optimizers.Adam):
+    """Kingma and Ba's Algorithm 1 by TensorFlow's fused kernel, one pass over each variable.
+
+    The kernel adds epsilon to the root before the bias correction. With epsilon times the correction it is Algorithm 1:
+    a sqrt(c) m / (sqrt(v) + e sqrt(c)) = a m / (sqrt(v / c) + e), for c = 1 - beta_2^t.
+    """
+
+    def update_step(self, gradient: Tensor, variable: Tensor, learning_rate: Tensor) -> None:
+        i, dtype = self._get_variable_index(variable), variable.dtype
+        beta_1, beta_2, epsilon = (tf.constant(c, dtype) for c in (self.beta_1, self.beta_2, self.epsilon))
+        t = tf.cast(self.iterations.value + 1, dtype)
+        beta_2_power = tf.pow(beta_2, t)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[i].value.handle,
+            v=self._velocities[i].value.handle,
+            beta1_power=tf.pow(beta_1, t),
+            beta2_power=beta_2_power,
+            lr=tf.cast(learning_rate, dtype),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=epsilon * tf.sqrt(1 - beta_2_power),
+            grad=gradient,
+        )
+
+
+def optimizer(train: TrainSpec) -> Any:
+    """The Keras optimizer of a train spec. Its learning rate takes the type that `floatx` says."""
+    clip = {"clipvalue": train.clip_value, "global_clipnorm": train.clip_norm}
+    rate = float(train.learning_rate)
+    if train.optimizer is Optimizer.ADAM:
+        return Adam(rate, beta_1=train.beta_1, beta_2=train.beta_2, epsilon=train.epsilon, **clip)
+    clipped = train.clip_value is not None or train.clip_norm is not None
+    return ClippedSGD(rate, **clip) if clipped else keras.optimizers.SGD(rate)

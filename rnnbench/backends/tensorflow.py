@@ -1,0 +1,201 @@
+"""Keras 3 on TensorFlow, with and without XLA: one `tf.function` per pass, and `fit` for an epoch."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
+from rnnbench.backends.keras_parts import Network, Tensor, chains, floatx, keras, metrics, optimizer, tf
+from rnnbench.model import Case, Head, Problem, blocks_of
+from rnnbench.params import Array, Params, cast
+
+PREDICT_ROWS = 512
+STEPS_PER_EXECUTION = 16
+WINDOW_BYTES = 4 << 30  # the most that the stacked windows of truncated BPTT may take
+WINDOW_ARRAYS = 6  # arrays of that size that live at once: projections, states and what the reverse loop keeps
+
+Result = tuple[Tensor, Tensor, Tensor]  # loss (), logits, last state (B, H)
+
+
+class KerasSession(Session):
+    """One problem in Keras. Each pass is one function, traced at its first call; `reset` assigns in place."""
+
+    def __init__(self, problem: Problem, params: Params, data: Data, jit: bool) -> None:
+        self.problem, self.dtype = problem, str(problem.dtype)
+        self.inputs = np.ascontiguousarray(data.inputs, np.int32 if problem.model.V is not None else self.dtype)
+        self.targets = shaped_targets(problem, data.targets)
+        self.first: Tensor | None = None
+        self.result: Result | None = None
+        self.grads: list[Tensor] = []
+        self.epoch: dict[str, list[float]] = {}
+        self.stepped = False
+        with floatx(self.dtype):
+            self._build(params, jit)
+        self._forward, self._gradient, self._train_step, self._predict = (
+            tf.function(function, jit_compile=jit, reduce_retracing=True)
+            for function in (self._run, self._differentiate, self._update, self._logits)
+        )
+        self.select(0)
+
+    def _build(self, params: Params, jit: bool) -> None:
+        problem = self.problem
+        self.network = Network(problem)
+        self.network(tf.constant(self.inputs[:1, :1]))  # makes the variables
+        self.weights = self.network.weights_by_name()
+        for name, value in cast(params, problem.dtype).items():
+            self.weights[name].assign(value)
+        self.network.compile(
+            optimizer=optimizer(problem.train),
+            metrics=metrics(problem.model, self.dtype),
+            jit_compile=jit,
+            steps_per_execution=STEPS_PER_EXECUTION,
+        )
+        self.network.optimizer.build(self.network.trainable_variables)
+        variables = [*self.network.trainable_variables, *self.network.optimizer.variables]
+        self.initial = [(variable, variable.numpy()) for variable in variables]
+
+    def _run(self, x: Tensor, y: Tensor, state: Tensor, training: bool = False) -> Result:
+        logits, last = self.network.run(x, state, training)
+        return self.network.compute_loss(x, y, logits), logits, last
+
+    def _slopes(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[Result, list[Tensor]]:
+        with tf.GradientTape() as tape:
+            result = self._run(x, y, state, training=True)
+        return result, tape.gradient(result[0], [weight.value for weight in self.weights.values()])
+
+    def _differentiate(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[Result, list[Tensor]]:
+        result, grads = self._slopes(x, y, state)
+        return result, [tf.convert_to_tensor(g) for g in grads]
+
+    def _update(self, x: Tensor, y: Tensor, state: Tensor) -> Result:
+        result, grads = self._slopes(x, y, state)
+        self.network.optimizer.apply(grads, list(self.weights.values()))
+        return result
+
+    def _logits(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    def select(self, batch: int) -> None:
+        rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
+        self.x, self.y = tf.constant(self.inputs[rows]), tf.constant(self.targets[rows])
+        self.zeros = tf.zeros((len(self.x), self.problem.model.H), self.dtype)
+
+    def start_from(self, state: Array | None) -> None:
+        self.first = None if state is None else tf.constant(state, self.dtype)
+
+    def reset(self) -> None:
+        for variable, value in self.initial:
+            variable.assign(value)
+
+    def forward(self) -> None:
+        self._done(self._forward(*self._batch()))
+
+    def gradient(self) -> None:
+        self._done(*self._gradient(*self._batch()))
+
+    def train_step(self) -> None:
+        self._done(self._train_step(*self._batch()), stepped=True)
+
+    def _batch(self) -> Result:
+        return self.x, self.y, self.zeros if self.first is None else self.first
+
+    def _done(self, result: Result | None, grads: list[Tensor] | None = None, stepped: bool = False) -> None:
+        self.result, self.grads, self.stepped, self.epoch = result, grads or [], stepped, {}
+
+    def train_epoch(self, order: NDArray[np.int64]) -> None:
+        rows = tf.data.Dataset.from_tensor_slices((self.inputs[order], self.targets[order]))
+        batches = rows.batch(self.problem.B).prefetch(tf.data.AUTOTUNE)
+        with floatx(self.dtype):
+            history = self.network.fit(batches, epochs=1, shuffle=False, verbose=0)
+        self._done(None, stepped=True)
+        self.epoch = history.history
+
+    def predict(self, inputs: Inputs) -> Array:
+        x = np.asarray(inputs, self.inputs.dtype)
+        return np.concatenate([self._predicted(x[i : i + PREDICT_ROWS]) for i in range(0, len(x), PREDICT_ROWS)])
+
+    def _predicted(self, x: Inputs) -> Array:
+        """Logits of at most `PREDICT_ROWS` rows, padded to that many: XLA would compile each other number anew."""
+        padding = ((0, PREDICT_ROWS - len(x)), *((0, 0),) * (x.ndim - 1))
+        logits: Array = self._predict(tf.constant(np.pad(x, padding))).numpy()
+        return logits[: len(x)]
+
+    def synchronize(self) -> None:
+        if self.result is not None:
+            self.result[0].numpy()
+
+    def fetch(self) -> Outputs:
+        params = {name: weight.numpy() for name, weight in self.weights.items()} if self.stepped else {}
+        if self.result is None:
+            loss, accuracy = (self.epoch.get(name, [None])[0] for name in ("loss", "accuracy"))
+            return Outputs(loss=loss, accuracy=accuracy, params=params)
+        loss, logits, state = (tensor.numpy() for tensor in self.result)
+        grads = {name: g.numpy() for name, g in zip(self.weights, self.grads, strict=True)} if self.grads else {}
+        return Outputs(float(loss), logits, state, grads, params)
+
+
+def _threads() -> int:
+    """The threads that work inside one operation, as TensorFlow chooses them."""
+    chosen = tf.config.threading.get_intra_op_parallelism_threads()
+    return int(chosen or os.environ.get("TF_NUM_INTRAOP_THREADS") or os.cpu_count() or 1)
+
+
+def _window_bytes(problem: Problem) -> int:
+    """What the stacked windows of truncated BPTT take in memory; 0 where no windows are stacked."""
+    blocks = blocks_of(problem.model, problem.truncation, problem.T)
+    if problem.truncation is None or problem.model.head is Head.LAST or chains(blocks):
+        return 0
+    steps = sum(max(b.end - b.start for b in blocks) for _ in blocks)
+    return WINDOW_ARRAYS * steps * problem.B * problem.model.H * np.dtype(str(problem.dtype)).itemsize
+
+
+class TensorflowBackend(Backend):
+    """Keras layers, optimizers and `fit`, in TensorFlow graphs."""
+
+    name: ClassVar[str] = "tensorflow"
+    jit: ClassVar[bool] = False
+
+    def unsupported(self, case: Case) -> str | None:
+        size = _window_bytes(case)
+        if size <= WINDOW_BYTES:
+            return None
+        return (
+            f"the windows of truncation {case.truncation} would take {size / 2**30:.1f} GiB at once, the limit is "
+            f"{WINDOW_BYTES / 2**30:.0f} GiB; take a larger stride, a smaller window or a smaller batch"
+        )
+
+    def contract(self, problem: Problem) -> Contract:
+        one = "one tf.function with jit_compile=True" if self.jit else "one tf.function"
+        layers = "Embedding, Dense over all steps, RNN over a tanh cell, Dense (Keras layers)"
+        tape = f"{one}: {layers}; the loss; GradientTape"
+        return Contract(
+            threads=_threads(),
+            subnormals="flushed by TensorFlow's threads",
+            tf32=False,
+            timed={
+                "forward": f"{one}: {layers}; the loss",
+                "gradient": f"{tape}; the embedding's gradient summed into a (V, E) array",
+                "train_step": f"{tape}; keras optimizer.apply, repeated tokens summed first, Adam by ResourceApplyAdam",
+                "epoch": f"NumPy gathers the rows; tf.data batch, prefetch; Keras fit, jit_compile={self.jit}, "
+                f"steps_per_execution={STEPS_PER_EXECUTION}, loss and accuracy tracked",
+            },
+            notes="oneDNN as TensorFlow has it by default; the recurrent matrix is read once before the loop, and all "
+            "inputs are projected before it: faster than keras.layers.SimpleRNN",
+        )
+
+    def libraries(self) -> dict[str, str]:
+        return {"tensorflow": tf.__version__, "keras": keras.__version__}
+
+    def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
+        return KerasSession(problem, params, data, self.jit)
+
+
+class TensorflowXlaBackend(TensorflowBackend):
+    """The same, compiled by XLA."""
+
+    name: ClassVar[str] = "tensorflow+xla"
+    jit: ClassVar[bool] = True
