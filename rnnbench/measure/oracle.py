@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from rnnbench.backends.base import Data, Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
@@ -28,6 +29,7 @@ class Oracle:
         self._answers: dict[Pass, Outputs] = {}
         self._losses: list[float] = []
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")  # small products: on a busy machine two threads wait, not work
     def answer(self, pass_: Pass) -> Outputs:
         """The outputs of a pass on the first batch, or of the epoch over `order`."""
         if pass_ not in self._answers:
@@ -40,6 +42,7 @@ class Oracle:
             self._answers[pass_] = self.session.fetch()
         return self._answers[pass_]
 
+    @threadpool_limits.wrap(limits=1, user_api="blas")
     def losses(self) -> list[float]:
         """The loss before each of the first train steps, one batch after the other: 20, or as many as can be compared.
 
