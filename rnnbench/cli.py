@@ -81,7 +81,9 @@ def _plan(
     threads = rest.pop("threads") or cores
     if threads > cores:
         raise click.UsageError(f"--threads {threads} is more than the {cores} cores allowed here; choose 1 to {cores}")
-    data_dir = rest.pop("data_dir")
+    data_dir, reference = rest.pop("data_dir"), rest.get("reference")
+    if reference is not None and backend is not None and reference not in backend:
+        raise click.UsageError(f"--reference {reference} is not among the backends of this run: {', '.join(backend)}")
     return Plan(
         workloads=workload or DEFAULT_WORKLOADS,
         backends=backend or tuple(backends.REGISTRY),
@@ -219,7 +221,7 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code = session.FOLDER
-    render(_console(), loaded.records, loaded.curves, loaded.run)
+    render(_console(), loaded.records, loaded.curves, loaded.run, plan.reference)
     click.echo(f"Report: {folder / 'report.md'}")
     return code
 
@@ -406,7 +408,7 @@ def report(folder: Path, reference: str | None) -> None:
             write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
-        render(_console(), loaded.records, loaded.curves, loaded.run)
+        render(_console(), loaded.records, loaded.curves, loaded.run, chosen)
         click.echo(f"Report: {folder / 'report.md'}")
         return 0
 

@@ -126,6 +126,7 @@ def _describe(plan: Plan, command: str, before: dict[str, Any]) -> dict[str, Any
         "command": before.get("command", command),
         "started": before.get("started") or _now(),
         "resumed": [*before.get("resumed", []), _now()] if before else [],
+        "seed": plan.seed,
         "reference": plan.reference,
         "plan": msgspec.to_builtins(plan),
     }

@@ -134,7 +134,7 @@ def test_failures_give_exit_code_1_and_stand_in_the_report(tmp_path):
     arguments = ("-b", "numpy,raises,scaled,absent", "--quick", "--no-training", "-o", str(folder))
     code, text = finish(*arguments)
     assert code == 1, text
-    report = (folder / "report.md").read_text()
+    report = (folder / "report.md").read_text().replace("\\", "")
     for words in ("the kernel has no such step", "wrong", "no_such_module_here not installed"):
         assert words in report, words
 

@@ -1,0 +1,115 @@
+"""Everything that a report is made from, gathered once: records, curves, machine, run and reference."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from rnnbench.model import Case, Pass
+from rnnbench.report.text import Labels
+from rnnbench.results.answers import Answer, answers, choose_reference
+from rnnbench.results.record import Epoch, Mode, Record
+from rnnbench.results.stats import Summary, problem_of, summaries
+
+
+@dataclass(frozen=True)
+class Problem:
+    """The cases of one workload, type and truncation: one table, one group of panels."""
+
+    label: str
+    cases: dict[Pass, Case]
+    summaries: dict[Pass, dict[str, Summary]]  # pass -> backend -> its answer
+
+    @property
+    def backends(self) -> list[str]:
+        """Everyone who was asked, in order."""
+        return list(dict.fromkeys(name for group in self.summaries.values() for name in group))
+
+    @property
+    def timed(self) -> bool:
+        """Whether anybody was timed."""
+        return any(s.time for group in self.summaries.values() for s in group.values())
+
+    @property
+    def ordered(self) -> list[str]:
+        """Backends from fastest to slowest in the main pass, those without a right time last."""
+        main = next(p for p in (Pass.TRAIN_STEP, *Pass) if p in self.cases)
+
+        def order(name: str) -> tuple[bool, float]:
+            s = self.get(main, name)
+            return (not s.ranked, s.time.value) if s and s.time else (True, math.inf)
+
+        return sorted(self.backends, key=order)
+
+    def get(self, pass_: Pass, backend: str) -> Summary | None:
+        """A backend's answer to a pass, or None where it was not asked."""
+        return self.summaries.get(pass_, {}).get(backend)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What was measured and where. `wanted` is the reference that was asked for, or None to have one chosen."""
+
+    records: Sequence[Record]
+    epochs: Sequence[Epoch] = ()
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    run: Mapping[str, Any] = field(default_factory=dict)
+    wanted: str | None = None
+
+    @cached_property
+    def reference(self) -> str | None:
+        """The backend that speed-ups are over; ValueError where the one asked for is not in the run."""
+        return choose_reference(self.records, self.wanted)
+
+    @cached_property
+    def quick(self) -> bool:
+        """Whether any of it is a smoke run."""
+        return str(self.run.get("mode")) == Mode.QUICK or any(r.mode is Mode.QUICK for r in self.records)
+
+    @cached_property
+    def sources(self) -> dict[str, str]:
+        """Workload -> where its rows come from."""
+        pairs = [(r.case.workload, r.data_source) for r in self.records]
+        pairs += [(e.workload, e.data_source) for e in self.epochs]
+        found: dict[str, str] = {}
+        for workload, source in pairs:
+            found[workload] = found.get(workload) or source
+        return found
+
+    @cached_property
+    def labels(self) -> Labels:
+        """How cases are called here."""
+        dtypes = {str(r.case.dtype) for r in self.records} | {e.dtype for e in self.epochs}
+        return Labels(self.sources, len(dtypes) > 1)
+
+    @cached_property
+    def summaries(self) -> list[Summary]:
+        """One for each case and backend."""
+        return summaries(self.records)
+
+    @cached_property
+    def answers(self) -> list[Answer]:
+        """One for each case."""
+        return answers(self.records, self.reference)
+
+    @cached_property
+    def backends(self) -> list[str]:
+        """Everyone in the run, in order."""
+        return list(dict.fromkeys([s.backend for s in self.summaries] + [e.backend for e in self.epochs]))
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        """The summaries by problem, in order."""
+        groups: dict[tuple[str, str, str], list[Summary]] = {}
+        for s in self.summaries:
+            groups.setdefault(problem_of(s.case), []).append(s)
+        return [self._problem(key, group) for key, group in groups.items()]
+
+    def _problem(self, key: tuple[str, str, str], group: Sequence[Summary]) -> Problem:
+        found: dict[Pass, dict[str, Summary]] = {}
+        for s in group:
+            found.setdefault(s.case.pass_, {})[s.backend] = s
+        return Problem(self.labels.problem(*key), {s.case.pass_: s.case for s in group}, found)

@@ -1,0 +1,63 @@
+"""The written report of a run: `report.md`, CSV tables and figures in one folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rnnbench.report import facts, plots, sections, tables
+from rnnbench.report.context import Context
+from rnnbench.report.markdown import escape, figure
+from rnnbench.report.text import QUICK
+from rnnbench.results.record import Epoch, Record
+
+
+def _figures(context: Context, folder: Path) -> tuple[dict[str, list[str]], list[Path]]:
+    """Draw and save every figure; name -> its pages as Markdown, and the paths."""
+    embedded: dict[str, list[str]] = {}
+    paths: list[Path] = []
+    for name in plots.REGISTRY:
+        for page in plots.draw(name, context):
+            saved = plots.save(folder / "figures", page)
+            embedded.setdefault(name, []).append(figure(saved[0], folder, page.alt))
+            paths += saved
+    return embedded, paths
+
+
+def text(context: Context, figures: sections.Figures) -> str:
+    """The page: the answer, the run, the results, then how they were made."""
+    parts = [f"# rnnbench: {escape(str(context.run.get('run_id', 'report')))}"]
+    if context.quick:
+        parts.append(f"> **{QUICK}**")
+    parts += sections.answer(context)
+    parts += facts.run(context)
+    parts += facts.work(context)
+    for section in (sections.times, sections.speedup, sections.costs, sections.errors, sections.curves):
+        parts += section(context, figures)
+    for section_of in (sections.missing, facts.subnormals, facts.contracts):
+        parts += section_of(context)
+    parts += facts.definitions()
+    return "\n\n".join(parts) + "\n"
+
+
+def write_report(
+    folder: Path,
+    records: Sequence[Record],
+    epochs: Sequence[Epoch],
+    machine: Mapping[str, Any],
+    run: Mapping[str, Any],
+    reference: str | None = None,
+) -> list[Path]:
+    """Write `report.md`, `tables/*.csv`, `figures/*.png` and `figures/*.svg`; the paths, the page first.
+
+    `machine` and `run` are facts by name, nested or not. `reference` is the backend that speed-ups are over, or None
+    to have one chosen; ValueError where it is not in the records. OSError where the folder cannot be written.
+    """
+    context = Context(records, epochs, machine, run, reference)
+    folder.mkdir(parents=True, exist_ok=True)
+    figures, drawn = _figures(context, folder)
+    written = tables.write(folder / "tables", tables.frames(context))
+    page = folder / "report.md"
+    page.write_text(text(context, figures), encoding="utf-8")
+    return [page, *written, *drawn]

@@ -1,0 +1,49 @@
+"""The figures of a report. A registry: name -> the function that turns a context into pages; and how they are saved."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+
+from rnnbench.report.context import Context
+from rnnbench.report.plots.layout import Page
+
+REGISTRY: dict[str, str] = {
+    "time": "rnnbench.report.plots.time:pages",
+    "speedup": "rnnbench.report.plots.speedup:pages",
+    "costs": "rnnbench.report.plots.costs:pages",
+    "break-even": "rnnbench.report.plots.breakeven:pages",
+    "errors": "rnnbench.report.plots.errors:pages",
+    "curves": "rnnbench.report.plots.curves:pages",
+}
+
+DPI = 160
+
+
+def draw(name: str, context: Context) -> list[Page]:
+    """The pages of one figure; none where there is nothing to show."""
+    from matplotlib import rc_context
+
+    from rnnbench.report.style import RC
+
+    module, _, function = REGISTRY[name].partition(":")
+    pages: Callable[[Context], list[Page]] = getattr(importlib.import_module(module), function)
+    with rc_context(RC):
+        return pages(context)
+
+
+def save(folder: Path, page: Page) -> list[Path]:
+    """The page as PNG and SVG; the paths, PNG first."""
+    from matplotlib import rc_context
+
+    from rnnbench.report.style import RC
+
+    folder.mkdir(parents=True, exist_ok=True)
+    png, svg = folder / f"{page.name}.png", folder / f"{page.name}.svg"
+    with rc_context(RC):
+        page.figure.draw_without_rendering()
+        page.figure.set_layout_engine("none")  # laid out once, not once for each file
+        page.figure.savefig(png, dpi=DPI)
+        page.figure.savefig(svg, metadata={"Date": None})
+    return [png, svg]

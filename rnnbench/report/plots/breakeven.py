@@ -1,0 +1,81 @@
+"""Time spent in all against steps done, from the start of the process: where the lines cross, a compiler has paid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from rnnbench.report.context import Context
+from rnnbench.report.plots.layout import Page, cut, grid, headline, log_axis, page_name, span, spread
+from rnnbench.report.style import INK, look
+from rnnbench.report.text import duration, number, plain
+from rnnbench.results.costs import Spent, break_even, main_cases, spent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANELS = 4  # a page
+FEWEST, MOST = 1e3, 1e7  # steps at the right edge
+
+
+def last_step(known: Sequence[Spent]) -> float:
+    """A power of ten that has every crossing to its left, between 1e3 and 1e7."""
+    crossings = []
+    for a, b in combinations(known, 2):
+        for found in (break_even(a, b), break_even(b, a)):
+            crossings += [n for n in (found.since, found.until) if n is not None] if found else []
+    power = math.ceil(math.log10(2 * max([FEWEST / 2, *crossings])))
+    return min(10.0**power, MOST)
+
+
+def panel(ax: Axes, title: str, known: Sequence[Spent]) -> None:
+    """One problem: a line for each backend, named at its right end."""
+    end = last_step(known)
+    steps = [10 ** (k / 20) for k in range(round(20 * math.log10(end)) + 1)]
+    totals = [[c.total(n) for n in steps] for c in known]
+    limits = span(v for line in totals for v in line)
+    assert limits is not None
+    for c, line in zip(known, totals, strict=True):
+        style = look(c.backend)
+        ax.plot(steps, line, color=style.colour, linestyle=style.line, linewidth=1.4)
+    log_axis("x", ax, 1, end, form=lambda v: number(v, 1))
+    log_axis("y", ax, *limits, form=lambda v: duration(v, 1))
+    _name_lines(ax, known, [line[-1] for line in totals], limits)
+    ax.set_title(title)
+    ax.set_xlabel("steps done")
+    ax.set_ylabel("time since the start")
+
+
+def _name_lines(ax: Axes, known: Sequence[Spent], ends: Sequence[float], limits: tuple[float, float]) -> None:
+    """Names at the right, moved apart where lines end close together."""
+    low, high = (math.log10(v) for v in limits)
+    places = [(math.log10(v) - low) / (high - low) for v in ends]
+    for c, own, place in zip(known, places, spread(places, 0.085, 0.02, 0.98), strict=True):
+        style = look(c.backend)
+        ax.plot([1.0, 1.03], [own, place], transform=ax.transAxes, color=style.colour, linewidth=0.7, clip_on=False)
+        ax.plot(1.05, place, style.marker, transform=ax.transAxes, color=style.colour, markersize=4, clip_on=False)
+        ax.text(1.075, place, plain(c.backend), transform=ax.transAxes, va="center", fontsize=7, color=INK)
+
+
+def pages(context: Context) -> list[Page]:
+    """Four problems a page; those with nobody's first call timed are left out."""
+    groups = {
+        case: [c for s in group if s.ranked and (c := spent(s)).start is not None]
+        for case, group in main_cases(context.summaries).items()
+    }
+    shown = {case: known for case, known in groups.items() if known}
+    made = []
+    for index, part in enumerate(cut(list(shown), PANELS)):
+        figure, axes = grid(len(part), 2, 2.5, 2 + context.quick)
+        note = (
+            "Import, preparation and first call (compiling, where that was seen), then steady steps. Both scales log."
+        )
+        headline(figure, "Time spent in all: where lines cross, a slow start has paid", [note], context.quick)
+        for ax, case in zip(axes, part, strict=True):
+            panel(ax, context.labels.of(case), shown[case])
+        labels = ", ".join(context.labels.of(case) for case in part)
+        alt = f"Time since the start of the process against steps done, one line a backend, log-log: {labels}"
+        made.append(Page(page_name("break-even", index), figure, alt))
+    return made

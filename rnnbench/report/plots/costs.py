@@ -1,0 +1,110 @@
+"""Where the time goes: import, preparation, first call and one steady step, side by side on a log axis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rnnbench.report.context import Context
+from rnnbench.report.plots.layout import (
+    Page,
+    backend_rows,
+    cut,
+    grid,
+    headline,
+    log_axis,
+    page_name,
+    say,
+    say_nothing_drawn,
+    span,
+)
+from rnnbench.report.style import FAINT, INK, WRONG, look
+from rnnbench.report.text import duration, told
+from rnnbench.results.costs import Spent, main_cases, spent
+from rnnbench.results.record import Status
+from rnnbench.results.stats import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = 4  # a page
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of cost: what it is called, its marker, and whether the marker is filled."""
+
+    label: str
+    marker: str
+    filled: bool
+
+
+KINDS: dict[str, Kind] = {
+    "imported": Kind("import", "s", False),
+    "prepared": Kind("prepare data", "|", True),
+    "first_cold": Kind("first call, compiling", "^", True),
+    "first_warm": Kind("first call, compiled code on disk", "^", False),
+    "steady": Kind("one steady step", "o", True),
+}
+
+
+def panel(ax: Axes, title: str, group: Sequence[Summary]) -> None:
+    """One problem: a row for each backend, a marker for each kind of cost."""
+    backend_rows(ax, [s.backend for s in group])
+    known = [spent(s) for s in group]
+    values = [v for c in known for kind in KINDS if (v := getattr(c, kind)) is not None]
+    for y, (s, c) in enumerate(zip(group, known, strict=True)):
+        if not _draw(ax, y, c):
+            say(ax, y, told(str(s.status), s.reason), WRONG if s.status is Status.WRONG else FAINT)
+    ax.set_title(title)
+    limits = span([v for v in values if v > 0])
+    if limits is None:
+        say_nothing_drawn(ax)
+        return
+    log_axis("x", ax, *limits, form=lambda v: duration(v, 1))
+
+
+def _draw(ax: Axes, y: int, c: Spent) -> bool:
+    found = {kind: v for kind in KINDS if (v := getattr(c, kind)) is not None and v > 0}
+    if not found:
+        return False
+    colour = look(c.backend).colour
+    ax.plot([min(found.values()), max(found.values())], [y, y], color=colour, linewidth=0.8, alpha=0.5)
+    for kind, value in found.items():
+        style = KINDS[kind]
+        fill = colour if style.filled else "white"
+        ax.plot(value, y, style.marker, color=colour, markerfacecolor=fill, markersize=6, markeredgewidth=1.2)
+    return True
+
+
+def _legend(figure: Figure) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle="", marker=k.marker, color=INK, markerfacecolor=INK if k.filled else "white")
+        for k in KINDS.values()
+    ]
+    for handle, kind in zip(handles, KINDS.values(), strict=True):
+        handle.set_label(kind.label)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(KINDS))
+
+
+def pages(context: Context) -> list[Page]:
+    """Four problems a page."""
+    groups = main_cases(context.summaries)
+    shown = {case: group for case, group in groups.items() if any(s.time or spent(s).start for s in group)}
+    made = []
+    for index, part in enumerate(cut(list(shown), PANELS)):
+        most = max(len(shown[case]) for case in part)
+        figure, axes = grid(len(part), 1, 0.6 + 0.17 * most, 3 + context.quick)
+        note = "Medians over launches, of the train step where it was asked for. Log scale."
+        headline(figure, "Where the time goes: once per process, and in each step after", [note], context.quick)
+        for ax, case in zip(axes, part, strict=True):
+            panel(ax, context.labels.of(case), shown[case])
+        _legend(figure)
+        labels = ", ".join(context.labels.of(case) for case in part)
+        alt = f"Import, preparation, first call and steady step of each backend, log scale: {labels}"
+        made.append(Page(page_name("costs", index), figure, alt))
+    return made

@@ -1,0 +1,115 @@
+"""How far each backend is from the oracle, as a part of what is allowed: right of the line is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rnnbench.report.context import Context, Problem
+from rnnbench.report.plots.layout import (
+    Page,
+    backend_rows,
+    cut,
+    grid,
+    headline,
+    log_axis,
+    page_name,
+    say,
+    say_nothing_drawn,
+)
+from rnnbench.report.style import INK, WRONG, look
+from rnnbench.report.tables import group_of, share, worst_errors
+from rnnbench.report.text import told
+from rnnbench.results.record import Status
+from rnnbench.results.stats import Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = 8  # a page
+LOWEST = 1e-6  # of the limit: what is nearer, exact included, stands at the left edge
+MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*")
+
+
+def shares_of(problem: Problem, backend: str) -> dict[str, float]:
+    """Array group -> the largest error over its limit in any pass and round; infinite where it is not a number."""
+    worst: dict[str, float] = {}
+    for group in problem.summaries.values():
+        if backend in group:
+            for array, e in worst_errors(group[backend]).items():
+                worst[group_of(array)] = max(worst.get(group_of(array), 0.0), share(e))
+    return worst
+
+
+def _failure(answers: Sequence[Summary]) -> Summary | None:
+    """The first answer that is not right, to be told beside the points or in their place."""
+    return next((s for s in answers if s.status is not Status.OK), None)
+
+
+def panel(ax: Axes, problem: Problem, markers: dict[str, str]) -> None:
+    """One problem: a row for each backend, a marker for each group of arrays."""
+    names = problem.backends
+    backend_rows(ax, names)
+    shares = {name: shares_of(problem, name) for name in names}
+    ax.set_title(problem.label)
+    finite = [v for row in shares.values() for v in row.values() if math.isfinite(v)]
+    for y, name in enumerate(names):
+        if not shares[name]:
+            failed = _failure([s for p in problem.summaries if (s := problem.get(p, name))])
+            say(ax, y, told(str(failed.status), failed.reason) if failed else "no error was recorded")
+    if not any(shares.values()):
+        say_nothing_drawn(ax)
+        return
+    high = 10 ** math.ceil(math.log10(max([10.0, *finite])) + 0.5)
+    log_axis("x", ax, LOWEST / 2, high, form=_tick)
+    ax.axvline(1.0, color=WRONG, linewidth=1.2)
+    ax.set_xlabel("error / limit")
+    for y, name in enumerate(names):
+        _draw(ax, y, name, shares[name], markers, high)
+
+
+def _draw(ax: Axes, y: int, name: str, row: dict[str, float], markers: dict[str, str], high: float) -> None:
+    colour = look(name).colour
+    for group, value in row.items():
+        place = min(max(value, LOWEST), high)
+        fill = "white" if value > 1 else colour
+        ax.plot(place, y, markers[group], color=colour, markerfacecolor=fill, markersize=5, clip_on=False, alpha=0.9)
+    if any(v > 1 for v in row.values()):
+        nan = any(math.isinf(v) for v in row.values())
+        words = "wrong, not a number" if nan else "wrong"
+        ax.annotate(words, (1.0, y), xytext=(3, 5), textcoords="offset points", fontsize=6.5, color=WRONG, va="center")
+
+
+def _tick(value: float) -> str:
+    return "limit" if value == 1 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e+")
+
+
+def _legend(figure: Figure, markers: dict[str, str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], linestyle="", marker=m, color=INK, markersize=5, label=g) for g, m in markers.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
+
+
+def pages(context: Context) -> list[Page]:
+    """Eight problems a page; none where no error was recorded at all."""
+    arrays = [group_of(array) for s in context.summaries for array in worst_errors(s)]
+    markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(dict.fromkeys(arrays))}
+    if not markers:
+        return []
+    made = []
+    for index, part in enumerate(cut(context.problems, PANELS)):
+        most = max(len(problem.backends) for problem in part)
+        figure, axes = grid(len(part), 2, 0.62 + 0.17 * most, 3 + context.quick)
+        note = "norm(x - ref) / norm(ref) over its limit, largest of all passes and rounds; hollow: over the limit."
+        headline(figure, "Error against the float64 oracle: left of the line is right", [note], context.quick)
+        for ax, problem in zip(axes, part, strict=True):
+            panel(ax, problem, markers)
+        _legend(figure, markers)
+        wrong = sorted({s.backend for s in context.summaries if s.status is Status.WRONG})
+        verdict = f"over the limit: {', '.join(wrong)}" if wrong else "all within the limit"
+        alt = f"Error over limit by backend and array group, log scale: {verdict}"
+        made.append(Page(page_name("errors", index), figure, alt))
+    return made

@@ -1,0 +1,192 @@
+"""What the figures share: pages of small panels, rows of points with intervals, log axes with plain numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from rnnbench.report.style import FAINT, GRID, INK, WRONG, look
+from rnnbench.report.text import QUICK, number, plain, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+T = TypeVar("T")
+WIDTH = 7.2  # inches: the text width of a printed page
+
+
+@dataclass(frozen=True)
+class Page:
+    """One figure: its file name without suffix, the figure, and what it shows in words."""
+
+    name: str
+    figure: Figure
+    alt: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One backend's line of a panel: a point with its interval, or the reason why there is none."""
+
+    backend: str
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    label: str = ""
+    wrong: bool = False
+    weak: bool = False  # the interval is not taken over launches
+
+    @property
+    def drawn(self) -> bool:
+        """Whether there is a point."""
+        return math.isfinite(self.value)
+
+
+def cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
+    """The items in pages of that size."""
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def page_name(name: str, index: int) -> str:
+    """`time`, then `time-2`, ..."""
+    return name if index == 0 else f"{name}-{index + 1}"
+
+
+def headline(figure: Figure, title: str, notes: Sequence[str], quick: bool) -> None:
+    """What is shown, and under it how to read it; the smoke-run mark above all."""
+    from textwrap import wrap
+
+    lines = [QUICK.upper()] if quick else []
+    lines += [title, *(line for note in notes for line in wrap(note, 118))]
+    figure.suptitle(
+        "\n".join(plain(line) for line in lines), x=0.01, ha="left", fontsize=9, color=WRONG if quick else INK
+    )
+
+
+def grid(panels: int, columns: int, height: float, title_lines: int) -> tuple[Figure, list[Axes]]:
+    """That many axes in rows of `columns`, each `height` inches high, with room for the headline."""
+    from matplotlib.figure import Figure
+
+    columns = min(columns, panels)
+    rows = math.ceil(panels / columns)
+    figure = Figure(figsize=(WIDTH, rows * height + 0.16 * title_lines + 0.15), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05, hspace=0.02, wspace=0.02)  # type: ignore[union-attr, call-arg]
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[panels:]:
+        spare.remove()
+    return figure, axes[:panels]
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers on a log axis between two values: 1, 2, 5 of each decade, or fewer where those are too many."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for digits in ((1, 2, 5), (1,)):
+        found = [d * 10.0**k for k in decades for d in digits if low <= d * 10.0**k <= high]
+        if len(found) <= most:
+            return found
+    return found[:: math.ceil(len(found) / most)]
+
+
+def log_axis(axis: str, ax: Axes, low: float, high: float, form: Callable[[float], str] | None = None) -> None:
+    """A log axis from low to high with few plain numbers and a light grid."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    getattr(ax, f"set_{axis}scale")("log")
+    getattr(ax, f"set_{axis}lim")(low, high)
+    part = ax.xaxis if axis == "x" else ax.yaxis
+    part.set_major_locator(FixedLocator(ticks(low, high)))
+    part.set_minor_locator(NullLocator())
+    part.set_major_formatter(FuncFormatter(lambda v, _: form(v) if form else number(v, 1)))
+    ax.grid(True, axis="x" if axis == "x" else "y", color=GRID, linewidth=0.6)
+
+
+def span(values: Iterable[float], right: float = 0.0, least: float = 3.0) -> tuple[float, float] | None:
+    """Limits of a log axis that hold all values, at least a factor `least` apart, with room on the right for labels.
+
+    `right` is that room as a part of the whole axis. None where there is no positive finite value.
+    """
+    logs = [math.log10(v) for v in values if v > 0 and math.isfinite(v)]
+    if not logs:
+        return None
+    low, high = min(logs), max(logs)
+    missing = max(0.0, math.log10(least) - (high - low)) / 2
+    low, high = low - missing, high + missing
+    margin = 0.05 * (high - low)
+    low, high = low - margin, high + margin
+    return 10**low, 10 ** (high + (high - low) * right / (1 - right))
+
+
+def backend_rows(ax: Axes, names: Sequence[str]) -> None:
+    """One row for each backend, the first on top, its name at the left."""
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.set_yticks(range(len(names)), [plain(short(name, 24)) for name in names])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+
+
+def say(ax: Axes, y: float, text: str, colour: str = FAINT) -> None:
+    """Words at the left of a row, where it has no point."""
+    words = plain(short(text, 44))
+    ax.text(0.02, y, words, transform=ax.get_yaxis_transform(), va="center", fontsize=7, color=colour, style="italic")
+
+
+def say_nothing_drawn(ax: Axes) -> None:
+    """An axis with no number on it has no ticks either."""
+    ax.set_xticks([])
+    ax.spines["bottom"].set_visible(False)
+
+
+def point_rows(ax: Axes, rows: Sequence[Row]) -> bool:
+    """Points with intervals and their labels on a log axis, one row a backend. False where there is no point."""
+    backend_rows(ax, [row.backend for row in rows])
+    reach = [v for row in rows if row.drawn for v in (row.value, row.low, row.high) if math.isfinite(v)]
+    limits = span(reach, right=0.26)
+    for y, row in enumerate(rows):
+        if row.drawn:
+            _point(ax, y, row, limits)
+        else:
+            say(ax, y, row.label, WRONG if row.wrong else FAINT)
+    if limits is None:
+        say_nothing_drawn(ax)
+        return False
+    log_axis("x", ax, *limits)
+    return True
+
+
+def _point(ax: Axes, y: int, row: Row, limits: tuple[float, float] | None) -> None:
+    style = look(row.backend)
+    right = row.value
+    if math.isfinite(row.low):
+        right = min(row.high, limits[1]) if limits else row.high
+        ax.plot([row.low, right], [y, y], color=style.colour, linewidth=1.6, linestyle=":" if row.weak else "-")
+    fill = "white" if row.wrong else style.colour
+    ax.plot(row.value, y, style.marker, color=style.colour, markerfacecolor=fill, markersize=6, markeredgewidth=1.0)
+    ax.annotate(
+        plain(row.label),
+        (max(right, row.value), y),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=7,
+        color=WRONG if row.wrong else INK,
+    )
+
+
+def spread(positions: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """The positions moved apart to stand at least `gap` from each other, in their order, within [low, high]."""
+    order = sorted(range(len(positions)), key=lambda i: positions[i])
+    gap = min(gap, (high - low) / max(1, len(positions) - 1))
+    placed: list[float] = []
+    for i in order:
+        placed.append(max(positions[i], placed[-1] + gap if placed else low))
+    ceiling = high
+    for n in reversed(range(len(placed))):
+        placed[n] = min(placed[n], ceiling)
+        ceiling = placed[n] - gap
+    found = [0.0] * len(positions)
+    for i, place in zip(order, placed, strict=True):
+        found[i] = place
+    return found

@@ -1,0 +1,74 @@
+"""Speed-up over the reference: one panel for each workload and pass, with the line where nothing is gained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rnnbench.report.context import Context
+from rnnbench.report.plots.layout import Page, Row, cut, grid, headline, page_name, point_rows
+from rnnbench.report.style import FAINT
+from rnnbench.report.text import times
+from rnnbench.results.answers import speedups
+from rnnbench.results.stats import Basis
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+
+PANELS = 12  # a page
+
+
+def rows_of(table: pd.DataFrame) -> list[Row]:
+    """The largest speed-up first, then those without one."""
+    lines: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
+    lines.sort(key=lambda r: (math.isnan(r["speedup"]), -r["speedup"]))
+    return [_row(line) for line in lines]
+
+
+def _row(line: dict[str, Any]) -> Row:
+    if math.isnan(line["speedup"]):
+        return Row(line["backend"], label=line["reason"], wrong=line["status"] == "wrong")
+    if line["backend"] == line["reference"]:
+        return Row(line["backend"], 1.0, label="reference")
+    weak = line["basis"] != str(Basis.LAUNCHES)
+    return Row(line["backend"], line["speedup"], line["low"], line["high"], times(line["speedup"]), weak=weak)
+
+
+def panel(ax: Axes, title: str, table: pd.DataFrame, reference: str) -> None:
+    """One workload and pass."""
+    if point_rows(ax, rows_of(table)):
+        ax.axvline(1.0, color=FAINT, linewidth=0.9, zorder=0)
+        ax.set_xlabel(f"times as fast as {reference}")
+    ax.set_title(title)
+
+
+def pages(context: Context) -> list[Page]:
+    """None without a reference that was measured, or with nobody to compare it with."""
+    if context.reference is None:
+        return []
+    table = speedups(context.records, context.reference)
+    if not (table["speedup"].notna() & (table["backend"] != context.reference)).any():
+        return []
+    made = []
+    titles = {case.key: f"{p.label}: {pass_}" for p in context.problems for pass_, case in p.cases.items()}
+    for index, part in enumerate(cut(list(titles), PANELS)):
+        made.append(_page(context, table, {key: titles[key] for key in part}, page_name("speedup", index)))
+    return made
+
+
+def _page(context: Context, table: pd.DataFrame, titles: dict[str, str], name: str) -> Page:
+    reference = context.reference or ""
+    groups: Sequence[pd.DataFrame] = [table[table["case"] == key] for key in titles]
+    figure, axes = grid(len(groups), 2, 0.62 + 0.155 * max(map(len, groups)), 2 + context.quick)
+    note = "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only). Log scale."
+    headline(figure, f"Speed-up over {reference}: larger is better", [note], context.quick)
+    for ax, title, group in zip(axes, titles.values(), groups, strict=True):
+        panel(ax, title, group, reference)
+    said = []
+    for title, group in zip(titles.values(), groups, strict=True):
+        best = group.sort_values("speedup", ascending=False).iloc[0]
+        known = not math.isnan(best["speedup"])
+        said.append(f"{title}, {best['backend']} {times(best['speedup'])}" if known else f"{title}, none")
+    return Page(name, figure, f"Speed-up over {reference} by backend, log scale; the largest: {'; '.join(said)}")

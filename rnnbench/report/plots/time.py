@@ -1,0 +1,80 @@
+"""Time per step: one panel for each workload and pass, backends from fastest to slowest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from rnnbench.model import Case, Pass
+from rnnbench.report.context import Context
+from rnnbench.report.plots.layout import Page, Row, cut, grid, headline, page_name, point_rows
+from rnnbench.report.text import Unit, number, told, unit_for
+from rnnbench.results.stats import Basis, Summary
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+PANELS = 12  # a page
+NOTES = (
+    "Geometric mean over launches of the median round, with its 95 % interval (dotted: of one launch "
+    "only, too narrow). Log scale.",
+)
+Panel = tuple[str, Case, Sequence[Summary]]
+
+
+def rows_of(summaries: Sequence[Summary], unit: Unit) -> list[Row]:
+    """Right answers from fastest to slowest, then wrong ones, then those who were not timed. Per step."""
+
+    def order(s: Summary) -> tuple[bool, bool, float]:
+        return s.time is None, not s.ranked, s.time.value if s.time else 0.0
+
+    return [_row(s, unit) for s in sorted(summaries, key=order)]
+
+
+def _row(s: Summary, unit: Unit) -> Row:
+    wrong = not s.ranked and str(s.status) == "wrong"
+    if s.time is None:
+        return Row(s.backend, label=told(str(s.status), s.reason), wrong=wrong)
+    scale = s.case.steps * unit.seconds
+    value = s.time.value / scale
+    label = f"{number(value)} {unit.name}" + (" wrong" if wrong else "")
+    return Row(
+        s.backend, value, s.time.low / scale, s.time.high / scale, label, wrong, weak=s.time.basis is not Basis.LAUNCHES
+    )
+
+
+def panel(ax: Axes, label: str, case: Case, summaries: Sequence[Summary]) -> None:
+    """One workload and pass."""
+    unit = unit_for(s.time.value / case.steps for s in summaries if s.time)
+    if point_rows(ax, rows_of(summaries, unit)):
+        ax.set_xlabel(f"{unit.name} a step")
+    epoch = " (a step of it)" if case.pass_ is Pass.EPOCH else ""
+    ax.set_title(f"{label}: {case.pass_}{epoch}")
+
+
+def pages(context: Context) -> list[Page]:
+    """Twelve panels a page, passes of a workload beside and under each other."""
+    panels: list[Panel] = [
+        (problem.label, problem.cases[pass_], list(group.values()))
+        for problem in context.problems
+        for pass_, group in problem.summaries.items()
+    ]
+    made = []
+    for index, part in enumerate(cut(panels, PANELS)):
+        most = max(len(group) for _, _, group in part)
+        figure, axes = grid(len(part), 2, 0.62 + 0.155 * most, 2 + context.quick)
+        headline(figure, "Time per step: smaller is better", NOTES, context.quick)
+        for ax, (label, case, group) in zip(axes, part, strict=True):
+            panel(ax, label, case, group)
+        made.append(Page(page_name("time", index), figure, _alt(part)))
+    return made
+
+
+def _alt(part: Sequence[Panel]) -> str:
+    said = []
+    for label, case, group in part:
+        ranked = [s for s in group if s.ranked and s.time]
+        best = min(ranked, key=lambda s: s.time.value if s.time else math.inf, default=None)
+        said.append(f"{label} {case.pass_}, {f'fastest {best.backend}' if best else 'nobody measured'}")
+    return f"Time per step by backend, log scale: {'; '.join(said)}"

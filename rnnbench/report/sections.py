@@ -1,0 +1,130 @@
+"""The parts of the page that show results: answer, time, speed-up, costs, errors, learning curves, what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from rnnbench.report.context import Context
+from rnnbench.report.markdown import (
+    costs_tables,
+    errors_table,
+    escape,
+    percent,
+    speedup_table,
+    table,
+    times_table,
+)
+from rnnbench.report.plots.curves import trainings
+from rnnbench.report.plots.errors import shares_of
+from rnnbench.report.text import duration, how_sure, number, verdict_of
+from rnnbench.results.record import Epoch, Status
+from rnnbench.results.stats import Summary
+
+Figures = Mapping[str, Sequence[str]]  # name -> embedded pages
+
+
+def answer(context: Context) -> list[str]:
+    """First of all: who won, by how much, how sure, for each case."""
+    if not context.records:
+        return ["## Answer", "No case was measured: there are no records."]
+    lines = [
+        f"- **{escape(context.labels.of(a.case))}**: {escape(verdict_of(a))} ({how_sure(a)})." for a in context.answers
+    ]
+    reading = (
+        "Times are of one call; `3.3x (3.1 to 3.5) ahead of` is the ratio of times within rounds and its 95 % interval."
+    )
+    return ["## Answer", "\n".join(lines), reading]
+
+
+def times(context: Context, figures: Figures) -> list[str]:
+    """Time per step, drawn and in figures."""
+    if not any(s.time for s in context.summaries):
+        return (
+            ["## Time per step", "Nothing was timed; the reasons are under *Not measured*."] if context.records else []
+        )
+    parts = ["## Time per step", *figures.get("time", ())]
+    for problem in context.problems:
+        parts += [f"### {escape(problem.label)}", times_table(problem)]
+    parts.append("The fastest right answer of each column is bold. Times marked wrong take no part in any comparison.")
+    return parts
+
+
+def speedup(context: Context, figures: Figures) -> list[str]:
+    """Speed-up over the reference; left out where there is nobody to compare."""
+    if not figures.get("speedup") or context.reference is None:
+        return []
+    parts = [f"## Speed-up over {escape(context.reference)}", *figures["speedup"]]
+    for problem in context.problems:
+        parts += [f"### {escape(problem.label)}", speedup_table(context, problem)]
+    return parts
+
+
+def costs(context: Context, figures: Figures) -> list[str]:
+    """Import, preparation, first call, steady state, and the break-even step."""
+    drawn = [*figures.get("costs", ()), *figures.get("break-even", ())]
+    if not drawn:
+        return []
+    reading = (
+        "The start is import, preparation and first call together. *Ahead from step n* means: counted from the start "
+        "of both processes, this backend has spent less time in all once n steps are done."
+    )
+    return ["## Where the time goes", *drawn, reading, *costs_tables(context)]
+
+
+def errors(context: Context, figures: Figures) -> list[str]:
+    """Errors against the oracle."""
+    if not figures.get("errors"):
+        return []
+    parts = ["## Errors against the oracle", *figures["errors"]]
+    for problem in context.problems:
+        shares = {name: shares_of(problem, name) for name in problem.backends}
+        if any(shares.values()):
+            parts += [f"### {escape(problem.label)}", errors_table(problem, shares)]
+    limits = sorted({(str(r.case.dtype), e.limit) for r in context.records for e in r.errors.values()})
+    said = ", ".join(f"{limit:.0e} in {dtype}" for dtype, limit in limits)
+    parts.append(f"Each figure is the largest error of any pass and round, as a part of its limit ({said}).")
+    return parts
+
+
+def _last_row(backend: str, seed: int, epochs: Sequence[Epoch]) -> list[str]:
+    last, seconds = epochs[-1], [e.seconds for e in epochs if e.epoch > 0]
+    losses = ["-" if v is None else number(v, 4) for v in (last.loss, last.validation_loss)]
+    spent = duration(median(seconds)) if seconds else "-"
+    accuracies = [percent(last.accuracy), percent(last.validation_accuracy)]
+    return [escape(backend), str(seed), f"{last.epoch} of {last.epochs}", *losses, *accuracies, spent]
+
+
+def curves(context: Context, figures: Figures) -> list[str]:
+    """Learning curves, and where each training ended."""
+    if not figures.get("curves"):
+        return []
+    parts = ["## Learning curves", *figures["curves"]]
+    header = ["backend", "seed", "epoch", "loss", "held-out loss", "accuracy", "held-out accuracy", "an epoch"]
+    for (workload, dtype), group in trainings(context.epochs).items():
+        rows = [_last_row(backend, seed, epochs) for (backend, seed), epochs in group.items()]
+        parts += [f"### {escape(context.labels.problem(workload, dtype, ''))}", table(header, rows)]
+    parts.append("The last epoch of each training; the time of an epoch is the median, training alone.")
+    return parts
+
+
+def _broken(context: Context) -> dict[tuple[str, str, str], list[Summary]]:
+    """(backend, status, reason) -> where it happened."""
+    groups: dict[tuple[str, str, str], list[Summary]] = {}
+    for s in context.summaries:
+        if s.status is not Status.OK or s.reason:
+            groups.setdefault((s.backend, str(s.status), s.reason or "no reason kept"), []).append(s)
+    return groups
+
+
+def missing(context: Context) -> list[str]:
+    """Every case that has no right answer, or not in all launches, with the whole reason."""
+    rows = []
+    for (backend, status, reason), group in _broken(context).items():
+        where = "every case" if len(group) == len({s.case.key for s in context.summaries}) else _cases(context, group)
+        rows.append([escape(backend), status, where, escape(reason)])
+    return ["## Not measured, or not fully", table(["backend", "status", "cases", "reason"], rows)] if rows else []
+
+
+def _cases(context: Context, group: Sequence[Summary]) -> str:
+    return escape(", ".join(context.labels.of(s.case) for s in group))

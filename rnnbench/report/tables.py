@@ -1,0 +1,96 @@
+"""Tables as data, in seconds and plain ratios, for CSV files and for figures: one row for each thing that was asked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rnnbench.report.context import Context
+from rnnbench.results.answers import speedups
+from rnnbench.results.costs import break_evens, costs
+from rnnbench.results.record import Epoch, ErrorOf, Record
+from rnnbench.results.stats import Summary, frame, summaries
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def group_of(array: str) -> str:
+    """The group that an array is shown in: `grad W_hh` among the gradients, `loss of step 3` with the loss."""
+    first = array.split(" ", 1)[0]
+    return {"grad": "gradients", "param": "parameters"}.get(first, first)
+
+
+def worst_errors(summary: Summary) -> dict[str, ErrorOf]:
+    """Array -> its largest error in any round, as a part of its limit; one that is not a number is the largest."""
+    worst: dict[str, ErrorOf] = {}
+    for record in summary.records:
+        for name, e in record.errors.items():
+            if name not in worst or share(e) > share(worst[name]):
+                worst[name] = e
+    return worst
+
+
+def share(e: ErrorOf) -> float:
+    """Error over limit; infinite where the error is not a number."""
+    return math.inf if e.error is None else e.error / e.limit
+
+
+def errors(records: Iterable[Record]) -> pd.DataFrame:
+    """One row for each case, backend and array: the largest error of any round, its limit, and their quotient."""
+    import pandas as pd
+
+    rows = [
+        {
+            "case": s.case.key,
+            "workload": s.case.workload,
+            "pass": str(s.case.pass_),
+            "dtype": str(s.case.dtype),
+            "truncation": str(s.case.truncation or ""),
+            "backend": s.backend,
+            "status": str(s.status),
+            "array": name,
+            "group": group_of(name),
+            "error": math.nan if e.error is None else e.error,
+            "limit": e.limit,
+            "error_over_limit": share(e),
+            "ok": e.ok,
+        }
+        for s in summaries(records)
+        for name, e in worst_errors(s).items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def curves(epochs: Iterable[Epoch]) -> pd.DataFrame:
+    """One row for each epoch of each training."""
+    import pandas as pd
+
+    return pd.DataFrame([asdict(e) for e in epochs])
+
+
+def frames(context: Context) -> dict[str, pd.DataFrame]:
+    """Name -> table. One that would have no row is left out."""
+    made = {
+        "times": frame(context.records),
+        "speedups": speedups(context.records, context.reference) if context.reference else None,
+        "costs": costs(context.records),
+        "break_even": break_evens(context.records, context.reference),
+        "errors": errors(context.records),
+        "curves": curves(context.epochs),
+    }
+    return {name: table for name, table in made.items() if table is not None and len(table)}
+
+
+def write(folder: Path, made: dict[str, pd.DataFrame]) -> list[Path]:
+    """Each table as CSV; the paths."""
+    if made:
+        folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, table in made.items():
+        paths.append(folder / f"{name}.csv")
+        table.to_csv(paths[-1], index=False)
+    return paths

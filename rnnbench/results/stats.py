@@ -1,0 +1,231 @@
+"""Statistics from records: one value for each turn, launch and case, with its interval; ratios within rounds.
+
+A turn's value is the median of its samples after the warm-ups. A launch's value is the median of its turns; a
+case's value is the geometric mean of its launches, with a Student-t 95 % interval of their logarithms. One launch
+alone shows the spread between its rounds and nothing of the spread between processes: its interval says so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from rnnbench.model import Case, Pass
+from rnnbench.results.record import Record, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIDENCE = 0.95
+TurnKey = tuple[int, int, int]  # part, launch, round
+NS = 1e-9
+
+# Where no round could be measured, the first of these that occurred is the one that is told.
+_SEVERITY = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, Status.UNAVAILABLE, Status.UNSUPPORTED)
+
+
+class Basis(StrEnum):
+    """What an interval was taken over."""
+
+    LAUNCHES = "launches"
+    ROUNDS = "rounds"  # of one launch: far too narrow, within-process spread only
+    NONE = "none"  # one value: no interval
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % interval; `low` and `high` are NaN where the basis is `NONE`."""
+
+    value: float
+    low: float
+    high: float
+    basis: Basis
+
+    @property
+    def above_one(self) -> bool:
+        """Whether a ratio is above 1 for sure: the whole interval, taken over launches."""
+        return self.basis is Basis.LAUNCHES and self.low > 1
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One backend's answer to one case, over all rounds. `time` is seconds a call; None where nothing was timed.
+
+    `reason` says why there is no time, or, where there is one, what failed beside it.
+    """
+
+    case: Case
+    backend: str
+    status: Status
+    reason: str | None
+    time: Interval | None
+    turns: Mapping[TurnKey, float]
+    records: tuple[Record, ...]
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it may win, lose or stand in a ratio: right, and timed."""
+        return self.status is Status.OK and self.time is not None
+
+
+def turn_seconds(record: Record) -> float | None:
+    """Seconds a call: the median of the samples after the warm-ups, at least 1 ns; None where there are none."""
+    kept = record.samples_ns[record.warmup :]
+    return max(float(np.median(kept)), 1.0) * NS if kept else None
+
+
+def turns_of(records: Iterable[Record]) -> dict[TurnKey, float]:
+    """Turn -> seconds a call, of rounds that ended `ok` or `wrong`."""
+    timed = {Status.OK, Status.WRONG}
+    values = {(r.part, r.launch, r.round): turn_seconds(r) for r in records if r.status in timed}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def interval_of(values: Mapping[TurnKey, float]) -> Interval | None:
+    """The geometric mean over launches of the median over rounds, with its interval. None of nothing.
+
+    Values must be above 0. A launch that was resumed (another part) is another process.
+    """
+    launches: dict[tuple[int, int], list[float]] = {}
+    for (part, launch, _), value in values.items():
+        launches.setdefault((part, launch), []).append(math.log(value))
+    if not launches:
+        return None
+    if len(launches) > 1:
+        return _student([float(np.median(logs)) for logs in launches.values()], Basis.LAUNCHES)
+    (rounds,) = launches.values()
+    return _student(rounds, Basis.ROUNDS)
+
+
+def _student(logs: Sequence[float], basis: Basis) -> Interval:
+    """exp of the mean and of its Student-t interval; of fewer than three values the interval would say nothing."""
+    from scipy.special import stdtrit
+
+    n, centre = len(logs), float(np.mean(logs))
+    if n < 3:
+        return Interval(math.exp(centre), math.nan, math.nan, Basis.NONE)
+    t = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2))
+    half = t * float(np.std(logs, ddof=1)) / math.sqrt(n)
+    return Interval(math.exp(centre), _exp(centre - half), _exp(centre + half), basis)
+
+
+def _exp(x: float) -> float:
+    """exp(x), infinite where it would overflow (two launches far apart)."""
+    return math.exp(x) if x < 700 else math.inf
+
+
+def ratio_of(numerator: Mapping[TurnKey, float], denominator: Mapping[TurnKey, float]) -> Interval | None:
+    """numerator / denominator over the rounds that both have, one ratio a round. None where they share none."""
+    shared = numerator.keys() & denominator.keys()
+    return interval_of({key: numerator[key] / denominator[key] for key in sorted(shared)})
+
+
+def outliers_of(record: Record) -> int:
+    """How many samples lie more than 3 interquartile ranges above the upper quartile (Tukey, 1977) of their turn."""
+    kept = record.samples_ns[record.warmup :]
+    if len(kept) < 4:
+        return 0
+    q1, q3 = np.percentile(kept, [25, 75])
+    return int((np.asarray(kept) > q3 + 3 * (q3 - q1)).sum())
+
+
+def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None]:
+    """The status of all rounds together: one wrong round makes it wrong; else what was measured stays."""
+    for record in records:
+        if record.status is Status.WRONG:
+            return Status.WRONG, record.reason
+    failed = sorted((r for r in records if r.status is not Status.OK), key=lambda r: _SEVERITY.index(r.status))
+    if not failed:
+        return Status.OK, None if timed else "no sample was taken after the warm-ups"
+    worst = failed[0]
+    if not timed:
+        return worst.status, worst.reason
+    launches = {(r.part, r.launch) for r in records}
+    broken = {(r.part, r.launch) for r in failed if r.status is worst.status}
+    return Status.OK, f"{worst.status} in {len(broken)} of {len(launches)} launches: {worst.reason or 'no reason kept'}"
+
+
+def summarise(records: Sequence[Record]) -> Summary:
+    """All records of one backend and one case as one answer."""
+    turns = turns_of(records)
+    status, reason = _verdict(records, bool(turns))
+    return Summary(records[0].case, records[0].backend, status, reason, interval_of(turns), turns, tuple(records))
+
+
+def summaries(records: Iterable[Record]) -> list[Summary]:
+    """One for each case and backend: problems and backends in the order they came in, passes in their own order."""
+    groups: dict[tuple[str, str], list[Record]] = {}
+    for record in records:
+        groups.setdefault((record.case.key, record.backend), []).append(record)
+    found = [summarise(group) for group in groups.values()]
+    problems = list(dict.fromkeys(problem_of(s.case) for s in found))
+    backends = list(dict.fromkeys(s.backend for s in found))
+    passes = list(Pass)
+    return sorted(
+        found, key=lambda s: (problems.index(problem_of(s.case)), passes.index(s.case.pass_), backends.index(s.backend))
+    )
+
+
+def problem_of(case: Case) -> tuple[str, str, str]:
+    """What the passes of one problem share, to group by: workload, dtype, truncation ("" where full)."""
+    return case.workload, str(case.dtype), str(case.truncation or "")
+
+
+def by_case(found: Iterable[Summary]) -> dict[str, list[Summary]]:
+    """Case key -> its summaries, in order."""
+    groups: dict[str, list[Summary]] = {}
+    for summary in found:
+        groups.setdefault(summary.case.key, []).append(summary)
+    return groups
+
+
+def _row(s: Summary) -> dict[str, object]:
+    case, nan = s.case, Interval(math.nan, math.nan, math.nan, Basis.NONE)
+    time = s.time or nan
+    timed = [r for r in s.records if (r.part, r.launch, r.round) in s.turns]
+    contract = next((r.contract for r in s.records if r.contract is not None), None)
+    peaks = [r.peak_memory_bytes for r in s.records if r.peak_memory_bytes is not None]
+    return {
+        "case": case.key,
+        "workload": case.workload,
+        "pass": str(case.pass_),
+        "dtype": str(case.dtype),
+        "truncation": str(case.truncation or ""),
+        "steps": case.steps,
+        "backend": s.backend,
+        "status": str(s.status),
+        "reason": s.reason or "",
+        "ranked": s.ranked,
+        "seconds": time.value,
+        "low": time.low,
+        "high": time.high,
+        "basis": str(time.basis),
+        "seconds_per_step": time.value / case.steps,
+        "low_per_step": time.low / case.steps,
+        "high_per_step": time.high / case.steps,
+        "launches": len({key[:2] for key in s.turns}),
+        "rounds": len(s.turns),
+        "samples": sum(len(r.samples_ns) - r.warmup for r in timed),
+        "warmups": sum(r.warmup for r in timed),
+        "outliers": sum(outliers_of(r) for r in timed),
+        "peak_memory_bytes": max(peaks, default=None),
+        "threads": None if contract is None else contract.threads,
+        "subnormals": "" if contract is None else contract.subnormals,
+        "data_source": s.records[0].data_source,
+    }
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """One row for each case and backend: status, reason, seconds a call and a step with intervals, counts, contract."""
+    import pandas as pd
+
+    rows = [_row(s) for s in summaries(records)]
+    columns = list(rows[0]) if rows else ["case", "backend", "status"]
+    return pd.DataFrame(rows, columns=columns).astype(
+        {"peak_memory_bytes": "Int64", "threads": "Int64"} if rows else {}
+    )

@@ -1,0 +1,121 @@
+"""The report over believable runs: every part is there, nothing is hidden, nothing is cut."""
+
+from __future__ import annotations
+
+import re
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from rnnbench.model import DType, Pass, Truncation
+from rnnbench.report.page import write_report
+from rnnbench.report.style import look
+from rnnbench.report.terminal import render
+from rnnbench.results.record import Mode, Status
+from tests.report.fake import BACKENDS, MIXED, Fake, make
+
+FIGURES = ("time", "speedup", "costs", "break-even", "errors", "curves")
+
+
+def written(folder, fake: Fake, reference=None) -> str:
+    paths = write_report(folder, fake.records, fake.epochs, fake.machine, fake.run, reference)
+    assert all(path.stat().st_size > 0 for path in paths)
+    text = (folder / "report.md").read_text()
+    for name in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text):
+        assert (folder / name).exists(), name
+    return text.replace("\\", "")
+
+
+def shown(fake: Fake, width: int = 120) -> str:
+    console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    with console.file:
+        render(console, fake.records, fake.epochs, fake.run)
+    return console.export_text()
+
+
+def test_a_whole_run(tmp_path):
+    fake = make(failures=MIXED)
+    text = written(tmp_path, fake)
+    for name in FIGURES:
+        assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text()
+    headings = ("Answer", "The run", "The machine", "The work", "Learning curves", "Subnormals", "How the numbers")
+    for heading in headings:
+        assert f"## {heading}" in text, heading
+    answer = text.split("## The run")[0]
+    assert "numba" in answer
+    assert "ahead of jax" in answer
+    for reason in ("no answer within 120 s", "killed by signal 9", "error of grad W_hh is 0.31", "not installed"):
+        assert reason in text, reason
+    assert "Synthetic, not real reviews: imdb-synthetic-200" in text
+    assert "Made-up CPU 9000" in text
+    assert "quick" not in answer
+
+
+def test_tables_can_be_read_back(tmp_path):
+    written(tmp_path, make(failures=MIXED))
+    names = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
+    assert {"times", "speedups", "costs", "errors", "curves"} <= names
+    for name in names:
+        table = pd.read_csv(tmp_path / "tables" / f"{name}.csv")
+        assert len(table) > 0, name
+    assert set(pd.read_csv(tmp_path / "tables" / "times.csv").backend) == set(BACKENDS)
+
+
+def test_a_quick_run_says_so_first(tmp_path):
+    fake = make(mode=Mode.QUICK, launches=1, rounds=2)
+    assert "quick: a smoke run, not for quoting" in written(tmp_path, fake)[:200]
+    assert shown(fake).lstrip().startswith("QUICK")
+
+
+def test_the_terminal_gives_the_answer_first():
+    text = shown(make(failures=MIXED))
+    first = text.splitlines()[0]
+    assert re.search(r"numba [\d.]+ (µs|ms|s), [\d.]+x \([\d.]+ to [\d.]+\) ahead of", text)
+    assert "synthetic stand-in" in first or "numba" in first
+    assert "torch+compile timeout" in text
+    assert "killed by signal 9" in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backends": ("numpy", "numba")},
+        {"backends": ("numba",), "launches": 1, "rounds": 1, "samples": 1},
+        {"workloads": ("running-parity",), "truncations": (None, Truncation(20, 5)), "dtypes": tuple(DType)},
+        {"passes": (Pass.FORWARD,)},
+        {"failures": {("*", name): (Status.CRASHED, "a very long reason " * 40) for name in BACKENDS}},
+    ],
+    ids=["two backends", "one of everything", "truncated, two types", "forward alone", "all failed"],
+)
+def test_unusual_runs(tmp_path, options):
+    fake = make(**options)
+    text = written(tmp_path, fake)
+    assert "nan" not in text.lower().replace("nanosecond", "")
+    assert "running-parity" in text or "parity" in text
+    assert shown(fake, width=80)
+
+
+def test_nothing_but_a_training(tmp_path):
+    fake = make()
+    assert "## Learning curves" in written(tmp_path, Fake([], fake.epochs, fake.machine, fake.run))
+
+
+def test_nothing_at_all(tmp_path):
+    assert written(tmp_path, Fake([], []))
+    assert "No case was measured" in shown(Fake([], []))
+
+
+def test_a_chosen_reference(tmp_path):
+    assert "over numba" in written(tmp_path, make(), reference="numba").lower()
+    with pytest.raises(ValueError, match="is not in this run"):
+        written(tmp_path, make(), reference="nobody")
+
+
+def test_looks_tell_backends_apart():
+    looks = [look(name) for name in BACKENDS]
+    assert len({style.colour for style in looks}) == len(BACKENDS)
+    assert len({style.marker for style in looks}) == len(BACKENDS)
+    assert look("numba") == look("numba")
+    assert look("some-new-backend").colour
