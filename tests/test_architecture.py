@@ -54,3 +54,23 @@ def test_only_its_own_backend_imports_a_framework():
             "torch": {"torch"}, "jax": {"jax", "optax"}, "numba": {"numba", "llvmlite"}, "cuda": {"numba"},
         }.get(path.stem, {"tensorflow", "keras"} if path.stem in ("tensorflow", "keras_parts") else set())  # fmt: skip
         assert names <= allowed, f"{path.name} imports {names}"
+
+
+def test_the_readme_names_every_command_backend_and_workload():
+    from rnnbench import backends, workloads
+    from rnnbench.cli import main
+
+    text = (PACKAGE.parent / "README.md").read_text()
+    for name in (*main.commands, *backends.REGISTRY, *workloads.REGISTRY):
+        assert f"| `{name}` |" in text, name
+
+
+def test_the_readme_gives_the_sizes_of_every_workload():
+    from rnnbench import workloads
+
+    text = (PACKAGE.parent / "README.md").read_text()
+    for name in workloads.REGISTRY:
+        w = workloads.get(name)
+        V = "dense" if w.model.V is None else w.model.V
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{name}` |"))
+        assert row.endswith(f"| {w.B}, {w.T}, {V}, {w.model.E}, {w.model.H} |"), name

@@ -141,7 +141,7 @@ def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None
             return Status.WRONG, record.reason
     failed = sorted((r for r in records if r.status is not Status.OK), key=lambda r: _SEVERITY.index(r.status))
     if not failed:
-        return Status.OK, None if timed else "no sample was taken after the warm-ups"
+        return Status.OK, None if timed else "checked; the run ended before it was timed"
     worst = failed[0]
     if not timed:
         return worst.status, worst.reason

@@ -42,7 +42,8 @@ def save(folder: Path, page: Page) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{page.name}.png", folder / f"{page.name}.svg"
     with rc_context(RC):
-        page.figure.draw_without_rendering()
+        for _ in range(2):  # the second pass settles what the first one moved
+            page.figure.draw_without_rendering()
         page.figure.set_layout_engine("none")  # laid out once, not once for each file
         page.figure.savefig(png, dpi=DPI)
         page.figure.savefig(svg, metadata={"Date": None})

@@ -60,7 +60,7 @@ def headline(figure: Figure, title: str, notes: Sequence[str], quick: bool) -> N
     from textwrap import wrap
 
     lines = [QUICK.upper()] if quick else []
-    lines += [title, *(line for note in notes for line in wrap(note, 118))]
+    lines += [title, *(line for note in notes for line in wrap(note, 104))]
     figure.suptitle(
         "\n".join(plain(line) for line in lines), x=0.01, ha="left", fontsize=9, color=WRONG if quick else INK
     )
