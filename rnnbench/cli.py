@@ -161,7 +161,11 @@ Exit codes:
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
 @click.option("--epoch-batches", type=click.IntRange(0), metavar="N",
               help="Batches of the epoch pass; 0: the whole data. Default: the short epoch.")  # fmt: skip
-@click.option("--training/--no-training", default=None, help="Train each workload once, for learning curves.")
+@click.option(
+    "--training/--no-training",
+    default=None,
+    help="Also train each workload once, for learning curves. Default: the short ones.",
+)
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context

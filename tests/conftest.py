@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from threadpoolctl import threadpool_limits
 
 from rnnbench import backends
 
+COMPILING = ("torch+compile", "tensorflow+xla")
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", action="append", choices=list(backends.REGISTRY), help="only these backends")
+    parser.addoption("--every-case", action="store_true", help="all cases of the backends that compile, too")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of each test, keep every eighth case of the backends that compile for seconds; all with --every-case."""
+    if config.getoption("--every-case"):
+        return
+    seen: Counter[tuple[str, str]] = Counter()
+    kept, left_out = [], []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        name = callspec.params.get("backend") if callspec else None
+        key = (str(name), item.nodeid.partition("[")[0])
+        (left_out if name in COMPILING and seen[key] % 8 else kept).append(item)
+        seen[key] += 1
+    items[:] = kept
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from rnnbench import backends
+from rnnbench import backends, workloads
 from rnnbench.commands.progress import Display
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
@@ -25,6 +25,8 @@ from rnnbench.model import DType
 from rnnbench.params import cast, init_params
 from rnnbench.results import store
 from rnnbench.results.record import Epoch, Mode, Record, Status
+
+SHORT_TRAINING = 100  # time steps: a training on longer rows takes more than seconds, and is done when asked for
 
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 EXIT_CODES = {
@@ -188,8 +190,10 @@ def make_training(name: str, plan: Plan, run_id: str, display: Display, epochs: 
 
 
 def with_trainings(plan: Plan, asked: bool | None) -> Plan:
-    """The plan with its trainings: every workload, of a quick run `parity` alone, or as `asked`."""
+    """The plan with its trainings: as `asked`, else those that take seconds; of a quick run `parity` alone."""
     if asked is False or (plan.filter and asked is None):
         return plan
-    quick = plan.mode is Mode.QUICK and asked is None
-    return replace(plan, training=tuple(name for name in plan.workloads if not quick or name == "parity"))
+    quick = plan.mode is Mode.QUICK
+    longest = workloads.get("parity").T if quick else SHORT_TRAINING
+    chosen = (name for name in plan.workloads if asked or workloads.get(name).T <= longest)
+    return replace(plan, training=tuple(chosen))

@@ -31,7 +31,7 @@ class Effort:
 
 EFFORTS: dict[Mode, Effort] = {
     Mode.QUICK: Effort(launches=1, rounds=2, turn=Turn(seconds=0.05, min_calls=2, max_calls=10)),
-    Mode.DEFAULT: Effort(launches=3, rounds=4, turn=Turn(seconds=0.1, min_calls=2, max_calls=30)),
+    Mode.DEFAULT: Effort(launches=3, rounds=2, turn=Turn(seconds=0.1, min_calls=2, max_calls=30)),
     Mode.RIGOROUS: Effort(launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100)),
 }
 

@@ -101,7 +101,7 @@ IMDB_SYNTHETIC_200 = Workload(
     train=TrainSpec(),
     B=32,
     T=200,
-    short_epoch=8,
+    short_epoch=4,
     epochs=5,
     load=partial(_load, padding=Padding.POST, validation=0.2),
 )
@@ -113,7 +113,7 @@ IMDB_SYNTHETIC_200_PRE = Workload(
     train=TrainSpec(),
     B=32,
     T=200,
-    short_epoch=8,
+    short_epoch=4,
     epochs=5,
     load=partial(_load, padding=Padding.PRE, validation=0.2),
 )
