@@ -431,37 +431,33 @@ class CompiledSession(TorchSession):
     """One problem with compiled parts: the whole of loss and gradient for rows of few steps, else the recurrence.
 
     A whole gradient is one graph, by torch.func.grad_and_value: no autograd at run time, which for a small network
-    is most of a step.
+    is most of a step. The forward pass of such rows is faster as it is than through the guards of a compiled one.
     """
 
     def __init__(self, problem: Problem, params: Params, data: Data, net: Net, subnormals: Subnormals) -> None:
         super().__init__(problem, params, data, net, subnormals)
         self.zeros = torch.zeros((problem.B, problem.model.H), dtype=self.dtype)
         self.values = {name: p.detach() for name, p in self.parameters.items()}  # the same memory
-        loss = partial(short_loss, problem)
-        self.loss = _compiled(loss)
-        self.loss_gradient = _compiled(torch.func.grad_and_value(loss, has_aux=True))
-
-    def _is_whole(self, x: Tensor) -> bool:
-        return _is_short(self.problem) and len(x) == self.problem.B
+        self.loss_gradient = _compiled(torch.func.grad_and_value(partial(short_loss, problem), has_aux=True))
 
     def forward(self) -> None:
-        if not self._is_whole(self.x):
+        if not _is_short(self.problem):
             return super().forward()
-        with self.subnormals, torch.no_grad():
+        with self.subnormals, torch.inference_mode():
             state = self.zeros if self.state is None else self.state
-            loss, rest = self.loss(self.values, self.x, self.y, state)
-            self.done = Done(loss, *rest)
+            loss, (logits, last) = short_loss(self.problem, self.values, self.x, self.y, state)
+            self.done = Done(loss, logits, last)
         return None
 
     def _gradient(self, x: Tensor, y: Tensor, state: Tensor | None) -> Done:
-        if not self._is_whole(x):
+        if not _is_short(self.problem) or len(x) != self.problem.B:
             return super()._gradient(x, y, state)
         with torch.no_grad():
-            grads, (loss, rest) = self.loss_gradient(self.values, x, y, self.zeros if state is None else state)
+            start = self.zeros if state is None else state
+            grads, (loss, (logits, last)) = self.loss_gradient(self.values, x, y, start)
         for name, parameter in self.parameters.items():
             parameter.grad = grads[name]
-        return Done(loss, *rest, grads=True)
+        return Done(loss, logits, last, grads=True)
 
 
 class TorchCompileBackend(TorchFlushBackend):

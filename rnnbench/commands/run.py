@@ -194,6 +194,6 @@ def with_trainings(plan: Plan, asked: bool | None) -> Plan:
     if asked is False or (plan.filter and asked is None):
         return plan
     quick = plan.mode is Mode.QUICK
-    longest = workloads.get("parity").T if quick else SHORT_TRAINING
-    chosen = (name for name in plan.workloads if asked or workloads.get(name).T <= longest)
-    return replace(plan, training=tuple(chosen))
+    most = workloads.get("parity").T if quick else SHORT_TRAINING
+    lengths = {name: workloads.get(name).T for name in plan.workloads}
+    return replace(plan, training=tuple(name for name, T in lengths.items() if asked or most >= T))

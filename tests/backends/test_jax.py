@@ -1,0 +1,103 @@
+"""What is particular to JAX: types that do not leak between sessions, memory that is donated, shapes compiled once."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnnbench import backends
+from rnnbench.backends.base import Data
+from rnnbench.model import DType, Head, Loss, TrainSpec, Truncation
+from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
+
+if reason := backends.missing("jax"):
+    pytest.skip(reason, allow_module_level=True)
+
+
+def prepare(problem):
+    return backends.load("jax").prepare(problem, random_params(problem), random_data(problem))
+
+
+def test_float64_and_float32_sessions_take_turns_and_keep_their_types():
+    made = {dtype: prepare(small_problem(dtype=dtype)) for dtype in DType}
+    for _ in range(2):
+        for dtype, session in made.items():
+            session.train_step()
+            session.synchronize()
+            outputs = session.fetch()
+            arrays = [outputs.logits, outputs.state, *outputs.params.values()]
+            assert {str(array.dtype) for array in arrays} == {str(dtype)}
+            assert str(session.moments[0].mu["W_hh"].dtype) == str(dtype)
+
+
+def test_donated_parameters_leave_the_initial_ones_and_earlier_answers_as_they_were():
+    problem = small_problem()
+    params = random_params(problem)
+    given = {name: value.copy() for name, value in params.items()}
+    session = backends.load("jax").prepare(problem, params, random_data(problem))
+    session.train_step()
+    first = session.fetch()
+    kept = {name: value.copy() for name, value in first.params.items()}
+    for _ in range(3):
+        session.train_step()
+    session.train_epoch(np.arange(14))
+    assert all(np.array_equal(first.params[name], kept[name]) for name in kept)
+    assert all(np.array_equal(params[name], given[name]) for name in given)
+    session.reset()
+    session.train_step()
+    assert all(np.array_equal(session.fetch().params[name], kept[name]) for name in kept)
+
+
+def test_each_function_is_compiled_once_for_each_shape():
+    session = prepare(small_problem(train=TrainSpec(clip_norm=1.0)))
+    for batch in (0, 1, 2):
+        session.select(batch)
+        for name in ("forward", "gradient", "train_step"):
+            getattr(session, name)()
+        session.train_epoch(np.arange(14))
+    session.predict(random_data(small_problem(), rows=3).inputs)
+    session.predict(random_data(small_problem(), rows=600).inputs)
+    sizes = [f._cache_size() for f in (session._forward, session._gradient, session._train_step, session._predict)]
+    assert sizes == [1, 1, 1, 1]
+    assert session._epoch._cache_size() == 2  # full batches, and the short one
+
+
+@pytest.mark.parametrize("truncation", [Truncation(5, 5), Truncation(6, 2), Truncation(3, 3)], ids=str)
+def test_classes_at_every_step_under_truncation(truncation):
+    problem = small_problem(
+        T=10, O=3, head=Head.EVERY, loss=Loss.CATEGORICAL_CROSS_ENTROPY, truncation=truncation, V=None
+    )
+    params, data = random_params(problem), random_data(problem)
+    ref, got = oracle(problem, params, data), backends.load("jax").prepare(problem, params, data)
+    for session in (ref, got):
+        session.gradient()
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
+
+
+def test_an_epoch_of_one_short_batch():
+    problem = small_problem()
+    params, data = random_params(problem), random_data(problem)
+    ref, got = oracle(problem, params, data), backends.load("jax").prepare(problem, params, data)
+    for session in (ref, got):
+        session.train_epoch(np.array([3, 1]))
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
+
+
+def test_the_contract_tells_threads_and_subnormals_as_they_are(monkeypatch):
+    problem = small_problem()
+    backend = backends.load("jax")
+    assert backend.contract(problem).subnormals == "flushed by XLA"
+    monkeypatch.setenv("NPROC", "3")
+    assert backend.contract(problem).threads == 3
+
+
+def test_preparing_copies_the_rows():
+    problem = small_problem()
+    data = random_data(problem)
+    inputs = data.inputs.copy()
+    session = backends.load("jax").prepare(problem, random_params(problem), Data(inputs, data.targets))
+    session.forward()
+    before = session.fetch().loss
+    inputs[:] = 0
+    session.forward()
+    assert session.fetch().loss == before

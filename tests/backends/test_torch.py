@@ -1,0 +1,122 @@
+"""What is particular to PyTorch: the second bias, subnormals in every thread, and what torch.compile compiles when."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from rnnbench import backends
+from rnnbench.model import Case, Head, TrainSpec
+from tests.helpers import random_data, random_params, small_problem
+
+if reason := backends.missing("torch"):
+    pytest.skip(reason, allow_module_level=True)
+
+
+def prepare(name, problem):
+    return backends.load(name).prepare(problem, random_params(problem), random_data(problem))
+
+
+def test_the_second_bias_stays_zero():
+    session = prepare("torch", small_problem())
+    for _ in range(5):
+        session.train_step()
+    session.train_epoch(np.arange(14))
+    assert not session.net.rnn.bias_hh_l0.any()
+    assert session.net.rnn.bias_hh_l0.grad is None
+    assert session.net.rnn.bias_ih_l0.any()
+
+
+def test_fetched_arrays_do_not_change_with_later_steps():
+    session = prepare("torch", small_problem())
+    session.train_step()
+    first = session.fetch()
+    kept = {name: value.copy() for name, value in first.params.items()}
+    for _ in range(3):
+        session.train_step()
+    assert all(np.array_equal(first.params[name], kept[name]) for name in kept)
+    assert not np.array_equal(session.fetch().params["W_hh"], kept["W_hh"])
+
+
+def test_a_clipped_gradient_that_is_not_finite_stays_so():
+    problem = small_problem(train=TrainSpec(clip_norm=1.0))
+    params = random_params(problem)
+    params["W_hh"][0, 0] = np.nan
+    session = backends.load("torch").prepare(problem, params, random_data(problem))
+    session.train_step()
+    assert np.isnan(session.fetch().params["W_hy"]).all()
+
+
+# A process of its own for each: threads keep the mode of the thread that started them.
+SUBNORMALS = """
+import sys, numpy as np, torch
+from rnnbench import backends
+from rnnbench.model import DType, TrainSpec, Optimizer
+from tests.helpers import random_data, random_params, small_problem
+torch.set_num_threads(2)
+backend = backends.load(sys.argv[1])
+problem = small_problem(B=64, T=200, E=64, H=64, V=None, dtype=DType.FLOAT32, train=TrainSpec(Optimizer.SGD))
+params = random_params(problem)
+params["W_hh"] *= 0.3  # contracting: gradients vanish
+params["W_hy"] *= np.float32(1e-36)
+session = backend.prepare(problem, params, random_data(problem))
+session.gradient()
+grads = session.fetch().grads.values()
+bits = [g.view(np.int32) for g in grads]
+count = sum(int(((b & 0x7FFFFFFF != 0) & (b & 0x7F800000 == 0)).sum()) for b in bits)
+print(backend.contract(problem).subnormals, count > 0)
+print((np.array([2.0**-126], np.float32) / 2 > 0).all())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "expected"), [("torch", "kept True"), ("torch+flush", "flushed False")])
+def test_subnormals_are_kept_or_flushed_in_all_threads(name, expected):
+    if why := backends.load(name).unsupported(Case(**vars(small_problem()))):
+        pytest.skip(why)
+    done = subprocess.run([sys.executable, "-c", SUBNORMALS, name], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == expected
+    assert lines[1] == "True", "the caller's own mode is changed"
+
+
+def compiled():
+    backend = backends.load("torch+compile")
+    if why := backend.unsupported(Case(**vars(small_problem()))):
+        pytest.skip(why)
+    return backend
+
+
+def compilations() -> int:
+    from torch._dynamo.utils import counters
+
+    return counters["stats"]["unique_graphs"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("T", "head"), [(7, Head.LAST), (23, Head.EVERY)])
+def test_a_short_batch_compiles_nothing(T, head):
+    problem = small_problem(T=T, head=head)
+    session = compiled().prepare(problem, random_params(problem), random_data(problem))
+    before = compilations()
+    session.forward()
+    session.train_step()
+    first = compilations()
+    assert first > before, "nothing was compiled"
+    session.select(1)
+    session.train_step()
+    session.train_epoch(np.arange(14))  # three batches of 4 and one of 2
+    session.start_from(np.full((4, 5), 0.5))
+    session.train_step()
+    session.predict(random_data(problem, rows=9).inputs)
+    assert compilations() == first
+
+
+def test_a_machine_without_a_compiler_is_told_so(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    why = backends.load("torch+compile").unsupported(Case(**vars(small_problem())))
+    assert why == "torch.compile needs a C++ compiler and no-such-compiler is not found; install it or set CXX"
