@@ -45,6 +45,6 @@ def save(folder: Path, page: Page) -> list[Path]:
         for _ in range(2):  # the second pass settles what the first one moved
             page.figure.draw_without_rendering()
         page.figure.set_layout_engine("none")  # laid out once, not once for each file
-        page.figure.savefig(png, dpi=DPI)
-        page.figure.savefig(svg, metadata={"Date": None})
+        page.figure.savefig(png, dpi=DPI, bbox_inches="tight", pad_inches=0.08)
+        page.figure.savefig(svg, metadata={"Date": None}, bbox_inches="tight", pad_inches=0.08)
     return [png, svg]
