@@ -29,7 +29,10 @@ DEFINITIONS = """\
 - **Error**: norm(x - ref) / norm(ref) of each named array against the float64 oracle, on the same parameters and rows.
   A backend over its limit is *wrong*: shown, and in no ranking and no ratio.
 - **Start**: import, preparation of data and parameters, and the first call, which compiles where there is a compiler;
-  medians over launches. *Code on disk* is a first call that found its compiled code in a cache.
+  medians over launches. Where a workload is shown by its train step, the first calls of the passes before it are
+  added. What one workload had compiled is not compiled again for the next of the same process: our kernels, compiled
+  once for all sizes, pay in the first workload of a run.
+  *Code on disk* is a first call that found its compiled code in a cache.
 - **Outlier** (in the CSV table): a sample more than 3 interquartile ranges above its turn's upper quartile. None is
   removed."""
 

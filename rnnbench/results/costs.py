@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -138,12 +138,37 @@ def break_even(a: Spent, b: Spent) -> BreakEven | None:
 
 
 def main_cases(found: Iterable[Summary]) -> dict[Case, list[Summary]]:
-    """For each problem the summaries of its train step, or of the next best pass of one step that was asked for."""
+    """For each problem the summaries of its train step, or of the next best pass of one step that was asked for.
+
+    Their first calls include those of the passes that were called before it in the same process: a compiler may have
+    done there what the train step needs.
+    """
     problems: dict[tuple[str, str, str], dict[Pass, list[Summary]]] = {}
     for group in by_case(found).values():
         problems.setdefault(problem_of(group[0].case), {})[group[0].case.pass_] = group
-    best = [next((passes[p] for p in _MAIN if p in passes), None) for passes in problems.values()]
-    return {group[0].case: group for group in best if group}
+    best = {}
+    for passes in problems.values():
+        main = next((p for p in _MAIN if p in passes), None)
+        if main is not None:
+            before = [s for p, group in passes.items() if p in _MAIN[_MAIN.index(main) + 1 :] for s in group]
+            best[passes[main][0].case] = [_with_first_calls(s, before) for s in passes[main]]
+    return best
+
+
+def _with_first_calls(summary: Summary, before: Sequence[Summary]) -> Summary:
+    """The summary with the first calls of the same launches of `before` added to its own."""
+    extra: dict[tuple[int, int], int] = {}
+    for s in before:
+        for r in s.records if s.backend == summary.backend else ():
+            extra[r.part, r.launch] = extra.get((r.part, r.launch), 0) + (r.costs.first_call_ns or 0)
+
+    def added(r: Record) -> Record:
+        if r.costs.first_call_ns is None:
+            return r
+        whole = r.costs.first_call_ns + extra.get((r.part, r.launch), 0)
+        return replace(r, costs=replace(r.costs, first_call_ns=whole))
+
+    return replace(summary, records=tuple(added(r) for r in summary.records))
 
 
 def lightest(group: Sequence[Spent]) -> Spent | None:
