@@ -108,7 +108,7 @@ def finish_resume(folder: Path) -> tuple[int, str]:
 
 def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_written(tmp_path):
     folder = tmp_path / "run"
-    code, text = finish(*SLOW, "-o", str(folder), TEST_FILE_SIZE_LIMIT="22000")
+    code, text = finish(*SLOW, "-o", str(folder), TEST_FILE_SIZE_LIMIT="26000")
     assert code == 4, text
     assert "make room" in text
     loaded = store.load(folder)
@@ -168,7 +168,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
         (["--truncation", "3:4"], "1 <= stride <= window"),
         (["--truncation", "x"], "not WINDOW:STRIDE"),
         (["--threads", "999"], "--threads 999 is more than the"),
-        (["--resume", "nowhere", "--quick"], "leave out: mode"),
+        (["--resume", "nowhere", "--quick"], "leave out: backend, mode"),
     ],
 )
 def test_wrong_options_get_one_sentence(tmp_path, arguments, words):
