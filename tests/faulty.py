@@ -113,6 +113,16 @@ class RaisesOnImport(NumpyBackend):
         raise ImportError("libfast.so.3: cannot open shared object file")
 
 
+class HangsInThirdStart(NumpyBackend):
+    """Starts are counted in the file that TEST_STARTS names."""
+
+    def __init__(self):
+        with open(os.environ["TEST_STARTS"], "ab") as file:
+            file.write(b".")
+        if os.path.getsize(os.environ["TEST_STARTS"]) > 2:
+            time.sleep(1000)
+
+
 class UnsupportedEpoch(NumpyBackend):
     def unsupported(self, case):
         return "it has no epochs" if case.pass_ == "epoch" else None
@@ -144,7 +154,12 @@ SESSIONS = {
     "memory": RunsOutOfMemory,
     "slow": Slow,
 }
-BACKENDS = {"bad-import": "RaisesOnImport", "no-epoch": "UnsupportedEpoch", "chatty": "Chatty"}
+BACKENDS = {
+    "bad-import": "RaisesOnImport",
+    "third-start": "HangsInThirdStart",
+    "no-epoch": "UnsupportedEpoch",
+    "chatty": "Chatty",
+}
 
 for _name, _session in SESSIONS.items():
     globals()[f"backend_{_name}"] = made_of(_session)

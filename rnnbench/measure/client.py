@@ -53,6 +53,10 @@ def environment(threads: int, cache: Path | None) -> dict[str, str]:
     if cache is not None:
         env["NUMBA_CACHE_DIR"] = str(cache / "numba")
         env["TORCHINDUCTOR_CACHE_DIR"] = str(cache / "inductor")
+        xla = cache / "xla"
+        xla.mkdir(parents=True, exist_ok=True)  # TensorFlow, unlike the others, makes no folder
+        flag = f"--tf_xla_persistent_cache_directory={xla}"
+        env["TF_XLA_FLAGS"] = f"{env.get('TF_XLA_FLAGS', '')} {flag}".strip()
         env["JAX_COMPILATION_CACHE_DIR"] = str(cache / "jax")
         env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         env["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
@@ -144,10 +148,15 @@ class Worker:
 
     def kill(self) -> None:
         """End the process and all it started, now, and wait until it is gone."""
-        if self.alive:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
+        self.signal()
+        self.process.wait()
         self._close_pipes()
+
+    def signal(self) -> None:
+        """End the process and all it started, now."""
+        if self.alive:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def stop(self) -> None:
         """Let the process end by itself; after two seconds, end it."""

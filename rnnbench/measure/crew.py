@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rnnbench import backends
-from rnnbench.measure.client import Worker, WorkerFailure, environment
+from rnnbench.measure.client import Worker, WorkerFailure, allowed_cores, environment
+from rnnbench.results.record import Status
 
 
 @dataclass
@@ -34,28 +37,53 @@ class Crew:
         self.env = environment(threads, cache)
         self.places = {name: Place() for name in names}
         self.libraries: dict[str, Any] = {}
+        self.closed = False
 
     def worker(self, name: str) -> Worker:
         """A running worker with its library imported. Raises WorkerFailure where that fails."""
         place = self.places[name]
         if place.worker is None:
+            if self.closed:
+                raise WorkerFailure(Status.CRASHED, "not started: the run has been given up", alive=False)
             start = time.monotonic()
             log = self.folder / "logs" / f"{name}.log"
             place.worker = Worker(name, backends.REGISTRY[name].target, log, self.env)
-            hello = place.worker.ask("hello", self.timeout)
+            try:
+                hello = place.worker.ask("hello", self.timeout)
+            except WorkerFailure:
+                self._dismiss(place)
+                raise
             place.import_ns = hello.pop("import_ns")
             place.start_seconds = time.monotonic() - start
             self.libraries[name] = hello
         return place.worker
+
+    def start(self, names: Iterable[str]) -> None:
+        """Start workers side by side, their imports not timed. Who fails is left out, and tried alone when asked."""
+        with ThreadPoolExecutor(len(allowed_cores())) as pool:
+            starts = [pool.submit(self._started, name) for name in names if self.places[name].worker is None]
+            try:
+                wait(starts)
+            except BaseException:
+                self.closed = True
+                for place in self.places.values():
+                    if place.worker is not None:
+                        place.worker.signal()
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def _started(self, name: str) -> None:
+        with suppress(WorkerFailure):
+            self.worker(name)
+        self.places[name].import_ns = None
 
     def ask(self, name: str, op: str, **arguments: Any) -> dict[str, Any]:
         """The reply. Raises WorkerFailure; a worker that is dead then leaves its place, and is ready for nothing."""
         try:
             return self.worker(name).ask(op, self.timeout, **arguments)
         except WorkerFailure as failure:
-            place = self.places[name]
-            if not failure.alive or place.import_ns is None:
-                self._dismiss(place)
+            if not failure.alive:
+                self._dismiss(self.places[name])
             raise
 
     def stop(self) -> None:

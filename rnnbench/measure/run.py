@@ -26,6 +26,7 @@ from rnnbench.workloads.base import Split
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
 CHECK = -1  # the round of a check
+TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
 
 
 class Observer(Protocol):
@@ -133,10 +134,19 @@ class Runner:
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)
+        if launch >= TIMED_IMPORTS:
+            self._start_all(launch)
         for task in self.tasks:
             if any(self._has_work(task, name, launch) for name in names):
                 self._task(task, names, launch)
         self.crew.stop()
+
+    def _start_all(self, launch: int) -> None:
+        names = [n for n in self.plan.backends if any(self._has_work(task, n, launch) for task in self.tasks)]
+        self.observer.doing(f"starting {len(names)} backends", self.estimate)
+        self.crew.start(names)
+        for name in names:
+            self.estimate.drop(("start", name))
 
     def _task(self, task: Task, names: list[str], launch: int) -> None:
         """All rounds of all cases of one problem. Who died on a case is started again, once, for the next ones."""

@@ -6,6 +6,7 @@ with; whatever else prints there is sent to standard error. The process ends whe
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -94,6 +95,8 @@ class Worker:
         rows = None if order is None else np.array(order, dtype=np.int64)
         first_call_ns = time_call(call_of(self.session, Pass(pass_), rows), self.session.synchronize)
         save_outputs(Path(out), self.session.fetch())
+        gc.collect()
+        gc.freeze()  # a framework's half a million objects stay: the collections of later turns pass them over
         return {"first_call_ns": first_call_ns, "peak_memory_bytes": peak_memory()}
 
     def losses(self, steps: int) -> dict[str, Any]:
@@ -155,6 +158,7 @@ class Worker:
             self.session.close()
         self.session = None
         self.arrays = {}
+        gc.unfreeze()
         return {}
 
 

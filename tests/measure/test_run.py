@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -145,6 +148,56 @@ def test_a_failing_gradient_costs_its_own_case_and_no_other(tmp_path, name, stat
     for other in (Pass.FORWARD, Pass.TRAIN_STEP, Pass.EPOCH):
         turns = {(r.launch, r.round) for r in records if r.backend == name and r.case.pass_ is other and r.samples_ns}
         assert len(turns) == 4
+
+
+@pytest.fixture
+def four_launches(monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=4, rounds=1, turn=Turn(0.01, 2, 4)))
+
+
+@pytest.mark.usefixtures("four_launches")
+def test_later_starts_are_side_by_side_and_their_imports_not_timed(tmp_path):
+    records, listener, _ = run(tmp_path, plan_of("numpy", "chatty", "bad-import"), [task_of()])
+    for name in ("numpy", "chatty"):
+        checks = [r for r in records if r.backend == name and r.round == CHECK]
+        assert sorted(r.launch for r in checks) == sorted([0, 1, 2, 3] * 4)
+        assert all(r.errors and r.contract and r.costs.first_call_ns and r.status is Status.OK for r in checks)
+        assert {r.launch for r in checks if r.costs.import_ns is not None} == {0, 1}
+        assert len([r for r in records if r.backend == name and r.samples_ns]) == 4 * 4
+    assert listener.doings.count("starting 2 backends") == 2
+    assert set(status_of(records, "bad-import").values()) == {Status.CRASHED}
+
+
+@pytest.mark.usefixtures("four_launches")
+def test_a_start_that_hangs_beside_others_is_a_timeout_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("TEST_STARTS", str(tmp_path / "starts"))
+    records, _, _ = run(tmp_path, plan_of("third-start", "numpy", timeout=5.0), [task_of(passes=(Pass.FORWARD,))])
+    assert status_of(records, "third-start") == {Pass.FORWARD: Status.TIMEOUT}
+    assert {r.launch for r in records if r.backend == "third-start" and r.samples_ns} == {0, 1}
+    assert {r.launch for r in records if r.backend == "numpy" and r.samples_ns} == {0, 1, 2, 3}
+
+
+@pytest.mark.usefixtures("four_launches")
+def test_an_interrupt_while_workers_start_side_by_side_ends_them_all(tmp_path, monkeypatch):
+    starts = tmp_path / "starts"
+    monkeypatch.setenv("TEST_STARTS", str(starts))
+    records: list[Record] = []
+    plan = plan_of("third-start", "numpy", timeout=100.0)
+    runner = Runner(plan, [task_of()], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    main = threading.main_thread().ident
+    waiting = threading.Thread(target=lambda: (_until(starts, 3), signal.pthread_kill(main, signal.SIGINT)))
+    waiting.start()
+    with pytest.raises(KeyboardInterrupt):
+        runner.run()
+    waiting.join()
+    assert not any(place.worker for place in runner.crew.places.values())
+    assert {r.status for r in records} == {Status.OK}
+    assert {r.launch for r in records} == {0, 1}
+
+
+def _until(file, size):
+    while not file.exists() or file.stat().st_size < size:
+        time.sleep(0.05)
 
 
 def test_absent_unsupported_and_broken_imports_are_named(tmp_path):

@@ -36,15 +36,22 @@ def draw(name: str, context: Context) -> list[Page]:
 def save(folder: Path, page: Page) -> list[Path]:
     """The page as PNG and SVG; the paths, PNG first."""
     from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     from rnnbench.report.style import RC
 
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{page.name}.png", folder / f"{page.name}.svg"
     with rc_context(RC):
-        for _ in range(2):  # the second pass settles what the first one moved
-            page.figure.draw_without_rendering()
-        page.figure.set_layout_engine("none")  # laid out once, not once for each file
-        page.figure.savefig(png, dpi=DPI, bbox_inches="tight", pad_inches=0.08)
-        page.figure.savefig(svg, metadata={"Date": None}, bbox_inches="tight", pad_inches=0.08)
+        page.figure.set_dpi(DPI)
+        engine = page.figure.get_layout_engine()
+        if engine is not None:
+            for _ in range(2):  # the second pass settles what the first one moved
+                engine.execute(page.figure)
+        page.figure.set_layout_engine("none")
+        # Not savefig, which draws everything once more for each file.
+        FigureCanvasAgg(page.figure).print_png(png)
+        page.figure.set_dpi(72)
+        FigureCanvasSVG(page.figure).print_svg(svg, metadata={"Date": None})
     return [png, svg]

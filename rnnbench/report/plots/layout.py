@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WIDTH = 7.2  # inches: the text width of a printed page
+MARGINS = (0.01, 0.005, 0.98, 0.99)  # left, bottom, width, height of what is drawn, as parts of the page
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,8 @@ def grid(panels: int, columns: int, height: float, title_lines: int) -> tuple[Fi
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
     figure = Figure(figsize=(WIDTH, rows * height + 0.16 * title_lines + 0.15), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.05, hspace=0.02, wspace=0.02)  # type: ignore[union-attr, call-arg]
+    engine = figure.get_layout_engine()
+    engine.set(w_pad=0.06, h_pad=0.05, hspace=0.02, wspace=0.02, rect=MARGINS)  # type: ignore[union-attr, call-arg]
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[panels:]:
         spare.remove()
