@@ -10,13 +10,14 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, batches_of, shaped_targets
+from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
 from rnnbench.kernels.cpu import losses, passes
-from rnnbench.kernels.cpu.buffers import Batch, Buffers, Optimizer, Sizes, Task, Update, aligned, make_buffers, views
-from rnnbench.kernels.cpu.buffers import Params as KernelParams
+from rnnbench.kernels.cpu.context import Context, Sizes, aligned, buffers, parts
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
-from rnnbench.kernels.cpu.simd import padded, register_bytes
-from rnnbench.model import Case, Head, Loss, Pass, Problem, StepSum, TrainSpec, blocks_of
+from rnnbench.kernels.cpu.passes import Runner
+from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes
+from rnnbench.kernels.cpu.team import team
+from rnnbench.model import Case, Head, Loss, Pass, Problem, StepSum, blocks_of
 from rnnbench.model import Optimizer as Rule
 from rnnbench.params import Array, Params, cast
 
@@ -28,58 +29,45 @@ _LOSS_CODES = {
 }
 _WITH_CLASSES = (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY)
 
-# `predict` takes this many rows at a time, or as many as keep their states within this many bytes.
-PREDICT_ROWS = 256
-PREDICT_BYTES = 64 * 2**20
+# Where a pass is cut into segments: so many new steps in each, as far as the stride allows.
+SEGMENT_STEPS = 128
 
 
-def task_of(problem: Problem, flush: bool) -> Task:
-    """A problem as the numbers that kernels switch on."""
-    every, mean = problem.model.head is Head.EVERY, problem.model.step_sum is StepSum.MEAN
-    return Task(
-        T=problem.T,
-        S=problem.T if every else 1,
-        has_words=problem.model.V is not None,
-        loss=_LOSS_CODES[problem.model.loss],
-        step_weight=1.0 / problem.T if every and mean else 1.0,
-        flush=flush,
-    )
+def values_of(problem: Problem, sizes: Sizes, flush: bool) -> dict[str, float]:
+    """A problem as the numbers that kernels read; no limit is infinity."""
+    model, train, dtype = problem.model, problem.train, str(problem.dtype)
+    every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
+    blocks = blocks_of(model, problem.truncation, problem.T)
+    return {
+        "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "O": sizes.O, "L": sizes.L,
+        "S": sizes.T if every else 1, "Z": sizes.L if every else 1,
+        "P": sum(math.prod(shape) for shape in model.shapes.values()),
+        "Ep": padded(sizes.E, dtype), "Hp": padded(sizes.H, dtype), "Op": padded(sizes.O, dtype),
+        "panel": panel_width(dtype), "workers": sizes.workers, "blocks_n": len(blocks), "first": blocks[0].start,
+        "has_words": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
+        "adam": train.optimizer is Rule.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
+        "beta_2": train.beta_2, "epsilon": train.epsilon,
+        "step_weight": 1.0 / problem.T if every and mean else 1.0,
+        "clip_value": math.inf if train.clip_value is None else train.clip_value,
+        "clip_norm": math.inf if train.clip_norm is None else train.clip_norm,
+    }  # fmt: skip
 
 
-def update_of(train: TrainSpec) -> Update:
-    """An optimizer step as numbers; no limit is infinity."""
-    return Update(
-        adam=train.optimizer is Rule.ADAM,
-        learning_rate=float(train.learning_rate),
-        beta_1=float(train.beta_1),
-        beta_2=float(train.beta_2),
-        epsilon=float(train.epsilon),
-        clip_value=math.inf if train.clip_value is None else float(train.clip_value),
-        clip_norm=math.inf if train.clip_norm is None else float(train.clip_norm),
-    )
-
-
-def batch_of(problem: Problem, data: Data) -> Batch:
-    """Rows as kernels read them; what this problem does not have is there with length 0."""
+def data_of(problem: Problem, data: Data) -> dict[str, Array]:
+    """Rows as kernels read them; what this problem does not have is left out."""
     n, T, O = len(data.inputs), problem.T, problem.model.O
     S = T if problem.model.head is Head.EVERY else 1
     targets = shaped_targets(problem, data.targets)
     has_classes = problem.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
-    tokens, inputs = _tokens_and_inputs(problem, data.inputs)
-    return Batch(
-        tokens=tokens,
-        inputs=inputs,
-        classes=targets.reshape(n, S) if has_classes else np.zeros((n, 0), np.int32),
-        targets=np.zeros((n, 0, O), str(problem.dtype)) if has_classes else targets.reshape(n, S, O),
-    )
+    found = {"classes": targets.reshape(n, S)} if has_classes else {"targets": targets.reshape(n, S, O)}
+    return found | inputs_of(problem, data.inputs)
 
 
-def _tokens_and_inputs(problem: Problem, inputs: Inputs) -> tuple[Inputs, Inputs]:
-    """(N, T) int32 and (N, 0, E), or (N, 0) and (N, T, E)."""
-    n, E = len(inputs), problem.model.E
+def inputs_of(problem: Problem, inputs: Inputs) -> dict[str, Array]:
+    """`tokens` (N, T) int32 or `inputs` (N, T, E)."""
     if problem.model.V is not None:
-        return np.ascontiguousarray(inputs, np.int32), np.zeros((n, 0, E), str(problem.dtype))
-    return np.zeros((n, 0), np.int32), np.ascontiguousarray(inputs, str(problem.dtype))
+        return {"tokens": np.ascontiguousarray(inputs, np.int32)}
+    return {"inputs": np.ascontiguousarray(inputs, str(problem.dtype))}
 
 
 class NumbaSession(Session):
@@ -87,105 +75,113 @@ class NumbaSession(Session):
 
     def __init__(self, problem: Problem, params: Params, data: Data, flush: bool) -> None:
         model = problem.model
-        self.problem, self.model, self.dtype = problem, model, str(problem.dtype)
-        self.task, self.update = task_of(problem, flush), update_of(problem.train)
-        self.batch = batch_of(problem, data)
-        self.blocks = np.array(
-            [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)], np.int64
-        )
+        self.problem, self.model, self.dtype, self.flush = problem, model, str(problem.dtype), flush
         ordered = cast({name: params[name] for name in model.shapes}, problem.dtype)
         self.initial = np.concatenate([value.ravel() for value in ordered.values()])
-        moments = self.initial.size if self.update.adam else 0
-        self.flat = Optimizer(*(aligned((n,), self.dtype) for n in (self.initial.size,) * 2 + (moments,) * 2))
-        self.params = views(self.flat.params, model.shapes, model.E)
-        self.grads = views(self.flat.grads, model.shapes, model.E)
-        self.buffers = self._make_buffers(problem.B)
+        moments = self.initial.size if problem.train.optimizer is Rule.ADAM else 0
+        sizes = {"params": self.initial.size, "grads": self.initial.size, "m": moments, "v": moments}
+        self.flat = {name: aligned((size,), self.dtype) for name, size in sizes.items()}
+        self.params, self.grads = (parts(self.flat[name], model.shapes) for name in ("params", "grads"))
+        self.arrays = self.flat | self.params | {f"d_{name}": g for name, g in self.grads.items()}
+        blocks = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
+        self.arrays["blocks"] = np.array(blocks, np.int64)
         self.zero_state = np.zeros((problem.B, model.H), self.dtype)
-        self.state = self.zero_state
+        threads = numba.get_num_threads()
+        team().gather(threads)
+        self.context = self._context(
+            Sizes(*self._shape(problem.B), threads, segment_of(problem)), data_of(problem, data)
+        )
+        self.context.point({"initial": self.zero_state})
+        self.runner = Runner(self.context, self.dtype)
         self.last: Pass | None = None
-        self.loss, self.hits = 0.0, 0
+        self.outputs_in_pass = 1
         self.reset()
         self.select(0)
 
-    def _make_buffers(self, B: int, whole_table: bool = False) -> Buffers:
+    def _shape(self, B: int) -> tuple[int, int, int, int, int, int, bool]:
         model = self.model
-        sizes = Sizes(B, self.task.T, self.task.S, model.V or 0, model.E, model.H, model.O, numba.get_num_threads())
-        return make_buffers(sizes, self.dtype, whole_table)
+        return B, self.problem.T, model.V or 0, model.E, model.H, model.O, model.head is Head.EVERY
+
+    def _context(self, sizes: Sizes, data: dict[str, Array]) -> Context:
+        values = values_of(self.problem, sizes, self.flush)
+        return Context(values, self.arrays | data | buffers(sizes, self.dtype))
 
     def select(self, batch: int) -> None:
         B = self.problem.B
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
     def start_from(self, state: Array | None) -> None:
-        self.state = self.zero_state if state is None else np.ascontiguousarray(state, self.dtype)
+        state = self.zero_state if state is None else np.ascontiguousarray(state, self.dtype)
+        self.context.point({"initial": state})
 
     def reset(self) -> None:
-        self.flat.params[:] = self.initial
-        self.flat.m[:] = 0
-        self.flat.v[:] = 0
-        self.step = 0
+        self.flat["params"][:] = self.initial
+        self.flat["m"][:] = 0
+        self.flat["v"][:] = 0
+        self.context.fields["step"][0] = 1
 
     def forward(self) -> None:
-        self._run(passes.FORWARD, self.rows, self.state)
-        self.last = Pass.FORWARD
+        self.runner.run(passes.FORWARD, self.rows)
+        self.last, self.outputs_in_pass = Pass.FORWARD, self.rows.size
 
     def gradient(self) -> None:
-        self._run(passes.GRADIENT, self.rows, self.state)
-        self.last = Pass.GRADIENT
+        self.runner.run(passes.GRADIENT, self.rows)
+        self.last, self.outputs_in_pass = Pass.GRADIENT, self.rows.size
 
     def train_step(self) -> None:
-        self._run(passes.TRAIN_STEP, self.rows, self.state)
-        self.step += 1
-        self.last = Pass.TRAIN_STEP
+        self.runner.run(passes.TRAIN_STEP, self.rows)
+        self.last, self.outputs_in_pass = Pass.TRAIN_STEP, self.rows.size
 
     def train_epoch(self, order: NDArray[np.int64]) -> None:
         rows = np.ascontiguousarray(order, np.int64)
-        self._run(passes.TRAIN_STEP, rows, self.zero_state)
-        self.step += -(-len(rows) // self.problem.B)
-        self.last, self.outputs_in_epoch = Pass.EPOCH, len(rows) * self.task.S
-
-    def _run(self, goal: int, rows: NDArray[np.int64], state: Array) -> None:
-        self.loss, self.hits = passes.run(
-            goal, self.step + 1, rows, self.task, self.update, self.batch, state, self.blocks,
-            self.params, self.grads, self.flat, self.buffers,
-        )  # fmt: skip
+        state = self.context.arrays["initial"]
+        self.context.point({"initial": self.zero_state})
+        self.runner.run(passes.TRAIN_STEP, rows)
+        self.context.point({"initial": state})
+        self.last, self.outputs_in_pass = Pass.EPOCH, rows.size
 
     def predict(self, inputs: Inputs) -> Array:
         """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
-        tokens, dense = _tokens_and_inputs(self.problem, inputs)
-        batch = Batch(tokens, dense, self.batch.classes[:0], self.batch.targets[:0])
-        task = self.task._replace(loss=losses.NO_LOSS)
-        row_bytes = 3 * (self.task.T + 1) * padded(self.model.H, self.dtype) * self.flat.params.itemsize
-        size = max(1, min(PREDICT_ROWS, len(inputs), PREDICT_BYTES // row_bytes))
-        buffers = self._make_buffers(size, whole_table=True)
-        state = np.zeros((size, self.model.H), self.dtype)
-        rest = (task, self.update, batch, state, self.blocks, self.params, self.grads, self.flat, buffers)
-        every = np.arange(len(inputs), dtype=np.int64)
-        passes.run(passes.TABLE, 0, every, *rest)
-        logits = np.empty((len(inputs), self.task.S, self.model.O), self.dtype)
-        for rows in batches_of(every, size):
-            passes.run(passes.PREDICT, 0, rows, *rest)
-            logits[rows] = buffers.answer.logits[: len(rows)]
+        threads = numba.get_num_threads()
+        steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(passes.FORWARD_STEPS))
+        sizes = Sizes(*self._shape(int(passes.PREDICT_ROWS) * threads), threads, steps, whole_table=True)
+        context = self._context(sizes, inputs_of(self.problem, inputs))
+        S = self.problem.T if self.model.head is Head.EVERY else 1
+        logits = np.empty((len(inputs), S, self.model.O), self.dtype)
+        context.point({"logits": logits})
+        context.fields["loss"][0] = losses.NO_LOSS
+        Runner(context, self.dtype).run(passes.PREDICT, np.arange(len(inputs), dtype=np.int64))
         return self._shaped(logits)
 
     def _shaped(self, logits: Array) -> Array:
         """(n, S, O) as the protocol has it: (n, O) for the last step alone."""
         return logits if self.model.head is Head.EVERY else logits[:, 0]
 
-    def _named(self, parts: KernelParams) -> dict[str, Array]:
-        return {name: getattr(parts, name).copy() for name in self.model.shapes}
-
     def fetch(self) -> Outputs:
         """Copies, so that the next pass does not change what was fetched."""
         if self.last is None:
             return Outputs()
-        params = self._named(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
+        fields, arrays = self.context.fields, self.context.arrays
+        loss = float(fields["loss_sum"][0]) * float(fields["step_weight"][0]) / self.outputs_in_pass
+        params = _copies(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
-            accuracy = self.hits / self.outputs_in_epoch if self.model.loss in _WITH_CLASSES else None
-            return Outputs(loss=self.loss, params=params, accuracy=accuracy)
-        answer = self.buffers.answer
-        grads = self._named(self.grads) if self.last is Pass.GRADIENT else {}
-        return Outputs(self.loss, self._shaped(answer.logits.copy()), answer.state.copy(), grads, params)
+            outputs = self.outputs_in_pass * arrays["logits"].shape[1]
+            accuracy = int(fields["hits"][0]) / outputs if self.model.loss in _WITH_CLASSES else None
+            return Outputs(loss=loss, params=params, accuracy=accuracy)
+        grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
+        return Outputs(loss, self._shaped(arrays["logits"].copy()), arrays["state"].copy(), grads, params)
+
+
+def _copies(arrays: dict[str, Array]) -> dict[str, Array]:
+    return {name: value.copy() for name, value in arrays.items()}
+
+
+def segment_of(problem: Problem) -> int:
+    """Steps whose states are kept at once: all T, or, where losses are truncated and inputs dense, a few windows."""
+    cut = problem.truncation
+    if cut is None or problem.model.V is not None or problem.model.head is Head.LAST:
+        return problem.T
+    return min(problem.T, cut.window + cut.stride * max(1, SEGMENT_STEPS // cut.stride))
 
 
 def _threading_layer() -> str:

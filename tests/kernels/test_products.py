@@ -1,4 +1,4 @@
-"""The register tiles at every edge, in both types, and with narrower vectors than this machine has."""
+"""The products at every edge, in both types, with vectors of other widths than this machine's, and in plain loops."""
 
 from __future__ import annotations
 
@@ -9,12 +9,58 @@ from itertools import product
 
 import numpy as np
 import pytest
+from numba import njit
 
-from rnnbench.kernels.cpu import simd
-from rnnbench.kernels.cpu.buffers import aligned
-from rnnbench.kernels.cpu.products import K_BLOCK, add_product, add_transposed_product
+from rnnbench.kernels.cpu import calls, products, simd
+from rnnbench.kernels.cpu.context import aligned
+from rnnbench.kernels.cpu.products import K_BLOCK
 
 LIMITS = {"float32": 1e-6, "float64": 1e-15}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _ready():
+    make_ready()
+
+
+def make_ready() -> None:
+    for dtype in LIMITS:
+        calls.make_ready(dtype)
+
+
+@njit
+def affine(out, o, bias, A, a, W, m, k):
+    products.affine(out, o, bias, A, a, W, m, k)
+
+
+@njit
+def add_product(out, o, A, a, W, m, k):
+    products.add_product(out, o, A, a, W, m, k)
+
+
+@njit
+def gathered_product(out, o, table, index, first, A, a, W, m, k):
+    products.gathered_product(out, o, table, index, first, A, a, W, m, k)
+
+
+@njit
+def through_tanh(out, o, bias, A, a, W, m, k, h, g):
+    products.through_tanh(out, o, bias, A, a, W, m, k, h, g)
+
+
+@njit
+def add_through_tanh(out, o, A, a, W, m, k, h, g):
+    products.add_through_tanh(out, o, A, a, W, m, k, h, g)
+
+
+@njit
+def outer_products(out, o, fresh, zeros, A, a, B, b, m, k):
+    products.outer_products(out, o, fresh, zeros, A, a, B, b, m, k)
+
+
+@njit
+def sum_rows(out, o, fresh, zeros, one, B, b, k):
+    products.sum_rows(out, o, fresh, zeros, one, B, b, k)
 
 
 def edges(dtype: str) -> list[int]:
@@ -22,12 +68,19 @@ def edges(dtype: str) -> list[int]:
     return sorted({1, lane - 1, lane, lane + 1, 3 * lane + 2} - {0})
 
 
-def random(rng, shape: tuple[int, int], width: int, dtype: str) -> np.ndarray:
+def rows_of(rng, shape: tuple[int, int], width: int, dtype: str) -> np.ndarray:
     """Random numbers in the first columns, NaN in the padding: whatever reads it, shows."""
     x = aligned((shape[0], width), dtype)
     x[:] = np.nan
     x[:, : shape[1]] = rng.standard_normal(shape)
     return x
+
+
+def panels(W: np.ndarray) -> np.ndarray:
+    """W packed; what is after the last column is 0."""
+    out = aligned((simd.panels(W.shape[1], W.dtype) * W.shape[0], simd.panel_width(W.dtype)), W.dtype)
+    products.pack(out, W)
+    return out
 
 
 def assert_close(got: np.ndarray, ref: np.ndarray, scale: np.ndarray, dtype: str) -> None:
@@ -39,58 +92,111 @@ def assert_close(got: np.ndarray, ref: np.ndarray, scale: np.ndarray, dtype: str
 def test_product_at_every_edge(dtype):
     rng = np.random.default_rng(0)
     for m, n, k in product(edges(dtype), edges(dtype), [*edges(dtype), K_BLOCK - 1, K_BLOCK + 1]):
-        width = simd.padded(n, dtype)
-        C, A = random(rng, (m + 5, n), width, dtype), random(rng, (m + 3, k), k + 2, dtype)
-        B, before = random(rng, (k, n), width, dtype), C.copy()
-        add_product(C, 2, A, 1, B, m, k)
-        a, b, c = (x.astype(np.float64) for x in (A[1 : 1 + m, :k], B[:k, :n], before[2 : 2 + m, :n]))
-        assert_close(C[2 : 2 + m, :n], c + a @ b, np.abs(a) @ np.abs(b), dtype)
+        N = simd.padded(n, dtype)
+        out, A = rows_of(rng, (m + 5, n), N, dtype), rows_of(rng, (m + 3, k), k + 2, dtype)
+        W, before = rng.standard_normal((k, n)).astype(dtype), out.copy()
+        add_product(out, 2, A, 1, panels(W), m, k)
+        a, w, c = (x.astype(np.float64) for x in (A[1 : 1 + m, :k], W, before[2 : 2 + m, :n]))
+        assert_close(out[2 : 2 + m, :n], c + a @ w, np.abs(a) @ np.abs(w), dtype)
         outside = np.r_[0:2, 2 + m : m + 5]
-        np.testing.assert_array_equal(C[outside], before[outside])
+        np.testing.assert_array_equal(out[outside], before[outside])
 
 
 @pytest.mark.parametrize("dtype", LIMITS)
-def test_transposed_product_at_every_edge(dtype):
+def test_every_way_to_start_and_to_end(dtype):
     rng = np.random.default_rng(0)
-    for m, n, k in product(edges(dtype), edges(dtype), [*edges(dtype), K_BLOCK - 1, 2 * K_BLOCK + 1]):
-        width = simd.padded(n, dtype)
-        C, A = random(rng, (m + 2, n), width, dtype), random(rng, (k + 3, m), m + 1, dtype)
-        B, before = random(rng, (k + 4, n), width, dtype), C.copy()
-        add_transposed_product(C, A, 1, B, 2, m, k)
-        a, b, c = (x.astype(np.float64) for x in (A[1 : 1 + k, :m], B[2 : 2 + k, :n], before[:m, :n]))
-        assert_close(C[:m, :n], c + a.T @ b, np.abs(a).T @ np.abs(b), dtype)
-        np.testing.assert_array_equal(C[m:], before[m:])
+    for m, n, k in product((1, 5, 7, 19), edges(dtype), (1, 7, K_BLOCK + 3)):
+        N = simd.padded(n, dtype)
+        A, W = rows_of(rng, (m + 2, k), k, dtype), rng.standard_normal((k, n)).astype(dtype)
+        h, table = rows_of(rng, (m + 3, n), N, dtype), rows_of(rng, (9, n), N, dtype)
+        bias, index = rows_of(rng, (1, n), N, dtype)[0], rng.integers(0, 9, m + 4, dtype=np.int32)
+        own, packed = rows_of(rng, (m + 1, n), N, dtype), panels(W)
+        a, w = A[2:].astype(np.float64), W.astype(np.float64)
+        scale, slope = np.abs(a) @ np.abs(w), 1 - h[3:, :n].astype(np.float64) ** 2
+        starts = {"bias": bias[:n], "rows of a table": table[index[4:], :n], "own": own[1:, :n]}
+        for name, call, arguments, end in (
+            ("bias", affine, (bias, A, 2, packed, m, k), 1),
+            ("rows of a table", gathered_product, (table, index, 4, A, 2, packed, m, k), 1),
+            ("bias", through_tanh, (bias, A, 2, packed, m, k, h, 3), slope),
+            ("own", add_through_tanh, (A, 2, packed, m, k, h, 3), slope),
+        ):
+            out = own.copy()
+            call(out, 1, *arguments)
+            assert_close(out[1:, :n], (starts[name] + a @ w) * end, scale * (1 + np.abs(end)), dtype)
 
 
-def test_wide_product_takes_every_tile_width():
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_sums_of_outer_products_and_of_rows_at_every_edge(dtype):
+    rng = np.random.default_rng(0)
+    for m, n, k in product([*edges(dtype), 70], edges(dtype), [*edges(dtype), 2 * K_BLOCK + 1]):
+        N = simd.padded(n, dtype)
+        out, A = rows_of(rng, (m + 2, n), N, dtype), rows_of(rng, (k + 3, m), m + 1, dtype)
+        B, zeros, before = rows_of(rng, (k + 4, n), N, dtype), np.zeros(N, dtype), out.copy()
+        a, b, c = (x.astype(np.float64) for x in (A[1 : 1 + k, :m], B[2 : 2 + k, :n], before[1 : 1 + m, :n]))
+        outer_products(out, 1, False, zeros, A, 1, B, 2, m, k)
+        assert_close(out[1 : 1 + m, :n], c + a.T @ b, np.abs(a).T @ np.abs(b), dtype)
+        np.testing.assert_array_equal(out[[0, m + 1]], before[[0, m + 1]])
+        outer_products(out, 1, True, zeros, A, 1, B, 2, m, k)
+        assert_close(out[1 : 1 + m, :n], a.T @ b, np.abs(a).T @ np.abs(b), dtype)
+        sums = before.copy()
+        sum_rows(sums, 1, False, zeros, np.ones(1, dtype), B, 2, k)
+        assert_close(sums[1, :n], c[0] + b.sum(axis=0), np.abs(b).sum(axis=0), dtype)
+
+
+def test_wide_product_takes_every_tile():
     rng = np.random.default_rng(0)
     lane = simd.lanes(np.float32)
-    for vectors, m in product(range(1, 12), range(1, 18)):
-        C, A = aligned((m, vectors * lane), np.float32), random(rng, (m, 3), 3, "float32")
-        B = random(rng, (3, vectors * lane), vectors * lane, "float32")
-        add_product(C, 0, A, 0, B, m, 3)
-        assert_close(C, A.astype(np.float64) @ B, np.abs(A) @ np.abs(B), "float32")
+    for vectors, m in product(range(1, 12), range(1, 26)):
+        out, A = aligned((m, vectors * lane), np.float32), rows_of(rng, (m, 3), 3, "float32")
+        W = rng.standard_normal((3, vectors * lane)).astype(np.float32)
+        add_product(out, 0, A, 0, panels(W), m, 3)
+        assert_close(out, A.astype(np.float64) @ W, np.abs(A) @ np.abs(W), "float32")
 
 
 def test_nothing_to_add_changes_nothing():
-    C, A, B = (aligned((4, 32), np.float32) for _ in range(3))
-    C[:] = 1
-    add_product(C, 0, A, 0, B, 4, 0)
-    add_product(C, 0, A, 0, B, 0, 4)
-    np.testing.assert_array_equal(C, 1)
+    out, A, W = (aligned((4, 32), np.float32) for _ in range(3))
+    out[:] = 1
+    add_product(out, 0, A, 0, W, 4, 0)
+    add_product(out, 0, A, 0, W, 0, 4)
+    np.testing.assert_array_equal(out, 1)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 5), (17, 16), (16, 33), (40, 40)])
+def test_packing_a_transposed_matrix_is_packing_its_transpose(shape):
+    W = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    transposed = np.zeros_like(panels(np.ascontiguousarray(W.T)))
+    products.pack_transposed(transposed, W)
+    np.testing.assert_array_equal(transposed, panels(np.ascontiguousarray(W.T)))
+
+
+SCRIPT = """
+from tests.kernels import test_passes, test_pointwise, test_products as t
+assert t.simd.register_bytes() == {width}, t.simd.register_bytes()
+t.make_ready()
+for dtype in t.LIMITS:
+    t.test_product_at_every_edge(dtype)
+    t.test_every_way_to_start_and_to_end(dtype)
+    t.test_sums_of_outer_products_and_of_rows_at_every_edge(dtype)
+test_pointwise.test_float32_over_its_whole_range()
+test_pointwise.test_float64_over_its_whole_range()
+test_passes.test_gradients_agree()
+"""
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(simd.register_bytes() < 32, reason="no wider vectors here to be narrowed")
-@pytest.mark.parametrize(("features", "width"), [("+avx2,+avx,+fma", 32), ("+sse2", 16)])
-def test_narrower_vectors(features, width, tmp_path):
-    script = (
-        "from tests.kernels import test_products as t\n"
-        f"assert t.simd.register_bytes() == {width}\n"
-        "for dtype in t.LIMITS:\n"
-        "    t.test_product_at_every_edge(dtype)\n"
-        "    t.test_transposed_product_at_every_edge(dtype)\n"
-    )
-    env = os.environ | {"NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+@pytest.mark.skipif(not simd.X86 or simd.register_bytes() < 32, reason="these are x86 features, AVX2 among them")
+@pytest.mark.parametrize(
+    ("env", "width"),
+    [
+        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+avx2,+avx,+fma"}, 32),
+        ({"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "+sse2"}, 16),
+        ({"RNNBENCH_REGISTER_BYTES": "64"}, 64),
+        ({"RNNBENCH_PLAIN_KERNELS": "1"}, simd.register_bytes()),
+    ],
+    ids=["AVX2", "SSE", "AVX-512 by parts", "plain"],
+)
+def test_other_machines(env, width, tmp_path):
+    env = os.environ | env | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    script = SCRIPT.format(width=width)
     done = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

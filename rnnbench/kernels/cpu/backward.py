@@ -3,86 +3,79 @@
     delta_t = dh_t (1 - h_t^2)        dh_{t-1} = delta_t W_hh^T  (+ dz W_hy^T where step t - 1 emits)
 
 Only this recurrence is serial. The gradients need the sum of delta over the reverse passes and nothing else, so
-overlapping windows add their deltas, and dW_hh = sum over t of h_{t-1}^T delta_t is formed once.
+overlapping windows add their deltas, and dW_hh = sum over t of h_{t-1}^T delta_t is formed once. A reverse pass
+restarts from the stored states: no second forward. Rows are placed as `forward` says.
 """
 
 from __future__ import annotations
 
+from rnnbench.kernels.cpu.calls import apart
 from rnnbench.kernels.cpu.compiling import kernel
-from rnnbench.kernels.cpu.pointwise import add_rows, sum_rows, through_tanh, zero_rows
-from rnnbench.kernels.cpu.products import add_product, add_transposed_product
+from rnnbench.kernels.cpu.pointwise import add_rows, copy
+from rnnbench.kernels.cpu.products import add_through_tanh, affine, outer_products, sum_rows, through_tanh
 
 
-@kernel()
-def _reverse_pass(task, start, emit, end, seen, packed, trace, lo, hi, H, O):
-    """One block: losses of steps [emit, end) flow back to `start`. Sets delta for steps >= seen, adds to it below.
-
-    Restarts from the stored h: no second forward.
-    """
-    T, S, b, h, dh, delta, spare = task.T, task.S, hi - lo, trace.h, trace.dh, trace.delta, trace.spare
-    zero_rows(dh, lo, b)
+@apart
+def reverse_pass(c, lo, b, start, emit, end, seen, a, origin):
+    """One block: losses of steps [emit, end) flow back to `start`. Sets delta for steps >= seen, adds to it below."""
+    h, delta, dz, zeros, H, O = c.h, c.delta, c.dz, c.zeros, c.H, c.O
+    W_hh_T, W_hy_T = c.W_hh_T_panels, c.W_hy_T_panels
+    after, after_at = delta, 0  # delta of the step after this one
     for t in range(end - 1, start - 1, -1):
-        here, state, s = lo * T + t * b, lo * (T + 1) + (t + 1) * b, t - (T - S)
-        if s >= 0 and t >= emit:
-            add_product(dh, lo, trace.dz, lo * S + s * b, packed.W_hy_T, b, O)
-        if t >= seen:
-            through_tanh(delta, here, dh, lo, h, state, b)
-            zero_rows(dh, lo, b)
-            add_product(dh, lo, delta, here, packed.W_hh_T, b, H)
+        here, state = lo * c.L + (t - origin) * b, lo * (c.L + 1) + (t + 1 - origin) * b
+        z_at = lo * c.Z + (t - a if c.emits else 0) * b
+        to, at = delta, here
+        if t < seen:
+            to, at = c.spare, 2 * lo + (t & 1) * b
+        if t == end - 1:
+            through_tanh(to, at, zeros, dz, z_at, W_hy_T, b, O, h, state)
+        elif c.emits and t >= emit:
+            affine(to, at, zeros, dz, z_at, W_hy_T, b, O)
+            add_through_tanh(to, at, after, after_at, W_hh_T, b, H, h, state)
         else:
-            through_tanh(spare, lo, dh, lo, h, state, b)
-            add_rows(delta, here, spare, lo, b)
-            zero_rows(dh, lo, b)
-            add_product(dh, lo, spare, lo, packed.W_hh_T, b, H)
+            through_tanh(to, at, zeros, after, after_at, W_hh_T, b, H, h, state)
+        if t < seen:
+            add_rows(delta, here, to, at, b)
+        after, after_at = to, at
 
 
-@kernel()
-def backward_rows(task, blocks, packed, trace, partial, worker, lo, hi):
-    """Delta of rows [lo, hi) and this worker's share of all gradients but those of words.
+@apart
+def head_gradients(c, worker, lo, b, a, e, origin, fresh):
+    """This worker's part of dW_hy and db_y, from the outputs of steps [a, e), or of the last."""
+    first = a if c.emits else e - 1
+    h_at, n = lo * (c.L + 1) + (first + 1 - origin) * b, (e - first) * b
+    outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, c.h, h_at, c.dz, lo * c.Z, c.H, n)
+    sum_rows(c.part_b_y, worker, fresh, c.zeros, c.unit, c.dz, lo * c.Z, n)
 
-    Needs h and dz of `trace`. blocks (n, 3): start, emit, end of each reverse pass in order of time. Sets W_hh, b_h,
-    W_hy, b_y of `partial` for this worker, and W_xh for dense input; all zero where lo = hi.
-    """
-    T, S, b = task.T, task.S, hi - lo
-    E, H, O = partial.W_xh.shape[1], packed.W_hh.shape[0], packed.W_hy_T.shape[0]
-    first = blocks[0, 0]
-    seen = first
-    for n in range(blocks.shape[0]):
-        _reverse_pass(task, blocks[n, 0], blocks[n, 1], blocks[n, 2], seen, packed, trace, lo, hi, H, O)
-        seen = blocks[n, 2]
-    steps, at = (T - first) * b, lo * T + first * b
-    base = lo * (T + 1)
-    dW_hh, dW_hy, dW_xh = partial.W_hh[worker], partial.W_hy[worker], partial.W_xh[worker]
-    zero_rows(dW_hh, 0, H)
-    add_transposed_product(dW_hh, trace.h, base + first * b, trace.delta, at, H, steps)
-    partial.b_h[worker] = 0
-    sum_rows(partial.b_h[worker], trace.delta, at, steps)
-    zero_rows(dW_hy, 0, H)
-    add_transposed_product(dW_hy, trace.h, base + (T + 1 - S) * b, trace.dz, lo * S, H, b * S)
-    partial.b_y[worker] = 0
-    sum_rows(partial.b_y[worker], trace.dz, lo * S, b * S)
-    if not task.has_words:
-        zero_rows(dW_xh, 0, E)
-        add_transposed_product(dW_xh, trace.x, at, trace.delta, at, E, steps)
+
+@apart
+def step_gradients(c, worker, lo, b, first, end, origin, fresh):
+    """This worker's part of dW_hh, db_h and, for dense input, dW_xh, from the deltas of steps [first, end)."""
+    at, h_at, n = lo * c.L + (first - origin) * b, lo * (c.L + 1) + (first - origin) * b, (end - first) * b
+    outer_products(c.part_W_hh, worker * c.H, fresh, c.zeros, c.h, h_at, c.delta, at, c.H, n)
+    sum_rows(c.part_b_h, worker, fresh, c.zeros, c.unit, c.delta, at, n)
+    if not c.has_words:
+        outer_products(c.part_W_xh, worker * c.E, fresh, c.zeros, c.x, at, c.delta, at, c.E, n)
 
 
 @kernel()
 def _add_up(total, parts, workers):
-    """total (m, n) = sum of parts[:workers, :m, :n], in the order of workers."""
-    m, n = total.shape
+    """total (m, n) = the sum of parts (workers m, >= n), m rows of each worker, in their order."""
+    m = total.shape[0]
     for i in range(m):
-        for j in range(n):
-            total[i, j] = parts[0, i, j]
+        sums = total[i]
+        copy(sums, parts[i])
         for worker in range(1, workers):
-            for j in range(n):
-                total[i, j] += parts[worker, i, j]
+            part = parts[worker * m + i]
+            for j in range(sums.size):
+                sums[j] += part[j]
 
 
-@kernel()
-def add_up(grads, partial, row_workers, input_workers):
-    """Write all of `grads` but embedding: `input_workers` had a share in W_xh, `row_workers` in the rest."""
-    _add_up(grads.W_xh, partial.W_xh, input_workers)
-    _add_up(grads.W_hh, partial.W_hh, row_workers)
-    _add_up(grads.W_hy, partial.W_hy, row_workers)
-    _add_up(grads.b_h.reshape(1, grads.b_h.size), partial.b_h.reshape(partial.b_h.shape[0], 1, -1), row_workers)
-    _add_up(grads.b_y.reshape(1, grads.b_y.size), partial.b_y.reshape(partial.b_y.shape[0], 1, -1), row_workers)
+@apart
+def add_up(c):
+    """Write all gradients but that of the embedding."""
+    _add_up(c.d_W_xh, c.part_W_xh, c.word_shares)
+    _add_up(c.d_W_hh, c.part_W_hh, c.row_shares)
+    _add_up(c.d_W_hy, c.part_W_hy, c.row_shares)
+    _add_up(c.d_b_h.reshape(1, -1), c.part_b_h, c.row_shares)
+    _add_up(c.d_b_y.reshape(1, -1), c.part_b_y, c.row_shares)

@@ -1,88 +1,113 @@
 """Calls through a symbol or an address, where Numba would copy the callee.
 
-Numba copies a callee into each of its callers and optimises it again there, all the way up, and gives a parallel loop
-every array of every tuple as an argument of its own. For the two large kernels, the product and the work of a pass,
-that was three quarters of the time to compile. Their callers hold a symbol (`symbol_call`) or an address
-(`work_call`) instead.
+Numba copies a callee into each of its callers and optimises it again there, all the way up. For the large kernels, the
+product and the work of a stage, that was three quarters of the time to compile. They are compiled apart, once for each
+type, and their callers hold a symbol.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding
+import numba
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic
+from numpy.typing import DTypeLike
 
 from rnnbench.kernels.cpu.compiling import native
+from rnnbench.kernels.cpu.context import ContextType
 
 _WORD = ir.IntType(64)
 
 
-def symbol_call(name: str, function: Callable[..., Any], signatures: dict[types.Type, Any]) -> Any:
-    """Compile `function` now for each signature; returns what kernels call in its place.
+Signature = Callable[[types.Float], Any]
 
-    `signatures`: by the type of the first argument; all return nothing. A process that loads a caller from the disk
-    cache has the symbol, for it has imported the module that called this.
-    """
-    symbols: dict[types.Type, str] = {}
-    for first, signature in signatures.items():
-        symbols[first] = f"rnnbench_{name}_{len(symbols)}"
-        llvmlite.binding.add_symbol(symbols[first], native(signature, function))
+
+class Apart:
+    """A function compiled apart for each number type, for kernels to call by a symbol; it returns nothing."""
+
+    def __init__(self, function: Callable[..., Any], signature: Signature) -> None:
+        self.function, self.signature = function, signature
+        self.addresses: dict[types.Float, int] = {}
+
+    def ready(self, number: types.Float) -> int:
+        """Compile for this type, or load from the disk cache, and make the symbol known; the function's address."""
+        if number not in self.addresses:
+            self.addresses[number] = native(self.signature(number), self.function)
+            llvmlite.binding.add_symbol(self._symbol(number), self.addresses[number])
+        return self.addresses[number]
+
+    def emit(self, builder: Any, number: types.Float, arguments: Sequence[Any]) -> None:
+        """Write the call; `arguments` are LLVM values of the types that the signature asks for."""
+        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        builder.call(cgutils.get_or_insert_function(builder.module, kind, self._symbol(number)), arguments)
+
+    def _symbol(self, number: types.Float) -> str:
+        return f"rnnbench_{self.function.__name__}_{number}"
+
+
+# All of them, callees first: what a function calls is defined before it.
+APART: dict[str, Apart] = {}
+
+
+def make_ready(dtype: DTypeLike) -> None:
+    """Compile all of `APART` for this type, or load it from disk: before any kernel that calls one of them."""
+    number = numba.from_dtype(np.dtype(dtype))
+    for function in APART.values():
+        function.ready(number)
+
+
+def apart(function: Callable[..., Any]) -> Any:
+    """A kernel of a context and integers that is compiled apart; kernels call it by its name."""
+    count = len(inspect.signature(function).parameters) - 1
+    made = APART[function.__name__] = Apart(
+        function, lambda number: types.void(ContextType(number), *[types.int64] * count)
+    )
 
     def typing(typingctx: Any, *arguments: Any) -> Any:
-        given = arguments[0] if len(arguments) == 1 else arguments
-        signature, symbol = signatures[given[0]], symbols[given[0]]
+        given = tuple(arguments[0]) if len(arguments) == 1 and not isinstance(arguments[0], ContextType) else arguments
+        kinds = (given[0], *[types.int64] * count)
 
-        def codegen(context: Any, builder: Any, called: Any, args: Any) -> Any:
-            values = [
-                context.cast(builder, builder.extract_value(args[0], i), called.args[0][i], wanted)
-                for i, wanted in enumerate(signature.args)
-            ]
-            kind = ir.FunctionType(ir.VoidType(), [value.type for value in values])
-            builder.call(cgutils.get_or_insert_function(builder.module, kind, symbol), values)
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values = [builder.extract_value(args[0], i) for i in range(len(given))]
+            values = [context.cast(builder, *one) for one in zip(values, signature.args[0], kinds, strict=True)]
+            made.emit(builder, given[0].number, values)
             return context.get_dummy_value()
 
-        return types.void(types.StarArgTuple(tuple(given))), codegen
+        return types.void(types.StarArgTuple(given)), codegen
 
+    typing.__doc__ = function.__doc__
     return intrinsic(typing)
 
 
-@intrinsic
-def on_stack(typingctx: Any, value: Any) -> Any:
-    """The address of a copy of `value`, good until the calling kernel returns. Arrays in it are not kept alive."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.ptrtoint(cgutils.alloca_once_value(builder, args[0]), _WORD)
-
-    return types.intp(value), codegen
+def _call_at(builder: Any, address: Any, arguments: Sequence[Any]) -> None:
+    kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments]).as_pointer()
+    builder.call(builder.inttoptr(address, kind), arguments)
 
 
 @intrinsic
-def value_at(typingctx: Any, address: Any) -> Any:
-    """What `on_stack` has put at the address; `address` is a CPointer to its type."""
+def call_work(typingctx: Any, function: Any, context_at: Any, who: Any, share: Any) -> Any:
+    """Call the function at an address: void(address of a context, int64 who, int64 share)."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        kind = context.get_value_type(address.dtype)
-        value = builder.load(builder.bitcast(args[0], kind.as_pointer()))
-        return impl_ret_borrowed(context, builder, address.dtype, value)
-
-    return address.dtype(address), codegen
-
-
-@intrinsic
-def work_call(typingctx: Any, function: Any, worker: Any, workers: Any, context_at: Any) -> Any:
-    """Call the function at an address, as `native` gives it: void(int64 worker, int64 workers, address of context)."""
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        byte = ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [_WORD, _WORD, byte]).as_pointer()
-        where = builder.inttoptr(args[3], byte)
-        builder.call(builder.inttoptr(args[0], kind), [args[1], args[2], where])
+        _call_at(builder, args[0], args[1:])
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.int64, types.int64, types.intp), codegen
+    return types.void(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def call_lead(typingctx: Any, function: Any, context_at: Any) -> Any:
+    """Call the function at an address: void(address of a context)."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        _call_at(builder, args[0], args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64), codegen

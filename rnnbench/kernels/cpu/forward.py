@@ -2,108 +2,105 @@
 
     h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h)        z = h W_hy + b_y
 
-A worker with b = hi - lo rows owns rows [lo (T + 1), hi (T + 1)) of h, time first: h_t of its row i is row
-lo (T + 1) + t b + i - lo, t from 0, the initial state. x, delta, z and dz are cut in the same way.
+A worker with b rows from `lo` on has h from row lo (L + 1) on, time first: the state before step t of its row i is at
+row lo (L + 1) + (t - origin) b + i, `origin` being the first step that is kept. x, delta, z and dz are cut in the same
+way. `r` is the number of its first row among those of the batch.
 """
 
 from __future__ import annotations
 
-from rnnbench.kernels.cpu.compiling import kernel
+from rnnbench.kernels.cpu.calls import apart
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_slope
-from rnnbench.kernels.cpu.pointwise import fill_rows, pad, pad_transposed, tanh_rows
-from rnnbench.kernels.cpu.products import add_product
+from rnnbench.kernels.cpu.pointwise import copy, tanh_rows
+from rnnbench.kernels.cpu.products import add_product, affine, gathered_product, pack, pack_transposed
 
 
-@kernel()
-def pack(packed, params, with_transposed):
-    """Write all of `packed` from the parameters; the transposed ones only if the backward pass will need them."""
-    pad(packed.W_xh, params.W_xh)
-    pad(packed.W_hh, params.W_hh)
-    pad(packed.W_hy, params.W_hy)
-    for j in range(params.b_h.size):
-        packed.b_h[j] = params.b_h[j]
-    for o in range(params.b_y.size):
-        packed.b_y[o] = params.b_y[o]
-    if with_transposed:
-        pad_transposed(packed.W_xh_T, params.W_xh)
-        pad_transposed(packed.W_hh_T, params.W_hh)
-        pad_transposed(packed.W_hy_T, params.W_hy)
+@apart
+def pack_weights(c, learns):
+    """The weights as products read them; the transposed ones only if the backward pass will need them."""
+    pack(c.W_xh_panels, c.W_xh)
+    pack(c.W_hh_panels, c.W_hh)
+    pack(c.W_hy_panels, c.W_hy)
+    copy(c.b_h_padded, c.b_h)
+    copy(c.b_y_padded, c.b_y)
+    if learns:
+        pack_transposed(c.W_hh_T_panels, c.W_hh)
+        pack_transposed(c.W_hy_T_panels, c.W_hy)
+        if c.has_words:
+            pack_transposed(c.W_xh_T_panels, c.W_xh)
 
 
-@kernel()
-def _project_inputs(inputs, rows, packed, trace, lo, hi):
-    """Dense input of rows [lo, hi), time first, to x; x W_xh + b_h to h[1:]. One product over all steps."""
-    T, E, b = inputs.shape[1], inputs.shape[2], hi - lo
-    for t in range(T):
+@apart
+def start_rows(c, lo, b, r):
+    """h before the first step."""
+    h, initial = c.h, c.initial
+    for i in range(b):
+        copy(h[lo * (c.L + 1) + i], initial[r + i])
+
+
+@apart
+def _project_inputs(c, lo, b, r, a, e, origin):
+    """Dense input of steps [a, e), time first, to x; x W_xh + b_h to the states after them. One long product."""
+    x, rows, inputs = c.x, c.rows, c.inputs
+    x_at, h_at = lo * c.L + (a - origin) * b, lo * (c.L + 1) + (a - origin + 1) * b
+    for t in range(a, e):
         for i in range(b):
-            for e in range(E):
-                trace.x[lo * T + t * b + i, e] = inputs[rows[lo + i], t, e]
-    after_first = lo * (T + 1) + b
-    fill_rows(trace.h, after_first, T * b, packed.b_h)
-    add_product(trace.h, after_first, trace.x, lo * T, packed.W_xh, T * b, E)
+            copy(x[x_at + (t - a) * b + i], inputs[rows[r + i] * c.T + t])
+    affine(c.h, h_at, c.b_h_padded, x, x_at, c.W_xh_panels, (e - a) * b, c.E)
 
 
-@kernel()
-def _gather_words(tokens, rows, words, h, start, t, lo, hi):
-    """h[start + i] = the projection of token t of row lo + i."""
-    for i in range(hi - lo):
-        to, of = h[start + i], words.projected[words.slot[tokens[rows[lo + i], t]]]
-        for j in range(to.size):
-            to[j] = of[j]
-
-
-@kernel()
-def forward_rows(task, batch, rows, initial, packed, words, trace, answer, lo, hi):
-    """All T steps and the head for batch rows [lo, hi). Writes x, h, z of `trace`; logits and state of `answer`.
-
-    rows (B,) are row numbers of `batch`, initial (B, H) is h_0. With words, `words` has been found and projected.
-    """
-    T, S, b, h, H = task.T, task.S, hi - lo, trace.h, initial.shape[1]
-    base = lo * (T + 1)
-    for i in range(b):
-        for j in range(H):
-            h[base + i, j] = initial[lo + i, j]
-    if not task.has_words:
-        _project_inputs(batch.inputs, rows, packed, trace, lo, hi)
-    for t in range(T):
-        before, after = base + t * b, base + (t + 1) * b
-        if task.has_words:
-            _gather_words(batch.tokens, rows, words, h, after, t, lo, hi)
-        add_product(h, after, h, before, packed.W_hh, b, H)
+@apart
+def forward_steps(c, lo, b, r, a, e, origin):
+    """Steps [a, e): writes h after each, and x for dense input. Words must be projected."""
+    h, has_words = c.h, c.has_words != 0
+    if not has_words:
+        _project_inputs(c, lo, b, r, a, e, origin)
+    for t in range(a, e):
+        before = lo * (c.L + 1) + (t - origin) * b
+        after = before + b
+        if has_words:
+            gathered_product(h, after, c.projected, c.slots, lo * c.T + t * b, h, before, c.W_hh_panels, b, c.H)
+        else:
+            add_product(h, after, h, before, c.W_hh_panels, b, c.H)
         tanh_rows(h, after, b)
-    fill_rows(trace.z, lo * S, b * S, packed.b_y)
-    add_product(trace.z, lo * S, h, base + (T + 1 - S) * b, packed.W_hy, b * S, H)
-    _write_answer(answer, trace, S, base + T * b, lo, hi)
 
 
-@kernel()
-def _write_answer(answer, trace, S, last, lo, hi):
-    """logits and state of rows [lo, hi), row first; `last` is the row of h where the last states begin."""
-    b, O, H = hi - lo, answer.logits.shape[2], answer.state.shape[1]
+@apart
+def read_outputs(c, lo, b, r, a, e, origin):
+    """z of steps [a, e), or of the last if only that emits; the same to `logits`."""
+    z, logits, S = c.z, c.logits, c.S
+    first = a if c.emits else e - 1
+    h_at = lo * (c.L + 1) + (first + 1 - origin) * b
+    affine(z, lo * c.Z, c.b_y_padded, c.h, h_at, c.W_hy_panels, (e - first) * b, c.H)
+    for s in range(e - first):
+        for i in range(b):
+            copy(logits[(r + i) * S + (first + s if c.emits else 0)], z[lo * c.Z + s * b + i])
+
+
+@apart
+def write_state(c, lo, b, r, origin):
+    """The states after step T."""
+    h, state = c.h, c.state
     for i in range(b):
-        for s in range(S):
-            for o in range(O):
-                answer.logits[lo + i, s, o] = trace.z[lo * S + s * b + i, o]
-        for j in range(H):
-            answer.state[lo + i, j] = trace.h[last + i, j]
+        copy(state[r + i], h[lo * (c.L + 1) + (c.T - origin) * b + i])
 
 
-@kernel()
-def loss_rows(task, batch, rows, trace, partial, worker, O, lo, hi):
-    """Losses of the outputs of rows [lo, hi): sets loss and hits of `partial` for this worker, and dz of `trace`.
+@apart
+def loss_rows(c, worker, lo, b, r, a, e):
+    """Losses of the outputs that `read_outputs` left in z, added to this worker's loss and hits; writes dz.
 
-    dz is the slope of the mean over the batch. Needs z.
+    dz is the slope of the mean over the batch.
     """
-    S, b, total, hits = task.S, hi - lo, 0.0, 0
-    scale = task.step_weight / rows.size
-    if task.loss != NO_LOSS:
-        for s in range(S):
-            for i in range(b):
-                r = lo * S + s * b + i
-                loss, hit = loss_and_slope(
-                    task.loss, trace.z[r], batch.classes, batch.targets, rows[lo + i], s, trace.dz[r], scale, O
-                )
-                total += loss
-                hits += hit
-    partial.loss[worker, 0] = total
-    partial.hits[worker, 0] = hits
+    if c.loss == NO_LOSS:
+        return
+    z, dz, rows, classes, targets, code, O = c.z, c.dz, c.rows, c.classes, c.targets, c.loss, c.O
+    total, hits, scale = 0.0, 0, c.step_weight / c.b
+    for s in range(e - a if c.emits else 1):
+        step = a + s if c.emits else 0
+        for i in range(b):
+            at, place = lo * c.Z + s * b + i, rows[r + i]
+            loss, hit = loss_and_slope(code, z[at], classes[place], targets, place * c.S + step, step, dz[at], scale, O)
+            total += loss
+            hits += hit
+    c.part_loss[worker, 0] += total
+    c.part_hits[worker, 0] += hits

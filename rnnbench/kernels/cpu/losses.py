@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 
-from rnnbench.kernels.cpu.compiling import kernel
+from rnnbench.kernels.cpu.compiling import helper, kernel
 
 NO_LOSS, BINARY_CROSS_ENTROPY, CATEGORICAL_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_SQUARED_ERROR = range(5)
 
 
-@kernel()
+@helper
 def sigmoid(z):
     """1 / (1 + exp(-z)) without overflow."""
     e = math.exp(-abs(z))
     return (1 if z >= 0 else e) / (1 + e)
 
 
-@kernel()
+@helper
 def _largest(z, O):
     """The first of the largest of z[:O], or of its NaN where it has any."""
     best = 0
@@ -26,7 +26,7 @@ def _largest(z, O):
     return best
 
 
-@kernel()
+@helper
 def _binary(z, y, dz, scale):
     """Mean over O of log(1 + exp(z)) - y z."""
     O, loss, hit = y.size, 0.0, 1
@@ -38,7 +38,7 @@ def _binary(z, y, dz, scale):
     return loss / O, hit
 
 
-@kernel()
+@helper
 def _categorical(z, y, dz, scale, O):
     """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows."""
     best = _largest(z, O)
@@ -51,7 +51,7 @@ def _categorical(z, y, dz, scale, O):
     return math.log(total) + z[best] - z[y], int(best == y)
 
 
-@kernel()
+@helper
 def _squared(z, y, dz, scale):
     """Sum over O of 0.5 (z - y)^2."""
     loss = 0.0
@@ -62,7 +62,7 @@ def _squared(z, y, dz, scale):
     return loss, 0
 
 
-@kernel()
+@helper
 def _sigmoid_squared(z, y, dz, scale):
     """Sum over O of 0.5 (sigmoid(z) - y)^2."""
     loss = 0.0
@@ -75,14 +75,14 @@ def _sigmoid_squared(z, y, dz, scale):
 
 @kernel()
 def loss_and_slope(code, z, classes, targets, row, s, dz, scale, O):
-    """(loss, hit) of logits z (>= O,) against output s of row `row`; writes dz[:O], the slope times `scale`.
+    """(loss, hit) of logits z (>= O,) against output s of a row; writes dz[:O], the slope times `scale`.
 
-    classes (N, S) is read by the categorical loss, targets (N, S, O) by the others.
+    classes (S,), the row's, is read by the categorical loss; targets (., O) at `row` by the others.
     """
     if code == CATEGORICAL_CROSS_ENTROPY:
-        return _categorical(z, classes[row, s], dz, scale, O)
+        return _categorical(z, classes[s], dz, scale, O)
     if code == BINARY_CROSS_ENTROPY:
-        return _binary(z, targets[row, s], dz, scale)
+        return _binary(z, targets[row], dz, scale)
     if code == SQUARED_ERROR:
-        return _squared(z, targets[row, s], dz, scale)
-    return _sigmoid_squared(z, targets[row, s], dz, scale)
+        return _squared(z, targets[row], dz, scale)
+    return _sigmoid_squared(z, targets[row], dz, scale)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 
-from rnnbench.kernels.cpu.compiling import kernel
+from rnnbench.kernels.cpu.calls import apart
+from rnnbench.kernels.cpu.compiling import helper
 
 
-@kernel()
+@helper
 def _sum_of_squares(x):
     """Of x (n,), in float64."""
     total = 0.0
@@ -20,22 +21,25 @@ def _sum_of_squares(x):
     return total
 
 
-@kernel()
-def clip_scale(update, optimizer, grads, words):
-    """The factor that brings the norm of all gradients within `clip_norm`; NaN where the norm is NaN.
+@apart
+def clip_scale(c):
+    """Set `scale`, the factor that brings the norm of all gradients within `clip_norm`; NaN where the norm is NaN.
 
     Pascanu et al., 2013, Algorithm 1. Rows of the embedding that no word of the batch touches are zero: left out.
     """
-    if math.isinf(update.clip_norm):
-        return 1.0
-    total = _sum_of_squares(optimizer.grads[grads.embedding.size :])
-    for u in range(words.found[0]):
-        total += _sum_of_squares(grads.embedding[words.words[u]])
+    c.scale = 1.0
+    if math.isinf(c.clip_norm):
+        return
+    d_embedding, words = c.d_embedding, c.words
+    total = _sum_of_squares(c.grads[d_embedding.size :])
+    for u in range(c.found):
+        total += _sum_of_squares(d_embedding[words[u]])
     norm = math.sqrt(total)
-    return 1.0 if norm <= update.clip_norm else update.clip_norm / norm
+    if not norm <= c.clip_norm:
+        c.scale = c.clip_norm / norm
 
 
-@kernel()
+@helper
 def _clipped(g, scale, limit):
     """g times scale, within [-limit, limit]; NaN stays NaN."""
     g = g * scale
@@ -43,25 +47,27 @@ def _clipped(g, scale, limit):
     return -limit if g < -limit else g
 
 
-@kernel()
-def _sgd(p, g, number, update, scale):
+@helper
+def _sgd(c, p, g):
     """p -= learning rate * clipped g; p and g (n,)."""
-    rate, factor, limit = number(update.learning_rate), number(scale), number(update.clip_value)
+    number = p.dtype.type
+    rate, factor, limit = number(c.learning_rate), number(c.scale), number(c.clip_value)
     for i in range(p.size):
         p[i] -= rate * _clipped(g[i], factor, limit)
 
 
-@kernel()
-def _adam(p, g, m, v, number, update, scale, step):
+@helper
+def _adam(c, p, g, m, v):
     """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= rate m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps).
 
     p, g, m, v (n,). The constants are worked out in float64, where 1 - b2 keeps its digits.
     """
-    keep_m, keep_v = number(update.beta_1), number(update.beta_2)
-    take_m, take_v = number(1.0 - update.beta_1), number(1.0 - update.beta_2)
-    rate = number(update.learning_rate / (1.0 - update.beta_1**step))
-    root = number(1.0 / math.sqrt(1.0 - update.beta_2**step))
-    epsilon, factor, limit = number(update.epsilon), number(scale), number(update.clip_value)
+    number = p.dtype.type
+    keep_m, keep_v = number(c.beta_1), number(c.beta_2)
+    take_m, take_v = number(1.0 - c.beta_1), number(1.0 - c.beta_2)
+    rate = number(c.learning_rate / (1.0 - c.beta_1**c.step))
+    root = number(1.0 / math.sqrt(1.0 - c.beta_2**c.step))
+    epsilon, factor, limit = number(c.epsilon), number(c.scale), number(c.clip_value)
     for i in range(p.size):
         d = _clipped(g[i], factor, limit)
         m_i = keep_m * m[i] + take_m * d
@@ -71,11 +77,11 @@ def _adam(p, g, m, v, number, update, scale, step):
         p[i] -= rate * m_i / (math.sqrt(v_i) * root + epsilon)
 
 
-@kernel()
-def update_range(update, optimizer, scale, step, lo, hi):
+@apart
+def update_range(c, lo, hi):
     """One optimizer step on parameters [lo, hi); `step` counts from 1. Changes params, and m and v for Adam."""
-    p, g, number = optimizer.params[lo:hi], optimizer.grads[lo:hi], optimizer.params.dtype.type
-    if update.adam:
-        _adam(p, g, optimizer.m[lo:hi], optimizer.v[lo:hi], number, update, scale, step)
+    p, g = c.params[lo:hi], c.grads[lo:hi]
+    if c.adam:
+        _adam(c, p, g, c.m[lo:hi], c.v[lo:hi])
     else:
-        _sgd(p, g, number, update, scale)
+        _sgd(c, p, g)

@@ -1,180 +1,280 @@
-"""The door: a pass, or a whole epoch of passes, in one compiled call. Here the threads are entered.
+"""The door: a pass, or a whole epoch of passes, in one compiled call.
 
-A pass is a few stages. Each stage is cut into shares, one for each worker; one worker alone enters no thread pool.
+A pass is a few stages. Each stage is cut into shares, which the threads of the `team` take; a stage of one share is
+done on the spot. Between stages the leader alone works: packing, finding words, adding up.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numba
 import numpy as np
-from numba import prange, types
+from numba import types
+from numpy.typing import DTypeLike
 
-from rnnbench.kernels.cpu.backward import add_up, backward_rows
-from rnnbench.kernels.cpu.buffers import Array, Batch, Buffers, Optimizer, Params, Task, Update
-from rnnbench.kernels.cpu.calls import on_stack, value_at, work_call
+from rnnbench.kernels.cpu.backward import add_up, head_gradients, reverse_pass, step_gradients
+from rnnbench.kernels.cpu.calls import apart, call_lead, call_work, make_ready
 from rnnbench.kernels.cpu.compiling import kernel, native
+from rnnbench.kernels.cpu.context import Array, Context, ContextType, address_of
 from rnnbench.kernels.cpu.flush import restore, start_flushing
-from rnnbench.kernels.cpu.forward import forward_rows, loss_rows, pack
+from rnnbench.kernels.cpu.forward import forward_steps, loss_rows, pack_weights, read_outputs, start_rows, write_state
 from rnnbench.kernels.cpu.optimizer import clip_scale, update_range
-from rnnbench.kernels.cpu.share import TILE_ROWS, share, workers_for
-from rnnbench.kernels.cpu.words import find_words, forget_words, list_all_words, project, words_backward
+from rnnbench.kernels.cpu.pointwise import clear, copy, flat_rows
+from rnnbench.kernels.cpu.share import share, workers_for
+from rnnbench.kernels.cpu.team import finish_share, open_stage, take_share, team, wait_for_all
+from rnnbench.kernels.cpu.words import (
+    find_words,
+    forget_words,
+    list_all_words,
+    list_places,
+    project_words,
+    words_backward,
+)
 
-# What is asked of `run`. TABLE projects every word of the vocabulary, for any number of PREDICT after it.
-TABLE, PREDICT, FORWARD, GRADIENT, TRAIN_STEP = range(5)
+# What is asked of `Runner.run`.
+PREDICT, FORWARD, GRADIENT, TRAIN_STEP = range(4)
 
-# NumPy integers: Numba would compile a kernel again for each literal that it is called with.
-_PROJECT, _ROWS, _WORDS, _UPDATE = (np.int64(stage) for stage in range(4))
+# The stages: NumPy integers, for Numba would compile a kernel again for each literal.
+_PREPARE, _PROJECT, _ROWS, _WORDS, _UPDATE, _BLOCKS = (np.int64(stage) for stage in range(6))
 
-# Parameters for each worker of the optimizer: below this its memory traffic is not worth a second thread.
-LEAST_PARAMS = 65_536
+# What is worth a worker: multiply-adds (a tanh counts as TANH_WORK of them), parameters of the optimizer, tokens; and
+# what is worth waking a helper that sleeps.
+LEAST_WORK, LEAST_PARAMS, LEAST_TOKENS = np.int64(400_000), np.int64(8_192), np.int64(1_024)
+WAKING_WORK = 1_000_000
+TANH_WORK = np.int64(24)
 CACHE_LINE_NUMBERS = np.int64(64)
+# Rows that are predicted together, and steps that are kept where nothing needs the states later.
+PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
 
 
-class Call(NamedTuple):
-    """What a worker is told: the stage, what differs from stage to stage, and the arguments of `run`."""
-
-    stage: int
-    step: int
-    scale: float
-    rows: Array
-    goal: int
-    task: Task
-    update: Update
-    batch: Batch
-    initial: Array
-    blocks: Array
-    params: Params
-    grads: Params
-    optimizer: Optimizer
-    buffers: Buffers
+@apart
+def _keep_rest(c, lo, b, first, end, origin):
+    """Move what is kept of steps [first, end) to the front of the buffers; `first` is their origin from now on."""
+    rows, before = (end - first) * b, (first - origin) * b
+    h, delta, x, h_at, at = c.h, c.delta, c.x, lo * (c.L + 1), lo * c.L
+    copy(flat_rows(h, h_at, rows + b), flat_rows(h, h_at + before, rows + b))
+    copy(flat_rows(delta, at, rows), flat_rows(delta, at + before, rows))
+    if not c.has_words:
+        copy(flat_rows(x, at, rows), flat_rows(x, at + before, rows))
 
 
-def _work(worker, workers, call_at):
-    """One worker's share of one stage; `call_at` is the address of a `Call`."""
-    call = value_at(call_at)
-    task, (packed, words, trace, partial, answer) = call.task, call.buffers
-    mode = start_flushing(task.flush)
-    if call.stage == _ROWS:
-        lo, hi = share(call.rows.size, worker, workers, TILE_ROWS)
-        forward_rows(task, call.batch, call.rows, call.initial, packed, words, trace, answer, lo, hi)
-        loss_rows(task, call.batch, call.rows, trace, partial, worker, answer.logits.shape[2], lo, hi)
-        if call.goal >= GRADIENT:
-            backward_rows(task, call.blocks, packed, trace, partial, worker, lo, hi)
-    elif call.stage == _UPDATE:
-        lo, hi = share(call.optimizer.params.size, worker, workers, CACHE_LINE_NUMBERS)
-        update_range(call.update, call.optimizer, call.scale, call.step, lo, hi)
+@apart
+def _forward_rows(c, worker, lo, b, r):
+    """Forward and loss of b rows of the batch from r on, in segments that stay in cache."""
+    T, a, origin = c.T, 0, 0
+    while a < T:
+        e = min(T, a + min(c.L, FORWARD_STEPS))
+        forward_steps(c, lo, b, r, a, e, origin)
+        if c.emits or e == T:
+            read_outputs(c, lo, b, r, a, e, origin)
+            loss_rows(c, worker, lo, b, r, a, e)
+        if e < T:
+            _keep_rest(c, lo, b, e, e, origin)
+            origin = e
+        a = e
+    if c.goal != PREDICT:
+        write_state(c, lo, b, r, origin)
+
+
+@apart
+def _learn_rows(c, worker, lo, b):
+    """Forward, loss and backward of one worker's rows, in segments: all T steps, or the blocks that there is room for.
+
+    The deltas of a step are settled once no later block reaches it; then they enter the gradients and go.
+    """
+    T, blocks = c.T, c.blocks
+    a, origin, block = 0, 0, 0
+    settled = seen = blocks[0, 0]
+    while a < T:
+        last = block
+        while last + 1 < c.blocks_n and blocks[last + 1, 2] <= origin + c.L:
+            last += 1
+        e = blocks[last, 2]
+        forward_steps(c, lo, b, lo, a, e, origin)
+        read_outputs(c, lo, b, lo, a, e, origin)
+        loss_rows(c, worker, lo, b, lo, a, e)
+        head_gradients(c, worker, lo, b, a, e, origin, a == 0)
+        for n in range(block, last + 1):
+            reverse_pass(c, lo, b, blocks[n, 0], blocks[n, 1], blocks[n, 2], seen, a, origin)
+            seen = blocks[n, 2]
+        block = last + 1
+        rest = e if block == c.blocks_n else min(e, blocks[block, 0])
+        step_gradients(c, worker, lo, b, settled, rest, origin, a == 0)
+        settled, a = rest, e
+        if e < T:
+            _keep_rest(c, lo, b, rest, e, origin)
+            origin = rest
+    write_state(c, lo, b, lo, origin)
+
+
+@apart
+def _rows(c, worker):
+    """One worker's rows of the batch."""
+    lo, hi = share(c.b, worker, c.row_shares)
+    c.part_loss[worker, 0], c.part_hits[worker, 0] = 0.0, 0
+    start_rows(c, lo, hi - lo, lo)
+    if c.goal >= GRADIENT:
+        _learn_rows(c, worker, lo, hi - lo)
     else:
-        lo, hi = share(words.found[0], worker, workers, TILE_ROWS)
-        if call.stage == _PROJECT:
-            project(words, call.params.embedding, packed, lo, hi)
-        else:
-            words_backward(words, packed, trace.delta, call.grads.embedding, partial, worker, lo, hi)
+        _forward_rows(c, worker, lo, hi - lo, lo)
+
+
+@apart
+def _block(c, who, number):
+    """Logits of PREDICT_ROWS rows, from zero states, in the room of whoever works; all words are projected."""
+    r, lo, T = number * PREDICT_ROWS, who * PREDICT_ROWS, c.T
+    b = min(PREDICT_ROWS, c.b - r)
+    h, rows, tokens, slots = c.h, c.rows, c.tokens, c.slots
+    for i in range(b):
+        clear(h[lo * (c.L + 1) + i])
+        if c.has_words:
+            row = tokens[rows[r + i]]
+            for t in range(T):
+                slots[lo * T + t * b + i] = row[t]
+    _forward_rows(c, who, lo, b, r)
+
+
+def _work(c, who, number):
+    """One share of the stage at hand."""
+    mode = start_flushing(c.flush != 0)
+    if c.stage == _ROWS:
+        _rows(c, number)
+    elif c.stage == _PREPARE:
+        if c.shares == 1 or number == 1:
+            pack_weights(c, c.goal >= GRADIENT)
+        if c.has_words and number == 0:
+            forget_words(c)
+            find_words(c)
+    elif c.stage == _BLOCKS:
+        _block(c, who, number)
+    elif c.stage == _UPDATE:
+        lo, hi = share(-(-c.P // CACHE_LINE_NUMBERS), number, c.shares)
+        update_range(c, lo * CACHE_LINE_NUMBERS, min(c.P, hi * CACHE_LINE_NUMBERS))
+    elif c.stage == _WORDS:
+        words_backward(c, number, *share(c.found, number, c.shares))
+    else:
+        with_places = c.goal >= GRADIENT  # the first of several shares lists them, one alone does both
+        if with_places and number == 0:
+            list_places(c)
+        if c.shares == 1 or not with_places:
+            project_words(c, *share(c.found, number, c.shares))
+        elif number > 0:
+            project_words(c, *share(c.found, number - 1, c.shares - 1))
     restore(mode)
 
 
-@kernel(parallel=True)
-def _by_all(work, workers, call_at):
-    """The function at address `work` by many workers; all are done when this returns."""
-    for worker in prange(workers):
-        work_call(work, np.int64(worker), workers, call_at)
+@apart
+def _stage(c, stage, shares):
+    """All shares of a stage."""
+    c.stage, c.shares = stage, shares
+    if shares == 1 or c.team == 0:
+        for number in range(shares):
+            call_work(c.work, address_of(c), 0, number)
+        return
+    open_stage(c.team, shares)
+    number = take_share(c.team)
+    while number >= 0:
+        call_work(c.work, address_of(c), 0, number)
+        finish_share(c.team)
+        number = take_share(c.team)
+    wait_for_all(c.team, shares)
 
 
-@kernel()
-def _share_out(work, mode, workers, stage, step, scale, rows, fixed):
-    """One stage, on this thread where one worker is enough. `fixed` is the rest of `Call`.
+@apart
+def _predict(c):
+    """Every row of `order`: the whole vocabulary is projected once."""
+    pack_weights(c, False)
+    if c.has_words:
+        list_all_words(c)
+        _stage(c, _PROJECT, workers_for(c.V * (c.E + TANH_WORK) * c.H, LEAST_WORK, c.V, c.workers))
+    c.rows, c.b = c.order, c.order_n
+    _stage(c, _BLOCKS, -(-c.b // PREDICT_ROWS))
 
-    A pool may start its threads with the floating-point mode of whoever enters it: it is entered in the caller's own
-    `mode`, so that no thread is left flushing.
-    """
-    call_at = on_stack(Call(stage, step, scale, rows, *fixed))
-    if workers == 1:
-        work_call(work, np.int64(0), workers, call_at)
+
+@apart
+def _one_pass(c):
+    """Forward, and from GRADIENT on backward and update, of the batch that `rows` and `b` name."""
+    learns, steps = c.goal >= GRADIENT, c.b * c.T
+    work = steps * c.H * ((c.H if c.has_words else c.H + c.E) * (3 if learns else 1) + TANH_WORK)
+    c.row_shares = c.word_shares = workers_for(work, LEAST_WORK, c.b, c.workers)
+    many = c.has_words and steps >= LEAST_TOKENS and c.workers > 1
+    _stage(c, _PREPARE, 2 if many else 1)
+    if c.has_words:
+        work = c.found * (c.E + TANH_WORK) * c.H
+        _stage(c, _PROJECT, workers_for(work, LEAST_WORK, c.found, c.workers) + (learns and many))
+        c.word_shares = workers_for(2 * work + steps * c.H, LEAST_WORK, c.found, c.workers)
+    _stage(c, _ROWS, c.row_shares)
+    for worker in range(c.row_shares):
+        c.loss_sum += c.part_loss[worker, 0]
+        c.hits += c.part_hits[worker, 0]
+    if learns:
+        if c.has_words:
+            _stage(c, _WORDS, c.word_shares)
+        add_up(c)
+    if c.goal == TRAIN_STEP:
+        clip_scale(c)
+        _stage(c, _UPDATE, workers_for(c.P, LEAST_PARAMS, c.P, c.workers))
+        c.step += 1
+
+
+def _lead(c):
+    """The whole call: a pass for each B rows of `order`."""
+    mode = start_flushing(c.flush != 0)
+    c.loss_sum, c.hits = 0.0, 0
+    if c.goal == PREDICT:
+        _predict(c)
     else:
-        restore(mode)
-        _by_all(work, workers, call_at)
-        start_flushing(fixed[1].flush)
+        for start in range(0, c.order_n, c.B):
+            c.rows, c.b = c.order[start:], min(c.B, c.order_n - start)
+            _one_pass(c)
+    restore(mode)
 
 
 @kernel()
-def _run(work, goal, step, order, task, update, batch, initial, blocks, params, grads, optimizer, buffers):
-    """`run`, with the address of `_work` for these types."""
-    mode = start_flushing(task.flush)
-    packed, words, partial = buffers.packed, buffers.words, buffers.partial
-    fixed = (goal, task, update, batch, initial, blocks, params, grads, optimizer, buffers)
-    B, most, learns = initial.shape[0], np.int64(partial.loss.shape[0]), goal >= GRADIENT
-    (E, H), P = params.W_xh.shape, optimizer.params.size
-    step_work = H * H if task.has_words else H * (H + E)
-    total, hits = 0.0, 0
-    if goal == TABLE:
-        pack(packed, params, learns)
-        list_all_words(words)
-        V = words.found[0]
-        _share_out(work, mode, workers_for(V * E * H, V, most), _PROJECT, step, 1.0, order, fixed)
-        order = order[:0]
-    for start in range(0, order.size, B):
-        rows = order[start : start + B]
-        steps, U = rows.size * task.T, 0
-        row_workers = workers_for(steps * step_work * (3 if learns else 1), rows.size, most)
-        word_workers = row_workers
-        if goal >= FORWARD:
-            pack(packed, params, learns)
-        if task.has_words and goal >= FORWARD:
-            forget_words(words, grads.embedding)
-            find_words(words, batch.tokens, rows, blocks[0, 0] if learns else task.T, row_workers)
-            U = words.found[0]
-            word_workers = workers_for(2 * U * E * H + steps * H, U, most)
-            _share_out(work, mode, workers_for(U * E * H, U, most), _PROJECT, step, 1.0, rows, fixed)
-        _share_out(work, mode, row_workers, _ROWS, step, 1.0, rows, fixed)
-        if learns and task.has_words:
-            _share_out(work, mode, word_workers, _WORDS, step, 1.0, rows, fixed)
-        if learns:
-            add_up(grads, partial, row_workers, word_workers)
-        if goal == TRAIN_STEP:
-            scale = clip_scale(update, optimizer, grads, words)
-            _share_out(work, mode, min(most, 1 + P // LEAST_PARAMS), _UPDATE, step, scale, rows, fixed)
-            step += 1
-        for worker in range(row_workers):
-            total += partial.loss[worker, 0]
-            hits += partial.hits[worker, 0]
-    restore(mode)
-    return total * task.step_weight / max(1, order.size), hits
+def _enter(lead, context_at):
+    """Call the function at address `lead`: the one call from Python, without the GIL."""
+    call_lead(lead, context_at)
 
 
-_ADDRESSES: dict[np.dtype, int] = {}
+_ADDRESSES: dict[np.dtype, tuple[int, int]] = {}
 
 
-def _address_of_work(dtype: np.dtype, fixed: tuple[Any, ...]) -> int:
-    """The address of `_work` for this dtype, compiled when first asked for."""
-    if dtype not in _ADDRESSES:
-        example = Call(0, 0, 1.0, np.zeros(0, np.int64), *fixed)
-        signature = types.void(types.int64, types.int64, types.CPointer(numba.typeof(example)))
-        _ADDRESSES[dtype] = native(signature, _work)
-    return _ADDRESSES[dtype]
+def ready(dtype: DTypeLike) -> tuple[int, int]:
+    """Compile all that passes of this type need, or load it from disk; the addresses of `_lead` and `_work`."""
+    kind = np.dtype(dtype)
+    if kind not in _ADDRESSES:
+        make_ready(kind)
+        context = ContextType(numba.from_dtype(kind))
+        work = native(types.void(context, types.int64, types.int64), _work)
+        _ADDRESSES[kind] = native(types.void(context), _lead), work
+    return _ADDRESSES[kind]
 
 
-def run(
-    goal: int,
-    step: int,
-    order: Array,
-    task: Task,
-    update: Update,
-    batch: Batch,
-    initial: Array,
-    blocks: Array,
-    params: Params,
-    grads: Params,
-    optimizer: Optimizer,
-    buffers: Buffers,
-) -> tuple[float, int]:
-    """One pass of kind `goal` for each B rows of `order` (n,) int64, rows of `batch`; the last may be shorter.
+class Runner:
+    """Calls of one context."""
 
-    initial (B, H) is h_0 of each; blocks (n, 3) int64. `step` is the number of the first optimizer step, from 1.
-    Writes `buffers`; from GRADIENT on `grads`; from TRAIN_STEP on the arrays of `optimizer`. Returns the loss, a mean
-    over the n rows of what each was in its own pass, and the number of hits. TABLE works once and reads no row.
-    """
-    fixed = (task, update, batch, initial, blocks, params, grads, optimizer, buffers)
-    work = _address_of_work(params.W_hh.dtype, (goal, *fixed))
-    loss, hits = _run(work, goal, step, order, *fixed)
-    return float(loss), int(hits)
+    def __init__(self, context: Context, dtype: DTypeLike) -> None:
+        self.context = context
+        self.lead, self.work = ready(dtype)
+        context.fields["work"][0] = self.work
+        T, H, E, words, self.size = (int(context.fields[f][0]) for f in ("T", "H", "E", "has_words", "workers"))
+        self.row_work = T * H * (H + (0 if words else E) + int(TANH_WORK))
+        self.goal, self.order, self.n, self.team = (context.fields[f] for f in ("goal", "order", "order_n", "team"))
+
+    def run(self, goal: int, order: Array) -> None:
+        """One pass of kind `goal` for each B rows of `order` (n,) int64, rows of the data; the last may be shorter.
+
+        From GRADIENT on it writes the gradients, from TRAIN_STEP on parameters and moments, and counts `step` up.
+        `loss_sum` and `hits` are sums over the rows. PREDICT writes the logits of all rows, and nothing else.
+        """
+        self.goal[0], self.order[0], self.n[0] = goal, order.ctypes.data, order.size
+        members = team()
+        if self.size == 1 or not members.leading.acquire(blocking=False):
+            self.team[0] = 0
+            _enter(self.lead, self.context.address)
+            return
+        try:
+            members.call(self.size, self.context.address, self.work, order.size * self.row_work > WAKING_WORK)
+            self.team[0] = members.address
+            _enter(self.lead, self.context.address)
+        finally:
+            members.leading.release()

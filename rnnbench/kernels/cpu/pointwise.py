@@ -1,162 +1,240 @@
-"""Element by element: tanh with a stated bound, its derivative, and moving rows about.
+"""Element by element: tanh and sigmoid with stated bounds, and moving rows about.
 
-tanh(x) = e / (e + 2) with e = exp(2x) - 1, which keeps its digits near zero. With 2x = n ln 2 + r, |r| <= ln(2) / 2:
-e = 2^n (exp(r) - 1) + (2^n - 1), and exp(r) - 1 by its Taylor series. No branch, so LLVM can vectorise it.
-NaN stays NaN, infinity gives 1. At most `TANH_ULP` units in the last place from the exact value.
+Both come from exp(y) for y = n ln 2 + r, |r| <= ln(2) / 2: exp(y) - 1 = 2^n (exp(r) - 1) + (2^n - 1), and
+exp(r) - 1 = r + r^2 (1/2! + r/3! + ...). No branch, so a whole vector goes through at once.
+
+    tanh(x) = sign(x) e / (e + 2),   e = exp(2|x|) - 1, which keeps its digits near zero
+    sigmoid(x) = (1 or e) / (1 + e), e = exp(-|x|), 1 where x >= 0
+
+NaN stays NaN, infinity gives 1, -1 or 0. The bounds are in units in the last place of the exact value, over all numbers
+of the type; a sigmoid below the least normal number comes out as 0.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 from numba import types
-from numba.extending import overload
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numba.np.arrayobj import populate_array
 
-from rnnbench.kernels.cpu.compiling import EXACT, kernel
-from rnnbench.kernels.cpu.simd import power_of_two
+from rnnbench.kernels.cpu.compiling import kernel
+from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, Vectors, lanes_of, pointer
 
-TANH_ULP = 3.0
+TANH_ULP, SIGMOID_ULP = 3.0, 3.0
+
+# By width in bits. Beyond the first limit tanh rounds to 1; beyond the second sigmoid is below the least normal number.
+_TANH_LIMIT = {32: 9.02, 64: 19.1}
+_SIGMOID_LIMIT = {32: 87.33654, 64: 708.396418532264}
+# 1/2!, 1/3!, ...: the first term left out is below 2^-25 and 2^-55 of the sum.
+_SERIES = {32: [1 / math.factorial(n) for n in range(2, 8)], 64: [1 / math.factorial(n) for n in range(2, 14)]}
+_MANTISSA_BITS, _BIAS = {32: 23, 64: 52}, {32: 127, 64: 1023}
 
 
 def _split_ln2(bits: int) -> tuple[float, float]:
-    """ln 2 as high + low; the high part has so few bits that n times it is exact."""
+    """ln 2 as high + low; the high part has so few bits that n times it is exact, fused or not."""
     high = round(math.log(2.0) * 2**bits) / 2**bits
-    return high, math.log(2.0) - high
+    return high, _LN2_REST[bits] + (math.log(2.0) - high)
 
 
-# Beyond these, tanh rounds to 1: 2 exp(-LIMIT) is below half a unit in the last place.
-_LIMIT_32, _LIMIT_64 = np.float32(20.0), 40.0
-# Adding 1.5 * 2^(mantissa bits) rounds to an integer and leaves that integer in the low bits.
-_ROUND_32, _ROUND_64 = np.float32(1.5 * 2**23), 1.5 * 2.0**52
-_LOG2E_32, _LOG2E_64 = np.float32(1 / math.log(2.0)), 1 / math.log(2.0)
-_HIGH_32, _LOW_32 = (np.float32(part) for part in _split_ln2(15))
-_HIGH_64, _LOW_64 = _split_ln2(40)
-# 1/2!, 1/3!, ..., highest first. The first term left out is below 2^-26 and 2^-55 of the sum.
-_SERIES_32 = tuple(np.float32(1 / math.factorial(n)) for n in range(8, 1, -1))
-_SERIES_64 = tuple(1 / math.factorial(n) for n in range(14, 1, -1))
+_LN2_REST = {15: 0.0, 40: 2.3190468138462996e-17}  # ln 2 less its float64, where that counts
+_LN2 = {32: _split_ln2(15), 64: _split_ln2(40)}
 
 
-@kernel(flags=EXACT)
-def _tanh_32(x):
-    y = x + x
-    y = _LIMIT_32 if y > _LIMIT_32 else y
-    y = -_LIMIT_32 if y < -_LIMIT_32 else y
-    shifted = y * _LOG2E_32 + _ROUND_32
-    n = shifted - _ROUND_32
-    r = (y - n * _HIGH_32) - n * _LOW_32
-    c8, c7, c6, c5, c4, c3, c2 = _SERIES_32
-    tail = c2 + r * (c3 + r * (c4 + r * (c5 + r * (c6 + r * (c7 + r * c8)))))
-    power = power_of_two(shifted)
-    e = power * (r + r * r * tail) + (power - np.float32(1))
-    return e / (e + np.float32(2))
+def _polynomial(write: Vectors, x: Any, coefficients: list[Any]) -> Any:
+    """c0 + c1 x + c2 x^2 + ..., in pairs, then pairs of pairs (Estrin): a short chain of dependent steps."""
+    while len(coefficients) > 1:
+        pairs = [
+            write.multiply_add(x, coefficients[i + 1], coefficients[i])
+            if i + 1 < len(coefficients)
+            else coefficients[i]
+            for i in range(0, len(coefficients), 2)
+        ]
+        coefficients, x = pairs, write.multiply(x, x)
+    return coefficients[0]
 
 
-@kernel(flags=EXACT)
-def _tanh_64(x):
-    y = x + x
-    y = _LIMIT_64 if y > _LIMIT_64 else y
-    y = -_LIMIT_64 if y < -_LIMIT_64 else y
-    shifted = y * _LOG2E_64 + _ROUND_64
-    n = shifted - _ROUND_64
-    r = (y - n * _HIGH_64) - n * _LOW_64
-    c14, c13, c12, c11, c10, c9, c8, c7, c6, c5, c4, c3, c2 = _SERIES_64
-    tail = c8 + r * (c9 + r * (c10 + r * (c11 + r * (c12 + r * (c13 + r * c14)))))
-    tail = c2 + r * (c3 + r * (c4 + r * (c5 + r * (c6 + r * (c7 + r * tail)))))
-    power = power_of_two(shifted)
-    e = power * (r + r * r * tail) + (power - 1.0)
-    return e / (e + 2.0)
+def _exponential(write: Vectors, y: Any) -> tuple[Any, Any]:
+    """(2^n, exp(r) - 1) with exp(y) = 2^n exp(r)."""
+    builder, bits = write.builder, write.bits
+    # Adding 1.5 * 2^(mantissa bits) rounds to an integer and leaves that integer in the low bits.
+    rounder = write.constant(1.5 * 2.0 ** _MANTISSA_BITS[bits])
+    shifted = write.multiply_add(y, write.constant(1 / math.log(2)), rounder)
+    n = write.subtract(shifted, rounder)
+    high, low = _LN2[bits]
+    r = write.multiply_add(n, write.constant(-low), write.multiply_add(n, write.constant(-high), y))
+    low_bits = builder.shl(builder.bitcast(shifted, write.integers), write.integer(_MANTISSA_BITS[bits]))
+    power = builder.bitcast(builder.add(low_bits, write.integer(_BIAS[bits] << _MANTISSA_BITS[bits])), write.vector)
+    tail = _polynomial(write, r, [write.constant(c) for c in _SERIES[bits]])
+    return power, write.multiply_add(write.multiply(r, r), tail, r)
 
 
-def tanh(x):
-    """tanh of one number of either type; in kernels only."""
-    raise TypeError(f"tanh({x}) called from Python; it works inside kernels only: use np.tanh")
+def _absolute(write: Vectors, x: Any) -> tuple[Any, Any]:
+    """(|x|, the sign bit of x as an integer)."""
+    builder, sign = write.builder, write.integer(-(1 << (write.bits - 1)))
+    bits = builder.bitcast(x, write.integers)
+    return builder.bitcast(builder.and_(bits, builder.not_(sign)), write.vector), builder.and_(bits, sign)
 
 
-@overload(tanh)
-def _tanh(x):
-    if x == types.float32:
-        return lambda x: _tanh_32(x)
-    return lambda x: _tanh_64(x)
+def _at_most(write: Vectors, x: Any, limit: float) -> Any:
+    """The lesser of x and the limit; NaN stays NaN."""
+    most = write.constant(limit)
+    return write.builder.select(write.builder.fcmp_ordered(">", x, most), most, x)
+
+
+def _tanh(write: Vectors, x: Any) -> Any:
+    builder, size, sign = write.builder, *_absolute(write, x)
+    size = _at_most(write, size, _TANH_LIMIT[write.bits])
+    power, part = _exponential(write, write.add(size, size))
+    e = write.multiply_add(power, part, write.subtract(power, write.constant(1.0)))
+    result = builder.fdiv(e, write.add(e, write.constant(2.0)))
+    return builder.bitcast(builder.or_(builder.bitcast(result, write.integers), sign), write.vector)
+
+
+def _sigmoid(write: Vectors, x: Any) -> Any:
+    builder, one, zero = write.builder, write.constant(1.0), write.constant(0.0)
+    size, _ = _absolute(write, x)
+    limit = _SIGMOID_LIMIT[write.bits]
+    power, part = _exponential(write, builder.fsub(zero, _at_most(write, size, limit)))
+    e = write.multiply_add(power, part, power)
+    e = builder.select(builder.fcmp_ordered(">", size, write.constant(limit)), zero, e)
+    upper = builder.select(builder.fcmp_ordered(">=", x, zero), one, e)
+    return builder.fdiv(upper, write.add(one, e))
+
+
+def _over_vectors(function: Callable[[Vectors, Any], Any]) -> Any:
+    """An intrinsic: the function on the vector at `address` + i, in place."""
+
+    def typing(typingctx: Any, address: Any, i: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            write = Vectors(builder, address.dtype)
+            write.store(function(write, write.load(*args)), *args)
+            return context.get_dummy_value()
+
+        return types.void(address, types.intp), codegen
+
+    return intrinsic(typing)
+
+
+def _of_vectors(function: Callable[[Vectors, Any, Any], Any]) -> Any:
+    """An intrinsic: the vector at `to` + i becomes the function of itself and the one at `of` + i."""
+
+    def typing(typingctx: Any, to: Any, of: Any, i: Any) -> Any:
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            write, (target, source, at) = Vectors(builder, to.dtype), args
+            write.store(function(write, write.load(target, at), write.load(source, at)), target, at)
+            return context.get_dummy_value()
+
+        return types.void(to, of, types.intp), codegen
+
+    return intrinsic(typing)
+
+
+_tanh_here, _sigmoid_here = _over_vectors(_tanh), _over_vectors(_sigmoid)
+_add_here, _set_here = _of_vectors(lambda write, a, b: write.add(a, b)), _of_vectors(lambda write, a, b: b)
 
 
 @kernel()
-def flat_rows(x, start, rows):
+def _plain_sigmoid(x):
+    e = math.exp(-abs(x))
+    return (e if x < 0 else 1) / (1 + e)
+
+
+@intrinsic
+def flat_rows(typingctx: Any, x: Any, start: Any, rows: Any) -> Any:
     """x[start : start + rows] as one run of numbers, a view; x (., N) C-contiguous.
 
     A loop from 0 over its size is one that LLVM vectorises: an index that could be negative is not.
     """
-    return x.reshape(x.size)[start * x.shape[1] : (start + rows) * x.shape[1]]
+    run = types.Array(x.dtype, 1, "C")
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        array = context.make_array(x)(context, builder, args[0])
+        width, item = builder.extract_value(array.shape, 1), context.get_abi_sizeof(context.get_data_type(x.dtype))
+        made = context.make_array(run)(context, builder)
+        first = builder.gep(array.data, [builder.mul(args[1], width)])
+        populate_array(made, first, [builder.mul(args[2], width)], [INDEX(item)], INDEX(item), None)
+        return made._getvalue()
+
+    return run(x, types.intp, types.intp), codegen
 
 
 @kernel()
 def tanh_rows(h, start, rows):
-    """h[start : start + rows] = tanh of itself; h (>= start + rows, N)."""
-    part = flat_rows(h, start, rows)
-    for i in range(part.size):
-        part[i] = tanh(part[i])
+    """h[start : start + rows] = tanh of itself; h (., N), N a multiple of the lanes."""
+    if EXPLICIT:
+        first, size = pointer(h, start * h.shape[1]), rows * h.shape[1]
+        for i in range(0, size, lanes_of(h.dtype.type(0))):
+            _tanh_here(first, i)
+    else:
+        part = flat_rows(h, start, rows)
+        for i in range(part.size):
+            part[i] = math.tanh(part[i])
 
 
 @kernel()
-def through_tanh(delta, delta_row, dh, dh_row, h, h_row, rows):
-    """delta = dh * (1 - h^2) over `rows` rows of each, from the given row on; all (., N). h is already a tanh."""
-    out, grad, state = flat_rows(delta, delta_row, rows), flat_rows(dh, dh_row, rows), flat_rows(h, h_row, rows)
-    one = h.dtype.type(1)
-    for i in range(out.size):
-        out[i] = grad[i] * (one - state[i] * state[i])
+def sigmoid_rows(x, start, rows):
+    """x[start : start + rows] = sigmoid of itself; x (., N), N a multiple of the lanes."""
+    if EXPLICIT:
+        first, size = pointer(x, start * x.shape[1]), rows * x.shape[1]
+        for i in range(0, size, lanes_of(x.dtype.type(0))):
+            _sigmoid_here(first, i)
+    else:
+        part = flat_rows(x, start, rows)
+        for i in range(part.size):
+            part[i] = _plain_sigmoid(part[i])
+
+
+@intrinsic
+def copy(typingctx: Any, to: Any, of: Any) -> Any:
+    """to = of; both of one dimension. They may overlap; where one is longer the rest of it is left alone."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = [context.make_array(kind)(context, builder, value) for kind, value in zip((to, of), args, strict=True)]
+        n, m = (builder.extract_value(array.shape, 0) for array in made)
+        count = builder.select(builder.icmp_signed("<", n, m), n, m)
+        size = context.get_abi_sizeof(context.get_data_type(to.dtype))
+        cgutils.raw_memmove(builder, made[0].data, made[1].data, count, size)
+        return context.get_dummy_value()
+
+    return types.void(to, of), codegen
+
+
+@intrinsic
+def clear(typingctx: Any, to: Any) -> Any:
+    """to = 0; of one dimension."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        made = context.make_array(to)(context, builder, args[0])
+        size = context.get_abi_sizeof(context.get_data_type(to.dtype))
+        cgutils.memset(builder, made.data, builder.mul(builder.extract_value(made.shape, 0), INDEX(size)), 0)
+        return context.get_dummy_value()
+
+    return types.void(to), codegen
 
 
 @kernel()
 def add_rows(out, out_row, x, x_row, rows):
-    """out += x over `rows` rows, from the given row of each on; both (., N)."""
-    to, of = flat_rows(out, out_row, rows), flat_rows(x, x_row, rows)
-    for i in range(to.size):
-        to[i] += of[i]
+    """out += x over `rows` rows, from the given row of each on; both (., N), N a multiple of the lanes."""
+    if EXPLICIT:
+        to, of = pointer(out, out_row * out.shape[1]), pointer(x, x_row * x.shape[1])
+        for i in range(0, rows * out.shape[1], lanes_of(out.dtype.type(0))):
+            _add_here(to, of, i)
+    else:
+        to, of = flat_rows(out, out_row, rows), flat_rows(x, x_row, rows)
+        for i in range(to.size):
+            to[i] += of[i]
 
 
 @kernel()
-def fill_rows(out, start, rows, value):
-    """Each of out[start : start + rows] = value; out (., N), value (N,)."""
-    for i in range(start, start + rows):
-        row = out[i]
-        for j in range(row.size):
-            row[j] = value[j]
-
-
-@kernel()
-def zero_rows(out, start, rows):
-    """out[start : start + rows] = 0; out (., N)."""
-    part = flat_rows(out, start, rows)
-    for i in range(part.size):
-        part[i] = 0
-
-
-@kernel()
-def sum_rows(out, x, start, rows):
-    """out += the sum of x[start : start + rows]; out (N,), x (., N)."""
-    for i in range(start, start + rows):
-        row = x[i]
-        for j in range(out.size):
-            out[j] += row[j]
-
-
-@kernel()
-def pad(out, x):
-    """out[:, :n] = x, zeros after; out (m, N), x (m, n)."""
-    n = x.shape[1]
-    for i in range(x.shape[0]):
-        for j in range(n):
-            out[i, j] = x[i, j]
-        for j in range(n, out.shape[1]):
-            out[i, j] = 0
-
-
-@kernel()
-def pad_transposed(out, x):
-    """out[:, :m] = x^T, zeros after; out (n, M), x (m, n)."""
-    m, n = x.shape
-    for j in range(n):
-        for i in range(m):
-            out[j, i] = x[i, j]
-        for i in range(m, out.shape[1]):
-            out[j, i] = 0
+def set_rows(out, out_row, x, x_row, rows):
+    """out = x over `rows` rows. As `add_rows`, and they may not overlap."""
+    if EXPLICIT:
+        to, of = pointer(out, out_row * out.shape[1]), pointer(x, x_row * x.shape[1])
+        for i in range(0, rows * out.shape[1], lanes_of(out.dtype.type(0))):
+            _set_here(to, of, i)
+    else:
+        copy(flat_rows(out, out_row, rows), flat_rows(x, x_row, rows))

@@ -1,108 +1,263 @@
-"""Matrix products on padded rows: C += A B and C += A^T B, cut into register tiles.
+"""Matrix products on padded rows, cut into register tiles.
 
-Rows of C and B are padded to whole vectors (`simd.padded`), so no tile ever meets an edge of a row. What stands in the
-padding of C afterwards is not defined and never read: k runs over real rows and columns only.
+    out = start + A B        out = (start + A B) (1 - gate^2)
+
+A weight matrix is packed into panels first: a few columns, all rows of them one after the other, so that a tile reads
+it in one run. Rows of `out` are padded to whole vectors. What stands in the padding afterwards is not defined and never
+read: k runs over real rows and columns only.
 """
 
 from __future__ import annotations
 
-from numba import types
+from collections.abc import Callable
+from typing import Any
 
-from rnnbench.kernels.cpu.calls import symbol_call
-from rnnbench.kernels.cpu.compiling import kernel
-from rnnbench.kernels.cpu.simd import lanes_of, pointer, shifted, tile
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
 
-# Steps of k for each visit of a tile: 64 rows of four AVX-512 vectors are 16 KiB of B, half of a first-level cache.
-K_BLOCK = 64
+from rnnbench.kernels.cpu.calls import APART, Apart
+from rnnbench.kernels.cpu.compiling import helper, kernel
+from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, INT32, TILE_ROWS, Vectors, lanes_in, panel_vectors, shifted
+from rnnbench.kernels.cpu.tile import PLAIN, SLOPE, own_rows, shared_by_tiles, tile
 
-
-@kernel()
-def _columns_of_four(c, ldc, a, a_row, a_step, b, ldb, m, k):
-    """Four vectors wide: 4 rows fill 16 of 32 registers."""
-    i = 0
-    while i + 4 <= m:
-        tile(4, 4, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
-        i += 4
-    if i + 2 <= m:
-        tile(2, 4, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
-        i += 2
-    if i < m:
-        tile(1, 4, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
+# Steps of k for each visit of a tile: a panel of so many rows (16 or 64 KiB) stays near while rows of A pass by. Of two
+# long matrices, as in a weight gradient, a block of both stays near: so many rows of `out`, and so many numbers in all.
+K_BLOCK, OUTER_ROWS, OUTER_NUMBERS = 256, 66, 6144
+VECTORS = panel_vectors()
+ZERO, ONE = INDEX(0), INDEX(1)
 
 
-@kernel()
-def _columns_of_two(c, ldc, a, a_row, a_step, b, ldb, m, k):
-    """Two vectors wide: 8 rows are needed to keep both multiply-add units busy."""
-    i = 0
-    while i + 8 <= m:
-        tile(8, 2, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
-        i += 8
-    if i + 4 <= m:
-        tile(4, 2, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
-        i += 4
-    while i < m:
-        tile(1, 2, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
-        i += 1
+@helper
+def _next_rows(left):
+    """How many of the rows that are left go into the next tile: 6, and the last 12 are halved."""
+    if left > 2 * TILE_ROWS:
+        return TILE_ROWS
+    return left if left <= TILE_ROWS else (left + 1) // 2
 
 
-@kernel()
-def _columns_of_one(c, ldc, a, a_row, a_step, b, ldb, m, k):
-    """One vector wide: narrow networks, and the last vector of a row."""
-    i = 0
-    while i + 8 <= m:
-        tile(8, 1, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
-        i += 8
-    if i + 4 <= m:
-        tile(4, 1, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
-        i += 4
-    while i < m:
-        tile(1, 1, shifted(c, i * ldc), ldc, shifted(a, i * a_row), a_row, a_step, b, ldb, k)
-        i += 1
+def _product(
+    out, out_step, start, start_step, index, gather, a, a_row, a_step, b, b_step, panel, m, n, k, end, to_gate, width
+):
+    """The tiles of an (m, n) product over k steps; n is a multiple of `width`, the lanes. Pointers and steps as `tile`.
+
+    Column j of B is in panel j // (VECTORS width), which starts at b + that number * `panel`. Row i of start is row
+    index[i] if `gather`, else i.
+    """
+    row_block, k_block = max(m, 1), K_BLOCK
+    if a_row == 1:
+        row_block = OUTER_ROWS
+        k_block = max(32, min(K_BLOCK, OUTER_NUMBERS // (min(m, OUTER_ROWS) + n)))
+    for k0 in range(0, max(k, 1), k_block):
+        steps = min(k_block, k - k0)
+        first_step = start_step if k0 == 0 else out_step
+        shared = shared_by_tiles(
+            out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else PLAIN, to_gate
+        )
+        for i0 in range(0, m, row_block):
+            i_end = min(m, i0 + row_block)
+            b_here = shifted(b, k0 * b_step)
+            for j in range(0, n, VECTORS * width):
+                vectors = min(VECTORS, (n - j) // width)
+                i = i0
+                while i < i_end:
+                    rows = _next_rows(i_end - i)
+                    here, a_here = shifted(out, i * out_step + j), shifted(a, i * a_row + k0 * a_step)
+                    if k0 > 0:
+                        tile(rows, vectors, here, here, own_rows(index), a_here, b_here, shared)
+                    elif gather:
+                        tile(rows, vectors, here, shifted(start, j), shifted(index, i), a_here, b_here, shared)
+                    else:
+                        first = shifted(start, i * start_step + j)
+                        tile(rows, vectors, here, first, own_rows(index), a_here, b_here, shared)
+                    i += rows
+                b_here = shifted(b_here, panel)
 
 
-def _accumulate(c, ldc, a, a_row, a_step, b, ldb, m, n, k, width):
-    """C (m, n) += A (m, k) B (k, n), from pointers and steps in elements; n is a multiple of `width`, the lanes."""
-    for k0 in range(0, k, K_BLOCK):
-        steps = min(K_BLOCK, k - k0)
-        a_k, b_k = shifted(a, k0 * a_step), shifted(b, k0 * ldb)
-        j = 0
-        while j + 4 * width <= n:
-            _columns_of_four(shifted(c, j), ldc, a_k, a_row, a_step, shifted(b_k, j), ldb, m, steps)
-            j += 4 * width
-        if j + 2 * width <= n:
-            _columns_of_two(shifted(c, j), ldc, a_k, a_row, a_step, shifted(b_k, j), ldb, m, steps)
-            j += 2 * width
-        if j < n:
-            _columns_of_one(shifted(c, j), ldc, a_k, a_row, a_step, shifted(b_k, j), ldb, m, steps)
+def _plain_product(
+    out, out_step, start, start_step, index, gather, a, a_row, a_step, b, b_step, panel, m, n, k, end, to_gate, width
+):
+    """The same in plain loops, for a machine whose vectors LLVM is not known to have."""
+    every = 1 << 40  # as many numbers as anyone could ask for: a pointer has no length
+    to, of, gates = carray(out, every), carray(start, every), carray(shifted(out, to_gate), every)
+    left, right = carray(a, every), carray(b, every)
+    for i in range(m):
+        row = carray(index, every)[i] if gather else i
+        for j in range(n):
+            x = of[row * start_step + j]
+            at = j // (VECTORS * width) * panel + j % (VECTORS * width)
+            for step in range(k):
+                x += left[i * a_row + step * a_step] * right[at + step * b_step]
+            if end == SLOPE:
+                h = gates[i * out_step + j]
+                x *= 1 - h * h
+            to[i * out_step + j] = x
 
 
 def _signature(number):
-    address, step = types.CPointer(number), types.intp
-    return types.void(address, step, address, step, step, address, *[step] * 5)
+    numbers, rows, step = types.CPointer(number), types.CPointer(types.int32), types.intp
+    return types.void(
+        numbers, step, numbers, step, rows, types.boolean, numbers, step, step, numbers, *[step] * 8
+    )  # fmt: skip
 
 
-_accumulate_apart = symbol_call(
-    "accumulate", _accumulate, {types.CPointer(number): _signature(number) for number in (types.float32, types.float64)}
-)
+PRODUCT = APART["product"] = Apart(_product if EXPLICIT else _plain_product, _signature)
+
+
+class _Rows:
+    """An array argument of a product, where LLVM code is written."""
+
+    def __init__(self, context: Any, builder: Any, kind: types.Array, value: Any) -> None:
+        self.builder, self.kind = builder, kind
+        self.made = context.make_array(kind)(context, builder, value)
+
+    @property
+    def width(self) -> Any:
+        """Numbers from one row to the next."""
+        return self.builder.extract_value(self.made.shape, 1)
+
+    def at(self, row: Any) -> Any:
+        """A pointer to a row; for a vector, to that element."""
+        return self.builder.gep(self.made.data, [self.builder.mul(row, self.width) if self.kind.ndim == 2 else row])
+
+
+class _Call:
+    """Writes the call of the product."""
+
+    def __init__(self, context: Any, builder: Any, number: types.Float) -> None:
+        self.context, self.builder, self.number = context, builder, number
+
+    def panels(self, W: _Rows, k: Any) -> tuple[Any, Any, Any]:
+        """B: a matrix of k rows, packed."""
+        return W.at(ZERO), W.width, self.builder.mul(k, W.width)
+
+    def __call__(
+        self, out: _Rows, o: Any, start: tuple[Any, Any], a: tuple[Any, Any, Any], b: tuple[Any, Any, Any], m: Any,
+        k: Any, index: Any = None, gate: Any = None,
+    ) -> None:  # fmt: skip
+        """start: pointer, row step; a: pointer, row step, k step; b: pointer, k step, panel; gate: pointer (SLOPE)."""
+        to, N = out.at(o), out.width
+        which = ir.Constant(INT32.as_pointer(), None) if index is None else index
+        end, to_gate = PLAIN, ZERO
+        if gate is not None:
+            bytes_apart = self.builder.sub(self.builder.ptrtoint(gate, INDEX), self.builder.ptrtoint(to, INDEX))
+            end, to_gate = SLOPE, self.builder.sdiv(bytes_apart, INDEX(self.number.bitwidth // 8))
+        arguments = [to, N, *start, which, ir.Constant(ir.IntType(8), int(index is not None)), *a, *b, m, N, k,
+                     INDEX(end), to_gate, INDEX(lanes_in(self.number))]  # fmt: skip
+        PRODUCT.emit(self.builder, self.number, arguments)
+
+
+def _in_kernels(emit: Callable[..., None]) -> Any:
+    """Make `emit` an intrinsic: it writes a call into a kernel. The first array says what number type it is of."""
+
+    def typing(typingctx: Any, *arguments: Any) -> Any:
+        given = tuple(arguments[0]) if len(arguments) == 1 else arguments
+
+        def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            values: list[Any] = []
+            for i, kind in enumerate(given):
+                value = builder.extract_value(args[0], i)
+                if isinstance(kind, types.Array):
+                    values.append(_Rows(context, builder, kind, value))
+                else:
+                    values.append(context.cast(builder, value, signature.args[0][i], types.intp))
+            emit(_Call(context, builder, given[0].dtype), *values)
+            return context.get_dummy_value()
+
+        return types.void(types.StarArgTuple(given)), codegen
+
+    typing.__doc__ = emit.__doc__
+    return intrinsic(typing)
+
+
+@_in_kernels
+def affine(call, out, o, bias, A, a, W, m, k):
+    """out[o : o + m] = bias + A[a : a + m, :k] W.
+
+    out (., N), A (., >= k), bias (N,), all C-contiguous; N a multiple of the lanes; W (k, N) in panels.
+    """
+    call(out, o, (bias.at(ZERO), ZERO), (A.at(a), A.width, ONE), call.panels(W, k), m, k)
+
+
+@_in_kernels
+def add_product(call, out, o, A, a, W, m, k):
+    """out[o : o + m] += A[a : a + m, :k] W. As `affine`."""
+    call(out, o, (out.at(o), out.width), (A.at(a), A.width, ONE), call.panels(W, k), m, k)
+
+
+@_in_kernels
+def gathered_product(call, out, o, table, index, first, A, a, W, m, k):
+    """out[o + i] = table[index[first + i]] + A[a + i, :k] W for i < m. table (., N), index (.,) int32; as `affine`."""
+    call(out, o, (table.at(ZERO), table.width), (A.at(a), A.width, ONE), call.panels(W, k), m, k, index=index.at(first))
+
+
+@_in_kernels
+def through_tanh(call, out, o, bias, A, a, W, m, k, h, g):
+    """out[o + i] = (bias + A[a + i, :k] W) (1 - h[g + i]^2) for i < m, h (., N) a tanh. As `affine`."""
+    call(out, o, (bias.at(ZERO), ZERO), (A.at(a), A.width, ONE), call.panels(W, k), m, k, gate=h.at(g))
+
+
+@_in_kernels
+def add_through_tanh(call, out, o, A, a, W, m, k, h, g):
+    """out[o + i] = (out[o + i] + A[a + i, :k] W) (1 - h[g + i]^2) for i < m. As `through_tanh`."""
+    call(out, o, (out.at(o), out.width), (A.at(a), A.width, ONE), call.panels(W, k), m, k, gate=h.at(g))
+
+
+def _fresh_or_own(call, fresh, zeros, out, o):
+    """Where the sums start: at zero, or at what is there."""
+    forget, select = call.builder.icmp_signed("!=", fresh, ZERO), call.builder.select
+    return select(forget, zeros.at(ZERO), out.at(o)), select(forget, ZERO, out.width)
+
+
+@_in_kernels
+def outer_products(call, out, o, fresh, zeros, A, a, B, b, m, k):
+    """out[o : o + m] (+)= A[a : a + k, :m]^T B[b : b + k], a sum of k outer products; `fresh` forgets what was there.
+
+    out (., N), A (., >= m), B (., N), zeros (N,) of 0, all C-contiguous; N a multiple of the lanes.
+    """
+    panel = INDEX(VECTORS * lanes_in(call.number))
+    start = _fresh_or_own(call, fresh, zeros, out, o)
+    call(out, o, start, (A.at(a), ONE, A.width), (B.at(b), B.width, panel), m, k)
+
+
+@_in_kernels
+def sum_rows(call, out, o, fresh, zeros, one, B, b, k):
+    """out[o] (+)= the sum of B[b : b + k]; one (1,) of 1. As `outer_products`, with a column of ones for A."""
+    panel = INDEX(VECTORS * lanes_in(call.number))
+    start = _fresh_or_own(call, fresh, zeros, out, o)
+    call(out, o, start, (one.at(ZERO), ZERO, ZERO), (B.at(b), B.width, panel), ONE, k)
+
+
+@_in_kernels
+def _copy_panel_row(call, to, r, of, i, j):
+    """to[r] = of[i, j : j + P], P numbers in a row of a panel; to (., P), of (., n >= j + P)."""
+    write = Vectors(call.builder, call.number)
+    first = call.builder.gep(of.at(i), [j])
+    for v in range(VECTORS):
+        write.store(write.load(first, ZERO, v), to.at(r), ZERO, v)
 
 
 @kernel()
-def add_product(C, c_row, A, a_row, B, m, k):
-    """C[c_row : c_row + m] += A[a_row : a_row + m, :k] B[:k].
-
-    C (>= c_row + m, N), A (>= a_row + m, >= k), B (>= k, N); N a multiple of the lanes. All C-contiguous.
-    """
-    N, A_width = C.shape[1], A.shape[1]
-    c, a, b = pointer(C, c_row * N), pointer(A, a_row * A_width), pointer(B, 0)
-    _accumulate_apart(c, N, a, A_width, 1, b, N, m, N, k, lanes_of(C))
+def pack(out, W):
+    """W (k, n) in panels: out[p k + r] is row r of columns [p P, (p + 1) P); out (., P), 0 after the last column."""
+    k, n, P = W.shape[0], W.shape[1], out.shape[1]
+    whole = n // P * P
+    for j in range(0, whole, P):
+        for r in range(k):
+            _copy_panel_row(out, j // P * k + r, W, r, j)
+    for r in range(k):
+        to, of = out[whole // P * k + r], W[r]
+        for j in range(n - whole):
+            to[j] = of[whole + j]
 
 
 @kernel()
-def add_transposed_product(C, A, a_row, B, b_row, m, k):
-    """C[:m] += A[a_row : a_row + k, :m]^T B[b_row : b_row + k]: a sum of k outer products.
-
-    C (>= m, N), A (>= a_row + k, >= m), B (>= b_row + k, N); N a multiple of the lanes. All C-contiguous.
-    """
-    N, A_width = C.shape[1], A.shape[1]
-    c, a, b = pointer(C, 0), pointer(A, a_row * A_width), pointer(B, b_row * N)
-    _accumulate_apart(c, N, a, 1, A_width, b, N, m, N, k, lanes_of(C))
+def pack_transposed(out, W):
+    """W^T in panels, W (n, k): out[p k + r] is column r of rows [p P, (p + 1) P); out (., P), 0 after the last row."""
+    n, k, P = W.shape[0], W.shape[1], out.shape[1]
+    for j in range(0, n, P):
+        width, first = min(P, n - j), j // P * k
+        for r in range(k):
+            to = out[first + r]
+            for i in range(width):
+                to[i] = W[j + i, r]

@@ -1,10 +1,11 @@
-"""Vectors by hand: the lane width of this processor, raw pointers, and the register tile of the matrix product.
+"""Vectors by hand: what this processor's registers hold, raw pointers, and a writer of LLVM's vector instructions.
 
-The only CPU file that writes LLVM IR, with `flush`.
+`tile`, `pointwise`, `atomics` and `flush` are the other files that write LLVM IR.
 """
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
 import numba
@@ -16,21 +17,48 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
-INDEX = ir.IntType(64)
+from rnnbench.kernels.cpu.compiling import FORCED_BYTES, PLAIN
+
+INDEX, INT32 = ir.IntType(64), ir.IntType(32)
+
+_MACHINE = platform.machine().lower()
+X86 = _MACHINE in ("x86_64", "amd64")
+ARM = _MACHINE in ("aarch64", "arm64")
+# Elsewhere, or where the environment asks for it, plain loops stand in for the tile and the vectors of `pointwise`.
+EXPLICIT = (X86 or ARM) and not PLAIN
+
+# Rows of a register tile. With the vectors of a panel: 24 sums of 32 registers, or 12 of 16.
+TILE_ROWS = 6
+
+
+def _features() -> set[str]:
+    chosen = numba.config.CPU_FEATURES
+    return set((get_host_cpu_features() if chosen is None else chosen).split(","))
 
 
 def register_bytes() -> int:
     """The width of a vector register in bytes: 64 (AVX-512), 32 (AVX) or 16; as restricted by NUMBA_CPU_FEATURES."""
-    chosen = numba.config.CPU_FEATURES
-    features = set((get_host_cpu_features() if chosen is None else chosen).split(","))
+    if FORCED_BYTES:
+        return FORCED_BYTES
+    features = _features()
     if "+avx512f" in features:
         return 64
     return 32 if "+avx" in features else 16
 
 
+def panel_vectors() -> int:
+    """Vectors side by side in a tile: 4 where there are 32 registers (AVX-512, AArch64), else 2."""
+    return 4 if ARM or register_bytes() == 64 else 2
+
+
 def lanes(dtype: DTypeLike) -> int:
     """Numbers of this type in one vector register."""
     return register_bytes() // np.dtype(dtype).itemsize
+
+
+def panel_width(dtype: DTypeLike) -> int:
+    """Numbers of this type in one row of a panel."""
+    return panel_vectors() * lanes(dtype)
 
 
 def padded(n: int, dtype: DTypeLike) -> int:
@@ -39,19 +67,25 @@ def padded(n: int, dtype: DTypeLike) -> int:
     return -(-n // width) * width
 
 
-def _lanes_of(number: types.Float) -> int:
+def panels(n: int, dtype: DTypeLike) -> int:
+    """How many panels n columns fill."""
+    return -(-n // panel_width(dtype))
+
+
+def lanes_in(number: types.Float) -> int:
+    """`lanes` for a Numba type."""
     return 8 * register_bytes() // int(number.bitwidth)
 
 
 @intrinsic
-def lanes_of(typingctx: Any, array: Any) -> Any:
-    """The lane width for the type of an array, a constant of the compiled code."""
-    width = _lanes_of(array.dtype)
+def lanes_of(typingctx: Any, number: Any) -> Any:
+    """The lane width for the type of a number, a constant of the compiled code."""
+    width = lanes_in(number)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         return context.get_constant(types.intp, width)
 
-    return types.intp(array), codegen
+    return types.intp(number), codegen
 
 
 @intrinsic
@@ -77,109 +111,56 @@ def shifted(typingctx: Any, address: Any, count: Any) -> Any:
     return address(address, types.intp), codegen
 
 
-@intrinsic
-def power_of_two(typingctx: Any, rounded: Any) -> Any:
-    """2^n, where the lowest bits of the number `rounded` hold the integer n: they are moved into the exponent."""
-    width, mantissa, bias = (32, 23, 127) if rounded == types.float32 else (64, 52, 1023)
+class Vectors:
+    """Writes vector instructions for one number type into a block of LLVM IR."""
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(width)
-        exponent = builder.shl(builder.bitcast(args[0], word), word(mantissa))
-        return builder.bitcast(builder.add(exponent, word(bias << mantissa)), args[0].type)
-
-    return rounded(rounded), codegen
-
-
-class _Tile:
-    """Writes the IR of one tile: `rows` x `vectors` accumulators that stay in registers while k runs."""
-
-    def __init__(self, builder: Any, number: types.Float, rows: int, vectors: int) -> None:
-        self.builder, self.rows, self.vectors = builder, rows, vectors
-        self.scalar = ir.FloatType() if number.bitwidth == 32 else ir.DoubleType()
-        self.width = _lanes_of(number)
+    def __init__(self, builder: Any, number: types.Float) -> None:
+        self.builder, self.bits, self.width = builder, int(number.bitwidth), lanes_in(number)
+        self.scalar = ir.FloatType() if self.bits == 32 else ir.DoubleType()
         self.vector = ir.VectorType(self.scalar, self.width)
-        self.align = number.bitwidth // 8
-        self.zero = ir.Constant(ir.VectorType(ir.IntType(32), self.width), [0] * self.width)
-        self.undefined = ir.Constant(self.vector, ir.Undefined)
+        self.integers = ir.VectorType(ir.IntType(self.bits), self.width)
+        self.align = self.bits // 8
 
-    def address(self, base: Any, offset: Any, vector: int = 0) -> Any:
+    def place(self, base: Any, offset: Any, vector: int = 0) -> Any:
         """base + offset + vector * width, as a pointer to a vector."""
-        where = self.builder.gep(base, [self.builder.add(offset, INDEX(vector * self.width))])
-        return self.builder.bitcast(where, self.vector.as_pointer())
+        start = self.builder.gep(base, [offset])
+        start = self.builder.gep(start, [INDEX(vector * self.width)]) if vector else start
+        return self.builder.bitcast(start, self.vector.as_pointer())
 
-    def broadcast(self, base: Any, offset: Any) -> Any:
+    def load(self, base: Any, offset: Any, vector: int = 0) -> Any:
+        """The vector at `place`."""
+        return self.builder.load(self.place(base, offset, vector), align=self.align)
+
+    def store(self, value: Any, base: Any, offset: Any, vector: int = 0) -> None:
+        """Put a vector at `place`."""
+        self.builder.store(value, self.place(base, offset, vector), align=self.align)
+
+    def broadcast(self, value: Any) -> Any:
         """One number in every lane."""
-        value = self.builder.load(self.builder.gep(base, [offset]))
-        first = self.builder.insert_element(self.undefined, value, ir.IntType(32)(0))
-        return self.builder.shuffle_vector(first, self.undefined, self.zero)
+        undefined = ir.Constant(self.vector, ir.Undefined)
+        first = self.builder.insert_element(undefined, value, INT32(0))
+        return self.builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(INT32, self.width), None))
 
-    def load(self, c: Any, row_offsets: list[Any]) -> list[Any]:
-        """The accumulators, row by row."""
-        return [
-            self.builder.load(self.address(c, offset, v), align=self.align)
-            for offset in row_offsets
-            for v in range(self.vectors)
-        ]
+    def constant(self, value: float) -> Any:
+        """A number known now in every lane."""
+        return ir.Constant(self.vector, [ir.Constant(self.scalar, float(value))] * self.width)
 
-    def store(self, c: Any, row_offsets: list[Any], values: list[Any]) -> None:
-        """The accumulators back to where `load` found them."""
-        places = [self.address(c, offset, v) for offset in row_offsets for v in range(self.vectors)]
-        for place, value in zip(places, values, strict=True):
-            self.builder.store(value, place, align=self.align)
+    def integer(self, value: int) -> Any:
+        """An integer known now, as wide as the numbers, in every lane."""
+        return ir.Constant(self.integers, [ir.Constant(self.integers.element, value)] * self.width)
 
-    def step(self, sums: list[Any], a: Any, a_offsets: list[Any], b: Any, b_offset: Any) -> list[Any]:
-        """sums[i, v] + A[i, k] B[k, v] for one k. Multiply and add are left for LLVM to fuse where the machine can."""
-        b_vectors = [self.builder.load(self.address(b, b_offset, v), align=self.align) for v in range(self.vectors)]
-        done = []
-        for i, offset in enumerate(a_offsets):
-            a_value = self.broadcast(a, offset)
-            for v, b_vector in enumerate(b_vectors):
-                product = self.builder.fmul(a_value, b_vector, flags=("contract",))
-                done.append(self.builder.fadd(sums[i * self.vectors + v], product, flags=("contract",)))
-        return done
+    def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
+        """a * b + c, left for LLVM to fuse where the machine can."""
+        return self.builder.fadd(self.multiply(a, b), c, flags=("contract",))
 
+    def multiply(self, a: Any, b: Any) -> Any:
+        """a * b."""
+        return self.builder.fmul(a, b, flags=("contract",))
 
-@intrinsic(prefer_literal=True)
-def tile(
-    typingctx: Any, rows: Any, vectors: Any, c: Any, ldc: Any, a: Any, a_row: Any, a_step: Any, b: Any, ldb: Any, k: Any
-) -> Any:
-    """C[i, j] += sum over k of A[i, k] B[k, j], for i < `rows` and j < `vectors` * lanes; k >= 1.
+    def add(self, a: Any, b: Any) -> Any:
+        """a + b."""
+        return self.builder.fadd(a, b, flags=("contract",))
 
-    C[i, j] is at c + i ldc + j, A[i, k] at a + i a_row + k a_step, B[k, j] at b + k ldb + j: pointers from `pointer`,
-    steps in elements. `rows` and `vectors` are literals. Each sum runs over k in order, starting from C.
-    """
-    if not (isinstance(rows, types.IntegerLiteral) and isinstance(vectors, types.IntegerLiteral)):
-        raise TypingError(f"a tile of {rows} rows and {vectors} vectors; both must be literals")
-    n_rows, n_vectors, number = rows.literal_value, vectors.literal_value, c.dtype
-
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        _, _, c, ldc, a, a_row, a_step, b, ldb, k = args
-        write = _Tile(builder, number, n_rows, n_vectors)
-        c_offsets = [builder.mul(INDEX(i), ldc) for i in range(n_rows)]
-        a_starts = [builder.mul(INDEX(i), a_row) for i in range(n_rows)]
-        start = write.load(c, c_offsets)
-        before = builder.block
-        loop, after = builder.append_basic_block("tile.k"), builder.append_basic_block("tile.end")
-        builder.branch(loop)
-        builder.position_at_end(loop)
-        step, a_at, b_at = (builder.phi(INDEX) for _ in range(3))
-        sums = [builder.phi(write.vector) for _ in start]
-        done = write.step(sums, a, [builder.add(s, a_at) for s in a_starts], b, b_at)
-        following = [builder.add(step, INDEX(1)), builder.add(a_at, a_step), builder.add(b_at, ldb)]
-        first = [INDEX(0)] * 3 + start
-        for phi, begin, then in zip([step, a_at, b_at, *sums], first, following + done, strict=True):
-            phi.add_incoming(begin, before)
-            phi.add_incoming(then, loop)
-        builder.cbranch(builder.icmp_signed("<", following[0], k), loop, after)
-        builder.position_at_end(after)
-        write.store(c, c_offsets, done)
-        return context.get_dummy_value()
-
-    steps = [types.intp] * 2
-    return (
-        types.void(rows, vectors, c, types.intp, a, *steps, b, types.intp, types.intp),
-        codegen,
-    )
-
-
-__all__ = ["lanes", "lanes_of", "padded", "pointer", "power_of_two", "register_bytes", "shifted", "tile"]
+    def subtract(self, a: Any, b: Any) -> Any:
+        """a - b."""
+        return self.builder.fsub(a, b, flags=("contract",))

@@ -6,112 +6,112 @@ tokens: d embedding[word] = D W_xh^T, and dW_xh = sum over words of embedding[wo
 
 from __future__ import annotations
 
-from rnnbench.kernels.cpu.buffers import WORD_BLOCK
-from rnnbench.kernels.cpu.compiling import kernel
-from rnnbench.kernels.cpu.pointwise import fill_rows, zero_rows
-from rnnbench.kernels.cpu.products import add_product, add_transposed_product
-from rnnbench.kernels.cpu.share import TILE_ROWS, share
+from rnnbench.kernels.cpu.calls import apart
+from rnnbench.kernels.cpu.context import WORD_BLOCK
+from rnnbench.kernels.cpu.pointwise import add_rows, clear, copy, set_rows
+from rnnbench.kernels.cpu.products import affine, outer_products
+from rnnbench.kernels.cpu.share import share
 
 
-@kernel()
-def forget_words(words, d_embedding):
-    """Undo `find_words`: slot is -1 and d_embedding (V, E) is 0 everywhere again."""
-    for u in range(words.found[0]):
-        words.slot[words.words[u]] = -1
-        for e in range(d_embedding.shape[1]):
-            d_embedding[words.words[u], e] = 0
-    words.found[0] = 0
+@apart
+def forget_words(c):
+    """Undo `find_words`: slot is -1 and d_embedding 0 everywhere again."""
+    slot, words, d_embedding = c.slot, c.words, c.d_embedding
+    for u in range(c.found):
+        slot[words[u]] = -1
+        clear(d_embedding[words[u]])
+    c.found = 0
 
 
-@kernel()
-def list_all_words(words):
+@apart
+def list_all_words(c):
     """Every word of the vocabulary, in the slot of its own number; `words` made with room for all V."""
-    for word in range(words.slot.size):
-        words.slot[word] = word
-        words.words[word] = word
-    words.found[0] = words.slot.size
+    slot, words = c.slot, c.words
+    for word in range(slot.size):
+        slot[word] = word
+        words[word] = word
+    c.found = c.V
 
 
-@kernel()
-def find_words(words, tokens, rows, first, workers):
-    """List the distinct words of tokens[rows], and where in `Trace.delta` their tokens of steps t >= first stand.
+@apart
+def find_words(c):
+    """List the distinct words of the batch, and the slot of each token where `delta` has it. `slot` must be -1."""
+    T, rows, tokens, slot, words, slots = c.T, c.rows, c.tokens, c.slot, c.words, c.slots
+    count = 0
+    for worker in range(c.row_shares):
+        lo, hi = share(c.b, worker, c.row_shares)
+        for i in range(lo, hi):
+            row, place = tokens[rows[i]], lo * T + i - lo
+            for t in range(T):
+                word = row[t]
+                if slot[word] < 0:
+                    slot[word] = count
+                    words[count] = word
+                    count += 1
+                slots[place] = slot[word]
+                place += hi - lo
+    c.found = count
 
-    Writes slot, words, starts, places and found of `words`; slot must be -1 everywhere. tokens (N, T), rows (B,).
-    `workers` is how many share the rows, which says where delta holds a token.
+
+@apart
+def list_places(c):
+    """The rows of `delta` that hold each word, of steps from the first that a loss reaches: a counting sort.
+
+    Within a word they stand in their order in memory, so that a sum is the same each time. Needs `find_words`.
     """
-    T, count = tokens.shape[1], 0
-    slot, starts = words.slot, words.starts
-    for i in range(rows.size):
-        for t in range(T):
-            word = tokens[rows[i], t]
-            if slot[word] < 0:
-                slot[word] = count
-                words.words[count] = word
-                starts[count] = 0
-                count += 1
-            if t >= first:
-                starts[slot[word]] += 1
-    words.found[0] = count
-    _places_by_word(words, tokens, rows, first, workers)
-
-
-@kernel()
-def _places_by_word(words, tokens, rows, first, workers):
-    """A counting sort: `starts` holds counts on entry, starts on return.
-
-    Each word has its places in the order of batch row, then time: its sum is the same for any number of workers.
-    """
-    T, starts, count, end = tokens.shape[1], words.starts, words.found[0], 0
-    for u in range(count):
+    T, starts, slots, places = c.T, c.starts, c.slots, c.places
+    for u in range(c.found + 1):
+        starts[u] = 0
+    for worker in range(c.row_shares):
+        lo, hi = share(c.b, worker, c.row_shares)
+        for place in range(lo * T + c.first * (hi - lo), hi * T):
+            starts[slots[place]] += 1
+    end = 0
+    for u in range(c.found + 1):
         end += starts[u]
         starts[u] = end
-    starts[count] = end
-    for worker in range(workers - 1, -1, -1):
-        lo, hi = share(rows.size, worker, workers, TILE_ROWS)
-        for i in range(hi - 1, lo - 1, -1):
-            for t in range(T - 1, first - 1, -1):
-                u = words.slot[tokens[rows[i], t]]
-                starts[u] -= 1
-                words.places[starts[u]] = lo * T + t * (hi - lo) + i - lo
+    for worker in range(c.row_shares - 1, -1, -1):
+        lo, hi = share(c.b, worker, c.row_shares)
+        for place in range(hi * T - 1, lo * T + c.first * (hi - lo) - 1, -1):
+            u = slots[place]
+            starts[u] -= 1
+            places[starts[u]] = place
 
 
-@kernel()
-def project(words, embedding, packed, lo, hi):
-    """Write rows and projected of `words` for words [lo, hi)."""
-    E = embedding.shape[1]
+@apart
+def project_words(c, lo, hi):
+    """Write word_rows and projected for words [lo, hi)."""
+    words, word_rows, embedding = c.words, c.word_rows, c.embedding
     for u in range(lo, hi):
-        to, of = words.rows[u], embedding[words.words[u]]
-        for e in range(E):
-            to[e] = of[e]
-    fill_rows(words.projected, lo, hi - lo, packed.b_h)
-    add_product(words.projected, lo, words.rows, lo, packed.W_xh, hi - lo, E)
+        copy(word_rows[u], embedding[words[u]])
+    affine(c.projected, lo, c.b_h_padded, word_rows, lo, c.W_xh_panels, hi - lo, c.E)
 
 
-@kernel()
-def words_backward(words, packed, delta, d_embedding, partial, worker, lo, hi):
-    """Gradients of words [lo, hi): their rows of d_embedding (V, E); sets W_xh of `partial` for this worker."""
-    dW_xh, word_delta, word_grad = partial.W_xh[worker], partial.word_delta[worker], partial.word_grad[worker]
-    E, H = d_embedding.shape[1], packed.W_xh_T.shape[0]
-    zero_rows(dW_xh, 0, E)
-    for u0 in range(lo, hi, WORD_BLOCK):
-        n = min(WORD_BLOCK, hi - u0)
-        zero_rows(word_grad, 0, n)
-        _sum_by_word(word_delta, words, delta, u0, n)
-        add_product(word_grad, 0, word_delta, 0, packed.W_xh_T, n, H)
-        add_transposed_product(dW_xh, words.rows, u0, word_delta, 0, E, n)
-        for i in range(n):
-            to, of = d_embedding[words.words[u0 + i]], word_grad[i]
-            for e in range(E):
-                to[e] = of[e]
-
-
-@kernel()
-def _sum_by_word(word_delta, words, delta, u0, n):
-    """word_delta[i] = the sum of the deltas of word u0 + i, i < n; word_delta and delta (., H padded)."""
-    zero_rows(word_delta, 0, n)
+@apart
+def _sum_by_word(c, first, u, n):
+    """word_delta[first + i] = the sum of the deltas of word u + i, i < n."""
+    starts, places, delta, sums = c.starts, c.places, c.delta, c.word_delta
     for i in range(n):
-        to = word_delta[i]
-        for p in range(words.starts[u0 + i], words.starts[u0 + i + 1]):
-            of = delta[words.places[p]]
-            for j in range(to.size):
-                to[j] += of[j]
+        begin, end = starts[u + i], starts[u + i + 1]
+        if begin == end:
+            clear(sums[first + i])
+            continue
+        set_rows(sums, first + i, delta, places[begin], 1)
+        for p in range(begin + 1, end):
+            add_rows(sums, first + i, delta, places[p], 1)
+
+
+@apart
+def words_backward(c, worker, lo, hi):
+    """Gradients of words [lo, hi): their rows of d_embedding, and this worker's part of dW_xh."""
+    words, d_embedding, sums, grads, dW_xh = c.words, c.d_embedding, c.word_delta, c.word_grad, c.part_W_xh
+    first = worker * WORD_BLOCK
+    for e in range(worker * c.E, (worker + 1) * c.E):
+        clear(dW_xh[e])
+    for u in range(lo, hi, WORD_BLOCK):
+        n = min(WORD_BLOCK, hi - u)
+        _sum_by_word(c, first, u, n)
+        affine(grads, first, c.zeros, sums, first, c.W_xh_T_panels, n, c.H)
+        outer_products(dW_xh, worker * c.E, False, c.zeros, c.word_rows, u, sums, first, c.E, n)
+        for i in range(n):
+            copy(d_embedding[words[u + i]], grads[first + i])

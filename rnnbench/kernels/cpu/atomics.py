@@ -1,0 +1,89 @@
+"""Words that threads share: read, written and counted up without tearing, in one order that all threads see."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from rnnbench.kernels.cpu.simd import ARM, INDEX, INT32, X86
+
+_WORD = INDEX.as_pointer()
+_BYTES = 8
+
+
+@intrinsic
+def read(typingctx: Any, address: Any) -> Any:
+    """The int64 at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.load_atomic(builder.inttoptr(args[0], _WORD), "seq_cst", _BYTES)
+
+    return types.int64(types.intp), codegen
+
+
+@intrinsic
+def write(typingctx: Any, address: Any, value: Any) -> Any:
+    """Put an int64 at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        builder.store_atomic(args[1], builder.inttoptr(args[0], _WORD), "seq_cst", _BYTES)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), codegen
+
+
+@intrinsic
+def count_up(typingctx: Any, address: Any) -> Any:
+    """Add 1 to the int64 at an address; what was there before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], _WORD), INDEX(1), "seq_cst")
+
+    return types.int64(types.intp), codegen
+
+
+def _call(builder: Any, name: str, result: Any, arguments: list[Any]) -> None:
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)
+
+
+@intrinsic
+def pause(typingctx: Any) -> Any:
+    """A moment in which the other thread of this core goes first."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if X86:
+            _call(builder, "llvm.x86.sse2.pause", ir.VoidType(), [])
+        elif ARM:
+            _call(builder, "llvm.aarch64.hint", ir.VoidType(), [INT32(1)])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
+
+
+_YIELD = "rnnbench_sched_yield"
+try:
+    _address = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
+except (AttributeError, OSError, TypeError):  # Windows has no such call
+    _address = None
+if _address is not None:
+    llvmlite.binding.add_symbol(_YIELD, _address)
+CAN_YIELD = _address is not None
+
+
+@intrinsic
+def give_way(typingctx: Any) -> Any:
+    """Let another thread have this core, where the system has a call for that."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        if CAN_YIELD:
+            _call(builder, _YIELD, INT32, [])
+        return context.get_dummy_value()
+
+    return types.void(), codegen
