@@ -9,7 +9,8 @@ from threadpoolctl import threadpool_limits
 
 from rnnbench import backends
 
-COMPILING = ("torch+compile", "tensorflow+xla")
+# Backends that compile every case anew; numba does so once.
+COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and name != "numba"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -19,17 +19,20 @@ class Entry:
     needs: tuple[str, ...]  # importable modules
     extra: str | None  # the extra of pyproject.toml that installs them
     summary: str
+    compiles: bool = False  # for tens of seconds, before the first answer
 
 
 REGISTRY: dict[str, Entry] = {
     "numpy": Entry("rnnbench.backends.numpy:NumpyBackend", (), None, "plain equations; in float64 the oracle"),
-    "numba": Entry("rnnbench.backends.numba:NumbaBackend", (), None, "our kernels: batch over threads, time inside"),
+    "numba": Entry(
+        "rnnbench.backends.numba:NumbaBackend", (), None, "our kernels: batch over threads, time inside", True
+    ),
     "torch": Entry("rnnbench.backends.torch:TorchBackend", ("torch",), "torch", "nn.RNN as installed"),
     "torch+flush": Entry(
         "rnnbench.backends.torch:TorchFlushBackend", ("torch",), "torch", "nn.RNN, subnormals flushed"
     ),
     "torch+compile": Entry(
-        "rnnbench.backends.torch:TorchCompileBackend", ("torch",), "torch", "torch.compile, subnormals flushed"
+        "rnnbench.backends.torch:TorchCompileBackend", ("torch",), "torch", "torch.compile, subnormals flushed", True
     ),
     "tensorflow": Entry(
         "rnnbench.backends.tensorflow:TensorflowBackend", ("tensorflow", "keras"), "tensorflow", "Keras in tf.function"
@@ -39,6 +42,7 @@ REGISTRY: dict[str, Entry] = {
         ("tensorflow", "keras"),
         "tensorflow",
         "Keras with jit_compile=True",
+        True,
     ),
     "jax": Entry("rnnbench.backends.jax:JaxBackend", ("jax", "optax"), "jax", "jitted lax.scan and optax"),
 }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,12 +58,13 @@ class Crew:
             self.libraries[name] = hello
         return place.worker
 
-    def start(self, names: Iterable[str]) -> None:
-        """Start workers side by side, their imports not timed. Who fails is left out, and tried alone when asked."""
+    def side_by_side(self, work: Callable[[str], None], names: Iterable[str]) -> None:
+        """Do some work for each name, as many at once as there are cores. An interrupt ends the workers as well."""
         with ThreadPoolExecutor(len(allowed_cores())) as pool:
-            starts = [pool.submit(self._started, name) for name in names if self.places[name].worker is None]
+            begun = [pool.submit(work, name) for name in names]
             try:
-                wait(starts)
+                for done in wait(begun, return_when=FIRST_EXCEPTION).done:
+                    done.result()
             except BaseException:
                 self.closed = True
                 for place in self.places.values():
@@ -72,7 +73,8 @@ class Crew:
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def _started(self, name: str) -> None:
+    def start(self, name: str) -> None:
+        """Start a worker beside others: its import is not timed. One that fails is tried again, alone, when asked."""
         with suppress(WorkerFailure):
             self.worker(name)
         self.places[name].import_ns = None

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any, Protocol
 
 import msgspec
@@ -86,6 +87,7 @@ class Runner:
         self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache")
         self.oracles: dict[Problem, Oracle] = {}
         self.estimate = Estimate()
+        self.writing = Lock()
         records = before or []
         self.part = 1 + max((r.part for r in records), default=-1)
         self.measured = {(r.case, r.backend, r.launch, r.round) for r in records if r.round != CHECK}
@@ -134,7 +136,7 @@ class Runner:
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)
-        if launch >= TIMED_IMPORTS:
+        if launch >= TIMED_IMPORTS and self.plan.effort.costs:
             self._start_all(launch)
         for task in self.tasks:
             if any(self._has_work(task, name, launch) for name in names):
@@ -144,7 +146,7 @@ class Runner:
     def _start_all(self, launch: int) -> None:
         names = [n for n in self.plan.backends if any(self._has_work(task, n, launch) for task in self.tasks)]
         self.observer.doing(f"starting {len(names)} backends", self.estimate)
-        self.crew.start(names)
+        self.crew.side_by_side(self.crew.start, names)
         for name in names:
             self.estimate.drop(("start", name))
 
@@ -168,17 +170,24 @@ class Runner:
 
     def _make_ready(self, task: Task, names: list[str], launch: int) -> None:
         """Start, prepare and check whoever has cases to come and is ready for none."""
-        for name in names:
-            place = self.crew.places[name]
-            while self._has_work(task, name, launch) and not place.ready:
-                slots = [Slot(task, case, name, launch) for case in task.cases if self._todo(case, name, launch)]
-                if not place.lives:
-                    for slot in slots:
-                        self._fail(slot, Status.CRASHED, "not tried: the worker died twice on cases of this workload")
-                    break
-                place.lives -= 1
-                with self._timed(("check", name, task.problem)):
-                    self._check(slots)
+        if self.plan.effort.costs:
+            for name in names:
+                self._make_one_ready(task, name, launch)
+        else:
+            longest_first = sorted(names, key=lambda name: not backends.REGISTRY[name].compiles)
+            self.crew.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
+
+    def _make_one_ready(self, task: Task, name: str, launch: int) -> None:
+        place = self.crew.places[name]
+        while self._has_work(task, name, launch) and not place.ready and not self.crew.closed:
+            slots = [Slot(task, case, name, launch) for case in task.cases if self._todo(case, name, launch)]
+            if not place.lives:
+                for slot in slots:
+                    self._fail(slot, Status.CRASHED, "not tried: the worker died twice on cases of this workload")
+                break
+            place.lives -= 1
+            with self._timed(("check", name, task.problem)):
+                self._check(slots)
 
     def _check(self, slots: list[Slot]) -> None:
         """Prepare a problem and check its passes one by one; whatever is right becomes ready to be timed."""
@@ -238,12 +247,12 @@ class Runner:
         record = replace(
             self._record(slot),
             errors=errors,
-            costs=replace(costs, first_call_ns=first["first_call_ns"]),
+            costs=replace(costs, first_call_ns=first["first_call_ns"]) if self.plan.effort.costs else Costs(),
             contract=contract,
             peak_memory_bytes=first["peak_memory_bytes"],
         )
         if wrong is None:
-            self.emit(record)
+            self._emit(record)
             self.crew.places[name].ready.add(case.key)
         else:
             self._fail(slot, Status.WRONG, wrong, record)
@@ -262,7 +271,7 @@ class Runner:
             self._fail(slot, failure.status, failure.reason)
             return
         self.measured.add((case, name, slot.launch, slot.round))
-        self.emit(
+        self._emit(
             replace(
                 self._record(slot),
                 samples_ns=tuple(reply["samples_ns"]),
@@ -315,13 +324,19 @@ class Runner:
         )
 
     def _fail(self, slot: Slot, status: Status, reason: str, record: Record | None = None) -> None:
-        """Record why; the case is not tried again by this backend."""
+        """Record why; the case is not tried again by this backend. Whoever was ended with the run did not fail."""
+        if self.crew.closed:
+            return
         self.failed.add((slot.case, slot.backend))
         self.crew.places[slot.backend].ready.discard(slot.case.key)
         self.estimate.drop(("turn", slot.backend, slot.case))
         if status not in (Status.UNAVAILABLE, Status.UNSUPPORTED):
             self.observer.say(f"{slot.backend} on {slot.case.key}: {status}. {reason}")
-        self.emit(replace(record or self._record(slot), status=status, reason=reason))
+        self._emit(replace(record or self._record(slot), status=status, reason=reason))
+
+    def _emit(self, record: Record) -> None:
+        with self.writing:
+            self.emit(record)
 
 
 class _Stopwatch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,15 @@ from rnnbench.workloads.base import Workload
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a run looks: process launches, rounds in each, and the length of a turn."""
+    """How long a run looks: process launches, rounds in each, and the length of a turn.
+
+    Without `costs` the backends start, compile and are checked side by side, and what that took is not kept.
+    """
 
     launches: int
     rounds: int
     turn: Turn
+    costs: bool = True
 
     def turn_of(self, pass_: Pass) -> Turn:
         """An epoch is long and steady: one call is a turn."""
@@ -30,7 +35,7 @@ class Effort:
 
 
 EFFORTS: dict[Mode, Effort] = {
-    Mode.QUICK: Effort(launches=1, rounds=2, turn=Turn(seconds=0.05, min_calls=2, max_calls=10)),
+    Mode.QUICK: Effort(launches=1, rounds=2, turn=Turn(seconds=0.05, min_calls=2, max_calls=10), costs=False),
     Mode.DEFAULT: Effort(launches=3, rounds=2, turn=Turn(seconds=0.1, min_calls=2, max_calls=30)),
     Mode.RIGOROUS: Effort(launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100)),
 }
@@ -116,6 +121,7 @@ class Estimate:
     left: Counter[tuple[Any, ...]] = field(default_factory=Counter)
     seen: dict[tuple[Any, ...], float] = field(default_factory=dict)
     spent: float = 0.0
+    changing: Lock = field(default_factory=Lock)  # parts may end side by side
 
     def add(self, part: tuple[Any, ...], count: int = 1) -> None:
         """This part is still to come, `count` times."""
@@ -123,18 +129,21 @@ class Estimate:
 
     def done(self, part: tuple[Any, ...], seconds: float) -> None:
         """This part came once and took so long."""
-        self.left[part] -= 1
-        self.seen[part] = seconds
-        self.spent += seconds
+        with self.changing:
+            self.left[part] -= 1
+            self.seen[part] = seconds
+            self.spent += seconds
 
     def drop(self, part: tuple[Any, ...]) -> None:
         """This part will not come any more."""
-        self.left.pop(part, None)
+        with self.changing:
+            self.left.pop(part, None)
 
     @property
     def remaining(self) -> float:
         """Seconds still needed."""
-        return sum(n * self.seen.get(part, self._like(part[0])) for part, n in self.left.items() if n > 0)
+        with self.changing:
+            return sum(n * self.seen.get(part, self._like(part[0])) for part, n in self.left.items() if n > 0)
 
     @property
     def fraction(self) -> float:

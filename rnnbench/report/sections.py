@@ -64,7 +64,8 @@ def costs(context: Context, figures: Figures) -> list[str]:
     """Import, preparation, first call, steady state, and the break-even step."""
     drawn = [*figures.get("costs", ()), *figures.get("break-even", ())]
     if not drawn:
-        return []
+        unknown = "Import and first calls were not timed: in a quick run the backends start and compile side by side."
+        return ["## Where the time goes", unknown] if context.quick and context.records else []
     reading = (
         "The start is import, preparation and first call together. *Ahead from step n* means: counted from the start "
         "of both processes, this backend has spent less time in all once n steps are done."

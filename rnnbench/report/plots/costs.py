@@ -94,7 +94,7 @@ def _legend(figure: Figure) -> None:
 def pages(context: Context) -> list[Page]:
     """Four problems a page."""
     groups = main_cases(context.summaries)
-    shown = {case: group for case, group in groups.items() if any(s.time or spent(s).start for s in group)}
+    shown = {case: group for case, group in groups.items() if any(spent(s).start for s in group)}
     made = []
     for index, part in enumerate(cut(list(shown), PANELS)):
         most = max(len(shown[case]) for case in part)
