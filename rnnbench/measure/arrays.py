@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +19,7 @@ def save_problem(path: Path, params: Params, train: Split, **splits: Split) -> N
     arrays |= {"inputs": train.inputs, "targets": train.targets}
     for name, split in splits.items():
         arrays |= {f"inputs {name}": split.inputs, f"targets {name}": split.targets}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    _save(path, arrays)
 
 
 def splits_of(dataset: Dataset) -> dict[str, Split]:
@@ -35,8 +36,16 @@ def save_outputs(path: Path, outputs: Outputs) -> None:
         value = getattr(outputs, name)
         if value is not None:
             arrays[name] = np.asarray(value)
+    _save(path, arrays)
+
+
+def _save(path: Path, arrays: dict[str, Any]) -> None:
+    """Write the whole file or none: whoever finds it there can read it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    part = path.with_name(f"{path.name}.part")
+    with part.open("wb") as stream:
+        np.savez(stream, **arrays)
+    os.replace(part, path)
 
 
 def load_outputs(path: Path) -> Outputs:

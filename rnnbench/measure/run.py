@@ -153,6 +153,7 @@ class Runner:
     def _task(self, task: Task, names: list[str], launch: int) -> None:
         """All rounds of all cases of one problem. Who died on a case is started again, once, for the next ones."""
         self._oracle(task)
+        self._arrays(task)  # before workers that start side by side ask for it
         for name in names:
             self.crew.places[name].lives = 2
         for number, case in enumerate(task.cases):

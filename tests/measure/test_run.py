@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -198,6 +199,22 @@ def test_an_interrupt_while_workers_start_side_by_side_ends_them_all(tmp_path, m
 def _until(file, size):
     while not file.exists() or file.stat().st_size < size:
         time.sleep(0.05)
+
+
+def test_rows_are_whole_before_workers_side_by_side_read_them(tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=1, rounds=1, turn=Turn(0.01, 2, 4), costs=False))
+    savez = np.savez
+
+    def slow(file, **arrays):
+        if isinstance(file, Path):
+            file.touch()
+        time.sleep(1)
+        savez(file, **arrays)
+
+    monkeypatch.setattr(np, "savez", slow)
+    records, _, _ = run(tmp_path, plan_of("numpy", "chatty"), [task_of()])
+    assert len(records) == 2 * 4 * 2
+    assert {r.status for r in records} == {Status.OK}
 
 
 def test_absent_unsupported_and_broken_imports_are_named(tmp_path):
