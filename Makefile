@@ -17,7 +17,7 @@ run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
 
 test: .venv/dev.stamp
-	$(BIN)/python -m pytest tests $(ARGS)
+	$(BIN)/python -m pytest tests -n logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 
 import pytest
 from threadpoolctl import threadpool_limits
 
 from rnnbench import backends
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy processes wait more than they work
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Backends that compile every case anew; numba does so once.
 COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and name != "numba"]
