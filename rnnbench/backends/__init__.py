@@ -32,7 +32,11 @@ REGISTRY: dict[str, Entry] = {
         "rnnbench.backends.torch:TorchFlushBackend", ("torch",), "torch", "nn.RNN, subnormals flushed"
     ),
     "torch+compile": Entry(
-        "rnnbench.backends.torch:TorchCompileBackend", ("torch",), "torch", "torch.compile, subnormals flushed", True
+        "rnnbench.backends.torch_compiled:TorchCompileBackend",
+        ("torch",),
+        "torch",
+        "torch.compile, subnormals flushed",
+        True,
     ),
     "tensorflow": Entry(
         "rnnbench.backends.tensorflow:TensorflowBackend", ("tensorflow", "keras"), "tensorflow", "Keras in tf.function"
