@@ -50,9 +50,11 @@ def test_imports_go_down_the_page(package):
 def test_only_its_own_backend_imports_a_framework():
     for path in (PACKAGE / "backends").glob("*.py"):
         names = {name.partition(".")[0] for name in imports(path)} & set(FRAMEWORKS)
+        of = path.stem.partition("_")[0]  # torch_parts belongs to torch
         allowed = {
             "torch": {"torch"}, "jax": {"jax", "optax"}, "numba": {"numba", "llvmlite"}, "cuda": {"numba"},
-        }.get(path.stem, {"tensorflow", "keras"} if path.stem in ("tensorflow", "keras_parts") else set())  # fmt: skip
+            "tensorflow": {"tensorflow", "keras"}, "keras": {"tensorflow", "keras"},
+        }.get(of, set())  # fmt: skip
         assert names <= allowed, f"{path.name} imports {names}"
 
 

@@ -15,6 +15,7 @@ import contextlib
 import ctypes
 import os
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -103,9 +104,9 @@ class Team:
         """Let helpers, up to `size` members, know what there is to do; `wake` those who sleep."""
         self.words[_CONTEXT // 8], self.words[_WORK // 8] = context, work
         if wake:
-            elsewhere = _other_cores()
             for helper in self.helpers[: size - 1]:
-                helper.wake(elsewhere)
+                if helper.asleep:
+                    helper.wake()
 
 
 class _Helper:
@@ -113,6 +114,7 @@ class _Helper:
 
     def __init__(self, team: int, who: int) -> None:
         self.team, self.who = team, who
+        self.asleep = False  # read and written with the GIL
         self.bed = _thread.allocate_lock()
         self.bed.acquire()
         self.thread = threading.Thread(target=self._serve, name=f"rnnbench-{who}", daemon=True)
@@ -120,30 +122,28 @@ class _Helper:
 
     def _serve(self) -> None:
         while True:
+            self.asleep = True
             self.bed.acquire()
             _help(self.team, self.who)
 
-    def wake(self, cores: set[int]) -> None:
-        """Wake up, on one of these cores if any: a system likes to wake a thread where its waker runs, and goes on."""
-        if not self.bed.locked():
-            return
+    def wake(self) -> None:
+        """Wake who sleeps, away from the caller: a system likes to wake a thread where its waker runs, and goes on."""
+        self.asleep = False
+        cores = _other_cores()
         if cores and self.thread.native_id is not None:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self.thread.native_id, cores)
         self.bed.release()
 
 
-def _core_here() -> int:
-    """The core that this thread runs on, or -1."""
-    try:
-        return int(ctypes.CDLL(None).sched_getcpu())
-    except (AttributeError, OSError, TypeError):
-        return -1
+_core_here: Any = None
+with contextlib.suppress(AttributeError, OSError, TypeError):  # Linux has it
+    _core_here = ctypes.CDLL(None).sched_getcpu
 
 
 def _other_cores() -> set[int]:
     """The cores that this thread may use, but for the one that it is on; empty where the system does not tell."""
-    if not hasattr(os, "sched_getaffinity"):
+    if _core_here is None or not hasattr(os, "sched_getaffinity"):
         return set()
     return os.sched_getaffinity(0) - {_core_here()}
 
