@@ -17,6 +17,7 @@ from rnnbench.commands.options import (
     BATCH_SIZE,
     DATA_DIR,
     DTYPE,
+    DTYPES,
     JSON,
     SEED,
     THREADS,
@@ -86,7 +87,7 @@ def _plan(
         raise click.UsageError(f"--reference {reference} is not among the backends of this run: {', '.join(backend)}")
     return Plan(
         workloads=workload or DEFAULT_WORKLOADS,
-        backends=backend or tuple(backends.REGISTRY),
+        backends=backend or tuple(backends.usual()),
         passes=tuple(Pass(p) for p in passes or tuple(Pass)),
         dtypes=tuple(DType(d) for d in dtypes or (DType.FLOAT32,)),
         threads=threads,
@@ -414,6 +415,27 @@ def report(folder: Path, reference: str | None) -> None:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
         render(_console(), loaded.records, loaded.curves, loaded.run, chosen)
         click.echo(f"Report: {folder / 'report.md'}")
+        return 0
+
+    _guarded(work)
+
+
+@main.command()
+@click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
+def warm(dtypes: tuple[str, ...] | None) -> None:
+    """Compile our kernels now and keep them on disk, so that nobody waits later.
+
+    A run measures what compiling costs and keeps its own; `train`, `verify`, `seeds` and your programs profit.
+
+    \b
+    Examples:
+      python -m rnnbench warm
+      python -m rnnbench warm --dtype float32,float64
+    """
+    from rnnbench.commands import warm as warming
+
+    def work() -> int:
+        warming.run(tuple(DType(d) for d in dtypes or (DType.FLOAT32,)), _console(stderr=True))
         return 0
 
     _guarded(work)

@@ -14,7 +14,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy pr
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Backends that compile every case anew; numba does so once.
-COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and name != "numba"]
+COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and not name.startswith("numba")]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        names = metafunc.config.getoption("--backend") or list(backends.REGISTRY)
+        names = metafunc.config.getoption("--backend") or backends.usual()
         metafunc.parametrize("backend", names, indirect=True, scope="session")
 
 

@@ -20,12 +20,21 @@ class Entry:
     extra: str | None  # the extra of pyproject.toml that installs them
     summary: str
     compiles: bool = False  # for tens of seconds, before the first answer
+    on_request: bool = False  # left out where backends are not named
 
 
 REGISTRY: dict[str, Entry] = {
     "numpy": Entry("rnnbench.backends.numpy:NumpyBackend", (), None, "plain equations; in float64 the oracle"),
     "numba": Entry(
         "rnnbench.backends.numba:NumbaBackend", (), None, "our kernels: batch over threads, time inside", True
+    ),
+    "numba+subnormal": Entry(
+        "rnnbench.backends.numba:NumbaSubnormalBackend",
+        (),
+        None,
+        "our kernels, subnormals kept",
+        compiles=True,
+        on_request=True,
     ),
     "torch": Entry("rnnbench.backends.torch:TorchBackend", ("torch",), "torch", "nn.RNN as installed"),
     "torch+flush": Entry(
@@ -50,6 +59,11 @@ REGISTRY: dict[str, Entry] = {
     ),
     "jax": Entry("rnnbench.backends.jax:JaxBackend", ("jax", "optax"), "jax", "jitted lax.scan and optax"),
 }
+
+
+def usual() -> list[str]:
+    """The backends that are meant where none is named."""
+    return [name for name, entry in REGISTRY.items() if not entry.on_request]
 
 
 def missing(name: str) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.model import Case, Head, Loss, Problem
+from rnnbench.model import Case, DType, Head, Loss, Problem
 from rnnbench.params import Array, Params, check_shapes
 
 Inputs = NDArray[Any]
@@ -162,6 +163,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def libraries(self) -> dict[str, str]:
         """Name -> version of what computes."""
+
+    def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:
+        """Compile ahead, for later processes, what does not depend on the problem: done, of how many, what is next."""
+        yield from ()
 
     def prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         """Check, move, pack, allocate. `params` in any float type. ValueError where they do not fit the problem."""

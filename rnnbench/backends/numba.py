@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import ClassVar
 
 import llvmlite
@@ -17,7 +18,7 @@ from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.passes import Runner
 from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes
 from rnnbench.kernels.cpu.team import team
-from rnnbench.model import Case, Head, Loss, Pass, Problem, StepSum, blocks_of
+from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, blocks_of
 from rnnbench.model import Optimizer as Rule
 from rnnbench.params import Array, Params, cast
 
@@ -184,14 +185,6 @@ def segment_of(problem: Problem) -> int:
     return min(problem.T, cut.window + cut.stride * max(1, SEGMENT_STEPS // cut.stride))
 
 
-def _threading_layer() -> str:
-    """Its name, known after the first parallel call."""
-    try:
-        return str(numba.threading_layer())
-    except ValueError:
-        return "not started yet"
-
-
 class NumbaBackend(Backend):
     """Our kernels: the batch is split over threads once per pass, every thread runs all T steps of its rows."""
 
@@ -214,12 +207,22 @@ class NumbaBackend(Backend):
                 "train_step": f"{call}: gradient, clipping, the optimizer on all parameters",
                 "epoch": "passes.run, one compiled call: train steps on rows taken by index",
             },
-            notes=f"at most {numba.get_num_threads()} workers, one where work is small; {8 * register_bytes()}-bit "
-            f"vectors; Numba threading layer: {_threading_layer()}",
+            notes=f"at most {numba.get_num_threads()} threads of our own, one where work is small; "
+            f"{8 * register_bytes()}-bit vectors",
         )
+
+    def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:
+        yield from passes.warm(str(dtype))
 
     def libraries(self) -> dict[str, str]:
         return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         return NumbaSession(problem, params, data, self.flush)
+
+
+class NumbaSubnormalBackend(NumbaBackend):
+    """The same with subnormals kept: as exact as they are slow."""
+
+    name: ClassVar[str] = "numba+subnormal"
+    flush: ClassVar[bool] = False

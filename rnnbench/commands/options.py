@@ -53,7 +53,7 @@ TIMEOUT = click.option(
 )  # fmt: skip
 WHICH = options(
     click.option("--workload", "-w", type=WORKLOADS, help="Comma-separated. Default: parity,imdb-50,imdb-200."),
-    click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: all."),
+    click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: all but numba+subnormal."),
     click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: all."),
     click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32."),
     click.option("-k", "filter_", default="", metavar="WORDS",

@@ -24,6 +24,7 @@ class Look:
 _LOOKS: dict[str, Look] = {
     "numpy": Look("#8C8C8C", "s", (0, (1, 1)), "..."),
     "numba": Look("#D55E00", "o", "-", ""),
+    "numba+subnormal": Look("#CC79A7", "<", (0, (3, 1)), "**"),
     "cuda": Look("#000000", "P", (0, (8, 1)), "xx"),
     "torch": Look("#0072B2", "^", "--", "//"),
     "torch+flush": Look("#56B4E9", "v", (0, (5, 1, 1, 1)), "\\\\"),
@@ -33,7 +34,7 @@ _LOOKS: dict[str, Look] = {
     "jax": Look("#009E73", "*", (0, (6, 2)), "oo"),
 }
 
-_SPARE_COLOURS = ("#CC79A7", "#882255", "#999933", "#117733", "#AA4499", "#44AA99", "#661100")
+_SPARE_COLOURS = ("#882255", "#999933", "#117733", "#AA4499", "#44AA99", "#661100")
 _SPARE_MARKERS = ("<", "p", "h", "d", "H", "8")
 _SPARE_LINES: tuple[Any, ...] = ((0, (3, 1)), (0, (1, 2)), (0, (7, 3)), (0, (3, 1, 1, 1, 1, 1)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -76,6 +77,15 @@ def test_dry_run_lists_the_plan_and_runs_nothing(tmp_path):
     assert "torch" not in text
     assert "gradient" not in text
     assert not (tmp_path / "run").exists()
+
+
+def test_warm_compiles_once_and_keeps_it(tmp_path):
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "rnnbench", "warm"]
+    first, second = (subprocess.run(command, env=env, capture_output=True, text=True, check=True) for _ in range(2))
+    seconds = [float(re.search(r"float32: kernels ready after ([\d.]+) s", run.stderr)[1]) for run in (first, second)]
+    assert list(tmp_path.rglob("*.nbi"))
+    assert seconds[1] < seconds[0] / 2
 
 
 def test_verify_as_json():

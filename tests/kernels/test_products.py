@@ -25,7 +25,7 @@ def _ready():
 
 def make_ready() -> None:
     for dtype in LIMITS:
-        calls.make_ready(dtype)
+        list(calls.make_ready(dtype))
 
 
 @njit

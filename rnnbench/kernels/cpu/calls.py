@@ -8,7 +8,7 @@ type, and their callers hold a symbol.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import llvmlite.binding
@@ -56,10 +56,14 @@ class Apart:
 APART: dict[str, Apart] = {}
 
 
-def make_ready(dtype: DTypeLike) -> None:
-    """Compile all of `APART` for this type, or load it from disk: before any kernel that calls one of them."""
+def make_ready(dtype: DTypeLike) -> Iterator[str]:
+    """Compile all of `APART` for this type, or load it from disk: before any kernel that calls one of them.
+
+    Yields the name of each before it is begun.
+    """
     number = numba.from_dtype(np.dtype(dtype))
-    for function in APART.values():
+    for name, function in APART.items():
+        yield name
         function.ready(number)
 
 

@@ -6,13 +6,15 @@ done on the spot. Between stages the leader alone works: packing, finding words,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numba
 import numpy as np
 from numba import types
 from numpy.typing import DTypeLike
 
 from rnnbench.kernels.cpu.backward import add_up, head_gradients, reverse_pass, step_gradients
-from rnnbench.kernels.cpu.calls import apart, call_lead, call_work, make_ready
+from rnnbench.kernels.cpu.calls import APART, apart, call_lead, call_work, make_ready
 from rnnbench.kernels.cpu.compiling import kernel, native
 from rnnbench.kernels.cpu.context import Array, Context, ContextType, address_of
 from rnnbench.kernels.cpu.flush import restore, start_flushing
@@ -238,15 +240,29 @@ def _enter(lead, context_at):
 _ADDRESSES: dict[np.dtype, tuple[int, int]] = {}
 
 
-def ready(dtype: DTypeLike) -> tuple[int, int]:
-    """Compile all that passes of this type need, or load it from disk; the addresses of `_lead` and `_work`."""
+def warm(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
+    """Compile all that passes of this type need, or load it from disk: parts done, of how many, and what is next."""
     kind = np.dtype(dtype)
-    if kind not in _ADDRESSES:
-        make_ready(kind)
-        context = ContextType(numba.from_dtype(kind))
-        work = native(types.void(context, types.int64, types.int64), _work)
-        _ADDRESSES[kind] = native(types.void(context), _lead), work
-    return _ADDRESSES[kind]
+    if kind in _ADDRESSES:
+        return
+    parts = len(APART) + 3
+    for done, name in enumerate(make_ready(kind)):
+        yield done, parts, name
+    context = ContextType(numba.from_dtype(kind))
+    yield parts - 3, parts, "work"
+    work = native(types.void(context, types.int64, types.int64), _work)
+    yield parts - 2, parts, "lead"
+    lead = native(types.void(context), _lead)
+    yield parts - 1, parts, "enter"
+    _enter.compile((types.int64, types.int64))
+    _ADDRESSES[kind] = lead, work
+
+
+def ready(dtype: DTypeLike) -> tuple[int, int]:
+    """The addresses of `_lead` and `_work`, compiled."""
+    for _ in warm(dtype):
+        pass
+    return _ADDRESSES[np.dtype(dtype)]
 
 
 class Runner:
