@@ -79,19 +79,24 @@ def _plain_product(
 ):
     """The same in plain loops, for a machine whose vectors LLVM is not known to have."""
     every = 1 << 40  # as many numbers as anyone could ask for: a pointer has no length
-    to, of, gates = carray(out, every), carray(start, every), carray(shifted(out, to_gate), every)
-    left, right = carray(a, every), carray(b, every)
+    left, wide = carray(a, every), VECTORS * width
     for i in range(m):
         row = carray(index, every)[i] if gather else i
-        for j in range(n):
-            x = of[row * start_step + j]
-            at = j // (VECTORS * width) * panel + j % (VECTORS * width)
+        for j in range(0, n, wide):
+            columns = min(wide, n - j)
+            here = i * out_step + j
+            to, gate = carray(shifted(out, here), columns), carray(shifted(out, here + to_gate), columns)
+            first = carray(shifted(start, row * start_step + j), columns)
+            for v in range(columns):
+                to[v] = first[v]
             for step in range(k):
-                x += left[i * a_row + step * a_step] * right[at + step * b_step]
+                x = left[i * a_row + step * a_step]
+                right = carray(shifted(b, j // wide * panel + step * b_step), columns)
+                for v in range(columns):
+                    to[v] += x * right[v]
             if end == SLOPE:
-                h = gates[i * out_step + j]
-                x *= 1 - h * h
-            to[i * out_step + j] = x
+                for v in range(columns):
+                    to[v] *= 1 - gate[v] * gate[v]
 
 
 def _signature(number):
