@@ -16,7 +16,7 @@ from rnnbench.kernels.cpu import losses, passes
 from rnnbench.kernels.cpu.context import Context, Sizes, aligned, buffers, parts
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.passes import Runner
-from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes
+from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes, row_step
 from rnnbench.kernels.cpu.team import team
 from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, blocks_of
 from rnnbench.model import Optimizer as Rule
@@ -44,6 +44,7 @@ def values_of(problem: Problem, sizes: Sizes, flush: bool) -> dict[str, float]:
         "S": sizes.T if every else 1, "Z": sizes.L if every else 1,
         "P": sum(math.prod(shape) for shape in model.shapes.values()),
         "Ep": padded(sizes.E, dtype), "Hp": padded(sizes.H, dtype), "Op": padded(sizes.O, dtype),
+        "Es": row_step(sizes.E, dtype), "Hs": row_step(sizes.H, dtype),
         "panel": panel_width(dtype), "workers": sizes.workers, "blocks_n": len(blocks), "first": blocks[0].start,
         "has_words": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
         "adam": train.optimizer is Rule.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,

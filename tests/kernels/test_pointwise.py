@@ -14,7 +14,7 @@ BOUNDS = {tanh_rows: TANH_ULP, sigmoid_rows: SIGMOID_ULP}
 def of(function, x: np.ndarray) -> np.ndarray:
     h = np.zeros((1, simd.padded(x.size, x.dtype)), x.dtype)
     h[0, : x.size] = x
-    function(h, 0, 1)
+    function(h, 0, 1, 0, h.shape[1])
     return h[0, : x.size]
 
 
@@ -60,9 +60,20 @@ def test_every_length_of_a_row_and_no_number_more():
     lane = simd.lanes(np.float32)
     for vectors in range(1, 12):
         h = np.full((3, vectors * lane), 0.5, np.float32)
-        tanh_rows(h, 1, 1)
+        tanh_rows(h, 1, 1, 0, vectors * lane)
         np.testing.assert_array_equal(h[[0, 2]], 0.5)
         np.testing.assert_allclose(h[1], np.tanh(0.5), rtol=1e-6)
+
+
+@pytest.mark.parametrize("function", [tanh_rows, sigmoid_rows])
+def test_columns_of_rows_and_no_other(function):
+    lane = simd.lanes(np.float32)
+    h, whole = np.full((4, 5 * lane), 0.5, np.float32), np.full((4, 5 * lane), 0.5, np.float32)
+    function(whole, 0, 4, 0, 5 * lane)
+    function(h, 1, 2, lane, 3 * lane)
+    changed = np.zeros(h.shape, bool)
+    changed[1:3, lane : 4 * lane] = True
+    np.testing.assert_array_equal(h, np.where(changed, whole, np.float32(0.5)))
 
 
 def test_rows_are_added_and_set():

@@ -29,38 +29,38 @@ def make_ready() -> None:
 
 
 @njit
-def affine(out, o, bias, A, a, W, m, k):
-    products.affine(out, o, bias, A, a, W, m, k)
+def affine(out, o, bias, A, a, W, m, j, n, k):
+    products.affine(out, o, bias, A, a, W, m, j, n, k)
 
 
 @njit
-def add_product(out, o, A, a, W, m, k):
-    products.add_product(out, o, A, a, W, m, k)
+def add_product(out, o, A, a, W, m, j, n, k):
+    products.add_product(out, o, A, a, W, m, j, n, k)
 
 
 @njit
-def gathered_product(out, o, table, index, first, A, a, W, m, k):
-    products.gathered_product(out, o, table, index, first, A, a, W, m, k)
+def gathered_product(out, o, table, index, first, A, a, W, m, j, n, k):
+    products.gathered_product(out, o, table, index, first, A, a, W, m, j, n, k)
 
 
 @njit
-def through_tanh(out, o, bias, A, a, W, m, k, h, g):
-    products.through_tanh(out, o, bias, A, a, W, m, k, h, g)
+def through_tanh(out, o, bias, A, a, W, m, j, n, k, h, g):
+    products.through_tanh(out, o, bias, A, a, W, m, j, n, k, h, g)
 
 
 @njit
-def add_through_tanh(out, o, A, a, W, m, k, h, g):
-    products.add_through_tanh(out, o, A, a, W, m, k, h, g)
+def add_through_tanh(out, o, A, a, W, m, j, n, k, h, g):
+    products.add_through_tanh(out, o, A, a, W, m, j, n, k, h, g)
 
 
 @njit
-def outer_products(out, o, fresh, zeros, A, a, B, b, m, k):
-    products.outer_products(out, o, fresh, zeros, A, a, B, b, m, k)
+def outer_products(out, o, fresh, zeros, A, a, B, b, m, j, n, k):
+    products.outer_products(out, o, fresh, zeros, A, a, B, b, m, j, n, k)
 
 
 @njit
-def sum_rows(out, o, fresh, zeros, one, B, b, k):
-    products.sum_rows(out, o, fresh, zeros, one, B, b, k)
+def sum_rows(out, o, fresh, zeros, one, B, b, j, n, k):
+    products.sum_rows(out, o, fresh, zeros, one, B, b, j, n, k)
 
 
 def edges(dtype: str) -> list[int]:
@@ -95,7 +95,7 @@ def test_product_at_every_edge(dtype):
         N = simd.padded(n, dtype)
         out, A = rows_of(rng, (m + 5, n), N, dtype), rows_of(rng, (m + 3, k), k + 2, dtype)
         W, before = rng.standard_normal((k, n)).astype(dtype), out.copy()
-        add_product(out, 2, A, 1, panels(W), m, k)
+        add_product(out, 2, A, 1, panels(W), m, 0, N, k)
         a, w, c = (x.astype(np.float64) for x in (A[1 : 1 + m, :k], W, before[2 : 2 + m, :n]))
         assert_close(out[2 : 2 + m, :n], c + a @ w, np.abs(a) @ np.abs(w), dtype)
         outside = np.r_[0:2, 2 + m : m + 5]
@@ -115,10 +115,10 @@ def test_every_way_to_start_and_to_end(dtype):
         scale, slope = np.abs(a) @ np.abs(w), 1 - h[3:, :n].astype(np.float64) ** 2
         starts = {"bias": bias[:n], "rows of a table": table[index[4:], :n], "own": own[1:, :n]}
         for name, call, arguments, end in (
-            ("bias", affine, (bias, A, 2, packed, m, k), 1),
-            ("rows of a table", gathered_product, (table, index, 4, A, 2, packed, m, k), 1),
-            ("bias", through_tanh, (bias, A, 2, packed, m, k, h, 3), slope),
-            ("own", add_through_tanh, (A, 2, packed, m, k, h, 3), slope),
+            ("bias", affine, (bias, A, 2, packed, m, 0, N, k), 1),
+            ("rows of a table", gathered_product, (table, index, 4, A, 2, packed, m, 0, N, k), 1),
+            ("bias", through_tanh, (bias, A, 2, packed, m, 0, N, k, h, 3), slope),
+            ("own", add_through_tanh, (A, 2, packed, m, 0, N, k, h, 3), slope),
         ):
             out = own.copy()
             call(out, 1, *arguments)
@@ -133,13 +133,13 @@ def test_sums_of_outer_products_and_of_rows_at_every_edge(dtype):
         out, A = rows_of(rng, (m + 2, n), N, dtype), rows_of(rng, (k + 3, m), m + 1, dtype)
         B, zeros, before = rows_of(rng, (k + 4, n), N, dtype), np.zeros(N, dtype), out.copy()
         a, b, c = (x.astype(np.float64) for x in (A[1 : 1 + k, :m], B[2 : 2 + k, :n], before[1 : 1 + m, :n]))
-        outer_products(out, 1, False, zeros, A, 1, B, 2, m, k)
+        outer_products(out, 1, False, zeros, A, 1, B, 2, m, 0, N, k)
         assert_close(out[1 : 1 + m, :n], c + a.T @ b, np.abs(a).T @ np.abs(b), dtype)
         np.testing.assert_array_equal(out[[0, m + 1]], before[[0, m + 1]])
-        outer_products(out, 1, True, zeros, A, 1, B, 2, m, k)
+        outer_products(out, 1, True, zeros, A, 1, B, 2, m, 0, N, k)
         assert_close(out[1 : 1 + m, :n], a.T @ b, np.abs(a).T @ np.abs(b), dtype)
         sums = before.copy()
-        sum_rows(sums, 1, False, zeros, np.ones(1, dtype), B, 2, k)
+        sum_rows(sums, 1, False, zeros, np.ones(1, dtype), B, 2, 0, N, k)
         assert_close(sums[1, :n], c[0] + b.sum(axis=0), np.abs(b).sum(axis=0), dtype)
 
 
@@ -149,15 +149,49 @@ def test_wide_product_takes_every_tile():
     for vectors, m in product(range(1, 12), range(1, 26)):
         out, A = aligned((m, vectors * lane), np.float32), rows_of(rng, (m, 3), 3, "float32")
         W = rng.standard_normal((3, vectors * lane)).astype(np.float32)
-        add_product(out, 0, A, 0, panels(W), m, 3)
+        add_product(out, 0, A, 0, panels(W), m, 0, vectors * lane, 3)
         assert_close(out, A.astype(np.float64) @ W, np.abs(A) @ np.abs(W), "float32")
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+def test_columns_apart_are_the_whole(dtype):
+    """In rows that are wider than what is worked out, from any panel on, nothing else is touched."""
+    rng = np.random.default_rng(0)
+    panel, lane, m, k = simd.panel_width(dtype), simd.lanes(dtype), 7, 9
+    n = 3 * panel - lane
+    A, W, table = (rows_of(rng, shape, shape[1], dtype) for shape in ((m, k), (k, n), (4, n)))
+    h, index, zeros = rows_of(rng, (m, n), n + lane, dtype), np.arange(m, dtype=np.int32) % 4, np.zeros(n, dtype)
+    for call, arguments, after in (
+        (affine, (table[0], A, 0, panels(W), m), (k,)),
+        (add_product, (A, 0, panels(W), m), (k,)),
+        (gathered_product, (table, index, 0, A, 0, panels(W), m), (k,)),
+        (through_tanh, (table[0], A, 0, panels(W), m), (k, h, 0)),
+        (add_through_tanh, (A, 0, panels(W), m), (k, h, 0)),
+        (outer_products, (False, zeros, A.T.copy(), 0, rows_of(rng, (k, n), n, dtype), 0, m), (k,)),
+    ):
+        before = rows_of(rng, (m, n), n + lane, dtype)
+        whole, parts = before.copy(), before.copy()
+        call(whole, 0, *arguments, 0, n, *after)
+        for j, columns in ((2 * panel, n - 2 * panel), (0, panel), (panel, panel)):
+            call(parts, 0, *arguments, j, columns, *after)
+        np.testing.assert_array_equal(parts, whole)
+        assert np.isfinite(whole[:, :n]).all()
+        assert np.isnan(whole[:, n:]).all()
+
+
+def test_rows_do_not_meet_in_a_cache():
+    for dtype, n in product(LIMITS, (1, 16, 64, 127, 128, 129, 256, 1024)):
+        step = simd.row_step(n, dtype)
+        assert n <= simd.padded(n, dtype) <= step <= n + 2 * simd.CACHE_LINE
+        assert step % simd.lanes(dtype) == 0
+        assert step * np.dtype(dtype).itemsize % simd.ROWS_MEET
 
 
 def test_nothing_to_add_changes_nothing():
     out, A, W = (aligned((4, 32), np.float32) for _ in range(3))
     out[:] = 1
-    add_product(out, 0, A, 0, W, 4, 0)
-    add_product(out, 0, A, 0, W, 0, 4)
+    add_product(out, 0, A, 0, W, 4, 0, 32, 0)
+    add_product(out, 0, A, 0, W, 0, 0, 32, 4)
     np.testing.assert_array_equal(out, 1)
 
 

@@ -42,6 +42,9 @@ def test_helpers_sleep_and_are_woken_for_large_calls_only(session):
     members.call(2, session.context.address, session.runner.work, wake=True)
     assert not helper.asleep
     members.call(2, session.context.address, session.runner.work, wake=True)  # awake, or about to be: no second time
+    time.sleep(0.1)
+    assert not helper.asleep  # the call lasts
+    members.rest()
     assert until(lambda: helper.asleep)
 
 

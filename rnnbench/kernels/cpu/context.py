@@ -5,8 +5,9 @@ network. In kernels `c.H` is a number and `c.h` an array.
 
 Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, N staged rows, P numbers in all
 parameters, S outputs per row (T where every step emits, else 1), U distinct words that a batch may hold, W workers.
-L: the steps that are kept at once, Z the outputs of those. Ep, Hp, Op: padded to whole vectors. panel: numbers in a
-row of a panel (`products.pack`). Who writes and who reads what stands in `kernels/README.md`.
+L: the steps that are kept at once, Z the outputs of those. Ep, Hp, Op: padded to whole vectors. Es, Hs: numbers from
+one row to the next, a little more where rows would meet in a cache (`simd.row_step`). panel: numbers in a row of a
+panel (`products.pack`). Who writes and who reads what stands in `kernels/README.md`.
 """
 
 from __future__ import annotations
@@ -25,19 +26,19 @@ from numba.extending import intrinsic, models, register_model
 from numba.np.arrayobj import populate_array
 from numpy.typing import DTypeLike, NDArray
 
-from rnnbench.kernels.cpu.simd import INDEX, padded, panel_width, panels
+from rnnbench.kernels.cpu.simd import CACHE_LINE, INDEX, padded, panel_width, panels, row_step
 
 Array = NDArray[Any]
 
-CACHE_LINE = 64
 WORD_BLOCK = 64  # words whose deltas are summed and multiplied together: a block of them stays in cache
 
 INTEGERS = (
     # sizes and switches, fixed for all calls
-    "B", "T", "V", "E", "H", "O", "P", "S", "L", "Z", "Ep", "Hp", "Op", "panel", "workers", "blocks_n", "first",
-    "has_words", "emits", "loss", "adam", "flush",
+    "B", "T", "V", "E", "H", "O", "P", "S", "L", "Z", "Ep", "Hp", "Op", "Es", "Hs", "panel", "workers", "blocks_n",
+    "first", "has_words", "emits", "loss", "adam", "flush",
     # set for a call, and what its stages tell each other: the rows of the batch at hand and their number, ...
-    "goal", "step", "order_n", "b", "team", "work", "stage", "shares", "row_shares", "word_shares", "found", "hits",
+    "goal", "step", "t", "order_n", "b", "team", "work", "stage", "shares", "row_shares", "word_shares",
+    "column_shares", "found", "hits",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",
@@ -62,6 +63,7 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "initial": (None, ("B", "H")),
     "blocks": ("int64", ("blocks_n", "three")),  # start, emit, end of each reverse pass, in order of time
     "order": ("int64", ("order_n",)),
+    "given": ("int64", (ANY,)),  # arguments of a stage within the rows
     "rows": ("int64", ("b",)),
     # parameters, their gradients, Adam's moments; the named ones are views of the flat ones
     **dict.fromkeys(("params", "grads", "m", "v"), (None, ("P",))),
@@ -80,26 +82,26 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "starts": ("int32", (ANY,)),
     "places": ("int32", (ANY,)),
     "slots": ("int32", (ANY,)),
-    "word_rows": (None, (ANY, "E")),
-    "projected": (None, (ANY, "Hp")),
+    "word_rows": (None, (ANY, "Es")),
+    "projected": (None, (ANY, "Hs")),
     # forward to backward, time first for each worker: one with rows [lo, hi) owns rows [lo L, hi L) of delta and x,
     # [lo (L + 1), hi (L + 1)) of h, [lo Z, hi Z) of z and dz; step t of its row i is row t (hi - lo) + i of those
-    "x": (None, (ANY, "E")),
-    "h": (None, (ANY, "Hp")),
-    "delta": (None, (ANY, "Hp")),
-    "spare": (None, (ANY, "Hp")),
+    "x": (None, (ANY, "Es")),
+    "h": (None, (ANY, "Hs")),
+    "delta": (None, (ANY, "Hs")),
+    "spare": (None, (ANY, "Hs")),
     "z": (None, (ANY, "Op")),
     "dz": (None, (ANY, "Op")),
     # sums of each worker, added up in their order; loss and hits at the start of a cache line each
-    "part_W_xh": (None, (ANY, "Hp")),
-    "part_W_hh": (None, (ANY, "Hp")),
-    "part_b_h": (None, (ANY, "Hp")),
+    "part_W_xh": (None, (ANY, "Hs")),
+    "part_W_hh": (None, (ANY, "Hs")),
+    "part_b_h": (None, (ANY, "Hs")),
     "part_W_hy": (None, (ANY, "Op")),
     "part_b_y": (None, (ANY, "Op")),
     "part_loss": ("float64", (ANY, "eight")),
     "part_hits": ("int64", (ANY, "eight")),
-    "word_delta": (None, (ANY, "Hp")),
-    "word_grad": (None, (ANY, "Ep")),
+    "word_delta": (None, (ANY, "Hs")),
+    "word_grad": (None, (ANY, "Es")),
     # what is read after a pass
     "logits": (None, (ANY, "O")),  # (B, S, O)
     "state": (None, ("B", "H")),
@@ -137,6 +139,7 @@ def buffers(s: Sizes, dtype: DTypeLike) -> dict[str, Array]:
     """The arrays that passes work in, by name, all C-contiguous and starting at a cache line."""
     B, T, V, E, H, O, W, L = s.B, s.T, s.V, s.E, s.H, s.O, s.workers, s.L
     Ep, Hp, Op = (padded(n, dtype) for n in (E, H, O))
+    Es, Hs = row_step(E, dtype), row_step(H, dtype)
     S, Z = (T, L) if s.emits else (1, 1)
     U = V if s.whole_table else min(V, B * T)
     word_places, dense_rows = (B * T, 0) if V else (0, B * L)
@@ -161,28 +164,29 @@ def buffers(s: Sizes, dtype: DTypeLike) -> dict[str, Array]:
         "b_y_padded": real(Op),
         "zeros": real(max(Ep, Hp, Op)),
         "unit": np.ones(1, dtype),
+        "given": aligned((16,), np.int64),
         "slot": np.full(V, -1, np.int32),
         "words": index(U),
         "starts": index(U + 1),
         "places": index(word_places),
         "slots": index(word_places),
-        "word_rows": real(U, E),
-        "projected": real(U, Hp),
-        "x": real(dense_rows, E),
-        "h": real(B * (L + 1), Hp),
-        "delta": real(B * L, Hp),
-        "spare": real(2 * B, Hp),
+        "word_rows": real(U, Es),
+        "projected": real(U, Hs),
+        "x": real(dense_rows, Es),
+        "h": real(B * (L + 1), Hs),
+        "delta": real(B * L, Hs),
+        "spare": real(2 * B, Hs),
         "z": real(B * Z, Op),
         "dz": real(B * Z, Op),
-        "part_W_xh": real(W, E, Hp),
-        "part_W_hh": real(W, H, Hp),
-        "part_b_h": real(W, Hp),
+        "part_W_xh": real(W, E, Hs),
+        "part_W_hh": real(W, H, Hs),
+        "part_b_h": real(W, Hs),
         "part_W_hy": real(W, H, Op),
         "part_b_y": real(W, Op),
         "part_loss": aligned((W, 8), np.float64),
         "part_hits": aligned((W, 8), np.int64),
-        "word_delta": real(W, WORD_BLOCK, Hp),
-        "word_grad": real(W, WORD_BLOCK, Ep),
+        "word_delta": real(W, WORD_BLOCK, Hs),
+        "word_grad": real(W, WORD_BLOCK, Es),
         "logits": real(B, S, O),
         "state": real(B, H),
     }

@@ -13,6 +13,7 @@ from rnnbench.kernels.cpu.calls import apart
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_slope
 from rnnbench.kernels.cpu.pointwise import copy, tanh_rows
 from rnnbench.kernels.cpu.products import add_product, affine, gathered_product, pack, pack_transposed
+from rnnbench.kernels.cpu.stage import INPUTS, STEP, give, stage
 
 
 @apart
@@ -39,30 +40,45 @@ def start_rows(c, lo, b, r):
 
 
 @apart
-def _project_inputs(c, lo, b, r, a, e, origin):
+def project_inputs(c, lo, b, r, a, e, origin):
     """Dense input of steps [a, e), time first, to x; x W_xh + b_h to the states after them. One long product."""
     x, rows, inputs = c.x, c.rows, c.inputs
     x_at, h_at = lo * c.L + (a - origin) * b, lo * (c.L + 1) + (a - origin + 1) * b
     for t in range(a, e):
         for i in range(b):
             copy(x[x_at + (t - a) * b + i], inputs[rows[r + i] * c.T + t])
-    affine(c.h, h_at, c.b_h_padded, x, x_at, c.W_xh_panels, (e - a) * b, c.E)
+    affine(c.h, h_at, c.b_h_padded, x, x_at, c.W_xh_panels, (e - a) * b, 0, c.Hp, c.E)
+
+
+@apart
+def one_step(c, lo, b, t, origin, j, n):
+    """Columns j to j + n of h after step t. Inputs must be projected."""
+    h, before = c.h, lo * (c.L + 1) + (t - origin) * b
+    after = before + b
+    if c.has_words:
+        slots = lo * c.T + t * b
+        gathered_product(h, after, c.projected, c.slots, slots, h, before, c.W_hh_panels, b, j, n, c.H)
+    else:
+        add_product(h, after, h, before, c.W_hh_panels, b, j, n, c.H)
+    tanh_rows(h, after, b, j, n)
 
 
 @apart
 def forward_steps(c, lo, b, r, a, e, origin):
     """Steps [a, e): writes h after each, and x for dense input. Words must be projected."""
-    h, has_words = c.h, c.has_words != 0
-    if not has_words:
-        _project_inputs(c, lo, b, r, a, e, origin)
+    wide = c.column_shares > 1
+    if wide:
+        give(c, (lo, b, r, a, e, origin))
+        if not c.has_words:
+            stage(c, INPUTS, c.column_shares)
+    elif not c.has_words:
+        project_inputs(c, lo, b, r, a, e, origin)
     for t in range(a, e):
-        before = lo * (c.L + 1) + (t - origin) * b
-        after = before + b
-        if has_words:
-            gathered_product(h, after, c.projected, c.slots, lo * c.T + t * b, h, before, c.W_hh_panels, b, c.H)
+        if wide:
+            c.t = t
+            stage(c, STEP, c.column_shares)
         else:
-            add_product(h, after, h, before, c.W_hh_panels, b, c.H)
-        tanh_rows(h, after, b)
+            one_step(c, lo, b, t, origin, 0, c.Hp)
 
 
 @apart
@@ -71,7 +87,7 @@ def read_outputs(c, lo, b, r, a, e, origin):
     z, logits, S = c.z, c.logits, c.S
     first = a if c.emits else e - 1
     h_at = lo * (c.L + 1) + (first + 1 - origin) * b
-    affine(z, lo * c.Z, c.b_y_padded, c.h, h_at, c.W_hy_panels, (e - first) * b, c.H)
+    affine(z, lo * c.Z, c.b_y_padded, c.h, h_at, c.W_hy_panels, (e - first) * b, 0, c.Op, c.H)
     for s in range(e - first):
         for i in range(b):
             copy(logits[(r + i) * S + (first + s if c.emits else 0)], z[lo * c.Z + s * b + i])

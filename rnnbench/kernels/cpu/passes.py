@@ -13,16 +13,44 @@ import numpy as np
 from numba import types
 from numpy.typing import DTypeLike
 
-from rnnbench.kernels.cpu.backward import add_up, head_gradients, reverse_pass, step_gradients
-from rnnbench.kernels.cpu.calls import APART, apart, call_lead, call_work, make_ready
-from rnnbench.kernels.cpu.compiling import kernel, native
-from rnnbench.kernels.cpu.context import Array, Context, ContextType, address_of
+from rnnbench.kernels.cpu.backward import (
+    add_up,
+    head_gradients,
+    one_step_back,
+    reverse_pass,
+    step_gradients,
+    sum_steps,
+)
+from rnnbench.kernels.cpu.calls import APART, apart, call_lead, make_ready
+from rnnbench.kernels.cpu.compiling import helper, kernel, native
+from rnnbench.kernels.cpu.context import Array, Context, ContextType
 from rnnbench.kernels.cpu.flush import restore, start_flushing
-from rnnbench.kernels.cpu.forward import forward_steps, loss_rows, pack_weights, read_outputs, start_rows, write_state
+from rnnbench.kernels.cpu.forward import (
+    forward_steps,
+    loss_rows,
+    one_step,
+    pack_weights,
+    project_inputs,
+    read_outputs,
+    start_rows,
+    write_state,
+)
 from rnnbench.kernels.cpu.optimizer import clip_scale, update_range
 from rnnbench.kernels.cpu.pointwise import clear, copy, flat_rows
 from rnnbench.kernels.cpu.share import share, workers_for
-from rnnbench.kernels.cpu.team import finish_share, open_stage, take_share, team, wait_for_all
+from rnnbench.kernels.cpu.stage import (
+    BLOCKS,
+    INPUTS,
+    PREPARE,
+    PROJECT,
+    ROWS,
+    STEP,
+    STEP_BACK,
+    UPDATE,
+    WORDS,
+    stage,
+)
+from rnnbench.kernels.cpu.team import team
 from rnnbench.kernels.cpu.words import (
     find_words,
     forget_words,
@@ -35,15 +63,16 @@ from rnnbench.kernels.cpu.words import (
 # What is asked of `Runner.run`.
 PREDICT, FORWARD, GRADIENT, TRAIN_STEP = range(4)
 
-# The stages: NumPy integers, for Numba would compile a kernel again for each literal.
-_PREPARE, _PROJECT, _ROWS, _WORDS, _UPDATE, _BLOCKS = (np.int64(stage) for stage in range(6))
-
 # What is worth a worker: multiply-adds (a tanh counts as TANH_WORK of them), parameters of the optimizer, tokens; and
 # what is worth waking a helper that sleeps.
 LEAST_WORK, LEAST_PARAMS, LEAST_TOKENS = np.int64(400_000), np.int64(8_192), np.int64(1_024)
 WAKING_WORK = 1_000_000
 TANH_WORK = np.int64(24)
 CACHE_LINE_NUMBERS = np.int64(64)
+# Recurrent weights of so many numbers are read from afar at each step, from the second cache or from the third. Where
+# each worker would have fewer rows than these to use them on, workers share the columns of a step and not the rows.
+WIDE, WIDE_ROWS = np.int64(1 << 16), np.int64(6)
+WIDEST, WIDEST_ROWS = np.int64(1 << 19), np.int64(36)
 # Rows that are predicted together, and steps that are kept where nothing needs the states later.
 PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
 
@@ -135,23 +164,50 @@ def _block(c, who, number):
     _forward_rows(c, who, lo, b, r)
 
 
+@helper
+def _columns(c, number):
+    """First and number of the columns of h that a share has: whole panels."""
+    first, last = share(-(-c.Hp // c.panel), number, c.shares)
+    return first * c.panel, min(c.Hp, last * c.panel) - first * c.panel
+
+
+@apart
+def _wide_work(c, number):
+    """One share of a stage within the rows."""
+    g = c.given
+    if c.stage == INPUTS:
+        lo, b, r, a, e, origin = g[0], g[1], g[2], g[3], g[4], g[5]
+        first, last = share(e - a, number, c.shares)
+        project_inputs(c, lo, b, r, a + first, a + last, origin)
+        return
+    j, n = _columns(c, number)
+    if c.stage == STEP:
+        one_step(c, g[0], g[1], c.t, g[5], j, n)
+    elif c.stage == STEP_BACK:
+        one_step_back(c, g[0], g[1], c.t, g[2], g[3], g[4], g[5], g[6], j, n)
+    else:
+        sum_steps(c, g[6], g[0], g[1], g[2], g[3], g[4], g[5], j, n)
+
+
 def _work(c, who, number):
     """One share of the stage at hand."""
     mode = start_flushing(c.flush != 0)
-    if c.stage == _ROWS:
+    if c.stage >= INPUTS:
+        _wide_work(c, number)
+    elif c.stage == ROWS:
         _rows(c, number)
-    elif c.stage == _PREPARE:
+    elif c.stage == PREPARE:
         if c.shares == 1 or number == 1:
             pack_weights(c, c.goal >= GRADIENT)
         if c.has_words and number == 0:
             forget_words(c)
             find_words(c)
-    elif c.stage == _BLOCKS:
+    elif c.stage == BLOCKS:
         _block(c, who, number)
-    elif c.stage == _UPDATE:
+    elif c.stage == UPDATE:
         lo, hi = share(-(-c.P // CACHE_LINE_NUMBERS), number, c.shares)
         update_range(c, lo * CACHE_LINE_NUMBERS, min(c.P, hi * CACHE_LINE_NUMBERS))
-    elif c.stage == _WORDS:
+    elif c.stage == WORDS:
         words_backward(c, number, *share(c.found, number, c.shares))
     else:
         with_places = c.goal >= GRADIENT  # the first of several shares lists them, one alone does both
@@ -165,31 +221,14 @@ def _work(c, who, number):
 
 
 @apart
-def _stage(c, stage, shares):
-    """All shares of a stage."""
-    c.stage, c.shares = stage, shares
-    if shares == 1 or c.team == 0:
-        for number in range(shares):
-            call_work(c.work, address_of(c), 0, number)
-        return
-    open_stage(c.team, shares)
-    number = take_share(c.team)
-    while number >= 0:
-        call_work(c.work, address_of(c), 0, number)
-        finish_share(c.team)
-        number = take_share(c.team)
-    wait_for_all(c.team, shares)
-
-
-@apart
 def _predict(c):
     """Every row of `order`: the whole vocabulary is projected once."""
     pack_weights(c, False)
     if c.has_words:
         list_all_words(c)
-        _stage(c, _PROJECT, workers_for(c.V * (c.E + TANH_WORK) * c.H, LEAST_WORK, c.V, c.workers))
-    c.rows, c.b = c.order, c.order_n
-    _stage(c, _BLOCKS, -(-c.b // PREDICT_ROWS))
+        stage(c, PROJECT, workers_for(c.V * (c.E + TANH_WORK) * c.H, LEAST_WORK, c.V, c.workers))
+    c.rows, c.b, c.column_shares = c.order, c.order_n, 1
+    stage(c, BLOCKS, -(-c.b // PREDICT_ROWS))
 
 
 @apart
@@ -198,23 +237,27 @@ def _one_pass(c):
     learns, steps = c.goal >= GRADIENT, c.b * c.T
     work = steps * c.H * ((c.H if c.has_words else c.H + c.E) * (3 if learns else 1) + TANH_WORK)
     c.row_shares = c.word_shares = workers_for(work, LEAST_WORK, c.b, c.workers)
+    c.column_shares = 1
+    weights, rows = c.H * c.H, c.b // c.workers
+    if (weights >= WIDE and rows < WIDE_ROWS) or (weights >= WIDEST and rows < WIDEST_ROWS):
+        c.row_shares, c.column_shares = 1, c.workers
     many = c.has_words and steps >= LEAST_TOKENS and c.workers > 1
-    _stage(c, _PREPARE, 2 if many else 1)
+    stage(c, PREPARE, 2 if many else 1)
     if c.has_words:
         work = c.found * (c.E + TANH_WORK) * c.H
-        _stage(c, _PROJECT, workers_for(work, LEAST_WORK, c.found, c.workers) + (learns and many))
+        stage(c, PROJECT, workers_for(work, LEAST_WORK, c.found, c.workers) + (learns and many))
         c.word_shares = workers_for(2 * work + steps * c.H, LEAST_WORK, c.found, c.workers)
-    _stage(c, _ROWS, c.row_shares)
+    stage(c, ROWS, c.row_shares)
     for worker in range(c.row_shares):
         c.loss_sum += c.part_loss[worker, 0]
         c.hits += c.part_hits[worker, 0]
     if learns:
         if c.has_words:
-            _stage(c, _WORDS, c.word_shares)
+            stage(c, WORDS, c.word_shares)
         add_up(c)
     if c.goal == TRAIN_STEP:
         clip_scale(c)
-        _stage(c, _UPDATE, workers_for(c.P, LEAST_PARAMS, c.P, c.workers))
+        stage(c, UPDATE, workers_for(c.P, LEAST_PARAMS, c.P, c.workers))
         c.step += 1
 
 
@@ -293,4 +336,5 @@ class Runner:
             self.team[0] = members.address
             _enter(self.lead, self.context.address)
         finally:
+            members.rest()
             members.leading.release()

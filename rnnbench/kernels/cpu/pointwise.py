@@ -163,29 +163,39 @@ def flat_rows(typingctx: Any, x: Any, start: Any, rows: Any) -> Any:
 
 
 @kernel()
-def tanh_rows(h, start, rows):
-    """h[start : start + rows] = tanh of itself; h (., N), N a multiple of the lanes."""
+def tanh_rows(h, start, rows, j, n):
+    """Columns j to j + n of h[start : start + rows] = tanh of themselves; h (., N); all multiples of the lanes."""
+    N = h.shape[1]
     if EXPLICIT:
-        first, size = pointer(h, start * h.shape[1]), rows * h.shape[1]
-        for i in range(0, size, lanes_of(h.dtype.type(0))):
-            _tanh_here(first, i)
+        if n == N:
+            rows, n = 1, rows * n
+        for i in range(rows):
+            first = pointer(h, (start + i) * N + j)
+            for v in range(0, n, lanes_of(h.dtype.type(0))):
+                _tanh_here(first, v)
     else:
-        part = flat_rows(h, start, rows)
-        for i in range(part.size):
-            part[i] = math.tanh(part[i])
+        for i in range(start, start + rows):
+            row = h[i, j : j + n]
+            for v in range(n):
+                row[v] = math.tanh(row[v])
 
 
 @kernel()
-def sigmoid_rows(x, start, rows):
-    """x[start : start + rows] = sigmoid of itself; x (., N), N a multiple of the lanes."""
+def sigmoid_rows(x, start, rows, j, n):
+    """The same with sigmoid."""
+    N = x.shape[1]
     if EXPLICIT:
-        first, size = pointer(x, start * x.shape[1]), rows * x.shape[1]
-        for i in range(0, size, lanes_of(x.dtype.type(0))):
-            _sigmoid_here(first, i)
+        if n == N:
+            rows, n = 1, rows * n
+        for i in range(rows):
+            first = pointer(x, (start + i) * N + j)
+            for v in range(0, n, lanes_of(x.dtype.type(0))):
+                _sigmoid_here(first, v)
     else:
-        part = flat_rows(x, start, rows)
-        for i in range(part.size):
-            part[i] = _plain_sigmoid(part[i])
+        for i in range(start, start + rows):
+            row = x[i, j : j + n]
+            for v in range(n):
+                row[v] = _plain_sigmoid(row[v])
 
 
 @intrinsic

@@ -21,9 +21,11 @@ from rnnbench.kernels.cpu.compiling import helper, kernel
 from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, INT32, TILE_ROWS, Vectors, lanes_in, panel_vectors, shifted
 from rnnbench.kernels.cpu.tile import PLAIN, SLOPE, own_rows, shared_by_tiles, tile
 
-# Steps of k for each visit of a tile: a panel of so many rows (16 or 64 KiB) stays near while rows of A pass by. Of two
-# long matrices, as in a weight gradient, a block of both stays near: so many rows of `out`, and so many numbers in all.
-K_BLOCK, OUTER_ROWS, OUTER_NUMBERS = 256, 66, 6144
+# Steps of k for each visit of a tile: a panel of so many rows (16 or 64 KiB) stays in the first cache while rows of A
+# pass by, of which so many stay in the second. Of two long matrices, as in a weight gradient, a block of steps of both
+# stays near: at most so many, for so many rows of `out`, and so many numbers in all.
+K_BLOCK, ROW_BLOCK = 256, 192
+OUTER_STEPS, OUTER_ROWS, OUTER_NUMBERS = 192, 48, 50_000
 VECTORS = panel_vectors()
 ZERO, ONE = INDEX(0), INDEX(1)
 
@@ -44,10 +46,10 @@ def _product(
     Column j of B is in panel j // (VECTORS width), which starts at b + that number * `panel`. Row i of start is row
     index[i] if `gather`, else i.
     """
-    row_block, k_block = max(m, 1), K_BLOCK
+    row_block, k_block = ROW_BLOCK, K_BLOCK
     if a_row == 1:
         row_block = OUTER_ROWS
-        k_block = max(32, min(K_BLOCK, OUTER_NUMBERS // (min(m, OUTER_ROWS) + n)))
+        k_block = max(32, min(OUTER_STEPS, OUTER_NUMBERS // (min(m, OUTER_ROWS) + n)))
     for k0 in range(0, max(k, 1), k_block):
         steps = min(k_block, k - k0)
         first_step = start_step if k0 == 0 else out_step
@@ -121,9 +123,10 @@ class _Rows:
         """Numbers from one row to the next."""
         return self.builder.extract_value(self.made.shape, 1)
 
-    def at(self, row: Any) -> Any:
-        """A pointer to a row; for a vector, to that element."""
-        return self.builder.gep(self.made.data, [self.builder.mul(row, self.width) if self.kind.ndim == 2 else row])
+    def at(self, row: Any, column: Any = None) -> Any:
+        """A pointer to a row, from a column on; for a vector, to that element."""
+        index = self.builder.mul(row, self.width) if self.kind.ndim == 2 else row
+        return self.builder.gep(self.made.data, [index if column is None else self.builder.add(index, column)])
 
 
 class _Call:
@@ -132,23 +135,23 @@ class _Call:
     def __init__(self, context: Any, builder: Any, number: types.Float) -> None:
         self.context, self.builder, self.number = context, builder, number
 
-    def panels(self, W: _Rows, k: Any) -> tuple[Any, Any, Any]:
-        """B: a matrix of k rows, packed."""
-        return W.at(ZERO), W.width, self.builder.mul(k, W.width)
+    def panels(self, W: _Rows, k: Any, j: Any) -> tuple[Any, Any, Any]:
+        """B: a matrix of k rows, packed, from column j on, where a panel begins."""
+        return W.at(self.builder.mul(self.builder.sdiv(j, W.width), k)), W.width, self.builder.mul(k, W.width)
 
     def __call__(
         self, out: _Rows, o: Any, start: tuple[Any, Any], a: tuple[Any, Any, Any], b: tuple[Any, Any, Any], m: Any,
-        k: Any, index: Any = None, gate: Any = None,
+        j: Any, n: Any, k: Any, index: Any = None, gate: Any = None,
     ) -> None:  # fmt: skip
         """start: pointer, row step; a: pointer, row step, k step; b: pointer, k step, panel; gate: pointer (SLOPE)."""
-        to, N = out.at(o), out.width
+        to = out.at(o, j)
         which = ir.Constant(INT32.as_pointer(), None) if index is None else index
         end, to_gate = PLAIN, ZERO
         if gate is not None:
             bytes_apart = self.builder.sub(self.builder.ptrtoint(gate, INDEX), self.builder.ptrtoint(to, INDEX))
             end, to_gate = SLOPE, self.builder.sdiv(bytes_apart, INDEX(self.number.bitwidth // 8))
-        arguments = [to, N, *start, which, ir.Constant(ir.IntType(8), int(index is not None)), *a, *b, m, N, k,
-                     INDEX(end), to_gate, INDEX(lanes_in(self.number))]  # fmt: skip
+        arguments = [to, out.width, *start, which, ir.Constant(ir.IntType(8), int(index is not None)), *a, *b, m, n,
+                     k, INDEX(end), to_gate, INDEX(lanes_in(self.number))]  # fmt: skip
         PRODUCT.emit(self.builder, self.number, arguments)
 
 
@@ -176,61 +179,69 @@ def _in_kernels(emit: Callable[..., None]) -> Any:
 
 
 @_in_kernels
-def affine(call, out, o, bias, A, a, W, m, k):
-    """out[o : o + m] = bias + A[a : a + m, :k] W.
+def affine(call, out, o, bias, A, a, W, m, j, n, k):
+    """Columns j to j + n of: out[o : o + m] = bias + A[a : a + m, :k] W.
 
-    out (., N), A (., >= k), bias (N,), all C-contiguous; N a multiple of the lanes; W (k, N) in panels.
+    out (., >= j + n), A (., >= k), bias (>= j + n,), all C-contiguous; W of k rows, in panels. n is a multiple of the
+    lanes, j of the columns of a panel.
     """
-    call(out, o, (bias.at(ZERO), ZERO), (A.at(a), A.width, ONE), call.panels(W, k), m, k)
+    call(out, o, (bias.at(j), ZERO), (A.at(a), A.width, ONE), call.panels(W, k, j), m, j, n, k)
 
 
 @_in_kernels
-def add_product(call, out, o, A, a, W, m, k):
+def add_product(call, out, o, A, a, W, m, j, n, k):
     """out[o : o + m] += A[a : a + m, :k] W. As `affine`."""
-    call(out, o, (out.at(o), out.width), (A.at(a), A.width, ONE), call.panels(W, k), m, k)
+    call(out, o, (out.at(o, j), out.width), (A.at(a), A.width, ONE), call.panels(W, k, j), m, j, n, k)
 
 
 @_in_kernels
-def gathered_product(call, out, o, table, index, first, A, a, W, m, k):
-    """out[o + i] = table[index[first + i]] + A[a + i, :k] W for i < m. table (., N), index (.,) int32; as `affine`."""
-    call(out, o, (table.at(ZERO), table.width), (A.at(a), A.width, ONE), call.panels(W, k), m, k, index=index.at(first))
+def gathered_product(call, out, o, table, index, first, A, a, W, m, j, n, k):
+    """out[o + i] = table[index[first + i]] + A[a + i, :k] W for i < m. index (.,) int32, table as out; as `affine`."""
+    start, b = (table.at(ZERO, j), table.width), call.panels(W, k, j)
+    call(out, o, start, (A.at(a), A.width, ONE), b, m, j, n, k, index=index.at(first))
 
 
 @_in_kernels
-def through_tanh(call, out, o, bias, A, a, W, m, k, h, g):
-    """out[o + i] = (bias + A[a + i, :k] W) (1 - h[g + i]^2) for i < m, h (., N) a tanh. As `affine`."""
-    call(out, o, (bias.at(ZERO), ZERO), (A.at(a), A.width, ONE), call.panels(W, k), m, k, gate=h.at(g))
+def through_tanh(call, out, o, bias, A, a, W, m, j, n, k, h, g):
+    """out[o + i] = (bias + A[a + i, :k] W) (1 - h[g + i]^2) for i < m, h a tanh, its rows as far apart. As `affine`."""
+    start, b = (bias.at(j), ZERO), call.panels(W, k, j)
+    call(out, o, start, (A.at(a), A.width, ONE), b, m, j, n, k, gate=h.at(g, j))
 
 
 @_in_kernels
-def add_through_tanh(call, out, o, A, a, W, m, k, h, g):
+def add_through_tanh(call, out, o, A, a, W, m, j, n, k, h, g):
     """out[o + i] = (out[o + i] + A[a + i, :k] W) (1 - h[g + i]^2) for i < m. As `through_tanh`."""
-    call(out, o, (out.at(o), out.width), (A.at(a), A.width, ONE), call.panels(W, k), m, k, gate=h.at(g))
+    start, b = (out.at(o, j), out.width), call.panels(W, k, j)
+    call(out, o, start, (A.at(a), A.width, ONE), b, m, j, n, k, gate=h.at(g, j))
 
 
-def _fresh_or_own(call, fresh, zeros, out, o):
+def _fresh_or_own(call, fresh, zeros, out, o, j):
     """Where the sums start: at zero, or at what is there."""
     forget, select = call.builder.icmp_signed("!=", fresh, ZERO), call.builder.select
-    return select(forget, zeros.at(ZERO), out.at(o)), select(forget, ZERO, out.width)
+    return select(forget, zeros.at(ZERO), out.at(o, j)), select(forget, ZERO, out.width)
 
 
 @_in_kernels
-def outer_products(call, out, o, fresh, zeros, A, a, B, b, m, k):
-    """out[o : o + m] (+)= A[a : a + k, :m]^T B[b : b + k], a sum of k outer products; `fresh` forgets what was there.
+def outer_products(call, out, o, fresh, zeros, A, a, B, b, m, j, n, k):
+    """Columns j to j + n of: out[o : o + m] (+)= A[a : a + k, :m]^T B[b : b + k], a sum of k outer products.
 
-    out (., N), A (., >= m), B (., N), zeros (N,) of 0, all C-contiguous; N a multiple of the lanes.
+    `fresh` forgets what was there. out (., >= j + n), A (., >= m), B (., >= j + n), zeros (>= n,) of 0, all
+    C-contiguous; n a multiple of the lanes.
     """
     panel = INDEX(VECTORS * lanes_in(call.number))
-    start = _fresh_or_own(call, fresh, zeros, out, o)
-    call(out, o, start, (A.at(a), ONE, A.width), (B.at(b), B.width, panel), m, k)
+    start = _fresh_or_own(call, fresh, zeros, out, o, j)
+    call(out, o, start, (A.at(a), ONE, A.width), (B.at(b, j), B.width, panel), m, j, n, k)
 
 
 @_in_kernels
-def sum_rows(call, out, o, fresh, zeros, one, B, b, k):
-    """out[o] (+)= the sum of B[b : b + k]; one (1,) of 1. As `outer_products`, with a column of ones for A."""
+def sum_rows(call, out, o, fresh, zeros, one, B, b, j, n, k):
+    """Columns j to j + n of: out[o] (+)= the sum of B[b : b + k]; one (1,) of 1.
+
+    As `outer_products`, with a column of ones for A.
+    """
     panel = INDEX(VECTORS * lanes_in(call.number))
-    start = _fresh_or_own(call, fresh, zeros, out, o)
-    call(out, o, start, (one.at(ZERO), ZERO, ZERO), (B.at(b), B.width, panel), ONE, k)
+    start = _fresh_or_own(call, fresh, zeros, out, o, j)
+    call(out, o, start, (one.at(ZERO), ZERO, ZERO), (B.at(b, j), B.width, panel), ONE, j, n, k)
 
 
 @_in_kernels

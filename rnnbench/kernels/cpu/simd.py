@@ -29,6 +29,7 @@ EXPLICIT = (X86 or ARM) and not PLAIN
 
 # Rows of a register tile. With the vectors of a panel: 24 sums of 32 registers, or 12 of 16.
 TILE_ROWS = 6
+CACHE_LINE, ROWS_MEET = 64, 512  # bytes
 
 
 def _features() -> set[str]:
@@ -65,6 +66,15 @@ def padded(n: int, dtype: DTypeLike) -> int:
     """The least multiple of the lane width that is at least n."""
     width = lanes(dtype)
     return -(-n // width) * width
+
+
+def row_step(n: int, dtype: DTypeLike) -> int:
+    """Numbers from one row of n to the next: whole vectors, and no multiple of ROWS_MEET bytes.
+
+    Rows that lie so far apart share a few places of a cache and drive each other out of it.
+    """
+    step, size = padded(n, dtype), np.dtype(dtype).itemsize
+    return step if step * size % ROWS_MEET else step + CACHE_LINE // size
 
 
 def panels(n: int, dtype: DTypeLike) -> int:

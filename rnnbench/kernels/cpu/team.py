@@ -5,7 +5,7 @@ nothing else, and a leader alone does all shares itself. Which shares there are 
 out in the same way by whoever takes it, so the result is the same bits however many came.
 
 A stage is one word, the ticket: its number, how many shares it has, and the next one to be taken. Taking is one atomic
-addition. Helpers look at the ticket for about a millisecond after their last share; then they sleep until woken.
+addition. Helpers look at the ticket while a call lasts and for about a millisecond after; then they sleep until woken.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ import numpy as np
 from rnnbench.kernels.cpu.atomics import count_up, give_way, pause, read, write
 from rnnbench.kernels.cpu.calls import call_work
 from rnnbench.kernels.cpu.compiling import helper, kernel
-from rnnbench.kernels.cpu.context import CACHE_LINE, aligned
+from rnnbench.kernels.cpu.context import aligned
+from rnnbench.kernels.cpu.simd import CACHE_LINE
 
 # Where the words are, in bytes from the start: each on cache lines of its own.
-_TICKET, _DONE, _CONTEXT, _WORK, _STAGE = (2 * CACHE_LINE * i for i in range(5))
-_WORDS = 5
+_TICKET, _DONE, _CONTEXT, _WORK, _STAGE, _CALLING = (2 * CACHE_LINE * i for i in range(6))
+_WORDS = 6
 _SHARES_AT, _STAGE_AT, _MASK = 16, 32, (1 << 16) - 1
 MOST_SHARES = _MASK >> 1
 
 _IDLE = 20_000  # pauses before a helper goes to sleep: about a millisecond
-_PATIENT = 2_000  # pauses before a waiting leader lets others have its core
+_PATIENT = 2_000  # pauses before who waits lets others have its core
 
 
 @helper
@@ -73,13 +74,16 @@ def wait_for_all(team, shares):
 
 @kernel()
 def _help(team, who):
-    """Take shares until there have been none for a while."""
+    """Take shares until there has been no call for a while."""
     idle = 0
     while idle < _IDLE:
         share = take_share(team)
         if share < 0:
             pause()
             idle += 1
+            if idle > _PATIENT and read(team + _CALLING):
+                idle = _PATIENT
+                give_way()
         else:
             call_work(read(team + _WORK), read(team + _CONTEXT), who, share)
             finish_share(team)
@@ -102,11 +106,16 @@ class Team:
 
     def call(self, size: int, context: int, work: int, wake: bool) -> None:
         """Let helpers, up to `size` members, know what there is to do; `wake` those who sleep."""
-        self.words[_CONTEXT // 8], self.words[_WORK // 8] = context, work
+        self.words[_CONTEXT // 8], self.words[_WORK // 8], self.words[_CALLING // 8] = context, work, 1
         if wake:
             for helper in self.helpers[: size - 1]:
                 if helper.asleep:
                     helper.wake()
+
+
+    def rest(self) -> None:
+        """The call is over."""
+        self.words[_CALLING // 8] = 0
 
 
 class _Helper:

@@ -84,7 +84,7 @@ def project_words(c, lo, hi):
     words, word_rows, embedding = c.words, c.word_rows, c.embedding
     for u in range(lo, hi):
         copy(word_rows[u], embedding[words[u]])
-    affine(c.projected, lo, c.b_h_padded, word_rows, lo, c.W_xh_panels, hi - lo, c.E)
+    affine(c.projected, lo, c.b_h_padded, word_rows, lo, c.W_xh_panels, hi - lo, 0, c.Hp, c.E)
 
 
 @apart
@@ -111,7 +111,7 @@ def words_backward(c, worker, lo, hi):
     for u in range(lo, hi, WORD_BLOCK):
         n = min(WORD_BLOCK, hi - u)
         _sum_by_word(c, first, u, n)
-        affine(grads, first, c.zeros, sums, first, c.W_xh_T_panels, n, c.H)
-        outer_products(dW_xh, worker * c.E, False, c.zeros, c.word_rows, u, sums, first, c.E, n)
+        affine(grads, first, c.zeros, sums, first, c.W_xh_T_panels, n, 0, c.Ep, c.H)
+        outer_products(dW_xh, worker * c.E, False, c.zeros, c.word_rows, u, sums, first, c.E, 0, c.Hp, n)
         for i in range(n):
             copy(d_embedding[words[u + i]], grads[first + i])
