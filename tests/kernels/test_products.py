@@ -79,7 +79,7 @@ def rows_of(rng, shape: tuple[int, int], width: int, dtype: str) -> np.ndarray:
 def panels(W: np.ndarray) -> np.ndarray:
     """W packed; what is after the last column is 0."""
     out = aligned((simd.panels(W.shape[1], W.dtype) * W.shape[0], simd.panel_width(W.dtype)), W.dtype)
-    products.pack(out, W)
+    products.pack(out, W, 0, 1)
     return out
 
 
@@ -199,7 +199,7 @@ def test_nothing_to_add_changes_nothing():
 def test_packing_a_transposed_matrix_is_packing_its_transpose(shape):
     W = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     transposed = np.zeros_like(panels(np.ascontiguousarray(W.T)))
-    products.pack_transposed(transposed, W)
+    products.pack_transposed(transposed, W, 0, 1)
     np.testing.assert_array_equal(transposed, panels(np.ascontiguousarray(W.T)))
 
 

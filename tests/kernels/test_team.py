@@ -10,8 +10,8 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.kernels.cpu.team import Team, team
-from rnnbench.model import DType
-from tests.helpers import random_data, random_params, small_problem
+from rnnbench.model import DType, Head, Loss, Truncation
+from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
 
 
 @pytest.fixture
@@ -57,6 +57,34 @@ def test_a_call_without_helpers_does_all_shares_itself(session, monkeypatch):
     alone = session.fetch()
     assert alone.loss == helped.loss
     assert all(np.array_equal(alone.grads[name], helped.grads[name]) for name in helped.grads)
+
+
+WIDE = [
+    small_problem(B=3, T=6, H=264, V=None, E=5, dtype=DType.FLOAT64),
+    small_problem(B=1, T=9, H=257, V=11, dtype=DType.FLOAT64),
+    small_problem(B=2, T=9, H=256, V=None, dtype=DType.FLOAT64, head=Head.EVERY, truncation=Truncation(4, 2)),
+    small_problem(B=5, T=300, H=256, V=None, dtype=DType.FLOAT64, head=Head.EVERY, truncation=Truncation(20, 20)),
+    small_problem(B=5, T=3, H=300, O=4, dtype=DType.FLOAT32, loss=Loss.CATEGORICAL_CROSS_ENTROPY),
+]
+
+
+@pytest.mark.parametrize("problem", WIDE, ids=lambda p: f"B{p.B} T{p.T} H{p.model.H} {p.truncation}")
+def test_workers_share_the_columns_of_a_step_where_rows_are_few(session, problem):
+    params, data = random_params(problem), random_data(problem)
+    wide = backends.load("numba").prepare(problem, params, data)
+    exact = oracle(problem, params, data)
+    for name in ("forward", "gradient", "train_step"):
+        getattr(wide, name)()
+        getattr(exact, name)()
+        assert_agrees(exact.fetch(), wide.fetch(), problem.dtype)
+    assert wide.context.fields["column_shares"][0] == 2
+    first = wide.fetch()
+    wide.reset()
+    with team().leading:  # alone: the same shares, one after the other
+        wide.train_step()
+    alone = wide.fetch()
+    assert alone.loss == first.loss
+    assert all(np.array_equal(alone.params[name], first.params[name]) for name in first.params)
 
 
 def test_who_comes_while_another_leads_computes_alone(session):

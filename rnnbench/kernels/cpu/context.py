@@ -38,7 +38,7 @@ INTEGERS = (
     "first", "has_words", "emits", "loss", "adam", "flush",
     # set for a call, and what its stages tell each other: the rows of the batch at hand and their number, ...
     "goal", "step", "t", "order_n", "b", "team", "work", "stage", "shares", "row_shares", "word_shares",
-    "column_shares", "found", "hits",
+    "column_shares", "pack_shares", "found", "hits",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",

@@ -17,18 +17,19 @@ from rnnbench.kernels.cpu.stage import INPUTS, STEP, give, stage
 
 
 @apart
-def pack_weights(c, learns):
-    """The weights as products read them; the transposed ones only if the backward pass will need them."""
-    pack(c.W_xh_panels, c.W_xh)
-    pack(c.W_hh_panels, c.W_hh)
-    pack(c.W_hy_panels, c.W_hy)
-    copy(c.b_h_padded, c.b_h)
-    copy(c.b_y_padded, c.b_y)
+def pack_weights(c, learns, part, parts):
+    """A part of the weights as products read them; the transposed ones only if the backward pass will need them."""
+    pack(c.W_xh_panels, c.W_xh, part, parts)
+    pack(c.W_hh_panels, c.W_hh, part, parts)
+    pack(c.W_hy_panels, c.W_hy, part, parts)
+    if part == 0:
+        copy(c.b_h_padded, c.b_h)
+        copy(c.b_y_padded, c.b_y)
     if learns:
-        pack_transposed(c.W_hh_T_panels, c.W_hh)
-        pack_transposed(c.W_hy_T_panels, c.W_hy)
+        pack_transposed(c.W_hh_T_panels, c.W_hh, part, parts)
+        pack_transposed(c.W_hy_T_panels, c.W_hy, part, parts)
         if c.has_words:
-            pack_transposed(c.W_xh_T_panels, c.W_xh)
+            pack_transposed(c.W_xh_T_panels, c.W_xh, part, parts)
 
 
 @apart

@@ -63,9 +63,10 @@ from rnnbench.kernels.cpu.words import (
 # What is asked of `Runner.run`.
 PREDICT, FORWARD, GRADIENT, TRAIN_STEP = range(4)
 
-# What is worth a worker: multiply-adds (a tanh counts as TANH_WORK of them), parameters of the optimizer, tokens; and
-# what is worth waking a helper that sleeps.
+# What is worth a worker: multiply-adds (a tanh counts as TANH_WORK of them), parameters of the optimizer, tokens, and
+# weights to pack; and what is worth waking a helper that sleeps.
 LEAST_WORK, LEAST_PARAMS, LEAST_TOKENS = np.int64(400_000), np.int64(8_192), np.int64(1_024)
+LEAST_WEIGHTS = np.int64(50_000)
 WAKING_WORK = 1_000_000
 TANH_WORK = np.int64(24)
 CACHE_LINE_NUMBERS = np.int64(64)
@@ -197,11 +198,12 @@ def _work(c, who, number):
     elif c.stage == ROWS:
         _rows(c, number)
     elif c.stage == PREPARE:
-        if c.shares == 1 or number == 1:
-            pack_weights(c, c.goal >= GRADIENT)
+        others = c.shares - c.pack_shares  # 1 where words are found meanwhile
         if c.has_words and number == 0:
             forget_words(c)
             find_words(c)
+        if number >= others:
+            pack_weights(c, c.goal >= GRADIENT, number - others, c.pack_shares)
     elif c.stage == BLOCKS:
         _block(c, who, number)
     elif c.stage == UPDATE:
@@ -223,7 +225,7 @@ def _work(c, who, number):
 @apart
 def _predict(c):
     """Every row of `order`: the whole vocabulary is projected once."""
-    pack_weights(c, False)
+    pack_weights(c, False, 0, 1)
     if c.has_words:
         list_all_words(c)
         stage(c, PROJECT, workers_for(c.V * (c.E + TANH_WORK) * c.H, LEAST_WORK, c.V, c.workers))
@@ -242,7 +244,8 @@ def _one_pass(c):
     if (weights >= WIDE and rows < WIDE_ROWS) or (weights >= WIDEST and rows < WIDEST_ROWS):
         c.row_shares, c.column_shares = 1, c.workers
     many = c.has_words and steps >= LEAST_TOKENS and c.workers > 1
-    stage(c, PREPARE, 2 if many else 1)
+    c.pack_shares = workers_for(c.H * (c.E + c.H), LEAST_WEIGHTS, c.Hp // c.panel, c.workers)
+    stage(c, PREPARE, c.pack_shares + many)
     if c.has_words:
         work = c.found * (c.E + TANH_WORK) * c.H
         stage(c, PROJECT, workers_for(work, LEAST_WORK, c.found, c.workers) + (learns and many))

@@ -18,6 +18,7 @@ from numba.extending import intrinsic
 
 from rnnbench.kernels.cpu.calls import APART, Apart
 from rnnbench.kernels.cpu.compiling import helper, kernel
+from rnnbench.kernels.cpu.share import share
 from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, INT32, TILE_ROWS, Vectors, lanes_in, panel_vectors, shifted
 from rnnbench.kernels.cpu.tile import PLAIN, SLOPE, own_rows, shared_by_tiles, tile
 
@@ -254,26 +255,35 @@ def _copy_panel_row(call, to, r, of, i, j):
 
 
 @kernel()
-def pack(out, W):
-    """W (k, n) in panels: out[p k + r] is row r of columns [p P, (p + 1) P); out (., P), 0 after the last column."""
+def pack(out, W, part, parts):
+    """W (k, n) in panels: out[p k + r] is row r of columns [p P, (p + 1) P); out (., P), 0 after the last column.
+
+    One part of all panels, which workers share.
+    """
     k, n, P = W.shape[0], W.shape[1], out.shape[1]
-    whole = n // P * P
-    for j in range(0, whole, P):
+    first, last = share(-(-n // P), part, parts)
+    for p in range(first, last):
+        width = min(P, n - p * P)
         for r in range(k):
-            _copy_panel_row(out, j // P * k + r, W, r, j)
-    for r in range(k):
-        to, of = out[whole // P * k + r], W[r]
-        for j in range(n - whole):
-            to[j] = of[whole + j]
+            if width == P:
+                _copy_panel_row(out, p * k + r, W, r, p * P)
+            else:
+                to, of = out[p * k + r], W[r]
+                for j in range(width):
+                    to[j] = of[p * P + j]
 
 
 @kernel()
-def pack_transposed(out, W):
-    """W^T in panels, W (n, k): out[p k + r] is column r of rows [p P, (p + 1) P); out (., P), 0 after the last row."""
+def pack_transposed(out, W, part, parts):
+    """W^T in panels, W (n, k): out[p k + r] is column r of rows [p P, (p + 1) P); out (., P), 0 after the last row.
+
+    One part of all panels, as `pack`.
+    """
     n, k, P = W.shape[0], W.shape[1], out.shape[1]
-    for j in range(0, n, P):
-        width, first = min(P, n - j), j // P * k
+    first, last = share(-(-n // P), part, parts)
+    for p in range(first, last):
+        width = min(P, n - p * P)
         for r in range(k):
-            to = out[first + r]
+            to = out[p * k + r]
             for i in range(width):
-                to[i] = W[j + i, r]
+                to[i] = W[p * P + i, r]

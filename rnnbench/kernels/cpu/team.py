@@ -112,7 +112,6 @@ class Team:
                 if helper.asleep:
                     helper.wake()
 
-
     def rest(self) -> None:
         """The call is over."""
         self.words[_CALLING // 8] = 0
