@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from rnnbench.kernels.cpu.calls import apart
 from rnnbench.kernels.cpu.compiling import helper
 
@@ -17,7 +19,8 @@ def _sum_of_squares(x):
     """Of x (n,), in float64."""
     total = 0.0
     for i in range(x.size):
-        total += float(x[i]) * float(x[i])
+        wide = np.float64(x[i])  # Numba's float() leaves a float32 as it is, whose square ends at 1e38
+        total += wide * wide
     return total
 
 
