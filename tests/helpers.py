@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from unittest import mock
 
+import numba
 import numpy as np
 
 from rnnbench.backends.base import Data, Outputs, Session
@@ -62,6 +66,22 @@ def oracle(problem: Problem, params: Params, data: Data) -> Session:
     return NumpyBackend().prepare(replace(problem, dtype=DType.FLOAT64), params, exact)
 
 
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Sessions prepared here have a team of so many: more than the machine has cores, if asked."""
+    with mock.patch.object(numba, "get_num_threads", lambda: count):
+        yield
+
+
+def assert_same_bits(a: Outputs, b: Outputs) -> None:
+    """Both hold the same arrays, number for number."""
+    ours, theirs = dict(arrays_of(a)), dict(arrays_of(b))
+    assert ours, "nothing was compared"
+    assert ours.keys() == theirs.keys()
+    for name, x in ours.items():
+        np.testing.assert_array_equal(x, theirs[name], err_msg=name)
+
+
 def assert_agrees(ref: Outputs, got: Outputs, dtype: DType) -> None:
     """Every array of `ref` is in `got` with an error within the one table's limit."""
     errors = errors_of(ref, got, dtype)
@@ -73,9 +93,11 @@ def assert_agrees(ref: Outputs, got: Outputs, dtype: DType) -> None:
 __all__ = [
     "arrays_of",
     "assert_agrees",
+    "assert_same_bits",
     "oracle",
     "random_data",
     "random_params",
     "relative_error",
     "small_problem",
+    "threads",
 ]

@@ -12,7 +12,7 @@ from rnnbench.backends.base import Data
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
 from rnnbench.kernels.cpu import calls, passes, share
 from rnnbench.model import DType, Head, TrainSpec, Truncation
-from tests.helpers import arrays_of, assert_agrees, oracle, random_data, random_params, small_problem
+from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem
 
 BIG = small_problem(B=30, T=30, E=20, H=48, O=3, V=60, head=Head.EVERY, dtype=DType.FLOAT32)
 NORM = replace(BIG, train=TrainSpec(clip_norm=0.01))
@@ -22,13 +22,6 @@ def outputs(problem, name: str, flush: bool = True):
     session = NumbaSession(problem, random_params(problem), random_data(problem), flush)
     getattr(session, name)()
     return session.fetch()
-
-
-def assert_same_bits(a, b) -> None:
-    ours, theirs = dict(arrays_of(a)), dict(arrays_of(b))
-    assert ours.keys() == theirs.keys()
-    for name, x in ours.items():
-        np.testing.assert_array_equal(x, theirs[name], err_msg=name)
 
 
 @pytest.fixture
