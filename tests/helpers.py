@@ -69,7 +69,7 @@ def oracle(problem: Problem, params: Params, data: Data) -> Session:
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Sessions prepared here have a team of so many: more than the machine has cores, if asked."""
-    with mock.patch.object(numba, "get_num_threads", lambda: count):
+    with mock.patch.object(numba, "get_num_threads", return_value=count):
         yield
 
 

@@ -1,0 +1,183 @@
+"""Threads change the time and nothing else: the same bits, one Adam however it is shared out, no crowd of threads."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+
+from rnnbench.backends import missing
+from rnnbench.backends.base import Data, Outputs
+from rnnbench.backends.numba import NumbaBackend, NumbaSession
+from rnnbench.kernels.cpu.team import team
+from rnnbench.measure.client import environment
+from rnnbench.model import DType, Head, Problem, TrainSpec, Truncation
+from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem, threads
+
+WORDS = small_problem(B=26, T=40, E=20, H=57, O=3, V=90, head=Head.EVERY, dtype=DType.FLOAT32)
+DENSE = replace(WORDS, model=replace(WORDS.model, V=None), truncation=Truncation(9, 4), dtype=DType.FLOAT64)
+PROBLEMS = pytest.mark.parametrize("problem", [WORDS, DENSE], ids=["words", "dense"])
+COUNTS = pytest.mark.parametrize("count", [1, 2, 3])
+
+
+def session_of(problem: Problem, count: int, data: Data | None = None) -> NumbaSession:
+    with threads(count):
+        session = NumbaBackend().prepare(problem, random_params(problem), data or random_data(problem))
+    assert isinstance(session, NumbaSession)
+    return session
+
+
+def trained(session: NumbaSession, steps: int = 3) -> list[Outputs]:
+    """What a gradient and some train steps leave, from the start."""
+    session.reset()
+    session.select(0)
+    session.gradient()
+    done = [session.fetch()]
+    for step in range(steps):
+        session.select(step % 3)
+        session.train_step()
+        done.append(session.fetch())
+    return done
+
+
+@PROBLEMS
+@COUNTS
+@pytest.mark.parametrize("train", [TrainSpec(), TrainSpec(clip_norm=0.01)], ids=["plain", "clipped by norm"])
+def test_the_same_bits_every_time(problem, count, train):
+    """Thirty times, for helpers come late or not at all as the machine pleases."""
+    session = session_of(replace(problem, train=train), count)
+    first = trained(session)
+    assert session.context.fields["row_shares"][0] == count
+    for _ in range(30):
+        for ours, theirs in zip(trained(session), first, strict=True):
+            assert_same_bits(ours, theirs)
+    for ours, theirs in zip(trained(session_of(replace(problem, train=train), count)), first, strict=True):
+        assert_same_bits(ours, theirs)
+
+
+@pytest.mark.xfail(strict=True, reason="a tile of few rows splits its sums over k: a row's bits depend on its share")
+@PROBLEMS
+@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("name", ["forward", "gradient"])
+def test_outputs_are_the_same_bits_for_any_number_of_threads(problem, dtype, name):
+    found = []
+    for count in (1, 2, 3, 5):
+        session = session_of(replace(problem, dtype=dtype), count)
+        getattr(session, name)()
+        assert session.context.fields["row_shares"][0] == count
+        done = session.fetch()
+        found.append(Outputs(logits=done.logits, state=done.state))
+    for outputs in found[1:]:
+        assert_same_bits(found[0], outputs)
+
+
+@PROBLEMS
+def test_predictions_are_the_same_bits_for_any_number_of_threads(problem):
+    inputs = random_data(problem, rows=101).inputs
+    found = []
+    for count in (1, 2, 3, 5):
+        with threads(count):
+            found.append(session_of(problem, count).predict(inputs))
+    for logits in found[1:]:
+        np.testing.assert_array_equal(found[0], logits)
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_adam_is_the_same_bits_however_it_is_shared_out(dtype):
+    """One row makes one gradient for any team; only the update of the large table is cut, in one to three shares."""
+    problem = small_problem(B=1, T=9, E=17, H=9, V=3000, dtype=dtype)
+    assert sum(value.size for value in random_params(problem).values()) > 3 * 8192
+    found = [trained(session_of(problem, count), steps=5) for count in (1, 2, 3)]
+    for other in found[1:]:
+        for ours, theirs in zip(found[0], other, strict=True):
+            assert_same_bits(ours, theirs)
+
+
+@COUNTS
+@pytest.mark.parametrize("dtype", list(DType))
+def test_adam_moves_rows_that_a_batch_does_not_touch(dtype, count):
+    """A word of the first batch alone moves at every later step, as in the oracle; one that never comes stays."""
+    problem = small_problem(B=2, T=4, E=17, H=9, V=3000, dtype=dtype, train=TrainSpec(epsilon=1e-5))
+    tokens = np.array([[1, 2, 3, 1], [2, 2, 5, 2999], [7, 8, 9, 10], [7, 7, 8, 8]], np.int32)
+    data = Data(tokens, np.array([0, 1, 1, 0], str(dtype)))
+    params = random_params(problem)
+    ref, got = oracle(problem, params, data), session_of(problem, count, data)
+    for session in (ref, got):
+        session.train_step()
+    before = got.fetch().params["embedding"]
+    for _ in range(6):
+        for session in (ref, got):
+            session.select(1)
+            session.train_step()
+        assert_agrees(ref.fetch(), got.fetch(), dtype)
+    after = got.fetch().params["embedding"]
+    assert (after[[1, 2, 3, 5, 2999]] != before[[1, 2, 3, 5, 2999]]).all()
+    untouched = np.setdiff1d(np.arange(3000), tokens)
+    np.testing.assert_array_equal(after[untouched], params["embedding"][untouched])
+
+
+def test_sessions_share_one_team():
+    trained(session_of(WORDS, 3))
+    helpers, before = len(team().helpers), psutil.Process().num_threads()
+    for _ in range(20):
+        trained(session_of(WORDS, 3))
+        trained(session_of(DENSE, 2))
+    assert len(team().helpers) == helpers
+    assert psutil.Process().num_threads() == before
+
+
+# Runs alone: the least time of a train step before PyTorch is there, and after it has worked with two threads.
+CROWDED = """
+import time
+import numpy as np
+from rnnbench.backends.numba import NumbaBackend
+from rnnbench.model import DType
+from tests.helpers import random_data, random_params, small_problem
+
+problem = small_problem(B=32, T=50, E=2, H=32, V=10000, dtype=DType.FLOAT32)
+session = NumbaBackend().prepare(problem, random_params(problem), random_data(problem))
+
+def least():
+    found = []
+    for i in range(400):
+        crowd(i)
+        start = time.perf_counter()
+        session.train_step()
+        found.append(time.perf_counter() - start)
+    return min(found[100:]), sorted(found[100:])[150]
+
+def crowd(i):
+    pass
+
+alone = least()
+import torch
+torch.set_num_threads(2)
+x = torch.randn(300, 300)
+
+def crowd(i):
+    if i % 20 == 0:
+        x @ x
+
+together = least()
+assert torch.get_num_threads() == 2
+print(*alone, *together)
+"""
+
+
+@pytest.mark.slow
+def test_no_slower_beside_the_threads_of_another_library():
+    """Generously: three times the time alone. Threads that fight for cores cost tens of times that."""
+    if reason := missing("torch"):
+        pytest.skip(reason)
+    env = environment(2, None) | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", CROWDED], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    least, median, least_together, median_together = (float(word) for word in done.stdout.split())
+    print(f"alone {least:.2e}, median {median:.2e} s; beside {least_together:.2e}, median {median_together:.2e} s")
+    assert least_together < 3 * least
+    assert median_together < 3 * median
