@@ -6,6 +6,7 @@ with; whatever else prints there is sent to standard error. The process ends whe
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import json
@@ -31,6 +32,11 @@ def limit_cores() -> None:
 
 def peak_memory() -> int:
     """The most resident memory this process has had, in bytes."""
+    with contextlib.suppress(
+        OSError, ValueError, IndexError
+    ):  # Linux; there, getrusage counts what the parent had at the start
+        status = Path("/proc/self/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
