@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,16 @@ def main() -> None:
     """
 
 
+def _threads(asked: int | None) -> int:
+    """As many as asked, else all allowed cores."""
+    from rnnbench.measure.client import allowed_cores
+
+    cores = len(allowed_cores())
+    if asked is not None and asked > cores:
+        raise click.UsageError(f"--threads {asked} is more than the {cores} cores allowed here; choose 1 to {cores}")
+    return asked or cores
+
+
 def _plan(
     workload: tuple[str, ...] | None,
     backend: tuple[str, ...] | None,
@@ -75,13 +86,9 @@ def _plan(
     dtypes: tuple[str, ...] | None,
     **rest: Any,
 ) -> Any:
-    from rnnbench.measure.client import allowed_cores
     from rnnbench.measure.schedule import Plan
 
-    cores = len(allowed_cores())
-    threads = rest.pop("threads") or cores
-    if threads > cores:
-        raise click.UsageError(f"--threads {threads} is more than the {cores} cores allowed here; choose 1 to {cores}")
+    threads = _threads(rest.pop("threads"))
     data_dir, reference = rest.pop("data_dir"), rest.get("reference")
     if reference is not None and backend is not None and reference not in backend:
         raise click.UsageError(f"--reference {reference} is not among the backends of this run: {', '.join(backend)}")
@@ -442,24 +449,36 @@ def warm(dtypes: tuple[str, ...] | None) -> None:
 
 
 @main.command()
-@JSON
-def env(as_json: bool) -> None:
+@click.option("--peak", is_flag=True, help="Also measure multiply-adds and bytes a second, which takes seconds.")
+@options(THREADS, JSON)
+def env(peak: bool, threads: int | None, as_json: bool) -> None:
     """Show this machine as a run would record it.
 
     \b
     Examples:
       python -m rnnbench env
       python -m rnnbench env --json
+      python -m rnnbench env --peak
     """
     from rnnbench.measure.machine import fingerprint
+    from rnnbench.measure.peak import PeakUnknown, measure
+    from rnnbench.report.peak import lines
 
-    facts = fingerprint()
+    cores, facts, found = _threads(threads), fingerprint(), None
+    if peak:
+        try:
+            found = measure(tuple(DType), cores)
+        except PeakUnknown as error:
+            sys.exit(_complain(str(error), 3))
+        facts["peak"] = asdict(found)
     if as_json:
         _print_json(facts)
         return
     rows = []
     for key, value in facts.items():
-        if isinstance(value, dict):
+        if key == "peak" and found:
+            rows += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
+        elif isinstance(value, dict):
             rows += [(f"{key} {inner}", _short(item)) for inner, item in value.items()]
         else:
             rows.append((key, _short(value)))

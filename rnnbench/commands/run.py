@@ -17,6 +17,7 @@ from rnnbench.commands.progress import Display
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.machine import fingerprint
+from rnnbench.measure.peak import PeakUnknown, measure
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan, problem_of, workload_of
 from rnnbench.measure.tasks import load_rows, tasks_of
@@ -24,6 +25,7 @@ from rnnbench.measure.train import Training, train
 from rnnbench.model import DType
 from rnnbench.params import cast, init_params
 from rnnbench.results import store
+from rnnbench.results.peak import peak_of, with_work
 from rnnbench.results.record import Epoch, Mode, Record, Status
 
 SHORT_TRAINING = 100  # time steps: a training on longer rows takes more than seconds, and is done when asked for
@@ -79,15 +81,15 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
         for problem in (*journal.problems, *curves.problems, *before.problems):
             display.say(problem)
         run = _describe(plan, command, before.run if resume else {})
-        machine = fingerprint()
         store.write_json(folder / store.RUN, run)
+        machine = machine_of(plan, display)
         store.write_json(folder / store.MACHINE, machine)
-        tasks = tasks_of(plan, display.say)
+        peak, tasks = peak_of(machine), tasks_of(plan, display.say)
         runner = Runner(
             plan,
             tasks,
             folder,
-            lambda record: journal.append([record]),
+            lambda record: journal.append([with_work(record, peak)]),
             display,
             run_id=run["run_id"],
             machine_id=machine["machine_id"],
@@ -114,6 +116,18 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
         curves.close()
     loaded = store.load(folder)
     return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
+
+
+def machine_of(plan: Plan, display: Display) -> dict[str, Any]:
+    """The machine's facts, with its ceilings under `peak` where they could be measured."""
+    display.show("measuring what this machine can do at most", 0.0)
+    facts = fingerprint()
+    try:
+        peak = measure(plan.dtypes, plan.threads, quick=plan.mode is Mode.QUICK)
+    except PeakUnknown as error:
+        display.say(f"{error}; no share of it is shown")
+        return facts
+    return {**facts, "peak": msgspec.to_builtins(peak)}
 
 
 def _now() -> str:

@@ -11,6 +11,7 @@ from typing import Any
 from rnnbench.model import Case, Pass
 from rnnbench.report.text import Labels
 from rnnbench.results.answers import Answer, answers, choose_reference
+from rnnbench.results.peak import Peak, peak_of
 from rnnbench.results.record import Epoch, Mode, Record
 from rnnbench.results.stats import Summary, problem_of, summaries
 
@@ -94,6 +95,11 @@ class Context:
     def answers(self) -> list[Answer]:
         """One for each case."""
         return answers(self.records, self.reference)
+
+    @cached_property
+    def peak(self) -> Peak | None:
+        """The machine's measured ceilings, or None where they are not known."""
+        return peak_of(self.machine)
 
     @cached_property
     def backends(self) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.report import facts, plots, sections, tables
+from rnnbench.report import facts, peak, plots, sections, tables
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
@@ -33,7 +33,8 @@ def text(context: Context, figures: sections.Figures) -> str:
     parts += sections.answer(context)
     parts += facts.run(context)
     parts += facts.work(context)
-    for section in (sections.times, sections.speedup, sections.costs, sections.errors, sections.curves):
+    shown = (sections.times, sections.speedup, peak.section, sections.costs, sections.errors, sections.curves)
+    for section in shown:
         parts += section(context, figures)
     for section_of in (sections.missing, facts.subnormals, facts.contracts):
         parts += section_of(context)

@@ -2,6 +2,7 @@
 
 History of `schema`:
 1  first version
+2  flops, least_bytes and share_of_peak; what an older record needs is worked out when it is read
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from enum import StrEnum
 from rnnbench.backends.base import Contract
 from rnnbench.model import Case
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 class Status(StrEnum):
@@ -96,6 +97,9 @@ class Record:
     errors: dict[str, ErrorOf] = field(default_factory=dict)
     costs: Costs = Costs()
     peak_memory_bytes: int | None = None  # of the process so far
+    flops: int | None = None  # of one call, by `results.work`
+    least_bytes: int | None = None  # the traffic of one call, by `results.work`
+    share_of_peak: float | None = None  # of this machine's multiply-add peak, by the time of this turn
     contract: Contract | None = None  # with the check
     seeds: Seeds = Seeds(0, 0, 0)
     machine_id: str = ""

@@ -71,6 +71,14 @@ def test_env_is_json():
     assert facts["cpu"]["allowed"] >= 1
 
 
+def test_env_measures_the_peak_when_asked():
+    facts = json.loads(invoke("env", "--peak", "--threads", "1", "--json"))
+    assert set(facts["peak"]["rates"]) == {"float32", "float64"}
+    (rates,) = facts["peak"]["rates"]["float32"]
+    assert rates["flops"] > 1e8
+    assert "peak" not in json.loads(invoke("env", "--json"))
+
+
 def test_dry_run_lists_the_plan_and_runs_nothing(tmp_path):
     text = invoke("run", "--dry-run", "-k", "imdb-50 forward !torch", "-o", str(tmp_path / "run"))
     assert "imdb-50 forward float32" in text

@@ -191,7 +191,12 @@ def make(
         for name in backends:
             if not (failures.get((workload, name)) or failures.get(("*", name))):
                 epochs += curves(workload, name, rng)
-    machine = {"cpu": {"model": "Made-up CPU 9000", "cores": 2}, "os": "Linux 6", "python": "3.11.9"}
+    machine: dict[str, Any] = {"cpu": {"model": "Made-up CPU 9000", "cores": 2}, "os": "Linux 6", "python": "3.11.9"}
+    rates = {
+        dtype: [{"threads": n, "flops": n * flops, "read": n * 6e9, "mixed": n * 8e9} for n in (1, 2)]
+        for dtype, flops in (("float32", 8e10), ("float64", 4e10))
+    }
+    machine["peak"] = {"method": "made up", "rates": rates}
     machine["libraries"] = {"numpy": "2.4.6", "torch": "2.13.0", "jax": "0.10.2"}
     run = {"run_id": "fake", "mode": str(mode), "command": "python -m rnnbench run", "started": "2026-01-02T03:04:05Z"}
     return Fake(records, epochs, machine, run)

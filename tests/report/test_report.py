@@ -15,7 +15,7 @@ from rnnbench.report.terminal import render
 from rnnbench.results.record import Mode, Status
 from tests.report.fake import BACKENDS, MIXED, Fake, make
 
-FIGURES = ("time", "speedup", "costs", "break-even", "errors", "curves")
+FIGURES = ("time", "speedup", "roofline", "costs", "break-even", "errors", "curves")
 
 
 def written(folder, fake: Fake, reference=None) -> str:
@@ -51,6 +51,28 @@ def test_a_whole_run(tmp_path):
     assert "Synthetic, not real reviews: imdb-synthetic-200" in text
     assert "Made-up CPU 9000" in text
     assert "quick" not in answer
+
+
+def test_shares_stand_under_the_ceilings_that_were_measured(tmp_path):
+    fake = make(("imdb-50",), failures=MIXED, dtypes=tuple(DType), passes=(Pass.FORWARD, Pass.TRAIN_STEP))
+    section = written(tmp_path, fake).split("## Share of the machine's peak")[1].split("## Where the time goes")[0]
+    assert re.search(r"float32, 2 threads +\| +160 GFLOP/s; 12.0 GB/s read, 16.0 GB/s read and written", section)
+    assert "Best of many short trials: made up." in section
+    assert re.search(r"numba +\| +[\d.]+ %, [\d.]+ GFLOP/s", section)
+    assert "MFLOP" in section
+    assert (tmp_path / "figures" / "roofline-2.png").exists()  # a page for each type
+    table = pd.read_csv(tmp_path / "tables" / "shares.csv")
+    timed = table[table["flops_per_second"].notna() & (table["dtype"] == "float32")]
+    assert len(timed)
+    assert (timed["share_of_peak"] - timed["flops_per_second"] / 160e9).abs().max() < 1e-9
+
+
+def test_where_no_ceiling_is_known_nothing_is_said_of_it(tmp_path):
+    fake = make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
+    machine = {name: value for name, value in fake.machine.items() if name != "peak"}
+    text = written(tmp_path, Fake(fake.records, fake.epochs, machine, fake.run))
+    assert "peak" not in text.lower()
+    assert not (tmp_path / "figures" / "roofline.png").exists()
 
 
 def test_tables_can_be_read_back(tmp_path):

@@ -12,6 +12,7 @@ from rnnbench.report.plots.layout import Page
 REGISTRY: dict[str, str] = {
     "time": "rnnbench.report.plots.time:pages",
     "speedup": "rnnbench.report.plots.speedup:pages",
+    "roofline": "rnnbench.report.plots.roofline:pages",
     "costs": "rnnbench.report.plots.costs:pages",
     "break-even": "rnnbench.report.plots.breakeven:pages",
     "errors": "rnnbench.report.plots.errors:pages",

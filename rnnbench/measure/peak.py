@@ -1,0 +1,68 @@
+"""This machine's ceilings, measured in a process of its own: multiply-adds and bytes a second, by one thread and all.
+
+`peak_worker` is the process. Best of many short trials: a ceiling is what is possible, and a busy machine hides it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rnnbench.measure.client import environment
+from rnnbench.model import DType
+from rnnbench.results.peak import Peak
+
+SECONDS, QUICK_SECONDS = 0.15, 0.04  # of trials for each figure
+TIMEOUT = 60.0
+CACHES = 4  # memory is measured over an array of at least so many times the last-level cache
+LEAST_BYTES = 64 << 20
+ASSUMED_CACHE = 32 << 20
+
+
+class PeakUnknown(Exception):
+    """The peak could not be measured. One sentence for the user."""
+
+
+def last_level_cache() -> int:
+    """Bytes of the largest cache of the first core; a usual size where the system does not tell."""
+    sizes = []
+    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        text = path.read_text().strip()
+        unit = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
+        sizes.append(int(text.rstrip("KM") or 0) * unit)
+    return max(sizes, default=0) or ASSUMED_CACHE
+
+
+def array_bytes() -> int:
+    """How much memory to pass over: more than any cache holds, and at most a quarter of what is free."""
+    import psutil
+
+    return min(max(CACHES * last_level_cache(), LEAST_BYTES), psutil.virtual_memory().available // 4)
+
+
+def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False) -> Peak:
+    """The ceilings in these types by one thread and by `threads`. Raises PeakUnknown where the process fails."""
+    request: dict[str, Any] = {
+        "dtypes": dtypes,
+        "threads": sorted({1, threads}),
+        "bytes": array_bytes(),
+        "seconds": QUICK_SECONDS if quick else SECONDS,
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "rnnbench.measure.peak_worker", json.dumps(request)],
+            env=environment(threads, None), capture_output=True, text=True, timeout=TIMEOUT, start_new_session=True,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise PeakUnknown(f"the machine's peak was not measured: {error}") from error
+    lines = done.stderr.strip().splitlines()
+    if done.returncode:
+        said = lines[-1] if lines else f"the process ended with exit code {done.returncode}"
+        raise PeakUnknown(f"the machine's peak was not measured: {said}")
+    return msgspec.json.decode(done.stdout, type=Peak)

@@ -1,0 +1,138 @@
+"""Speed against operations a byte, under this machine's ceilings: one panel a pass and type, one colour a backend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rnnbench.model import DType, Pass
+from rnnbench.report.context import Context
+from rnnbench.report.plots.layout import Page, cut, grid, headline, log_axis, page_name, span, spread
+from rnnbench.report.style import FAINT, INK, look
+from rnnbench.report.text import number, plain
+from rnnbench.results.peak import Peak, Rates, reached
+from rnnbench.results.stats import Summary
+from rnnbench.results.work import work_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PANELS = 4  # a page
+MOST_NAMES = 5  # cases in a panel that are named
+ROOM_FOR_NAMES = 8.0  # below the lowest point, as a factor
+GIGA = 1e9
+LINES: tuple[Any, ...] = ("-", "--", ":")  # of the roof of most threads, and of fewer
+
+
+@dataclass(frozen=True)
+class Point:
+    """One backend on one case: operations a byte, and operations a second in billions."""
+
+    backend: str
+    case: str
+    intensity: float
+    speed: float
+
+
+def points_of(summaries: Sequence[Summary], labels: dict[str, str]) -> list[Point]:
+    """The right answers that were timed; `labels` names their cases."""
+    return [
+        Point(s.backend, labels[s.case.key], work_of(s.case).intensity, found.flops_per_second / GIGA)
+        for s in summaries
+        if s.ranked and (found := reached(s, None))
+    ]
+
+
+def panel(ax: Axes, title: str, points: Sequence[Point], roofs: Sequence[Rates]) -> None:
+    """One pass in one type, under the roof of each number of threads, the most last."""
+    top = roofs[-1]
+    ridge = top.flops / top.bytes
+    cases = {p.case: p.intensity for p in points}
+    named = len(cases) <= MOST_NAMES
+    across = span([*cases.values(), ridge / 3, 2 * ridge])
+    upward = span([*(p.speed for p in points), top.flops / GIGA], least=10.0)
+    assert across is not None
+    assert upward is not None
+    log_axis("x", ax, *across)
+    log_axis("y", ax, upward[0] / (ROOM_FOR_NAMES if named else 1.0), 1.6 * upward[1])
+    for roof, line in zip(reversed(roofs), LINES, strict=False):
+        _draw_roof(ax, roof, across, line)
+    for p in points:
+        style = look(p.backend)
+        ax.plot(p.intensity, p.speed, style.marker, color=style.colour, markersize=5, alpha=0.85, clip_on=False)
+    if named:
+        _name(ax, cases, across)
+    ax.set_title(title)
+    ax.set_xlabel("FLOP a byte of least traffic")
+    ax.set_ylabel("GFLOP/s")
+
+
+def _draw_roof(ax: Axes, roof: Rates, across: tuple[float, float], line: Any) -> None:
+    corner = min(max(roof.flops / roof.bytes, across[0]), across[1])
+    xs = [across[0], corner, across[1]]
+    ax.plot(xs, [roof.at(x) / GIGA for x in xs], color=INK, linewidth=1.0, linestyle=line, zorder=0)
+
+
+def _name(ax: Axes, cases: dict[str, float], across: tuple[float, float]) -> None:
+    """The names of the cases under their columns of points, moved apart where columns are close."""
+    own = [math.log(x / across[0]) / math.log(across[1] / across[0]) for x in cases.values()]
+    for name, x, place, moved in zip(cases, cases.values(), own, spread(own, 0.055, 0.0, 0.97), strict=True):
+        ax.axvline(x, ymin=0.03, color=FAINT, linewidth=0.5, linestyle=":", zorder=0)
+        ax.plot([place, moved], [0.03, 0.0], transform=ax.transAxes, color=FAINT, linewidth=0.5, linestyle=":")
+        ax.text(
+            moved + 0.008, 0.02, plain(name), transform=ax.transAxes,
+            rotation=90, va="bottom", ha="left", fontsize=6.5, color=FAINT,
+        )  # fmt: skip
+
+
+def _legend(figure: Figure, backends: Sequence[str], roofs: Sequence[Rates]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], linestyle="", marker=look(b).marker, color=look(b).colour, markersize=5, label=plain(b))
+        for b in backends
+    ]
+    for roof, line in zip(reversed(roofs), LINES, strict=False):
+        threads = f"{roof.threads} thread{'' if roof.threads == 1 else 's'}"
+        label = f"roof of {threads}: {number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
+        handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle=line, label=label))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+
+
+def groups_of(context: Context, peak: Peak) -> dict[tuple[DType, Pass], list[Point]]:
+    """(type, pass) -> its points, where a roof of that type is known."""
+    labels = {s.case.key: p.label for p in context.problems for group in p.summaries.values() for s in group.values()}
+    groups: dict[tuple[DType, Pass], list[Summary]] = {}
+    for s in context.summaries:
+        if peak.roof(s.case.dtype):
+            groups.setdefault((s.case.dtype, s.case.pass_), []).append(s)
+    found = {key: points_of(group, labels) for key, group in groups.items()}
+    return {key: points for key, points in found.items() if points}
+
+
+def pages(context: Context) -> list[Page]:
+    """Four passes a page, each type on pages of its own; none where no ceiling is known."""
+    peak = context.peak
+    if peak is None:
+        return []
+    groups, made = groups_of(context, peak), list[Page]()
+    for dtype in dict.fromkeys(dtype for dtype, _ in groups):
+        passes = [pass_ for other, pass_ in groups if other is dtype]
+        for part in cut(passes, PANELS):
+            figure, axes = grid(len(part), 2, 2.4, 3 + context.quick)
+            note = (
+                "Lines are what this machine was measured to do at most: memory sets the slope, multiply-adds the top. "
+                "What stays in cache may lie above the slope. Both scales log."
+            )
+            title = f"Roofline, {dtype}: how near each backend comes to the machine's limit"
+            headline(figure, title, [note], context.quick)
+            for ax, pass_ in zip(axes, part, strict=True):
+                panel(ax, str(pass_), groups[dtype, pass_], peak.rates[dtype])
+            names = {p.backend for pass_ in part for p in groups[dtype, pass_]}
+            _legend(figure, [b for b in context.backends if b in names], peak.rates[dtype])
+            alt = f"GFLOP/s against FLOP a byte by backend, log-log, under the machine's ceilings in {dtype}"
+            made.append(Page(page_name("roofline", len(made)), figure, f"{alt}: {', '.join(map(str, part))}"))
+    return made

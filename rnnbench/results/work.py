@@ -1,0 +1,119 @@
+"""What a case needs, from its sizes alone: floating-point operations, and the least traffic to and from memory.
+
+Operations are those of the matrix products, two in each multiply-add. Not counted: tanh and its slope, biases, losses,
+clipping, the optimizer. With S outputs a row (T where every step emits, else 1), R steps that a reverse pass reaches,
+N steps and K passes of all reverse passes together (R = N = T and K = 1 for full BPTT):
+
+    forward     2 B (T (E H + H H) + S H O)
+    backward    2 B (R (E H + H H) + (N - K) H H + 2 S H O), and 2 B R E H more for an embedding
+                (dW_xh and dW_hh; the deltas; dW_hy and the way back through it; d embedding)
+
+    gradient    forward + backward          train_step  gradient          epoch  a train step for each of its batches
+
+Weight gradients are formed once, from the deltas of all reverse passes. A product counts for each token, though
+equal tokens have equal products: who computes those once is credited with all of them.
+
+Traffic: each array that a pass is given or answers with moves once, and the states move twice, out in the forward and
+in for the backward pass. With w bytes a number, P numbers in the parameters, Q of them outside the embedding, U and
+U' rows of the table (V, or one for each token of T or R steps, whichever is less):
+
+    forward     w (Q + inputs + B S O + B H) + targets
+    gradient    forward + w (2 B min(T, R + 1) H + Q + U' E)
+    train_step  forward + w (2 B min(T, R + 1) H) + update
+
+    inputs      w B T E, or for an embedding w U E and 4 B T for the tokens
+    targets     w B S O, or 4 B S for class numbers
+    update      Adam: w (P - Q - U E) to read the rest of the table, w P to write, 4 w P for its two moments
+                SGD: w (Q + U' E) to write
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, Problem, blocks_of
+
+_BYTES = {DType.FLOAT32: 4, DType.FLOAT64: 8}
+_INDEX_BYTES = 4  # of a token or a class number
+
+
+@dataclass(frozen=True)
+class Work:
+    """Floating-point operations and least traffic in bytes of one call."""
+
+    flops: int
+    bytes: int
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte."""
+        return self.flops / self.bytes
+
+
+def work_of(case: Case) -> Work:
+    """Of one call of the case, by the formulas of this module."""
+    forward, backward = _operations(case)
+    if case.pass_ is Pass.FORWARD:
+        return Work(forward, _forward_bytes(case))
+    if case.pass_ is Pass.GRADIENT:
+        return Work(forward + backward, _forward_bytes(case) + _state_bytes(case) + _gradient_bytes(case))
+    step = _forward_bytes(case) + _state_bytes(case) + _update_bytes(case)
+    return Work(case.steps * (forward + backward), case.steps * step)
+
+
+def _outputs(problem: Problem) -> int:
+    """S."""
+    return problem.T if problem.model.head is Head.EVERY else 1
+
+
+def _reached(problem: Problem) -> int:
+    """R. Windows meet or overlap, so it is all steps from the start of the first one."""
+    return problem.T - blocks_of(problem.model, problem.truncation, problem.T)[0].start
+
+
+def _operations(problem: Problem) -> tuple[int, int]:
+    model, B, T, S, R = problem.model, problem.B, problem.T, _outputs(problem), _reached(problem)
+    E, H, O = model.E, model.H, model.O
+    blocks = blocks_of(model, problem.truncation, T)
+    deltas = sum(block.end - block.start - 1 for block in blocks)
+    through_embedding = 0 if model.V is None else R * E * H
+    forward = 2 * B * (T * (E * H + H * H) + S * H * O)
+    backward = 2 * B * (R * (E * H + H * H) + deltas * H * H + 2 * S * H * O + through_embedding)
+    return forward, backward
+
+
+def _weights(problem: Problem) -> int:
+    """Q."""
+    return sum(math.prod(shape) for name, shape in problem.model.shapes.items() if name != "embedding")
+
+
+def _rows(problem: Problem, steps: int) -> int:
+    """Numbers in the rows of the table that tokens of so many steps name, at most: U E."""
+    V = problem.model.V
+    return 0 if V is None else min(V, problem.B * steps) * problem.model.E
+
+
+def _forward_bytes(problem: Problem) -> int:
+    model, B, T, S, w = problem.model, problem.B, problem.T, _outputs(problem), _BYTES[problem.dtype]
+    inputs = w * B * T * model.E if model.V is None else w * _rows(problem, T) + _INDEX_BYTES * B * T
+    classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
+    targets = _INDEX_BYTES * B * S if classes else w * B * S * model.O
+    return w * (_weights(problem) + B * S * model.O + B * model.H) + inputs + targets
+
+
+def _state_bytes(problem: Problem) -> int:
+    kept = min(problem.T, _reached(problem) + 1)
+    return 2 * _BYTES[problem.dtype] * problem.B * kept * problem.model.H
+
+
+def _gradient_bytes(problem: Problem) -> int:
+    return _BYTES[problem.dtype] * (_weights(problem) + _rows(problem, _reached(problem)))
+
+
+def _update_bytes(problem: Problem) -> int:
+    if problem.train.optimizer is Optimizer.SGD:
+        return _gradient_bytes(problem)  # as many numbers as have a gradient
+    every = sum(math.prod(shape) for shape in problem.model.shapes.values())
+    unread = every - _weights(problem) - _rows(problem, problem.T)
+    return _BYTES[problem.dtype] * (unread + every + 4 * every)

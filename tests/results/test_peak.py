@@ -1,0 +1,59 @@
+"""Ceilings in a machine's file, and shares of them in records."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import msgspec
+import pytest
+
+from rnnbench.model import DType, Pass
+from rnnbench.results import store
+from rnnbench.results.peak import Peak, Rates, peak_of, shares, with_work
+from rnnbench.results.work import work_of
+from tests.report.fake import case, record
+
+PEAK = Peak("by hand", {DType.FLOAT32: (Rates(1, 1e10, 8e9, 9e9), Rates(2, 2e10, 1.2e10, 1e10))})
+
+
+def test_a_peak_survives_its_file_and_a_damaged_one_is_none():
+    machine = json.loads(json.dumps({"peak": msgspec.to_builtins(PEAK)}))
+    assert peak_of(machine) == PEAK
+    assert peak_of({}) is None
+    assert peak_of({"peak": {"method": "by hand"}}) is None
+    assert PEAK.roof(DType.FLOAT32).threads == 2
+    assert PEAK.roof(DType.FLOAT64) is None
+
+
+def test_the_roof_is_the_lower_of_memory_and_multiply_adds():
+    roof = PEAK.roof(DType.FLOAT32)
+    assert roof.bytes == 1.2e10
+    assert roof.at(0.5) == 6e9
+    assert roof.at(1000) == 2e10
+
+
+def test_every_record_gets_its_work_and_a_timed_one_its_share():
+    asked = case("imdb-50", Pass.TRAIN_STEP)
+    seconds = work_of(asked).flops / 5e9
+    timed = with_work(record(asked, "numba", [9.0, seconds, seconds, seconds], warmup=1), PEAK)
+    assert timed.flops == work_of(asked).flops
+    assert timed.least_bytes == work_of(asked).bytes
+    assert timed.share_of_peak == pytest.approx(0.25, rel=1e-6)
+    assert with_work(record(asked, "numba"), PEAK).share_of_peak is None
+    assert with_work(record(asked, "numba"), PEAK).flops == work_of(asked).flops
+    unknown = with_work(record(case(dtype=DType.FLOAT64), "numba", [1.0]), PEAK)
+    assert unknown.flops
+    assert unknown.share_of_peak is None
+    assert with_work(record(asked, "numba", [1.0]), None).share_of_peak is None
+
+
+def test_an_older_record_is_read_and_its_work_worked_out():
+    asked = case("imdb-50", Pass.TRAIN_STEP)
+    raw = json.loads(store.encode(record(asked, "numba", [1.0])))
+    older = store.decode_record(json.dumps({**raw, "schema": 1}).encode())
+    assert older.flops is None
+    (row,) = shares([older], PEAK).to_dict("records")
+    assert row["flops"] == work_of(asked).flops
+    assert row["share_of_peak"] == pytest.approx(work_of(asked).flops / 2e10)
+    assert math.isnan(shares([older], None)["share_of_peak"][0])
