@@ -15,12 +15,15 @@ from rnnbench import __version__, backends, workloads
 from rnnbench.commands.names import Name, unknown
 from rnnbench.commands.options import (
     BACKEND,
+    BACKENDS,
     BATCH_SIZE,
     DATA_DIR,
     DTYPE,
     DTYPES,
     JSON,
+    PASSES,
     SEED,
+    SIZES,
     THREADS,
     TIME_STEPS,
     TIMEOUT,
@@ -63,6 +66,7 @@ def main() -> None:
     Examples:
       python -m rnnbench run                      check and time everybody, write a report
       python -m rnnbench run --quick              the same as a smoke test
+      python -m rnnbench sweep                    time and share of peak against size
       python -m rnnbench list                     workloads and backends, and what is missing
       python -m rnnbench train imdb-50            train on real reviews
       python -m rnnbench report reports/RUN       write a report again
@@ -263,6 +267,79 @@ def _print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> Non
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     _console().print(table)
+
+
+SWEEP_EPILOG = """\b
+Examples:
+  python -m rnnbench sweep
+  python -m rnnbench sweep --H 8:1024 --T 100 -b numba,jax,torch+flush
+  python -m rnnbench sweep --H 16:1024 --B 1:512 --grid -o reports/map
+  python -m rnnbench sweep --T 1:10000 --H 32 --pass forward --threads 1
+  python -m rnnbench sweep --resume reports/map
+
+\b
+Exit codes: as of run.
+"""
+
+
+@main.command(epilog=SWEEP_EPILOG)
+@click.option("--H", "H", type=SIZES, help="Hidden units. One number: where this axis stays. Centre: 128.")
+@click.option("--B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
+@click.option("--T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
+@click.option("--E", "E", type=click.IntRange(1), help="Width of the inputs. Default: as wide as H.")
+@click.option("--grid", is_flag=True, help="Also each H with each B, for the map of who wins where.")
+@click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: all.")
+@click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
+@click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
+@click.option("--quick", "mode", flag_value="quick", help="A smoke run: one round, few samples; not for quoting.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
+@options(THREADS, SEED, TIMEOUT)
+@click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
+@click.pass_context
+def sweep(
+    ctx: click.Context,
+    H: tuple[int, ...] | None,
+    B: tuple[int, ...] | None,
+    T: tuple[int, ...] | None,
+    E: int | None,
+    grid: bool,
+    passes: tuple[str, ...] | None,
+    mode: str | None,
+    output: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    **asked: Any,
+) -> None:
+    """Check and time everybody on dense inputs of many sizes, one axis at a time; plots, and a map of who wins.
+
+    Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between.
+    """
+    from rnnbench.commands import run as session
+    from rnnbench.commands import sweep as sizes
+    from rnnbench.measure.sweep import check_memory
+    from rnnbench.model import DENSE
+    from rnnbench.results.record import Mode
+
+    def work() -> int:
+        if resume is not None:
+            _refuse_other_options(ctx)
+            plan, described = session.read_plan(resume)
+            return _execute(plan, resume, described.get("command", ""), resume=True)
+        swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid)
+        chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)
+        sizes.check_passes(chosen)
+        plan = _plan((DENSE,), passes=chosen, mode=Mode(mode or "default"), sweep=swept, data_dir=None, **asked)
+        if dry_run:
+            rows = sizes.rows_of(plan)
+            _print_table(("case", "MFLOP", "FLOP a byte"), rows)
+            click.echo(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
+            return 0
+        check_memory(plan)
+        folder = output or Path("reports") / session.new_run_id()
+        return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]))
+
+    _guarded(work)
 
 
 @main.command("list")

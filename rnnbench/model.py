@@ -187,6 +187,9 @@ class Pass(StrEnum):
     EPOCH = "epoch"
 
 
+DENSE = "dense"  # the workload of a sweep: problems of many sizes share it
+
+
 @dataclass(frozen=True)
 class Problem:
     """All that fixes the arithmetic of a session: the same for every backend, written into every record."""
@@ -202,6 +205,13 @@ class Problem:
     def __post_init__(self) -> None:
         _require_positive(B=self.B, T=self.T)
 
+    @property
+    def name(self) -> str:
+        """The workload, with its sizes where many share it: what the cases of one problem are shown and grouped by."""
+        if self.workload != DENSE:
+            return self.workload
+        return f"{self.workload} E{self.model.E} H{self.model.H} B{self.B} T{self.T}"
+
 
 @dataclass(frozen=True)
 class Case(Problem):
@@ -214,4 +224,4 @@ class Case(Problem):
     def key(self) -> str:
         """A short readable name, unique within a run; for showing and for grouping, never to be split."""
         truncation = "" if self.truncation is None else f" truncated {self.truncation}"
-        return f"{self.workload} {self.pass_} {self.dtype}{truncation}"
+        return f"{self.name} {self.pass_} {self.dtype}{truncation}"

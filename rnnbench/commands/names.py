@@ -10,6 +10,8 @@ import click
 
 from rnnbench.model import Truncation
 
+MOST = 1_000_000  # of any size
+
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
     """One sentence for an unknown name: the nearest right ones, or all."""
@@ -52,6 +54,36 @@ class Names(Name):
         if not names:
             self.fail(f"no {self.name} is named; known: {', '.join(self.known)}", param, ctx)
         return tuple(dict.fromkeys(super(Names, self).convert(name, param, ctx) for name in names))
+
+
+class SizesType(click.ParamType):
+    """`LOW:HIGH` (doubled from LOW on, and HIGH), `N,N,...`, or one number."""
+
+    name = "sizes"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return "LOW:HIGH|N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, tuple):
+            return value
+        low, colon, high = str(value).partition(":")
+        try:
+            sizes = self._doubled(int(low), int(high)) if colon else [int(part) for part in str(value).split(",")]
+        except ValueError:
+            self.fail(f"{value!r} is neither LOW:HIGH, such as 8:1024, nor numbers, such as 8,64,100", param, ctx)
+        wrong = [size for size in sizes if not 1 <= size <= MOST]
+        if wrong or not sizes:
+            said = f"size {wrong[0]}" if wrong else f"no size between {low} and {high}"
+            self.fail(f"{value!r} has {said}; sizes from 1 to {MOST:,}, the lower one first", param, ctx)
+        return tuple(dict.fromkeys(sizes))
+
+    @staticmethod
+    def _doubled(low: int, high: int) -> list[int]:
+        sizes = [low]
+        while 0 < sizes[-1] < high <= MOST:
+            sizes.append(min(2 * sizes[-1], high))
+        return sizes if low <= high <= MOST else ([high] if low <= high else [])
 
 
 class TruncationType(click.ParamType):

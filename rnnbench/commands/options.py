@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rnnbench import backends, workloads
-from rnnbench.commands.names import Name, Names, TruncationType
+from rnnbench.commands.names import Name, Names, SizesType, TruncationType
 from rnnbench.model import DType, Pass
 
 WORKLOAD = Name("workload", list(workloads.REGISTRY))
@@ -18,6 +18,7 @@ DTYPE = Name("dtype", [str(d) for d in DType])
 WORKLOADS = Names("workload", list(workloads.REGISTRY))
 BACKENDS = Names("backend", list(backends.REGISTRY))
 PASSES = Names("pass", [str(p) for p in Pass])
+SIZES = SizesType()
 DTYPES = Names("dtype", [str(d) for d in DType])
 
 

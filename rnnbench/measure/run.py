@@ -141,6 +141,9 @@ class Runner:
         for task in self.tasks:
             if any(self._has_work(task, name, launch) for name in names):
                 self._task(task, names, launch)
+            if launch == self.plan.effort.launches - 1:  # of many large problems, no more than one is kept
+                self.oracles.pop(task.problem, None)
+                self._path(task).unlink(missing_ok=True)
         self.crew.stop()
 
     def _start_all(self, launch: int) -> None:
@@ -198,7 +201,7 @@ class Runner:
             slots = self._supported(slots)
             if not slots:
                 return
-            self.observer.doing(f"{name}: preparing and checking {problem.workload} {problem.dtype}", self.estimate)
+            self.observer.doing(f"{name}: preparing and checking {problem.name} {problem.dtype}", self.estimate)
             prepared = self.crew.ask(
                 name, "prepare", problem=msgspec.to_builtins(problem), arrays=str(self._arrays(slots[0].task))
             )
@@ -283,7 +286,7 @@ class Runner:
 
     def _oracle(self, task: Task) -> Oracle:
         if task.problem not in self.oracles:
-            self.observer.doing(f"the oracle: {task.problem.workload} {task.problem.dtype}", self.estimate)
+            self.observer.doing(f"the oracle: {task.problem.name} {task.problem.dtype}", self.estimate)
             order = next((self._order(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
             oracle = self.oracles[task.problem] = Oracle(task.problem, task.params, task.rows, order)
             with self._timed(("oracle", task.problem)):
@@ -302,8 +305,11 @@ class Runner:
             return None
         return order_of(len(task.rows.inputs), case.steps, case.B, self.plan.seed, *seed)
 
+    def _path(self, task: Task) -> Path:
+        return self.folder / "arrays" / f"{self.tasks.index(task)}-{task.problem.workload}-{task.problem.dtype}.npz"
+
     def _arrays(self, task: Task) -> Path:
-        path = self.folder / "arrays" / f"{self.tasks.index(task)}-{task.problem.workload}-{task.problem.dtype}.npz"
+        path = self._path(task)
         if not path.exists():
             arrays.save_problem(path, task.params, task.rows)
         return path

@@ -14,6 +14,7 @@ from rnnbench import workloads
 from rnnbench.measure.clock import Turn
 from rnnbench.model import Case, DType, Pass, Problem, Truncation
 from rnnbench.results.record import Mode
+from rnnbench.sweep import Sweep
 from rnnbench.workloads.base import Workload
 
 
@@ -41,6 +42,13 @@ EFFORTS: dict[Mode, Effort] = {
 }
 
 
+# A sweep has many cases, and asks how they differ: one process each, every answer by turns in a few rounds.
+SWEEP_EFFORTS: dict[Mode, Effort] = {
+    Mode.QUICK: Effort(launches=1, rounds=1, turn=Turn(seconds=0.02, min_calls=1, max_calls=10), costs=False),
+    Mode.DEFAULT: Effort(launches=1, rounds=3, turn=Turn(seconds=0.08, min_calls=1, max_calls=30), costs=False),
+}
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that was asked of a run; `run.json` holds it, and a resumed run reads it back.
@@ -64,11 +72,12 @@ class Plan:
     filter: str = ""
     data_dir: str | None = None
     training: tuple[str, ...] = ()
+    sweep: Sweep | None = None  # dense cases of these sizes, in place of workloads
 
     @property
     def effort(self) -> Effort:
         """How long to look."""
-        return EFFORTS[self.mode]
+        return EFFORTS[self.mode] if self.sweep is None else SWEEP_EFFORTS[self.mode]
 
 
 def workload_of(name: str, plan: Plan) -> Workload:

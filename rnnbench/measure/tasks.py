@@ -9,6 +9,7 @@ from rnnbench import workloads
 from rnnbench.measure.oracle import LOSS_STEPS
 from rnnbench.measure.run import Task
 from rnnbench.measure.schedule import Plan, epoch_steps, problem_of, wanted, workload_of
+from rnnbench.measure.sweep import tasks_of_sweep
 from rnnbench.model import Case, Pass
 from rnnbench.params import cast, init_params
 from rnnbench.workloads.base import Dataset, Source, Workload, WorkloadUnavailable, rows
@@ -35,8 +36,11 @@ def load_rows(
 def tasks_of(plan: Plan, say: Callable[[str], None]) -> list[Task]:
     """One task for each workload and type, in the plan's order; cases that the filter leaves to nobody are dropped.
 
-    Raises ValueError for a length or batch size that a workload does not allow, WorkloadUnavailable as `load_rows`.
+    A sweep has one for each size and type. Raises ValueError for a length or batch size that a workload does not
+    allow, or a sweep that needs too much memory, and WorkloadUnavailable as `load_rows`.
     """
+    if plan.sweep is not None:
+        return tasks_of_sweep(plan)
     tasks: dict[str, list[Task]] = {}
     for name in plan.workloads:
         asked = workload_of(name, plan)

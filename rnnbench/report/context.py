@@ -8,12 +8,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+import msgspec
+
 from rnnbench.model import Case, Pass
 from rnnbench.report.text import Labels
 from rnnbench.results.answers import Answer, answers, choose_reference
 from rnnbench.results.peak import Peak, peak_of
 from rnnbench.results.record import Epoch, Mode, Record
 from rnnbench.results.stats import Summary, problem_of, summaries
+from rnnbench.sweep import Sweep
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,15 @@ class Context:
         return choose_reference(self.records, self.wanted)
 
     @cached_property
+    def sweep(self) -> Sweep | None:
+        """What was swept, or None where the run was none."""
+        plan = self.run.get("plan")
+        try:
+            return msgspec.convert(plan["sweep"], Sweep) if plan else None
+        except (KeyError, TypeError, msgspec.ValidationError):
+            return None
+
+    @cached_property
     def quick(self) -> bool:
         """Whether any of it is a smoke run."""
         return str(self.run.get("mode")) == Mode.QUICK or any(r.mode is Mode.QUICK for r in self.records)
@@ -73,7 +85,7 @@ class Context:
     @cached_property
     def sources(self) -> dict[str, str]:
         """Workload -> where its rows come from."""
-        pairs = [(r.case.workload, r.data_source) for r in self.records]
+        pairs = [(r.case.name, r.data_source) for r in self.records]
         pairs += [(e.workload, e.data_source) for e in self.epochs]
         found: dict[str, str] = {}
         for workload, source in pairs:

@@ -85,18 +85,18 @@ def _work_row(context: Context, r: Record) -> list[str]:
     clip = f", value clipped at {train.clip_value:g}" if train.clip_value is not None else ""
     clip += f", norm clipped at {train.clip_norm:g}" if train.clip_norm is not None else ""
     return [
-        escape(workload_label(r.case.workload, r.data_source)),
+        escape(workload_label(r.case.name, r.data_source)),
         f"B {r.case.B}, T {r.case.T}",
         f"{inputs}, H {model.H}, O {model.O}, loss on {'every' if model.head == 'every' else 'the last'} step",
         escape(f"{model.loss}, {train.optimizer} {train.learning_rate:g}{clip}"),
-        escape(context.sources.get(r.case.workload, "") or "not recorded"),
+        escape(context.sources.get(r.case.name, "") or "not recorded"),
     ]
 
 
 def work(context: Context) -> list[str]:
     """What was computed, and on which rows."""
-    first = {r.case.workload: r for r in reversed(context.records)}
-    names = dict.fromkeys(r.case.workload for r in context.records)
+    first = {r.case.name: r for r in reversed(context.records)}
+    names = dict.fromkeys(r.case.name for r in context.records)
     rows = [_work_row(context, first[name]) for name in names]
     if not rows:
         return []

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.report import facts, peak, plots, sections, tables
+from rnnbench.report import facts, peak, plots, sections, sweep, tables
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
@@ -17,7 +17,7 @@ def _figures(context: Context, folder: Path) -> tuple[dict[str, list[str]], list
     """Draw and save every figure; name -> its pages as Markdown, and the paths."""
     embedded: dict[str, list[str]] = {}
     paths: list[Path] = []
-    for name in plots.REGISTRY:
+    for name in plots.OF_SWEEPS if context.sweep else plots.REGISTRY:
         for page in plots.draw(name, context):
             saved = plots.save(folder / "figures", page)
             embedded.setdefault(name, []).append(figure(saved[0], folder, page.alt))
@@ -30,6 +30,8 @@ def text(context: Context, figures: sections.Figures) -> str:
     parts = [f"# rnnbench: {escape(str(context.run.get('run_id', 'report')))}"]
     if context.quick:
         parts.append(f"> **{QUICK}**")
+    if context.sweep:
+        return "\n\n".join([*parts, *sweep.parts(context, figures)]) + "\n"
     parts += sections.answer(context)
     parts += facts.run(context)
     parts += facts.work(context)

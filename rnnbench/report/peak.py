@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rnnbench.model import Pass
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import escape, table
-from rnnbench.report.text import number, told
+from rnnbench.report.text import number, threads, told
 from rnnbench.results.peak import Peak, Rates, reached
 from rnnbench.results.record import Status
 from rnnbench.results.stats import Summary
@@ -40,7 +40,7 @@ def lines(peak: Peak) -> Iterator[tuple[str, str]]:
     """Name and figures of each ceiling."""
     for dtype, every in peak.rates.items():
         for rates in every:
-            yield f"{dtype}, {rates.threads} {'thread' if rates.threads == 1 else 'threads'}", said(rates)
+            yield f"{dtype}, {threads(rates.threads)}", said(rates)
 
 
 def _cell(s: Summary | None, peak: Peak) -> str:

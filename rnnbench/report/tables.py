@@ -13,6 +13,7 @@ from rnnbench.results.answers import speedups
 from rnnbench.results.costs import break_evens, costs
 from rnnbench.results.peak import shares
 from rnnbench.results.record import Epoch, ErrorOf, Record
+from rnnbench.results.standings import cells
 from rnnbench.results.stats import Summary, frame, summaries
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def frames(context: Context) -> dict[str, pd.DataFrame]:
         "shares": shares(context.records, context.peak),
         "costs": costs(context.records),
         "break_even": break_evens(context.records, context.reference),
+        "cells": cells(context.summaries) if context.sweep else None,
         "errors": errors(context.records),
         "curves": curves(context.epochs),
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnbench.report.context import Context, Problem
+from rnnbench.report.sweep import standing_line
 from rnnbench.report.text import (
     FOOTNOTES,
     QUICK,
@@ -24,6 +25,7 @@ from rnnbench.report.text import (
 )
 from rnnbench.results.answers import Answer
 from rnnbench.results.record import Epoch, Record, Status
+from rnnbench.results.standings import standings
 from rnnbench.results.stats import Summary
 
 # Text objects throughout: a reason may hold brackets, which rich would read as markup.
@@ -114,14 +116,24 @@ def render(
         console.print(Text("No case was measured: there are no records.", style="red"))
     for answer in context.answers:
         console.print(_answer(context, answer))
+    if context.sweep:
+        for line in _standings(context):
+            console.print(line)
     for problem in context.problems:
-        if problem.timed:
+        if problem.timed and not context.sweep:
             console.print(_table(context, problem))
     _print_footnotes(console, context)
     for line in _missing(context):
         console.print(line)
     if trained := _trained(context):
         console.print(trained)
+
+
+def _standings(context: Context) -> Iterator[Text]:
+    """One line for each backend of a sweep."""
+    count = len(context.answers)
+    for s in standings(context.summaries):
+        yield Text(f"{s.backend}: ", style="bold").append(standing_line(s, count), style="not bold")
 
 
 def _print_footnotes(console: Console, context: Context) -> None:

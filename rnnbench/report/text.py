@@ -87,6 +87,11 @@ def times_with_interval(ratio: Interval) -> str:
     return f"{times(ratio.value)} ({low} to {high}){mark}"
 
 
+def threads(count: int) -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{count} thread" if count == 1 else f"{count} threads"
+
+
 def duration(seconds: float, digits: int = 3) -> str:
     """A time in its own unit; "" for NaN."""
     if math.isnan(seconds):
@@ -136,7 +141,7 @@ class Labels:
 
     def of(self, case: Case) -> str:
         """The problem's label and the pass."""
-        return f"{self.problem(case.workload, str(case.dtype), str(case.truncation or ''))} {case.pass_}"
+        return f"{self.problem(case.name, str(case.dtype), str(case.truncation or ''))} {case.pass_}"
 
 
 def _lead(over: str, ratio: Interval) -> str:

@@ -52,6 +52,17 @@ class Peak:
         """What all threads reach in this type, or None where that was not measured."""
         return max(self.rates.get(dtype, ()), key=lambda r: r.threads, default=None)
 
+    def best_of(self, other: Peak) -> Peak:
+        """The higher of both in each figure, of two measurements that asked for the same types and threads."""
+        rates = {
+            dtype: tuple(
+                Rates(a.threads, max(a.flops, b.flops), max(a.read, b.read), max(a.mixed, b.mixed))
+                for a, b in zip(mine, other.rates[dtype], strict=True)
+            )
+            for dtype, mine in self.rates.items()
+        }
+        return Peak(self.method, rates)
+
 
 def peak_of(machine: Mapping[str, Any]) -> Peak | None:
     """The peak in a `machine.json`, or None where it was not measured, or not in this form."""

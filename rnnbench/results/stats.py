@@ -172,8 +172,8 @@ def summaries(records: Iterable[Record]) -> list[Summary]:
 
 
 def problem_of(case: Case) -> tuple[str, str, str]:
-    """What the passes of one problem share, to group by: workload, dtype, truncation ("" where full)."""
-    return case.workload, str(case.dtype), str(case.truncation or "")
+    """What the passes of one problem share, to group by: its name, dtype, truncation ("" where full)."""
+    return case.name, str(case.dtype), str(case.truncation or "")
 
 
 def by_case(found: Iterable[Summary]) -> dict[str, list[Summary]]:

@@ -33,6 +33,12 @@ def test_the_roof_is_the_lower_of_memory_and_multiply_adds():
     assert roof.at(1000) == 2e10
 
 
+def test_the_best_of_two_measurements_has_the_higher_of_each():
+    other = Peak("by hand", {DType.FLOAT32: (Rates(1, 9e9, 9e9, 1e9), Rates(2, 3e10, 1e9, 1e9))})
+    best = Peak("by hand", {DType.FLOAT32: (Rates(1, 1e10, 9e9, 9e9), Rates(2, 3e10, 1.2e10, 1e10))})
+    assert PEAK.best_of(other) == other.best_of(PEAK) == best
+
+
 def test_every_record_gets_its_work_and_a_timed_one_its_share():
     asked = case("imdb-50", Pass.TRAIN_STEP)
     seconds = work_of(asked).flops / 5e9

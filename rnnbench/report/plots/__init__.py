@@ -17,7 +17,13 @@ REGISTRY: dict[str, str] = {
     "break-even": "rnnbench.report.plots.breakeven:pages",
     "errors": "rnnbench.report.plots.errors:pages",
     "curves": "rnnbench.report.plots.curves:pages",
+    "sweep-time": "rnnbench.report.plots.sweep:time_pages",
+    "sweep-share": "rnnbench.report.plots.sweep:share_pages",
+    "crossover": "rnnbench.report.plots.crossover:pages",
 }
+
+# What the page of a sweep shows; that of any other run shows the rest, which has a panel for each problem.
+OF_SWEEPS = ("sweep-time", "sweep-share", "crossover", "roofline")
 
 DPI = 160
 

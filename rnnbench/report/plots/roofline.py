@@ -11,7 +11,7 @@ from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, cut, grid, headline, log_axis, page_name, span, spread
 from rnnbench.report.style import FAINT, INK, look
-from rnnbench.report.text import number, plain
+from rnnbench.report.text import number, plain, threads
 from rnnbench.results.peak import Peak, Rates, reached
 from rnnbench.results.stats import Summary
 from rnnbench.results.work import work_of
@@ -96,8 +96,9 @@ def _legend(figure: Figure, backends: Sequence[str], roofs: Sequence[Rates]) -> 
         for b in backends
     ]
     for roof, line in zip(reversed(roofs), LINES, strict=False):
-        threads = f"{roof.threads} thread{'' if roof.threads == 1 else 's'}"
-        label = f"roof of {threads}: {number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
+        label = (
+            f"roof of {threads(roof.threads)}: {number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
+        )
         handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle=line, label=label))
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
 

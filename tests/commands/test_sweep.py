@@ -1,0 +1,86 @@
+"""The sweep command: what it takes, what it refuses, and a small one from the command line to the pictures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from rnnbench.cli import main
+from rnnbench.commands.sweep import DEFAULT_AXES, sweep_of
+from rnnbench.results import store
+from rnnbench.sweep import Sizes
+
+
+def invoke(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(main, ["sweep", *arguments])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, " ".join(result.output.split())
+
+
+def test_one_size_moves_the_centre_and_several_are_swept():
+    sweep = sweep_of({"H": (8, 16), "B": (4,), "T": None}, None, False)
+    assert (sweep.H, sweep.B, sweep.T) == ((8, 16), (), ())
+    assert sweep.centre == Sizes(128, 4, 100)
+    rest = sweep_of({"H": (8,), "B": None, "T": None}, None, False)
+    assert (rest.H, rest.centre.H) == ((), 8)
+    assert all(getattr(rest, axis) == DEFAULT_AXES[axis] for axis in "BT")
+
+
+@pytest.mark.parametrize(
+    ("asked", "sizes"),
+    [("8:64", (8, 16, 32, 64)), ("8:50", (8, 16, 32, 50)), ("7,3,3", (3, 7)), ("1:1000000", None), ("2:3", (2, 3))],
+)
+def test_sizes_as_they_are_written(asked, sizes):
+    code, text = invoke("--H", asked, "--pass", "forward", "-b", "numpy", "--dry-run")
+    assert code == 0, text
+    found = [int(word[1:]) for word in text.split() if word.startswith("H") and word[1:].isdigit()]
+    assert found == sorted(found)
+    assert found == list(sizes) if sizes else (found[0], found[-1], len(found)) == (1, 1_000_000, 21)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--H", "8:x"], "'8:x' is neither LOW:HIGH, such as 8:1024, nor numbers"),
+        (["--H", "0,8"], "has size 0; sizes from 1 to 1,000,000"),
+        (["--B", "9:3"], "no size between 9 and 3"),
+        (["--T", "5000000:99999999999"], "sizes from 1 to 1,000,000"),
+        (["--H", "5", "--B", "5", "--T", "5"], "no axis is swept"),
+        (["--B", "1", "--grid"], "a grid needs more than one size of H and of B"),
+        (["--pass", "epoch"], "a sweep has no epoch"),
+        (["--E", "0"], "0 is not in the range"),
+        (["-b", "nunba"], "did you mean numba"),
+        (["--threads", "999"], "--threads 999 is more than the"),
+        (["--H", "100000", "--B", "1000,100000", "-b", "numpy"], "GiB are free; take smaller sizes"),
+        (["--resume", "nowhere", "--quick"], "leave out: mode"),
+    ],
+)
+def test_wrong_options_get_one_sentence(arguments, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, text = invoke(*arguments)
+    assert code == 2, text
+    assert words in text
+
+
+def test_a_small_sweep_from_the_command_line_to_the_pictures(tmp_path):
+    folder = tmp_path / "run"
+    code, text = invoke("--H", "2,3", "--B", "1,2", "--T", "3", "--grid", "-b", "numpy", "--quick", "-o", str(folder))
+    assert code == 0, text
+    assert "H3 B2 T3 gradient: numpy" in text
+    loaded = store.load(folder)
+    timed = [r for r in loaded.records if r.samples_ns]
+    # Two sizes of H at B 32, two of B at H 128, and four of the grid; two passes; one round.
+    assert len(timed) == 8 * 2
+    assert all(r.case.workload == "dense" and r.flops and r.share_of_peak for r in timed)
+    for name in ("sweep-time", "sweep-share", "crossover"):
+        assert (folder / "figures" / f"{name}.png").stat().st_size > 1000
+    assert json.loads((folder / store.RUN).read_text())["plan"]["sweep"]["grid"]
+
+    kept = (folder / store.RECORDS).read_bytes().splitlines(keepends=True)
+    (folder / store.RECORDS).write_bytes(b"".join(kept[: len(kept) // 2]))
+    code, text = invoke("--resume", str(folder))
+    assert code == 0, text
+    again = [(r.case, r.backend, r.round) for r in store.load(folder).records if r.samples_ns]
+    assert len(again) == len(set(again)) == 8 * 2

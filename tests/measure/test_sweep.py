@@ -1,0 +1,66 @@
+"""From a sweep to tasks: all sizes, all passes, and no more memory than there is."""
+
+from __future__ import annotations
+
+import msgspec
+import psutil
+import pytest
+
+from rnnbench.measure.run import CHECK, Runner
+from rnnbench.measure.schedule import SWEEP_EFFORTS, Plan
+from rnnbench.measure.sweep import check_memory, problems_of
+from rnnbench.measure.tasks import tasks_of
+from rnnbench.model import DType, Pass
+from rnnbench.results.record import Mode, Status
+from rnnbench.sweep import Sizes, Sweep
+from tests.measure.test_run import Listener
+
+SWEEP = Sweep(H=(3, 8), B=(1, 2), centre=Sizes(3, 2, 4), grid=True)
+
+
+def plan_of(sweep=SWEEP, **changes) -> Plan:
+    asked = {
+        "workloads": ("dense",), "backends": ("numpy",), "passes": (Pass.FORWARD, Pass.GRADIENT),
+        "dtypes": tuple(DType), "mode": Mode.QUICK, "threads": 1, "seed": 0, "timeout": 60.0, "sweep": sweep,
+    }  # fmt: skip
+    return Plan(**(asked | changes))
+
+
+def test_a_plan_with_a_sweep_survives_its_file():
+    plan = plan_of()
+    assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(plan)), Plan) == plan
+    assert plan.effort == SWEEP_EFFORTS[Mode.QUICK]
+
+
+def test_one_task_for_each_size_and_type():
+    tasks = tasks_of(plan_of(), print)
+    assert len(tasks) == 4 * 2
+    assert len({case.key for task in tasks for case in task.cases}) == 4 * 2 * 2
+    for task in tasks:
+        assert task.params["W_hh"].dtype == str(task.problem.dtype)
+        assert task.params["W_xh"].shape == (task.problem.model.E, task.problem.model.H)
+        assert task.source == "random numbers, seed 0"
+
+
+def test_a_sweep_that_does_not_fit_is_refused_with_what_it_needs(monkeypatch):
+    plan = plan_of(Sweep(H=(8, 2048), centre=Sizes(8, 512, 1000)), backends=("numpy", "numba"))
+    free = type("Memory", (), {"available": 2 << 30})
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    with pytest.raises(ValueError, match=r"H2048 B512 T1000 needs about \d+\.\d GiB in 2 processes, and 2\.0 GiB"):
+        check_memory(plan)
+    check_memory(plan_of())
+    assert max(p.model.H for p in problems_of(plan)) == 2048
+
+
+def test_every_case_is_checked_and_timed_and_its_rows_are_dropped(tmp_path):
+    plan = plan_of(passes=(Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP))
+    records = []
+    runner = Runner(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    runner.run()
+    assert {r.status for r in records} == {Status.OK}
+    assert len([r for r in records if r.samples_ns]) == 4 * 2 * 3
+    checks = [r for r in records if r.round == CHECK]
+    assert len(checks) == 4 * 2 * 3
+    assert all(r.errors and all(e.ok for e in r.errors.values()) for r in checks)
+    assert runner.oracles == {}
+    assert not list((tmp_path / "arrays").glob("*dense*"))
