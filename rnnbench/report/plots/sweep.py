@@ -143,7 +143,7 @@ def share_pages(context: Context) -> list[Page]:
         found = reached(s, context.peak)
         return None if found is None or found.share is None else 100 * found.share
 
-    roofs = {dtype: rates[-1] for dtype, rates in context.peak.rates.items()}
-    measured = "; ".join(f"{d}: {number(r.flops / 1e9)} GFLOP/s by {threads(r.threads)}" for d, r in roofs.items())
+    roofs = {dtype: context.peak.roof(dtype) for _, dtype in kinds_of(context)}
+    measured = "; ".join(f"{d}: {number(r.flops / 1e9)} GFLOP/s by {threads(r.threads)}" for d, r in roofs.items() if r)
     note = f"Operations of the matrix products over the measured multiply-add peak ({measured})."
     return _page(context, "sweep-share", "Share of peak against size: higher is better", note, value, share_panel)
