@@ -59,7 +59,11 @@ def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False) -> Pe
             [sys.executable, "-m", "rnnbench.measure.peak_worker", json.dumps(request)],
             env=environment(threads, None), capture_output=True, text=True, timeout=TIMEOUT, start_new_session=True,
         )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except subprocess.TimeoutExpired as error:
+        raise PeakUnknown(
+            f"the machine's peak was not measured: it took longer than {TIMEOUT:g} s; try again on a less busy machine"
+        ) from error
+    except OSError as error:
         raise PeakUnknown(f"the machine's peak was not measured: {error}") from error
     lines = done.stderr.strip().splitlines()
     if done.returncode:
