@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from rnnbench import backends, workloads
-from rnnbench.cli import SEEDS, main
+from rnnbench.cli import main
+from rnnbench.cli.training import SEEDS
 from rnnbench.commands.run import EXIT_CODES
 from rnnbench.commands.seeds import EXPERIMENTS
 from rnnbench.model import Pass

@@ -1,0 +1,50 @@
+"""The command line: parse, call, print. What computes is imported inside the commands, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rnnbench import __version__
+from rnnbench.cli import looking, measuring, training
+from rnnbench.commands.names import unknown
+
+
+class Group(click.Group):
+    """Commands, with the nearest right one for a wrong one."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if self.get_command(ctx, args[0]) is None:
+            ctx.fail(unknown("command", args[0], self.list_commands(ctx)))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="rnnbench")
+def main() -> None:
+    """How fast can a recurrent network run on this machine, and whose implementation should I use?
+
+    \b
+    Examples:
+      python -m rnnbench run                      check and time everybody, write a report
+      python -m rnnbench run --quick              the same as a smoke test
+      python -m rnnbench sweep                    time and share of peak against size
+      python -m rnnbench list                     workloads and backends, and what is missing
+      python -m rnnbench train imdb-50            train on real reviews
+      python -m rnnbench report reports/RUN       write a report again
+    """
+
+
+for _command in (
+    measuring.run,
+    looking.list_,
+    measuring.verify,
+    training.train,
+    training.seeds,
+    measuring.sweep,
+    looking.report,
+    looking.env,
+    looking.warm,
+):
+    main.add_command(_command)

@@ -1,0 +1,156 @@
+"""`list`, `report`, `warm` and `env`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from rnnbench import backends, workloads
+from rnnbench.cli.shell import (
+    allowed_threads,
+    complain,
+    console_of,
+    guarded,
+    print_json,
+    print_table,
+)
+from rnnbench.cli.training import SEEDS
+from rnnbench.commands.options import (
+    BACKEND,
+    DTYPES,
+    JSON,
+    THREADS,
+    options,
+)
+from rnnbench.model import DType, Pass
+
+
+@click.command("list")
+@JSON
+def list_(as_json: bool) -> None:
+    """Show the workloads and backends, and how to get what is missing.
+
+    \b
+    Examples:
+      python -m rnnbench list
+      python -m rnnbench list --json
+    """
+    tasks = {name: workloads.get(name) for name in workloads.REGISTRY}
+    answers = {name: (entry.summary, backends.missing(name)) for name, entry in backends.REGISTRY.items()}
+    if as_json:
+        print_json(
+            {
+                "workloads": {
+                    name: {"summary": w.summary, "B": w.B, "T": w.T, "epochs": w.epochs, "stand_in": w.stand_in,
+                           "shapes": w.model.shapes}
+                    for name, w in tasks.items()
+                },
+                "backends": {name: {"summary": text, "missing": why} for name, (text, why) in answers.items()},
+                "passes": list(Pass),
+                "dtypes": list(DType),
+                "seeds": SEEDS,
+            }
+        )  # fmt: skip
+        return
+    print_table(("workload", "what it is"), [(name, w.summary) for name, w in tasks.items()])
+    print_table(
+        ("backend", "what it is", "here"), [(name, text, why or "ready") for name, (text, why) in answers.items()]
+    )
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
+def report(folder: Path, reference: str | None) -> None:
+    """Write the report of a run's folder again: report.md, tables and figures.
+
+    \b
+    Examples:
+      python -m rnnbench report reports/mine
+      python -m rnnbench report reports/mine --reference jax
+    """
+    from rnnbench.report.page import write_report
+    from rnnbench.report.terminal import render
+    from rnnbench.results import store
+
+    def work() -> int:
+        loaded = store.load(folder)
+        for problem in loaded.problems:
+            click.echo(problem, err=True)
+        chosen = reference or loaded.run.get("reference")
+        try:
+            write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
+        except OSError as error:
+            raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
+        render(console_of(), loaded.records, loaded.curves, loaded.run, chosen)
+        click.echo(f"Report: {folder / 'report.md'}")
+        return 0
+
+    guarded(work)
+
+
+@click.command()
+@click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
+def warm(dtypes: tuple[str, ...] | None) -> None:
+    """Compile our kernels now and keep them on disk, so that nobody waits later.
+
+    A run measures what compiling costs and keeps its own; `train`, `verify`, `seeds` and your programs profit.
+
+    \b
+    Examples:
+      python -m rnnbench warm
+      python -m rnnbench warm --dtype float32,float64
+    """
+    from rnnbench.commands import warm as warming
+
+    def work() -> int:
+        warming.run(tuple(DType(d) for d in dtypes or (DType.FLOAT32,)), console_of(stderr=True))
+        return 0
+
+    guarded(work)
+
+
+@click.command()
+@click.option("--peak", is_flag=True, help="Also measure multiply-adds and bytes a second, which takes seconds.")
+@options(THREADS, JSON)
+def env(peak: bool, threads: int | None, as_json: bool) -> None:
+    """Show this machine as a run would record it.
+
+    \b
+    Examples:
+      python -m rnnbench env
+      python -m rnnbench env --json
+      python -m rnnbench env --peak
+    """
+    from rnnbench.measure.machine import fingerprint
+    from rnnbench.measure.peak import PeakUnknown, measure
+    from rnnbench.report.peak import lines
+
+    cores, facts, found = allowed_threads(threads), fingerprint(), None
+    if peak:
+        try:
+            found = measure(tuple(DType), cores)
+        except PeakUnknown as error:
+            sys.exit(complain(str(error), 3))
+        facts["peak"] = asdict(found)
+    if as_json:
+        print_json(facts)
+        return
+    rows = []
+    for key, value in facts.items():
+        if key == "peak" and found:
+            rows += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
+        elif isinstance(value, dict):
+            rows += [(f"{key} {inner}", _short(item)) for inner, item in value.items()]
+        else:
+            rows.append((key, _short(value)))
+    print_table(("fact", "value"), rows)
+
+
+def _short(value: object) -> str:
+    if value is None:
+        return "unknown"
+    return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)

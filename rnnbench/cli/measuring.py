@@ -1,0 +1,257 @@
+"""`run`, `sweep` and `verify`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rnnbench import backends
+from rnnbench.cli.shell import (
+    complain,
+    console_of,
+    guarded,
+    plan_of,
+    print_json,
+    print_table,
+)
+from rnnbench.commands.options import (
+    BACKEND,
+    BACKENDS,
+    BATCH_SIZE,
+    DATA_DIR,
+    DTYPES,
+    JSON,
+    PASSES,
+    SEED,
+    SIZES,
+    THREADS,
+    TIME_STEPS,
+    TIMEOUT,
+    TRUNCATION,
+    WHICH,
+    options,
+)
+from rnnbench.model import DType, Pass
+
+RUN_EPILOG = """\b
+Examples:
+  python -m rnnbench run
+  python -m rnnbench run --quick
+  python -m rnnbench run -w imdb-50,imdb-200 -b numba,jax --pass train_step -o reports/mine
+  python -m rnnbench run -w running-parity -T 1000 --truncation 20:5
+  python -m rnnbench run -k "imdb !epoch" --rigorous
+  python -m rnnbench run --resume reports/mine
+
+\b
+Exit codes:
+  0  all was measured that could be
+  1  some backend was wrong, crashed, hung or ran out of memory; the rest was measured
+  2  an option is wrong
+  3  nothing was measured
+  4  a folder cannot be read or written
+  130  interrupted; continue with --resume
+"""
+
+
+@click.command(epilog=RUN_EPILOG)
+@WHICH
+@click.option("--quick", "mode", flag_value="quick", help="A smoke run: one launch, few samples; not for quoting.")
+@click.option("--rigorous", "mode", flag_value="rigorous", help="Ten launches and longer turns, for publishing.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
+@click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
+@click.option("--epoch-batches", type=click.IntRange(0), metavar="N",
+              help="Batches of the epoch pass; 0: the whole data. Default: the short epoch.")  # fmt: skip
+@click.option(
+    "--training/--no-training",
+    default=None,
+    help="Also train each workload once, for learning curves. Default: the short ones.",
+)
+@options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT)
+@click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    mode: str | None,
+    output: Path | None,
+    resume: Path | None,
+    training: bool | None,
+    dry_run: bool,
+    filter_: str,
+    **asked: Any,
+) -> None:
+    """Check every backend against the oracle, time those that are right, and write a report."""
+    from rnnbench.commands import run as session
+    from rnnbench.results.record import Mode
+
+    def work() -> int:
+        if resume is not None:
+            _refuse_other_options(ctx)
+            plan, described = session.read_plan(resume)
+            return _execute(plan, resume, described.get("command", ""), resume=True)
+        kind = Mode(mode or "default")
+        plan = plan_of(mode=kind, filter=filter_, training=(), **asked)
+        plan = session.with_trainings(plan, training)
+        if dry_run:
+            return _dry_run(plan)
+        folder = output or Path("reports") / session.new_run_id()
+        command = " ".join(["python -m rnnbench", *sys.argv[1:]])
+        return _execute(plan, folder, command)
+
+    guarded(work)
+
+
+def _refuse_other_options(ctx: click.Context) -> None:
+    given = [
+        name
+        for name in ctx.params
+        if name != "resume" and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise ValueError(f"--resume takes everything from the run's folder; leave out: {', '.join(sorted(given))}")
+
+
+def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> int:
+    from rnnbench.commands import run as session
+    from rnnbench.commands.progress import Display
+    from rnnbench.report.page import write_report
+    from rnnbench.report.terminal import render
+
+    with Display(console_of(stderr=True)) as display:
+        result = session.execute(plan, folder, command, display, resume=resume)
+        display.show("writing the report", 1.0)
+        loaded, code = result.loaded, result.code
+        try:
+            write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
+        except OSError as error:
+            display.say(f"the report cannot be written to {folder}: {error.strerror}")
+            code = session.FOLDER
+    render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference)
+    click.echo(f"Report: {folder / 'report.md'}")
+    return code
+
+
+def _dry_run(plan: Any) -> int:
+    from rnnbench.measure.schedule import wanted, workload_of
+    from rnnbench.measure.tasks import cases_of
+
+    rows = [
+        (case.key, name, "missing" if backends.missing(name) else "")
+        for workload in plan.workloads
+        for case in cases_of(plan, workload_of(workload, plan), 1 << 30)
+        for name in plan.backends
+        if wanted(plan, case, name)
+    ]
+    print_table(("case", "backend", ""), rows)
+    effort = plan.effort
+    click.echo(f"{len(rows)} answers, each in {effort.launches} launches of {effort.rounds} rounds; nothing was run.")
+    return 0 if rows else complain("the filter leaves nothing to measure", 3)
+
+
+SWEEP_EPILOG = """\b
+Examples:
+  python -m rnnbench sweep
+  python -m rnnbench sweep --H 8:1024 --T 100 -b numba,jax,torch+flush
+  python -m rnnbench sweep --H 16:1024 --B 1:512 --grid -o reports/map
+  python -m rnnbench sweep --T 1:10000 --H 32 --pass forward --threads 1
+  python -m rnnbench sweep --resume reports/map
+
+\b
+Exit codes: as of run.
+"""
+
+
+@click.command(epilog=SWEEP_EPILOG)
+@click.option("--H", "H", type=SIZES, help="Hidden units. One number: where this axis stays. Centre: 128.")
+@click.option("--B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
+@click.option("--T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
+@click.option("--E", "E", type=click.IntRange(1), help="Width of the inputs. Default: as wide as H.")
+@click.option("--grid", is_flag=True, help="Also each H with each B, for the map of who wins where.")
+@click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: all.")
+@click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
+@click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
+@click.option("--quick", "mode", flag_value="quick", help="A smoke run: one round, few samples; not for quoting.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
+@click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
+@options(THREADS, SEED, TIMEOUT)
+@click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
+@click.pass_context
+def sweep(
+    ctx: click.Context,
+    H: tuple[int, ...] | None,
+    B: tuple[int, ...] | None,
+    T: tuple[int, ...] | None,
+    E: int | None,
+    grid: bool,
+    passes: tuple[str, ...] | None,
+    mode: str | None,
+    output: Path | None,
+    resume: Path | None,
+    dry_run: bool,
+    **asked: Any,
+) -> None:
+    """Check and time everybody on dense inputs of many sizes, one axis at a time; plots, and a map of who wins.
+
+    Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between.
+    """
+    from rnnbench.commands import run as session
+    from rnnbench.commands import sweep as sizes
+    from rnnbench.measure.sweep import check_memory
+    from rnnbench.model import DENSE
+    from rnnbench.results.record import Mode
+
+    def work() -> int:
+        if resume is not None:
+            _refuse_other_options(ctx)
+            plan, described = session.read_plan(resume)
+            return _execute(plan, resume, described.get("command", ""), resume=True)
+        swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid)
+        chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)
+        sizes.check_passes(chosen)
+        plan = plan_of((DENSE,), passes=chosen, mode=Mode(mode or "default"), sweep=swept, data_dir=None, **asked)
+        if dry_run:
+            rows = sizes.rows_of(plan)
+            print_table(("case", "MFLOP", "FLOP a byte"), rows)
+            click.echo(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
+            return 0
+        check_memory(plan)
+        folder = output or Path("reports") / session.new_run_id()
+        return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]))
+
+    guarded(work)
+
+
+VERIFY_EPILOG = """\b
+Examples:
+  python -m rnnbench verify
+  python -m rnnbench verify -b numba,torch -w imdb-200 --dtype float64
+  python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
+
+\b
+Exit codes: 0 all agree, 1 one does not or failed, 2 usage, 3 nobody could be checked.
+"""
+
+
+@click.command(epilog=VERIFY_EPILOG)
+@WHICH
+@options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+def verify(as_json: bool, filter_: str, **asked: Any) -> None:
+    """Compare every backend with the float64 oracle, array by array, and time nothing."""
+    from rnnbench.commands import verify as checking
+    from rnnbench.commands.progress import Display
+
+    def work() -> int:
+        asked["workload"] = asked["workload"] or checking.WORKLOADS
+        asked["dtypes"] = asked["dtypes"] or tuple(DType)
+        with Display(console_of(stderr=True)) as display:
+            result = checking.check(plan_of(filter=filter_, mode=checking.MODE, **asked), display)
+        if as_json:
+            print_json(result.as_json())
+        else:
+            result.print(console_of())
+        return result.code
+
+    guarded(work)

@@ -1,0 +1,107 @@
+"""`train` and `seeds`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rnnbench import backends
+from rnnbench.cli.shell import (
+    complain,
+    console_of,
+    guarded,
+    plan_of,
+    print_json,
+)
+from rnnbench.commands.names import Name
+from rnnbench.commands.options import (
+    BACKEND,
+    BATCH_SIZE,
+    DATA_DIR,
+    DTYPE,
+    JSON,
+    SEED,
+    THREADS,
+    TIME_STEPS,
+    TIMEOUT,
+    TRUNCATION,
+    WORKLOAD,
+    options,
+)
+
+SEEDS = (
+    "forward-golden",
+    "bptt-golden",
+    "parity",
+    "sentiment-toy",
+    "imdb-50",
+    "imdb-200",
+    "imdb-200-torch",
+)
+
+
+TRAIN_EPILOG = """\b
+Examples:
+  python -m rnnbench train imdb-50
+  python -m rnnbench train imdb-50 --backend jax --epochs 5
+  python -m rnnbench train running-parity -T 1000 --truncation 50:25 --json
+"""
+
+
+@click.command(epilog=TRAIN_EPILOG)
+@click.argument("workload", type=WORKLOAD)
+@click.option("--backend", "-b", type=BACKEND, default="numba", show_default=True)
+@click.option("--epochs", type=click.IntRange(1), help="Default: the workload's.")
+@click.option("--dtype", type=DTYPE, default="float32", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to keep the learning curve in.")
+@options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+def train(
+    workload: str, backend: str, epochs: int | None, dtype: str, output: Path | None, as_json: bool, **asked: Any
+) -> None:
+    """Train one workload with one backend; loss and accuracy after each epoch, and on the test rows at the end."""
+    from rnnbench.commands import train as training
+    from rnnbench.results.record import Mode
+
+    def work() -> int:
+        if reason := backends.missing(backend):
+            return complain(reason, 3)
+        plan = plan_of((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, **asked)
+        result = training.run(plan, epochs, output, console_of(stderr=as_json), quiet=as_json)
+        if as_json:
+            print_json(result)
+        return 0
+
+    guarded(work)
+
+
+SEEDS_EPILOG = """\b
+Examples:
+  python -m rnnbench seeds
+  python -m rnnbench seeds forward-golden bptt-golden
+  python -m rnnbench seeds imdb-200 --backend jax
+"""
+
+
+@click.command(epilog=SEEDS_EPILOG)
+@click.argument("experiments", nargs=-1, type=Name("experiment", SEEDS))
+@click.option("--backend", "-b", type=BACKEND, default="numba", show_default=True)
+@options(THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: Any) -> None:
+    """Repeat the experiments of the two notebooks this project grew from, their figures beside ours."""
+    from rnnbench.commands import seeds as experiments_of_seeds
+    from rnnbench.results.record import Mode
+
+    def work() -> int:
+        if reason := backends.missing(backend):
+            return complain(reason, 3)
+        plan = plan_of(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
+        findings, code = experiments_of_seeds.run(experiments or SEEDS, plan)
+        if as_json:
+            print_json(experiments_of_seeds.as_json(findings))
+        else:
+            experiments_of_seeds.show(findings, backend, console_of())
+        return code
+
+    guarded(work)
