@@ -131,10 +131,10 @@ def test_sessions_share_one_team():
     assert psutil.Process().num_threads() == before
 
 
-# Runs alone: the least time of a train step before PyTorch is there, and after it has worked with two threads.
+# Runs alone: a train step's time before PyTorch is there, and each time right after its two threads have worked, which
+# then wait awake for more. The lower quartile of the best of some rounds: other programs only ever add to it.
 CROWDED = """
 import time
-import numpy as np
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.model import DType
 from tests.helpers import random_data, random_params, small_problem
@@ -142,42 +142,36 @@ from tests.helpers import random_data, random_params, small_problem
 problem = small_problem(B=32, T=50, E=2, H=32, V=10000, dtype=DType.FLOAT32)
 session = NumbaBackend().prepare(problem, random_params(problem), random_data(problem))
 
-def least():
-    found = []
-    for i in range(400):
-        crowd(i)
-        start = time.perf_counter()
-        session.train_step()
-        found.append(time.perf_counter() - start)
-    return min(found[100:]), sorted(found[100:])[150]
+def seconds(crowd):
+    rounds = []
+    for _ in range(5):
+        found = []
+        for _ in range(100):
+            crowd()
+            start = time.perf_counter()
+            session.train_step()
+            found.append(time.perf_counter() - start)
+        rounds.append(sorted(found)[25])
+    return min(rounds)
 
-def crowd(i):
-    pass
-
-alone = least()
+alone = seconds(lambda: None)
 import torch
 torch.set_num_threads(2)
 x = torch.randn(300, 300)
-
-def crowd(i):
-    if i % 20 == 0:
-        x @ x
-
-together = least()
+beside = seconds(lambda: x @ x)
 assert torch.get_num_threads() == 2
-print(*alone, *together)
+print(alone, beside)
 """
 
 
 @pytest.mark.slow
 def test_no_slower_beside_the_threads_of_another_library():
-    """Generously: three times the time alone. Threads that fight for cores cost tens of times that."""
+    """At worst the other core is taken, which doubles the time: three times it is generous."""
     if reason := missing("torch"):
         pytest.skip(reason)
     env = environment(2, None) | {"PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", CROWDED], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    least, median, least_together, median_together = (float(word) for word in done.stdout.split())
-    print(f"alone {least:.2e}, median {median:.2e} s; beside {least_together:.2e}, median {median_together:.2e} s")
-    assert least_together < 3 * least
-    assert median_together < 3 * median
+    alone, beside = (float(word) for word in done.stdout.split())
+    print(f"alone {alone:.2e} s, beside {beside:.2e} s")
+    assert beside < 3 * alone
