@@ -60,20 +60,19 @@ def test_the_same_bits_every_time(problem, count, train):
         assert_same_bits(ours, theirs)
 
 
-@pytest.mark.xfail(strict=True, reason="a tile of few rows splits its sums over k: a row's bits depend on its share")
 @PROBLEMS
 @pytest.mark.parametrize("dtype", list(DType))
-@pytest.mark.parametrize("name", ["forward", "gradient"])
-def test_outputs_are_the_same_bits_for_any_number_of_threads(problem, dtype, name):
+def test_outputs_for_any_number_of_threads_differ_by_rounding_only(problem, dtype):
+    """A tile of few rows splits its sums over k, so that a row's bits depend on the share that it is in."""
     found = []
     for count in (1, 2, 3, 5):
         session = session_of(replace(problem, dtype=dtype), count)
-        getattr(session, name)()
+        session.gradient()
         assert session.context.fields["row_shares"][0] == count
         done = session.fetch()
-        found.append(Outputs(logits=done.logits, state=done.state))
+        found.append(Outputs(logits=done.logits, state=done.state, grads=done.grads))
     for outputs in found[1:]:
-        assert_same_bits(found[0], outputs)
+        assert_agrees(found[0], outputs, dtype)
 
 
 @PROBLEMS
