@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import platform
+from functools import cache
 from typing import Any
 
 import numba
@@ -37,6 +38,7 @@ def _features() -> set[str]:
     return set((get_host_cpu_features() if chosen is None else chosen).split(","))
 
 
+@cache
 def register_bytes() -> int:
     """The width of a vector register in bytes: 64 (AVX-512), 32 (AVX) or 16; as restricted by NUMBA_CPU_FEATURES."""
     if FORCED_BYTES:
