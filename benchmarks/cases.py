@@ -1,0 +1,120 @@
+"""What is timed: cases by group, for pytest-benchmark and for comparing two commits.
+
+A stable case asks for nothing but the protocol of backends, so older commits can answer it too. The others call kernels
+as they are now.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rnnbench.backends.base import Session
+
+HERE = Path(__file__).resolve().parent
+WORKLOADS = ("parity", "running-parity", "imdb-synthetic-50", "imdb-synthetic-200")
+PASSES = ("forward", "gradient", "train_step", "epoch")
+BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Work:
+    """A case made ready. Each call does the work `times` times.
+
+    `before` stands outside the clock and is told the number of the call; call 0 starts from the beginning. `answer`
+    gives what the last call computed, as arrays or numbers by name; `expected` the same by NumPy in float64, where
+    there is something to compare with. `flops` and `bytes` are of one time; 0 where nobody counts them.
+    """
+
+    call: Callable[[], object]
+    before: Callable[[int], None] = lambda number: None
+    answer: Callable[[], Mapping[str, Any]] = dict
+    expected: Callable[[], Mapping[str, Any]] = dict
+    times: int = 1
+    flops: float = 0.0
+    bytes: float = 0.0
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Case:
+    """A name and the way to make it ready. `once` is for a call so long and cold that one is a turn."""
+
+    group: str
+    name: str
+    build: Callable[[], Work]
+    stable: bool = True
+    once: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.group} {self.name}"
+
+
+@cache
+def session_of(workload: str) -> Session:
+    """The `numba` backend with a workload's first batches staged, float32, at its initial parameters."""
+    from rnnbench import backends, workloads
+    from rnnbench.backends.base import Data
+    from rnnbench.model import DType, Problem
+    from rnnbench.params import init_params
+    from rnnbench.workloads.base import Source
+
+    w = workloads.get(workload)
+    train = w.load(Source(T=w.T)).train
+    rows = BATCHES * w.B
+    problem = Problem(w.name, DType.FLOAT32, w.model, w.train, w.B, w.T, None)
+    data = Data(train.inputs[:rows], train.targets[:rows])
+    return backends.load("numba").prepare(problem, init_params(w.model, w.init, 0), data)
+
+
+def _pass(workload: str, name: str) -> Work:
+    import numpy as np
+
+    from rnnbench import workloads
+
+    session = session_of(workload)
+    order = np.random.default_rng(0).permutation(BATCHES * workloads.get(workload).B)
+    call: Callable[[], None] = partial(session.train_epoch, order) if name == "epoch" else getattr(session, name)
+
+    def before(number: int) -> None:
+        if number == 0:
+            session.reset()
+        session.select(number % BATCHES)
+
+    def answer() -> dict[str, Any]:
+        outputs = session.fetch()
+        return {"loss": outputs.loss, **outputs.grads, **outputs.params}
+
+    return Work(call, before, answer)
+
+
+def _start(code: str) -> Work:
+    """A process of its own, from start to end."""
+    return Work(partial(subprocess.run, [sys.executable, "-c", code], check=True, cwd=HERE, stdin=subprocess.DEVNULL))
+
+
+def passes() -> list[Case]:
+    """Whole passes of the workloads."""
+    return [Case("passes", f"{w} {p}", partial(_pass, w, p)) for w in WORKLOADS for p in PASSES]
+
+
+def starts() -> list[Case]:
+    """What every command pays before it does anything, and what kernels cost that are compiled already."""
+    load = "from cases import session_of; session_of('parity').train_step()"
+    return [
+        Case("start", "import rnnbench.cli", partial(_start, "import rnnbench.cli"), once=True),
+        Case("start", "first train step, kernels from the disk", partial(_start, load), once=True),
+    ]
+
+
+def all_cases() -> list[Case]:
+    """Every case, by group."""
+    from kernel_cases import optimizer, pointwise, products
+
+    return [*products(), *pointwise(), *optimizer(), *passes(), *starts()]

@@ -1,0 +1,87 @@
+"""Kernels as a benchmark calls them from Python: each repeated inside one compiled call."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from numba import types
+
+from rnnbench.kernels.cpu import calls, pointwise, products, simd
+from rnnbench.kernels.cpu.compiling import kernel, native
+from rnnbench.kernels.cpu.context import Array, Context, ContextType, aligned
+from rnnbench.kernels.cpu.optimizer import update_range
+
+
+def ready() -> None:
+    """Compile what kernels call by a symbol, or load it from the disk cache: before any call of a product."""
+    calls.make_ready(np.float32)
+
+
+def packed(W: Array) -> Array:
+    """W (k, n) in panels."""
+    out = aligned((simd.panels(W.shape[1], W.dtype) * W.shape[0], simd.panel_width(W.dtype)), W.dtype)
+    products.pack(out, W)
+    return out
+
+
+@kernel()
+def affine(out, bias, A, W, m, k, times):
+    for _ in range(times):
+        products.affine(out, 0, bias, A, 0, W, m, k)
+
+
+@kernel()
+def gathered_product(out, table, index, A, W, m, k, times):
+    for _ in range(times):
+        products.gathered_product(out, 0, table, index, 0, A, 0, W, m, k)
+
+
+@kernel()
+def through_tanh(out, bias, A, W, m, k, h, times):
+    for _ in range(times):
+        products.through_tanh(out, 0, bias, A, 0, W, m, k, h, 0)
+
+
+@kernel()
+def outer_products(out, zeros, A, B, m, k, times):
+    for _ in range(times):
+        products.outer_products(out, 0, True, zeros, A, 0, B, 0, m, k)
+
+
+@kernel()
+def tanh_rows(h, rows):
+    for start in range(0, h.shape[0], rows):
+        pointwise.tanh_rows(h, start, rows)
+
+
+@kernel()
+def sigmoid_rows(h, rows):
+    for start in range(0, h.shape[0], rows):
+        pointwise.sigmoid_rows(h, start, rows)
+
+
+def _update_all(c):
+    update_range(c, 0, c.P)
+
+
+@kernel()
+def _enter(function, context_at, times):
+    for _ in range(times):
+        calls.call_lead(function, context_at)
+
+
+def updates(grads: Array, times: int, **rule: float) -> tuple[dict[str, Array], Callable[[], None]]:
+    """`params`, `grads`, `m` and `v` (P,), and a call that updates all parameters `times` times, as in step 1."""
+    ready()
+    P = grads.size
+    values = {"P": P, "step": 1, "scale": 1.0, "clip_value": math.inf, "clip_norm": math.inf, **rule}
+    arrays = {name: aligned((P,), np.float32) for name in ("params", "grads", "m", "v")}
+    arrays["grads"][:] = grads
+    context = Context(values, arrays)
+    number: Any = numba.float32
+    function = native(types.void(ContextType(number)), _update_all)
+    return context.arrays, lambda: _enter(function, context.address, times)
