@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,14 +77,24 @@ def last_lines(path: Path, count: int = LAST_LINES) -> str:
 
 
 class Worker:
-    """A worker process. Everything it prints goes to `log`."""
+    """A worker process. Everything it prints goes to `log`.
 
-    def __init__(self, name: str, target: str, log: Path, env: dict[str, str]) -> None:
+    `serve` is what Python runs: `rnnbench.measure.worker`, or another program that answers as it does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        log: Path,
+        env: dict[str, str],
+        serve: Sequence[str] = ("-m", "rnnbench.measure.worker"),
+    ) -> None:
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as errors:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "rnnbench.measure.worker", name, target],
+                [sys.executable, *serve, name, target],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

@@ -1,0 +1,250 @@
+"""Compare the benchmarks at two commits: `python benchmarks/against.py REF`, or `make bench-against REF=REF`.
+
+The working tree is `new`, a temporary git worktree of REF is `base`. The cases are those of the working tree.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
+
+from cases import Case
+from checkout import ROOT, CheckoutError, checked_out, resolve
+from duel import Duel, Effort, Measured
+
+if TYPE_CHECKING:
+    from verdict import Finding
+
+OK, SLOWER, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+class Percent(click.ParamType):
+    """Such as `10%`, as a fraction."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, float):
+            return value
+        try:
+            if not str(value).endswith("%"):
+                raise ValueError
+            number = float(str(value)[:-1]) / 100
+        except ValueError:
+            self.fail(f"{value!r} is not a percentage, such as 10%", param, ctx)
+        if not 0 < number <= 10:
+            self.fail(f"{value} is outside the limits; choose more than 0% and at most 1000%", param, ctx)
+        return number
+
+
+def chosen(words: str) -> list[Case]:
+    """The cases that a filter leaves. Raises UsageError for none."""
+    from cases import all_cases
+    from rnnbench.measure.schedule import matches
+
+    every = all_cases()
+    kept = [case for case in every if matches(words, str(case))]
+    if not kept:
+        groups = ", ".join(dict.fromkeys(case.group for case in every))
+        raise click.UsageError(f"-k {words!r} leaves none of {len(every)} cases; their groups are {groups}")
+    return kept
+
+
+def effort_of(launches: int, rounds: int, cases: int) -> Effort:
+    """How long to look. Raises UsageError for fewer rounds than an interval of so many cases needs."""
+    from verdict import rounds_for
+
+    least = rounds_for(cases)
+    if launches * rounds < least:
+        raise click.UsageError(
+            f"{launches} launches of {rounds} rounds are {launches * rounds} ratios a case; intervals of {cases} cases "
+            f"need {least}: raise --rounds, or choose fewer cases with -k"
+        )
+    return Effort(launches, rounds)
+
+
+def threads_of(asked: int | None) -> int:
+    """Threads of each side. Raises UsageError for more than there are cores."""
+    from rnnbench.measure.client import allowed_cores
+
+    cores = len(allowed_cores())
+    if asked is not None and asked > cores:
+        raise click.UsageError(f"--threads {asked} is more than the {cores} cores allowed here; choose 1 to {cores}")
+    return asked or cores
+
+
+@contextmanager
+def two_trees(ref: str, itself: bool) -> Iterator[tuple[Path, tuple[Path, Path], str]]:
+    """A scratch folder, the trees of base and new, and the commit of base. `itself`: base against base."""
+    commit = resolve(ref)
+    with (
+        tempfile.TemporaryDirectory(prefix="rnnbench-", ignore_cleanup_errors=True) as scratch,
+        checked_out(commit, Path(scratch) / "base") as base,
+    ):
+        yield Path(scratch), (base, base if itself else ROOT), commit
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of a comparison."""
+
+    duel: Duel
+    cases: Sequence[Case]
+    effort: Effort
+    margin: float
+    seed: int
+    commit: str
+
+    def answer(self, seed: int, label: str = "") -> tuple[list[Finding], Measured]:
+        """Measure and judge, with the progress shown on a terminal."""
+        from rnnbench.commands.progress import Display
+        from show import console
+        from verdict import findings
+
+        with Display(console(stderr=True)) as display:
+            measured = self.duel.measure(
+                self.cases, self.effort, seed, lambda what, done: display.show(f"{label}{what}", done)
+            )
+        return findings([str(case) for case in self.cases], measured, self.margin), measured
+
+    def described(self) -> dict[str, Any]:
+        """The question and the machine, for a file."""
+        from facts import facts
+
+        return {
+            "schema": 1,
+            "when": datetime.now(UTC).isoformat(timespec="seconds"),
+            "base": self.commit,
+            "margin": self.margin,
+            "effort": asdict(self.effort),
+            "threads": self.duel.threads,
+            "machine": facts(),
+        }
+
+
+def code_of(found: Sequence[Finding]) -> int:
+    """The exit code that findings stand for."""
+    from verdict import Verdict
+
+    verdicts = {finding.verdict for finding in found}
+    if Verdict.SLOWER in verdicts:
+        return SLOWER
+    return BROKEN if Verdict.BROKEN in verdicts or verdicts <= {Verdict.MISSING} else OK
+
+
+def compare(question: Question, path: Path | None) -> int:
+    """One comparison, shown and written; the exit code."""
+    from rnnbench.measure.machine import git
+    from show import console, show
+
+    found, measured = question.answer(question.seed)
+    new = git() or {}
+    name = f"{str(new.get('commit'))[:12]}{' with changes' if new.get('dirty') else ''}"
+    show(found, (question.commit[:12], name), question.margin, console())
+    code = code_of(found)
+    write(path, question.described() | {"new": new, "exit_code": code, **as_json(found, measured, question.seed)})
+    return code
+
+
+def false_alarms(question: Question, path: Path | None, comparisons: int) -> int:
+    """Compare base with base so many times and tell how often a case was called slower."""
+    from show import alarms, counted
+
+    done: list[dict[str, Any]] = []
+    every: list[list[Finding]] = []
+    for number in range(comparisons):
+        found, measured = question.answer(question.seed + number, f"{number + 1} of {comparisons}, ")
+        every.append(found)
+        done.append(as_json(found, measured, question.seed + number))
+        click.echo(f"{number + 1} of {comparisons}: {counted(found)}")
+        write(path, question.described() | {"comparisons": done})
+    click.echo(alarms(every, question.margin))
+    return BROKEN if any(code_of(found) == BROKEN for found in every) else OK
+
+
+def writable(path: Path | None) -> None:
+    """Make the folder of a file and open it, to know before minutes of measuring. Raises OSError."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+
+
+def write(path: Path | None, content: dict[str, Any]) -> None:
+    """Write a file of JSON, or nothing."""
+    if path is not None:
+        path.write_text(json.dumps(content) + "\n")
+
+
+def as_json(found: Sequence[Finding], measured: Measured, seed: int) -> dict[str, Any]:
+    """One comparison with its raw samples: turns[case][launch][round] is (base, new), nanoseconds."""
+    return {"seed": seed, "findings": [asdict(finding) for finding in found], "turns": measured.turns}
+
+
+EPILOG = f"""\b
+Examples:
+  python benchmarks/against.py HEAD~1
+  python benchmarks/against.py main --margin 5% -k "passes imdb !epoch" --json runs/against.json
+  python benchmarks/against.py --aa 20 -k "passes parity"
+
+\b
+Exit codes:
+  {OK}  no case is slower
+  {SLOWER}  a case is slower: the whole interval of its ratio lies above 1 + margin, and each launch's median too
+  {USAGE}  an option or the commit is wrong
+  {BROKEN}  a case failed or did other work, or nothing could be compared
+  {INTERRUPTED}  interrupted
+"""
+
+
+@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.argument("ref", default="HEAD")
+@click.option("--margin", type=Percent(), default="10%", show_default=True, help="A slow-down up to this is let pass.")
+@click.option("--launches", type=click.IntRange(1), default=3, show_default=True, help="Pairs of processes.")
+@click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="Rounds in each launch.")
+@click.option(
+    "-k", "words", default="", metavar="WORDS", help="Keep cases whose name holds every word; !WORD leaves out."
+)
+@click.option("--threads", type=click.IntRange(1), help="Threads of each side. Default: all allowed cores.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Order of cases and sides.")
+@click.option("--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, metavar="SECONDS",
+              help="The longest that one answer may take, compiling included.")  # fmt: skip
+@click.option("--json", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it to this file.")
+@click.option("--aa", "comparisons", type=click.IntRange(1), metavar="N",
+              help="Compare REF with itself so many times, and say how often a case was called slower.")  # fmt: skip
+def main(
+    ref: str, margin: float, launches: int, rounds: int, words: str, threads: int | None, seed: int, timeout: float,
+    path: Path | None, comparisons: int | None,
+) -> None:  # fmt: skip
+    """Time the benchmarks of the working tree (new) against those of the commit REF (base), taking turns."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        writable(path)
+        cases = chosen(words)
+        effort, wanted = effort_of(launches, rounds, len(cases)), threads_of(threads)
+        with two_trees(ref, comparisons is not None) as (scratch, trees, commit):
+            question = Question(Duel(trees, scratch, wanted, timeout), cases, effort, margin, seed, commit)
+            code = compare(question, path) if comparisons is None else false_alarms(question, path, comparisons)
+    except CheckoutError as error:
+        raise click.BadParameter(str(error), param_hint="REF") from error
+    except OSError as error:
+        raise click.UsageError(f"{error.filename}: {error.strerror}; choose another file, or make room") from error
+    except KeyboardInterrupt:
+        click.echo("Error: interrupted; nothing is kept", err=True)
+        code = INTERRUPTED
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""A commit in a folder of its own, for as long as it is needed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class CheckoutError(Exception):
+    """The message is one sentence for the user, with the way out."""
+
+
+def _git(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
+    """Run git. Ctrl-C is for us and not for git, which would stop half-way."""
+    try:
+        return subprocess.run(
+            ["git", "-C", str(root), "-c", "core.hooksPath=/dev/null", *arguments],
+            capture_output=True, text=True, check=False, start_new_session=True,
+        )  # fmt: skip
+    except FileNotFoundError as error:
+        raise CheckoutError("git is not installed; two commits cannot be compared without it") from error
+
+
+def resolve(ref: str, root: Path = ROOT) -> str:
+    """The commit that a name stands for, 40 digits. Raises CheckoutError."""
+    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", root=root)
+    if found.returncode == 0:
+        return found.stdout.strip()
+    if _git("rev-parse", "--git-dir", root=root).returncode != 0:
+        raise CheckoutError(f"{root} is not a git repository; compare in a clone of the project")
+    shallow = _git("rev-parse", "--is-shallow-repository", root=root).stdout.strip() == "true"
+    hint = "; this clone has the last commits alone: git fetch --unshallow" if shallow else ""
+    raise CheckoutError(f"there is no commit {ref!r}; give a branch, a tag or a commit, such as HEAD~1{hint}")
+
+
+@contextmanager
+def checked_out(commit: str, folder: Path, root: Path = ROOT) -> Iterator[Path]:
+    """A worktree of the commit at `folder`, which must not exist; removed in the end, interrupted or not.
+
+    Raises CheckoutError where git cannot make it.
+    """
+    try:
+        made = _git("worktree", "add", "--detach", "--force", str(folder), commit, root=root)
+        if made.returncode != 0:
+            raise CheckoutError(f"git cannot check out {commit[:12]}: {made.stderr.strip().splitlines()[-1]}")
+        yield folder
+    finally:
+        with _undisturbed():
+            _git("worktree", "remove", "--force", "--force", str(folder), root=root)
+            shutil.rmtree(folder, ignore_errors=True)
+            _git("worktree", "prune", root=root)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """A second Ctrl-C waits until this is done, and is then forgotten."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

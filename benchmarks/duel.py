@@ -1,0 +1,183 @@
+"""Two trees take turns: a process for each, started anew at every launch, cases in shuffled order."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cases import Case
+from rnnbench.measure.client import Worker, WorkerFailure, environment
+from rnnbench.measure.schedule import shuffled
+from rnnbench.results.record import Status
+
+SERVE = (str(Path(__file__).resolve().with_name("worker.py")),)
+SIDES = ("base", "new")
+PAUSE = 0.005  # for the threads of the turn before to fall asleep
+LIKE = 1e-3  # relative difference of norms: far above rounding, far below another task
+
+Turns = list[list[tuple[list[int], list[int]]]]  # by launch and round: the samples of base and of new, nanoseconds
+Show = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long a comparison looks: launches, rounds in each, and the length of a turn."""
+
+    launches: int
+    rounds: int
+    seconds: float = 0.05
+    calls: int = 30
+
+
+@dataclass
+class Measured:
+    """What came of a comparison: turns by case; and by case what REF does not have, and what went wrong."""
+
+    turns: dict[str, Turns] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+class Side:
+    """A tree and the process that measures it, which is replaced when it died."""
+
+    def __init__(self, name: str, tree: Path, folder: Path, threads: int, timeout: float, serve: Sequence[str]) -> None:
+        self.name, self.tree, self.timeout, self.serve = name, tree, timeout, serve
+        self.log = folder / f"{name}.log"
+        self.env = environment(threads, folder / f"cache-{name}") | {"PYTHONPATH": str(tree)}
+        self.worker: Worker | None = None
+
+    def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
+        """The reply. Raises WorkerFailure."""
+        if self.worker is None:
+            env = self.env | {"RNNBENCH_PADDING": "x" * random.randrange(4096)}  # the stack starts after it
+            self.worker = Worker(self.name, str(self.tree), self.log, env, self.serve)
+        try:
+            return self.worker.ask(op, self.timeout, **arguments)
+        except WorkerFailure as failure:
+            if not failure.alive:
+                self.worker = None
+            raise
+
+    def signal(self) -> None:
+        """End the process, now; whoever waits for its answer is told."""
+        if (worker := self.worker) is not None:
+            worker.signal()
+
+    def end(self) -> None:
+        """End the process and wait until it is gone."""
+        if self.worker is not None:
+            self.worker.kill()
+            self.worker = None
+
+
+def unlike(base: Mapping[str, float], new: Mapping[str, float]) -> str | None:
+    """Why two answers, norms by name, are not of one task, or None."""
+    if base.keys() != new.keys():
+        return f"base answers {', '.join(base) or 'nothing'}; new answers {', '.join(new) or 'nothing'}"
+    for name, ref in base.items():
+        if not abs(new[name] - ref) <= LIKE * abs(ref):
+            return f"the norm of {name} is {ref:.6g} at base and {new[name]:.6g} at new: not the same work"
+    return None
+
+
+class Duel:
+    """A comparison of two trees over some cases."""
+
+    def __init__(
+        self,
+        trees: tuple[Path, Path],
+        folder: Path,
+        threads: int,
+        timeout: float = 300.0,
+        serve: Sequence[str] = SERVE,
+    ) -> None:
+        self.threads = threads
+        self.sides = [Side(n, tree, folder, threads, timeout, serve) for n, tree in zip(SIDES, trees, strict=True)]
+
+    def measure(self, cases: Sequence[Case], effort: Effort, seed: int, show: Show) -> Measured:
+        """Turns of all cases, those left out that one side cannot do. All processes are gone afterwards."""
+        measured = Measured()
+        names = [str(case) for case in cases]
+        rounds = effort.launches * effort.rounds
+        for launch in range(effort.launches):
+            with self._processes():
+                for i, name in enumerate(names):
+                    if name not in measured.missing | measured.broken:
+                        begun = (launch * effort.rounds + i / len(names) / 2) / (rounds + 0.5)
+                        show(f"launch {launch + 1}: compile and check {name}", begun)
+                        self._prepare(name, measured)
+                for number in range(effort.rounds):
+                    show(f"launch {launch + 1}, round {number + 1}", (launch * effort.rounds + number + 0.5) / rounds)
+                    self._round(names, effort, (seed, launch, number), measured)
+        return measured
+
+    @contextmanager
+    def _processes(self) -> Iterator[None]:
+        try:
+            for side in self.sides:
+                side.end()
+            yield
+        finally:
+            for side in self.sides:
+                side.end()
+
+    def _prepare(self, name: str, measured: Measured) -> None:
+        """Both sides at once: nothing is timed."""
+
+        def answer(side: Side) -> Mapping[str, float] | WorkerFailure:
+            try:
+                return side.ask("prepare", case=name)["answer"]
+            except WorkerFailure as failure:
+                return failure
+
+        with ThreadPoolExecutor(len(self.sides)) as pool:
+            begun = [pool.submit(answer, side) for side in self.sides]
+            try:
+                base, new = (one.result() for one in begun)
+            except BaseException:
+                for side in self.sides:
+                    side.signal()
+                raise
+        if isinstance(new, WorkerFailure):
+            measured.broken[name] = f"new: {new.reason}"
+        elif isinstance(base, WorkerFailure):
+            where = measured.missing if base.alive and base.status is Status.CRASHED else measured.broken
+            where[name] = f"base: {base.reason}"
+        elif reason := unlike(base, new):
+            measured.broken[name] = reason
+
+    def _round(self, names: Sequence[str], effort: Effort, seed: tuple[int, int, int], measured: Measured) -> None:
+        """One turn of each side in each case; what fails now is broken, and its turns are forgotten."""
+        for name in shuffled(names, *seed):
+            if name in measured.missing | measured.broken:
+                continue
+            try:
+                samples = self._turns(name, effort, (*seed, names.index(name)))
+            except WorkerFailure as failure:
+                measured.broken[name] = failure.reason
+                measured.turns.pop(name, None)
+                continue
+            launches = measured.turns.setdefault(name, [])
+            while len(launches) <= seed[1]:
+                launches.append([])
+            launches[seed[1]].append((samples["base"], samples["new"]))
+
+    def _turns(self, name: str, effort: Effort, seed: tuple[int, ...]) -> dict[str, list[int]]:
+        """The samples of one turn of each side, in an order fixed by the seed."""
+        sides = {side.name: side for side in self.sides}
+        samples: dict[str, list[int]] = {}
+        for who in shuffled(SIDES, *seed):
+            time.sleep(PAUSE)
+            try:
+                reply = sides[who].ask("turn", case=name, seconds=effort.seconds, calls=effort.calls)
+            except WorkerFailure as failure:
+                raise WorkerFailure(failure.status, f"{who}: {failure.reason}", alive=failure.alive) from failure
+            samples[who] = reply["samples_ns"]
+        return samples
