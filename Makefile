@@ -11,7 +11,7 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test lint types smoke bench clean
+.PHONY: run test lint types smoke bench bench-against clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
@@ -33,9 +33,15 @@ smoke: .venv/dev.stamp
 	test -s runs/smoke/report.md
 	test -s runs/smoke/figures/time.png
 
-# The benchmarks, timed; `make bench ARGS=--benchmark-disable` runs each once, as a test.
+# The benchmarks, timed and kept in .benchmarks; `make bench ARGS=--benchmark-disable` runs each once, as a test.
 bench: .venv/dev.stamp
-	$(BIN)/python -m pytest benchmarks $(ARGS)
+	$(BIN)/python -m pytest benchmarks --benchmark-autosave --benchmark-columns=min,median,iqr,rounds $(ARGS)
+
+# The working tree against commit REF, taking turns: `make bench-against REF=HEAD~1 ARGS="--margin 5% -k products"`.
+# It fails where a case is slower; `python benchmarks/against.py --help` lists the exit codes.
+REF ?= HEAD
+bench-against: .venv/dev.stamp
+	$(BIN)/python benchmarks/against.py $(REF) $(ARGS)
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv

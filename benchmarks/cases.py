@@ -21,6 +21,7 @@ HERE = Path(__file__).resolve().parent
 WORKLOADS = ("parity", "running-parity", "imdb-synthetic-50", "imdb-synthetic-200")
 PASSES = ("forward", "gradient", "train_step", "epoch")
 BATCHES = 8
+LIMIT = 3e-6  # relative error of a kernel in float32 that sums up to 6400 products, by norm
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,21 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.group} {self.name}"
+
+
+def check(work: Work) -> None:
+    """Compare what was just computed with NumPy in float64; without that, all of it must be finite. AssertionError."""
+    import numpy as np
+
+    answer, expected = work.answer(), work.expected()
+    missing = expected.keys() - answer.keys()
+    assert not missing, f"no answer for {', '.join(sorted(missing))}"
+    for name, got in answer.items():
+        assert np.isfinite(got).all(), f"{name} is not finite"
+        if name in expected:
+            ref = expected[name]
+            error = np.linalg.norm(got - ref) / np.linalg.norm(ref)
+            assert error <= LIMIT, f"{name} is off by {error:.1e}; the limit is {LIMIT:.0e}"
 
 
 @cache
