@@ -18,50 +18,51 @@ from rnnbench.kernels.cpu.optimizer import update_range
 
 def ready() -> None:
     """Compile what kernels call by a symbol, or load it from the disk cache: before any call of a product."""
-    calls.make_ready(np.float32)
+    for _ in calls.make_ready(np.float32):
+        pass
 
 
 def packed(W: Array) -> Array:
     """W (k, n) in panels."""
     out = aligned((simd.panels(W.shape[1], W.dtype) * W.shape[0], simd.panel_width(W.dtype)), W.dtype)
-    products.pack(out, W)
+    products.pack(out, W, 0, 1)
     return out
 
 
 @kernel()
-def affine(out, bias, A, W, m, k, times):
+def affine(out, bias, A, W, m, n, k, times):
     for _ in range(times):
-        products.affine(out, 0, bias, A, 0, W, m, k)
+        products.affine(out, 0, bias, A, 0, W, m, 0, n, k)
 
 
 @kernel()
-def gathered_product(out, table, index, A, W, m, k, times):
+def gathered_product(out, table, index, A, W, m, n, k, times):
     for _ in range(times):
-        products.gathered_product(out, 0, table, index, 0, A, 0, W, m, k)
+        products.gathered_product(out, 0, table, index, 0, A, 0, W, m, 0, n, k)
 
 
 @kernel()
-def through_tanh(out, bias, A, W, m, k, h, times):
+def through_tanh(out, bias, A, W, m, n, k, h, times):
     for _ in range(times):
-        products.through_tanh(out, 0, bias, A, 0, W, m, k, h, 0)
+        products.through_tanh(out, 0, bias, A, 0, W, m, 0, n, k, h, 0)
 
 
 @kernel()
-def outer_products(out, zeros, A, B, m, k, times):
+def outer_products(out, zeros, A, B, m, n, k, times):
     for _ in range(times):
-        products.outer_products(out, 0, True, zeros, A, 0, B, 0, m, k)
+        products.outer_products(out, 0, True, zeros, A, 0, B, 0, m, 0, n, k)
 
 
 @kernel()
-def tanh_rows(h, rows):
+def tanh_rows(h, rows, n):
     for start in range(0, h.shape[0], rows):
-        pointwise.tanh_rows(h, start, rows)
+        pointwise.tanh_rows(h, start, rows, 0, n)
 
 
 @kernel()
-def sigmoid_rows(h, rows):
+def sigmoid_rows(h, rows, n):
     for start in range(0, h.shape[0], rows):
-        pointwise.sigmoid_rows(h, start, rows)
+        pointwise.sigmoid_rows(h, start, rows, 0, n)
 
 
 def _update_all(c):

@@ -49,19 +49,21 @@ RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
 
 
 def _rows(rng: np.random.Generator, m: int, n: int) -> Array:
-    """Random float32 rows, padded with zeros to whole vectors."""
+    """Random float32 rows, as far apart as in a pass, with zeros in between."""
     from rnnbench.kernels.cpu.context import aligned
-    from rnnbench.kernels.cpu.simd import padded
+    from rnnbench.kernels.cpu.simd import row_step
 
-    x = aligned((m, padded(n, np.float32)), np.float32)
+    x = aligned((m, row_step(n, np.float32)), np.float32)
     x[:, :n] = rng.standard_normal((m, n))
     return x
 
 
 def _product(spec: Product) -> Work:
     import kernel_calls
+    from rnnbench.kernels.cpu.simd import padded
 
     m, k, n = spec.m, spec.k, spec.n
+    N = padded(n, np.float32)
     rng = np.random.default_rng(0)
     out, table, h = (_rows(rng, m, n) for _ in range(3))
     index = rng.permutation(m).astype(np.int32)
@@ -70,10 +72,10 @@ def _product(spec: Product) -> Work:
     bias, zeros = table[0], np.zeros_like(table[0])
     call: Callable[..., None] = getattr(kernel_calls, spec.kernel)
     arguments = {
-        "gathered_product": (table, index, A, W, m, k),
-        "through_tanh": (bias, A, W, m, k, h),
-        "affine": (bias, A, W, m, k),
-        "outer_products": (zeros, A, B, m, k),
+        "gathered_product": (table, index, A, W, m, N, k),
+        "through_tanh": (bias, A, W, m, N, k, h),
+        "affine": (bias, A, W, m, N, k),
+        "outer_products": (zeros, A, B, m, N, k),
     }[spec.kernel]
 
     def expected() -> dict[str, Array]:
@@ -100,6 +102,7 @@ def _product(spec: Product) -> Work:
 
 def _pointwise(kernel: str, workload: str) -> Work:
     import kernel_calls
+    from rnnbench.kernels.cpu.simd import padded
 
     B, T, H = STATES[workload]
     start = _rows(np.random.default_rng(0), B * T, H)
@@ -111,7 +114,7 @@ def _pointwise(kernel: str, workload: str) -> Work:
         h[:] = start
 
     return Work(
-        partial(getattr(kernel_calls, kernel), h, B),
+        partial(getattr(kernel_calls, kernel), h, B, padded(H, np.float32)),
         before,
         answer=lambda: {"h": h[:, :H]},
         expected=lambda: {"h": exact()},
