@@ -78,6 +78,7 @@ class NumbaSession(Session):
     def __init__(self, problem: Problem, params: Params, data: Data, flush: bool) -> None:
         model = problem.model
         self.problem, self.model, self.dtype, self.flush = problem, model, str(problem.dtype), flush
+        self.staged = len(data.inputs)
         ordered = cast({name: params[name] for name in model.shapes}, problem.dtype)
         self.initial = np.concatenate([value.ravel() for value in ordered.values()])
         moments = self.initial.size if problem.train.optimizer is Rule.ADAM else 0
@@ -109,7 +110,9 @@ class NumbaSession(Session):
         return Context(values, self.arrays | data | buffers(sizes, self.dtype))
 
     def select(self, batch: int) -> None:
-        B = self.problem.B
+        B, last = self.problem.B, self.staged // self.problem.B - 1
+        if not 0 <= batch <= last:
+            raise ValueError(f"there is no batch {batch}: {self.staged} rows are staged, batches 0 to {last}")
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
     def start_from(self, state: Array | None) -> None:
@@ -136,6 +139,11 @@ class NumbaSession(Session):
 
     def train_epoch(self, order: NDArray[np.int64]) -> None:
         rows = np.ascontiguousarray(order, np.int64)
+        if rows.size == 0:
+            raise ValueError("the order is empty; an epoch needs at least 1 row")
+        for row in (rows.min(), rows.max()):  # compiled code would read whatever lies there
+            if not 0 <= row < self.staged:
+                raise ValueError(f"row {row} is not among the {self.staged} rows that are staged")
         state = self.context.arrays["initial"]
         self.context.point({"initial": self.zero_state})
         self.runner.run(passes.TRAIN_STEP, rows)

@@ -33,3 +33,18 @@ def test_subnormals_are_flushed_or_kept(name, kept):
 def test_the_variant_is_left_out_unless_it_is_named():
     assert "numba+subnormal" not in backends.usual()
     assert set(backends.usual()) < set(backends.REGISTRY)
+
+
+def test_rows_that_are_not_there_are_refused():
+    problem = small_problem()
+    session = backends.load("numba").prepare(problem, random_params(problem), random_data(problem, rows=10))
+    for bad in (-1, 10):
+        with pytest.raises(ValueError, match=f"row {bad} is not among the 10 rows"):
+            session.train_epoch(np.array([0, bad, 3]))
+    with pytest.raises(ValueError, match="the order is empty"):
+        session.train_epoch(np.array([], np.int64))
+    for bad in (-1, 2):
+        with pytest.raises(ValueError, match=f"there is no batch {bad}.*batches 0 to 1"):
+            session.select(bad)
+    session.train_epoch(np.array([9, 0, 9]))
+    assert np.isfinite(session.fetch().loss)
