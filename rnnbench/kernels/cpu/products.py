@@ -23,10 +23,9 @@ from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, INT32, TILE_ROWS, Vectors
 from rnnbench.kernels.cpu.tile import PLAIN, SLOPE, own_rows, shared_by_tiles, tile
 
 # Steps of k for each visit of a tile: a panel of so many rows (16 or 64 KiB) stays in the first cache while rows of A
-# pass by, of which so many stay in the second. Of two long matrices, as in a weight gradient, a block of steps of both
-# stays near: at most so many, for so many rows of `out`, and so many numbers in all.
-K_BLOCK, ROW_BLOCK = 256, 192
-OUTER_STEPS, OUTER_ROWS, OUTER_NUMBERS = 192, 48, 50_000
+# pass by, of which so many stay in the second. Of two long matrices, as in a weight gradient, fewer: rows of `out` are
+# columns of A, a cache line apart from step to step.
+K_BLOCK, ROW_BLOCK, OUTER_ROWS = 256, 192, 96
 VECTORS = panel_vectors()
 ZERO, ONE = INDEX(0), INDEX(1)
 
@@ -47,12 +46,9 @@ def _product(
     Column j of B is in panel j // (VECTORS width), which starts at b + that number * `panel`. Row i of start is row
     index[i] if `gather`, else i.
     """
-    row_block, k_block = ROW_BLOCK, K_BLOCK
-    if a_row == 1:
-        row_block = OUTER_ROWS
-        k_block = max(32, min(OUTER_STEPS, OUTER_NUMBERS // (min(m, OUTER_ROWS) + n)))
-    for k0 in range(0, max(k, 1), k_block):
-        steps = min(k_block, k - k0)
+    row_block = OUTER_ROWS if a_row == 1 else ROW_BLOCK
+    for k0 in range(0, max(k, 1), K_BLOCK):
+        steps = min(K_BLOCK, k - k0)
         first_step = start_step if k0 == 0 else out_step
         shared = shared_by_tiles(
             out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else PLAIN, to_gate
