@@ -1,0 +1,1 @@
+"""Kernels for one NVIDIA GPU: `passes` is the door, every other file one concern."""

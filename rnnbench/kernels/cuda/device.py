@@ -1,0 +1,87 @@
+"""The device, and why there is none that these kernels can run on: one sentence, with the way out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+from numba import cuda
+
+OLDEST = (7, 5)  # compute capability; the CUDA 13 toolkit compiles for nothing older
+INSTALL = "pip install 'rnnbench[cuda]' or '.[cuda]' in a clone"
+
+
+def simulated() -> bool:
+    """Whether kernels run in Numba's simulator, on the processor."""
+    return bool(numba.config.ENABLE_CUDASIM)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was found. `packaged`: the target is numba-cuda's, and not the one inside numba that nobody tests."""
+
+    packaged: bool
+    error: str | None = None  # of the driver, where it cannot be used
+    name: str = ""
+    capability: tuple[int, int] = (0, 0)
+    driver: tuple[int, int] = (0, 0)  # the newest CUDA version that it runs
+    toolkit: tuple[int, int] = (0, 0)
+    free_bytes: int = 0
+
+
+def look() -> Facts:
+    """Ask numba, the driver and the device."""
+    packaged = getattr(cuda, "implementation", "") == "NVIDIA"
+    if not cuda.is_available():
+        return Facts(packaged, error=_first_line(cuda.cuda_error()) or "no device was found")
+    try:
+        device = cuda.get_current_device()
+        name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
+        free = cuda.current_context().get_memory_info()[0]
+        driver, toolkit = _versions()
+    except cuda.CudaSupportError as error:
+        return Facts(packaged, error=_first_line(error))
+    return Facts(packaged, None, name, tuple(device.compute_capability), driver, toolkit, int(free))
+
+
+def _versions() -> tuple[tuple[int, int], tuple[int, int]]:
+    """CUDA version of the driver and of the toolkit."""
+    from numba.cuda.cudadrv import driver, runtime
+
+    return tuple(driver.driver.get_version()), tuple(runtime.runtime.get_version())
+
+
+def _first_line(error: object) -> str | None:
+    """The first line of an error that says what is wrong; numba's own heading does not."""
+    lines = [line.strip(" :.") for line in str(error or "").splitlines()]
+    return next((line for line in lines if line and line != "Error at driver init"), None)
+
+
+def refusal(facts: Facts) -> str | None:
+    """Why no kernel can run here, or None."""
+    if not facts.packaged:
+        return f"numba-cuda is not installed, and the target inside numba is not tested; {INSTALL}"
+    if facts.error is not None:
+        return f"no CUDA device can be used: {facts.error}; an NVIDIA driver and device are needed, see nvidia-smi"
+    if facts.capability < OLDEST:
+        return f"{facts.name} has compute capability {_dotted(facts.capability)}; {_dotted(OLDEST)} or newer is needed"
+    if facts.driver < facts.toolkit:
+        return (
+            f"the driver runs CUDA {_dotted(facts.driver)}, older than the toolkit's {_dotted(facts.toolkit)}; "
+            f"update the driver, or install cuda-toolkit=={_dotted(facts.driver)}.*"
+        )
+    return None
+
+
+def too_large(facts: Facts, needed: int) -> str | None:
+    """Why a problem that needs so many bytes does not fit the device, or None."""
+    if needed <= facts.free_bytes:
+        return None
+    return (
+        f"the problem needs {needed / 2**20:,.0f} MiB on the device and {facts.free_bytes / 2**20:,.0f} MiB are free; "
+        "take a smaller batch or shorter rows"
+    )
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return f"{version[0]}.{version[1]}"

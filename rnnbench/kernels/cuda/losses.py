@@ -1,0 +1,132 @@
+"""The loss of one emitted output, its slope by the logits, and whether the class is right. A device function each.
+
+Each is called as `of(z, dz, p, classes, targets, row, s, O, scale)`: logits z[p] (O,) against output s of a staged row,
+classes (N, S) or targets (N, S, O); it writes dz[p], the slope times `scale`, and returns the loss and 1 or 0.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numba import cuda
+
+from rnnbench.kernels.cuda.plan import compiled_once
+
+NO_LOSS, BINARY_CROSS_ENTROPY, CATEGORICAL_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_SQUARED_ERROR = range(5)
+
+
+@compiled_once
+def _sigmoid(dtype: str) -> Any:
+    """1 / (1 + exp(-z)) without overflow."""
+    one = np.dtype(dtype).type(1)
+
+    @cuda.jit(device=True)
+    def sigmoid(z):
+        e = math.exp(-abs(z))
+        return (one if z >= 0 else e) / (one + e)
+
+    return sigmoid
+
+
+def _none(dtype: str) -> Any:
+    """Nothing to compare with: dz is not written."""
+    zero = np.dtype(dtype).type(0)
+
+    def of(z, dz, p, classes, targets, row, s, O, scale):
+        return zero, 0
+
+    return of
+
+
+def _binary(dtype: str) -> Any:
+    """Mean over O of log(1 + exp(z)) - y z."""
+    kind, number = getattr(numba, dtype), np.dtype(dtype).type
+    zero, half = number(0), number(0.5)
+    sigmoid = _sigmoid(dtype)
+
+    def of(z, dz, p, classes, targets, row, s, O, scale):
+        loss, hit = zero, 1
+        for o in range(O):
+            x, y = z[p, o], targets[row, s, o]
+            above = x if not x < zero else x * zero
+            loss += above + math.log1p(math.exp(-abs(x))) - y * x
+            dz[p, o] = (sigmoid(x) - y) * (scale / kind(O))
+            if (x > zero) != (y > half):
+                hit = 0
+        return loss / kind(O), hit
+
+    return of
+
+
+def _categorical(dtype: str) -> Any:
+    """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows."""
+    number = np.dtype(dtype).type
+    zero, one = number(0), number(1)
+
+    def of(z, dz, p, classes, targets, row, s, O, scale):
+        best, y = 0, classes[row, s]
+        for o in range(1, O):  # the first of the largest, or of the NaN where there are any
+            if z[p, o] > z[p, best] or (math.isnan(z[p, o]) and not math.isnan(z[p, best])):
+                best = o
+        total = zero
+        for o in range(O):
+            e = math.exp(z[p, o] - z[p, best])
+            dz[p, o] = e
+            total += e
+        for o in range(O):
+            dz[p, o] = (dz[p, o] / total - (one if o == y else zero)) * scale
+        return math.log(total) + z[p, best] - z[p, y], 1 if best == y else 0
+
+    return of
+
+
+def _squared(dtype: str) -> Any:
+    """Sum over O of 0.5 (z - y)^2."""
+    number = np.dtype(dtype).type
+    zero, half = number(0), number(0.5)
+
+    def of(z, dz, p, classes, targets, row, s, O, scale):
+        loss = zero
+        for o in range(O):
+            off = z[p, o] - targets[row, s, o]
+            loss += half * off * off
+            dz[p, o] = off * scale
+        return loss, 0
+
+    return of
+
+
+def _sigmoid_squared(dtype: str) -> Any:
+    """Sum over O of 0.5 (sigmoid(z) - y)^2."""
+    number = np.dtype(dtype).type
+    zero, half, one = number(0), number(0.5), number(1)
+    sigmoid = _sigmoid(dtype)
+
+    def of(z, dz, p, classes, targets, row, s, O, scale):
+        loss = zero
+        for o in range(O):
+            y = sigmoid(z[p, o])
+            off = y - targets[row, s, o]
+            loss += half * off * off
+            dz[p, o] = off * y * (one - y) * scale
+        return loss, 0
+
+    return of
+
+
+_MAKERS = {
+    NO_LOSS: _none,
+    BINARY_CROSS_ENTROPY: _binary,
+    CATEGORICAL_CROSS_ENTROPY: _categorical,
+    SQUARED_ERROR: _squared,
+    SIGMOID_SQUARED_ERROR: _sigmoid_squared,
+}
+
+
+@compiled_once
+def loss_and_slope(dtype: str, code: int) -> Any:
+    """The device function of a loss."""
+    return cuda.jit(device=True)(_MAKERS[code](dtype))
