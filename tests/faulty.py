@@ -128,6 +128,11 @@ class UnsupportedEpoch(NumpyBackend):
         return "it has no epochs" if case.pass_ == "epoch" else None
 
 
+class NoDevice(NumpyBackend):
+    def unavailable(self):
+        return "no device can be used: there is no driver"
+
+
 class Chatty(NumpyBackend):
     """Prints where the replies go."""
 
@@ -158,6 +163,7 @@ BACKENDS = {
     "bad-import": "RaisesOnImport",
     "third-start": "HangsInThirdStart",
     "no-epoch": "UnsupportedEpoch",
+    "no-device": "NoDevice",
     "chatty": "Chatty",
 }
 

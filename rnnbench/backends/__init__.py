@@ -36,6 +36,9 @@ REGISTRY: dict[str, Entry] = {
         compiles=True,
         on_request=True,
     ),
+    "cuda": Entry(
+        "rnnbench.backends.cuda:CudaBackend", ("numba_cuda",), "cuda", "our kernels on one NVIDIA GPU", True, True
+    ),
     "torch": Entry("rnnbench.backends.torch:TorchBackend", ("torch",), "torch", "nn.RNN as installed"),
     "torch+flush": Entry(
         "rnnbench.backends.torch:TorchFlushBackend", ("torch",), "torch", "nn.RNN, subnormals flushed"

@@ -152,6 +152,10 @@ class Backend(abc.ABC):
 
     name: ClassVar[str]
 
+    def unavailable(self) -> str | None:
+        """Why nothing can be computed on this machine (no device, say) and the way out, or None."""
+        return None
+
     @abc.abstractmethod
     def unsupported(self, case: Case) -> str | None:
         """Why this case cannot be computed here, or None. Never a silent substitute."""

@@ -234,7 +234,8 @@ class Runner:
             if reply["reason"] is None:
                 supported.append(slot)
             else:
-                self._fail(slot, Status.UNSUPPORTED, reply["reason"])
+                status = Status.UNAVAILABLE if reply["unavailable"] else Status.UNSUPPORTED
+                self._fail(slot, status, reply["reason"])
         return supported
 
     def _check_pass(self, slot: Slot, costs: Costs, contract: Contract) -> None:

@@ -60,12 +60,14 @@ class Worker:
         return {"import_ns": self.import_ns, "libraries": self.backend.libraries(), "threadpools": pools}
 
     def unsupported(self, case: dict[str, Any]) -> dict[str, Any]:
-        """Why a case cannot be done, or None."""
+        """Why a case cannot be done, or None; `unavailable` where no case can, on this machine."""
         import msgspec
 
         from rnnbench.model import Case
 
-        return {"reason": self.backend.unsupported(msgspec.convert(case, Case))}
+        if reason := self.backend.unavailable():
+            return {"reason": reason, "unavailable": True}
+        return {"reason": self.backend.unsupported(msgspec.convert(case, Case)), "unavailable": False}
 
     def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:
         """Stage a problem from an `.npz` of params, inputs and targets; it replaces the one before."""

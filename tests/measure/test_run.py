@@ -218,9 +218,11 @@ def test_rows_are_whole_before_workers_side_by_side_read_them(tmp_path, monkeypa
 
 
 def test_absent_unsupported_and_broken_imports_are_named(tmp_path):
-    records, _, _ = run(tmp_path, plan_of("absent", "no-epoch", "bad-import", "numpy"), [task_of()])
+    records, _, _ = run(tmp_path, plan_of("absent", "no-epoch", "no-device", "bad-import", "numpy"), [task_of()])
     assert set(status_of(records, "absent").values()) == {Status.UNAVAILABLE}
     assert "pip install" in next(r.reason for r in records if r.backend == "absent")
+    assert set(status_of(records, "no-device").values()) == {Status.UNAVAILABLE}
+    assert {r.reason for r in records if r.backend == "no-device"} == {"no device can be used: there is no driver"}
     assert status_of(records, "no-epoch")[Pass.EPOCH] is Status.UNSUPPORTED
     assert status_of(records, "no-epoch")[Pass.FORWARD] is Status.OK
     assert set(status_of(records, "bad-import").values()) == {Status.CRASHED}

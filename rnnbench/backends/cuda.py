@@ -1,0 +1,247 @@
+"""Our CUDA kernels behind the protocol: all rows and numbers stay on the device, a pass is a handful of launches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from importlib import metadata
+from typing import Any, ClassVar
+
+import numba
+import numpy as np
+from numba import cuda
+from numpy.typing import NDArray
+
+from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
+from rnnbench.kernels.cuda import device, losses
+from rnnbench.kernels.cuda.buffers import Sizes, bytes_needed, parts_of, work
+from rnnbench.kernels.cuda.passes import Batch, Rows, Rule, Runner, block_array
+from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
+from rnnbench.params import Array, Params, cast
+
+_LOSS_CODES = {
+    Loss.BINARY_CROSS_ENTROPY: losses.BINARY_CROSS_ENTROPY,
+    Loss.CATEGORICAL_CROSS_ENTROPY: losses.CATEGORICAL_CROSS_ENTROPY,
+    Loss.SQUARED_ERROR: losses.SQUARED_ERROR,
+    Loss.SIGMOID_SQUARED_ERROR: losses.SIGMOID_SQUARED_ERROR,
+}
+_WITH_CLASSES = (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY)
+PREDICT_ROWS = 512  # at a time
+
+
+def sizes_of(problem: Problem) -> Sizes:
+    """A problem as the kernels' sizes."""
+    model, T = problem.model, problem.T
+    S = T if model.head is Head.EVERY else 1
+    return Sizes(problem.B, T, model.V or 0, model.E, model.H, model.O, S, str(problem.dtype))
+
+
+def rule_of(problem: Problem) -> Rule:
+    """The update; no limit is infinity."""
+    t = problem.train
+    value, norm = (math.inf if limit is None else limit for limit in (t.clip_value, t.clip_norm))
+    adam = t.optimizer is Optimizer.ADAM
+    return Rule(adam, t.learning_rate, t.beta_1, t.beta_2, t.epsilon, value, norm)
+
+
+def _source(problem: Problem, inputs: Inputs) -> Any:
+    kind = str(problem.dtype) if problem.model.V is None else "int32"
+    return cuda.to_device(np.ascontiguousarray(inputs, kind))
+
+
+def _staged(problem: Problem, sizes: Sizes, data: Data) -> Rows:
+    """Rows on the device; what this problem does not have is an array of one number."""
+    n, targets = len(data.inputs), shaped_targets(problem, data.targets)
+    classes, numbers = np.zeros((1, 1), np.int32), np.zeros((1, 1, 1), sizes.dtype)
+    if problem.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
+        classes = targets.reshape(n, sizes.S)
+    else:
+        numbers = targets.reshape(n, sizes.S, sizes.O)
+    return Rows(_source(problem, data.inputs), cuda.to_device(classes), cuda.to_device(numbers))
+
+
+class CudaSession(Session):
+    """One problem on the device. Parameters, gradients and moments are flat arrays; names are views into them."""
+
+    def __init__(self, problem: Problem, params: Params, data: Data, plan: Plan) -> None:
+        model = problem.model
+        self.problem, self.model, self.plan = problem, model, plan
+        self.sizes, self.rule, self.staged = sizes_of(problem), rule_of(problem), len(data.inputs)
+        ordered = cast({name: params[name] for name in model.shapes}, problem.dtype)
+        self.initial = cuda.to_device(np.concatenate([value.ravel() for value in ordered.values()]))
+        flat = {name: cuda.device_array_like(self.initial) for name in ("params", "grads")}
+        moments = self.initial.size if self.rule.adam else 1
+        flat |= {name: cuda.to_device(np.zeros(moments, self.sizes.dtype)) for name in ("m", "v")}
+        self.params = parts_of(flat["params"], model.shapes)
+        self.grads = parts_of(flat["grads"], model.shapes)
+        self.arrays = flat | work(self.sizes, plan, learns=True)
+        self.arrays |= {f"d_{name}": g for name, g in self.grads.items()}
+        self.arrays["scale"].copy_to_device(np.ones(1, self.sizes.dtype))
+        self.zero_state = cuda.to_device(np.zeros((problem.B, model.H), self.sizes.dtype))
+        self.rows = _staged(problem, self.sizes, data)
+        self.in_order = cuda.to_device(np.arange(self.staged, dtype=np.int64))
+        passes_back = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
+        self.blocks, self.first = cuda.to_device(block_array(passes_back)), passes_back[0][0]
+        self.runner = Runner(self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows)
+        self.seen = self._answers(problem.B)
+        every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
+        self.step_weight = 1.0 / problem.T if every and mean else 1.0
+        self.last: Pass | None = None
+        self.start_from(None)
+        self.reset()
+        self.select(0)
+
+    def _answers(self, n: int) -> tuple[Any, Any]:
+        """Losses and hits of n rows, (n, S)."""
+        shape = (n, self.sizes.S)
+        return cuda.device_array(shape, self.sizes.dtype), cuda.device_array(shape, np.int32)
+
+    def select(self, batch: int) -> None:
+        B, last = self.problem.B, self.staged // self.problem.B - 1
+        if not 0 <= batch <= last:
+            raise ValueError(f"there is no batch {batch}: {self.staged} rows are staged, batches 0 to {last}")
+        self.offset = batch * B
+
+    def start_from(self, state: Array | None) -> None:
+        self.state = self.zero_state
+        if state is not None:
+            self.state = cuda.to_device(np.ascontiguousarray(state, self.sizes.dtype))
+
+    def reset(self) -> None:
+        self.arrays["params"].copy_to_device(self.initial)
+        for name in ("m", "v"):
+            self.arrays[name].copy_to_device(np.zeros(self.arrays[name].size, self.sizes.dtype))
+        self.step = 1
+
+    def _batch(self) -> Batch:
+        return Batch(self.in_order, self.offset, self.problem.B, self.state, *self.seen)
+
+    def _train(self, batch: Batch) -> None:
+        self.runner.gradient(batch, self.step_weight, self.blocks, self.first)
+        self.runner.update(self.rule, self.step)
+        self.step += 1
+
+    def forward(self) -> None:
+        self.runner.forward(self._batch(), self.step_weight)
+        self.last, self.rows_in_pass = Pass.FORWARD, self.problem.B
+
+    def gradient(self) -> None:
+        self.runner.gradient(self._batch(), self.step_weight, self.blocks, self.first)
+        self.last, self.rows_in_pass = Pass.GRADIENT, self.problem.B
+
+    def train_step(self) -> None:
+        self._train(self._batch())
+        self.last, self.rows_in_pass = Pass.TRAIN_STEP, self.problem.B
+
+    def train_epoch(self, order: NDArray[np.int64]) -> None:
+        """The order goes to the device once; the steps are launched one after the other, with nothing copied."""
+        rows = np.ascontiguousarray(order, np.int64)
+        if rows.size == 0:
+            raise ValueError("the order is empty; an epoch needs at least 1 row")
+        for row in (rows.min(), rows.max()):  # a kernel would read whatever lies there
+            if not 0 <= row < self.staged:
+                raise ValueError(f"row {row} is not among the {self.staged} rows that are staged")
+        if self.seen[0].shape[0] < rows.size:
+            self.seen = self._answers(rows.size)
+        on_device, B = cuda.to_device(rows), self.problem.B
+        for at in range(0, rows.size, B):
+            self._train(Batch(on_device, at, min(B, rows.size - at), self.zero_state, *self.seen, at))
+        self.last, self.rows_in_pass = Pass.EPOCH, rows.size
+
+    def predict(self, inputs: Inputs) -> Array:
+        """In blocks of rows, in buffers of their own."""
+        n, S, O = len(inputs), self.sizes.S, self.sizes.O
+        sizes = replace(self.sizes, B=min(n, PREDICT_ROWS))
+        buffers = work(sizes, self.plan, learns=False)
+        runner = Runner(sizes, self.plan, losses.NO_LOSS, buffers, self.params, self.rows)
+        initial = cuda.to_device(np.zeros((sizes.B, sizes.H), sizes.dtype))
+        order, seen = cuda.to_device(np.arange(sizes.B, dtype=np.int64)), self._answers(sizes.B)
+        logits = np.empty((n, S, O), sizes.dtype)
+        for at in range(0, n, sizes.B):
+            rows = inputs[at : at + sizes.B]
+            runner.rows = replace(self.rows, source=_source(self.problem, rows))
+            runner.forward(Batch(order, 0, len(rows), initial, *seen), 1.0)
+            logits[at : at + len(rows)] = self._time_first(buffers["z"], len(rows))
+        return self._shaped(logits)
+
+    def _time_first(self, z: Any, b: int) -> Array:
+        """Rows s b + i of z (., O) as (b, S, O)."""
+        S, O = self.sizes.S, self.sizes.O
+        logits: Array = z.copy_to_host()[: S * b].reshape(S, b, O).swapaxes(0, 1)
+        return logits
+
+    def _shaped(self, logits: Array) -> Array:
+        """(n, S, O) as the protocol has it: (n, O) for the last step alone."""
+        return logits if self.model.head is Head.EVERY else logits[:, 0]
+
+    def fetch(self) -> Outputs:
+        if self.last is None:
+            return Outputs()
+        n, S = self.rows_in_pass, self.sizes.S
+        each, hits = (array.copy_to_host()[:n] for array in self.seen)
+        loss = float(each.sum(dtype=np.float64)) * self.step_weight / n
+        params = _fetched(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
+        if self.last is Pass.EPOCH:
+            accuracy = int(hits.sum()) / (n * S) if self.model.loss in _WITH_CLASSES else None
+            return Outputs(loss=loss, params=params, accuracy=accuracy)
+        grads = _fetched(self.grads) if self.last is Pass.GRADIENT else {}
+        state = self.arrays["h"].copy_to_host()[-n:]
+        return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), state, grads, params)
+
+    def synchronize(self) -> None:
+        cuda.synchronize()
+
+    def close(self) -> None:
+        """Drop what is on the device; numba frees it in time."""
+        self.arrays, self.params, self.grads = {}, {}, {}
+        del self.runner, self.rows, self.seen
+
+
+def _fetched(arrays: dict[str, Any]) -> dict[str, Array]:
+    return {name: value.copy_to_host() for name, value in arrays.items()}
+
+
+class CudaBackend(Backend):
+    """Our kernels on one NVIDIA GPU: a block owns rows of the batch and runs all T steps of them in one launch."""
+
+    name: ClassVar[str] = "cuda"
+
+    def __init__(self, plan: Plan | None = None) -> None:
+        self.plan = plan or Plan()
+
+    def unavailable(self) -> str | None:
+        return None if device.simulated() else device.refusal(device.look())
+
+    def unsupported(self, case: Case) -> str | None:
+        if device.simulated():
+            return None
+        return device.too_large(device.look(), bytes_needed(sizes_of(case), self.plan, rule_of(case).adam))
+
+    def contract(self, problem: Problem) -> Contract:
+        kept = self.plan.width(problem.model.H, str(problem.dtype)) is not None
+        where = "registers" if kept else "memory, any H: right, not fast"
+        launches = "launches on one stream"
+        return Contract(
+            threads=1,
+            subnormals="kept",
+            tf32=False,
+            timed={
+                "forward": f"3 {launches}: project the inputs, T steps, head and loss",
+                "gradient": f"{launches}: forward, slope, BPTT, sums over steps, sums over words",
+                "train_step": f"{launches}: gradient, norm where it is clipped, the optimizer on all parameters",
+                "epoch": "the order to the device; train steps on rows taken there by index, nothing copied back",
+            },
+            notes=f"W_hh in {where}; " + ("Numba's simulator" if device.simulated() else "rows on the device"),
+        )
+
+    def libraries(self) -> dict[str, str]:
+        found = {"numba": numba.__version__}
+        if getattr(cuda, "implementation", "") == "NVIDIA":
+            found["numba-cuda"] = metadata.version("numba-cuda")
+        return found
+
+    def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
+        if reason := self.unavailable():
+            raise RuntimeError(reason)
+        return CudaSession(problem, params, data, self.plan)
