@@ -1,5 +1,5 @@
 # make run    check and time everybody on this machine, write a report
-# make test   the whole test suite
+# make test   the whole test suite, the CUDA kernels in Numba's simulator too
 # Both make .venv where there is none. PYTHON chooses the interpreter (3.11 or newer), ARGS goes to the command.
 
 PYTHON ?= python3
@@ -11,13 +11,19 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test lint types smoke bench bench-against clean
+.PHONY: run test test-sim lint types smoke bench bench-against clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
 
-test: .venv/dev.stamp
-	$(BIN)/python -m pytest tests -n logical --maxprocesses 4 --dist worksteal $(ARGS)
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
+
+test: .venv/dev.stamp test-sim
+	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE) $(ARGS)
+
+# The CUDA kernels with no GPU: numba simulates if it is told so before it is imported, so in processes of their own.
+test-sim: .venv/dev.stamp
+	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/cuda $(SIDE_BY_SIDE)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .

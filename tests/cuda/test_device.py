@@ -1,0 +1,88 @@
+"""What is said where there is no device, or one that cannot do: one sentence. That a run goes on: test_run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+
+from rnnbench import backends
+from rnnbench.backends.cuda import CudaBackend, rule_of, sizes_of
+from rnnbench.kernels.cuda import device
+from rnnbench.kernels.cuda.buffers import bytes_needed, work_shapes
+from rnnbench.kernels.cuda.device import Facts, refusal, too_large
+from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.model import Case, DType
+from tests.helpers import random_data, random_params, small_problem
+
+GOOD = Facts(True, None, "Some GPU", (9, 0), (13, 1), (13, 0), 1 << 30)
+
+
+def test_a_device_that_can():
+    assert refusal(GOOD) is None
+    assert too_large(GOOD, GOOD.free_bytes) is None
+
+
+@pytest.mark.parametrize(
+    ("facts", "said"),
+    [
+        (Facts(False), r"numba-cuda is not installed.*pip install 'rnnbench\[cuda\]'"),
+        (
+            Facts(True, "CUDA driver library cannot be found"),
+            "no CUDA device can be used: CUDA.*nvidia-smi",
+        ),
+        (replace(GOOD, capability=(6, 1)), "Some GPU has compute capability 6.1; 7.5 or newer is needed"),
+        (replace(GOOD, driver=(12, 8)), r"the driver runs CUDA 12.8, older than the toolkit's 13.0; update the driver"),
+    ],
+    ids=["not installed", "no driver", "too old", "old driver"],
+)
+def test_why_not(facts, said):
+    reason = refusal(facts)
+    assert reason is not None
+    assert re.search(said, reason), reason
+    assert "\n" not in reason
+
+
+def test_too_little_memory():
+    reason = too_large(GOOD, 3 << 30)
+    assert reason is not None
+    assert "needs 3,072 MiB on the device and 1,024 MiB are free" in reason
+
+
+def test_bytes_are_those_of_the_arrays():
+    problem = small_problem(B=4, T=3, E=2, H=5, O=1, V=7, dtype=DType.FLOAT32)
+    sizes, plan = sizes_of(problem), Plan()
+    shapes = work_shapes(sizes, plan, learns=True)
+    assert shapes["h"] == (16, 5)
+    assert shapes["delta"] == (12, 5)
+    parameters = 7 * 2 + 2 * 5 + 5 * 5 + 5 + 5 + 1
+    numbers = sum(a * (b[0] if b else 1) for a, *b in shapes.values())
+    assert bytes_needed(sizes, plan, rule_of(problem).adam) == 4 * (numbers + 4 * parameters)
+
+
+def test_the_backend_is_left_out_unless_it_is_named():
+    assert "cuda" in backends.REGISTRY
+    assert "cuda" not in backends.usual()
+
+
+@pytest.mark.skipif(device.simulated(), reason="about a machine with neither simulator nor device")
+def test_without_a_device_nothing_is_prepared():
+    if device.refusal(device.look()) is None:
+        pytest.skip("there is a device")
+    backend, problem = CudaBackend(), small_problem()
+    reason = backend.unavailable()
+    assert reason
+    with pytest.raises(RuntimeError) as raised:
+        backend.prepare(problem, random_params(problem), random_data(problem))
+    assert str(raised.value) == reason
+
+
+def test_too_large_a_problem_is_named(monkeypatch):
+    monkeypatch.setattr(device, "simulated", lambda: False)
+    monkeypatch.setattr(device, "look", lambda: GOOD)
+    backend = CudaBackend()
+    assert backend.unsupported(Case(**vars(small_problem()))) is None
+    reason = backend.unsupported(Case(**vars(small_problem(B=4096, T=1000, H=1024))))
+    assert reason is not None
+    assert "1,024 MiB are free; take a smaller batch" in reason
