@@ -108,6 +108,18 @@ class Slow(NumpySession):
         super().forward()
 
 
+class Busy(NumpySession):
+    """Loops for TEST_BUSY times the length of each forward after it."""
+
+    def forward(self):
+        start = time.perf_counter()
+        super().forward()
+        now = time.perf_counter()
+        end = now + float(os.environ["TEST_BUSY"]) * (now - start)
+        while time.perf_counter() < end:
+            pass
+
+
 class RaisesOnImport(NumpyBackend):
     def __init__(self):
         raise ImportError("libfast.so.3: cannot open shared object file")
@@ -158,6 +170,7 @@ SESSIONS = {
     "raises": RaisesInGradient,
     "memory": RunsOutOfMemory,
     "slow": Slow,
+    "busy": Busy,
 }
 BACKENDS = {
     "bad-import": "RaisesOnImport",

@@ -33,6 +33,7 @@ def main() -> None:
       python -m rnnbench list                     workloads and backends, and what is missing
       python -m rnnbench train imdb-50            train on real reviews
       python -m rnnbench report reports/RUN       write a report again
+      python -m rnnbench compare BASE NEW         is the one run slower than the other?
     """
 
 
@@ -44,6 +45,7 @@ for _command in (
     training.seeds,
     measuring.sweep,
     looking.report,
+    looking.compare,
     looking.env,
     looking.warm,
 ):

@@ -1,10 +1,11 @@
-"""`list`, `report`, `warm` and `env`."""
+"""`list`, `report`, `compare`, `warm` and `env`."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -21,8 +22,10 @@ from rnnbench.cli.training import SEEDS
 from rnnbench.commands.options import (
     BACKEND,
     DTYPES,
+    GATE,
     JSON,
     THREADS,
+    WORDS,
     options,
 )
 from rnnbench.model import DType, Pass
@@ -88,6 +91,69 @@ def report(folder: Path, reference: str | None) -> None:
         render(console_of(), loaded.records, loaded.curves, loaded.run, chosen)
         click.echo(f"Report: {folder / 'report.md'}")
         return 0
+
+    guarded(work)
+
+
+COMPARE_EPILOG = """\b
+Examples:
+  python -m rnnbench compare reports/before reports/after
+  python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
+  python -m rnnbench compare base.jsonl new.jsonl --require-baseline --markdown
+
+\b
+Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
+  slower          surely not equal (among all cases no more than 5 % of such calls are wrong), and the ratio is
+                  above 1 + PERCENT
+  faster          the same in the other direction
+  same            the whole interval is within PERCENT
+  inconclusive    neither: more launches or a quieter machine would tell
+  not comparable  unlike work, threads, dtype, machine or versions, each named; or one side failed
+  missing         on one side
+
+\b
+Exit codes:
+  0  no case is slower, as far as can be told
+  1  a case is slower
+  2  an option or argument is wrong
+  3  no case could be compared: unlike, failed, missing, or fewer than 3 launches
+  4  a run cannot be read
+  5  no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW
+  6  with --require-baseline: a case that NEW timed has nothing in BASE to be held against
+"""
+
+
+@click.command(epilog=COMPARE_EPILOG)
+@click.argument("base")
+@click.argument("new")
+@click.option("--fail-on", "gate", type=GATE, default="median:5%", show_default=True, metavar="METRIC:PERCENT",
+              help="What counts as slower: median, min or mean of the calls of a turn, and by how much.")  # fmt: skip
+@click.option("--require-baseline", is_flag=True, help="Fail where a case of NEW has nothing to be held against.")
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@options(WORDS, JSON)
+def compare(
+    base: str, new: str, gate: Any, require_baseline: bool, markdown: bool, filter_: str, as_json: bool
+) -> None:
+    """Say for each case whether the run NEW is slower than the run BASE, and how sure that is.
+
+    BASE and NEW are folders of runs, ids of runs under reports, or files of records.
+    """
+    from rnnbench.commands.compare import compared
+    from rnnbench.report import compare as shown
+
+    if markdown and as_json:
+        raise click.UsageError("--markdown and --json are two forms of one answer; choose one of them")
+
+    def work() -> int:
+        found = compared(base, new, gate, filter_, lambda text: click.echo(text, err=True))
+        answer = found.findings, gate, found.notes
+        if as_json:
+            print_json(shown.as_json(*answer))
+        elif markdown:
+            click.echo(shown.markdown(*answer), nl=False)
+        else:
+            shown.render(console_of(), *answer)
+        return found.code(require_baseline)
 
     guarded(work)
 

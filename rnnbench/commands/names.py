@@ -11,6 +11,7 @@ import click
 from rnnbench.model import Truncation
 
 MOST = 1_000_000  # of any size
+MOST_PERCENT = 1000.0  # of a gate: more is a mistake
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
@@ -100,3 +101,26 @@ class TruncationType(click.ParamType):
         except ValueError as error:
             said = str(error) if "truncation" in str(error) else f"{value!r} is not WINDOW:STRIDE, such as 20:5"
             self.fail(said, param, ctx)
+
+
+class GateType(click.ParamType):
+    """`METRIC:PERCENT`, such as `median:5%`; the sign may be left out."""
+
+    name = "metric:percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from rnnbench.results.compare import Gate
+        from rnnbench.results.stats import Metric
+
+        if isinstance(value, Gate):
+            return value
+        metric, _, percent = str(value).partition(":")
+        if metric not in list(Metric):
+            self.fail(unknown("metric", metric, list(Metric)), param, ctx)
+        try:
+            margin = float(percent.removesuffix("%"))
+        except ValueError:
+            self.fail(f"{value!r} is not METRIC:PERCENT, such as median:5%", param, ctx)
+        if not 0 < margin <= MOST_PERCENT:
+            self.fail(f"{value!r} has {margin:g} %; above 0 and at most {MOST_PERCENT:g} is allowed", param, ctx)
+        return Gate(Metric(metric), margin / 100)

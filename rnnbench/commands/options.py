@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from rnnbench import backends, workloads
-from rnnbench.commands.names import Name, Names, SizesType, TruncationType
+from rnnbench.commands.names import GateType, Name, Names, SizesType, TruncationType
 from rnnbench.model import DType, Pass
 
 WORKLOAD = Name("workload", list(workloads.REGISTRY))
@@ -19,6 +19,7 @@ WORKLOADS = Names("workload", list(workloads.REGISTRY))
 BACKENDS = Names("backend", list(backends.REGISTRY))
 PASSES = Names("pass", [str(p) for p in Pass])
 SIZES = SizesType()
+GATE = GateType()
 DTYPES = Names("dtype", [str(d) for d in DType])
 
 
@@ -52,11 +53,13 @@ TIMEOUT = click.option(
     "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, metavar="SECONDS",
     help="The longest that one request to a backend may take, compiling included.",
 )  # fmt: skip
+WORDS = click.option(
+    "-k", "filter_", default="", metavar="WORDS", help="Keep the cases whose name holds every word; !WORD leaves out."
+)
 WHICH = options(
     click.option("--workload", "-w", type=WORKLOADS, help="Comma-separated. Default: parity,imdb-50,imdb-200."),
     click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: all but numba+subnormal."),
     click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: all."),
     click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32."),
-    click.option("-k", "filter_", default="", metavar="WORDS",
-                 help="Keep the cases whose name holds every word; !WORD leaves out."),
-)  # fmt: skip
+    WORDS,
+)

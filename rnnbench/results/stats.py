@@ -8,7 +8,7 @@ alone shows the spread between its rounds and nothing of the spread between proc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
@@ -73,10 +73,25 @@ class Summary:
         return self.status is Status.OK and self.time is not None
 
 
-def turn_seconds(record: Record) -> float | None:
-    """Seconds a call: the median of the samples after the warm-ups, at least 1 ns; None where there are none."""
+class Metric(StrEnum):
+    """What stands for the calls of a turn."""
+
+    MEDIAN = "median"
+    MIN = "min"
+    MEAN = "mean"
+
+
+_CENTRES: dict[Metric, Callable[[Sequence[int]], float]] = {
+    Metric.MEDIAN: lambda ns: float(np.median(ns)),
+    Metric.MIN: lambda ns: float(min(ns)),
+    Metric.MEAN: lambda ns: float(np.mean(ns)),
+}
+
+
+def turn_seconds(record: Record, metric: Metric = Metric.MEDIAN) -> float | None:
+    """Seconds a call: the metric of the samples after the warm-ups, at least 1 ns; None where there are none."""
     kept = record.samples_ns[record.warmup :]
-    return max(float(np.median(kept)), 1.0) * NS if kept else None
+    return max(_CENTRES[metric](kept), 1.0) * NS if kept else None
 
 
 def turns_of(records: Iterable[Record]) -> dict[TurnKey, float]:

@@ -123,6 +123,16 @@ def load(folder: Path) -> Loaded:
     return Loaded(records, curves, read_json(folder / RUN), read_json(folder / MACHINE), problems)
 
 
+def load_file(path: Path) -> Loaded:
+    """Records from one file; the machine's facts where they lie beside it. Raises StoreError as `load`."""
+    problems: list[str] = []
+    try:
+        records = _read(path, decode_record, problems)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    return Loaded(records, [], read_json(path.parent / RUN), read_json(path.parent / MACHINE), problems)
+
+
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write an object so that a reader sees the old file or the new one, never half of one."""
     scratch = path.with_suffix(".tmp")

@@ -1,0 +1,94 @@
+"""`rnnbench compare`: find and read the two sides, compare them, and the exit code that the findings stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
+from rnnbench.measure.schedule import matches
+from rnnbench.results import store
+from rnnbench.results.comparable import Side
+from rnnbench.results.compare import Finding, Gate, Verdict, compare
+from rnnbench.results.record import Mode, Record
+
+SLOWER, BROKEN, NO_BASELINE = 1, 5, 6
+EXIT_CODES = {
+    OK: "no case is slower, as far as can be told",
+    SLOWER: "a case is slower",
+    USAGE: "an option or argument is wrong",
+    NOTHING: "no case could be compared: unlike, failed, missing, or fewer than 3 launches",
+    FOLDER: "a run cannot be read",
+    BROKEN: "no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW",
+    NO_BASELINE: "with --require-baseline: a case that NEW timed has nothing in BASE to be held against",
+}
+MOST_PROBLEMS = 3  # told one by one
+REPORTS = Path("reports")  # where `run` puts its folders
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The findings, what they were made with, and sentences on what to bear in mind."""
+
+    findings: Sequence[Finding]
+    gate: Gate
+    notes: Sequence[str] = ()
+
+    def code(self, require_baseline: bool) -> int:
+        """One of EXIT_CODES: of several that hold the worst, in the order slower, broken, no baseline, nothing."""
+        if any(f.verdict is Verdict.SLOWER for f in self.findings):
+            return SLOWER
+        if any(f.broken for f in self.findings):
+            return BROKEN
+        if require_baseline and any(f.no_baseline for f in self.findings):
+            return NO_BASELINE
+        return OK if any(f.told for f in self.findings) else NOTHING
+
+
+def place_of(name: str) -> Path:
+    """The folder or file that is meant: a path, else the id of a run under `reports`. Raises StoreError for neither."""
+    for path in (Path(name), REPORTS / name):
+        if path.exists():
+            return path
+    raise store.StoreError(
+        f"{name} is neither a folder, nor a file, nor a run under {REPORTS}; give what `run -o` was given, or its "
+        f"{store.RECORDS}"
+    )
+
+
+def side_of(name: str, say: Callable[[str], None]) -> Side:
+    """A run's records and machine. Of a lone file the machine is known where `machine.json` lies beside it."""
+    path = place_of(name)
+    loaded = store.load_file(path) if path.is_file() else store.load(path)
+    for problem in loaded.problems[:MOST_PROBLEMS]:
+        say(f"{path}: {problem}")
+    if len(loaded.problems) > MOST_PROBLEMS:
+        say(f"{path}: {len(loaded.problems) - MOST_PROBLEMS} more lines were left out")
+    if not loaded.records:
+        raise store.StoreError(f"{path} holds no record; nothing was measured there")
+    return Side(loaded.records, loaded.machine)
+
+
+def compared(base: str, new: str, gate: Gate, words: str, say: Callable[[str], None]) -> Compared:
+    """Compare two runs by name. StoreError for what cannot be read; ValueError where the filter leaves nothing."""
+    a, b = (_kept(side_of(name, say), words) for name in (base, new))
+    if not (a.records or b.records):
+        raise ValueError(f"the filter {words!r} leaves no case of either side")
+    return Compared(compare(a, b, gate), gate, _notes(a, b))
+
+
+def _kept(side: Side, words: str) -> Side:
+    def wanted(r: Record) -> bool:
+        return matches(words, f"{r.case.key} {r.backend}")
+
+    return Side([r for r in side.records if wanted(r)], side.machine)
+
+
+def _notes(base: Side, new: Side) -> list[str]:
+    notes = []
+    if any(r.mode is Mode.QUICK for side in (base, new) for r in side.records):
+        notes.append("one of them is a quick run: a smoke test, not for quoting")
+    if shared := {r.run_id for r in base.records} & {r.run_id for r in new.records}:
+        notes.append(f"both hold records of run {', '.join(sorted(shared))}: their launches are not independent")
+    return notes

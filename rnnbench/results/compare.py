@@ -1,0 +1,234 @@
+"""From the records of two versions to a verdict on each case: new / base over launches, with its interval.
+
+A launch's value is the median of its turns. The ratio is that of the geometric means over launches, its 95 % interval
+Welch's (1947) on the logarithms, as the launches of two runs are no pairs. Whether cases differ is decided for all of
+them together (Benjamini and Hochberg, 1995).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+
+from rnnbench.model import Case
+from rnnbench.results.comparable import Side, differences
+from rnnbench.results.record import Record, Status
+from rnnbench.results.stats import CONFIDENCE, Metric, Summary, summaries, turn_seconds
+
+FEWEST_LAUNCHES = 3  # a side: of fewer there is no interval
+MOST_LAUNCHES = 10_000  # looked for
+LEVEL = 1 - CONFIDENCE  # the share of false ones among all that are called slower or faster
+ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED)
+
+
+class Verdict(StrEnum):
+    """What is said of a case. In the order in which they are shown."""
+
+    SLOWER = "slower"  # for sure, and by more than the margin as far as can be told
+    NOT_COMPARABLE = "not comparable"  # the sides did not do the same, or one of them failed
+    FASTER = "faster"
+    INCONCLUSIVE = "inconclusive"
+    MISSING = "missing"  # on one side
+    SAME = "same"  # the whole interval is within the margin
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What counts as a difference: new / base outside 1 / (1 + margin) and 1 + margin, of this metric.
+
+    Raises ValueError for a margin that is not above 0.
+    """
+
+    metric: Metric = Metric.MEDIAN
+    margin: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not 0 < self.margin < math.inf:
+            raise ValueError(f"the margin is {self.margin:.3g}; it must be a number above 0, such as 0.05 for 5 %")
+
+    def __str__(self) -> str:
+        return f"{self.metric}:{100 * self.margin:.6g}%"
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """new / base with its interval (NaN where a side has too few launches), and the chance of it where none is.
+
+    `p` of this case alone, `q` after the correction for all cases.
+    """
+
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    q: float = math.nan
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One case of one backend. Seconds a call at base and new; None where a side has no right time.
+
+    `needed` launches a side would give an interval of half the margin to each side, with the spread seen here; None
+    where the case is decided, has no interval, or would need more than MOST_LAUNCHES.
+    `broken`: new gave a wrong answer, crashed, hung or ran out of memory, if only in some launches.
+    """
+
+    case: Case
+    backend: str
+    verdict: Verdict
+    reason: str | None = None
+    base: float | None = None
+    new: float | None = None
+    ratio: Ratio | None = None
+    launches: tuple[int, int] = (0, 0)
+    needed: int | None = None
+    broken: bool = False
+
+    @property
+    def no_baseline(self) -> bool:
+        """Whether new was timed and base has nothing to hold it against."""
+        return self.new is not None and self.ratio is None
+
+    @property
+    def told(self) -> bool:
+        """Whether there is an interval to judge by."""
+        return self.ratio is not None and math.isfinite(self.ratio.p)
+
+
+def launch_logs(records: Iterable[Record], metric: Metric) -> list[float]:
+    """log of seconds a call for each process: the median of its turns that ended `ok`."""
+    turns: dict[tuple[str, int, int], dict[int, float]] = {}
+    for r in records:
+        seconds = turn_seconds(r, metric) if r.status is Status.OK else None
+        if seconds is not None:
+            turns.setdefault((r.run_id, r.part, r.launch), {})[r.round] = math.log(seconds)
+    return [float(np.median(list(rounds.values()))) for rounds in turns.values()]
+
+
+def ratio_of(base: Sequence[float], new: Sequence[float]) -> Ratio:
+    """exp(mean of new - mean of base), from logs by launch, with Welch's interval and two-sided p."""
+    value = math.exp(float(np.mean(new) - np.mean(base)))
+    if min(len(base), len(new)) < FEWEST_LAUNCHES:
+        return Ratio(value)
+    if np.ptp(base) == 0 == np.ptp(new):
+        return Ratio(value, value, value, float(value == 1))
+    from scipy.stats import ttest_ind
+
+    found = ttest_ind(new, base, equal_var=False)
+    interval = found.confidence_interval(CONFIDENCE)
+    with np.errstate(over="ignore"):
+        low, high = (float(np.exp(x)) for x in interval)
+    return Ratio(value, low, high, float(found.pvalue))
+
+
+def launches_needed(base: Sequence[float], new: Sequence[float], margin: float) -> int | None:
+    """The fewest launches a side whose interval reaches half the margin to each side; None above MOST_LAUNCHES."""
+    from scipy.special import stdtrit
+
+    spread = math.sqrt(float(np.var(base, ddof=1) + np.var(new, ddof=1)))
+    n = np.arange(FEWEST_LAUNCHES, MOST_LAUNCHES + 1)
+    half = stdtrit(2 * (n - 1), 0.5 + CONFIDENCE / 2) * spread / np.sqrt(n)
+    enough = np.flatnonzero(half <= math.log1p(margin) / 2)
+    return int(n[enough[0]]) if len(enough) else None
+
+
+def judge(ratio: Ratio, margin: float) -> Verdict:
+    """The verdict on a ratio whose q is known."""
+    over, under = 1 + margin, 1 / (1 + margin)
+    if under <= ratio.low and ratio.high <= over:
+        return Verdict.SAME
+    if ratio.q <= LEVEL and ratio.value > over:
+        return Verdict.SLOWER
+    if ratio.q <= LEVEL and ratio.value < under:
+        return Verdict.FASTER
+    return Verdict.INCONCLUSIVE
+
+
+def compare(base: Side, new: Side, gate: Gate) -> list[Finding]:
+    """A finding for each case and backend of either side: new's in their order, then those that only base has."""
+    found = [_first_look(a, b, base, new, gate) for a, b in _pairs(base.records, new.records)]
+    ratios = {i: f.ratio for i, f in enumerate(found) if f.ratio and f.told}
+    for i, q in zip(ratios, _corrected([ratio.p for ratio in ratios.values()]), strict=True):
+        found[i] = _decided(found[i], replace(ratios[i], q=q), gate.margin, len(ratios))
+    return found
+
+
+def _corrected(p: Sequence[float]) -> list[float]:
+    if not p:
+        return []
+    from scipy.stats import false_discovery_control
+
+    return [float(q) for q in false_discovery_control(p, method="bh")]
+
+
+def _pairs(base: Sequence[Record], new: Sequence[Record]) -> list[tuple[Summary | None, Summary | None]]:
+    """Equal cases of equal backends; what is left over, by workload and pass, so that its difference can be named."""
+    ours, theirs = summaries(new), {(s.case.key, s.backend): s for s in summaries(base)}
+    pairs: list[tuple[Summary | None, Summary]] = [(theirs.pop((s.case.key, s.backend), None), s) for s in ours]
+    left = {(s.case.name, s.case.pass_, s.backend): key for key, s in theirs.items()}
+    made: list[tuple[Summary | None, Summary | None]] = []
+    for a, b in pairs:
+        key = left.pop((b.case.name, b.case.pass_, b.backend), None) if a is None else None
+        made.append((theirs.pop(key) if key else a, b))
+    return made + [(s, None) for s in theirs.values()]
+
+
+def _first_look(a: Summary | None, b: Summary | None, base: Side, new: Side, gate: Gate) -> Finding:
+    """Everything but the decision, which needs all cases."""
+    shown = b or a
+    assert shown is not None
+    ours, theirs = (launch_logs(s.records, gate.metric) if s and s.ranked else [] for s in (b, a))
+    times = [math.exp(float(np.mean(logs))) if logs else None for logs in (theirs, ours)]
+    finding = Finding(
+        shown.case, shown.backend, Verdict.INCONCLUSIVE, b.reason if b else None, times[0], times[1],
+        launches=(len(theirs), len(ours)), broken=b is not None and _broken(b),
+    )  # fmt: skip
+    verdict, reason = _obstacle(a, b, base, new)
+    if verdict is not None:
+        return replace(finding, verdict=verdict, reason=reason)
+    ratio = ratio_of(theirs, ours)
+    if math.isnan(ratio.p):
+        counts = f"{finding.launches[0]} and {finding.launches[1]} launches"
+        reason = f"{counts}; an interval needs {FEWEST_LAUNCHES} a side at least"
+        return replace(finding, ratio=ratio, reason=_joined(finding.reason, reason))
+    return replace(finding, ratio=ratio, needed=launches_needed(theirs, ours, gate.margin))
+
+
+def _decided(f: Finding, ratio: Ratio, margin: float, cases: int) -> Finding:
+    """The verdict, and of an inconclusive one what it would take."""
+    verdict = judge(ratio, margin)
+    if verdict is not Verdict.INCONCLUSIVE:
+        return replace(f, ratio=ratio, verdict=verdict, needed=None)
+    if ratio.p > LEVEL:
+        reason = None if f.needed else f"more than {MOST_LAUNCHES:,} launches a side would be needed"
+    elif ratio.q > LEVEL:
+        reason = f"alone it would count (p {ratio.p:.3g}), as one of {cases} cases it may be chance (q {ratio.q:.3g})"
+    else:
+        reason = f"{'slower' if ratio.value > 1 else 'faster'} for sure, but perhaps by less than {100 * margin:.3g} %"
+    return replace(f, ratio=ratio, reason=_joined(f.reason, reason))
+
+
+def _joined(*reasons: str | None) -> str | None:
+    return "; ".join(reason for reason in reasons if reason) or None
+
+
+def _broken(s: Summary) -> bool:
+    return any(r.status not in (Status.OK, *ABSENT) for r in s.records)
+
+
+def _obstacle(a: Summary | None, b: Summary | None, base: Side, new: Side) -> tuple[Verdict | None, str | None]:
+    """Why there is no ratio, or (None, None)."""
+    for name, s in (("base", a), ("new", b)):
+        if s is None:
+            return Verdict.MISSING, f"{name} has no such case"
+        if not s.ranked:
+            verdict = Verdict.MISSING if s.status in (*ABSENT, Status.OK) else Verdict.NOT_COMPARABLE
+            return verdict, f"{name}: {s.status}: {s.reason or 'no reason kept'}"
+    assert a is not None
+    assert b is not None
+    unlike = differences(b.backend, Side(a.records, base.machine), Side(b.records, new.machine))
+    return (Verdict.NOT_COMPARABLE, f"unlike: {'; '.join(unlike)}") if unlike else (None, None)

@@ -1,0 +1,283 @@
+"""Verdicts on simulated runs whose truth is known, and at the edges; whether two sides are alike."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rnnbench.backends.base import Contract
+from rnnbench.model import DType, Pass, Truncation
+from rnnbench.results.comparable import Side, differences
+from rnnbench.results.compare import (
+    Gate,
+    Ratio,
+    Verdict,
+    compare,
+    judge,
+    launch_logs,
+    launches_needed,
+    ratio_of,
+)
+from rnnbench.results.record import Seeds, Status
+from rnnbench.results.stats import Metric
+from tests.report.fake import case, failure, record
+
+CASE = case("imdb-50", Pass.TRAIN_STEP)
+GATE = Gate(Metric.MEDIAN, 0.05)
+QUIET = {"launch": 0.02, "round_": 0.03}
+RIGOROUS = {"launches": 10, "rounds": 6}  # as `run --rigorous`
+NOISY = {"launch": 0.14, "round_": 0.12}  # as of the runs that docs/decisions/0011 looks at
+CONTRACT = Contract(2, "kept", False, {})
+
+
+def run_of(rng, times, run_id, *, launches, rounds=2, launch=0.02, round_=0.03, bursts=0.05):
+    """Records of one run: a speed for each process, a spread for each round, and now and then a busy core."""
+    made = []
+    for name, seconds in times.items():
+        for i in range(launches):
+            speed = rng.normal(0, launch)
+            busy = np.where(rng.random(rounds) < bursts, 1.5, 1.0)
+            turns = seconds * np.exp(speed + rng.normal(0, round_, rounds)) * busy
+            made += [record(CASE, name, [t], run_id=run_id, launch=i, round=j) for j, t in enumerate(turns)]
+    return made
+
+
+def verdicts(rng, truth, **how):
+    """Case name -> verdict, of a run and another whose times are those of the first times `truth`."""
+    base = run_of(rng, dict.fromkeys(truth, 1e-3), "base", **how)
+    new = run_of(rng, {name: 1e-3 * ratio for name, ratio in truth.items()}, "new", **how)
+    return {f.backend: f.verdict for f in compare(Side(base), Side(new), GATE)}
+
+
+def calls(truth, *, tries=100, seed=0, **how):
+    """Case name -> how often each verdict was given."""
+    rng = np.random.default_rng(seed)
+    found = [verdicts(rng, truth, **how) for _ in range(tries)]
+    return {name: {v: sum(f[name] is v for f in found) for v in Verdict} for name in truth}
+
+
+@pytest.mark.slow
+def test_a_planted_slow_down_is_found_among_unchanged_cases():
+    unchanged = [f"same-{i}" for i in range(3)]
+    found = calls({"planted": 1.1, **dict.fromkeys(unchanged, 1.0)}, **RIGOROUS, **QUIET)
+    assert found["planted"][Verdict.SLOWER] >= 95
+    assert sum(found[name][Verdict.SLOWER] for name in unchanged) <= 5
+    assert min(found[name][Verdict.SAME] for name in unchanged) >= 90
+
+
+@pytest.mark.slow
+def test_a_planted_speed_up_is_found():
+    found = calls({"planted": 1 / 1.1, "same": 1.0}, **RIGOROUS, **QUIET)
+    assert found["planted"][Verdict.FASTER] >= 95
+    assert found["same"][Verdict.FASTER] <= 5
+
+
+def test_three_launches_tell_a_slow_down_on_a_quiet_machine_alone():
+    quiet = calls({"planted": 1.1}, launches=3, launch=0.01, round_=0.01, bursts=0.0)
+    assert quiet["planted"][Verdict.SLOWER] >= 95
+    noisy = calls({"planted": 1.1}, launches=3, **NOISY)
+    assert noisy["planted"][Verdict.INCONCLUSIVE] >= 85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launches", [3, 10])
+@pytest.mark.parametrize("noise", [QUIET, NOISY], ids=["quiet", "noisy"])
+def test_what_is_unchanged_is_seldom_called_slower(launches, noise):
+    found = calls({"alone": 1.0}, tries=200, launches=launches, **noise)["alone"]
+    assert found[Verdict.SLOWER] <= 10
+    assert found[Verdict.FASTER] <= 10
+
+
+def test_intervals_of_ratios_cover_the_truth():
+    """Unequal spreads, 3 launches against 10, with busy cores: 95 % is claimed."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(500):
+        base = launch_logs(run_of(rng, {"a": 1e-3}, "base", launches=3, **QUIET), Metric.MEDIAN)
+        new = launch_logs(run_of(rng, {"a": 2e-3}, "new", launches=10, **NOISY), Metric.MEDIAN)
+        ratio = ratio_of(base, new)
+        covered += ratio.low <= 2 <= ratio.high
+    assert 460 <= covered <= 490
+
+
+def test_as_many_launches_as_are_said_to_be_needed_decide():
+    rng = np.random.default_rng(0)
+    needed = launches_needed(*rng.normal(0, 0.04, (2, 1000)), margin=0.05)
+    assert 20 <= needed <= 25  # 1.96 * 0.04 * sqrt(2 / n) = log(1.05) / 2 at n = 21
+    decided = {1.0: Verdict.SAME, 1.1: Verdict.SLOWER, 1 / 1.1: Verdict.FASTER}
+    for truth, verdict in decided.items():
+        found = [
+            judge(with_q(ratio_of(*rng.normal([[0], [math.log(truth)]], 0.04, (2, needed)))), 0.05) for _ in range(100)
+        ]
+        assert found.count(verdict) >= 90
+    assert launches_needed([0.0, 1.0, 2.0, 9.0], [0.0, 1.0, 2.0, 9.0], 1e-3) is None
+
+
+def with_q(ratio: Ratio) -> Ratio:
+    return replace(ratio, q=ratio.p)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [
+        (Ratio(1.10, 1.06, 1.14, 0.001, 0.001), Verdict.SLOWER),
+        (Ratio(1.10, 1.02, 1.19, 0.02, 0.04), Verdict.SLOWER),
+        (Ratio(1.10, 1.02, 1.19, 0.02, 0.2), Verdict.INCONCLUSIVE),
+        (Ratio(1.04, 1.01, 1.08, 0.01, 0.01), Verdict.INCONCLUSIVE),
+        (Ratio(1.02, 1.01, 1.03, 0.001, 0.001), Verdict.SAME),
+        (Ratio(1.00, 0.90, 1.11, 1.0, 1.0), Verdict.INCONCLUSIVE),
+        (Ratio(0.90, 0.86, 0.94, 0.001, 0.001), Verdict.FASTER),
+        (Ratio(1.50), Verdict.INCONCLUSIVE),
+    ],
+)
+def test_the_verdict_on_a_ratio(ratio, verdict):
+    assert judge(ratio, 0.05) is verdict
+
+
+def launches(seconds, backend="numba", asked=CASE, **fields):
+    """One record for each launch."""
+    given = {"run_id": "new", "contract": CONTRACT, "machine_id": "m"} | fields
+    return [record(asked, backend, [s], **{"launch": i} | given) for i, s in enumerate(seconds)]
+
+
+def only(base, new, gate=GATE, machines=({}, {})):
+    (finding,) = compare(Side(base, machines[0]), Side(new, machines[1]), gate)
+    return finding
+
+
+def test_a_launch_is_the_median_of_its_turns_and_a_resumed_one_another():
+    records = [record(CASE, "numba", [s], launch=0, round=j) for j, s in enumerate((1.0, 1.0, 9.0))]
+    records += [record(CASE, "numba", [2.0], launch=0, part=1), record(CASE, "numba", [4.0], launch=0, run_id="b")]
+    records.append(failure(CASE, "numba", Status.CRASHED, "killed", launch=7))
+    assert np.exp(launch_logs(records, Metric.MEDIAN)) == pytest.approx([1.0, 2.0, 4.0])
+    uneven = [record(CASE, "numba", [9.0, 1.0, 2.0, 6.0], warmup=1)]
+    assert np.exp([launch_logs(uneven, m)[0] for m in Metric]) == pytest.approx([2.0, 1.0, 3.0])
+
+
+def test_two_launches_a_side_give_a_ratio_and_no_verdict():
+    finding = only(launches([1.0, 1.0]), launches([3.0, 3.0]))
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert finding.ratio.value == pytest.approx(3.0)
+    assert math.isnan(finding.ratio.low)
+    assert not finding.told
+    assert "an interval needs 3 a side" in finding.reason
+
+
+def test_equal_launches_have_an_interval_of_no_width():
+    assert only(launches([1.0] * 3), launches([1.0] * 3)).verdict is Verdict.SAME
+    slower = only(launches([1.0] * 3), launches([1.2] * 3))
+    assert slower.verdict is Verdict.SLOWER
+    assert (slower.ratio.low, slower.ratio.high) == pytest.approx((1.2, 1.2))
+
+
+def test_a_wide_interval_says_how_many_launches_it_takes():
+    finding = only(launches([1.0, 1.2, 1.4]), launches([1.1, 1.3, 1.6]))
+    assert finding.verdict is Verdict.INCONCLUSIVE
+    assert finding.needed > 50
+    assert only(launches([1.0, 1.2, 1.4]), launches([1.1, 1.3, 1.6]), Gate(Metric.MEDIAN, 1.5)).needed is None
+
+
+def test_the_more_cases_the_surer_each_has_to_be():
+    base, new = launches([1.00, 1.04, 1.08]), launches([1.14, 1.18, 1.22])
+    assert only(base, new).verdict is Verdict.SLOWER
+    others = [f"other-{i}" for i in range(30)]
+    base += [r for name in others for r in launches([1.0, 1.1, 1.2], name)]
+    new += [r for name in others for r in launches([1.0, 1.1, 1.2], name)]
+    first, *_ = compare(Side(base), Side(new), GATE)
+    assert first.verdict is Verdict.INCONCLUSIVE
+    assert "as one of 31 cases it may be chance" in first.reason
+
+
+def test_what_only_one_side_has_is_missing():
+    base, new = launches([1.0] * 3), launches([1.0] * 3, "jax")
+    found = {f.backend: f for f in compare(Side(base), Side(new), GATE)}
+    assert list(found) == ["jax", "numba"]
+    assert {f.verdict for f in found.values()} == {Verdict.MISSING}
+    assert (found["jax"].reason, found["jax"].no_baseline) == ("base has no such case", True)
+    assert (found["numba"].reason, found["numba"].no_baseline) == ("new has no such case", False)
+
+
+def test_what_failed_is_not_comparable_and_broken_where_it_is_new():
+    right, wrong = launches([1.0] * 3), [failure(CASE, "numba", Status.WRONG, "error of loss is 1")]
+    new = only(right, wrong)
+    assert (new.verdict, new.broken, new.reason) == (Verdict.NOT_COMPARABLE, True, "new: wrong: error of loss is 1")
+    base = only(wrong, right)
+    assert (base.verdict, base.broken, base.no_baseline) == (Verdict.NOT_COMPARABLE, False, True)
+    absent = only(right, [failure(CASE, "numba", Status.UNAVAILABLE, "numba not installed")])
+    assert (absent.verdict, absent.broken) == (Verdict.MISSING, False)
+
+
+def test_a_crash_in_one_launch_is_broken_beside_its_verdict():
+    crash = failure(CASE, "numba", Status.CRASHED, "killed", launch=3, run_id="new", contract=CONTRACT, machine_id="m")
+    finding = only(launches([1.0] * 3), [*launches([1.0] * 3), crash])
+    assert (finding.verdict, finding.broken) == (Verdict.SAME, True)
+    assert "crashed in 1 of 4 launches" in finding.reason
+
+
+FACTS = {
+    "cpu": {"model": "A", "features": ["avx2", "fma"], "mhz": 2000},
+    "python": "3.11",
+    "rnnbench": "1",
+    "libraries": {"numba": "1", "torch": "1"},
+    "workers": {"numba": {"libraries": {"numba": "1"}}, "torch": {"libraries": {"torch": "1"}}},
+}
+
+
+def moved(**facts):
+    return {**FACTS, **facts}
+
+
+@pytest.mark.parametrize(
+    ("facts", "named"),
+    [
+        (moved(cpu={"model": "B", "features": ["avx2", "fma"]}), ["cpu model A / B"]),
+        (moved(cpu={"model": "A", "features": ["avx2", "avx512f", "fma"]}), ["cpu features - / avx512f"]),
+        (moved(python="3.12"), ["python 3.11 / 3.12"]),
+        (moved(workers={"numba": {"libraries": {"numba": "2"}}}), ["numba 1 / 2"]),
+        (moved(workers={}, libraries={"numba": "1"}), []),
+        (moved(workers={}, libraries={"numba": "3", "torch": "1"}), ["numba 1 / 3", "torch none / 1"]),
+        (moved(workers={**FACTS["workers"], "torch": {"libraries": {"torch": "2"}}}), []),
+        (moved(rnnbench="2", load=[9], git={"commit": "b"}), []),
+        ({}, ["machine m / other"]),
+    ],
+)
+def test_an_unlike_machine_is_named_by_what_matters(facts, named):
+    base, new = Side(launches([1.0]), FACTS), Side(launches([1.0], machine_id="other"), facts)
+    assert differences("numba", base, new) == named
+    same = Side(launches([1.0]), facts)
+    assert differences("numba", base, same) == []  # one id: nobody looks further
+
+
+@pytest.mark.parametrize(
+    ("new", "named"),
+    [
+        (launches([1.0] * 3, contract=replace(CONTRACT, threads=1)), "threads 2 / 1"),
+        (launches([1.0] * 3, contract=replace(CONTRACT, subnormals="flushed", tf32=True)),
+         "subnormals kept / flushed; TF32 False / True"),
+        (launches([1.0] * 3, asked=replace(CASE, B=64, model=replace(CASE.model, H=8))), "model H 32 / 8; B 32 / 64"),
+        (launches([1.0] * 3, asked=replace(CASE, dtype=DType.FLOAT64)), "dtype float32 / float64"),
+        (launches([1.0] * 3, asked=replace(CASE, truncation=Truncation(5, 5))),
+         "truncation window none / 5; truncation stride none / 5"),
+        (launches([1.0] * 3, seeds=Seeds(1, 0, 0)), "seed of params 0 / 1"),
+    ],
+)  # fmt: skip
+def test_unlike_work_is_not_comparable_and_named(new, named):
+    finding = only(launches([1.0] * 3), new)
+    assert finding.verdict is Verdict.NOT_COMPARABLE
+    assert finding.reason == f"unlike: {named}"
+    assert finding.ratio is None
+
+
+def test_a_dtype_that_base_has_is_held_against_its_own():
+    doubled = replace(CASE, dtype=DType.FLOAT64)
+    both = launches([1.0] * 3) + launches([2.0] * 3, asked=doubled)
+    assert [f.verdict for f in compare(Side(both), Side(both), GATE)] == [Verdict.SAME] * 2
+
+
+def test_a_margin_must_be_above_zero():
+    with pytest.raises(ValueError, match="the margin is 0; it must be a number above 0"):
+        Gate(Metric.MEDIAN, 0.0)
+    assert str(Gate(Metric.MIN, 0.075)) == "min:7.5%"
