@@ -71,11 +71,11 @@ def alarms(every: Sequence[Sequence[Finding]], margin: float) -> str:
     """How often a commit was called slower than itself: the false-alarm rate, with its upper bound."""
     from scipy.stats import binomtest
 
-    verdicts = [[f.verdict for f in found] for found in every]
+    verdicts = [[f.verdict for f in found if f.ratio is not None] for found in every]
     cases, slower = sum(map(len, verdicts)), sum(v.count(Verdict.SLOWER) for v in verdicts)
     raised = sum(Verdict.SLOWER in v for v in verdicts)
     most = binomtest(raised, len(every), alternative="less").proportion_ci(CONFIDENCE, method="exact").high
     return (
-        f"False alarms at a margin of {margin:.0%}: {slower} of {cases} cases called slower, in {raised} of "
+        f"False alarms at a margin of {margin:.0%}: {slower} of {cases} compared cases called slower, in {raised} of "
         f"{len(every)} comparisons; at {CONFIDENCE:.0%} confidence fewer than {most:.0%} of comparisons."
     )

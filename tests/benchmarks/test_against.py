@@ -112,7 +112,7 @@ def test_a_commit_against_itself(tmp_path):
 def test_a_commit_against_itself_several_times():
     code, out, err = against("HEAD", "--aa", "2", "-k", "import", "--margin", "300%", "--launches", "1")
     assert code == 0, out + err
-    assert "0 of 2 cases called slower, in 0 of 2 comparisons" in out
+    assert "0 of 2 compared cases called slower, in 0 of 2 comparisons" in out
 
 
 @needs_git
