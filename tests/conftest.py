@@ -54,7 +54,10 @@ def _one_thread_for_the_oracle():
 
 @pytest.fixture(scope="session")
 def backend(request: pytest.FixtureRequest):
-    """A backend of the registry, loaded in this process; skipped, with the way to get it, where it is not installed."""
+    """A backend of the registry, loaded in this process; skipped, with the way to get it, where it cannot run."""
     if reason := backends.missing(request.param):
         pytest.skip(reason)
-    return backends.load(request.param)
+    loaded = backends.load(request.param)
+    if reason := loaded.unavailable():
+        pytest.skip(reason)
+    return loaded

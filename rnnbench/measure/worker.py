@@ -20,7 +20,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-OUT_OF_MEMORY_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "resource_exhausted", "oom")
+OUT_OF_MEMORY_WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "resource_exhausted",
+    "out_of_memory",
+    "oom",
+)
 
 
 def limit_cores() -> None:
