@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+import threading
 
+import numpy as np
 import pytest
+from numba.np.numpy_support import as_dtype
 
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.kernels.cuda import device
@@ -16,11 +19,34 @@ TINY = {"side": 2, "micro": 3, "depth": 5, "rows": 2, "spread": 2, "pad": 4, "th
 REGIMES = {"registers": Plan(**TINY), "general": Plan(**TINY, kept_bytes=0)}
 
 
+def _share_safely() -> None:
+    """Let threads of the simulator that come to a shared array at the same time find the same one.
+
+    Numba's own method looks whether the line has made one and, if not, makes it: between the two another thread may
+    make its own, and both go on with an array that the other does not see.
+    """
+    from numba.cuda.simulator.kernelapi import FakeCUDAShared
+
+    making = threading.Lock()
+
+    def array(self, shape, dtype):
+        caller = sys._getframe(1)
+        line = caller.f_code.co_filename, caller.f_lineno
+        with making:
+            if line not in self._allocations:
+                self._allocations[line] = np.empty(shape, as_dtype(dtype))
+            return self._allocations[line]
+
+    FakeCUDAShared.array = array
+
+
 @pytest.fixture(scope="session")
 def gpu():
     """Skip without a device; with the simulator, let its threads take turns often: each waits for all."""
     if not device.simulated() and (reason := device.refusal(device.look())):
         pytest.skip(f"{reason}; or the simulator: make test-sim")
+    if device.simulated():
+        _share_safely()
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     yield
