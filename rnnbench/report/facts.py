@@ -33,8 +33,10 @@ DEFINITIONS = """\
   added. What one workload had compiled is not compiled again for the next of the same process: our kernels, compiled
   once for all sizes, pay in the first workload of a run.
   *Code on disk* is a first call that found its compiled code in a cache.
-- **Outlier** (in the CSV table): a sample more than 3 interquartile ranges above its turn's upper quartile. None is
-  removed."""
+- **Warm-ups**: the first calls of a turn, begun within its first 10 ms, at most three and never all. They are stored
+  and left out. A first counted call that surely takes 1.1 times the later ones or more is told under the table.
+- **Outlier**: a call more than 3 interquartile ranges above the upper quartile of its turn (of four calls or more).
+  Outliers are counted and kept: the median of a turn is little moved by them."""
 
 SUBNORMALS = """\
 Gradients that vanish backwards in time become subnormal numbers, smaller than the type's smallest normal one. Many

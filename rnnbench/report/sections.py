@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-from rnnbench.report.context import Context
+from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import (
     costs_tables,
     errors_table,
@@ -17,7 +18,8 @@ from rnnbench.report.markdown import (
 )
 from rnnbench.report.plots.curves import trainings
 from rnnbench.report.plots.errors import shares_of
-from rnnbench.report.text import duration, how_sure, number, verdict_of
+from rnnbench.report.text import duration, how_sure, number, times_with_interval, verdict_of
+from rnnbench.results.calls import calls_of
 from rnnbench.results.record import Epoch, Status
 from rnnbench.results.stats import Summary
 
@@ -45,9 +47,30 @@ def times(context: Context, figures: Figures) -> list[str]:
         )
     parts = ["## Time per step", *figures.get("time", ())]
     for problem in context.problems:
-        parts += [f"### {escape(problem.label)}", times_table(problem)]
+        parts += [f"### {escape(problem.label)}", times_table(problem), *_calls(problem)]
     parts.append("The fastest right answer of each column is bold. Times marked wrong take no part in any comparison.")
     return parts
+
+
+def _calls(problem: Problem) -> list[str]:
+    """How many calls stand behind the table, how many were warm-ups and outliers, and who was not warm yet."""
+    found = [(p, s, calls_of(s)) for p, group in problem.summaries.items() for s in group.values() if s.time]
+    kept, warmups, outliers = (sum(getattr(c, name) for _, _, c in found) for name in ("kept", "warmups", "outliers"))
+    if not kept:
+        return []
+    by_backend: Counter[str] = Counter()
+    for _, s, c in found:
+        by_backend[s.backend] += c.outliers
+    most = ", ".join(f"{escape(name)} {count:,}" for name, count in by_backend.most_common(3) if count)
+    said = f"{kept:,} calls, after {warmups:,} warm-ups that are left out. Outliers, kept: {outliers:,}"
+    said += f" ({percent(outliers / kept)}), most of {most}." if outliers else "."
+    slow = [
+        f"- {escape(s.backend)}, {escape(str(p))}: its first counted call takes {times_with_interval(c.first)} as long "
+        "as the later ones; it was not warm yet. The median of a turn is little moved by one call."
+        for p, s, c in found
+        if c.unsettled and c.first
+    ]
+    return [said, "\n".join(slow)] if slow else [said]
 
 
 def speedup(context: Context, figures: Figures) -> list[str]:

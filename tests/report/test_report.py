@@ -141,3 +141,11 @@ def test_looks_tell_backends_apart():
     assert len({style.marker for style in looks}) == len(BACKENDS)
     assert look("numba") == look("numba")
     assert look("some-new-backend").colour
+
+
+def test_the_calls_behind_a_table_are_counted(tmp_path):
+    fake = make(("imdb-50",), backends=("numba", "jax"), passes=(Pass.FORWARD,))
+    section = written(tmp_path, fake).split("## Time per step")[1].split("## Speed-up")[0]
+    counted = len(fake.records) * 6
+    assert f"{counted:,} calls, after {len(fake.records)} warm-ups that are left out. Outliers, kept: " in section
+    assert "not warm yet" not in section

@@ -29,6 +29,21 @@ def test_intervals_over_launches_cover_the_truth():
     assert 920 <= covered <= 980
 
 
+def test_intervals_of_ratios_within_rounds_cover_the_truth():
+    """One side twice as slow; 3 launches of 2 rounds, a drift that both share, spread of each, busy cores."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(1000):
+        drift = rng.normal(0, 0.3, (3, 1)) + rng.normal(0, 0.1, (3, 2))
+        own = rng.normal(0, 0.05, (2, 3, 1)) + rng.normal(0, 0.05, (2, 3, 2))
+        busy = np.where(rng.random((2, 3, 2)) < 0.05, math.log(1.5), 0)
+        slow, fast = np.exp(drift + own + busy) * np.array([2.0, 1.0]).reshape(2, 1, 1)
+        sides = [{(0, i, j): float(side[i, j]) for i in range(3) for j in range(2)} for side in (slow, fast)]
+        ratio = ratio_of(*sides)
+        covered += ratio.low <= 2 <= ratio.high
+    assert 920 <= covered <= 985
+
+
 def test_an_interval_over_one_launch_is_marked():
     rounds = {(0, 0, j): 1.0 + 0.01 * j for j in range(4)}
     assert interval_of(rounds).basis is Basis.ROUNDS
