@@ -169,11 +169,11 @@ def test_wrong_use_gets_one_sentence(arguments, code, words, folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_busy_loop_in_a_worker_is_found(tmp_path):
-    """Two backends in one real run, one of which loops for four times its own work; then as one before and after."""
+    """Two backends in one real run, one of which loops for 30 times its own work: seen through any neighbours."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.driver", "run", "-w", "imdb-synthetic-50", "-b", "numpy,busy",
          "--pass", "forward", "--threads", "1", "--no-training", "-o", str(tmp_path / "run")],
-        cwd=ROOT, env={**os.environ, "TEST_BUSY": "4"}, capture_output=True, text=True, timeout=280,
+        cwd=ROOT, env={**os.environ, "TEST_BUSY": "30"}, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     records = store.load(tmp_path / "run").records
@@ -183,4 +183,4 @@ def test_a_busy_loop_in_a_worker_is_found(tmp_path):
     code, text = invoke(tmp_path / "numpy.jsonl", tmp_path / "busy.jsonl", "--json")
     (finding,) = json.loads(text)["findings"]
     assert (code, finding["verdict"]) == (1, "slower"), finding
-    assert 2 < finding["ratio"] < 12
+    assert 5 < finding["ratio"] < 200
