@@ -9,11 +9,12 @@ from unittest import mock
 
 import numba
 import numpy as np
+import pytest
 
 from rnnbench.backends.base import Data, Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.measure.verify import arrays_of, errors_of, relative_error
-from rnnbench.model import DType, Head, Loss, ModelSpec, Problem, TrainSpec, Truncation
+from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, Problem, TrainSpec, Truncation
 from rnnbench.params import Init, Params, init_params
 
 
@@ -90,8 +91,31 @@ def assert_agrees(ref: Outputs, got: Outputs, dtype: DType) -> None:
     assert not over, over
 
 
+TRAINS = {
+    "sgd": TrainSpec(Optimizer.SGD, learning_rate=0.1),
+    "adam": TrainSpec(epsilon=1e-5),
+    "adam, clipped by value": TrainSpec(epsilon=1e-5, clip_value=0.01),
+    "sgd, clipped by norm": TrainSpec(Optimizer.SGD, learning_rate=0.1, clip_norm=0.05),
+    "adam, norm under its limit": TrainSpec(epsilon=1e-5, clip_norm=1e6),
+}
+
+
+def assert_absent_rows_are_refused(session: Session, rows: int, batches: int) -> None:
+    """With the number and the limit, by `select` and `train_epoch` of a session of so many rows and batches."""
+    for bad in (-1, rows):
+        with pytest.raises(ValueError, match=f"row {bad} is not among the {rows} rows"):
+            session.train_epoch(np.array([0, bad, 3]))
+    with pytest.raises(ValueError, match="the order is empty"):
+        session.train_epoch(np.array([], np.int64))
+    for bad in (-1, batches):
+        with pytest.raises(ValueError, match=f"there is no batch {bad}.*batches 0 to {batches - 1}"):
+            session.select(bad)
+
+
 __all__ = [
+    "TRAINS",
     "arrays_of",
+    "assert_absent_rows_are_refused",
     "assert_agrees",
     "assert_same_bits",
     "oracle",

@@ -65,6 +65,24 @@ def check_data(problem: Problem, data: Data) -> None:
         raise ValueError("a target is NaN or infinite; targets must be finite numbers")
 
 
+def check_batch(batch: int, staged: int, B: int) -> None:
+    """Raise ValueError for a batch that is not there; compiled code would read whatever lies at its place."""
+    last = staged // B - 1
+    if not 0 <= batch <= last:
+        raise ValueError(f"there is no batch {batch}: {staged} rows are staged, batches 0 to {last}")
+
+
+def checked_order(order: NDArray[np.int64], staged: int) -> NDArray[np.int64]:
+    """Row numbers (n,) as compiled code reads them. Raises ValueError for none, or one that is not staged."""
+    rows = np.ascontiguousarray(order, np.int64)
+    if rows.size == 0:
+        raise ValueError("the order is empty; an epoch needs at least 1 row")
+    for row in (rows.min(), rows.max()):
+        if not 0 <= row < staged:
+            raise ValueError(f"row {row} is not among the {staged} rows that are staged")
+    return rows
+
+
 @dataclass(frozen=True)
 class Outputs:
     """What the last pass computed, as NumPy. None or empty where that pass does not compute it.

@@ -12,7 +12,17 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
+from rnnbench.backends.base import (
+    Backend,
+    Contract,
+    Data,
+    Inputs,
+    Outputs,
+    Session,
+    check_batch,
+    checked_order,
+    shaped_targets,
+)
 from rnnbench.kernels.cuda import device, losses
 from rnnbench.kernels.cuda.buffers import Sizes, bytes_needed, parts_of, work
 from rnnbench.kernels.cuda.passes import Batch, Rows, Rule, Runner, block_array
@@ -98,10 +108,8 @@ class CudaSession(Session):
         return cuda.device_array(shape, self.sizes.dtype), cuda.device_array(shape, np.int32)
 
     def select(self, batch: int) -> None:
-        B, last = self.problem.B, self.staged // self.problem.B - 1
-        if not 0 <= batch <= last:
-            raise ValueError(f"there is no batch {batch}: {self.staged} rows are staged, batches 0 to {last}")
-        self.offset = batch * B
+        check_batch(batch, self.staged, self.problem.B)
+        self.offset = batch * self.problem.B
 
     def start_from(self, state: Array | None) -> None:
         self.state = self.zero_state
@@ -136,12 +144,7 @@ class CudaSession(Session):
 
     def train_epoch(self, order: NDArray[np.int64]) -> None:
         """The order goes to the device once; the steps are launched one after the other, with nothing copied."""
-        rows = np.ascontiguousarray(order, np.int64)
-        if rows.size == 0:
-            raise ValueError("the order is empty; an epoch needs at least 1 row")
-        for row in (rows.min(), rows.max()):  # a kernel would read whatever lies there
-            if not 0 <= row < self.staged:
-                raise ValueError(f"row {row} is not among the {self.staged} rows that are staged")
+        rows = checked_order(order, self.staged)
         if self.seen[0].shape[0] < rows.size:
             self.seen = self._answers(rows.size)
         on_device, B = cuda.to_device(rows), self.problem.B

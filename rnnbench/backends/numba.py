@@ -11,7 +11,17 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
+from rnnbench.backends.base import (
+    Backend,
+    Contract,
+    Data,
+    Inputs,
+    Outputs,
+    Session,
+    check_batch,
+    checked_order,
+    shaped_targets,
+)
 from rnnbench.kernels.cpu import losses, passes
 from rnnbench.kernels.cpu.context import Context, Sizes, aligned, buffers, parts
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
@@ -110,9 +120,8 @@ class NumbaSession(Session):
         return Context(values, self.arrays | data | buffers(sizes, self.dtype))
 
     def select(self, batch: int) -> None:
-        B, last = self.problem.B, self.staged // self.problem.B - 1
-        if not 0 <= batch <= last:
-            raise ValueError(f"there is no batch {batch}: {self.staged} rows are staged, batches 0 to {last}")
+        B = self.problem.B
+        check_batch(batch, self.staged, B)
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
     def start_from(self, state: Array | None) -> None:
@@ -138,12 +147,7 @@ class NumbaSession(Session):
         self.last, self.outputs_in_pass = Pass.TRAIN_STEP, self.rows.size
 
     def train_epoch(self, order: NDArray[np.int64]) -> None:
-        rows = np.ascontiguousarray(order, np.int64)
-        if rows.size == 0:
-            raise ValueError("the order is empty; an epoch needs at least 1 row")
-        for row in (rows.min(), rows.max()):  # compiled code would read whatever lies there
-            if not 0 <= row < self.staged:
-                raise ValueError(f"row {row} is not among the {self.staged} rows that are staged")
+        rows = checked_order(order, self.staged)
         state = self.context.arrays["initial"]
         self.context.point({"initial": self.zero_state})
         self.runner.run(passes.TRAIN_STEP, rows)
@@ -195,7 +199,7 @@ def segment_of(problem: Problem) -> int:
 
 
 class NumbaBackend(Backend):
-    """Our kernels: the batch is split over threads once per pass, every thread runs all T steps of its rows."""
+    """Our kernels: threads share the rows of a batch for all T steps, or, where rows are few, the columns of a step."""
 
     name: ClassVar[str] = "numba"
     flush: ClassVar[bool] = True

@@ -12,8 +12,8 @@ import pytest
 
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.measure.verify import LOSS_LIMITS, relative_error
-from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, Problem, StepSum, TrainSpec, Truncation
-from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
+from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, Truncation
+from tests.helpers import TRAINS, assert_agrees, oracle, random_data, random_params, small_problem
 
 DTYPES = list(DType)
 
@@ -75,15 +75,6 @@ def test_initial_state(backend, dtype, truncation, step_sum):
     for session in (ref, got):
         session.start_from(None)
     assert_agrees(run(ref, "forward"), run(got, "forward"), dtype)
-
-
-TRAINS = {
-    "sgd": TrainSpec(Optimizer.SGD, learning_rate=0.1),
-    "adam": TrainSpec(epsilon=1e-5),
-    "adam, clipped by value": TrainSpec(epsilon=1e-5, clip_value=0.01),
-    "sgd, clipped by norm": TrainSpec(Optimizer.SGD, learning_rate=0.1, clip_norm=0.05),
-    "adam, norm under its limit": TrainSpec(epsilon=1e-5, clip_norm=1e6),
-}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -8,7 +8,7 @@ import pytest
 from rnnbench import backends
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.model import DType, Optimizer, TrainSpec
-from tests.helpers import random_data, random_params, small_problem
+from tests.helpers import assert_absent_rows_are_refused, random_data, random_params, small_problem
 
 
 def subnormals(values) -> int:
@@ -38,13 +38,6 @@ def test_the_variant_is_left_out_unless_it_is_named():
 def test_rows_that_are_not_there_are_refused():
     problem = small_problem()
     session = backends.load("numba").prepare(problem, random_params(problem), random_data(problem, rows=10))
-    for bad in (-1, 10):
-        with pytest.raises(ValueError, match=f"row {bad} is not among the 10 rows"):
-            session.train_epoch(np.array([0, bad, 3]))
-    with pytest.raises(ValueError, match="the order is empty"):
-        session.train_epoch(np.array([], np.int64))
-    for bad in (-1, 2):
-        with pytest.raises(ValueError, match=f"there is no batch {bad}.*batches 0 to 1"):
-            session.select(bad)
+    assert_absent_rows_are_refused(session, rows=10, batches=2)
     session.train_epoch(np.array([9, 0, 9]))
     assert np.isfinite(session.fetch().loss)

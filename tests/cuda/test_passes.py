@@ -12,8 +12,17 @@ from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.kernels.cuda.plan import Plan
 from rnnbench.measure.verify import relative_error
-from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, TrainSpec, Truncation
-from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem
+from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, TrainSpec, Truncation
+from tests.helpers import (
+    TRAINS,
+    assert_absent_rows_are_refused,
+    assert_agrees,
+    assert_same_bits,
+    oracle,
+    random_data,
+    random_params,
+    small_problem,
+)
 
 DTYPES = list(DType)
 
@@ -79,15 +88,6 @@ def test_initial_state(cuda_backend, truncation, step_sum):
     with_state = check(cuda_backend, problem, state=state)
     without = check(cuda_backend, problem)
     assert relative_error(without.state, with_state.state) > 1e-3
-
-
-TRAINS = {
-    "sgd": TrainSpec(Optimizer.SGD, learning_rate=0.1),
-    "adam": TrainSpec(epsilon=1e-5),
-    "adam, clipped by value": TrainSpec(epsilon=1e-5, clip_value=0.01),
-    "sgd, clipped by norm": TrainSpec(Optimizer.SGD, learning_rate=0.1, clip_norm=0.05),
-    "adam, norm under its limit": TrainSpec(epsilon=1e-5, clip_norm=1e6),
-}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -169,14 +169,7 @@ def test_nan_and_infinity_are_not_hidden(cuda_backend, poison):
 def test_rows_that_are_not_there_are_refused(one_backend):
     problem = problem_of(T=1, H=1)
     session = one_backend.prepare(problem, random_params(problem), random_data(problem, rows=11))
-    for bad in (-1, 11):
-        with pytest.raises(ValueError, match=f"row {bad} is not among the 11 rows"):
-            session.train_epoch(np.array([0, bad, 3]))
-    with pytest.raises(ValueError, match="the order is empty"):
-        session.train_epoch(np.array([], np.int64))
-    for bad in (-1, 2):
-        with pytest.raises(ValueError, match=f"there is no batch {bad}.*batches 0 to 1"):
-            session.select(bad)
+    assert_absent_rows_are_refused(session, rows=11, batches=2)
 
 
 def test_contract_names_what_is_timed_in_every_pass(cuda_backend):

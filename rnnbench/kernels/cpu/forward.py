@@ -1,4 +1,6 @@
-"""Forward: one worker takes its rows of the batch through all T steps, the head and the loss, and waits for nobody.
+"""Forward: one worker takes its rows of the batch through all T steps, the head and the loss.
+
+It waits for nobody, unless workers share the columns of a step (`WIDE` in `passes`).
 
     h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h)        z = h W_hy + b_y
 

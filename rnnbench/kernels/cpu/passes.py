@@ -1,7 +1,7 @@
 """The door: a pass, or a whole epoch of passes, in one compiled call.
 
 A pass is a few stages. Each stage is cut into shares, which the threads of the `team` take; a stage of one share is
-done on the spot. Between stages the leader alone works: packing, finding words, adding up.
+done on the spot. Between stages the leader alone works: adding up, and the scale that clips.
 """
 
 from __future__ import annotations
