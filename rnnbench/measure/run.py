@@ -22,11 +22,10 @@ from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.schedule import Estimate, Plan, order_of, shuffled, wanted
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
-from rnnbench.results.record import Costs, Record, Seeds, Status
+from rnnbench.results.record import CHECK, Costs, Record, Seeds, Status
 from rnnbench.workloads.base import Split
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
-CHECK = -1  # the round of a check
 TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
 
 
@@ -90,7 +89,7 @@ class Runner:
         self.writing = Lock()
         records = before or []
         self.part = 1 + max((r.part for r in records), default=-1)
-        self.measured = {(r.case, r.backend, r.launch, r.round) for r in records if r.round != CHECK}
+        self.measured = {(r.case, r.backend, r.launch, r.round) for r in records if r.round >= 0}
         self.failed = {(r.case, r.backend) for r in records if r.status is not Status.OK}
 
     def run(self) -> None:

@@ -3,6 +3,7 @@
 History of `schema`:
 1  first version
 2  flops, least_bytes and share_of_peak; what an older record needs is worked out when it is read
+3  device_ns, peak_device_bytes and device_states; energy; disturbances; round -2 for memory
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from enum import StrEnum
 from rnnbench.backends.base import Contract
 from rnnbench.model import Case
 
-SCHEMA = 2
+SCHEMA = 3
+
+CHECK, MEMORY = -1, -2  # rounds that are none: the check before the first, and a process for the memory of one pass
 
 
 class Status(StrEnum):
@@ -76,11 +79,35 @@ class Seeds:
 
 
 @dataclass(frozen=True)
+class DeviceState:
+    """A GPU at one moment; None for what its driver does not tell. Clocks in MHz, temperature in degrees Celsius."""
+
+    name: str
+    driver: str | None = None
+    sm_mhz: int | None = None
+    memory_mhz: int | None = None
+    celsius: int | None = None
+    watts: float | None = None
+    throttled: str | None = None  # why its clock is held back
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Joules over all calls of a turn, or the reason why they are not known; never 0 for unknown."""
+
+    joules: float | None = None
+    seconds: float | None = None  # the window that they were counted over
+    source: str = ""  # "rapl package-0", "nvml"
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """One line.
 
     `round` -1 is the check at the start of a launch: errors, costs and contract, no samples. A case that could not be
-    measured has a status and a reason there, or in the round in which it failed.
+    measured has a status and a reason there, or in the round in which it failed. `round` -2 is the peak memory of one
+    pass, in a process that did nothing else.
     """
 
     run_id: str
@@ -94,9 +121,14 @@ class Record:
     reason: str | None = None
     samples_ns: tuple[int, ...] = ()  # one call each, in order, warm-ups first
     warmup: int = 0  # how many of samples_ns are warm-ups
+    device_ns: tuple[int, ...] = ()  # the same calls by the device's own clock; empty where it has none
+    device_states: tuple[DeviceState, ...] = ()  # before the turn and after it
+    energy: Energy | None = None
+    disturbances: tuple[str, ...] = ()  # what befell the machine meanwhile: suspended, its clock set
     errors: dict[str, ErrorOf] = field(default_factory=dict)
     costs: Costs = Costs()
     peak_memory_bytes: int | None = None  # of the process so far
+    peak_device_bytes: int | None = None  # the same on the device
     flops: int | None = None  # of one call, by `results.work`
     least_bytes: int | None = None  # the traffic of one call, by `results.work`
     share_of_peak: float | None = None  # of this machine's multiply-add peak, by the time of this turn

@@ -28,6 +28,9 @@ _NEVER = object()
 _DEFAULTS: dict[str, Any] = {
     **{field.name: field.default for field in fields(Record) if field.default is not MISSING},
     "samples_ns": (),
+    "device_ns": (),
+    "device_states": (),
+    "disturbances": (),
     "errors": {},
     "costs": msgspec.to_builtins(Costs()),
     "seeds": msgspec.to_builtins(Seeds(0, 0, 0)),

@@ -13,11 +13,11 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.measure.clock import Turn
-from rnnbench.measure.run import CHECK, Runner, Task
+from rnnbench.measure.run import Runner, Task
 from rnnbench.measure.schedule import EFFORTS, Effort, Plan
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
-from rnnbench.results.record import Mode, Record, Status
+from rnnbench.results.record import CHECK, Mode, Record, Status
 from rnnbench.workloads.base import Split
 from tests.faulty import register
 from tests.helpers import random_data, random_params, small_problem

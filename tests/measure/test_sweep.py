@@ -6,12 +6,12 @@ import msgspec
 import psutil
 import pytest
 
-from rnnbench.measure.run import CHECK, Runner
+from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import SWEEP_EFFORTS, Plan
 from rnnbench.measure.sweep import check_memory, problems_of
 from rnnbench.measure.tasks import tasks_of
 from rnnbench.model import DType, Pass
-from rnnbench.results.record import Mode, Status
+from rnnbench.results.record import CHECK, Mode, Status
 from rnnbench.sweep import Sizes, Sweep
 from tests.measure.test_run import Listener
 
