@@ -83,7 +83,7 @@ class Checker:
         self.writing = Lock()
         records = before or []
         self.part = 1 + max((r.part for r in records), default=-1)
-        self.failed = {(r.case, r.backend) for r in records if r.status is not Status.OK}
+        self.failed = {(r.case, r.backend) for r in records if r.status not in (Status.OK, Status.SKIPPED)}
 
     def _check(self, slots: list[Slot]) -> None:
         """Prepare a problem and check its passes one by one; whatever is right becomes ready to be timed."""

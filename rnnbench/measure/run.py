@@ -1,28 +1,33 @@
-"""The run: launches, rounds, turns. Every answer is handed on as soon as it is known."""
+"""The run: launches, rounds, turns, for as long as the plan wants. Every answer is handed on as soon as it is known."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from rnnbench import backends
+from rnnbench.backends.base import Contract
 from rnnbench.measure.checks import Checker, Observer, Slot, Task
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.schedule import Plan, shuffled, wanted
+from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case
-from rnnbench.results.record import Record, Status
+from rnnbench.results.record import Costs, Record, Status
+from rnnbench.results.stops import Stop
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
 TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
 
 
 class Runner(Checker):
-    """Measures a plan's tasks: what `before` holds is not measured again."""
+    """Measures a plan's tasks: what `before` holds is not measured again. `begun` is since when the budget counts."""
 
     def __init__(
         self,
@@ -35,19 +40,38 @@ class Runner(Checker):
         run_id: str,
         machine_id: str,
         before: list[Record] | None = None,
+        begun: float | None = None,
     ) -> None:
         super().__init__(plan, tasks, folder, emit, observer, run_id=run_id, machine_id=machine_id, before=before)
         self.measured = {(r.case, r.backend, r.launch, r.round) for r in before or [] if r.round >= 0}
+        self.stopping = Stopping(plan, before or [], begun)
 
     def run(self) -> None:
         """Do all launches. Workers are gone when this returns, however it does."""
         try:
             self._leave_out_the_missing()
-            self._fill_estimate()
-            for launch in range(self.plan.effort.launches):
+            fewest, most = self.plan.launches
+            self._fill_estimate(range(fewest))
+            for launch in range(most):
+                self.stopping.settle(launch, self._answers())
+                if launch >= fewest:
+                    self._fill_estimate([launch])
                 self._launch(launch)
+            self._leave_out_the_rest()
         finally:
             self.crew.kill()
+
+    @property
+    def stops(self) -> dict[str, dict[str, Stop]]:
+        """Case key -> backend -> why it was measured no further; empty where the plan only counts launches."""
+        return self.stopping.stops(self._answers()) if self.plan.rule or self.plan.budgeted else {}
+
+    def _answers(self) -> list[tuple[Case, str]]:
+        """Who is asked what, without those that failed."""
+        every = [(case, name) for task in self.tasks for case in task.cases for name in self.plan.backends]
+        return [
+            (case, name) for case, name in every if (case, name) not in self.failed and wanted(self.plan, case, name)
+        ]
 
     def _leave_out_the_missing(self) -> None:
         for task in self.tasks:
@@ -57,9 +81,20 @@ class Runner(Checker):
                     if reason is not None and self._todo(case, name, 0):
                         self._fail(Slot(task, case, name, 0), Status.UNAVAILABLE, reason)
 
+    def _leave_out_the_rest(self) -> None:
+        """A record for each answer that no budget was left for."""
+        for task in self.tasks if self.plan.budgeted else ():
+            for case, name in self._answers():
+                if case in task.cases and (case, name) not in self.stopping.turns:
+                    record = self._record(Slot(task, case, name, 0))
+                    reason = self.stopping.why_skipped(case, name)
+                    self._emit(replace(record, status=Status.SKIPPED, reason=reason))
+
     def _todo(self, case: Case, name: str, launch: int) -> list[int]:
         """The rounds of a launch that are still to be measured."""
-        if (case, name) in self.failed or not wanted(self.plan, case, name):
+        if (case, name) in self.failed or not wanted(self.plan, case, name) or launch >= self.plan.launches[1]:
+            return []
+        if self.stopping.done(case, name):
             return []
         rounds = range(self.plan.effort.rounds)
         return [r for r in rounds if (case, name, launch, r) not in self.measured]
@@ -67,8 +102,8 @@ class Runner(Checker):
     def _has_work(self, task: Task, name: str, launch: int) -> bool:
         return any(self._todo(case, name, launch) for case in task.cases)
 
-    def _fill_estimate(self) -> None:
-        for launch in range(self.plan.effort.launches):
+    def _fill_estimate(self, launches: Iterable[int]) -> None:
+        for launch in launches:
             for name in self.plan.backends:
                 busy = [task for task in self.tasks if self._has_work(task, name, launch)]
                 self.estimate.add(("start", name), min(1, len(busy)))
@@ -77,17 +112,17 @@ class Runner(Checker):
                     for case in task.cases:
                         self.estimate.add(("turn", name, case), len(self._todo(case, name, launch)))
         for task in self.tasks:
-            if any(self._has_work(task, name, 0) for name in self.plan.backends):
+            if 0 in launches and any(self._has_work(task, name, 0) for name in self.plan.backends):
                 self.estimate.add(("oracle", task.problem))
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)
-        if launch >= TIMED_IMPORTS and self.plan.effort.costs:
+        if launch >= TIMED_IMPORTS and self.plan.effort.costs and self.stopping.left > 0:
             self._start_all(launch)
         for task in self.tasks:
-            if any(self._has_work(task, name, launch) for name in names):
+            if self.stopping.left > 0 and any(self._has_work(task, name, launch) for name in names):
                 self._task(task, names, launch)
-            if launch == self.plan.effort.launches - 1:  # of many large problems, no more than one is kept
+            if not any(self._has_work(task, name, launch + 1) for name in names):  # of many, no more than one is kept
                 self.oracles.pop(task.problem, None)
                 self._path(task).unlink(missing_ok=True)
         self.crew.stop()
@@ -108,6 +143,8 @@ class Runner(Checker):
         for number, case in enumerate(task.cases):
             self._make_ready(task, names, launch)
             for round_ in range(self.plan.effort.rounds):
+                if not self._time_for(case, launch, round_):
+                    break
                 for name in shuffled(names, self.plan.seed, launch, number, round_):
                     ready = case.key in self.crew.places[name].ready
                     if ready and round_ in self._todo(case, name, launch):
@@ -118,18 +155,33 @@ class Runner(Checker):
                 with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
                     self.crew.ask(name, "close")
 
+    def _time_for(self, case: Case, launch: int, round_: int) -> bool:
+        """Whether the budget lets a round begin. In the first launch, one round of each later case comes first."""
+        left = self.stopping.left
+        if launch or not round_ or math.isinf(left):
+            return left > 0
+        cases = [(task, c) for task in self.tasks for c in task.cases]
+        here = next(i for i, (_, c) in enumerate(cases) if c == case)
+        parts: set[tuple[Any, ...]] = {("turn", name, c) for _, c in cases[here + 1 :] for name in self.plan.backends}
+        begun = cases[here][0].problem
+        later = {task.problem for task, _ in cases[here + 1 :]} - {begun}
+        parts |= {("check", name, problem) for problem in later for name in self.plan.backends}
+        return left > sum(self.estimate.of(part) for part in parts)
+
     def _make_ready(self, task: Task, names: list[str], launch: int) -> None:
         """Start, prepare and check whoever has cases to come and is ready for none."""
         if self.plan.effort.costs:
             for name in names:
                 self._make_one_ready(task, name, launch)
         else:
-            longest_first = sorted(names, key=lambda name: not backends.REGISTRY[name].compiles)
+            longest_first = sorted(names, key=lambda name: not backends.entry_of(name).compiles)
             self.crew.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
 
     def _make_one_ready(self, task: Task, name: str, launch: int) -> None:
         place = self.crew.places[name]
         while self._has_work(task, name, launch) and not place.ready and not self.crew.closed:
+            if self.stopping.left <= 0:
+                break
             slots = [Slot(task, case, name, launch) for case in task.cases if self._todo(case, name, launch)]
             if not place.lives:
                 for slot in slots:
@@ -139,25 +191,36 @@ class Runner(Checker):
             with self._timed(("check", name, task.problem)):
                 self._check(slots)
 
+    def _check_pass(self, slot: Slot, costs: Costs, contract: Contract) -> None:
+        begun = time.monotonic() - (costs.prepare_ns or 0) / 1e9 / len(slot.task.cases)
+        try:
+            super()._check_pass(slot, costs, contract)
+        finally:
+            self.stopping.charge(slot.case, slot.backend, time.monotonic() - begun)
+
     def _turn(self, slot: Slot) -> None:
         effort, case, name = self.plan.effort, slot.case, slot.backend
-        where = f"launch {slot.launch + 1} of {effort.launches}, round {slot.round + 1} of {effort.rounds}"
+        most = f"{'at most ' if self.plan.rule else ''}{self.plan.launches[1]}"
+        where = f"launch {slot.launch + 1} of {most}, round {slot.round + 1} of {effort.rounds}"
         self.observer.doing(f"{case.key}, {where}: {name}", self.estimate)
         time.sleep(SETTLE_SECONDS)
         turn = msgspec.to_builtins(effort.turn_of(case.pass_))
         order = self._order(slot.task, case, slot.launch, slot.round)
+        begun = time.monotonic()
         try:
             with self._timed(("turn", name, case)):
                 reply = self.crew.ask(name, "turn", pass_=case.pass_, turn=turn, order=order)
         except WorkerFailure as failure:
             self._fail(slot, failure.status, failure.reason)
             return
+        finally:
+            self.stopping.charge(case, name, time.monotonic() - begun)
         self.measured.add((case, name, slot.launch, slot.round))
-        self._emit(
-            replace(
-                self._record(slot),
-                samples_ns=tuple(reply["samples_ns"]),
-                warmup=reply["warmup"],
-                peak_memory_bytes=reply["peak_memory_bytes"],
-            )
+        record = replace(
+            self._record(slot),
+            samples_ns=tuple(reply["samples_ns"]),
+            warmup=reply["warmup"],
+            peak_memory_bytes=reply["peak_memory_bytes"],
         )
+        self.stopping.add(record)
+        self._emit(record)
