@@ -17,6 +17,7 @@ from rnnbench.cli.shell import (
     print_json,
     print_table,
 )
+from rnnbench.cli.stopping import STOPPING, length_of, stopped
 from rnnbench.commands.options import (
     BACKEND,
     BACKENDS,
@@ -43,11 +44,14 @@ Examples:
   python -m rnnbench run -w imdb-50,imdb-200 -b numba,jax --pass train_step -o reports/mine
   python -m rnnbench run -w running-parity -T 1000 --truncation 20:5
   python -m rnnbench run -k "imdb !epoch" --rigorous
+  python -m rnnbench run -w parity --precision 5% --max-launches 20
+  python -m rnnbench run --budget 10m --case-budget 30s
+  python -m rnnbench run --aa -w parity -b numba,numpy
   python -m rnnbench run --resume reports/mine
 
 \b
 Exit codes:
-  0  all was measured that could be
+  0  all was measured that could be, or that a budget left time for
   1  some backend was wrong, crashed, hung or ran out of memory; the rest was measured
   2  an option is wrong
   3  nothing was measured
@@ -59,7 +63,7 @@ Exit codes:
 @click.command(epilog=RUN_EPILOG)
 @WHICH
 @click.option("--quick", "mode", flag_value="quick", help="A smoke run: one launch, few samples; not for quoting.")
-@click.option("--rigorous", "mode", flag_value="rigorous", help="Ten launches and longer turns, for publishing.")
+@click.option("--rigorous", "mode", flag_value="rigorous", help="Longer turns, and launches until they are precise.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
@@ -70,6 +74,7 @@ Exit codes:
     default=None,
     help="Also train each workload once, for learning curves. Default: the short ones.",
 )
+@STOPPING
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
@@ -79,6 +84,11 @@ def run(
     output: Path | None,
     resume: Path | None,
     training: bool | None,
+    precision: float | None,
+    max_launches: int | None,
+    budget: float | None,
+    case_budget: float | None,
+    aa: bool,
     dry_run: bool,
     filter_: str,
     **asked: Any,
@@ -94,7 +104,7 @@ def run(
             return _execute(plan, resume, described.get("command", ""), resume=True)
         kind = Mode(mode or "default")
         plan = plan_of(mode=kind, filter=filter_, training=(), **asked)
-        plan = session.with_trainings(plan, training)
+        plan = stopped(session.with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
         if dry_run:
             return _dry_run(plan)
         folder = output or Path("reports") / session.new_run_id()
@@ -146,8 +156,7 @@ def _dry_run(plan: Any) -> int:
         if wanted(plan, case, name)
     ]
     print_table(("case", "backend", ""), rows)
-    effort = plan.effort
-    click.echo(f"{len(rows)} answers, each in {effort.launches} launches of {effort.rounds} rounds; nothing was run.")
+    click.echo(f"{len(rows)} answers, each in {length_of(plan)}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)
 
 

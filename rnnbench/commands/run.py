@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +21,12 @@ from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.peak import PeakUnknown, measure
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan, problem_of, workload_of
+from rnnbench.measure.stopping import readable
 from rnnbench.measure.tasks import load_rows, tasks_of
 from rnnbench.measure.train import Training, train
 from rnnbench.model import DType
 from rnnbench.params import cast, init_params
-from rnnbench.results import store
+from rnnbench.results import noise, store
 from rnnbench.results.peak import Peak, with_work
 from rnnbench.results.record import Epoch, Mode, Record, Status
 
@@ -32,7 +34,7 @@ SHORT_TRAINING = 100  # time steps: a training on longer rows takes more than se
 
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 EXIT_CODES = {
-    OK: "all was measured that could be",
+    OK: "all was measured that could be, or that a budget left time for",
     FAULTS: "some backend was wrong, crashed, hung or ran out of memory; the rest was measured",
     USAGE: "an option or argument is wrong",
     NOTHING: "nothing was measured",
@@ -72,6 +74,7 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
 
     Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED.
     """
+    begun = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     journal = store.Journal(folder)
     curves = store.Journal(folder, store.CURVES)
@@ -94,16 +97,22 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
             run_id=run["run_id"],
             machine_id=machine["machine_id"],
             before=before.records,
+            begun=begun,
         )
         try:
             runner.run()
-            trainings(plan, folder, run["run_id"], display, curves, before.curves)
+            if runner.stopping.left > 0:
+                trainings(plan, folder, run["run_id"], display, curves, before.curves)
+            else:
+                display.say(f"the budget of {readable(plan.budget or 0.0)} is spent; what was measured is kept")
             if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
                 peak = peak_now(plan, display, peak)
         finally:
             machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries}
             store.write_json(folder / store.MACHINE, machine)
-        store.write_json(folder / store.RUN, {**run, "finished": _now()})
+        ended = {"stops": msgspec.to_builtins(runner.stops)} if runner.stops else {}
+        store.write_json(folder / store.RUN, {**run, **ended, "finished": _now()})
+        write_noise(plan, folder)
         for scratch in ("arrays", "cache"):
             shutil.rmtree(folder / scratch, ignore_errors=True)
     except store.StoreError as error:
@@ -119,6 +128,16 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
         curves.close()
     loaded = store.load(folder)
     return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
+
+
+def write_noise(plan: Plan, folder: Path) -> None:
+    """The noise of an A/A run, as a file of its own. Nothing where no backend was measured against itself."""
+    if any(noise.MARK in name for name in plan.backends):
+        loaded = store.load(folder)
+        found = noise.noise_of(loaded.records)
+        if found is not None:
+            value = found.as_json(str(loaded.run["run_id"]), str(loaded.machine["machine_id"]))
+            store.write_json(folder / noise.NOISE, value)
 
 
 def peak_now(plan: Plan, display: Display, before: Peak | None = None) -> Peak | None:
@@ -154,7 +173,7 @@ def code_of(records: list[Record], curves: list[Epoch]) -> int:
     """The exit code that a finished run's records stand for."""
     if not curves and not any(record.samples_ns for record in records):
         return NOTHING
-    harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE)
+    harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.SKIPPED)
     return OK if all(record.status in harmless for record in records) else FAULTS
 
 

@@ -47,7 +47,7 @@ class Crew:
                 raise WorkerFailure(Status.CRASHED, "not started: the run has been given up", alive=False)
             start = time.monotonic()
             log = self.folder / "logs" / f"{name}.log"
-            place.worker = Worker(name, backends.REGISTRY[name].target, log, self.env)
+            place.worker = Worker(name, backends.entry_of(name).target, log, self.env)
             try:
                 hello = place.worker.ask("hello", self.timeout)
             except WorkerFailure:

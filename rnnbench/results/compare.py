@@ -22,7 +22,7 @@ from rnnbench.results.stats import CONFIDENCE, Metric, Summary, summaries, turn_
 FEWEST_LAUNCHES = 3  # a side: of fewer there is no interval
 MOST_LAUNCHES = 10_000  # looked for
 LEVEL = 1 - CONFIDENCE  # the share of false ones among all that are called slower or faster
-ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED)
+ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED)
 
 
 class Verdict(StrEnum):

@@ -29,6 +29,7 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     CRASHED = "crashed"
     OUT_OF_MEMORY = "out_of_memory"
+    SKIPPED = "skipped"  # a budget was spent before it could be timed
 
 
 class Mode(StrEnum):

@@ -26,7 +26,9 @@ TurnKey = tuple[int, int, int]  # part, launch, round
 NS = 1e-9
 
 # Where no round could be measured, the first of these that occurred is the one that is told.
-_SEVERITY = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, Status.UNAVAILABLE, Status.UNSUPPORTED)
+_SEVERITY = (
+    Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED,
+)  # fmt: skip
 
 
 class Basis(StrEnum):
@@ -154,7 +156,8 @@ def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None
     for record in records:
         if record.status is Status.WRONG:
             return Status.WRONG, record.reason
-    failed = sorted((r for r in records if r.status is not Status.OK), key=lambda r: _SEVERITY.index(r.status))
+    lost = [r for r in records if r.status is not Status.OK and not (timed and r.status is Status.SKIPPED)]
+    failed = sorted(lost, key=lambda r: _SEVERITY.index(r.status))
     if not failed:
         return Status.OK, None if timed else "checked; the run ended before it was timed"
     worst = failed[0]
