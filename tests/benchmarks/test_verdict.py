@@ -12,8 +12,8 @@ from verdict import (
     findings,
     interval_of,
     judge,
+    ratios_for,
     ratios_of,
-    rounds_for,
     turn_value,
 )
 
@@ -82,7 +82,7 @@ def test_equal_ratios_have_an_interval_of_no_width():
 
 @pytest.mark.parametrize(("cases", "least"), [(1, 6), (30, 11), (1000, 16)])
 def test_rounds_that_an_interval_needs(cases, least):
-    assert rounds_for(cases) == least
+    assert ratios_for(cases) == least
     assert 1 - 2.0 ** (1 - least) >= confidence_for(cases) > 1 - 2.0 ** (2 - least)
 
 
