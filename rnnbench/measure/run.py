@@ -22,7 +22,7 @@ from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.schedule import Estimate, Plan, order_of, shuffled, wanted
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
-from rnnbench.results.record import CHECK, Costs, Record, Seeds, Status
+from rnnbench.results.record import CHECK, Costs, DeviceState, Record, Seeds, Status
 from rnnbench.workloads.base import Split
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
@@ -244,9 +244,11 @@ class Runner:
         order = self._order(slot.task, case)
         first = self.crew.ask(name, "first", pass_=case.pass_, order=order, out=str(out))
         oracle = self._oracle(slot.task)
-        errors = oracle.errors(case.pass_, arrays.load_outputs(out))
+        precision = verify.precision_of(case.dtype, contract.tf32)
+        errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
         if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
-            errors |= oracle.loss_errors(self.crew.ask(name, "losses", steps=len(oracle.losses()))["losses"])
+            losses = self.crew.ask(name, "losses", steps=len(oracle.losses(precision)))["losses"]
+            errors |= oracle.loss_errors(losses, precision)
         wrong = verify.verdict(errors)
         record = replace(
             self._record(slot),
@@ -254,6 +256,7 @@ class Runner:
             costs=replace(costs, first_call_ns=first["first_call_ns"]) if self.plan.effort.costs else Costs(),
             contract=contract,
             peak_memory_bytes=first["peak_memory_bytes"],
+            peak_device_bytes=first["peak_device_bytes"],
         )
         if wrong is None:
             self._emit(record)
@@ -280,7 +283,10 @@ class Runner:
                 self._record(slot),
                 samples_ns=tuple(reply["samples_ns"]),
                 warmup=reply["warmup"],
+                device_ns=tuple(reply["device_ns"]),
+                device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
                 peak_memory_bytes=reply["peak_memory_bytes"],
+                peak_device_bytes=reply["peak_device_bytes"],
             )
         )
 
