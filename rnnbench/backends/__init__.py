@@ -50,6 +50,20 @@ REGISTRY: dict[str, Entry] = {
         "torch.compile, subnormals flushed",
         True,
     ),
+    "torch-cuda": Entry(
+        "rnnbench.backends.torch_cuda:TorchCudaBackend",
+        ("torch",),
+        "torch",
+        "nn.RNN by cuDNN on one NVIDIA GPU, strict float32",
+        on_request=True,
+    ),
+    "torch-cuda+tf32": Entry(
+        "rnnbench.backends.torch_cuda:TorchCudaTf32Backend",
+        ("torch",),
+        "torch",
+        "the same, products in TF32",
+        on_request=True,
+    ),
     "tensorflow": Entry(
         "rnnbench.backends.tensorflow:TensorflowBackend", ("tensorflow", "keras"), "tensorflow", "Keras in tf.function"
     ),
@@ -61,6 +75,13 @@ REGISTRY: dict[str, Entry] = {
         True,
     ),
     "jax": Entry("rnnbench.backends.jax:JaxBackend", ("jax", "optax"), "jax", "jitted lax.scan and optax"),
+    "jax-cuda": Entry(
+        "rnnbench.backends.jax_cuda:JaxCudaBackend",
+        ("jax", "optax"),
+        "jax",
+        "jitted lax.scan on one NVIDIA GPU",
+        on_request=True,
+    ),
 }
 
 

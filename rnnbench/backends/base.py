@@ -15,6 +15,8 @@ from rnnbench.params import Array, Params, check_shapes
 
 Inputs = NDArray[Any]
 
+CPU, CUDA = "cpu", "cuda"  # where the passes of a backend run
+
 
 @dataclass(frozen=True)
 class Data:
@@ -108,6 +110,27 @@ class Contract:
     tf32: bool
     timed: dict[str, str]  # pass -> the library calls inside the clock
     notes: str = ""
+    device: str = CPU
+
+
+class DeviceClock(abc.ABC):
+    """The device's own clock around one call: two marks in its queue of work.
+
+    `start` and `stop` only put a mark there; `nanoseconds` is read once the device is idle. What lies between the marks
+    includes the gaps in which the device waits for its next launch.
+    """
+
+    @abc.abstractmethod
+    def start(self) -> None:
+        """Mark the queue before the call."""
+
+    @abc.abstractmethod
+    def stop(self) -> None:
+        """Mark it after the last launch of the call."""
+
+    @abc.abstractmethod
+    def nanoseconds(self) -> int:
+        """From the one mark to the other."""
 
 
 class Session(abc.ABC):
@@ -159,6 +182,14 @@ class Session(abc.ABC):
     def synchronize(self) -> None:
         """Wait until the device is idle. Nothing to do where calls return when their work is done."""
         return
+
+    def device_clock(self) -> DeviceClock | None:
+        """The clock of the device, or None where it has none that can be read."""
+        return None
+
+    def peak_device_bytes(self) -> int | None:
+        """The most memory on the device so far, as the library counts it; None where there is none or no count."""
+        return None
 
     def close(self) -> None:
         """Free what `prepare` took."""

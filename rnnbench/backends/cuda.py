@@ -13,9 +13,12 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from rnnbench.backends.base import (
+    CPU,
+    CUDA,
     Backend,
     Contract,
     Data,
+    DeviceClock,
     Inputs,
     Outputs,
     Session,
@@ -69,6 +72,22 @@ def _staged(problem: Problem, sizes: Sizes, data: Data) -> Rows:
     else:
         numbers = targets.reshape(n, sizes.S, sizes.O)
     return Rows(_source(problem, data.inputs), cuda.to_device(classes), cuda.to_device(numbers))
+
+
+class Events(DeviceClock):
+    """Two events on the default stream; their distance has steps of about half a microsecond."""
+
+    def __init__(self) -> None:
+        self.begin, self.end = (cuda.event(timing=True) for _ in range(2))
+
+    def start(self) -> None:
+        self.begin.record()
+
+    def stop(self) -> None:
+        self.end.record()
+
+    def nanoseconds(self) -> int:
+        return round(1e6 * cuda.event_elapsed_time(self.begin, self.end))
 
 
 class CudaSession(Session):
@@ -195,6 +214,16 @@ class CudaSession(Session):
     def synchronize(self) -> None:
         cuda.synchronize()
 
+    def device_clock(self) -> DeviceClock | None:
+        return None if device.simulated() else Events()
+
+    def peak_device_bytes(self) -> int:
+        """What this session holds there, by its own count."""
+        staged = (self.rows.source, self.rows.classes, self.rows.targets, self.in_order, self.zero_state, self.blocks)
+        views = {id(view) for view in self.grads.values()}
+        held = (*self.arrays.values(), *self.seen, self.initial, *staged)
+        return sum(array.nbytes for array in held if id(array) not in views)
+
     def close(self) -> None:
         """Drop what is on the device; numba frees it in time."""
         self.arrays, self.params, self.grads = {}, {}, {}
@@ -236,6 +265,7 @@ class CudaBackend(Backend):
                 "epoch": "the order to the device; train steps on rows taken there by index, nothing copied back",
             },
             notes=f"W_hh in {where}; " + ("Numba's simulator" if device.simulated() else "rows on the device"),
+            device=CPU if device.simulated() else CUDA,
         )
 
     def libraries(self) -> dict[str, str]:

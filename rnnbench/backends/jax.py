@@ -20,7 +20,7 @@ import optax
 from jax import lax
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
+from rnnbench.backends.base import CPU, Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
 from rnnbench.model import Case, DType, Head, Loss, ModelSpec, Optimizer, Problem, TrainSpec, Truncation, blocks_of
 from rnnbench.params import Array, Params, cast
 
@@ -235,21 +235,31 @@ class Done:
     right: tuple[jax.Array, ...] = ()
 
 
-class JaxSession(Session):
-    """One problem in JAX."""
+def exact(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as it is traced with float32 products of float32 numbers, where a device would round them first."""
 
-    def __init__(self, problem: Problem, params: Params, data: Data) -> None:
-        self.problem, self.model = problem, problem.model
+    def traced(*arguments: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*arguments)
+
+    return traced
+
+
+class JaxSession(Session):
+    """One problem in JAX, on one device: rows, parameters and answers stay there until fetched."""
+
+    def __init__(self, problem: Problem, params: Params, data: Data, device: jax.Device) -> None:
+        self.problem, self.model, self.device = problem, problem.model, device
         functions = Functions(problem)
-        self._forward = jax.jit(functions.loss)
-        self._gradient = jax.jit(functions.gradient)
-        self._train_step = jax.jit(functions.train_step, donate_argnums=(0, 1))
-        self._epoch = jax.jit(functions.epoch, donate_argnums=(0, 1))
-        self._predict = jax.jit(partial(_logits, problem.model))
+        self._forward = jax.jit(exact(functions.loss))
+        self._gradient = jax.jit(exact(functions.gradient))
+        self._train_step = jax.jit(exact(functions.train_step), donate_argnums=(0, 1))
+        self._epoch = jax.jit(exact(functions.epoch), donate_argnums=(0, 1))
+        self._predict = jax.jit(exact(partial(_logits, problem.model)))
         self.initial = cast(params, problem.dtype)
         self.rows, self.answers = self._rows(data.inputs), shaped_targets(problem, data.targets)
         with precision(problem.dtype):
-            self.inputs, self.targets = jnp.array(self.rows), jnp.array(self.answers)
+            self.inputs, self.targets = self._put(self.rows), self._put(self.answers)
         self.state: jax.Array | None = None
         self.done: Done | None = None
         self.reset()
@@ -258,19 +268,24 @@ class JaxSession(Session):
     def _rows(self, inputs: Inputs) -> Inputs:
         return np.ascontiguousarray(inputs, dtype=str(self.problem.dtype) if self.model.V is None else np.int32)
 
+    def _put(self, value: Any) -> jax.Array:
+        """A copy on the device."""
+        return jnp.array(value, device=self.device)
+
     def select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         with precision(self.problem.dtype):
-            self.x, self.y = jax.block_until_ready((jnp.array(self.rows[rows]), jnp.array(self.answers[rows])))
+            self.x, self.y = jax.block_until_ready((self._put(self.rows[rows]), self._put(self.answers[rows])))
 
     def start_from(self, state: Array | None) -> None:
         with precision(self.problem.dtype):
-            self.state = None if state is None else jnp.array(state, dtype=str(self.problem.dtype))
+            self.state = None if state is None else self._put(state.astype(str(self.problem.dtype)))
 
     def reset(self) -> None:
         with precision(self.problem.dtype):
-            self.params = {name: jnp.array(value) for name, value in self.initial.items()}  # copies: steps take them
-            self.moments = jax.block_until_ready(optimizer_of(self.problem.train).init(self.params))
+            self.params = {name: self._put(value) for name, value in self.initial.items()}  # copies: steps take them
+            moments = optimizer_of(self.problem.train).init(self.params)
+            self.moments = jax.block_until_ready(jax.device_put(moments, self.device))
 
     def forward(self) -> None:
         with precision(self.problem.dtype):
@@ -345,10 +360,10 @@ def _logits(model: ModelSpec, params: Any, x: jax.Array) -> jax.Array:
     return jnp.swapaxes(read(params, states), 0, 1) if every else read(params, last)
 
 
-def observed_subnormals() -> str:
+def observed_subnormals(device: jax.Device) -> str:
     """What becomes of subnormal products in a compiled function: tried, not asked."""
     halve: Callable[[jax.Array], jax.Array] = jax.jit(lambda x: x * 0.5)
-    products = np.asarray(halve(np.full(1 << 20, 2.0**-126, np.float32)))
+    products = np.asarray(halve(jax.device_put(np.full(1 << 20, 2.0**-126, np.float32), device)))
     kept = float((products.view(np.int32) != 0).mean())  # as bits: a comparison may flush too
     return {0.0: "flushed by XLA", 1.0: "kept"}.get(kept, f"flushed in {1 - kept:.0%} of the work")
 
@@ -360,9 +375,16 @@ def pool_threads() -> int:
 
 
 class JaxBackend(Backend):
-    """JAX on the CPU."""
+    """JAX on the CPU, whatever else there is."""
 
     name: ClassVar[str] = "jax"
+    platform: ClassVar[str] = CPU
+    session: ClassVar[type[JaxSession]] = JaxSession
+
+    @property
+    def device(self) -> jax.Device:
+        """Where everything is staged and computed; RuntimeError where there is none."""
+        return jax.devices(self.platform)[0]
 
     def unsupported(self, case: Case) -> str | None:
         return None
@@ -373,7 +395,7 @@ class JaxBackend(Backend):
         optimizer = f"optax.{problem.train.optimizer}"
         return Contract(
             threads=pool_threads(),
-            subnormals=observed_subnormals(),
+            subnormals=observed_subnormals(self.device),
             tf32=False,
             timed={
                 "forward": loss,
@@ -388,4 +410,6 @@ class JaxBackend(Backend):
         return {"jax": jax.__version__, "jaxlib": version("jaxlib"), "optax": optax.__version__}
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
-        return JaxSession(problem, params, data)
+        if reason := self.unavailable():
+            raise RuntimeError(reason)
+        return self.session(problem, params, data, self.device)

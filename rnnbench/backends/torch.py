@@ -36,17 +36,18 @@ class Done:
 
 
 class TorchSession(Session):
-    """One problem in PyTorch."""
+    """One problem in PyTorch, on the device of its network: rows, parameters and answers stay there until fetched."""
 
     def __init__(self, problem: Problem, params: Params, data: Data, net: Net, subnormals: Subnormals) -> None:
         self.problem, self.model, self.net, self.subnormals = problem, problem.model, net, subnormals
         self.dtype = DTYPES[problem.dtype]
         self.parameters = net.named()
+        self.device = self.parameters["W_hh"].device
         self.trained = list(self.parameters.values())
         self.initial = {name: self._tensor(value.T).contiguous() for name, value in params.items() if name in _TURNED}
         self.initial |= {name: self._tensor(value) for name, value in params.items() if name not in _TURNED}
         self.inputs = self._rows(data.inputs)
-        self.targets = torch.from_numpy(shaped_targets(problem, data.targets))
+        self.targets = torch.from_numpy(shaped_targets(problem, data.targets)).to(self.device)
         if self.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
             self.targets = self.targets.long()
         self.state: Tensor | None = None
@@ -55,11 +56,11 @@ class TorchSession(Session):
         self.select(0)
 
     def _tensor(self, value: Array) -> Tensor:
-        return torch.tensor(np.ascontiguousarray(value), dtype=self.dtype)
+        return torch.tensor(np.ascontiguousarray(value), dtype=self.dtype, device=self.device)
 
     def _rows(self, inputs: Inputs) -> Tensor:
         dtype = self.dtype if self.model.V is None else torch.int64
-        return torch.from_numpy(np.ascontiguousarray(inputs)).to(dtype)
+        return torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device, dtype)
 
     def select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
@@ -90,8 +91,9 @@ class TorchSession(Session):
 
     def train_epoch(self, order: NDArray[np.int64]) -> None:
         with self.subnormals:
-            total, right, outputs = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64), 0
-            for rows in torch.from_numpy(order).split(self.problem.B):
+            total = torch.zeros((), dtype=torch.float64, device=self.device)
+            right, outputs = torch.zeros((), dtype=torch.int64, device=self.device), 0
+            for rows in torch.from_numpy(order).to(self.device).split(self.problem.B):
                 y = self.targets.index_select(0, rows)
                 done = self._train_step(self.inputs.index_select(0, rows), y, None)
                 assert done.logits is not None
@@ -104,7 +106,7 @@ class TorchSession(Session):
     def predict(self, inputs: Inputs) -> Array:
         with self.subnormals, torch.inference_mode():
             parts = [self.net(x, None)[0] for x in self._rows(inputs).split(_PREDICT_ROWS)]
-            predicted: Array = torch.cat(parts).numpy()
+            predicted: Array = torch.cat(parts).numpy(force=True)
         return predicted
 
     def fetch(self) -> Outputs:
@@ -114,8 +116,8 @@ class TorchSession(Session):
         grads = {name: p.grad for name, p in self.parameters.items() if done.grads and p.grad is not None}
         return Outputs(
             loss=done.loss.item(),
-            logits=None if done.logits is None else done.logits.numpy(),
-            state=None if done.state is None else done.state.numpy(),
+            logits=None if done.logits is None else done.logits.numpy(force=True),
+            state=None if done.state is None else done.state.numpy(force=True),
             grads={name: _array(name, g) for name, g in grads.items()},
             params={name: _array(name, p) for name, p in self.parameters.items()} if done.params else {},
             accuracy=done.right.item() / done.outputs if done.right is not None and done.outputs else None,
@@ -179,7 +181,8 @@ _TURNED = ("W_xh", "W_hh", "W_hy")  # nn.RNN and nn.Linear keep these as output 
 
 def _array(name: str, value: Tensor) -> Array:
     """A copy in the model's layout."""
-    return np.array(value.detach().numpy().T if name in _TURNED else value.detach().numpy(), order="C")
+    array = value.numpy(force=True)
+    return np.array(array.T if name in _TURNED else array, order="C")
 
 
 class TorchBackend(Backend):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rnnbench.backends.base import CPU
 from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, TrainSpec
 
 DTYPES = {DType.FLOAT32: torch.float32, DType.FLOAT64: torch.float64}
@@ -40,11 +41,12 @@ class Subnormals:
 class Net(nn.Module):
     """Embedding (or dense input), nn.RNN and a dense head, in PyTorch's own layouts."""
 
-    def __init__(self, model: ModelSpec, dtype: torch.dtype) -> None:
+    def __init__(self, model: ModelSpec, dtype: torch.dtype, device: str = CPU) -> None:
         super().__init__()
-        self.embedding = None if model.V is None else nn.Embedding(model.V, model.E, dtype=dtype)
-        self.rnn = nn.RNN(model.E, model.H, dtype=dtype)
-        self.head = nn.Linear(model.H, model.O, dtype=dtype)
+        kind = {"dtype": dtype, "device": device}
+        self.embedding = None if model.V is None else nn.Embedding(model.V, model.E, **kind)
+        self.rnn = nn.RNN(model.E, model.H, **kind)
+        self.head = nn.Linear(model.H, model.O, **kind)
         self.every = model.head is Head.EVERY
         self.rnn.bias_hh_l0.requires_grad_(False).zero_()
 

@@ -137,9 +137,11 @@ class Checker:
         order = self._order(slot.task, case)
         first = self.crew.ask(name, "first", pass_=case.pass_, order=order, out=str(out))
         oracle = self._oracle(slot.task)
-        errors = oracle.errors(case.pass_, arrays.load_outputs(out))
+        precision = verify.precision_of(case.dtype, contract.tf32)
+        errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
         if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
-            errors |= oracle.loss_errors(self.crew.ask(name, "losses", steps=len(oracle.losses()))["losses"])
+            losses = self.crew.ask(name, "losses", steps=len(oracle.losses(precision)))["losses"]
+            errors |= oracle.loss_errors(losses, precision)
         wrong = verify.verdict(errors)
         record = replace(
             self._record(slot),
@@ -147,6 +149,7 @@ class Checker:
             costs=replace(costs, first_call_ns=first["first_call_ns"]) if self.plan.effort.costs else Costs(),
             contract=contract,
             peak_memory_bytes=first["peak_memory_bytes"],
+            peak_device_bytes=first["peak_device_bytes"],
         )
         if wrong is None:
             self._emit(record)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Session
+from rnnbench.backends.base import DeviceClock, Session
 from rnnbench.model import Pass
 
 Clock = Callable[[], int]  # nanoseconds, never going back
@@ -46,6 +46,35 @@ def time_call(call: Callable[[], None], synchronize: Callable[[], None], clock: 
     return clock() - start
 
 
+class DeviceTimes:
+    """The calls of a turn in nanoseconds by the device's own clock; nothing where it has none.
+
+    The marks stand inside the wall clock and are read outside it.
+    """
+
+    def __init__(self, clock: DeviceClock | None = None) -> None:
+        self.clock = clock
+        self.ns: list[int] = []
+
+    def around(self, call: Callable[[], None]) -> Callable[[], None]:
+        """The call between its two marks."""
+        device = self.clock
+        if device is None:
+            return call
+
+        def marked() -> None:
+            device.start()
+            call()
+            device.stop()
+
+        return marked
+
+    def keep(self) -> None:
+        """Read the marks of the call before, whose work is done."""
+        if self.clock is not None:
+            self.ns.append(self.clock.nanoseconds())
+
+
 def time_turn(
     session: Session,
     pass_: Pass,
@@ -53,17 +82,19 @@ def time_turn(
     batches: int,
     order: NDArray[np.int64] | None = None,
     clock: Clock = time.perf_counter_ns,
+    device: DeviceTimes | None = None,
 ) -> list[int]:
     """Samples of one turn in nanoseconds, one call each, warm-ups first.
 
     The turn starts from the initial parameters and goes round the staged batches, so that every backend meets the
     same numbers however many calls it makes. Putting back and choosing the batch stand outside the clock; the
-    collector of garbage is off meanwhile.
+    collector of garbage is off meanwhile. `device` keeps the same calls by the device's clock.
     """
+    device = device or DeviceTimes()
     session.reset()
     session.select(0)
     session.synchronize()
-    call = call_of(session, pass_, order)
+    call = device.around(call_of(session, pass_, order))
     samples: list[int] = []
     gc.collect()
     gc.disable()
@@ -72,6 +103,7 @@ def time_turn(
         while len(samples) < turn.min_calls or (len(samples) < turn.max_calls and clock() < end):
             session.select(len(samples) % batches)
             samples.append(time_call(call, session.synchronize, clock))
+            device.keep()
     finally:
         gc.enable()
     return samples

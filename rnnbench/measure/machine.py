@@ -13,6 +13,7 @@ from typing import Any
 
 from rnnbench import __version__
 from rnnbench.measure.client import allowed_cores
+from rnnbench.measure.gpu import gpu_facts
 
 LIBRARIES = (
     "numpy",
@@ -100,6 +101,7 @@ def fingerprint() -> dict[str, Any]:
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "rnnbench": __version__,
         "libraries": libraries(),
+        **({"gpu": gpu} if (gpu := gpu_facts()) else {}),
     }
     stable = {**facts, "cpu": {key: value for key, value in facts["cpu"].items() if key != "mhz"}}
     digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()

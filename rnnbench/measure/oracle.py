@@ -27,7 +27,7 @@ class Oracle:
         self.params, self.data = params, Data(inputs, data.targets)
         self.session: Session = NumpyBackend().prepare(replace(problem, dtype=DType.FLOAT64), params, self.data)
         self._answers: dict[Pass, Outputs] = {}
-        self._losses: list[float] = []
+        self._losses: dict[str, list[float]] = {}
 
     @threadpool_limits.wrap(limits=1, user_api="blas")  # small products: on a busy machine two threads wait, not work
     def answer(self, pass_: Pass) -> Outputs:
@@ -43,28 +43,29 @@ class Oracle:
         return self._answers[pass_]
 
     @threadpool_limits.wrap(limits=1, user_api="blas")
-    def losses(self) -> list[float]:
+    def losses(self, precision: str | None = None) -> list[float]:
         """The loss before each of the first train steps, one batch after the other: 20, or as many as can be compared.
 
         Training may be chaotic (recurrent weights whose spectral radius grows above 1 make it so): two trainings that
         start one rounding error apart then lose each other within a few steps, and no implementation in that type can
-        follow the oracle. So a second oracle starts from parameters moved by one rounding error of the type, and the
-        losses end where the two differ by a tenth of the limit.
+        follow the oracle. So a second oracle starts from parameters moved by one rounding error of the type (or of
+        another `precision`, TF32), and the losses end where the two differ by a tenth of the limit.
         """
-        if not self._losses:
-            twin = self._twin()
-            limit = 0.1 * verify.LOSS_LIMITS[self.problem.dtype]
+        precision = precision or str(self.problem.dtype)
+        if precision not in self._losses:
+            losses = self._losses[precision] = []
+            twin = self._twin(verify.ROUNDING[precision])
+            limit = 0.1 * verify.LOSS_LIMITS[precision]
             self.session.reset()
             for step in range(LOSS_STEPS):
                 loss, moved = (_step(session, step % self.batches) for session in (self.session, twin))
                 error = verify.relative_error(loss, moved)
                 if step and (error is None or error > limit):
                     break
-                self._losses.append(loss)
-        return self._losses
+                losses.append(loss)
+        return self._losses[precision]
 
-    def _twin(self) -> Session:
-        rounding = float(np.finfo(str(self.problem.dtype)).eps)
+    def _twin(self, rounding: float) -> Session:
         rng = np.random.default_rng(0)
         moved = {
             name: value * (1 + rounding * rng.standard_normal(value.shape))
@@ -72,16 +73,17 @@ class Oracle:
         }
         return NumpyBackend().prepare(replace(self.problem, dtype=DType.FLOAT64), moved, self.data)
 
-    def errors(self, pass_: Pass, got: Outputs) -> dict[str, ErrorOf]:
-        """The error of every array of a pass."""
-        return verify.errors_of(self.answer(pass_), got, self.problem.dtype, pass_)
+    def errors(self, pass_: Pass, got: Outputs, precision: str | None = None) -> dict[str, ErrorOf]:
+        """The error of every array of a pass, judged in the problem's type or in another precision."""
+        return verify.errors_of(self.answer(pass_), got, precision or str(self.problem.dtype), pass_)
 
-    def loss_errors(self, got: list[float]) -> dict[str, ErrorOf]:
+    def loss_errors(self, got: list[float], precision: str | None = None) -> dict[str, ErrorOf]:
         """The largest relative error of the losses of the first steps, under one name."""
-        pairs = zip(self.losses(), got, strict=True)
+        precision = precision or str(self.problem.dtype)
+        pairs = zip(self.losses(precision), got, strict=True)
         each = [verify.relative_error(ref, x) for ref, x in pairs]
         worst = None if any(e is None for e in each) else max(e for e in each if e is not None)
-        return {f"losses of {len(got)} steps": ErrorOf(worst, verify.LOSS_LIMITS[self.problem.dtype])}
+        return {f"losses of {len(got)} steps": ErrorOf(worst, verify.LOSS_LIMITS[precision])}
 
 
 def _step(session: Session, batch: int) -> float:

@@ -19,7 +19,7 @@ from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.schedule import Plan, shuffled, wanted
 from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case
-from rnnbench.results.record import Costs, Record, Status
+from rnnbench.results.record import Costs, DeviceState, Record, Status
 from rnnbench.results.stops import Stop
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
@@ -220,7 +220,10 @@ class Runner(Checker):
             self._record(slot),
             samples_ns=tuple(reply["samples_ns"]),
             warmup=reply["warmup"],
+            device_ns=tuple(reply["device_ns"]),
+            device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
             peak_memory_bytes=reply["peak_memory_bytes"],
+            peak_device_bytes=reply["peak_device_bytes"],
         )
         self.stopping.add(record)
         self._emit(record)

@@ -14,12 +14,17 @@ from rnnbench.model import DType, Pass
 from rnnbench.params import Array
 from rnnbench.results.record import ErrorOf
 
+TF32 = "tf32"  # float32 whose products round their factors to 11 significant bits, as a contract says
+ROUNDING: dict[str, float] = {DType.FLOAT32: 2.0**-23, DType.FLOAT64: 2.0**-52, TF32: 2.0**-10}
+
 # By type: one pass; the losses of the first train steps; an epoch, over whose steps rounding adds up; and the accuracy
-# of an epoch, where in float32 a row on the edge may fall to the other side.
-LIMITS: dict[DType, float] = {DType.FLOAT32: 1e-5, DType.FLOAT64: 1e-12}
-LOSS_LIMITS: dict[DType, float] = {DType.FLOAT32: 1e-4, DType.FLOAT64: 1e-10}
-EPOCH_LIMITS: dict[DType, float] = {DType.FLOAT32: 1e-3, DType.FLOAT64: 1e-9}
-ACCURACY_LIMITS: dict[DType, float] = {DType.FLOAT32: 2e-2, DType.FLOAT64: 1e-9}
+# of an epoch, where in float32 a row on the edge may fall to the other side. Those of TF32: decision 0014.
+LIMITS: dict[str, float] = {DType.FLOAT32: 1e-5, DType.FLOAT64: 1e-12, TF32: 1e-1}
+LOSS_LIMITS: dict[str, float] = {DType.FLOAT32: 1e-4, DType.FLOAT64: 1e-10, TF32: 2e-2}
+EPOCH_LIMITS: dict[str, float] = {DType.FLOAT32: 1e-3, DType.FLOAT64: 1e-9, TF32: 1e-1}
+ACCURACY_LIMITS: dict[str, float] = {DType.FLOAT32: 2e-2, DType.FLOAT64: 1e-9, TF32: 1e-1}
+# Adam moves each number by the sign of its gradient, however small: TF32 turns that of the smallest.
+PARAM_LIMITS: dict[str, float] = {TF32: 1.0}
 
 
 def relative_error(ref: Array | float, got: Array | float) -> float | None:
@@ -49,18 +54,28 @@ def arrays_of(outputs: Outputs) -> Iterator[tuple[str, Array | float]]:
     yield from ((f"param {name}", p) for name, p in outputs.params.items())
 
 
-def limit_of(pass_: Pass, name: str, dtype: DType) -> float:
-    """The largest error that an array of a pass may have."""
+def precision_of(dtype: DType, tf32: bool) -> str:
+    """The row of the table that judges answers in this type, TF32 allowed in their products or not."""
+    return TF32 if tf32 and dtype is DType.FLOAT32 else str(dtype)
+
+
+def limit_of(pass_: Pass, name: str, precision: str) -> float:
+    """The largest error that an array of a pass may have, in a type or in TF32."""
+    if name.startswith("param ") and precision in PARAM_LIMITS:
+        return PARAM_LIMITS[precision]
     if pass_ is not Pass.EPOCH:
-        return LIMITS[dtype]
-    return ACCURACY_LIMITS[dtype] if name == "accuracy" else EPOCH_LIMITS[dtype]
+        return LIMITS[precision]
+    return ACCURACY_LIMITS[precision] if name == "accuracy" else EPOCH_LIMITS[precision]
 
 
-def errors_of(oracle: Outputs, got: Outputs, dtype: DType, pass_: Pass = Pass.GRADIENT) -> dict[str, ErrorOf]:
-    """The error of every array that the oracle has. An array that is missing from `got` has no error and fails."""
+def errors_of(oracle: Outputs, got: Outputs, precision: str, pass_: Pass = Pass.GRADIENT) -> dict[str, ErrorOf]:
+    """The error of every array that the oracle has. An array that is missing from `got` has no error and fails.
+
+    `precision` is a type, or "tf32".
+    """
     given = dict(arrays_of(got))
     return {
-        name: ErrorOf(relative_error(ref, given[name]) if name in given else None, limit_of(pass_, name, dtype))
+        name: ErrorOf(relative_error(ref, given[name]) if name in given else None, limit_of(pass_, name, precision))
         for name, ref in arrays_of(oracle)
     }
 

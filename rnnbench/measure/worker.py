@@ -58,6 +58,7 @@ class Worker:
         self.import_ns = time.perf_counter_ns() - start
         self.session: Any = None
         self.arrays: dict[str, Any] = {}
+        self.gpu: Any = None  # its driver's view of it, once a problem runs there
 
     def hello(self) -> dict[str, Any]:
         """Who this is and what it loaded."""
@@ -81,7 +82,8 @@ class Worker:
         import msgspec
         import numpy as np
 
-        from rnnbench.backends.base import Data
+        from rnnbench.backends.base import CUDA, Data
+        from rnnbench.measure import gpu
         from rnnbench.model import Problem
 
         self.close()
@@ -95,7 +97,10 @@ class Worker:
         self.session.synchronize()
         prepare_ns = time.perf_counter_ns() - start
         self.batches = len(data.inputs) // self.problem.B
-        return {"prepare_ns": prepare_ns, "contract": msgspec.to_builtins(self.backend.contract(self.problem))}
+        contract = self.backend.contract(self.problem)
+        if contract.device == CUDA and self.gpu is None:
+            self.gpu = gpu.first()
+        return {"prepare_ns": prepare_ns, "contract": msgspec.to_builtins(contract)}
 
     def first(self, pass_: str, order: list[int] | None, out: str) -> dict[str, Any]:
         """The first call of a pass, from the initial parameters; its outputs go to `out`."""
@@ -112,7 +117,7 @@ class Worker:
         save_outputs(Path(out), self.session.fetch())
         gc.collect()
         gc.freeze()  # a framework's half a million objects stay: the collections of later turns pass them over
-        return {"first_call_ns": first_call_ns, "peak_memory_bytes": peak_memory()}
+        return {"first_call_ns": first_call_ns, **self._peaks()}
 
     def losses(self, steps: int) -> dict[str, Any]:
         """The loss before each of the first train steps, batch after batch."""
@@ -129,12 +134,29 @@ class Worker:
         """Samples of one turn."""
         import numpy as np
 
-        from rnnbench.measure.clock import Turn, time_turn, warmups
+        from rnnbench.measure.clock import DeviceTimes, Turn, time_turn, warmups
         from rnnbench.model import Pass
 
         rows = None if order is None else np.array(order, dtype=np.int64)
-        samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows)
-        return {"samples_ns": samples, "warmup": warmups(samples), "peak_memory_bytes": peak_memory()}
+        device = DeviceTimes(self.session.device_clock())
+        before = self._device_states()
+        samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
+        return {
+            "samples_ns": samples,
+            "warmup": warmups(samples),
+            "device_ns": device.ns,
+            "device_states": before + self._device_states(),
+            **self._peaks(),
+        }
+
+    def _peaks(self) -> dict[str, Any]:
+        return {"peak_memory_bytes": peak_memory(), "peak_device_bytes": self.session.peak_device_bytes()}
+
+    def _device_states(self) -> list[dict[str, Any]]:
+        """The GPU as it is now, where the passes run on one that tells."""
+        import msgspec
+
+        return [] if self.gpu is None else [msgspec.to_builtins(self.gpu.state())]
 
     def epoch(self, seed: int) -> dict[str, Any]:
         """One epoch of a training over all staged rows, in the order of the seed."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.numpy import NumpyBackend
-from rnnbench.measure.clock import Turn, time_turn, warmups
+from rnnbench.measure.clock import DeviceTimes, Turn, time_turn, warmups
 from rnnbench.model import Pass
 from tests.helpers import random_data, random_params, small_problem
 
@@ -43,6 +43,35 @@ def test_a_sample_is_the_call_and_its_synchronisation():
     assert [c for c in spy.calls if c[0] == "select"][1:] == [("select", i) for i in (0, 1, 2, 0)]
     assert spy.calls[:2] == [("reset",), ("select", 0)]
     assert [c[0] for c in spy.calls[3:]] == ["select", "gradient", "synchronize"] * 4
+
+
+class Marks:
+    """A device's clock that notes what is asked of it between the calls of the session."""
+
+    def __init__(self, spy):
+        self.calls, self.read = spy.calls, 0
+
+    def start(self):
+        self.calls.append(("start",))
+
+    def stop(self):
+        self.calls.append(("stop",))
+
+    def nanoseconds(self):
+        self.calls.append(("nanoseconds",))
+        self.read += 1
+        return self.read
+
+
+def test_the_device_is_marked_inside_a_sample_and_read_after_it():
+    clock = FakeClock(cost=5)
+    spy = Spy(clock)
+    device = DeviceTimes(Marks(spy))
+    samples = time_turn(spy, Pass.GRADIENT, Turn(1.0, 2, 3), batches=1, clock=clock, device=device)
+    assert samples == [10] * 3
+    assert device.ns == [1, 2, 3]
+    order = ["select", "start", "gradient", "stop", "synchronize", "nanoseconds"]
+    assert [c[0] for c in spy.calls[3:]] == order * 3
 
 
 def test_a_turn_ends_with_its_time_but_not_before_its_least_calls():

@@ -1,0 +1,148 @@
+"""PyTorch on one NVIDIA GPU, where nn.RNN is cuDNN's: strict float32, or with TF32 products, each under its own name.
+
+The sessions are those of the processor. Rows, order, parameters, losses and hits stay on the device; a step copies
+nothing and waits for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import ClassVar
+
+import torch
+
+from rnnbench.backends.base import CPU, CUDA, Contract, Data, DeviceClock, Session
+from rnnbench.backends.torch import TorchBackend, TorchSession
+from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals
+from rnnbench.model import Case, DType, Problem
+from rnnbench.params import Params
+
+_BUILD = "install a CUDA build: pip install torch, or with the driver's index from https://pytorch.org"
+
+
+class Events(DeviceClock):
+    """Two events on the stream that PyTorch computes on; their distance has steps of about half a microsecond."""
+
+    def __init__(self) -> None:
+        self.begin, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+
+    def start(self) -> None:
+        self.begin.record()
+
+    def stop(self) -> None:
+        self.end.record()
+
+    def nanoseconds(self) -> int:
+        return round(1e6 * self.begin.elapsed_time(self.end))
+
+
+class TorchCudaSession(TorchSession):
+    """One problem on the GPU."""
+
+    def synchronize(self) -> None:
+        torch.cuda.synchronize(self.device)
+
+    def device_clock(self) -> DeviceClock:
+        return Events()
+
+    def peak_device_bytes(self) -> int:
+        return torch.cuda.max_memory_allocated(self.device)
+
+
+def set_precision(tf32: bool) -> None:
+    """Whether float32 products of cuDNN and cuBLAS may round their factors to TF32, for this process."""
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+
+
+def refusal() -> str | None:
+    """Why PyTorch cannot compute on a GPU here and the way out, or None."""
+    if torch.version.cuda is None:
+        return f"PyTorch {torch.__version__} is built without CUDA; {_BUILD}"
+    if not torch.cuda.is_available():
+        return (
+            f"PyTorch {torch.__version__} finds no NVIDIA GPU that its CUDA {torch.version.cuda} can use; see "
+            "nvidia-smi, and update the driver where it is older"
+        )
+    return None
+
+
+def observed_subnormals(net: Net) -> str:
+    """What becomes of a subnormal input on its way through a recurrence of these sizes: tried, not asked.
+
+    The recurrence's kernels are cuDNN's and need not do as PyTorch's own.
+    """
+    weight = net.rnn.weight_ih_l0
+    rnn = torch.nn.RNN(net.rnn.input_size, net.rnn.hidden_size, bias=False, dtype=weight.dtype, device=weight.device)
+    tiny = torch.finfo(weight.dtype).smallest_normal / 4
+    with torch.inference_mode():
+        rnn.weight_ih_l0.zero_()[:, 0] = 1.0
+        rnn.weight_hh_l0.zero_()
+        states, _ = rnn(torch.full((4, 8, net.rnn.input_size), tiny, dtype=weight.dtype, device=weight.device))
+        bits = states.view(torch.int32 if weight.dtype is torch.float32 else torch.int64)
+        kept = bits.count_nonzero().item() / states.numel()
+    return {0.0: "flushed in the recurrence", 1.0: "kept"}.get(kept, f"flushed in {1 - kept:.0%} of the recurrence")
+
+
+class TorchCudaBackend(TorchBackend):
+    """Strict float32: no product rounds its factors to TF32."""
+
+    name: ClassVar[str] = "torch-cuda"
+    subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
+    recurrence: ClassVar[str] = "nn.RNN (cuDNN), time first"
+    tf32: ClassVar[bool] = False
+
+    def __init__(self, device: str = CUDA) -> None:
+        self.device = device
+
+    def unavailable(self) -> str | None:
+        return None if self.device == CPU else refusal()
+
+    def contract(self, problem: Problem) -> Contract:
+        epoch = (
+            "the order to the device; a Python loop of train steps; rows by index_select there; loss and hits added up"
+            " on the device"
+        )
+        common = super().contract(problem)
+        return replace(
+            common,
+            threads=1,  # launches; the work is the device's
+            subnormals=observed_subnormals(self._net(problem)),
+            tf32=self.tf32 and problem.dtype is DType.FLOAT32,
+            timed={**common.timed, "epoch": epoch},
+            notes=f"cuDNN {torch.backends.cudnn.version()}; all rows on the device",
+            device=CUDA,
+        )
+
+    def libraries(self) -> dict[str, str]:
+        return {
+            "torch": torch.__version__,
+            "cuda": str(torch.version.cuda),
+            "cudnn": str(torch.backends.cudnn.version()),
+        }
+
+    def _net(self, problem: Problem) -> Net:
+        return Net(problem.model, DTYPES[problem.dtype], self.device)
+
+    def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
+        if reason := self.unavailable():
+            raise RuntimeError(reason)
+        set_precision(self.tf32)
+        return TorchCudaSession(problem, params, data, self._net(problem), self.subnormals)
+
+
+class TorchCudaTf32Backend(TorchCudaBackend):
+    """The same with TF32 allowed: factors rounded to 11 significant bits, sums in float32."""
+
+    name: ClassVar[str] = "torch-cuda+tf32"
+    tf32: ClassVar[bool] = True
+
+    def unsupported(self, case: Case) -> str | None:
+        if case.dtype is not DType.FLOAT32:
+            return f"TF32 is a form of float32 and leaves {case.dtype} as it is; take torch-cuda"
+        if self.device == CPU:
+            return None
+        major, minor = torch.cuda.get_device_capability(self.device)
+        if (major, minor) < (8, 0):
+            return f"the GPU has compute capability {major}.{minor}; TF32 needs 8.0 or newer; take torch-cuda"
+        return None

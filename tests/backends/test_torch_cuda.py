@@ -1,0 +1,178 @@
+"""PyTorch on a GPU, as far as it can be told without one: the device of every tensor, precision, refusals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rnnbench import backends
+from rnnbench.backends.base import CUDA
+from rnnbench.model import Case, DType, Head, Loss, Pass, TrainSpec, Truncation
+from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
+
+if reason := backends.missing("torch"):
+    pytest.skip(reason, allow_module_level=True)
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rnnbench.backends import torch as torch_backend
+from rnnbench.backends import torch_cuda
+from rnnbench.backends.torch_cuda import TorchCudaBackend, TorchCudaTf32Backend
+
+META = "meta"  # a device on which tensors have shapes and no numbers
+
+
+@pytest.fixture(autouse=True)
+def _precision():
+    """The flags are the process's."""
+    before = torch.backends.cudnn.allow_tf32, torch.get_float32_matmul_precision()
+    yield
+    torch.backends.cudnn.allow_tf32 = before[0]
+    torch.set_float32_matmul_precision(before[1])
+
+
+class Devices(TorchDispatchMode):
+    """Notes where the tensors of every operation are, and what goes from one device to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.mixed, self.moves, self.seen = [], [], set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        taken = {t.device.type for t in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        made = {t.device.type for t in torch.utils._pytree.tree_leaves(result) if isinstance(t, torch.Tensor)}
+        self.seen |= taken | made
+        name = func.overloadpacket.__name__
+        if len(taken | made) > 1:
+            (self.moves if name in ("_to_copy", "copy_") else self.mixed).append(name)
+        return result
+
+
+@pytest.fixture
+def on_meta(monkeypatch):
+    """The backend on the device without numbers, where PyTorch has no fused optimizer and tells no values."""
+    monkeypatch.setattr(torch_cuda, "refusal", lambda: None)
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: 0)
+
+    def unfused(train, trained):
+        return torch.optim.SGD(trained, lr=train.learning_rate, foreach=True)
+
+    monkeypatch.setattr(torch_backend, "optimizer_for", unfused)
+    return TorchCudaBackend(META)
+
+
+PROBLEMS = {
+    "tokens": small_problem(),
+    "dense, every step": small_problem(V=None, head=Head.EVERY, train=TrainSpec(clip_norm=1.0)),
+    "classes, truncated": small_problem(
+        O=3, head=Head.EVERY, loss=Loss.CATEGORICAL_CROSS_ENTROPY, truncation=Truncation(4, 3)
+    ),
+    "last window": small_problem(truncation=Truncation(3, 2), train=TrainSpec(clip_value=0.1)),
+}
+
+
+@pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
+def test_a_step_touches_no_other_device_and_an_epoch_moves_its_order_alone(on_meta, problem):
+    session = on_meta.prepare(problem, random_params(problem), random_data(problem))
+    for state in (None, np.zeros((4, 5))):
+        session.start_from(state)
+        session.select(1)
+        with Devices() as devices:
+            for name in ("forward", "gradient", "train_step"):
+                getattr(session, name)()
+        assert devices.seen == {META}
+    with Devices() as devices:
+        session.train_epoch(np.arange(14))
+    assert devices.mixed == []
+    assert len(devices.moves) == 1
+    session.reset()
+    held = [session.inputs, session.targets, *session.initial.values(), *session.parameters.values()]
+    assert {t.device.type for t in held} == {META}
+
+
+@pytest.mark.parametrize("made", [TorchCudaBackend, TorchCudaTf32Backend])
+def test_the_same_session_on_the_processor_agrees_with_the_oracle(made):
+    """TF32 is nothing that a processor does: there both are float32."""
+    problem = small_problem(dtype=DType.FLOAT32, head=Head.EVERY, truncation=Truncation(4, 3))
+    params, data = random_params(problem), random_data(problem)
+    backend = made("cpu")
+    ref, got = oracle(problem, params, data), backend.prepare(problem, params, data)
+    for session in (ref, got):
+        session.train_step()
+        session.reset()
+        session.train_epoch(np.arange(14))
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT32)
+    contract = backend.contract(problem)
+    assert contract.device == CUDA
+    assert set(contract.timed) == set(Pass)
+    assert contract.subnormals == "kept"
+
+
+def test_tf32_is_what_the_name_says():
+    problem = small_problem(dtype=DType.FLOAT32)
+    for backend, allowed, precision in (
+        (TorchCudaTf32Backend("cpu"), True, "high"),
+        (TorchCudaBackend("cpu"), False, "highest"),
+    ):
+        backend.prepare(problem, random_params(problem), random_data(problem))
+        assert torch.backends.cudnn.allow_tf32 is allowed
+        assert torch.get_float32_matmul_precision() == precision
+        assert backend.contract(problem).tf32 is allowed
+    case = Case(**vars(replace(problem, dtype=DType.FLOAT64)))
+    assert "leaves float64 as it is; take torch-cuda" in TorchCudaTf32Backend("cpu").unsupported(case)
+    assert TorchCudaBackend("cpu").unsupported(case) is None
+
+
+def test_synchronize_clock_and_memory_are_those_of_the_sessions_device(on_meta, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: asked.append(("synchronize", device.type)))
+    monkeypatch.setattr(
+        torch.cuda, "max_memory_allocated", lambda device: asked.append(("memory", device.type)) or 1 << 20
+    )
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            asked.append("record")
+
+        def elapsed_time(self, end):
+            return 0.25  # ms
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    problem = small_problem()
+    session = on_meta.prepare(problem, random_params(problem), random_data(problem))
+    session.synchronize()
+    assert session.peak_device_bytes() == 1 << 20
+    clock = session.device_clock()
+    clock.start()
+    clock.stop()
+    assert clock.nanoseconds() == 250_000
+    assert asked == [("synchronize", META), ("memory", META), "record", "record"]
+
+
+@pytest.mark.parametrize("name", ["torch-cuda", "torch-cuda+tf32"])
+def test_without_a_cuda_build_or_a_gpu_it_says_what_to_do(name, monkeypatch):
+    assert name not in backends.usual()
+    backend = backends.load(name)
+    monkeypatch.setattr(torch.version, "cuda", None)
+    assert "is built without CUDA; install a CUDA build" in backend.unavailable()
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert "finds no NVIDIA GPU that its CUDA 13.0 can use; see nvidia-smi" in backend.unavailable()
+    problem = small_problem(dtype=DType.FLOAT32)
+    with pytest.raises(RuntimeError, match="finds no NVIDIA GPU"):
+        backend.prepare(problem, random_params(problem), random_data(problem))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert backend.unavailable() is None
+
+
+def test_an_old_gpu_has_no_tf32(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    case = Case(**vars(small_problem(dtype=DType.FLOAT32)))
+    assert "compute capability 7.5; TF32 needs 8.0 or newer" in backends.load("torch-cuda+tf32").unsupported(case)
