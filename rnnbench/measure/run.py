@@ -18,10 +18,12 @@ from rnnbench.backends.base import Contract
 from rnnbench.measure import arrays, verify
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
+from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.schedule import Estimate, Plan, order_of, shuffled, wanted
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
+from rnnbench.results.account import Kind
 from rnnbench.results.record import CHECK, Costs, Record, Seeds, Status
 from rnnbench.workloads.base import Split
 
@@ -79,11 +81,12 @@ class Runner:
         run_id: str,
         machine_id: str,
         before: list[Record] | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.plan, self.tasks, self.folder = plan, tasks, folder
         self.emit, self.observer = emit, observer
         self.run_id, self.machine_id = run_id, machine_id
-        self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache")
+        self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger)
         self.oracles: dict[Problem, Oracle] = {}
         self.estimate = Estimate()
         self.writing = Lock()
@@ -148,7 +151,8 @@ class Runner:
     def _start_all(self, launch: int) -> None:
         names = [n for n in self.plan.backends if any(self._has_work(task, n, launch) for task in self.tasks)]
         self.observer.doing(f"starting {len(names)} backends", self.estimate)
-        self.crew.side_by_side(self.crew.start, names)
+        with self.crew.ledger.spend(Kind.START):
+            self.crew.side_by_side(self.crew.start, names)
         for name in names:
             self.estimate.drop(("start", name))
 
@@ -178,7 +182,8 @@ class Runner:
                 self._make_one_ready(task, name, launch)
         else:
             longest_first = sorted(names, key=lambda name: not backends.REGISTRY[name].compiles)
-            self.crew.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
+            with self.crew.ledger.spend(Kind.CHECK):
+                self.crew.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
 
     def _make_one_ready(self, task: Task, name: str, launch: int) -> None:
         place = self.crew.places[name]
@@ -243,8 +248,9 @@ class Runner:
         out = self.folder / "arrays" / f"{name}.npz"
         order = self._order(slot.task, case)
         first = self.crew.ask(name, "first", pass_=case.pass_, order=order, out=str(out))
-        oracle = self._oracle(slot.task)
-        errors = oracle.errors(case.pass_, arrays.load_outputs(out))
+        with self.crew.ledger.spend(Kind.CHECK):
+            oracle = self._oracle(slot.task)
+            errors = oracle.errors(case.pass_, arrays.load_outputs(out))
         if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
             errors |= oracle.loss_errors(self.crew.ask(name, "losses", steps=len(oracle.losses()))["losses"])
         wrong = verify.verdict(errors)
@@ -265,7 +271,8 @@ class Runner:
         effort, case, name = self.plan.effort, slot.case, slot.backend
         where = f"launch {slot.launch + 1} of {effort.launches}, round {slot.round + 1} of {effort.rounds}"
         self.observer.doing(f"{case.key}, {where}: {name}", self.estimate)
-        time.sleep(SETTLE_SECONDS)
+        with self.crew.ledger.spend(Kind.WAITING):
+            time.sleep(SETTLE_SECONDS)
         turn = msgspec.to_builtins(effort.turn_of(case.pass_))
         order = self._order(slot.task, case, slot.launch, slot.round)
         try:
@@ -280,6 +287,7 @@ class Runner:
                 self._record(slot),
                 samples_ns=tuple(reply["samples_ns"]),
                 warmup=reply["warmup"],
+                disturbances=tuple(reply["disturbances"]),
                 peak_memory_bytes=reply["peak_memory_bytes"],
             )
         )
@@ -289,7 +297,7 @@ class Runner:
             self.observer.doing(f"the oracle: {task.problem.name} {task.problem.dtype}", self.estimate)
             order = next((self._order(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
             oracle = self.oracles[task.problem] = Oracle(task.problem, task.params, task.rows, order)
-            with self._timed(("oracle", task.problem)):
+            with self._timed(("oracle", task.problem)), self.crew.ledger.spend(Kind.CHECK):
                 for case in task.cases:
                     oracle.answer(case.pass_)
                     if case.pass_ is Pass.TRAIN_STEP:

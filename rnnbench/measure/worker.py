@@ -129,12 +129,20 @@ class Worker:
         """Samples of one turn."""
         import numpy as np
 
+        from rnnbench.measure import disturbance
         from rnnbench.measure.clock import Turn, time_turn, warmups
         from rnnbench.model import Pass
 
         rows = None if order is None else np.array(order, dtype=np.int64)
+        before = disturbance.now()
         samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows)
-        return {"samples_ns": samples, "warmup": warmups(samples), "peak_memory_bytes": peak_memory()}
+        disturbances = disturbance.between(before, disturbance.now())
+        return {
+            "samples_ns": samples,
+            "warmup": warmups(samples),
+            "peak_memory_bytes": peak_memory(),
+            "disturbances": disturbances,
+        }
 
     def epoch(self, seed: int) -> dict[str, Any]:
         """One epoch of a training over all staged rows, in the order of the seed."""
