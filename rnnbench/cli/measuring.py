@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,17 +130,21 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
     from rnnbench.commands.progress import Display
     from rnnbench.report.page import write_report
     from rnnbench.report.terminal import render
+    from rnnbench.results.account import line
 
     with Display(console_of(stderr=True)) as display:
         result = session.execute(plan, folder, command, display, resume=resume)
         display.show("writing the report", 1.0)
         loaded, code = result.loaded, result.code
+        start = time.monotonic()
         try:
             write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code = session.FOLDER
     render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference)
+    if spent := line(session.with_report(folder, loaded.run, time.monotonic() - start)):
+        click.echo(f"{spent}.")
     click.echo(f"Report: {folder / 'report.md'}")
     return code
 

@@ -16,10 +16,12 @@ from rnnbench.backends.base import Contract
 from rnnbench.measure import arrays, verify
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
+from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.schedule import Estimate, Plan, order_of
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
+from rnnbench.results.account import Kind
 from rnnbench.results.record import CHECK, Costs, Record, Seeds, Status
 from rnnbench.workloads.base import Split
 
@@ -73,11 +75,12 @@ class Checker:
         run_id: str,
         machine_id: str,
         before: list[Record] | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self.plan, self.tasks, self.folder = plan, tasks, folder
         self.emit, self.observer = emit, observer
         self.run_id, self.machine_id = run_id, machine_id
-        self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache")
+        self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger)
         self.oracles: dict[Problem, Oracle] = {}
         self.estimate = Estimate()
         self.writing = Lock()
@@ -136,9 +139,10 @@ class Checker:
         out = self.folder / "arrays" / f"{name}.npz"
         order = self._order(slot.task, case)
         first = self.crew.ask(name, "first", pass_=case.pass_, order=order, out=str(out))
-        oracle = self._oracle(slot.task)
         precision = verify.precision_of(case.dtype, contract.tf32)
-        errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
+        with self.crew.ledger.spend(Kind.CHECK):
+            oracle = self._oracle(slot.task)
+            errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
         if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
             losses = self.crew.ask(name, "losses", steps=len(oracle.losses(precision)))["losses"]
             errors |= oracle.loss_errors(losses, precision)
@@ -162,7 +166,7 @@ class Checker:
             self.observer.doing(f"the oracle: {task.problem.name} {task.problem.dtype}", self.estimate)
             order = next((self._order(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
             oracle = self.oracles[task.problem] = Oracle(task.problem, task.params, task.rows, order)
-            with self._timed(("oracle", task.problem)):
+            with self._timed(("oracle", task.problem)), self.crew.ledger.spend(Kind.CHECK):
                 for case in task.cases:
                     oracle.answer(case.pass_)
                     if case.pass_ is Pass.TRAIN_STEP:

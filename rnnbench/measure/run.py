@@ -16,9 +16,11 @@ from rnnbench import backends
 from rnnbench.backends.base import Contract
 from rnnbench.measure.checks import Checker, Observer, Slot, Task
 from rnnbench.measure.client import WorkerFailure
+from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.schedule import Plan, shuffled, wanted
 from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case
+from rnnbench.results.account import Kind
 from rnnbench.results.record import Costs, DeviceState, Record, Status
 from rnnbench.results.stops import Stop
 
@@ -41,8 +43,11 @@ class Runner(Checker):
         machine_id: str,
         before: list[Record] | None = None,
         begun: float | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
-        super().__init__(plan, tasks, folder, emit, observer, run_id=run_id, machine_id=machine_id, before=before)
+        super().__init__(
+            plan, tasks, folder, emit, observer, run_id=run_id, machine_id=machine_id, before=before, ledger=ledger
+        )
         self.measured = {(r.case, r.backend, r.launch, r.round) for r in before or [] if r.round >= 0}
         self.stopping = Stopping(plan, before or [], begun)
 
@@ -130,7 +135,8 @@ class Runner(Checker):
     def _start_all(self, launch: int) -> None:
         names = [n for n in self.plan.backends if any(self._has_work(task, n, launch) for task in self.tasks)]
         self.observer.doing(f"starting {len(names)} backends", self.estimate)
-        self.crew.side_by_side(self.crew.start, names)
+        with self.crew.ledger.spend(Kind.START):
+            self.crew.side_by_side(self.crew.start, names)
         for name in names:
             self.estimate.drop(("start", name))
 
@@ -175,7 +181,8 @@ class Runner(Checker):
                 self._make_one_ready(task, name, launch)
         else:
             longest_first = sorted(names, key=lambda name: not backends.entry_of(name).compiles)
-            self.crew.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
+            with self.crew.ledger.spend(Kind.CHECK):
+                self.crew.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
 
     def _make_one_ready(self, task: Task, name: str, launch: int) -> None:
         place = self.crew.places[name]
@@ -203,7 +210,8 @@ class Runner(Checker):
         most = f"{'at most ' if self.plan.rule else ''}{self.plan.launches[1]}"
         where = f"launch {slot.launch + 1} of {most}, round {slot.round + 1} of {effort.rounds}"
         self.observer.doing(f"{case.key}, {where}: {name}", self.estimate)
-        time.sleep(SETTLE_SECONDS)
+        with self.crew.ledger.spend(Kind.WAITING):
+            time.sleep(SETTLE_SECONDS)
         turn = msgspec.to_builtins(effort.turn_of(case.pass_))
         order = self._order(slot.task, case, slot.launch, slot.round)
         begun = time.monotonic()
@@ -222,6 +230,7 @@ class Runner(Checker):
             warmup=reply["warmup"],
             device_ns=tuple(reply["device_ns"]),
             device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
+            disturbances=tuple(reply["disturbances"]),
             peak_memory_bytes=reply["peak_memory_bytes"],
             peak_device_bytes=reply["peak_device_bytes"],
         )

@@ -134,18 +134,21 @@ class Worker:
         """Samples of one turn."""
         import numpy as np
 
+        from rnnbench.measure import disturbance
         from rnnbench.measure.clock import DeviceTimes, Turn, time_turn, warmups
         from rnnbench.model import Pass
 
         rows = None if order is None else np.array(order, dtype=np.int64)
         device = DeviceTimes(self.session.device_clock())
-        before = self._device_states()
+        states, before = self._device_states(), disturbance.now()
         samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
+        disturbances = disturbance.between(before, disturbance.now())
         return {
             "samples_ns": samples,
             "warmup": warmups(samples),
             "device_ns": device.ns,
-            "device_states": before + self._device_states(),
+            "device_states": states + self._device_states(),
+            "disturbances": disturbances,
             **self._peaks(),
         }
 

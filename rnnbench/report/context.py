@@ -12,6 +12,7 @@ import msgspec
 
 from rnnbench.model import Case, Pass
 from rnnbench.report.text import Labels
+from rnnbench.results import disturbed
 from rnnbench.results.answers import Answer, answers, choose_reference
 from rnnbench.results.peak import Peak, peak_of
 from rnnbench.results.record import Epoch, Mode, Record
@@ -81,6 +82,11 @@ class Context:
     def quick(self) -> bool:
         """Whether any of it is a smoke run."""
         return str(self.run.get("mode")) == Mode.QUICK or any(r.mode is Mode.QUICK for r in self.records)
+
+    @cached_property
+    def disturbances(self) -> list[str]:
+        """What befell the machine in turns of the run, in sentences."""
+        return disturbed.notes(self.records)
 
     @cached_property
     def sources(self) -> dict[str, str]:

@@ -37,7 +37,7 @@ def _heading(context: Context) -> list[Text]:
         if "synthetic" in f"{workload} {source}".lower():
             label = workload_label(workload, source)
             lines.append(Text(f"{label}: {source}; not real reviews", style="yellow"))
-    return lines
+    return lines + [Text(f"disturbed: {note}", style="yellow") for note in context.disturbances]
 
 
 def _answer(context: Context, answer: Answer) -> Text:

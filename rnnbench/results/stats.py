@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnbench.model import Case, Pass
+from rnnbench.results.disturbed import left_out
 from rnnbench.results.record import Record, Status
 
 if TYPE_CHECKING:
@@ -91,8 +92,11 @@ _CENTRES: dict[Metric, Callable[[Sequence[int]], float]] = {
 
 
 def turn_seconds(record: Record, metric: Metric = Metric.MEDIAN) -> float | None:
-    """Seconds a call: the metric of the samples after the warm-ups, at least 1 ns; None where there are none."""
-    kept = record.samples_ns[record.warmup :]
+    """Seconds a call: the metric of the samples after the warm-ups, at least 1 ns.
+
+    None where there are none, or the machine was suspended in between.
+    """
+    kept = () if left_out(record) else record.samples_ns[record.warmup :]
     return max(_CENTRES[metric](kept), 1.0) * NS if kept else None
 
 
@@ -159,13 +163,19 @@ def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None
     lost = [r for r in records if r.status is not Status.OK and not (timed and r.status is Status.SKIPPED)]
     failed = sorted(lost, key=lambda r: _SEVERITY.index(r.status))
     if not failed:
-        return Status.OK, None if timed else "checked; the run ended before it was timed"
+        return Status.OK, _suspended(records) or (None if timed else "checked; the run ended before it was timed")
     worst = failed[0]
     if not timed:
         return worst.status, worst.reason
     launches = {(r.part, r.launch) for r in records}
     broken = {(r.part, r.launch) for r in failed if r.status is worst.status}
     return Status.OK, f"{worst.status} in {len(broken)} of {len(launches)} launches: {worst.reason or 'no reason kept'}"
+
+
+def _suspended(records: Sequence[Record]) -> str | None:
+    """How many turns are left out because the machine was suspended in them, or None of none."""
+    turns = [left_out(r) for r in records if r.samples_ns]
+    return f"{sum(turns)} of {len(turns)} turns left out: the machine was suspended meanwhile" if any(turns) else None
 
 
 def summarise(records: Sequence[Record]) -> Summary:
