@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -71,7 +72,8 @@ def measured(base: str, comparisons: int | None, seed: int, path: Path | None) -
 
     with two_trees(base, comparisons is not None) as (scratch, trees, commit):
         duel = Duel(trees, scratch, threads_of(None))
-        question = Question(duel, chosen(), EFFORT, MARGIN, seed, commit, Unit.ROUND, confirm=True)
+        effort = EFFORT if comparisons is None else replace(EFFORT, budget=None)
+        question = Question(duel, chosen(), effort, MARGIN, seed, commit, Unit.ROUND, confirm=True)
         return compare(question, path) if comparisons is None else false_alarms(question, path, comparisons)
 
 
@@ -79,7 +81,7 @@ def measured(base: str, comparisons: int | None, seed: int, path: Path | None) -
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Order of cases and sides.")
 @click.option("--json", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it to this file.")
 @click.option("--aa", "comparisons", type=click.IntRange(1), metavar="N",
-              help="Compare HEAD with itself so many times, and say how often a case was called slower.")  # fmt: skip
+              help="Compare HEAD with itself so many times, and count the false alarms.")  # fmt: skip
 def main(seed: int, path: Path | None, comparisons: int | None) -> None:
     """Fail, with 1, where a train step of our kernels is slower than at the commit before, and slower again.
 

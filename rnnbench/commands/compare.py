@@ -61,13 +61,18 @@ def side_of(name: str, say: Callable[[str], None]) -> Side:
     """A run's records and machine. Of a lone file the machine is known where `machine.json` lies beside it."""
     path = place_of(name)
     loaded = store.load_file(path) if path.is_file() else store.load(path)
-    for problem in loaded.problems[:MOST_PROBLEMS]:
-        say(f"{path}: {problem}")
-    if len(loaded.problems) > MOST_PROBLEMS:
-        say(f"{path}: {len(loaded.problems) - MOST_PROBLEMS} more lines were left out")
+    problems_told(path, loaded.problems, say)
     if not loaded.records:
         raise store.StoreError(f"{path} holds no record; nothing was measured there")
     return Side(loaded.records, loaded.machine)
+
+
+def problems_told(path: Path, problems: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say which lines were left out, the first few one by one."""
+    for problem in problems[:MOST_PROBLEMS]:
+        say(f"{path}: {problem}")
+    if len(problems) > MOST_PROBLEMS:
+        say(f"{path}: {len(problems) - MOST_PROBLEMS} more lines were left out")
 
 
 def compared(base: str, new: str, gate: Gate, words: str, say: Callable[[str], None]) -> Compared:
