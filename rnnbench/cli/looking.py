@@ -100,6 +100,7 @@ Examples:
   python -m rnnbench compare reports/before reports/after
   python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
   python -m rnnbench compare base.jsonl new.jsonl --require-baseline --markdown
+  python -m rnnbench compare reports/before reports/after --noise reports/aa
 
 \b
 Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
@@ -126,13 +127,23 @@ Exit codes:
 @click.command(epilog=COMPARE_EPILOG)
 @click.argument("base")
 @click.argument("new")
-@click.option("--fail-on", "gate", type=GATE, default="median:5%", show_default=True, metavar="METRIC:PERCENT",
-              help="What counts as slower: median, min or mean of the calls of a turn, and by how much.")  # fmt: skip
+@click.option("--fail-on", "gate", type=GATE, metavar="METRIC:PERCENT",
+              help="What counts as slower: median, min or mean of the calls of a turn, and by how much. "
+                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%.")  # fmt: skip
+@click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
+              "of this machine beside NEW and BASE.")  # fmt: skip
 @click.option("--require-baseline", is_flag=True, help="Fail where a case of NEW has nothing to be held against.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 @options(WORDS, JSON)
 def compare(
-    base: str, new: str, gate: Any, require_baseline: bool, markdown: bool, filter_: str, as_json: bool
+    base: str,
+    new: str,
+    gate: Any,
+    noise: str | None,
+    require_baseline: bool,
+    markdown: bool,
+    filter_: str,
+    as_json: bool,
 ) -> None:
     """Say for each case whether the run NEW is slower than the run BASE, and how sure that is.
 
@@ -145,8 +156,8 @@ def compare(
         raise click.UsageError("--markdown and --json are two forms of one answer; choose one of them")
 
     def work() -> int:
-        found = compared(base, new, gate, filter_, lambda text: click.echo(text, err=True))
-        answer = found.findings, gate, found.notes
+        found = compared(base, new, gate, filter_, lambda text: click.echo(text, err=True), noise)
+        answer = found.findings, found.gate, found.notes
         if as_json:
             print_json(shown.as_json(*answer))
         elif markdown:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case
@@ -24,7 +24,7 @@ def readable(seconds: float) -> str:
 class Stopping:
     """Counts turns and seconds, and says what need not be measured any more.
 
-    Budgets count from here: a resumed run has them anew. `begun` is when the run did, by `clock`.
+    Budgets count from here: a resumed run has them anew. `begun` is when the run did, by `now`.
     """
 
     def __init__(
@@ -32,15 +32,18 @@ class Stopping:
         plan: Plan,
         before: Iterable[Record] = (),
         begun: float | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.plan, self.clock = plan, clock
-        self.begun = clock() if begun is None else begun
+        self.plan = plan
+        self.begun = self.now() if begun is None else begun
         self.turns: dict[Answer, dict[TurnKey, float]] = {}
         self.seconds: Counter[Answer] = Counter()
         self.settled: set[Case] = set()
         for record in before:
             self.add(record)
+
+    def now(self) -> float:
+        """Seconds of a clock that never goes back."""
+        return time.monotonic()
 
     def add(self, record: Record) -> None:
         """A turn was measured."""
@@ -56,7 +59,7 @@ class Stopping:
     @property
     def left(self) -> float:
         """Seconds left of the run's budget; infinite where it has none."""
-        return float("inf") if self.plan.budget is None else self.plan.budget - (self.clock() - self.begun)
+        return float("inf") if self.plan.budget is None else self.plan.budget - (self.now() - self.begun)
 
     def over(self, case: Case, name: str) -> bool:
         """Whether this backend has spent its budget for the case."""

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rnnbench.report.context import Context, Problem
+from rnnbench.report.stopping import noise_lines, stops_line
 from rnnbench.report.sweep import standing_line
 from rnnbench.report.text import (
     FOOTNOTES,
@@ -123,6 +124,10 @@ def render(
         if problem.timed and not context.sweep:
             console.print(_table(context, problem))
     _print_footnotes(console, context)
+    for part in noise_lines(context):
+        console.print(part)
+    if stopped := stops_line(context):
+        console.print(stopped)
     for line in _missing(context):
         console.print(line)
     if trained := _trained(context):
