@@ -11,7 +11,7 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test test-sim lint types smoke bench bench-against clean
+.PHONY: run test test-sim test-compile lint types smoke bench bench-against clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
@@ -24,6 +24,11 @@ test: .venv/dev.stamp test-sim
 # The CUDA kernels with no GPU: numba simulates if it is told so before it is imported, so in processes of their own.
 test-sim: .venv/dev.stamp
 	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/cuda $(SIDE_BY_SIDE)
+
+# The CUDA kernels compiled for GPUs that are not here, in .venv-cuda: numba-cuda takes the place of `numba.cuda` for
+# all that runs beside it, and wants a numba of its own.
+test-compile: .venv-cuda/dev.stamp
+	.venv-cuda/bin/python -m pytest tests/cuda/test_compile.py $(SIDE_BY_SIDE) $(ARGS)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -60,5 +65,10 @@ bench-against: .venv/dev.stamp
 	$(BIN)/python -m pip install -q -e '.[frameworks,dev]'
 	touch $@ .venv/run.stamp
 
+.venv-cuda/dev.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-cuda
+	.venv-cuda/bin/python -m pip install -q --no-compile -e '.[cuda-dev,test]'
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info runs
+	rm -rf .venv .venv-cuda build *.egg-info runs
