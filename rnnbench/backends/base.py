@@ -111,6 +111,8 @@ class Contract:
     timed: dict[str, str]  # pass -> the library calls inside the clock
     notes: str = ""
     device: str = CPU
+    staged: str = ""  # outside the clock, by `prepare`, `select` and `reset`
+    waits: str = ""  # what tells the clock that the work is done
 
 
 class DeviceClock(abc.ABC):
@@ -178,6 +180,10 @@ class Session(abc.ABC):
     @abc.abstractmethod
     def fetch(self) -> Outputs:
         """What the last pass computed."""
+
+    def poison(self) -> None:
+        """Make NaN, or drop, what the next pass must write, as far as it can be reached: for audits, never timed."""
+        return
 
     def synchronize(self) -> None:
         """Wait until the device is idle. Nothing to do where calls return when their work is done."""

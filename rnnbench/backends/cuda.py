@@ -211,6 +211,12 @@ class CudaSession(Session):
         state = self.arrays["h"].copy_to_host()[-n:]
         return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), state, grads, params)
 
+    def poison(self) -> None:
+        numbers = [array for name, array in self.arrays.items() if name in ("h", "z", "dz", "slope", "delta", "grads")]
+        for array in (*numbers, self.seen[0]):
+            array.copy_to_device(np.full(array.shape, np.nan, self.sizes.dtype))
+        self.seen[1].copy_to_device(np.full(self.seen[1].shape, -1, np.int32))
+
     def synchronize(self) -> None:
         cuda.synchronize()
 
@@ -254,18 +260,22 @@ class CudaBackend(Backend):
         kept = self.plan.width(problem.model.H, str(problem.dtype)) is not None
         where = "registers" if kept else "memory, any H: right, not fast"
         launches = "launches on one stream"
+        words = ", sums over words" if problem.model.V is not None else ""
+        clipped = "clipping, " if problem.train.clips else ""
         return Contract(
             threads=1,
             subnormals="kept",
             tf32=False,
             timed={
-                "forward": f"3 {launches}: project the inputs, T steps, head and loss",
-                "gradient": f"{launches}: forward, slope, BPTT, sums over steps, sums over words",
-                "train_step": f"{launches}: gradient, norm where it is clipped, the optimizer on all parameters",
+                "forward": f"3 {launches}: project the inputs, T steps, head and the loss of each output",
+                "gradient": f"{launches}: forward, slope, BPTT, sums over steps{words}",
+                "train_step": f"{launches}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": "the order to the device; train steps on rows taken there by index, nothing copied back",
             },
-            notes=f"W_hh in {where}; " + ("Numba's simulator" if device.simulated() else "rows on the device"),
+            notes=f"W_hh in {where}; " + ("Numba's simulator" if device.simulated() else "an NVIDIA GPU"),
             device=CPU if device.simulated() else CUDA,
+            staged="rows, targets, work buffers, a zero state on the device; a batch is an offset",
+            waits="cuda.synchronize",
         )
 
     def libraries(self) -> dict[str, str]:
