@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rnnbench import __version__
-from rnnbench.cli import looking, measuring, training
+from rnnbench.cli import looking, measuring, merging, training
 from rnnbench.commands.names import unknown
 
 
@@ -46,6 +46,7 @@ for _command in (
     measuring.sweep,
     looking.report,
     looking.compare,
+    merging.merge,
     looking.env,
     looking.warm,
 ):

@@ -66,6 +66,8 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     if not path.exists():
         raise store.StoreError(f"{folder} cannot be resumed: {path} is not there")
     run = store.read_json(path)
+    if run.get("merged"):
+        raise store.StoreError(f"{folder} cannot be resumed: it was merged of runs; resume those, and merge again")
     try:
         return msgspec.convert(run["plan"], Plan), run
     except (KeyError, msgspec.ValidationError) as error:
