@@ -155,18 +155,18 @@ def _measure(
         before=before.records,
         ledger=ledger,
     )
-    finished: dict[str, Any] = {}
     try:
         runner.run()
         trainings(plan, folder, run["run_id"], display, curves, before.curves, ledger)
         if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
             with ledger.spend(Kind.PEAK):
                 peak = peak_now(plan, display, peak)
-        finished = {"finished": _now()}
     finally:
+        run["seconds"] = ledger.seconds(seconds_of(before.run))
+        store.write_json(folder / store.RUN, run)
         machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries}
         store.write_json(folder / store.MACHINE, machine)
-        store.write_json(folder / store.RUN, {**run, **finished, "seconds": ledger.seconds(seconds_of(before.run))})
+    store.write_json(folder / store.RUN, {**run, "finished": _now()})
 
 
 def with_report(folder: Path, run: dict[str, Any], seconds: float) -> dict[str, Any]:
