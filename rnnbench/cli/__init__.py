@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rnnbench import __version__
-from rnnbench.cli import looking, measuring, tracking, training
+from rnnbench.cli import looking, measuring, merging, tracking, training
 from rnnbench.commands.names import unknown
 
 
@@ -48,6 +48,7 @@ for _command in (
     looking.report,
     looking.compare,
     tracking.history,
+    merging.merge,
     looking.env,
     looking.warm,
 ):

@@ -68,6 +68,8 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     if not path.exists():
         raise store.StoreError(f"{folder} cannot be resumed: {path} is not there")
     run = store.read_json(path)
+    if run.get("merged"):
+        raise store.StoreError(f"{folder} cannot be resumed: it was merged of runs; resume those, and merge again")
     try:
         return msgspec.convert(run["plan"], Plan), run
     except (KeyError, msgspec.ValidationError) as error:
@@ -169,7 +171,6 @@ def _measure(
         begun=begun,
         ledger=ledger,
     )
-    finished: dict[str, Any] = {}
     try:
         runner.run()
         if runner.stopping.left > 0:
@@ -179,12 +180,14 @@ def _measure(
         if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
             with ledger.spend(Kind.PEAK):
                 peak = peak_now(plan, display, peak)
-        ended = {"stops": msgspec.to_builtins(runner.stops)} if runner.stops else {}
-        finished = {**ended, "finished": _now()}
+        if runner.stops:
+            run["stops"] = msgspec.to_builtins(runner.stops)
     finally:
+        run["seconds"] = ledger.seconds(seconds_of(before.run))
+        store.write_json(folder / store.RUN, run)
         machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries}
         store.write_json(folder / store.MACHINE, machine)
-        store.write_json(folder / store.RUN, {**run, **finished, "seconds": ledger.seconds(seconds_of(before.run))})
+    store.write_json(folder / store.RUN, {**run, "finished": _now()})
 
 
 def with_report(folder: Path, run: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -109,7 +109,10 @@ class Worker:
         self.waiting = b""
 
     def ask(self, op: str, timeout: float, **arguments: Any) -> dict[str, Any]:
-        """The reply, within `timeout` seconds. Raises WorkerFailure; after a timeout the worker is gone."""
+        """The reply, within `timeout` seconds. Raises WorkerFailure; after a timeout the worker is gone.
+
+        OSError where the worker finds no room on the disk: that befalls the run and not the backend.
+        """
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
@@ -118,6 +121,8 @@ class Worker:
         except BrokenPipeError as error:
             raise self._died(op) from error
         if not reply.pop("ok"):
+            if reply["kind"] == "disk_full":
+                raise OSError(reply["errno"], reply["reason"], f"a file of {self.name}")
             status = Status.OUT_OF_MEMORY if reply["kind"] == "out_of_memory" else Status.CRASHED
             raise WorkerFailure(status, f"{op}: {reply['reason']}", alive=True)
         return dict(reply)

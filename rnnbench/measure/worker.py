@@ -7,6 +7,7 @@ with; whatever else prints there is sent to standard error. The process ends whe
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -204,7 +205,10 @@ class Worker:
 
 def failure(error: BaseException) -> dict[str, Any]:
     """A reply that says what went wrong, in one line, and the whole of it on standard error."""
-    traceback.print_exc()
+    with contextlib.suppress(OSError):  # of a full disk, which is told in the reply
+        traceback.print_exc()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return {"ok": False, "kind": "disk_full", "reason": error.strerror, "errno": error.errno}
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"
     memory = isinstance(error, MemoryError) or any(word in text.lower() for word in OUT_OF_MEMORY_WORDS)

@@ -84,6 +84,12 @@ class Context:
         return str(self.run.get("mode")) == Mode.QUICK or any(r.mode is Mode.QUICK for r in self.records)
 
     @cached_property
+    def unlike(self) -> str | None:
+        """A sentence on merged runs of unlike machines, or None where there are none."""
+        found = self.run.get("unlike")
+        return f"merged from unlike machines or versions: {'; '.join(found)}" if found else None
+
+    @cached_property
     def disturbances(self) -> list[str]:
         """What befell the machine in turns of the run, in sentences."""
         return disturbed.notes(self.records)

@@ -14,7 +14,7 @@ from rnnbench.results.record import Record
 
 _LONGEST = 160  # signs of one fact; the whole is in machine.json
 
-_UNTOLD = ("schema", "plan", "stops", "workers", "peak", "seconds")  # for programs, or told elsewhere
+_UNTOLD = ("schema", "plan", "stops", "workers", "peak", "seconds", "unlike")  # for programs, or told elsewhere
 
 DEFINITIONS = """\
 - **Turn**: the calls that one backend makes in one round. Its value is the median of the samples after the warm-ups.

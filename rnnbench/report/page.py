@@ -30,6 +30,8 @@ def text(context: Context, figures: sections.Figures) -> str:
     parts = [f"# rnnbench: {escape(str(context.run.get('run_id', 'report')))}"]
     if context.quick:
         parts.append(f"> **{QUICK}**")
+    if context.unlike:
+        parts.append(f"> **{escape(context.unlike)}**")
     if context.sweep:
         return "\n\n".join([*parts, *sweep.parts(context, figures)]) + "\n"
     parts += sections.answer(context)

@@ -34,6 +34,7 @@ from rnnbench.results.stats import Summary
 
 def _heading(context: Context) -> list[Text]:
     lines = [Text(QUICK.upper(), style="bold red")] if context.quick else []
+    lines += [Text(context.unlike, style="bold red")] if context.unlike else []
     for workload, source in context.sources.items():
         if "synthetic" in f"{workload} {source}".lower():
             label = workload_label(workload, source)

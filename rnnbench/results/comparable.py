@@ -29,12 +29,28 @@ def differences(backend: str, base: Side, new: Side) -> list[str]:
     The records are those of one case and backend. Work (sizes, dtype, model, seeds), contract (threads, subnormals,
     TF32), machine, and the versions of what the backend computes with.
     """
+    return [*unlike_work(base, new), *_machines(backend, base, new)]
+
+
+def unlike_work(base: Side, new: Side) -> list[str]:
+    """What differs in work and contract alone, whatever the machines."""
     records = [(r.case, r.seeds, r.contract) for side in (base, new) for r in side.records]
     cases = [_flat(msgspec.to_builtins(case)) for case in _different(case for case, _, _ in records)]
     seeds = [_flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds, _ in records)]
     contracts = [_promised(c) for c in _contracts(base, new)]
     found = {**_unlike(cases), **_unlike(seeds), **_unlike(contracts)}
-    return [*(f"{name} {a} / {b}" for name, (a, b) in found.items()), *_machines(backend, base, new)]
+    return [f"{name} {a} / {b}" for name, (a, b) in found.items()]
+
+
+def unlike_machines(base: Side, new: Side) -> list[str]:
+    """What differs between the machines of two runs: facts, versions by backend, and the commit of rnnbench."""
+    shared = {r.backend for r in base.records} & {r.backend for r in new.records}
+    found: dict[str, None] = {}
+    for name in sorted(shared) or [""]:
+        found |= dict.fromkeys(_machines(name, base, new))
+    machines = [m for m in (base.machine, new.machine) if m]
+    code = [{"rnnbench": m.get("rnnbench"), "commit": (m.get("git") or {}).get("commit")} for m in machines]
+    return [*found, *(f"{name} {a} / {b}" for name, (a, b) in _unlike(code).items())]
 
 
 def _different(values: Iterable[Any]) -> list[Any]:

@@ -226,7 +226,8 @@ def _obstacle(a: Summary | None, b: Summary | None, base: Side, new: Side) -> tu
         if s is None:
             return Verdict.MISSING, f"{name} has no such case"
         if not s.ranked:
-            verdict = Verdict.MISSING if s.status in (*ABSENT, Status.OK) else Verdict.NOT_COMPARABLE
+            absent = s.status in (*ABSENT, Status.OK) and not s.mixed
+            verdict = Verdict.MISSING if absent else Verdict.NOT_COMPARABLE
             return verdict, f"{name}: {s.status}: {s.reason or 'no reason kept'}"
     assert a is not None
     assert b is not None

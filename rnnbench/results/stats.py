@@ -69,6 +69,7 @@ class Summary:
     time: Interval | None
     turns: Mapping[TurnKey, float]
     records: tuple[Record, ...]
+    mixed: bool = False  # runs of unlike machines were merged: no time can stand for all
 
     @property
     def ranked(self) -> bool:
@@ -178,10 +179,21 @@ def _suspended(records: Sequence[Record]) -> str | None:
     return f"{sum(turns)} of {len(turns)} turns left out: the machine was suspended meanwhile" if any(turns) else None
 
 
+def _unlike_machines(records: Sequence[Record]) -> str | None:
+    """Why runs that were merged share no number, or None where they may."""
+    timed = [r for r in records if r.samples_ns]
+    machines = list(dict.fromkeys(r.machine_id for r in timed))
+    if len(machines) < 2 or len({r.run_id for r in timed}) < 2:
+        return None
+    return f"not comparable: measured on unlike machines, {' and '.join(machines)}"
+
+
 def summarise(records: Sequence[Record]) -> Summary:
     """All records of one backend and one case as one answer."""
     turns = turns_of(records)
     status, reason = _verdict(records, bool(turns))
+    if status is Status.OK and (why := _unlike_machines(records)):
+        return Summary(records[0].case, records[0].backend, status, why, None, {}, tuple(records), mixed=True)
     return Summary(records[0].case, records[0].backend, status, reason, interval_of(turns), turns, tuple(records))
 
 
