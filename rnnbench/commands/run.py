@@ -16,6 +16,7 @@ from rnnbench import backends, workloads
 from rnnbench.commands.progress import Display
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
+from rnnbench.measure.load import Watch
 from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.peak import PeakUnknown, measure
 from rnnbench.measure.run import Runner
@@ -82,7 +83,10 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
             display.say(problem)
         run = _describe(plan, command, before.run if resume else {})
         store.write_json(folder / store.RUN, run)
-        machine, peak = fingerprint(), peak_now(plan, display)
+        machine = fingerprint()
+        watch = Watch()
+        machine["start"] = watch.start
+        peak = peak_now(plan, display)
         store.write_json(folder / store.MACHINE, {**machine, "peak": msgspec.to_builtins(peak)})
         tasks = tasks_of(plan, display.say)
         runner = Runner(
@@ -101,7 +105,7 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
             if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
                 peak = peak_now(plan, display, peak)
         finally:
-            machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries}
+            machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries, "end": watch.end()}
             store.write_json(folder / store.MACHINE, machine)
         store.write_json(folder / store.RUN, {**run, "finished": _now()})
         for scratch in ("arrays", "cache"):

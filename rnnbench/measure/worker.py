@@ -64,7 +64,12 @@ class Worker:
         from threadpoolctl import threadpool_info
 
         pools = [{k: v for k, v in pool.items() if k != "filepath"} for pool in threadpool_info()]
-        return {"import_ns": self.import_ns, "libraries": self.backend.libraries(), "threadpools": pools}
+        return {
+            "import_ns": self.import_ns,
+            "libraries": self.backend.libraries(),
+            "built_for": self.backend.built_for(),
+            "threadpools": pools,
+        }
 
     def unsupported(self, case: dict[str, Any]) -> dict[str, Any]:
         """Why a case cannot be done, or None; `unavailable` where no case can, on this machine."""
