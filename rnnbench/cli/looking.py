@@ -88,7 +88,7 @@ def report(folder: Path, reference: str | None) -> None:
             write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
-        render(console_of(), loaded.records, loaded.curves, loaded.run, chosen)
+        render(console_of(), loaded.records, loaded.curves, loaded.run, chosen, loaded.machine)
         click.echo(f"Report: {folder / 'report.md'}")
         return 0
 

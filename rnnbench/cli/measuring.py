@@ -129,7 +129,7 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code = session.FOLDER
-    render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference)
+    render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference, loaded.machine)
     click.echo(f"Report: {folder / 'report.md'}")
     return code
 

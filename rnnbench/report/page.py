@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.report import facts, peak, plots, sections, sweep, tables
+from rnnbench.report import facts, peak, plots, sections, sweep, tables, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
@@ -33,6 +33,7 @@ def text(context: Context, figures: sections.Figures) -> str:
     if context.sweep:
         return "\n\n".join([*parts, *sweep.parts(context, figures)]) + "\n"
     parts += sections.answer(context)
+    parts += warnings.section(context)
     parts += facts.run(context)
     parts += facts.work(context)
     shown = (sections.times, sections.speedup, peak.section, sections.costs, sections.errors, sections.curves)
