@@ -22,7 +22,7 @@ from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.schedule import Estimate, Plan, order_of, shuffled, wanted
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
-from rnnbench.results.record import CHECK, Costs, Record, Seeds, Status
+from rnnbench.results.record import CHECK, Costs, Energy, Record, Seeds, Status
 from rnnbench.workloads.base import Split
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
@@ -280,6 +280,7 @@ class Runner:
                 self._record(slot),
                 samples_ns=tuple(reply["samples_ns"]),
                 warmup=reply["warmup"],
+                energy=Energy(**reply["energy"]),
                 peak_memory_bytes=reply["peak_memory_bytes"],
             )
         )

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ class Worker:
         self.import_ns = time.perf_counter_ns() - start
         self.session: Any = None
         self.arrays: dict[str, Any] = {}
+        self.meter: Any = None
 
     def hello(self) -> dict[str, Any]:
         """Who this is and what it loaded."""
@@ -134,12 +136,21 @@ class Worker:
         """Samples of one turn."""
         import numpy as np
 
+        from rnnbench.measure import energy
         from rnnbench.measure.clock import Turn, time_turn, warmups
         from rnnbench.model import Pass
 
         rows = None if order is None else np.array(order, dtype=np.int64)
-        samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows)
-        return {"samples_ns": samples, "warmup": warmups(samples), "peak_memory_bytes": peak_memory()}
+        if self.meter is None:  # not before the backend was imported: this imports NumPy
+            self.meter = energy.meter_of()
+        with energy.Window(self.meter) as window:
+            samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows)
+        return {
+            "samples_ns": samples,
+            "warmup": warmups(samples),
+            "energy": asdict(window.energy(samples)),
+            "peak_memory_bytes": peak_memory(),
+        }
 
     def epoch(self, seed: int) -> dict[str, Any]:
         """One epoch of a training over all staged rows, in the order of the seed."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.report import facts, peak, plots, sections, sweep, tables, warnings
+from rnnbench.report import energy, facts, peak, plots, sections, sweep, tables, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
@@ -36,8 +36,8 @@ def text(context: Context, figures: sections.Figures) -> str:
     parts += warnings.section(context)
     parts += facts.run(context)
     parts += facts.work(context)
-    shown = (sections.times, sections.speedup, peak.section, sections.costs, sections.errors, sections.curves)
-    for section in shown:
+    measured = (sections.times, sections.speedup, peak.section, energy.section)
+    for section in (*measured, sections.costs, sections.errors, sections.curves):
         parts += section(context, figures)
     for section_of in (sections.missing, facts.subnormals, facts.contracts):
         parts += section_of(context)
