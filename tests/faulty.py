@@ -7,6 +7,8 @@ import signal
 import time
 from dataclasses import replace
 
+import numpy as np
+
 from rnnbench import backends
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
@@ -154,6 +156,18 @@ class Chatty(NumpyBackend):
         return super()._prepare(problem, params, data)
 
 
+class Hungry(NumpySession):
+    """Takes and touches 64 MiB for the length of a forward, 16 MiB while it is prepared."""
+
+    def __init__(self, problem, params, data):
+        np.ones(16 << 20, np.uint8)
+        super().__init__(problem, params, data)
+
+    def forward(self):
+        np.ones(64 << 20, np.uint8)
+        super().forward()
+
+
 def _backend(name):
     return lambda: made_of(name)()
 
@@ -171,6 +185,7 @@ SESSIONS = {
     "memory": RunsOutOfMemory,
     "slow": Slow,
     "busy": Busy,
+    "hungry": Hungry,
 }
 BACKENDS = {
     "bad-import": "RaisesOnImport",

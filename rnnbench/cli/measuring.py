@@ -59,7 +59,9 @@ Exit codes:
 @click.command(epilog=RUN_EPILOG)
 @WHICH
 @click.option("--quick", "mode", flag_value="quick", help="A smoke run: one launch, few samples; not for quoting.")
-@click.option("--rigorous", "mode", flag_value="rigorous", help="Ten launches and longer turns, for publishing.")
+@click.option(
+    "--rigorous", "mode", flag_value="rigorous", help="Ten launches, longer turns, and --memory, for publishing."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
@@ -70,6 +72,7 @@ Exit codes:
     default=None,
     help="Also train each workload once, for learning curves. Default: the short ones.",
 )
+@click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
@@ -79,6 +82,7 @@ def run(
     output: Path | None,
     resume: Path | None,
     training: bool | None,
+    memory: bool,
     dry_run: bool,
     filter_: str,
     **asked: Any,
@@ -93,7 +97,8 @@ def run(
             plan, described = session.read_plan(resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         kind = Mode(mode or "default")
-        plan = plan_of(mode=kind, filter=filter_, training=(), **asked)
+        memory_too = memory or kind is Mode.RIGOROUS
+        plan = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
         plan = session.with_trainings(plan, training)
         if dry_run:
             return _dry_run(plan)

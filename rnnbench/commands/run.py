@@ -18,6 +18,7 @@ from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.load import Watch
 from rnnbench.measure.machine import fingerprint
+from rnnbench.measure.memory import measure_memory
 from rnnbench.measure.peak import PeakUnknown, measure
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan, problem_of, workload_of
@@ -101,6 +102,7 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
         )
         try:
             runner.run()
+            measure_memory(runner, before.records)
             trainings(plan, folder, run["run_id"], display, curves, before.curves)
             if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
                 peak = peak_now(plan, display, peak)

@@ -73,6 +73,7 @@ class Plan:
     data_dir: str | None = None
     training: tuple[str, ...] = ()
     sweep: Sweep | None = None  # dense cases of these sizes, in place of workloads
+    memory: bool = False  # also the peak memory of each pass, in processes of their own
 
     @property
     def effort(self) -> Effort:

@@ -152,6 +152,25 @@ class Worker:
             "peak_memory_bytes": peak_memory(),
         }
 
+    def memory(self, pass_: str, order: list[int] | None) -> dict[str, Any]:
+        """The peak memory of one pass, called twice, and what the process had before."""
+        import numpy as np
+
+        from rnnbench.measure.clock import call_of
+        from rnnbench.measure.resident import before_a_pass
+        from rnnbench.model import Pass
+
+        call = call_of(self.session, Pass(pass_), None if order is None else np.array(order, dtype=np.int64))
+        self.session.reset()
+        self.session.select(0)
+        self.session.synchronize()
+        gc.collect()
+        before = before_a_pass()
+        for _ in range(2):
+            call()
+            self.session.synchronize()
+        return {"memory_before_bytes": before, "peak_memory_bytes": peak_memory()}
+
     def epoch(self, seed: int) -> dict[str, Any]:
         """One epoch of a training over all staged rows, in the order of the seed."""
         import numpy as np
