@@ -9,6 +9,8 @@ import time
 from dataclasses import replace
 from typing import ClassVar
 
+import numpy as np
+
 from rnnbench import backends
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
@@ -179,6 +181,18 @@ class Chatty(NumpyBackend):
         return super()._prepare(problem, params, data)
 
 
+class Hungry(NumpySession):
+    """Takes and touches 64 MiB for the length of a forward, 16 MiB while it is prepared."""
+
+    def __init__(self, problem, params, data):
+        np.ones(16 << 20, np.uint8)
+        super().__init__(problem, params, data)
+
+    def forward(self):
+        np.ones(64 << 20, np.uint8)
+        super().forward()
+
+
 def _backend(name):
     return lambda: made_of(name)()
 
@@ -198,6 +212,7 @@ SESSIONS = {
     "busy": Busy,
     "sleeper": Sleeper,
     "full-disk": FullDisk,
+    "hungry": Hungry,
 }
 BACKENDS = {
     "bad-import": "RaisesOnImport",

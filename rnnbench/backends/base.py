@@ -223,6 +223,10 @@ class Backend(abc.ABC):
     def libraries(self) -> dict[str, str]:
         """Name -> version of what computes."""
 
+    def built_for(self) -> dict[str, str]:
+        """What its compiler takes this machine for and how its threads are run, where it tells. Name -> value."""
+        return {}
+
     def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:
         """Compile ahead, for later processes, what does not depend on the problem: done, of how many, what is next."""
         yield from ()

@@ -246,6 +246,14 @@ class NumbaBackend(Backend):
     def libraries(self) -> dict[str, str]:
         return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}
 
+    def built_for(self) -> dict[str, str]:
+        features = llvmlite.binding.get_host_cpu_features()
+        return {
+            "llvm_cpu": numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
+            "llvm_features": numba.config.CPU_FEATURES or " ".join(sorted(name for name, on in features.items() if on)),
+            "threading_layer": f"{numba.config.THREADING_LAYER}, of {' '.join(numba.config.THREADING_LAYER_PRIORITY)}",
+        }
+
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         return NumbaSession(problem, params, data, self.flush)
 

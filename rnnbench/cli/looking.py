@@ -88,7 +88,7 @@ def report(folder: Path, reference: str | None) -> None:
             write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
-        render(console_of(), loaded.records, loaded.curves, loaded.run, chosen)
+        render(console_of(), loaded.records, loaded.curves, loaded.run, chosen, loaded.machine)
         click.echo(f"Report: {folder / 'report.md'}")
         return 0
 
@@ -202,11 +202,15 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
       python -m rnnbench env --json
       python -m rnnbench env --peak
     """
+    from rnnbench.measure.computing import computing
+    from rnnbench.measure.load import Watch
     from rnnbench.measure.machine import fingerprint
     from rnnbench.measure.peak import PeakUnknown, measure
+    from rnnbench.report import machine
     from rnnbench.report.peak import lines
 
-    cores, facts, found = allowed_threads(threads), fingerprint(), None
+    cores, start, found = allowed_threads(threads), Watch().start, None
+    facts = {**fingerprint(), "start": start, "workers": computing(cores)}
     if peak:
         try:
             found = measure(tuple(DType), cores)
@@ -216,18 +220,7 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    rows = []
-    for key, value in facts.items():
-        if key == "peak" and found:
-            rows += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
-        elif isinstance(value, dict):
-            rows += [(f"{key} {inner}", _short(item)) for inner, item in value.items()]
-        else:
-            rows.append((key, _short(value)))
-    print_table(("fact", "value"), rows)
-
-
-def _short(value: object) -> str:
-    if value is None:
-        return "unknown"
-    return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    shown = [*machine.lines({key: value for key, value in facts.items() if key != "peak"})]
+    if found:
+        shown += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
+    print_table(("fact", "value"), shown)

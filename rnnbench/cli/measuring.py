@@ -64,7 +64,9 @@ Exit codes:
 @click.command(epilog=RUN_EPILOG)
 @WHICH
 @click.option("--quick", "mode", flag_value="quick", help="A smoke run: one launch, few samples; not for quoting.")
-@click.option("--rigorous", "mode", flag_value="rigorous", help="Longer turns, and launches until they are precise.")
+@click.option(
+    "--rigorous", "mode", flag_value="rigorous", help="Longer turns, launches until they are precise, and --memory."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
@@ -76,6 +78,7 @@ Exit codes:
     help="Also train each workload once, for learning curves. Default: the short ones.",
 )
 @STOPPING
+@click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
@@ -90,6 +93,7 @@ def run(
     budget: float | None,
     case_budget: float | None,
     aa: bool,
+    memory: bool,
     dry_run: bool,
     filter_: str,
     **asked: Any,
@@ -104,7 +108,8 @@ def run(
             plan, described = session.read_plan(resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         kind = Mode(mode or "default")
-        plan = plan_of(mode=kind, filter=filter_, training=(), **asked)
+        memory_too = memory or kind is Mode.RIGOROUS
+        plan = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
         plan = stopped(session.with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
         if dry_run:
             return _dry_run(plan)
@@ -142,7 +147,7 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code = session.FOLDER
-    render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference)
+    render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference, loaded.machine)
     if spent := line(session.with_report(folder, loaded.run, time.monotonic() - start)):
         click.echo(f"{spent}.")
     click.echo(f"Report: {folder / 'report.md'}")

@@ -19,7 +19,9 @@ from rnnbench.commands.progress import Display
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.ledger import Ledger
+from rnnbench.measure.load import Watch
 from rnnbench.measure.machine import fingerprint
+from rnnbench.measure.memory import measure_memory
 from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.peak import PeakUnknown, measure
 from rnnbench.measure.run import Runner
@@ -146,7 +148,8 @@ def _measure(
     journal, curves = journals
     _tell_neighbours(run, neighbours.last, display)
     store.write_json(folder / store.RUN, run)
-    machine = fingerprint()
+    machine, watch = fingerprint(), Watch()
+    machine["start"] = watch.start
     with ledger.spend(Kind.PEAK):
         peak = peak_now(plan, display)
     store.write_json(folder / store.MACHINE, {**machine, "peak": msgspec.to_builtins(peak)})
@@ -174,6 +177,8 @@ def _measure(
     try:
         runner.run()
         if runner.stopping.left > 0:
+            with ledger.spend(Kind.MEMORY):
+                measure_memory(runner, before.records)
             trainings(plan, folder, run["run_id"], display, curves, before.curves, ledger)
         else:
             display.say(f"the budget of {readable(plan.budget or 0.0)} is spent; what was measured is kept")
@@ -185,7 +190,7 @@ def _measure(
     finally:
         run["seconds"] = ledger.seconds(seconds_of(before.run))
         store.write_json(folder / store.RUN, run)
-        machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries}
+        machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries, "end": watch.end()}
         store.write_json(folder / store.MACHINE, machine)
     store.write_json(folder / store.RUN, {**run, "finished": _now()})
 

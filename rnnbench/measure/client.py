@@ -17,6 +17,14 @@ from typing import Any
 from rnnbench.results.record import Status
 
 LAST_LINES = 3
+THREAD_COUNTS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
 
 
 class WorkerFailure(Exception):
@@ -40,14 +48,7 @@ def environment(threads: int, cache: Path | None) -> dict[str, str]:
     `cache` None leaves the compilers their own folders.
     """
     env = dict(os.environ)
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-        "TF_NUM_INTRAOP_THREADS",
-        "TF_NUM_INTEROP_THREADS",
-    ):
+    for name in THREAD_COUNTS:
         env[name] = str(threads)
     env["RNNBENCH_CORES"] = ",".join(str(core) for core in allowed_cores()[:threads])
     env["PYTHONUNBUFFERED"] = "1"

@@ -128,6 +128,10 @@ class Crew:
             for place in self.places.values():
                 self._dismiss(place)
 
+    def dismiss(self, name: str) -> None:
+        """End a worker now; the next request starts another."""
+        self._dismiss(self.places[name])
+
     def _dismiss(self, place: Place) -> None:
         if place.worker is not None:
             place.worker.kill()

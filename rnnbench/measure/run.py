@@ -21,7 +21,7 @@ from rnnbench.measure.schedule import Plan, shuffled, wanted
 from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case
 from rnnbench.results.account import Kind
-from rnnbench.results.record import Costs, DeviceState, Record, Status
+from rnnbench.results.record import Costs, DeviceState, Energy, Record, Status
 from rnnbench.results.stops import Stop
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
@@ -230,6 +230,7 @@ class Runner(Checker):
             warmup=reply["warmup"],
             device_ns=tuple(reply["device_ns"]),
             device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
+            energy=Energy(**reply["energy"]),
             disturbances=tuple(reply["disturbances"]),
             peak_memory_bytes=reply["peak_memory_bytes"],
             peak_device_bytes=reply["peak_device_bytes"],

@@ -77,6 +77,7 @@ class Plan:
     rule: Rule | None = None  # launches until the times are precise, in place of the mode's number
     budget: float | None = None  # seconds of the whole run; once spent, no round begins
     case_budget: float | None = None  # seconds of each backend in each case: its checks, compiling and turns
+    memory: bool = False  # also the peak memory of each pass, in processes of their own
 
     @property
     def effort(self) -> Effort:

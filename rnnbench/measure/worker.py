@@ -18,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +61,19 @@ class Worker:
         self.session: Any = None
         self.arrays: dict[str, Any] = {}
         self.gpu: Any = None  # its driver's view of it, once a problem runs there
+        self.meter: Any = None
 
     def hello(self) -> dict[str, Any]:
         """Who this is and what it loaded."""
         from threadpoolctl import threadpool_info
 
         pools = [{k: v for k, v in pool.items() if k != "filepath"} for pool in threadpool_info()]
-        return {"import_ns": self.import_ns, "libraries": self.backend.libraries(), "threadpools": pools}
+        return {
+            "import_ns": self.import_ns,
+            "libraries": self.backend.libraries(),
+            "built_for": self.backend.built_for(),
+            "threadpools": pools,
+        }
 
     def unsupported(self, case: dict[str, Any]) -> dict[str, Any]:
         """Why a case cannot be done, or None; `unavailable` where no case can, on this machine."""
@@ -135,20 +142,24 @@ class Worker:
         """Samples of one turn."""
         import numpy as np
 
-        from rnnbench.measure import disturbance
+        from rnnbench.measure import disturbance, energy
         from rnnbench.measure.clock import DeviceTimes, Turn, time_turn, warmups
         from rnnbench.model import Pass
 
         rows = None if order is None else np.array(order, dtype=np.int64)
         device = DeviceTimes(self.session.device_clock())
+        if self.meter is None:  # not before the backend was imported: this imports NumPy
+            self.meter = energy.meter_of()
         states, before = self._device_states(), disturbance.now()
-        samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
+        with energy.Window(self.meter) as window:
+            samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
         disturbances = disturbance.between(before, disturbance.now())
         return {
             "samples_ns": samples,
             "warmup": warmups(samples),
             "device_ns": device.ns,
             "device_states": states + self._device_states(),
+            "energy": asdict(window.energy(samples)),
             "disturbances": disturbances,
             **self._peaks(),
         }
@@ -161,6 +172,25 @@ class Worker:
         import msgspec
 
         return [] if self.gpu is None else [msgspec.to_builtins(self.gpu.state())]
+
+    def memory(self, pass_: str, order: list[int] | None) -> dict[str, Any]:
+        """The peak memory of one pass, called twice, and what the process had before."""
+        import numpy as np
+
+        from rnnbench.measure.clock import call_of
+        from rnnbench.measure.resident import before_a_pass
+        from rnnbench.model import Pass
+
+        call = call_of(self.session, Pass(pass_), None if order is None else np.array(order, dtype=np.int64))
+        self.session.reset()
+        self.session.select(0)
+        self.session.synchronize()
+        gc.collect()
+        before = before_a_pass()
+        for _ in range(2):
+            call()
+            self.session.synchronize()
+        return {"memory_before_bytes": before, "peak_memory_bytes": peak_memory()}
 
     def epoch(self, seed: int) -> dict[str, Any]:
         """One epoch of a training over all staged rows, in the order of the seed."""

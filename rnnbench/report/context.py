@@ -17,6 +17,7 @@ from rnnbench.results.answers import Answer, answers, choose_reference
 from rnnbench.results.peak import Peak, peak_of
 from rnnbench.results.record import Epoch, Mode, Record
 from rnnbench.results.stats import Summary, problem_of, summaries
+from rnnbench.results.warnings import Warned, warnings_of
 from rnnbench.sweep import Sweep
 
 
@@ -119,6 +120,11 @@ class Context:
     def answers(self) -> list[Answer]:
         """One for each case."""
         return answers(self.records, self.reference)
+
+    @cached_property
+    def warnings(self) -> list[Warned]:
+        """What to bear in mind, most severe first."""
+        return warnings_of(self.records, self.machine)
 
     @cached_property
     def peak(self) -> Peak | None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.report import facts, peak, plots, sections, stopping, sweep, tables
+from rnnbench.report import energy, facts, memory, peak, plots, sections, stopping, sweep, tables, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
@@ -35,11 +35,12 @@ def text(context: Context, figures: sections.Figures) -> str:
     if context.sweep:
         return "\n\n".join([*parts, *sweep.parts(context, figures)]) + "\n"
     parts += sections.answer(context)
+    parts += warnings.section(context)
     parts += facts.run(context)
     parts += facts.work(context)
     parts += stopping.noise(context)
-    shown = (sections.times, sections.speedup, peak.section, sections.costs, sections.errors, sections.curves)
-    for section in shown:
+    measured = (sections.times, sections.speedup, peak.section, energy.section, memory.section)
+    for section in (*measured, sections.costs, sections.errors, sections.curves):
         parts += section(context, figures)
     for section_of in (stopping.stops, sections.missing, facts.subnormals, facts.contracts):
         parts += section_of(context)

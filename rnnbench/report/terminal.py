@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rnnbench.report import warnings
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.stopping import noise_lines, stops_line
 from rnnbench.report.sweep import standing_line
@@ -109,9 +110,13 @@ def render(
     epochs: Sequence[Epoch] = (),
     run: Mapping[str, Any] | None = None,
     reference: str | None = None,
+    machine: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print the answers, the times and what is missing. ValueError where `reference` is not in the records."""
-    context = Context(records, epochs, {}, run or {}, reference)
+    """Print the answers, the times, what is missing and the warnings.
+
+    ValueError where `reference` is not in the records.
+    """
+    context = Context(records, epochs, machine or {}, run or {}, reference)
     for line in _heading(context):
         console.print(line)
     if not records and not epochs:
@@ -133,6 +138,9 @@ def render(
         console.print(line)
     if trained := _trained(context):
         console.print(trained)
+    if records:
+        for warned in warnings.lines([w for w in context.warnings if w.counts]):
+            console.print(warned)
 
 
 def _standings(context: Context) -> Iterator[Text]:

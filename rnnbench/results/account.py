@@ -14,6 +14,7 @@ class Kind(StrEnum):
     PREPARE = "preparing"  # parameters and rows, staged in the workers
     CHECK = "compiling and checking"  # first calls, losses of the first steps, the oracle
     TURNS = "timed calls"  # warm-ups too
+    MEMORY = "memory of passes"
     TRAINING = "trainings"
     PEAK = "peak of the machine"
     DATA = "reading data"
@@ -25,7 +26,7 @@ class Kind(StrEnum):
 
 
 # What a user asked for. The others are what the harness costs.
-WORK = (Kind.START, Kind.PREPARE, Kind.CHECK, Kind.TURNS, Kind.TRAINING, Kind.PEAK)
+WORK = (Kind.START, Kind.PREPARE, Kind.CHECK, Kind.TURNS, Kind.MEMORY, Kind.TRAINING, Kind.PEAK)
 
 
 def seconds_of(run: Mapping[str, Any]) -> dict[Kind, float]:

@@ -3,7 +3,7 @@
 History of `schema`:
 1  first version
 2  flops, least_bytes and share_of_peak; what an older record needs is worked out when it is read
-3  device_ns, peak_device_bytes and device_states; energy; disturbances; round -2 for memory
+3  device_ns, peak_device_bytes and device_states; energy; disturbances; round -2 for memory; memory_before_bytes
 """
 
 from __future__ import annotations
@@ -129,6 +129,7 @@ class Record:
     errors: dict[str, ErrorOf] = field(default_factory=dict)
     costs: Costs = Costs()
     peak_memory_bytes: int | None = None  # of the process so far
+    memory_before_bytes: int | None = None  # of the process before the pass, in round -2
     peak_device_bytes: int | None = None  # the same on the device
     flops: int | None = None  # of one call, by `results.work`
     least_bytes: int | None = None  # the traffic of one call, by `results.work`

@@ -70,6 +70,9 @@ def test_env_is_json():
     assert facts["machine_id"]
     assert facts["libraries"]["numpy"]
     assert facts["cpu"]["allowed"] >= 1
+    assert facts["workers"]["numba"]["built_for"]["llvm_cpu"]
+    assert any(pool["user_api"] == "blas" for pool in facts["workers"]["numpy"]["threadpools"])
+    assert facts["start"]["load_per_core"] >= 0
 
 
 def test_env_measures_the_peak_when_asked():
