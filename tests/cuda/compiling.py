@@ -98,7 +98,15 @@ def compile_for(kernel, signature, cc: tuple[int, int, str] | tuple[int, int], f
 
     arch = f"sm_{''.join(str(part) for part in cc)}"
     with device_of(cc):
-        codes, _ = cuda.compile_all(kernel.py_func, signature, device=False, abi="numba", cc=cc, output="ltoir")
+        codes, _ = cuda.compile_all(
+            kernel.py_func,
+            signature,
+            device=False,
+            abi="numba",
+            cc=cc,
+            output="ltoir",
+            launch_bounds=kernel.targetoptions.get("launch_bounds"),
+        )
     parts = [code if isinstance(code, ObjectCode) else ObjectCode.from_ltoir(code) for code in codes]
     linked = Linker(*parts, options=LinkerOptions(arch=arch, link_time_optimization=True)).link("cubin")
     path = folder / f"{arch}.cubin"
