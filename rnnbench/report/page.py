@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.report import facts, peak, plots, sections, sweep, tables
+from rnnbench.report import facts, gpu, peak, plots, sections, sweep, tables
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
@@ -35,8 +35,8 @@ def text(context: Context, figures: sections.Figures) -> str:
     parts += sections.answer(context)
     parts += facts.run(context)
     parts += facts.work(context)
-    shown = (sections.times, sections.speedup, peak.section, sections.costs, sections.errors, sections.curves)
-    for section in shown:
+    shown = (sections.times, sections.speedup, gpu.section, peak.section, sections.costs, sections.errors)
+    for section in (*shown, sections.curves):
         parts += section(context, figures)
     for section_of in (sections.missing, facts.subnormals, facts.contracts):
         parts += section_of(context)
