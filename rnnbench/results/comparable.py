@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from rnnbench.results.devices import on_gpu
 from rnnbench.results.record import Record
 
 # Facts of a machine that say how busy it was or what was measured, not what it is; libraries are looked at by backend.
@@ -84,7 +85,8 @@ def _machines(backend: str, base: Side, new: Side) -> Iterator[str]:
     if not (base.machine and new.machine) or max(map(len, ids)) > 1:
         yield f"machine {' and '.join(ids[0])} / {' and '.join(ids[1])}"
         return
-    facts = [_flat({k: v for k, v in m.items() if k not in _NOT_THE_MACHINE}) for m in (base.machine, new.machine)]
+    apart = _NOT_THE_MACHINE if on_gpu([*base.records, *new.records]) else _NOT_THE_MACHINE | {"gpu"}
+    facts = [_flat({k: v for k, v in m.items() if k not in apart}) for m in (base.machine, new.machine)]
     found = {name: pair for name, pair in _unlike(facts).items() if name not in _DRIFTING}
     found |= _unlike([_versions(backend, base.machine), _versions(backend, new.machine)])
     yield from (f"{name} {a} / {b}" for name, (a, b) in found.items())
