@@ -14,6 +14,7 @@ from rnnbench.model import Case, Pass
 from rnnbench.report.text import Labels
 from rnnbench.results import disturbed
 from rnnbench.results.answers import Answer, answers, choose_reference
+from rnnbench.results.devices import OnDevice, gpu_backends, on_device
 from rnnbench.results.peak import Peak, peak_of
 from rnnbench.results.record import Epoch, Mode, Record
 from rnnbench.results.stats import Summary, problem_of, summaries
@@ -130,6 +131,16 @@ class Context:
     def peak(self) -> Peak | None:
         """The machine's measured ceilings, or None where they are not known."""
         return peak_of(self.machine)
+
+    @cached_property
+    def gpu_backends(self) -> list[str]:
+        """Those that compute on a GPU and were timed there, in order."""
+        return gpu_backends(self.summaries)
+
+    @cached_property
+    def on_device(self) -> list[OnDevice]:
+        """Their timed answers, with what the device's own clock says."""
+        return [on_device(s) for s in self.summaries if s.backend in self.gpu_backends and s.time]
 
     @cached_property
     def backends(self) -> list[str]:

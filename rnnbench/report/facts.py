@@ -145,13 +145,11 @@ def contracts(context: Context) -> list[str]:
     rows = []
     for backend, every in contracts_of(context).items():
         c = every[-1]
-        tf32 = "yes" if c.tf32 else "no"
-        rows.append(
-            [escape(backend), str(c.threads), tf32, *(escape(c.timed.get(p, "-")) for p in asked), escape(c.notes)]
-        )
+        where = (c.device, str(c.threads), "yes" if c.tf32 else "no")
+        rows.append([escape(backend), *where, *(escape(c.timed.get(p, "-")) for p in asked), escape(c.notes)])
     if not rows:
         return []
-    header = ["backend", "threads", "TF32", *(f"{escape(p)}: inside the clock" for p in asked), "notes"]
+    header = ["backend", "device", "threads", "TF32", *(f"{escape(p)}: inside the clock" for p in asked), "notes"]
     return ["## What each backend does", table(header, rows)]
 
 

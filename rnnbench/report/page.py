@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.report import energy, facts, memory, peak, plots, sections, stopping, sweep, tables, warnings
+from rnnbench.report import energy, facts, gpu, memory, peak, plots, sections, stopping, sweep, tables, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
@@ -39,7 +39,7 @@ def text(context: Context, figures: sections.Figures) -> str:
     parts += facts.run(context)
     parts += facts.work(context)
     parts += stopping.noise(context)
-    measured = (sections.times, sections.speedup, peak.section, energy.section, memory.section)
+    measured = (sections.times, sections.speedup, gpu.section, peak.section, energy.section, memory.section)
     for section in (*measured, sections.costs, sections.errors, sections.curves):
         parts += section(context, figures)
     for section_of in (stopping.stops, sections.missing, facts.subnormals, facts.contracts):

@@ -20,7 +20,7 @@ from rnnbench.report.plots.curves import trainings
 from rnnbench.report.plots.errors import shares_of
 from rnnbench.report.text import duration, how_sure, number, times_with_interval, verdict_of
 from rnnbench.results.calls import calls_of
-from rnnbench.results.record import Epoch, Status
+from rnnbench.results.record import Epoch, Record, Status
 from rnnbench.results.stats import Summary
 
 Figures = Mapping[str, Sequence[str]]  # name -> embedded pages
@@ -105,10 +105,14 @@ def errors(context: Context, figures: Figures) -> list[str]:
         shares = {name: shares_of(problem, name) for name in problem.backends}
         if any(shares.values()):
             parts += [f"### {escape(problem.label)}", errors_table(problem, shares)]
-    limits = sorted({(str(r.case.dtype), e.limit) for r in context.records for e in r.errors.values()})
+    limits = sorted({(_type_of(r), e.limit) for r in context.records for e in r.errors.values()})
     said = ", ".join(f"{limit:.0e} in {dtype}" for dtype, limit in limits)
     parts.append(f"Each figure is the largest error of any pass and round, as a part of its limit ({said}).")
     return parts
+
+
+def _type_of(record: Record) -> str:
+    return "TF32" if record.contract and record.contract.tf32 else str(record.case.dtype)
 
 
 def _last_row(backend: str, seed: int, epochs: Sequence[Epoch]) -> list[str]:

@@ -18,6 +18,7 @@ from rnnbench.report.text import (
     FOOTNOTES,
     QUICK,
     Unit,
+    duration,
     how_sure,
     short,
     unit_for,
@@ -75,6 +76,21 @@ def _table(context: Context, problem: Problem) -> Table:
     return table
 
 
+def _on_device(context: Context) -> Table | None:
+    """Device time beside wall time, where a device has a clock."""
+    found = [d for d in context.on_device if d.time and d.summary.time]
+    if not found or context.sweep:
+        return None
+    table = Table(title=Text("on the device: time per step"), title_justify="left", box=box.SIMPLE_HEAD)
+    for name in ("case", "backend", "wall", "device"):
+        table.add_column(name, justify="left" if name in ("case", "backend") else "right")
+    for d in found:
+        s = d.summary
+        cells = (duration(t.value / s.case.steps) if t else "" for t in (s.time, d.time))
+        table.add_row(Text(context.labels.of(s.case)), Text(s.backend), *map(Text, cells))
+    return table
+
+
 def _missing(context: Context) -> list[Text]:
     """One line for each thing that went wrong, however many cases it cost."""
     reasons: dict[tuple[str, str, str], int] = {}
@@ -129,6 +145,8 @@ def render(
     for problem in context.problems:
         if problem.timed and not context.sweep:
             console.print(_table(context, problem))
+    if on_device := _on_device(context):
+        console.print(on_device)
     _print_footnotes(console, context)
     for part in noise_lines(context):
         console.print(part)

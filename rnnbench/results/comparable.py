@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from rnnbench.results.parts import flat, parts_of
+from rnnbench.results.devices import on_gpu
+from rnnbench.results.parts import GPU, flat, parts_of
 from rnnbench.results.record import Record
 
 
@@ -88,19 +89,22 @@ def _machines(backend: str, base: Side, new: Side) -> Iterator[str]:
     if not (base.machine and new.machine) or max(map(len, ids)) > 1:
         yield f"machine {' and '.join(ids[0])} / {' and '.join(ids[1])}"
         return
-    found = _unlike_parts(base.machine, new.machine)
+    found = _unlike_parts(base.machine, new.machine, gpu=on_gpu([*base.records, *new.records]))
     found |= _unlike([_versions(backend, base.machine), _versions(backend, new.machine)])
     yield from (f"{name} {a} / {b}" for name, (a, b) in found.items())
 
 
-def _unlike_parts(base: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The facts in which the parts of two machines differ. Of an older fingerprint, which has no hashes, the fewer."""
+def _unlike_parts(base: Mapping[str, Any], new: Mapping[str, Any], *, gpu: bool) -> dict[str, tuple[Any, Any]]:
+    """The facts in which the parts of two machines differ, of a GPU only where it was used.
+
+    Of an older fingerprint, which has no hashes, the fewer.
+    """
     hashes = [machine.get("hashes") or {} for machine in (base, new)]
     both = all(hashes)
     found: dict[str, tuple[Any, Any]] = {}
     for part, mine in parts_of(base).items():
         theirs = parts_of(new)[part]
-        if both and hashes[0].get(part) == hashes[1].get(part):
+        if (part == GPU and not gpu) or (both and hashes[0].get(part) == hashes[1].get(part)):
             continue
         shared = mine.keys() | theirs.keys() if both else mine.keys() & theirs.keys()
         named = _unlike([{k: v for k, v in side.items() if k in shared} for side in (mine, theirs)])

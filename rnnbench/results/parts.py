@@ -1,4 +1,4 @@
-"""The facts of a machine that make times unlike, in three parts with a hash each: processor, system, software.
+"""The facts of a machine that make times unlike, in parts with a hash each: processor, GPU, system, software.
 
 What says how busy a machine was or what was measured on it is in none of them.
 """
@@ -21,7 +21,10 @@ _SETTINGS = (
 _DRIFTING = ("mhz",)
 _SYSTEM = ("memory_bytes", "os", "distribution", "libc", "limits", "kernel", "environment")
 _SOFTWARE = ("python", "compiler")
-_OF_GPU = ("name", "driver", "memory_bytes", "compute_capability")
+_OF_GPU = (
+    "name", "driver", "cuda", "memory_bytes", "compute_capability", "ecc", "mig", "most_sm_mhz", "power_limit_watts",
+)  # fmt: skip
+GPU = "gpu"
 
 
 def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -40,17 +43,16 @@ def parts_of(machine: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     settings = {key: value for key, value in cpu.items() if key in _SETTINGS}
     system = {key: machine[key] for key in _SYSTEM if key in machine}
     return {
-        "processor": flat({"cpu": chip, **_gpus(machine.get("gpu"))}),
+        "processor": flat({"cpu": chip}),
+        GPU: flat(_gpus(machine.get("gpu"))),
         "system": flat({"cpu": settings, **system}),
         "software": flat({key: machine[key] for key in _SOFTWARE if key in machine}),
     }
 
 
 def _gpus(facts: Any) -> dict[str, Any]:
-    """Of each device what does not drift, whether one was told or a list."""
-    devices = facts if isinstance(facts, list) else [facts]
-    kept = [{key: d[key] for key in _OF_GPU if key in d} for d in devices if isinstance(d, Mapping)]
-    return {f"gpu {number}": device for number, device in enumerate(kept) if device}
+    """What of the device does not drift."""
+    return {"gpu": {key: facts[key] for key in _OF_GPU if key in facts}} if isinstance(facts, Mapping) else {}
 
 
 def hashes_of(machine: Mapping[str, Any]) -> dict[str, str]:

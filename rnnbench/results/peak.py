@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rnnbench.model import DType
+from rnnbench.results.devices import on_gpu
 from rnnbench.results.record import Record
 from rnnbench.results.stats import Summary, summaries, turn_seconds
 from rnnbench.results.work import work_of
@@ -75,7 +76,7 @@ def peak_of(machine: Mapping[str, Any]) -> Peak | None:
 def with_work(record: Record, peak: Peak | None) -> Record:
     """The record with what its case needs, and the share of the multiply-add peak that its turn reached."""
     work, seconds = work_of(record.case), turn_seconds(record)
-    roof = peak.roof(record.case.dtype) if peak else None
+    roof = peak.roof(record.case.dtype) if peak and not on_gpu([record]) else None
     share = work.flops / seconds / roof.flops if seconds and roof else None
     return replace(record, flops=work.flops, least_bytes=work.bytes, share_of_peak=share)
 
@@ -92,11 +93,11 @@ class Reached:
 
 
 def reached(summary: Summary, peak: Peak | None) -> Reached | None:
-    """None where nothing was timed."""
+    """None where nothing was timed. The peak is the processor's: of a GPU there is a rate and no share."""
     if summary.time is None:
         return None
     rate = work_of(summary.case).flops / summary.time.value
-    roof = peak.roof(summary.case.dtype) if peak else None
+    roof = peak.roof(summary.case.dtype) if peak and not on_gpu(summary.records) else None
     return Reached(rate, rate / roof.flops if roof else None)
 
 

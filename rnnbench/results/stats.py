@@ -101,10 +101,18 @@ def turn_seconds(record: Record, metric: Metric = Metric.MEDIAN) -> float | None
     return max(_CENTRES[metric](kept), 1.0) * NS if kept else None
 
 
-def turns_of(records: Iterable[Record]) -> dict[TurnKey, float]:
+def device_turn_seconds(record: Record) -> float | None:
+    """The same by the device's own clock, after the same warm-ups; None where it has none."""
+    kept = record.device_ns[record.warmup :]
+    return max(float(np.median(kept)), 1.0) * NS if kept else None
+
+
+def turns_of(
+    records: Iterable[Record], seconds: Callable[[Record], float | None] = turn_seconds
+) -> dict[TurnKey, float]:
     """Turn -> seconds a call, of rounds that ended `ok` or `wrong`."""
     timed = {Status.OK, Status.WRONG}
-    values = {(r.part, r.launch, r.round): turn_seconds(r) for r in records if r.status in timed}
+    values = {(r.part, r.launch, r.round): seconds(r) for r in records if r.status in timed}
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -226,7 +234,7 @@ def by_case(found: Iterable[Summary]) -> dict[str, list[Summary]]:
 
 def _row(s: Summary) -> dict[str, object]:
     case, nan = s.case, Interval(math.nan, math.nan, math.nan, Basis.NONE)
-    time = s.time or nan
+    time, device_time = s.time or nan, interval_of(turns_of(s.records, device_turn_seconds)) or nan
     timed = [r for r in s.records if (r.part, r.launch, r.round) in s.turns]
     contract = next((r.contract for r in s.records if r.contract is not None), None)
     peaks = [r.peak_memory_bytes for r in s.records if r.peak_memory_bytes is not None]
@@ -248,12 +256,17 @@ def _row(s: Summary) -> dict[str, object]:
         "seconds_per_step": time.value / case.steps,
         "low_per_step": time.low / case.steps,
         "high_per_step": time.high / case.steps,
+        "device": "" if contract is None else contract.device,
+        "device_seconds": device_time.value,
+        "device_low": device_time.low,
+        "device_high": device_time.high,
         "launches": len({key[:2] for key in s.turns}),
         "rounds": len(s.turns),
         "samples": sum(len(r.samples_ns) - r.warmup for r in timed),
         "warmups": sum(r.warmup for r in timed),
         "outliers": sum(outliers_of(r) for r in timed),
         "peak_memory_bytes": max(peaks, default=None),
+        "peak_device_bytes": max((r.peak_device_bytes for r in s.records if r.peak_device_bytes), default=None),
         "threads": None if contract is None else contract.threads,
         "subnormals": "" if contract is None else contract.subnormals,
         "data_source": s.records[0].data_source,
@@ -267,5 +280,5 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     rows = [_row(s) for s in summaries(records)]
     columns = list(rows[0]) if rows else ["case", "backend", "status"]
     return pd.DataFrame(rows, columns=columns).astype(
-        {"peak_memory_bytes": "Int64", "threads": "Int64"} if rows else {}
+        dict.fromkeys(("peak_memory_bytes", "peak_device_bytes", "threads"), "Int64") if rows else {}
     )

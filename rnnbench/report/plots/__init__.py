@@ -20,10 +20,13 @@ REGISTRY: dict[str, str] = {
     "sweep-time": "rnnbench.report.plots.sweep:time_pages",
     "sweep-share": "rnnbench.report.plots.sweep:share_pages",
     "crossover": "rnnbench.report.plots.crossover:pages",
+    "gpu-sweep": "rnnbench.report.plots.gpu_sweep:pages",
+    "gpu-step": "rnnbench.report.plots.gpu_step:pages",
+    "device-time": "rnnbench.report.plots.gpu:pages",
 }
 
 # What the page of a sweep shows; that of any other run shows the rest, which has a panel for each problem.
-OF_SWEEPS = ("sweep-time", "sweep-share", "crossover", "roofline")
+OF_SWEEPS = ("sweep-time", "sweep-share", "crossover", "roofline", "gpu-sweep", "gpu-step", "device-time")
 
 DPI = 160
 

@@ -12,6 +12,7 @@ from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, cut, grid, headline, log_axis, page_name, span, spread
 from rnnbench.report.style import FAINT, INK, look
 from rnnbench.report.text import number, plain, threads
+from rnnbench.results.devices import on_gpu
 from rnnbench.results.peak import Peak, Rates, reached
 from rnnbench.results.stats import Summary
 from rnnbench.results.work import work_of
@@ -38,11 +39,11 @@ class Point:
 
 
 def points_of(summaries: Sequence[Summary], labels: dict[str, str]) -> list[Point]:
-    """The right answers that were timed; `labels` names their cases."""
+    """The right answers that were timed on the processor, whose roof it is; `labels` names their cases."""
     return [
         Point(s.backend, labels[s.case.key], work_of(s.case).intensity, found.flops_per_second / GIGA)
         for s in summaries
-        if s.ranked and (found := reached(s, None))
+        if s.ranked and not on_gpu(s.records) and (found := reached(s, None))
     ]
 
 

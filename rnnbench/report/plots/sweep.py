@@ -55,13 +55,18 @@ def panel_of(context: Context, axis: str, pass_: Pass, dtype: DType, value: Valu
 
 def draw(ax: Axes, panel: Panel) -> None:
     """The lines, on a log axis of sizes; the axis of values is the caller's."""
-    sizes = sorted({size for line in panel.lines.values() for size, _ in line})
     for name, line in panel.lines.items():
         style = look(name)
         ax.plot(
             *zip(*line, strict=True), color=style.colour, marker=style.marker, linestyle=style.line,
             linewidth=1.6 if name == "numba" else 1.0, markersize=4,
         )  # fmt: skip
+    draw_sizes(ax, panel)
+
+
+def draw_sizes(ax: Axes, panel: Panel) -> None:
+    """The log axis of sizes, and the title."""
+    sizes = sorted({size for line in panel.lines.values() for size, _ in line})
     limits = span(sizes)
     if limits is None:
         ax.text(0.5, 0.5, "nobody was measured", transform=ax.transAxes, ha="center", color=FAINT, fontsize=7)
