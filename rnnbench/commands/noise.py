@@ -38,7 +38,7 @@ def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) ->
         folder, found = newest
     else:
         return Gate(), []
-    margin = max(LEAST, found["floor"])
+    margin = float(f"{max(LEAST, found['floor']):.3g}")
     pairs = len(found["pairs"])
     told = f"margin {100 * margin:.3g} %: the noise of {pairs} pairs, {found['launches']} launches each, in {folder}"
     if margin > found["floor"]:

@@ -82,6 +82,7 @@ class Checker:
         self.run_id, self.machine_id = run_id, machine_id
         self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger)
         self.oracles: dict[Problem, Oracle] = {}
+        self.first_of: dict[str, str] = {}  # backend -> which of it and its twin was prepared first
         self.estimate = Estimate()
         self.writing = Lock()
         records = before or []
@@ -105,7 +106,8 @@ class Checker:
                 self._fail(slot, failure.status, failure.reason)
             return
         contract = msgspec.convert(prepared["contract"], Contract)
-        cache = "warm" if slots[0].launch or self.part else "cold"
+        first = self.first_of.setdefault(name.partition("#")[0], name)  # its twin finds what it compiled
+        cache = "warm" if slots[0].launch or self.part or name != first else "cold"
         costs = Costs(self.crew.places[name].import_ns, prepared["prepare_ns"], None, cache)
         for slot in slots:
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable
 
 from rnnbench.measure.schedule import Plan
@@ -36,7 +36,7 @@ class Stopping:
         self.plan = plan
         self.begun = self.now() if begun is None else begun
         self.turns: dict[Answer, dict[TurnKey, float]] = {}
-        self.seconds: Counter[Answer] = Counter()
+        self.seconds: defaultdict[Answer, float] = defaultdict(float)
         self.settled: set[Case] = set()
         for record in before:
             self.add(record)
@@ -54,7 +54,7 @@ class Stopping:
 
     def charge(self, case: Case, name: str, seconds: float) -> None:
         """So much of a case's budget is spent."""
-        self.seconds[case, name] += seconds  # type: ignore[assignment]
+        self.seconds[case, name] += seconds
 
     @property
     def left(self) -> float:

@@ -176,5 +176,7 @@ def test_a_twin_runs_in_a_process_of_its_own(tmp_path):
     assert slots(records, "slow") == slots(records, "slow#2")
     assert len(slots(records, "slow#2")) == 6
     assert (tmp_path / "logs" / "slow#2.log").exists()
+    cold = [r.backend for r in records if r.round == CHECK and r.costs.cache == "cold"]
+    assert len(cold) == 1  # who came second found what the first compiled
     assert runner.stops == {}  # nothing but the launches was asked for
     assert backends.missing("absent#2") == backends.missing("absent") is not None
