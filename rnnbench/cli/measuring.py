@@ -152,7 +152,9 @@ def _dry_run(plan: Any) -> int:
     ]
     print_table(("case", "backend", ""), rows)
     effort = plan.effort
-    click.echo(f"{len(rows)} answers, each in {effort.launches} launches of {effort.rounds} rounds; nothing was run.")
+    memory = ", then once for its memory" if plan.memory else ""
+    how = f"each in {effort.launches} launches of {effort.rounds} rounds{memory}"
+    click.echo(f"{len(rows)} answers, {how}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)
 
 

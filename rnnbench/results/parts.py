@@ -21,7 +21,9 @@ _SETTINGS = (
 _DRIFTING = ("mhz",)
 _SYSTEM = ("memory_bytes", "os", "distribution", "libc", "limits", "kernel", "environment")
 _SOFTWARE = ("python", "compiler")
-_OF_GPU = ("name", "driver", "memory_bytes", "compute_capability")
+_OF_GPU = (
+    "name", "driver", "cuda", "memory_bytes", "compute_capability", "ecc", "mig", "most_sm_mhz", "power_limit_watts",
+)  # fmt: skip
 
 
 def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -47,10 +49,10 @@ def parts_of(machine: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _gpus(facts: Any) -> dict[str, Any]:
-    """Of each device what does not drift, whether one was told or a list."""
-    devices = facts if isinstance(facts, list) else [facts]
-    kept = [{key: d[key] for key in _OF_GPU if key in d} for d in devices if isinstance(d, Mapping)]
-    return {f"gpu {number}": device for number, device in enumerate(kept) if device}
+    """Of the device, or of each in a list, what does not drift."""
+    if isinstance(facts, list):
+        return {f"gpu {n}": _gpus(device)["gpu"] for n, device in enumerate(facts) if isinstance(device, Mapping)}
+    return {"gpu": {key: facts[key] for key in _OF_GPU if key in facts}} if isinstance(facts, Mapping) else {}
 
 
 def hashes_of(machine: Mapping[str, Any]) -> dict[str, str]:
