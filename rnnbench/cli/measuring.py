@@ -166,7 +166,8 @@ def _dry_run(plan: Any) -> int:
         if wanted(plan, case, name)
     ]
     print_table(("case", "backend", ""), rows)
-    click.echo(f"{len(rows)} answers, each in {length_of(plan)}; nothing was run.")
+    memory = ", then once for its memory" if plan.memory else ""
+    click.echo(f"{len(rows)} answers, each in {length_of(plan)}{memory}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)
 
 

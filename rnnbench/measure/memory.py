@@ -71,7 +71,7 @@ def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> 
 
 
 def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path: Path) -> Record:
-    """The answer of a fresh process, or how it failed; as of one more launch."""
+    """The answer of a fresh process, or how it failed. Its launch has a number that no timed one has."""
     plan, rows = runner.plan, len(task.rows.inputs)
     order = order_of(rows, case.steps, case.B, plan.seed) if case.pass_ is Pass.EPOCH else None
     record = partial(
@@ -80,7 +80,7 @@ def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path
         case=case,
         backend=name,
         mode=plan.mode,
-        launch=plan.effort.launches,
+        launch=MEMORY,
         round=MEMORY,
         part=runner.part,
         seeds=Seeds(plan.seed, plan.seed, plan.seed),

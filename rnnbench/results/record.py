@@ -108,7 +108,7 @@ class Record:
 
     `round` -1 is the check at the start of a launch: errors, costs and contract, no samples. A case that could not be
     measured has a status and a reason there, or in the round in which it failed. `round` -2 is the peak memory of one
-    pass, in a process that did nothing else.
+    pass, in a process that did nothing else: launch -2.
     """
 
     run_id: str
