@@ -21,26 +21,41 @@ from rnnbench.cli.shell import (
 from rnnbench.cli.training import SEEDS
 from rnnbench.commands.options import (
     BACKEND,
+    BACKENDS,
+    DTYPE,
     DTYPES,
     GATE,
     JSON,
     THREADS,
     WORDS,
+    WORKLOAD,
     options,
 )
 from rnnbench.model import DType, Pass
 
 
 @click.command("list")
+@click.option("--contract", is_flag=True, help="Show what each backend has inside the clock; imports all of them.")
+@click.option("--backend", "-b", "names", type=BACKENDS, help="With --contract. Default: all that are not on request.")
+@click.option("--workload", "-w", type=WORKLOAD, help="With --contract: whose sizes. Default: imdb-50.")
+@click.option("--dtype", type=DTYPE, help="With --contract. Default: float32.")
 @JSON
-def list_(as_json: bool) -> None:
+def list_(
+    contract: bool, names: tuple[str, ...] | None, workload: str | None, dtype: str | None, as_json: bool
+) -> None:
     """Show the workloads and backends, and how to get what is missing.
 
     \b
     Examples:
       python -m rnnbench list
       python -m rnnbench list --json
+      python -m rnnbench list --contract -b numba,jax -w imdb-200
     """
+    if contract:
+        guarded(lambda: _contracts(names or tuple(backends.usual()), workload or "imdb-50", dtype, as_json))
+    for flag, value in (("--backend", names), ("--workload", workload), ("--dtype", dtype)):
+        if value is not None:
+            raise click.UsageError(f"{flag} chooses among contracts; give --contract too, or leave it out")
     tasks = {name: workloads.get(name) for name in workloads.REGISTRY}
     answers = {name: (entry.summary, backends.missing(name)) for name, entry in backends.REGISTRY.items()}
     if as_json:
@@ -62,6 +77,21 @@ def list_(as_json: bool) -> None:
     print_table(
         ("backend", "what it is", "here"), [(name, text, why or "ready") for name, (text, why) in answers.items()]
     )
+
+
+def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, as_json: bool) -> int:
+    """What `list --contract` prints; 3 where no backend could tell."""
+    from rnnbench.commands import contract as telling
+    from rnnbench.measure.schedule import problem_of
+
+    problem = problem_of(workloads.get(workload), DType(dtype or DType.FLOAT32), None)
+    with console_of(stderr=True).status(f"importing {', '.join(names)}"):
+        told = telling.ask(names, problem, allowed_threads(None), timeout=300)
+    if as_json:
+        print_json(telling.as_json(told, problem))
+    else:
+        telling.show(console_of(), told, problem)
+    return 0 if any(t.contract for t in told.values()) else 3
 
 
 @click.command()

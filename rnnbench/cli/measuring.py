@@ -11,6 +11,7 @@ import click
 
 from rnnbench import backends
 from rnnbench.cli.shell import (
+    allowed_threads,
     complain,
     console_of,
     guarded,
@@ -244,22 +245,63 @@ def sweep(
     guarded(work)
 
 
+AUDIT_OPTIONS = {"audit", "backend", "passes", "dtypes", "threads", "timeout", "as_json"}
+
+
+def _audit(
+    as_json: bool,
+    backend: tuple[str, ...] | None,
+    passes: tuple[str, ...] | None,
+    dtypes: tuple[str, ...] | None,
+    threads: int | None,
+    timeout: float,
+) -> int:
+    """What `verify --audit` does."""
+    from rnnbench.commands import audit as auditing
+    from rnnbench.commands.progress import Display
+
+    with Display(console_of(stderr=True)) as display:
+        result = auditing.audit(
+            backend or tuple(backends.usual()),
+            [DType(d) for d in dtypes or (DType.FLOAT32,)],
+            [Pass(p) for p in passes or tuple(Pass)],
+            allowed_threads(threads),
+            timeout,
+            display,
+        )
+    if as_json:
+        print_json(result.as_json())
+    else:
+        result.print(console_of())
+    return result.code
+
+
 VERIFY_EPILOG = """\b
 Examples:
   python -m rnnbench verify
   python -m rnnbench verify -b numba,torch -w imdb-200 --dtype float64
   python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
+  python -m rnnbench verify --audit -b numba,torch --pass gradient
 
 \b
-Exit codes: 0 all agree, 1 one does not or failed, 2 usage, 3 nobody could be checked.
+Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked.
 """
 
 
 @click.command(epilog=VERIFY_EPILOG)
 @WHICH
+@click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
-def verify(as_json: bool, filter_: str, **asked: Any) -> None:
+@click.pass_context
+def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
     """Compare every backend with the float64 oracle, array by array, and time nothing."""
+    if audit:
+        given = (
+            name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        )
+        if extra := sorted(set(given) - AUDIT_OPTIONS):
+            raise click.UsageError(f"--audit has a problem of its own; leave out: {', '.join(extra)}")
+        guarded(lambda: _audit(as_json, **{name: asked[name] for name in asked.keys() & AUDIT_OPTIONS}))
     from rnnbench.commands import verify as checking
     from rnnbench.commands.progress import Display
 

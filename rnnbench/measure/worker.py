@@ -85,6 +85,29 @@ class Worker:
             return {"reason": reason, "unavailable": True}
         return {"reason": self.backend.unsupported(msgspec.convert(case, Case)), "unavailable": False}
 
+    def contract(self, problem: dict[str, Any]) -> dict[str, Any]:
+        """What a number of this backend would stand for."""
+        import msgspec
+
+        from rnnbench.model import Problem
+
+        return {"contract": msgspec.to_builtins(self.backend.contract(msgspec.convert(problem, Problem)))}
+
+    def audit(self, dtype: str, passes: list[str]) -> dict[str, Any]:
+        """All findings of the audit, or the reason why this backend cannot be audited."""
+        import msgspec
+
+        from rnnbench.measure import audit
+        from rnnbench.model import Case, DType, Pass
+
+        problem = audit.audited_problem(DType(dtype))
+        asked = [Pass(p) for p in passes]
+        reasons = (self.backend.unsupported(Case(**vars(problem), pass_=p)) for p in asked)
+        if reason := self.backend.unavailable() or next(filter(None, reasons), None):
+            return {"reason": reason, "findings": []}
+        found = audit.audit(self.backend, problem.dtype, asked)
+        return {"reason": None, "findings": msgspec.to_builtins(list(found))}
+
     def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:
         """Stage a problem from an `.npz` of params, inputs and targets; it replaces the one before."""
         import msgspec

@@ -19,7 +19,7 @@ from tests.helpers import arrays_of, threads
 PROBLEM = audited_problem(DType.FLOAT32, T=50)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def _one_thread():
     """Numba raises the number of OpenMP threads of a process, PyTorch's too: they would wait for one another."""
     with threadpool_limits(limits=1):
