@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test test-sim test-compile gpu lint types smoke bench bench-against clean
+.PHONY: run test test-sim test-compile gpu lint types smoke bench bench-against bench-gate clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
@@ -65,6 +65,10 @@ bench: .venv/dev.stamp
 REF ?= HEAD
 bench-against: .venv/dev.stamp
 	$(BIN)/python benchmarks/against.py $(REF) $(ARGS)
+
+# A minute of the same, against the commit before, where the CPU kernels changed; fails where a case is slower twice.
+bench-gate: .venv/dev.stamp
+	$(BIN)/python benchmarks/gate.py $(ARGS)
 
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv

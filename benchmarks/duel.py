@@ -30,7 +30,7 @@ Show = Callable[[str, float], None]
 class Effort:
     """How long a comparison looks: launches, rounds in each, and the length of a turn.
 
-    `budget`: no round begins later than so many seconds after the first process was started.
+    `budget`: no round begins later than so many seconds after the first, compiling apart.
     """
 
     launches: int
@@ -111,7 +111,7 @@ class Duel:
         measured = Measured()
         names = [str(case) for case in cases]
         rounds = effort.launches * effort.rounds
-        end = math.inf if effort.budget is None else time.monotonic() + effort.budget
+        end = math.inf
         for launch in range(effort.launches):
             if time.monotonic() >= end:
                 break
@@ -121,6 +121,8 @@ class Duel:
                         begun = (launch * effort.rounds + i / len(names) / 2) / (rounds + 0.5)
                         show(f"launch {launch + 1}: compile and check {name}", begun)
                         self._prepare(name, measured)
+                if launch == 0 and effort.budget is not None:
+                    end = time.monotonic() + effort.budget
                 for number in range(effort.rounds):
                     if time.monotonic() >= end:
                         break

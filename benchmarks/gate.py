@@ -25,7 +25,7 @@ OK, INTERRUPTED = 0, 130
 WATCHED = ("rnnbench/kernels", "rnnbench/backends/numba.py", ":(exclude)rnnbench/kernels/cuda")
 MAIN = ("origin/main", "main")
 CASES = tuple(f"passes {w} train_step" for w in ("parity", "running-parity", "imdb-synthetic-50", "imdb-synthetic-200"))
-EFFORT = Effort(launches=3, rounds=6, seconds=0.03, budget=45.0)
+EFFORT = Effort(launches=3, rounds=6, seconds=0.03, budget=30.0)
 MARGIN = 0.10
 
 

@@ -97,22 +97,36 @@ def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, as_json
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
-def report(folder: Path, reference: str | None) -> None:
+@click.option("--export", "form", type=click.Choice(["github", "bencher"]),
+              help="Write nothing; print JSON for a tracker: github-action-benchmark's customSmallerIsBetter, or "
+              "Bencher Metric Format.")  # fmt: skip
+def report(folder: Path, reference: str | None, form: str | None) -> None:
     """Write the report of a run's folder again: report.md, tables and figures.
 
     \b
     Examples:
       python -m rnnbench report reports/mine
       python -m rnnbench report reports/mine --reference jax
+      python -m rnnbench report reports/mine --export bencher > bencher.json
+
+    \b
+    Exit codes:
+      0  written, or with --export printed
+      2  an option or argument is wrong
+      3  with --export: no right time to print
+      4  the run cannot be read, or the report not written
     """
-    from rnnbench.report.page import write_report
-    from rnnbench.report.terminal import render
     from rnnbench.results import store
 
     def work() -> int:
         loaded = store.load(folder)
         for problem in loaded.problems:
             click.echo(problem, err=True)
+        if form is not None:
+            return _exported(form, loaded)
+        from rnnbench.report.page import write_report
+        from rnnbench.report.terminal import render
+
         chosen = reference or loaded.run.get("reference")
         try:
             write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
@@ -123,6 +137,19 @@ def report(folder: Path, reference: str | None) -> None:
         return 0
 
     guarded(work)
+
+
+def _exported(form: str, loaded: Any) -> int:
+    """Print for a tracker; what is left out is said beside it."""
+    from rnnbench.report.export import export
+
+    printed, left = export(form, loaded.records, loaded.machine)
+    for text in left:
+        click.echo(f"left out: {text}", err=True)
+    if not printed:
+        return complain("no right time to print", 3)
+    print_json(printed)
+    return 0
 
 
 COMPARE_EPILOG = """\b
