@@ -280,7 +280,8 @@ class CudaBackend(Backend):
                 "train_step": f"{launches}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": "the order to the device; train steps on rows taken there by index, nothing copied back",
             },
-            notes=f"W_hh {where}; " + ("Numba's simulator" if device.simulated() else "an NVIDIA GPU"),
+            notes=f"W_hh {where}; losses are added up when they are fetched; "
+            + ("Numba's simulator" if device.simulated() else "an NVIDIA GPU"),
             device=CPU if device.simulated() else CUDA,
             staged="rows, targets, work buffers, a zero state on the device; a batch is an offset",
             waits="cuda.synchronize",

@@ -54,11 +54,11 @@ def audited_problem(dtype: DType, *, B: int = 32, T: int = 100, V: int = 50, E: 
 
 
 class Subject:
-    """A session under audit and the oracle's, on the same numbers: two batches of random rows, and half a one."""
+    """A session under audit and the oracle's, on the same numbers: two batches of random rows."""
 
     def __init__(self, backend: Backend, problem: Problem, params: Params | None = None, data: Data | None = None):
         rng = np.random.default_rng(0)
-        self.backend, self.problem, n = backend, problem, 2 * problem.B + max(1, problem.B // 2)
+        self.backend, self.problem, n = backend, problem, 2 * problem.B
         params = init_params(problem.model, Init.TORCH, 0) if params is None else params
         if data is None:
             tokens = rng.integers(0, problem.model.V or 1, (n, problem.T), dtype=np.int32)
