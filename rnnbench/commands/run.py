@@ -155,17 +155,24 @@ def _measure(
         before=before.records,
         ledger=ledger,
     )
+
+    def keep_facts() -> None:
+        run["seconds"] = ledger.seconds(seconds_of(before.run))
+        store.write_json(folder / store.RUN, run)
+        facts = {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries}
+        store.write_json(folder / store.MACHINE, {**machine, **facts})
+
     try:
         runner.run()
         trainings(plan, folder, run["run_id"], display, curves, before.curves, ledger)
         if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
             with ledger.spend(Kind.PEAK):
                 peak = peak_now(plan, display, peak)
-    finally:
-        run["seconds"] = ledger.seconds(seconds_of(before.run))
-        store.write_json(folder / store.RUN, run)
-        machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries}
-        store.write_json(folder / store.MACHINE, machine)
+    except BaseException:
+        with suppress(store.StoreError):  # what ended the run is what is told
+            keep_facts()
+        raise
+    keep_facts()
     store.write_json(folder / store.RUN, {**run, "finished": _now()})
 
 
