@@ -142,16 +142,17 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
         result = session.execute(plan, folder, command, display, resume=resume)
         display.show("writing the report", 1.0)
         loaded, code = result.loaded, result.code
-        start = time.monotonic()
+        start, written = time.monotonic(), True
         try:
             write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
-            code = session.FOLDER
+            code, written = session.FOLDER, False
     render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference, loaded.machine)
     if spent := line(session.with_report(folder, loaded.run, time.monotonic() - start)):
         click.echo(f"{spent}.")
-    click.echo(f"Report: {folder / 'report.md'}")
+    if written:
+        click.echo(f"Report: {folder / 'report.md'}")
     return code
 
 

@@ -47,9 +47,13 @@ class Display:
         self.progress.stop()
 
     def doing(self, what: str, estimate: Estimate) -> None:
-        """Show what begins now."""
-        left = f"about {readable(estimate.remaining)} left"
-        self.progress.update(self.task, completed=estimate.fraction, description=what, left=left)
+        """Show what begins now. Where nobody looks, nothing is worked out: it takes milliseconds, before each turn."""
+        if self.progress.disable:
+            return
+        remaining = estimate.remaining
+        total = estimate.spent + remaining
+        left = f"about {readable(remaining)} left"
+        self.progress.update(self.task, completed=estimate.spent / total if total else 1.0, description=what, left=left)
 
     def show(self, what: str, fraction: float) -> None:
         """Show what begins now, where no estimate is kept."""

@@ -174,6 +174,15 @@ def _measure(
         begun=begun,
         ledger=ledger,
     )
+
+    def keep_facts() -> None:
+        run["seconds"] = ledger.seconds(seconds_of(before.run))
+        if runner.stops:
+            run["stops"] = msgspec.to_builtins(runner.stops)
+        store.write_json(folder / store.RUN, run)
+        facts = {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries, "end": watch.end()}
+        store.write_json(folder / store.MACHINE, {**machine, **facts})
+
     try:
         runner.run()
         if runner.stopping.left > 0:
@@ -185,13 +194,11 @@ def _measure(
         if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
             with ledger.spend(Kind.PEAK):
                 peak = peak_now(plan, display, peak)
-        if runner.stops:
-            run["stops"] = msgspec.to_builtins(runner.stops)
-    finally:
-        run["seconds"] = ledger.seconds(seconds_of(before.run))
-        store.write_json(folder / store.RUN, run)
-        machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries, "end": watch.end()}
-        store.write_json(folder / store.MACHINE, machine)
+    except BaseException:
+        with suppress(store.StoreError):  # what ended the run is what is told
+            keep_facts()
+        raise
+    keep_facts()
     store.write_json(folder / store.RUN, {**run, "finished": _now()})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -98,7 +99,7 @@ def turns(folder):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_the_run_ends_in_order_and_is_resumed(tmp_path, plan, place):
-    folder = tmp_path / "run"
+    folder, start = tmp_path / "run", time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         PLACES[place](patch, tmp_path)
         result, said = execute(plan, folder)
@@ -115,12 +116,13 @@ def test_the_run_ends_in_order_and_is_resumed(tmp_path, plan, place):
     assert result.code == session.OK, said
     assert turns(folder)[: len(before)] == before
     assert len(turns(folder)) == len(set(turns(folder))) == 2 * 2 * 2 * LAUNCHES
-    _check_account(result.loaded.run)
+    _check_account(result.loaded.run, time.monotonic() - start)
 
 
-def _check_account(run):
-    """All that belongs to a run has its seconds, and nothing was counted twice."""
+def _check_account(run, wall):
+    """All that belongs to a run has its seconds, those of both parts, and nothing was counted twice."""
     seconds = seconds_of(run)
+    assert wall / 2 < sum(seconds.values()) < wall
     assert {Kind.START, Kind.PREPARE, Kind.CHECK, Kind.TURNS, Kind.AROUND, Kind.WAITING, Kind.STOP} <= set(seconds)
     assert min(seconds.values()) >= 0
     assert 0 < overhead(seconds) < 1
