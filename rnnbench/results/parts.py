@@ -38,7 +38,8 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def parts_of(machine: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Part -> its facts by name, of a `machine.json` of any age. Libraries are looked at by backend, and not here."""
-    cpu = machine.get("cpu", {})
+    found = machine.get("cpu")
+    cpu = found if isinstance(found, Mapping) else {}
     chip = {key: value for key, value in cpu.items() if key not in (*_SETTINGS, *_DRIFTING)}
     settings = {key: value for key, value in cpu.items() if key in _SETTINGS}
     system = {key: machine[key] for key in _SYSTEM if key in machine}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +34,8 @@ class Modes:
 def drifts(found: Sequence[Summary]) -> list[tuple[Summary, float]]:
     """The answers whose times surely have a trend, with the change from the first to the last as a part of 1.
 
-    Kendall's tau of a turn's value against its round within launches, and of a launch's value against its number;
-    corrected for how many answers were looked at.
+    Of turns over the rounds within launches, and of launches over their number, both by Kendall's test; corrected for
+    how many answers were looked at.
     """
     from scipy.stats import false_discovery_control
 
@@ -52,9 +53,8 @@ def _trend(s: Summary) -> tuple[float, float] | None:
     for (part, launch, round_), seconds in sorted(s.turns.items()):
         launches.setdefault((part, launch), {})[round_] = float(np.log(seconds))
     trends = []
-    centred = [(r, v - float(np.median([*turns.values()]))) for turns in launches.values() for r, v in turns.items()]
-    if len(centred) >= LEAST_TURNS and len({r for r, _ in centred}) > 2:
-        trends.append(_kendall(*zip(*centred, strict=True)))
+    if len(s.turns) >= LEAST_TURNS and max(map(len, launches.values())) > 2:
+        trends.append(_within(launches.values()))
     if len(launches) >= LEAST_LAUNCHES:
         trends.append(_kendall(range(len(launches)), [float(np.median([*t.values()])) for t in launches.values()]))
     if not trends:
@@ -63,8 +63,28 @@ def _trend(s: Summary) -> tuple[float, float] | None:
     return min(1.0, p * len(trends)), change
 
 
+def _within(launches: Iterable[Mapping[int, float]]) -> tuple[float, float]:
+    """p of no trend over rounds, and the change from the first to the last.
+
+    The seasonal Kendall test (Hirsch, Slack and Smith, 1982) with a launch in place of a season: only turns of one
+    launch are compared, so that launches may differ.
+    """
+    from scipy.special import ndtr
+
+    pairs, variance, last = [], 0.0, 0
+    for turns in launches:
+        n = len(turns)
+        pairs += [(turns[b] - turns[a], b - a) for a, b in combinations(sorted(turns), 2)]
+        variance += n * (n - 1) * (2 * n + 5) / 18
+        last = max(last, max(turns) - min(turns))
+    rises, distances = np.array(pairs).T
+    score = abs(float(np.sign(rises).sum()))
+    p = 2 * float(ndtr(-max(0.0, score - 1) / np.sqrt(variance)))
+    return min(1.0, p), float(np.expm1(np.median(rises / distances) * last))
+
+
 def _kendall(when: Sequence[int], logs: Sequence[float]) -> tuple[float, float]:
-    """p of no trend, and the change from first to last by the Theil-Sen slope (Sen, 1968)."""
+    """p of no trend, exact, and the change from first to last by the Theil-Sen slope (Sen, 1968)."""
     from scipy.stats import kendalltau, theilslopes
 
     p = float(kendalltau(when, logs).pvalue)

@@ -70,6 +70,14 @@ def test_what_cannot_be_read_is_4(tmp_path, content):
     assert check(tmp_path / "nowhere").exit_code == 4
 
 
+def test_a_damaged_machine_is_4(stored):
+    folder = stored("damaged", steady(), QUIET)
+    (folder / store.MACHINE).write_text("{")
+    result = check(folder)
+    assert result.exit_code == 4
+    assert "machine.json cannot be read" in result.stderr
+
+
 def test_the_exit_codes_are_documented():
     text = CliRunner().invoke(main, ["check", "--help"]).stdout
     for code, meaning in EXIT_CODES.items():

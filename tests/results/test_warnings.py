@@ -112,5 +112,7 @@ def test_the_most_severe_come_first():
     assert [w.kind for w in listed] == ["others", "launches", "unknown"]
 
 
-def test_nothing_is_made_of_nothing():
+def test_nothing_is_made_of_nothing_nor_of_facts_of_another_form():
     assert [w.kind for w in warnings_of([], {})] == ["unknown"]
+    odd = {"cpu": None, "limits": 3, "clock": [1], "start": "now", "end": None, "load": "high"}
+    assert [w.kind for w in warnings_of(steady(), odd)] == ["unknown"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Severity(StrEnum):
@@ -71,6 +72,12 @@ class Warned:
     def counts(self) -> bool:
         """Whether it is more than a note."""
         return self.severity is not Severity.NOTE
+
+
+def facts_of(machine: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A group of facts in `machine.json`, empty where it is missing or no group."""
+    found = machine.get(name)
+    return found if isinstance(found, Mapping) else {}
 
 
 def grouped(signs: Iterable[Sign]) -> list[Warned]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rnnbench.results.record import Record
-from rnnbench.results.warnings.base import Severity, Sign
+from rnnbench.results.warnings.base import Severity, Sign, facts_of
 
 OTHERS, OTHERS_SEVERE = 0.05, 0.25  # of the time of the allowed cores
 STOLEN, STOLEN_SEVERE = 0.01, 0.1
@@ -17,7 +17,7 @@ LOAD_AFTER = 1.25  # a core; the run itself keeps no more than 1 busy
 def of_machine(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterator[Sign]:
     """Load, other processes, stolen time, clock policy, and more threads than cores."""
     yield from _business(machine)
-    yield from _clock_policy(machine.get("cpu", {}))
+    yield from _clock_policy(facts_of(machine, "cpu"))
     yield from _crowded(records, machine)
 
 
@@ -25,13 +25,13 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _number(facts: Any, key: str) -> float | None:
-    value = facts.get(key) if isinstance(facts, Mapping) else None
+def _number(facts: Mapping[str, Any], key: str) -> float | None:
+    value = facts.get(key)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
 
 
 def _business(machine: Mapping[str, Any]) -> Iterator[Sign]:
-    start, end = machine.get("start"), machine.get("end")
+    start, end = facts_of(machine, "start"), facts_of(machine, "end")
     shares = (
         ("others", "others_share", "other processes took", OTHERS, OTHERS_SEVERE),
         ("stolen", "stolen_share", "the hypervisor gave to others", STOLEN, STOLEN_SEVERE),
@@ -53,8 +53,9 @@ def _business(machine: Mapping[str, Any]) -> Iterator[Sign]:
 
 
 def _old_load(machine: Mapping[str, Any]) -> dict[str, Any]:
-    load, cores = machine.get("load"), machine.get("cpu", {}).get("allowed")
-    return {"load_per_core": load[0] / cores} if load and cores else {}
+    load, cores = machine.get("load"), _number(facts_of(machine, "cpu"), "allowed")
+    minute = load[0] if isinstance(load, list) and load else None
+    return {"load_per_core": minute / cores} if isinstance(minute, int | float) and cores else {}
 
 
 def _clock_policy(cpu: Mapping[str, Any]) -> Iterator[Sign]:
@@ -76,7 +77,7 @@ def _clock_policy(cpu: Mapping[str, Any]) -> Iterator[Sign]:
 
 def _crowded(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterator[Sign]:
     threads = max((r.contract.threads for r in records if r.contract), default=0)
-    cores, group = _number(machine.get("cpu", {}), "allowed"), _number(machine.get("limits"), "cpus")
+    cores, group = _number(facts_of(machine, "cpu"), "allowed"), _number(facts_of(machine, "limits"), "cpus")
     for limit, words in ((cores, "cores are allowed"), (group, "processors are what the control group allows")):
         if limit is not None and threads > limit:
             yield Sign("crowded", Severity.SEVERE, f"{threads} threads, but {limit:g} {words}")

@@ -11,7 +11,7 @@ from rnnbench.results.calls import UNSETTLED, calls_of
 from rnnbench.results.record import Mode, Record
 from rnnbench.results.shape import BIMODAL, bimodal, drifts
 from rnnbench.results.stats import Summary
-from rnnbench.results.warnings.base import Severity, Sign
+from rnnbench.results.warnings.base import Severity, Sign, facts_of
 
 LEAST_LAUNCHES = 3  # of fewer there is no interval
 LEAST_CALLS = 6  # one in each turn of a default run
@@ -40,7 +40,7 @@ def of_answers(found: Sequence[Summary], machine: Mapping[str, Any]) -> Iterator
     timed = [s for s in found if s.turns]
     for s in timed:
         yield from _counts(s)
-        yield from _clock(s, machine.get("clock") or {})
+        yield from _clock(s, facts_of(machine, "clock"))
         if (share := bimodal(s)) is not None:
             text = f"{share.turns} of {share.of} turns have two modes {share.apart:.2f}x apart, Ashman's D "
             yield _sign("bimodal", s, f"{text}{share.separation:.1f}, more than {BIMODAL:g}", share.apart)
