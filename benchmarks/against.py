@@ -192,7 +192,7 @@ Exit codes:
               help="What gives one ratio. launch, with 10 and more of them, finds less on a busy machine.")  # fmt: skip
 @click.option("--confirm", is_flag=True, help="Measure again what is called slower; both must agree.")
 @click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
-              help="Begin no round so long after the first; a confirmation has as long again.")  # fmt: skip
+              help="Begin no round after that; a confirmation has as long again.")  # fmt: skip
 @click.option(
     "-k", "words", default="", metavar="WORDS", help="Keep cases whose name holds every word; !WORD leaves out."
 )

@@ -30,7 +30,7 @@ Show = Callable[[str, float], None]
 class Effort:
     """How long a comparison looks: launches, rounds in each, and the length of a turn.
 
-    `budget`: no round begins later than so many seconds after the first, compiling apart.
+    `budget`: neither a round nor making a case ready begins later than so many seconds after the start.
     """
 
     launches: int
@@ -111,18 +111,16 @@ class Duel:
         measured = Measured()
         names = [str(case) for case in cases]
         rounds = effort.launches * effort.rounds
-        end = math.inf
+        end = math.inf if effort.budget is None else time.monotonic() + effort.budget
         for launch in range(effort.launches):
             if time.monotonic() >= end:
                 break
             with self._processes():
                 for i, name in enumerate(names):
-                    if name not in measured.missing | measured.broken:
+                    if name not in measured.missing | measured.broken and time.monotonic() < end:
                         begun = (launch * effort.rounds + i / len(names) / 2) / (rounds + 0.5)
                         show(f"launch {launch + 1}: compile and check {name}", begun)
                         self._prepare(name, measured)
-                if launch == 0 and effort.budget is not None:
-                    end = time.monotonic() + effort.budget
                 for number in range(effort.rounds):
                     if time.monotonic() >= end:
                         break

@@ -25,7 +25,8 @@ OK, INTERRUPTED = 0, 130
 WATCHED = ("rnnbench/kernels", "rnnbench/backends/numba.py", ":(exclude)rnnbench/kernels/cuda")
 MAIN = ("origin/main", "main")
 CASES = tuple(f"passes {w} train_step" for w in ("parity", "running-parity", "imdb-synthetic-50", "imdb-synthetic-200"))
-EFFORT = Effort(launches=3, rounds=6, seconds=0.03, budget=30.0)
+EFFORT = Effort(launches=3, rounds=6, seconds=0.03, budget=50.0)
+TIMEOUT = 50.0  # seconds for one answer, compiling included
 MARGIN = 0.10
 
 
@@ -71,7 +72,7 @@ def measured(base: str, comparisons: int | None, seed: int, path: Path | None) -
     from verdict import Unit
 
     with two_trees(base, comparisons is not None) as (scratch, trees, commit):
-        duel = Duel(trees, scratch, threads_of(None))
+        duel = Duel(trees, scratch, threads_of(None), TIMEOUT if comparisons is None else 300.0)
         effort = EFFORT if comparisons is None else replace(EFFORT, budget=None)
         question = Question(duel, chosen(), effort, MARGIN, seed, commit, Unit.ROUND, confirm=True)
         return compare(question, path) if comparisons is None else false_alarms(question, path, comparisons)

@@ -17,6 +17,7 @@ from duel import Measured, Turns
 
 CONFIDENCE = 0.95  # of all intervals of a comparison together (Bonferroni)
 RESAMPLES = 4_999
+OVER = "the time was over before enough was measured"
 
 
 class Verdict(StrEnum):
@@ -169,7 +170,7 @@ def findings(names: Sequence[str], measured: Measured, margin: float, unit: Unit
         elif name in measured.turns:
             turns = measured.turns[name]
             if too_few(turns, unit, len(measured.turns)):
-                found.append(Finding(name, Verdict.INCONCLUSIVE, reason="the time was over before enough was measured"))
+                found.append(Finding(name, Verdict.INCONCLUSIVE, reason=OVER))
                 continue
             verdict, (ratio, low, high) = (
                 judge(ratios_of(turns), margin, confidence)
@@ -180,6 +181,8 @@ def findings(names: Sequence[str], measured: Measured, margin: float, unit: Unit
                 float(np.median([turn_value(r[side]) for rounds in turns for r in rounds])) * 1e-9 for side in (0, 1)
             )
             found.append(Finding(name, verdict, base, new, ratio, low, high))
+        elif name in measured.broken:
+            found.append(Finding(name, Verdict.BROKEN, reason=measured.broken[name]))
         else:
-            found.append(Finding(name, Verdict.BROKEN, reason=measured.broken.get(name, "no round was completed")))
+            found.append(Finding(name, Verdict.INCONCLUSIVE, reason=OVER))
     return found

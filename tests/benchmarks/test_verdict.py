@@ -105,7 +105,12 @@ def test_every_case_has_a_finding():
     turns = [[([1000] * 4, [2000] * 4)] * 3] * 2
     measured = Measured({"a": turns}, {"b": "base: no such kernel"}, {"c": "new: killed"})
     found = {f.case: f for f in findings(["a", "b", "c", "d"], measured, MARGIN)}
-    assert [f.verdict for f in found.values()] == [Verdict.SLOWER, Verdict.MISSING, Verdict.BROKEN, Verdict.BROKEN]
+    assert [f.verdict for f in found.values()] == [
+        Verdict.SLOWER,
+        Verdict.MISSING,
+        Verdict.BROKEN,
+        Verdict.INCONCLUSIVE,
+    ]
     assert (found["a"].base, found["a"].new, found["a"].ratio) == pytest.approx((1e-6, 2e-6, 2.0))
     assert found["b"].reason == "base: no such kernel"
     assert found["c"].reason == "new: killed"
