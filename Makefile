@@ -33,8 +33,8 @@ test-compile: .venv-cuda/dev.stamp
 
 # On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `make gpu ARGS=--plan` lists the steps. Nothing
 # is installed where PYTHON has the modules that they need.
-GPU_MODULES := click cpuinfo matplotlib msgspec numba_cuda pandas psutil pytest rich scipy tabulate threadpoolctl
-LACKING = import importlib.util as u, sys; sys.exit(" ".join(m for m in sys.argv[1:] if not u.find_spec(m)))
+GPU_MODULES := click cpuinfo matplotlib msgspec numba_cuda pandas psutil pytest pytest_timeout rich scipy tabulate threadpoolctl
+LACKING = import importlib.util as u, sys; sys.exit(" ".join(m for m in sys.argv[1:] if not u.find_spec(m)) or 0)
 gpu:
 	@if $(PYTHON) -c '$(LACKING)' $(GPU_MODULES); then \
 	    $(PYTHON) benchmarks/gpu.py $(ARGS); \

@@ -27,7 +27,7 @@ from rnnbench.backends.base import (
     shaped_targets,
 )
 from rnnbench.kernels.cuda import device, losses
-from rnnbench.kernels.cuda.buffers import Sizes, bytes_needed, parts_of, work
+from rnnbench.kernels.cuda.buffers import Sizes, bytes_kept, bytes_needed, parts_of, work
 from rnnbench.kernels.cuda.launch import Launcher
 from rnnbench.kernels.cuda.passes import Batch, Rows, Rule, Runner
 from rnnbench.kernels.cuda.plan import Plan
@@ -263,7 +263,8 @@ class CudaBackend(Backend):
     def unsupported(self, case: Case) -> str | None:
         if device.simulated():
             return None
-        return device.too_large(device.look(), bytes_needed(sizes_of(case), self.plan, rule_of(case).adam))
+        sizes, adam = sizes_of(case), rule_of(case).adam
+        return device.too_large(device.look(), bytes_needed(sizes, self.plan, adam), bytes_kept(sizes, adam))
 
     def contract(self, problem: Problem) -> Contract:
         where = self._weights(problem)

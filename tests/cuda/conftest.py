@@ -18,6 +18,9 @@ TINY = {"side": 2, "micro": 3, "depth": 5, "rows": 2, "spread": 2, "pad": 4, "th
         "blocks": 4}  # fmt: skip
 REGIMES = {"registers": Plan(**TINY), "general": Plan(**TINY, kinds=(Kind.GENERAL,))}
 
+if not device.simulated():  # which has no time for blocks of hundreds of threads
+    REGIMES["usual"] = Plan()
+
 
 def _share_safely() -> None:
     """Let threads of the simulator that come to a shared array at the same time find the same one.

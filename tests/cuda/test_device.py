@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
+from numba import cuda
 
 from rnnbench import backends
 from rnnbench.backends.cuda import CudaBackend, rule_of, sizes_of
 from rnnbench.kernels.cuda import device
-from rnnbench.kernels.cuda.buffers import bytes_needed, work_shapes
+from rnnbench.kernels.cuda.buffers import bytes_kept, bytes_needed, work_shapes
 from rnnbench.kernels.cuda.device import Facts, refusal, too_large
 from rnnbench.kernels.cuda.plan import Plan
 from rnnbench.model import Case, DType
@@ -59,6 +62,8 @@ def test_bytes_are_those_of_the_arrays():
     parameters = 7 * 2 + 2 * 5 + 5 * 5 + 5 + 5 + 1
     numbers = sum(a * (b[0] if b else 1) for a, *b in shapes.values())
     assert bytes_needed(sizes, plan, rule_of(problem).adam) == 4 * (numbers + 4 * parameters)
+    assert bytes_kept(sizes, adam=True) == 4 * 4 * parameters
+    assert bytes_kept(sizes, adam=False) == 2 * 4 * parameters
 
 
 def test_the_backend_is_left_out_unless_it_is_named():
@@ -86,3 +91,33 @@ def test_too_large_a_problem_is_named(monkeypatch):
     reason = backend.unsupported(Case(**vars(small_problem(B=4096, T=1000, H=1024))))
     assert reason is not None
     assert "1,024 MiB are free; take a smaller batch" in reason
+
+
+def test_too_many_hidden_units_are_named(monkeypatch):
+    """No smaller batch would help."""
+    monkeypatch.setattr(device, "simulated", lambda: False)
+    monkeypatch.setattr(device, "look", lambda: GOOD)
+    reason = CudaBackend().unsupported(Case(**vars(small_problem(H=20_000, dtype=DType.FLOAT32))))
+    assert reason is not None
+    assert "alone take 6,105 MiB: take fewer hidden units" in reason
+
+
+@pytest.mark.skipif(device.simulated(), reason="the simulator has no driver")
+@pytest.mark.parametrize("error", ["CudaSupportError", "CudaDriverError"])
+def test_a_device_that_is_there_but_cannot_be_used(monkeypatch, error):
+    """Full, or another's alone: the driver says so where a context is made."""
+
+    def context():
+        raise getattr(importlib.import_module("numba.cuda.cudadrv.error"), error)(
+            "[2] Call to cuDevicePrimaryCtxRetain results in CUDA_ERROR_OUT_OF_MEMORY"
+        )
+
+    found = SimpleNamespace(name=b"Some GPU", compute_capability=(9, 0))
+    monkeypatch.setattr(cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cuda, "get_current_device", lambda: found, raising=False)
+    monkeypatch.setattr(cuda, "current_context", context)
+    facts = device.look()
+    assert facts.error is not None
+    reason = refusal(replace(facts, packaged=True))
+    assert reason is not None
+    assert re.search("can be used: .*CUDA_ERROR_OUT_OF_MEMORY; an NVIDIA driver", reason)

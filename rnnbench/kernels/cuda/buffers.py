@@ -68,11 +68,16 @@ def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]
     }
 
 
+def bytes_kept(s: Sizes, adam: bool) -> int:
+    """Device memory of parameters, gradients and moments, which depends on neither B nor T."""
+    parameters = sum(math.prod(shape) for shape in s.shapes.values())
+    return parameters * (4 if adam else 2) * np.dtype(s.dtype).itemsize
+
+
 def bytes_needed(s: Sizes, plan: Plan, adam: bool) -> int:
     """Device memory of buffers, parameters, gradients and moments; staged rows not counted."""
     numbers = sum(math.prod(shape) for shape in work_shapes(s, plan, learns=True).values())
-    parameters = sum(math.prod(shape) for shape in s.shapes.values())
-    return (numbers + parameters * (4 if adam else 2)) * np.dtype(s.dtype).itemsize
+    return numbers * np.dtype(s.dtype).itemsize + bytes_kept(s, adam)
 
 
 def work(s: Sizes, plan: Plan, learns: bool) -> dict[str, Any]:

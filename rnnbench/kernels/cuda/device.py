@@ -59,6 +59,8 @@ def room() -> Room:
 
 def look() -> Facts:
     """Ask numba, the driver and the device."""
+    from numba.cuda.cudadrv.error import CudaDriverError, CudaSupportError  # the simulator has not both
+
     packaged = getattr(cuda, "implementation", "") == "NVIDIA"
     if not cuda.is_available():
         return Facts(packaged, error=_first_line(cuda.cuda_error()) or "no device was found")
@@ -67,7 +69,7 @@ def look() -> Facts:
         name = device.name.decode() if isinstance(device.name, bytes) else str(device.name)
         free = cuda.current_context().get_memory_info()[0]
         driver, toolkit = _versions()
-    except cuda.CudaSupportError as error:
+    except (CudaSupportError, CudaDriverError) as error:  # a device that is full or taken has no room for a context
         return Facts(packaged, error=_first_line(error))
     return Facts(packaged, None, name, tuple(device.compute_capability), driver, toolkit, int(free))
 
@@ -101,14 +103,18 @@ def refusal(facts: Facts) -> str | None:
     return None
 
 
-def too_large(facts: Facts, needed: int) -> str | None:
-    """Why a problem that needs so many bytes does not fit the device, or None."""
+def too_large(facts: Facts, needed: int, kept: int = 0) -> str | None:
+    """Why a problem that needs so many bytes does not fit the device, or None. `kept`: of them, whatever the batch."""
     if needed <= facts.free_bytes:
         return None
-    return (
-        f"the problem needs {needed / 2**20:,.0f} MiB on the device and {facts.free_bytes / 2**20:,.0f} MiB are free; "
-        "take a smaller batch or shorter rows"
-    )
+    way_out = "take a smaller batch or shorter rows"
+    if kept > facts.free_bytes:
+        way_out = f"parameters and gradients alone take {_mib(kept)}: take fewer hidden units, or a smaller vocabulary"
+    return f"the problem needs {_mib(needed)} on the device and {_mib(facts.free_bytes)} are free; {way_out}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:,.0f} MiB"
 
 
 def _dotted(version: tuple[int, int]) -> str:

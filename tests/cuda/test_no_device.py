@@ -1,0 +1,31 @@
+"""A run on a machine with no device: `cuda` is unavailable, for a reason, and the others are measured."""
+
+from __future__ import annotations
+
+import pytest
+from click.testing import CliRunner
+
+from rnnbench import backends
+from rnnbench.cli import main
+from rnnbench.kernels.cuda import device
+from rnnbench.results import store
+from rnnbench.results.record import Status
+
+
+@pytest.mark.skipif(device.simulated(), reason="the simulator is a device")
+def test_a_run_goes_on_without_a_device(tmp_path):
+    reason = device.refusal(device.look())
+    if reason is None:
+        pytest.skip("there is a device")
+    folder = tmp_path / "run"
+    arguments = ["run", "-b", "numpy,cuda", "-w", "parity", "--quick", "--pass", "forward", "-o", str(folder)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    records = store.load(folder).records
+    assert {r.status for r in records if r.backend == "numpy"} == {Status.OK}
+    assert any(r.samples_ns for r in records if r.backend == "numpy")
+    (absent,) = (r for r in records if r.backend == "cuda")
+    assert absent.status is Status.UNAVAILABLE
+    assert absent.reason == (backends.missing("cuda") or reason)
+    assert "\n" not in absent.reason
+    assert "(cuda unavailable)" in (folder / "report.md").read_text()
