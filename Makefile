@@ -1,6 +1,7 @@
 # make run    check and time everybody on this machine, write a report
 # make test   the whole test suite, the CUDA kernels in Numba's simulator too
-# Both make .venv where there is none. PYTHON chooses the interpreter (3.11 or newer), ARGS goes to the command.
+# make gpu    everything that takes an NVIDIA GPU
+# They make .venv where there is none. PYTHON chooses the interpreter (3.11 or newer), ARGS goes to the command.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,7 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test test-sim lint types smoke bench bench-against clean
+.PHONY: run test test-sim test-compile gpu lint types smoke bench bench-against bench-gate clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
@@ -24,6 +25,22 @@ test: .venv/dev.stamp test-sim
 # The CUDA kernels with no GPU: numba simulates if it is told so before it is imported, so in processes of their own.
 test-sim: .venv/dev.stamp
 	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/cuda $(SIDE_BY_SIDE)
+
+# The CUDA kernels compiled for GPUs that are not here, in .venv-cuda: numba-cuda takes the place of `numba.cuda` for
+# all that runs beside it, and wants a numba of its own.
+test-compile: .venv-cuda/dev.stamp
+	.venv-cuda/bin/python -m pytest tests/cuda/test_compile.py $(SIDE_BY_SIDE) $(ARGS)
+
+# On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `make gpu ARGS=--plan` lists the steps. Nothing
+# is installed where PYTHON has the modules that they need.
+GPU_MODULES := click cpuinfo matplotlib msgspec numba_cuda pandas psutil pytest rich scipy tabulate threadpoolctl
+LACKING = import importlib.util as u, sys; sys.exit(" ".join(m for m in sys.argv[1:] if not u.find_spec(m)))
+gpu:
+	@if $(PYTHON) -c '$(LACKING)' $(GPU_MODULES); then \
+	    $(PYTHON) benchmarks/gpu.py $(ARGS); \
+	else \
+	    echo "is not in $(PYTHON): using .venv-gpu" >&2; $(MAKE) .venv-gpu/stamp && .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
+	fi
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
@@ -49,6 +66,10 @@ REF ?= HEAD
 bench-against: .venv/dev.stamp
 	$(BIN)/python benchmarks/against.py $(REF) $(ARGS)
 
+# A minute of the same, against the commit before, where the CPU kernels changed; fails where a case is slower twice.
+bench-gate: .venv/dev.stamp
+	$(BIN)/python benchmarks/gate.py $(ARGS)
+
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
 
@@ -60,5 +81,15 @@ bench-against: .venv/dev.stamp
 	$(BIN)/python -m pip install -q -e '.[frameworks,dev]'
 	touch $@ .venv/run.stamp
 
+.venv-cuda/dev.stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-cuda
+	.venv-cuda/bin/python -m pip install -q --no-compile -e '.[cuda-dev,test]'
+	touch $@
+
+.venv-gpu/stamp: pyproject.toml
+	$(PYTHON) -m venv .venv-gpu
+	.venv-gpu/bin/python -m pip install -q -e '.[cuda,torch,jax,test]' 'jax[cuda13]'
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info runs
+	rm -rf .venv .venv-cuda .venv-gpu build *.egg-info runs

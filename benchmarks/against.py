@@ -5,13 +5,12 @@ The working tree is `new`, a temporary git worktree of REF is `base`. The cases 
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,30 +22,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 from cases import Case
 from checkout import ROOT, CheckoutError, checked_out, resolve
 from duel import Duel, Effort, Measured
+from options import PERCENT, effort_of, writable, write
 
 if TYPE_CHECKING:
-    from verdict import Finding
+    from verdict import Finding, Unit
 
 OK, SLOWER, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
-
-
-class Percent(click.ParamType):
-    """Such as `10%`, as a fraction."""
-
-    name = "percent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, float):
-            return value
-        try:
-            if not str(value).endswith("%"):
-                raise ValueError
-            number = float(str(value)[:-1]) / 100
-        except ValueError:
-            self.fail(f"{value!r} is not a percentage, such as 10%", param, ctx)
-        if not 0 < number <= 10:
-            self.fail(f"{value} is outside the limits; choose more than 0% and at most 1000%", param, ctx)
-        return number
+UNITS = ("round", "launch")  # of `verdict.Unit`, which is heavy to import
+AGAIN = 10_000  # added to the seed of a confirmation
 
 
 def chosen(words: str) -> list[Case]:
@@ -60,19 +43,6 @@ def chosen(words: str) -> list[Case]:
         groups = ", ".join(dict.fromkeys(case.group for case in every))
         raise click.UsageError(f"-k {words!r} leaves none of {len(every)} cases; their groups are {groups}")
     return kept
-
-
-def effort_of(launches: int, rounds: int, cases: int) -> Effort:
-    """How long to look. Raises UsageError for fewer rounds than an interval of so many cases needs."""
-    from verdict import rounds_for
-
-    least = rounds_for(cases)
-    if launches * rounds < least:
-        raise click.UsageError(
-            f"{launches} launches of {rounds} rounds are {launches * rounds} ratios a case; intervals of {cases} cases "
-            f"need {least}: raise --rounds, or choose fewer cases with -k"
-        )
-    return Effort(launches, rounds)
 
 
 def threads_of(asked: int | None) -> int:
@@ -98,7 +68,7 @@ def two_trees(ref: str, itself: bool) -> Iterator[tuple[Path, tuple[Path, Path],
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of a comparison."""
+    """What is asked of a comparison. `confirm`: what is called slower must be so again in a second measurement."""
 
     duel: Duel
     cases: Sequence[Case]
@@ -106,18 +76,30 @@ class Question:
     margin: float
     seed: int
     commit: str
+    unit: Unit
+    confirm: bool
 
-    def answer(self, seed: int, label: str = "") -> tuple[list[Finding], Measured]:
-        """Measure and judge, with the progress shown on a terminal."""
+    def answer(self, seed: int, label: str = "") -> tuple[list[Finding], list[Measured]]:
+        """Measure and judge, with the progress shown on a terminal; the measurements, the confirmation last."""
+        from verdict import Verdict, confirmed
+
+        found, measured = self._once(self.cases, seed, label)
+        slower = [case for case, f in zip(self.cases, found, strict=True) if f.verdict is Verdict.SLOWER]
+        if not (self.confirm and slower):
+            return found, [measured]
+        again, repeated = self._once(slower, seed + AGAIN, f"{label}again, ")
+        return confirmed(found, again), [measured, repeated]
+
+    def _once(self, cases: Sequence[Case], seed: int, label: str) -> tuple[list[Finding], Measured]:
         from rnnbench.commands.progress import Display
         from show import console
         from verdict import findings
 
         with Display(console(stderr=True)) as display:
             measured = self.duel.measure(
-                self.cases, self.effort, seed, lambda what, done: display.show(f"{label}{what}", done)
+                cases, self.effort, seed, lambda what, done: display.show(f"{label}{what}", done)
             )
-        return findings([str(case) for case in self.cases], measured, self.margin), measured
+        return findings([str(case) for case in cases], measured, self.margin, self.unit), measured
 
     def described(self) -> dict[str, Any]:
         """The question and the machine, for a file."""
@@ -129,6 +111,8 @@ class Question:
             "base": self.commit,
             "margin": self.margin,
             "effort": asdict(self.effort),
+            "by": str(self.unit),
+            "confirm": self.confirm,
             "threads": self.duel.threads,
             "machine": facts(),
         }
@@ -174,34 +158,25 @@ def false_alarms(question: Question, path: Path | None, comparisons: int) -> int
     return BROKEN if any(code_of(found) == BROKEN for found in every) else OK
 
 
-def writable(path: Path | None) -> None:
-    """Make the folder of a file and open it, to know before minutes of measuring. Raises OSError."""
-    if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.open("a").close()
-
-
-def write(path: Path | None, content: dict[str, Any]) -> None:
-    """Write a file of JSON, or nothing."""
-    if path is not None:
-        path.write_text(json.dumps(content) + "\n")
-
-
-def as_json(found: Sequence[Finding], measured: Measured, seed: int) -> dict[str, Any]:
-    """One comparison with its raw samples: turns[case][launch][round] is (base, new), nanoseconds."""
-    return {"seed": seed, "findings": [asdict(finding) for finding in found], "turns": measured.turns}
+def as_json(found: Sequence[Finding], measured: Sequence[Measured], seed: int) -> dict[str, Any]:
+    """One comparison with its raw samples: turns[case][launch][round] is (base, new), nanoseconds; `again` likewise."""
+    first, *repeated = (m.turns for m in measured)
+    again = {"again": repeated[0]} if repeated else {}
+    return {"seed": seed, "findings": [asdict(finding) for finding in found], "turns": first, **again}
 
 
 EPILOG = f"""\b
 Examples:
   python benchmarks/against.py HEAD~1
   python benchmarks/against.py main --margin 5% -k "passes imdb !epoch" --json runs/against.json
+  python benchmarks/against.py HEAD~1 -k "parity train_step" --by launch --launches 10 --rounds 20 --margin 3%
   python benchmarks/against.py --aa 20 -k "passes parity"
 
 \b
 Exit codes:
   {OK}  no case is slower
-  {SLOWER}  a case is slower: the whole interval of its ratio lies above 1 + margin, and each launch's median too
+  {SLOWER}  a case is slower: the whole interval of its ratio lies above 1 + margin, and, by round, each launch's
+     median too; with --confirm in both measurements
   {USAGE}  an option or the commit is wrong
   {BROKEN}  a case failed or did other work, or nothing could be compared
   {INTERRUPTED}  interrupted
@@ -210,9 +185,14 @@ Exit codes:
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("ref", default="HEAD")
-@click.option("--margin", type=Percent(), default="10%", show_default=True, help="A slow-down up to this is let pass.")
+@click.option("--margin", type=PERCENT, default="10%", show_default=True, help="A slow-down up to this is let pass.")
 @click.option("--launches", type=click.IntRange(1), default=3, show_default=True, help="Pairs of processes.")
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="Rounds in each launch.")
+@click.option("--by", "unit", type=click.Choice(UNITS), default="round", show_default=True,
+              help="What gives one ratio. launch, with 10 and more of them, finds less on a busy machine.")  # fmt: skip
+@click.option("--confirm", is_flag=True, help="Measure again what is called slower; both must agree.")
+@click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
+              help="Begin no round so long after the first; a confirmation has as long again.")  # fmt: skip
 @click.option(
     "-k", "words", default="", metavar="WORDS", help="Keep cases whose name holds every word; !WORD leaves out."
 )
@@ -224,17 +204,20 @@ Exit codes:
 @click.option("--aa", "comparisons", type=click.IntRange(1), metavar="N",
               help="Compare REF with itself so many times, and say how often a case was called slower.")  # fmt: skip
 def main(
-    ref: str, margin: float, launches: int, rounds: int, words: str, threads: int | None, seed: int, timeout: float,
-    path: Path | None, comparisons: int | None,
+    ref: str, margin: float, launches: int, rounds: int, unit: str, confirm: bool, budget: float | None, words: str,
+    threads: int | None, seed: int, timeout: float, path: Path | None, comparisons: int | None,
 ) -> None:  # fmt: skip
     """Time the benchmarks of the working tree (new) against those of the commit REF (base), taking turns."""
+    from verdict import Unit
+
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         writable(path)
         cases = chosen(words)
-        effort, wanted = effort_of(launches, rounds, len(cases)), threads_of(threads)
+        by, wanted = Unit(unit), threads_of(threads)
+        effort = replace(effort_of(launches, rounds, len(cases), by), budget=budget)
         with two_trees(ref, comparisons is not None) as (scratch, trees, commit):
-            question = Question(Duel(trees, scratch, wanted, timeout), cases, effort, margin, seed, commit)
+            question = Question(Duel(trees, scratch, wanted, timeout), cases, effort, margin, seed, commit, by, confirm)
             code = compare(question, path) if comparisons is None else false_alarms(question, path, comparisons)
     except CheckoutError as error:
         raise click.BadParameter(str(error), param_hint="REF") from error

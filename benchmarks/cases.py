@@ -73,8 +73,8 @@ def check(work: Work) -> None:
 
 
 @cache
-def session_of(workload: str) -> Session:
-    """The `numba` backend with a workload's first batches staged, float32, at its initial parameters."""
+def session_of(workload: str, backend: str = "numba") -> Session:
+    """A backend with a workload's first batches staged, float32, at its initial parameters."""
     from rnnbench import backends, workloads
     from rnnbench.backends.base import Data
     from rnnbench.model import DType, Problem
@@ -86,15 +86,16 @@ def session_of(workload: str) -> Session:
     rows = BATCHES * w.B
     problem = Problem(w.name, DType.FLOAT32, w.model, w.train, w.B, w.T, None)
     data = Data(train.inputs[:rows], train.targets[:rows])
-    return backends.load("numba").prepare(problem, init_params(w.model, w.init, 0), data)
+    return backends.load(backend).prepare(problem, init_params(w.model, w.init, 0), data)
 
 
-def _pass(workload: str, name: str) -> Work:
+def pass_of(workload: str, name: str, backend: str = "numba") -> Work:
+    """A pass of a workload, going round its batches."""
     import numpy as np
 
     from rnnbench import workloads
 
-    session = session_of(workload)
+    session = session_of(workload, backend)
     order = np.random.default_rng(0).permutation(BATCHES * workloads.get(workload).B)
     call: Callable[[], None] = partial(session.train_epoch, order) if name == "epoch" else getattr(session, name)
 
@@ -117,7 +118,7 @@ def _start(code: str) -> Work:
 
 def passes() -> list[Case]:
     """Whole passes of the workloads."""
-    return [Case("passes", f"{w} {p}", partial(_pass, w, p)) for w in WORKLOADS for p in PASSES]
+    return [Case("passes", f"{w} {p}", partial(pass_of, w, p)) for w in WORKLOADS for p in PASSES]
 
 
 def starts() -> list[Case]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 from cases import Case, Work, check
 from facts import facts
+from rnnbench.measure.machine import git
 
+STATE = ("git", "load")  # facts of the moment, not of the machine
 RATES: dict[str, str] = {}  # case -> what it reached, by the median
 
 
@@ -23,8 +26,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    """Stored with every result: machine, libraries, commit, threads, kernels."""
-    machine_info["rnnbench"] = facts()
+    """Stored with every result: machine, libraries, threads, kernels. pytest-benchmark warns where it differs."""
+    machine_info["rnnbench"] = {name: fact for name, fact in facts().items() if name not in STATE}
+    machine_info["rnnbench"]["cpu"].pop("mhz")
+
+
+def pytest_benchmark_update_commit_info(config: pytest.Config, commit_info: dict[str, Any]) -> None:
+    """The commit of this checkout, wherever pytest was started."""
+    commit_info |= {f"rnnbench_{name}": fact for name, fact in (git() or {}).items()}
+
+
+def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:
+    """How busy the machine was, which is not the same twice."""
+    output_json["load"] = list(os.getloadavg())
 
 
 @pytest.fixture

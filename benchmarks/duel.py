@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,12 +28,16 @@ Show = Callable[[str, float], None]
 
 @dataclass(frozen=True)
 class Effort:
-    """How long a comparison looks: launches, rounds in each, and the length of a turn."""
+    """How long a comparison looks: launches, rounds in each, and the length of a turn.
+
+    `budget`: no round begins later than so many seconds after the first, compiling apart.
+    """
 
     launches: int
     rounds: int
     seconds: float = 0.05
     calls: int = 30
+    budget: float | None = None
 
 
 @dataclass
@@ -106,14 +111,21 @@ class Duel:
         measured = Measured()
         names = [str(case) for case in cases]
         rounds = effort.launches * effort.rounds
+        end = math.inf
         for launch in range(effort.launches):
+            if time.monotonic() >= end:
+                break
             with self._processes():
                 for i, name in enumerate(names):
                     if name not in measured.missing | measured.broken:
                         begun = (launch * effort.rounds + i / len(names) / 2) / (rounds + 0.5)
                         show(f"launch {launch + 1}: compile and check {name}", begun)
                         self._prepare(name, measured)
+                if launch == 0 and effort.budget is not None:
+                    end = time.monotonic() + effort.budget
                 for number in range(effort.rounds):
+                    if time.monotonic() >= end:
+                        break
                     show(f"launch {launch + 1}, round {number + 1}", (launch * effort.rounds + number + 0.5) / rounds)
                     self._round(names, effort, (seed, launch, number), measured)
         return measured

@@ -15,10 +15,11 @@ import random
 import sys
 import time
 import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cases import Work, all_cases
+from cases import Case, Work, all_cases
 
 LEAST_CALLS = 3
 
@@ -26,13 +27,13 @@ LEAST_CALLS = 3
 class Worker:
     """The operations, one method each; every reply is a dict that JSON can hold."""
 
-    def __init__(self, tree: str) -> None:
+    def __init__(self, tree: str, cases: Sequence[Case] | None = None) -> None:
         import rnnbench
 
         home = Path(rnnbench.__file__).resolve().parents[1]
         if home != Path(tree).resolve():
             raise RuntimeError(f"rnnbench was imported from {home} and not from {tree}; set PYTHONPATH to the tree")
-        self.cases = {str(case): case for case in all_cases()}
+        self.cases = {str(case): case for case in (all_cases() if cases is None else cases)}
         self.ready: dict[str, Work] = {}
         self.ballast: list[bytearray] = []
 
@@ -94,8 +95,8 @@ def stay_on_cores() -> None:
         os.sched_setaffinity(0, {int(core) for core in wanted.split(",")})
 
 
-def main() -> None:
-    """Serve until the input ends."""
+def main(made: Callable[[str], Worker] = Worker) -> None:
+    """Serve until the input ends, by a worker that is `made` for the tree."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     stay_on_cores()
@@ -105,7 +106,7 @@ def main() -> None:
         operation = request.pop("op")
         try:
             if worker is None:
-                worker = Worker(sys.argv[2])
+                worker = made(sys.argv[2])
             reply = {"ok": True, **getattr(worker, operation)(**request)}
         except Exception as error:
             traceback.print_exc()

@@ -119,6 +119,11 @@ class TrainSpec:
     clip_value: float | None = None
     clip_norm: float | None = None
 
+    @property
+    def clips(self) -> bool:
+        """Whether gradients are clipped before the update."""
+        return self.clip_value is not None or self.clip_norm is not None
+
     def __post_init__(self) -> None:
         _require_positive(learning_rate=self.learning_rate, epsilon=self.epsilon)
         for name, beta in (("beta_1", self.beta_1), ("beta_2", self.beta_2)):

@@ -46,6 +46,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _a_runtime_folder_of_its_own(tmp_path_factory):
+    """Runs of tests side by side are not neighbours."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread_for_the_oracle():
     """The oracle's products are small; where tests run side by side, a second BLAS thread waits more than it works."""
     with threadpool_limits(limits=1, user_api="blas"):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
 
 from rnnbench import backends
 from rnnbench.backends.base import Outputs, Session
@@ -120,6 +124,29 @@ class Busy(NumpySession):
             pass
 
 
+class Sleeper(NumpySession):
+    """Its clocks say that the machine slept for an hour in the second forward, and was set back in the sixth."""
+
+    calls = 0
+    jumps: ClassVar = {2: {"CLOCK_BOOTTIME": 3600, "CLOCK_REALTIME": 3600}, 6: {"CLOCK_REALTIME": -50}}
+
+    def forward(self):
+        super().forward()
+        Sleeper.calls += 1
+        if jump := self.jumps.get(Sleeper.calls):
+            truth, ahead = time.clock_gettime_ns, {getattr(time, name): s * 10**9 for name, s in jump.items()}
+            time.clock_gettime_ns = lambda which: truth(which) + ahead.get(which, 0)
+
+
+class FullDisk(NumpySession):
+    """Finds no room for its answer to the gradient, while the file of TEST_FULL is there."""
+
+    def gradient(self):
+        super().gradient()
+        if os.path.exists(os.environ["TEST_FULL"]):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scratch")
+
+
 class RaisesOnImport(NumpyBackend):
     def __init__(self):
         raise ImportError("libfast.so.3: cannot open shared object file")
@@ -154,6 +181,18 @@ class Chatty(NumpyBackend):
         return super()._prepare(problem, params, data)
 
 
+class Hungry(NumpySession):
+    """Takes and touches 64 MiB for the length of a forward, 16 MiB while it is prepared."""
+
+    def __init__(self, problem, params, data):
+        np.ones(16 << 20, np.uint8)
+        super().__init__(problem, params, data)
+
+    def forward(self):
+        np.ones(64 << 20, np.uint8)
+        super().forward()
+
+
 def _backend(name):
     return lambda: made_of(name)()
 
@@ -171,6 +210,9 @@ SESSIONS = {
     "memory": RunsOutOfMemory,
     "slow": Slow,
     "busy": Busy,
+    "sleeper": Sleeper,
+    "full-disk": FullDisk,
+    "hungry": Hungry,
 }
 BACKENDS = {
     "bad-import": "RaisesOnImport",

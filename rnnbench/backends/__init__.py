@@ -85,6 +85,14 @@ REGISTRY: dict[str, Entry] = {
 }
 
 
+TWIN = "#2"  # after the name of a backend: the same, in processes of its own
+
+
+def entry_of(name: str) -> Entry:
+    """The registry line of a backend or of its twin."""
+    return REGISTRY[name.partition("#")[0]]
+
+
 def usual() -> list[str]:
     """The backends that are meant where none is named."""
     return [name for name, entry in REGISTRY.items() if not entry.on_request]
@@ -92,7 +100,7 @@ def usual() -> list[str]:
 
 def missing(name: str) -> str | None:
     """Why a backend cannot be had in this environment and how to get it, or None. Imports nothing."""
-    entry = REGISTRY[name]
+    entry = entry_of(name)
     absent = [module for module in entry.needs if importlib.util.find_spec(module) is None]
     if not absent:
         return None
@@ -101,6 +109,6 @@ def missing(name: str) -> str | None:
 
 def load(name: str) -> Backend:
     """Import the backend's library and make the backend. Only workers and tests call this."""
-    module, _, attribute = REGISTRY[name].target.partition(":")
+    module, _, attribute = entry_of(name).target.partition(":")
     backend: Backend = getattr(importlib.import_module(module), attribute)()
     return backend

@@ -111,6 +111,8 @@ class Contract:
     timed: dict[str, str]  # pass -> the library calls inside the clock
     notes: str = ""
     device: str = CPU
+    staged: str = ""  # outside the clock, by `prepare`, `select` and `reset`
+    waits: str = ""  # what tells the clock that the work is done
 
 
 class DeviceClock(abc.ABC):
@@ -179,6 +181,10 @@ class Session(abc.ABC):
     def fetch(self) -> Outputs:
         """What the last pass computed."""
 
+    def poison(self) -> None:
+        """Make NaN, or drop, what the next pass must write, as far as it can be reached: for audits, never timed."""
+        return
+
     def synchronize(self) -> None:
         """Wait until the device is idle. Nothing to do where calls return when their work is done."""
         return
@@ -216,6 +222,10 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def libraries(self) -> dict[str, str]:
         """Name -> version of what computes."""
+
+    def built_for(self) -> dict[str, str]:
+        """What its compiler takes this machine for and how its threads are run, where it tells. Name -> value."""
+        return {}
 
     def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:
         """Compile ahead, for later processes, what does not depend on the problem: done, of how many, what is next."""

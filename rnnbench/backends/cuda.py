@@ -28,8 +28,11 @@ from rnnbench.backends.base import (
 )
 from rnnbench.kernels.cuda import device, losses
 from rnnbench.kernels.cuda.buffers import Sizes, bytes_needed, parts_of, work
-from rnnbench.kernels.cuda.passes import Batch, Rows, Rule, Runner, block_array
+from rnnbench.kernels.cuda.launch import Launcher
+from rnnbench.kernels.cuda.passes import Batch, Rows, Rule, Runner
 from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.recurrence import Reverse, block_array
+from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast
 
@@ -93,7 +96,9 @@ class Events(DeviceClock):
 class CudaSession(Session):
     """One problem on the device. Parameters, gradients and moments are flat arrays; names are views into them."""
 
-    def __init__(self, problem: Problem, params: Params, data: Data, plan: Plan) -> None:
+    def __init__(
+        self, problem: Problem, params: Params, data: Data, plan: Plan, launch: Launcher | None = None
+    ) -> None:
         model = problem.model
         self.problem, self.model, self.plan = problem, model, plan
         self.sizes, self.rule, self.staged = sizes_of(problem), rule_of(problem), len(data.inputs)
@@ -111,8 +116,8 @@ class CudaSession(Session):
         self.rows = _staged(problem, self.sizes, data)
         self.in_order = cuda.to_device(np.arange(self.staged, dtype=np.int64))
         passes_back = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
-        self.blocks, self.first = cuda.to_device(block_array(passes_back)), passes_back[0][0]
-        self.runner = Runner(self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows)
+        self.reverse = Reverse(tuple(passes_back), cuda.to_device(block_array(passes_back)))
+        self.runner = Runner(self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, launch)
         self.seen = self._answers(problem.B)
         every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
         self.step_weight = 1.0 / problem.T if every and mean else 1.0
@@ -145,7 +150,7 @@ class CudaSession(Session):
         return Batch(self.in_order, self.offset, self.problem.B, self.state, *self.seen)
 
     def _train(self, batch: Batch) -> None:
-        self.runner.gradient(batch, self.step_weight, self.blocks, self.first)
+        self.runner.gradient(batch, self.step_weight, self.reverse)
         self.runner.update(self.rule, self.step)
         self.step += 1
 
@@ -154,7 +159,7 @@ class CudaSession(Session):
         self.last, self.rows_in_pass = Pass.FORWARD, self.problem.B
 
     def gradient(self) -> None:
-        self.runner.gradient(self._batch(), self.step_weight, self.blocks, self.first)
+        self.runner.gradient(self._batch(), self.step_weight, self.reverse)
         self.last, self.rows_in_pass = Pass.GRADIENT, self.problem.B
 
     def train_step(self) -> None:
@@ -197,11 +202,15 @@ class CudaSession(Session):
         """(n, S, O) as the protocol has it: (n, O) for the last step alone."""
         return logits if self.model.head is Head.EVERY else logits[:, 0]
 
+    def _seen_last(self) -> tuple[Any, Any]:
+        """Losses and hits of the last pass."""
+        return self.seen
+
     def fetch(self) -> Outputs:
         if self.last is None:
             return Outputs()
         n, S = self.rows_in_pass, self.sizes.S
-        each, hits = (array.copy_to_host()[:n] for array in self.seen)
+        each, hits = (array.copy_to_host()[:n] for array in self._seen_last())
         loss = float(each.sum(dtype=np.float64)) * self.step_weight / n
         params = _fetched(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
@@ -211,6 +220,12 @@ class CudaSession(Session):
         state = self.arrays["h"].copy_to_host()[-n:]
         return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), state, grads, params)
 
+    def poison(self) -> None:
+        numbers = [array for name, array in self.arrays.items() if name in ("h", "z", "dz", "slope", "delta", "grads")]
+        for array in (*numbers, self.seen[0]):
+            array.copy_to_device(np.full(array.shape, np.nan, self.sizes.dtype))
+        self.seen[1].copy_to_device(np.full(self.seen[1].shape, -1, np.int32))
+
     def synchronize(self) -> None:
         cuda.synchronize()
 
@@ -219,9 +234,9 @@ class CudaSession(Session):
 
     def peak_device_bytes(self) -> int:
         """What this session holds there, by its own count."""
-        staged = (self.rows.source, self.rows.classes, self.rows.targets, self.in_order, self.zero_state, self.blocks)
+        staged = (self.rows.source, self.rows.classes, self.rows.targets, self.in_order, self.zero_state)
         views = {id(view) for view in self.grads.values()}
-        held = (*self.arrays.values(), *self.seen, self.initial, *staged)
+        held = (*self.arrays.values(), *self.seen, self.initial, self.reverse.on_device, *staged)
         return sum(array.nbytes for array in held if id(array) not in views)
 
     def close(self) -> None:
@@ -251,22 +266,31 @@ class CudaBackend(Backend):
         return device.too_large(device.look(), bytes_needed(sizes_of(case), self.plan, rule_of(case).adam))
 
     def contract(self, problem: Problem) -> Contract:
-        kept = self.plan.width(problem.model.H, str(problem.dtype)) is not None
-        where = "registers" if kept else "memory, any H: right, not fast"
+        where = self._weights(problem)
         launches = "launches on one stream"
+        words = ", sums over words" if problem.model.V is not None else ""
+        clipped = "clipping, " if problem.train.clips else ""
         return Contract(
             threads=1,
             subnormals="kept",
             tf32=False,
             timed={
-                "forward": f"3 {launches}: project the inputs, T steps, head and loss",
-                "gradient": f"{launches}: forward, slope, BPTT, sums over steps, sums over words",
-                "train_step": f"{launches}: gradient, norm where it is clipped, the optimizer on all parameters",
+                "forward": f"3 {launches}: project the inputs, T steps, head and the loss of each output",
+                "gradient": f"{launches}: forward, slope, BPTT, sums over steps{words}",
+                "train_step": f"{launches}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": "the order to the device; train steps on rows taken there by index, nothing copied back",
             },
-            notes=f"W_hh in {where}; " + ("Numba's simulator" if device.simulated() else "rows on the device"),
+            notes=f"W_hh {where}; " + ("Numba's simulator" if device.simulated() else "an NVIDIA GPU"),
             device=CPU if device.simulated() else CUDA,
+            staged="rows, targets, work buffers, a zero state on the device; a batch is an offset",
+            waits="cuda.synchronize",
         )
+
+    def _weights(self, problem: Problem) -> str:
+        """Where W_hh is; what is asked of a device that is not there cannot be known."""
+        if not device.simulated() and device.look().error:
+            return "as the device allows"
+        return describe(choose(self.plan, problem.model.H, problem.B, str(problem.dtype), device.room()))
 
     def libraries(self) -> dict[str, str]:
         found = {"numba": numba.__version__}

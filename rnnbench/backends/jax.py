@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any, ClassVar, NamedTuple
@@ -251,7 +251,8 @@ class JaxSession(Session):
     def __init__(self, problem: Problem, params: Params, data: Data, device: jax.Device) -> None:
         self.problem, self.model, self.device = problem, problem.model, device
         functions = Functions(problem)
-        self._forward = jax.jit(exact(functions.loss))
+        uncut = Functions(replace(problem, truncation=None))  # the value is the same
+        self._forward = jax.jit(exact(uncut.loss))
         self._gradient = jax.jit(exact(functions.gradient))
         self._train_step = jax.jit(exact(functions.train_step), donate_argnums=(0, 1))
         self._epoch = jax.jit(exact(functions.epoch), donate_argnums=(0, 1))
@@ -285,7 +286,8 @@ class JaxSession(Session):
         with precision(self.problem.dtype):
             self.params = {name: self._put(value) for name, value in self.initial.items()}  # copies: steps take them
             moments = optimizer_of(self.problem.train).init(self.params)
-            self.moments = jax.block_until_ready(jax.device_put(moments, self.device))
+            self.moments = jax.device_put(moments, self.device)
+            jax.block_until_ready((self.params, self.moments))
 
     def forward(self) -> None:
         with precision(self.problem.dtype):
@@ -331,6 +333,9 @@ class JaxSession(Session):
         predicted: Array = np.concatenate([np.asarray(part) for part in parts])[: len(rows)]
         return predicted
 
+    def poison(self) -> None:
+        self.done = None  # arrays are immutable
+
     def synchronize(self) -> None:
         if self.done is not None:
             done = self.done
@@ -374,6 +379,17 @@ def pool_threads() -> int:
     return int(os.environ.get("NPROC") or cores)
 
 
+def _cut(problem: Problem) -> str:
+    """How a truncated gradient differs from a full one, for the contract."""
+    cut, T = problem.truncation, problem.T
+    if cut is None:
+        return ""
+    if problem.model.head is Head.LAST:
+        return " of the last window"
+    chunked = cut.window == cut.stride and T % cut.stride == 0
+    return ", a scan over chunks" if chunked else ", a second forward in a scan over windows"
+
+
 class JaxBackend(Backend):
     """JAX on the CPU, whatever else there is."""
 
@@ -392,18 +408,21 @@ class JaxBackend(Backend):
     def contract(self, problem: Problem) -> Contract:
         gather = "" if problem.model.V is None else "the embedding's gather, "
         loss = f"one jitted function: {gather}one product for all inputs, lax.scan over time, the head, the loss"
-        optimizer = f"optax.{problem.train.optimizer}"
+        gradient = f"{loss}, jax.value_and_grad{_cut(problem)}"
+        clipped = "clipping, " if problem.train.clips else ""
         return Contract(
             threads=pool_threads(),
             subnormals=observed_subnormals(self.device),
             tf32=False,
             timed={
                 "forward": loss,
-                "gradient": f"{loss}, jax.value_and_grad",
-                "train_step": f"{loss}, jax.value_and_grad, clipping, {optimizer}; parameters donated",
+                "gradient": gradient,
+                "train_step": f"{gradient}, {clipped}optax.{problem.train.optimizer}; parameters donated",
                 "epoch": "one jitted lax.scan of train steps over the full batches, rows gathered inside, and one more"
-                " for the short batch; parameters stay on the device",
+                " for the short batch; parameters stay on the device, loss and hits of each batch beside them",
             },
+            staged="rows and targets on the device; a batch is two arrays of its own there",
+            waits="jax.block_until_ready on all that the pass returned",
         )
 
     def libraries(self) -> dict[str, str]:

@@ -23,7 +23,7 @@ from rnnbench.backends.base import (
     shaped_targets,
 )
 from rnnbench.kernels.cpu import losses, passes
-from rnnbench.kernels.cpu.context import Context, Sizes, aligned, buffers, parts
+from rnnbench.kernels.cpu.context import PARAMETERS, Context, Sizes, aligned, buffers, parts
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.passes import Runner
 from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes, row_step
@@ -185,6 +185,17 @@ class NumbaSession(Session):
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
         return Outputs(loss, self._shaped(arrays["logits"].copy()), arrays["state"].copy(), grads, params)
 
+    def poison(self) -> None:
+        """Answers, packed weights, states, sums; of the embedding's gradient the words of the last call."""
+        arrays, fields = self.context.arrays, self.context.fields
+        read = {"zeros", "unit", *PARAMETERS, "params", "m", "v", "inputs", "targets", "initial"}
+        for name in arrays.keys() - read - {"grads", "d_embedding"}:
+            if arrays[name].dtype.kind == "f":
+                arrays[name].fill(np.nan)
+        if self.model.V is not None and self.last is not None:
+            arrays["d_embedding"][arrays["words"][: fields["found"][0]]] = np.nan
+        fields["loss_sum"][0], fields["hits"][0] = np.nan, -1
+
 
 def _copies(arrays: dict[str, Array]) -> dict[str, Array]:
     return {name: value.copy() for name, value in arrays.items()}
@@ -209,19 +220,24 @@ class NumbaBackend(Backend):
 
     def contract(self, problem: Problem) -> Contract:
         flushed = "flushed, per thread, inside the kernels"
-        call = "passes.run, one compiled call"
+        call = "Runner.run, one compiled call"
+        words = "find and project distinct words" if problem.model.V else "project the inputs"
+        rows = ", the embedding's in the rows of this call's words and the last one's" if problem.model.V else ""
+        clipped = "clipping, " if problem.train.clips else ""
         return Contract(
             threads=numba.get_num_threads(),
             subnormals=flushed if self.flush and CAN_FLUSH else "kept",
             tf32=False,
             timed={
-                "forward": f"{call}: pack weights, find and project distinct words, T steps, head, loss",
-                "gradient": f"{call}: forward, BPTT, weight gradients",
-                "train_step": f"{call}: gradient, clipping, the optimizer on all parameters",
-                "epoch": "passes.run, one compiled call: train steps on rows taken by index",
+                "forward": f"{call}: pack weights, {words}, T steps, head, loss",
+                "gradient": f"{call}: forward, BPTT, weight gradients{rows}",
+                "train_step": f"{call}: gradient, {clipped}the optimizer on all parameters",
+                "epoch": f"{call}: train steps on rows taken by index; loss and hits added up",
             },
             notes=f"at most {numba.get_num_threads()} threads of our own, one where work is small; "
             f"{8 * register_bytes()}-bit vectors",
+            staged="rows, targets, work buffers, a zero state; a batch is its row numbers",
+            waits="the call returns when all threads are done",
         )
 
     def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:
@@ -229,6 +245,14 @@ class NumbaBackend(Backend):
 
     def libraries(self) -> dict[str, str]:
         return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}
+
+    def built_for(self) -> dict[str, str]:
+        features = llvmlite.binding.get_host_cpu_features()
+        return {
+            "llvm_cpu": numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
+            "llvm_features": numba.config.CPU_FEATURES or " ".join(sorted(name for name, on in features.items() if on)),
+            "threading_layer": f"{numba.config.THREADING_LAYER}, of {' '.join(numba.config.THREADING_LAYER_PRIORITY)}",
+        }
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         return NumbaSession(problem, params, data, self.flush)

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 
 from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, batches_of, shaped_targets
 from rnnbench.model import Case, Head, Loss, ModelSpec, Optimizer, Problem, TrainSpec, Truncation, blocks_of
@@ -34,7 +35,7 @@ def sigmoid(z: Array) -> Array:
 def forward(model: ModelSpec, params: Params, inputs: Inputs, state: Array | None) -> Trace:
     """Run all T steps. inputs (B, T) tokens or (B, T, E); state (B, H) or None for zeros."""
     dtype = params["W_hh"].dtype
-    x = (inputs.astype(dtype) if model.V is None else params["embedding"][inputs]).swapaxes(0, 1)
+    x = (inputs.astype(dtype, copy=False) if model.V is None else params["embedding"][inputs]).swapaxes(0, 1)
     T, B, _ = x.shape
     h = np.zeros((T + 1, B, model.H), dtype)
     if state is not None:
@@ -210,6 +211,13 @@ class NumpySession(Session):
     def fetch(self) -> Outputs:
         return self.outputs
 
+    def poison(self) -> None:
+        done = self.outputs
+        for array in (done.logits, done.state, *done.grads.values()):
+            if array is not None:
+                array.fill(np.nan)
+        self.outputs = Outputs()
+
     def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
         trace = forward(self.model, self.params, x, state)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
@@ -233,6 +241,11 @@ class NumpySession(Session):
         self.outputs = Outputs(done.loss, done.logits, done.state, params=self.params)
 
 
+def blas_threads() -> int:
+    """The threads that NumPy's BLAS may use for a product."""
+    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+
+
 class NumpyBackend(Backend):
     """NumPy, one operation at a time; products by its BLAS."""
 
@@ -243,16 +256,21 @@ class NumpyBackend(Backend):
 
     def contract(self, problem: Problem) -> Contract:
         loop = "a Python loop over T of @ and np.tanh"
+        scatter = "" if problem.model.V is None else "; np.add.at for the embedding"
+        clipped = "clipping, " if problem.train.clips else ""
         return Contract(
-            threads=0,
+            threads=blas_threads(),
             subnormals="kept",
             tf32=False,
             timed={
                 "forward": f"{loop}; the loss",
-                "gradient": f"{loop} and its reverse; np.add.at for the embedding",
-                "train_step": "gradient, clipping, the optimizer's equations on whole arrays",
-                "epoch": "a Python loop of train steps over rows gathered by index",
+                "gradient": f"{loop}; the loss; the reverse loop{scatter}",
+                "train_step": f"gradient, {clipped}the optimizer's equations on whole arrays",
+                "epoch": "a Python loop of train steps over rows gathered by index; loss and hits added up",
             },
+            notes="threads are those of the BLAS; all else is done by one",
+            staged="rows and targets as arrays; a batch is a view of them",
+            waits="calls return when their work is done",
         )
 
     def libraries(self) -> dict[str, str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
 from rnnbench.backends.keras_parts import Network, Tensor, chains, floatx, keras, metrics, optimizer, tf
-from rnnbench.model import Case, Head, Problem, blocks_of
+from rnnbench.model import Case, Head, Optimizer, Problem, blocks_of
 from rnnbench.params import Array, Params, cast
 
 PREDICT_ROWS = 512
@@ -124,6 +124,9 @@ class KerasSession(Session):
         logits: Array = self._predict(tf.constant(np.pad(x, padding))).numpy()
         return logits[: len(x)]
 
+    def poison(self) -> None:
+        self._done(None)  # tensors are immutable
+
     def synchronize(self) -> None:
         if self.result is not None:
             self.result[0].numpy()
@@ -170,21 +173,28 @@ class TensorflowBackend(Backend):
 
     def contract(self, problem: Problem) -> Contract:
         one = "one tf.function with jit_compile=True" if self.jit else "one tf.function"
-        layers = "Embedding, Dense over all steps, RNN over a tanh cell, Dense (Keras layers)"
+        layers = "Embedding, " if problem.model.V is not None else ""
+        layers += "Dense over all steps, RNN over a tanh cell, Dense (Keras layers)"
         tape = f"{one}: {layers}; the loss; GradientTape"
+        repeated = "" if problem.model.V is None else "repeated tokens summed first, "
+        repeated += "clipping, " if problem.train.clips else ""
+        rule = "Adam by ResourceApplyAdam" if problem.train.optimizer is Optimizer.ADAM else "SGD"
+        dense = "" if problem.model.V is None else "; the embedding's gradient summed into a (V, E) array"
         return Contract(
             threads=_threads(),
             subnormals="flushed by TensorFlow's threads",
             tf32=False,
             timed={
                 "forward": f"{one}: {layers}; the loss",
-                "gradient": f"{tape}; the embedding's gradient summed into a (V, E) array",
-                "train_step": f"{tape}; keras optimizer.apply, repeated tokens summed first, Adam by ResourceApplyAdam",
+                "gradient": f"{tape}{dense}",
+                "train_step": f"{tape}; keras optimizer.apply, {repeated}{rule}",
                 "epoch": f"NumPy gathers the rows; tf.data batch, prefetch; Keras fit, jit_compile={self.jit}, "
                 f"steps_per_execution={STEPS_PER_EXECUTION}, loss and accuracy tracked",
             },
             notes="oneDNN as TensorFlow has it by default; the recurrent matrix is read once before the loop, and all "
             "inputs are projected before it: faster than keras.layers.SimpleRNN",
+            staged="a batch as two tensors, a zero state; for an epoch, rows and targets as arrays",
+            waits="calls return when their work is done; the loss is read back",
         )
 
     def libraries(self) -> dict[str, str]:

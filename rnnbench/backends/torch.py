@@ -123,6 +123,14 @@ class TorchSession(Session):
             accuracy=done.right.item() / done.outputs if done.right is not None and done.outputs else None,
         )
 
+    def poison(self) -> None:
+        done = self.done
+        with torch.inference_mode():
+            for tensor in (*(p.grad for p in self.trained), *((done.loss, done.logits, done.state) if done else ())):
+                if tensor is not None:
+                    tensor.fill_(torch.nan)
+        self.done = None
+
     def _scaled(self, loss: Tensor, steps: int) -> Tensor:
         """A mean over some of the T steps as that part of the batch's loss."""
         if self.model.head is Head.LAST:
@@ -198,7 +206,7 @@ class TorchBackend(Backend):
     def contract(self, problem: Problem) -> Contract:
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{self.recurrence}, nn.Linear"
         optimizer = f"torch.optim.{'Adam' if problem.train.optimizer is Optimizer.ADAM else 'SGD'}(fused=True)"
-        clipped = "" if problem.train.clip_value is None and problem.train.clip_norm is None else "clipping; "
+        clipped = "clipping; " if problem.train.clips else ""
         return Contract(
             threads=torch.get_num_threads(),
             subnormals=self.subnormals.observed(),
@@ -210,6 +218,9 @@ class TorchBackend(Backend):
                 "epoch": "a Python loop of train steps; rows by index_select from tensors in memory; loss and hits"
                 " added up as tensors",
             },
+            notes="the optimizer makes its state in its first step after it was put back",
+            staged="rows (tokens as int64) and targets as tensors; a batch is a view of them",
+            waits="calls return when their work is done",
         )
 
     def libraries(self) -> dict[str, str]:

@@ -148,12 +148,21 @@ class TorchCompileBackend(TorchFlushBackend):
         return super().unsupported(case) or _no_compiler()
 
     def contract(self, problem: Problem) -> Contract:
+        plain = super().contract(problem)
+        timed = plain.timed
         if _is_short(problem):
-            parts = "all of the loss and its gradient in one graph; not: clipping, optimizer,"
+            parts = "all of the loss and its gradient in one graph; not: forward, clipping, optimizer,"
+            steps = "F.embedding, " if problem.model.V is not None else ""
+            steps += "one F.linear for all inputs, T tanh cells, F.linear"
+            graph = "torch.func.grad_and_value of embedding, T tanh cells, head and loss, one compiled function"
+            update = timed["train_step"].partition("backward; ")[2]
+            timed = timed | {"forward": f"{steps}; the loss; inference_mode; not compiled, which is faster here",
+                             "gradient": graph, "train_step": f"{graph}; {update}"}  # fmt: skip
         else:
             parts = "the recurrence, forward and backward; not: embedding, input product, head, loss, optimizer,"
             parts += f" a last chunk below {min(problem.T, _CHUNK)} steps,"
-        return replace(super().contract(problem), notes=f"compiled: {parts} a batch of other than {problem.B} rows")
+        notes = f"compiled: {parts} a batch of other than {problem.B} rows; {plain.notes}"
+        return replace(plain, timed=timed, notes=notes)
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         with self.subnormals:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rnnbench import __version__
-from rnnbench.cli import looking, measuring, training
+from rnnbench.cli import checking, looking, measuring, merging, tracking, training
 from rnnbench.commands.names import unknown
 
 
@@ -34,6 +34,8 @@ def main() -> None:
       python -m rnnbench train imdb-50            train on real reviews
       python -m rnnbench report reports/RUN       write a report again
       python -m rnnbench compare BASE NEW         is the one run slower than the other?
+      python -m rnnbench history                  all runs of this machine, and where a time changed
+      python -m rnnbench check reports/RUN        what to bear in mind of a run
     """
 
 
@@ -46,6 +48,9 @@ for _command in (
     measuring.sweep,
     looking.report,
     looking.compare,
+    checking.check,
+    tracking.history,
+    merging.merge,
     looking.env,
     looking.warm,
 ):

@@ -21,26 +21,41 @@ from rnnbench.cli.shell import (
 from rnnbench.cli.training import SEEDS
 from rnnbench.commands.options import (
     BACKEND,
+    BACKENDS,
+    DTYPE,
     DTYPES,
     GATE,
     JSON,
     THREADS,
     WORDS,
+    WORKLOAD,
     options,
 )
 from rnnbench.model import DType, Pass
 
 
 @click.command("list")
+@click.option("--contract", is_flag=True, help="Show what each backend has inside the clock; imports all of them.")
+@click.option("--backend", "-b", "names", type=BACKENDS, help="With --contract. Default: all that are not on request.")
+@click.option("--workload", "-w", type=WORKLOAD, help="With --contract: whose sizes. Default: imdb-50.")
+@click.option("--dtype", type=DTYPE, help="With --contract. Default: float32.")
 @JSON
-def list_(as_json: bool) -> None:
+def list_(
+    contract: bool, names: tuple[str, ...] | None, workload: str | None, dtype: str | None, as_json: bool
+) -> None:
     """Show the workloads and backends, and how to get what is missing.
 
     \b
     Examples:
       python -m rnnbench list
       python -m rnnbench list --json
+      python -m rnnbench list --contract -b numba,jax -w imdb-200
     """
+    if contract:
+        guarded(lambda: _contracts(names or tuple(backends.usual()), workload or "imdb-50", dtype, as_json))
+    for flag, value in (("--backend", names), ("--workload", workload), ("--dtype", dtype)):
+        if value is not None:
+            raise click.UsageError(f"{flag} chooses among contracts; give --contract too, or leave it out")
     tasks = {name: workloads.get(name) for name in workloads.REGISTRY}
     answers = {name: (entry.summary, backends.missing(name)) for name, entry in backends.REGISTRY.items()}
     if as_json:
@@ -64,35 +79,77 @@ def list_(as_json: bool) -> None:
     )
 
 
+def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, as_json: bool) -> int:
+    """What `list --contract` prints; 3 where no backend could tell."""
+    from rnnbench.commands import contract as telling
+    from rnnbench.measure.schedule import problem_of
+
+    problem = problem_of(workloads.get(workload), DType(dtype or DType.FLOAT32), None)
+    with console_of(stderr=True).status(f"importing {', '.join(names)}"):
+        told = telling.ask(names, problem, allowed_threads(None), timeout=300)
+    if as_json:
+        print_json(telling.as_json(told, problem))
+    else:
+        telling.show(console_of(), told, problem)
+    return 0 if any(t.contract for t in told.values()) else 3
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
-def report(folder: Path, reference: str | None) -> None:
+@click.option("--export", "form", type=click.Choice(["github", "bencher"]),
+              help="Write nothing; print JSON for a tracker: github-action-benchmark's customSmallerIsBetter, or "
+              "Bencher Metric Format.")  # fmt: skip
+def report(folder: Path, reference: str | None, form: str | None) -> None:
     """Write the report of a run's folder again: report.md, tables and figures.
 
     \b
     Examples:
       python -m rnnbench report reports/mine
       python -m rnnbench report reports/mine --reference jax
+      python -m rnnbench report reports/mine --export bencher > bencher.json
+
+    \b
+    Exit codes:
+      0  written, or with --export printed
+      2  an option or argument is wrong
+      3  with --export: no right time to print
+      4  the run cannot be read, or the report not written
     """
-    from rnnbench.report.page import write_report
-    from rnnbench.report.terminal import render
     from rnnbench.results import store
 
     def work() -> int:
         loaded = store.load(folder)
         for problem in loaded.problems:
             click.echo(problem, err=True)
+        if form is not None:
+            return _exported(form, loaded)
+        from rnnbench.report.page import write_report
+        from rnnbench.report.terminal import render
+
         chosen = reference or loaded.run.get("reference")
         try:
             write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
-        render(console_of(), loaded.records, loaded.curves, loaded.run, chosen)
+        render(console_of(), loaded.records, loaded.curves, loaded.run, chosen, loaded.machine)
         click.echo(f"Report: {folder / 'report.md'}")
         return 0
 
     guarded(work)
+
+
+def _exported(form: str, loaded: Any) -> int:
+    """Print for a tracker; what is left out is said beside it."""
+    from rnnbench.report.export import export
+
+    printed, left = export(form, loaded.records, loaded.machine)
+    for text in left:
+        click.echo(f"left out: {text}", err=True)
+    if not printed:
+        return complain("no right time to print", 3)
+    print_json(printed)
+    return 0
 
 
 COMPARE_EPILOG = """\b
@@ -100,6 +157,7 @@ Examples:
   python -m rnnbench compare reports/before reports/after
   python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
   python -m rnnbench compare base.jsonl new.jsonl --require-baseline --markdown
+  python -m rnnbench compare reports/before reports/after --noise reports/aa
 
 \b
 Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
@@ -126,13 +184,23 @@ Exit codes:
 @click.command(epilog=COMPARE_EPILOG)
 @click.argument("base")
 @click.argument("new")
-@click.option("--fail-on", "gate", type=GATE, default="median:5%", show_default=True, metavar="METRIC:PERCENT",
-              help="What counts as slower: median, min or mean of the calls of a turn, and by how much.")  # fmt: skip
+@click.option("--fail-on", "gate", type=GATE, metavar="METRIC:PERCENT",
+              help="What counts as slower: median, min or mean of the calls of a turn, and by how much. "
+                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%.")  # fmt: skip
+@click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
+              "of this machine beside NEW and BASE.")  # fmt: skip
 @click.option("--require-baseline", is_flag=True, help="Fail where a case of NEW has nothing to be held against.")
 @click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
 @options(WORDS, JSON)
 def compare(
-    base: str, new: str, gate: Any, require_baseline: bool, markdown: bool, filter_: str, as_json: bool
+    base: str,
+    new: str,
+    gate: Any,
+    noise: str | None,
+    require_baseline: bool,
+    markdown: bool,
+    filter_: str,
+    as_json: bool,
 ) -> None:
     """Say for each case whether the run NEW is slower than the run BASE, and how sure that is.
 
@@ -145,8 +213,8 @@ def compare(
         raise click.UsageError("--markdown and --json are two forms of one answer; choose one of them")
 
     def work() -> int:
-        found = compared(base, new, gate, filter_, lambda text: click.echo(text, err=True))
-        answer = found.findings, gate, found.notes
+        found = compared(base, new, gate, filter_, lambda text: click.echo(text, err=True), noise)
+        answer = found.findings, found.gate, found.notes
         if as_json:
             print_json(shown.as_json(*answer))
         elif markdown:
@@ -191,11 +259,15 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
       python -m rnnbench env --json
       python -m rnnbench env --peak
     """
+    from rnnbench.measure.computing import computing
+    from rnnbench.measure.load import Watch
     from rnnbench.measure.machine import fingerprint
     from rnnbench.measure.peak import PeakUnknown, measure
+    from rnnbench.report import machine
     from rnnbench.report.peak import lines
 
-    cores, facts, found = allowed_threads(threads), fingerprint(), None
+    cores, start, found = allowed_threads(threads), Watch().start, None
+    facts = {**fingerprint(), "start": start, "workers": computing(cores)}
     if peak:
         try:
             found = measure(tuple(DType), cores)
@@ -205,18 +277,7 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    rows = []
-    for key, value in facts.items():
-        if key == "peak" and found:
-            rows += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
-        elif isinstance(value, dict):
-            rows += [(f"{key} {inner}", _short(item)) for inner, item in value.items()]
-        else:
-            rows.append((key, _short(value)))
-    print_table(("fact", "value"), rows)
-
-
-def _short(value: object) -> str:
-    if value is None:
-        return "unknown"
-    return " ".join(str(item) for item in value) if isinstance(value, list) else str(value)
+    shown = [*machine.lines({key: value for key, value in facts.items() if key != "peak"})]
+    if found:
+        shown += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
+    print_table(("fact", "value"), shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import click
 
 from rnnbench import backends
 from rnnbench.cli.shell import (
+    allowed_threads,
     complain,
     console_of,
     guarded,
@@ -17,6 +19,7 @@ from rnnbench.cli.shell import (
     print_json,
     print_table,
 )
+from rnnbench.cli.stopping import STOPPING, length_of, stopped
 from rnnbench.commands.options import (
     BACKEND,
     BACKENDS,
@@ -43,11 +46,14 @@ Examples:
   python -m rnnbench run -w imdb-50,imdb-200 -b numba,jax --pass train_step -o reports/mine
   python -m rnnbench run -w running-parity -T 1000 --truncation 20:5
   python -m rnnbench run -k "imdb !epoch" --rigorous
+  python -m rnnbench run -w parity --precision 5% --max-launches 20
+  python -m rnnbench run --budget 10m --case-budget 30s
+  python -m rnnbench run --aa -w parity -b numba,numpy
   python -m rnnbench run --resume reports/mine
 
 \b
 Exit codes:
-  0  all was measured that could be
+  0  all was measured that could be, or that a budget left time for
   1  some backend was wrong, crashed, hung or ran out of memory; the rest was measured
   2  an option is wrong
   3  nothing was measured
@@ -59,7 +65,9 @@ Exit codes:
 @click.command(epilog=RUN_EPILOG)
 @WHICH
 @click.option("--quick", "mode", flag_value="quick", help="A smoke run: one launch, few samples; not for quoting.")
-@click.option("--rigorous", "mode", flag_value="rigorous", help="Ten launches and longer turns, for publishing.")
+@click.option(
+    "--rigorous", "mode", flag_value="rigorous", help="Longer turns, launches until they are precise, and --memory."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
 @click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
@@ -70,6 +78,8 @@ Exit codes:
     default=None,
     help="Also train each workload once, for learning curves. Default: the short ones.",
 )
+@STOPPING
+@click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
@@ -79,6 +89,12 @@ def run(
     output: Path | None,
     resume: Path | None,
     training: bool | None,
+    precision: float | None,
+    max_launches: int | None,
+    budget: float | None,
+    case_budget: float | None,
+    aa: bool,
+    memory: bool,
     dry_run: bool,
     filter_: str,
     **asked: Any,
@@ -93,8 +109,9 @@ def run(
             plan, described = session.read_plan(resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         kind = Mode(mode or "default")
-        plan = plan_of(mode=kind, filter=filter_, training=(), **asked)
-        plan = session.with_trainings(plan, training)
+        memory_too = memory or kind is Mode.RIGOROUS
+        plan = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
+        plan = stopped(session.with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
         if dry_run:
             return _dry_run(plan)
         folder = output or Path("reports") / session.new_run_id()
@@ -119,17 +136,21 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
     from rnnbench.commands.progress import Display
     from rnnbench.report.page import write_report
     from rnnbench.report.terminal import render
+    from rnnbench.results.account import line
 
     with Display(console_of(stderr=True)) as display:
         result = session.execute(plan, folder, command, display, resume=resume)
         display.show("writing the report", 1.0)
         loaded, code = result.loaded, result.code
+        start = time.monotonic()
         try:
             write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code = session.FOLDER
-    render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference)
+    render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference, loaded.machine)
+    if spent := line(session.with_report(folder, loaded.run, time.monotonic() - start)):
+        click.echo(f"{spent}.")
     click.echo(f"Report: {folder / 'report.md'}")
     return code
 
@@ -146,8 +167,8 @@ def _dry_run(plan: Any) -> int:
         if wanted(plan, case, name)
     ]
     print_table(("case", "backend", ""), rows)
-    effort = plan.effort
-    click.echo(f"{len(rows)} answers, each in {effort.launches} launches of {effort.rounds} rounds; nothing was run.")
+    memory = ", then once for its memory" if plan.memory else ""
+    click.echo(f"{len(rows)} answers, each in {length_of(plan)}{memory}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)
 
 
@@ -224,22 +245,63 @@ def sweep(
     guarded(work)
 
 
+AUDIT_OPTIONS = {"audit", "backend", "passes", "dtypes", "threads", "timeout", "as_json"}
+
+
+def _audit(
+    as_json: bool,
+    backend: tuple[str, ...] | None,
+    passes: tuple[str, ...] | None,
+    dtypes: tuple[str, ...] | None,
+    threads: int | None,
+    timeout: float,
+) -> int:
+    """What `verify --audit` does."""
+    from rnnbench.commands import audit as auditing
+    from rnnbench.commands.progress import Display
+
+    with Display(console_of(stderr=True)) as display:
+        result = auditing.audit(
+            backend or tuple(backends.usual()),
+            [DType(d) for d in dtypes or (DType.FLOAT32,)],
+            [Pass(p) for p in passes or tuple(Pass)],
+            allowed_threads(threads),
+            timeout,
+            display,
+        )
+    if as_json:
+        print_json(result.as_json())
+    else:
+        result.print(console_of())
+    return result.code
+
+
 VERIFY_EPILOG = """\b
 Examples:
   python -m rnnbench verify
   python -m rnnbench verify -b numba,torch -w imdb-200 --dtype float64
   python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
+  python -m rnnbench verify --audit -b numba,torch --pass gradient
 
 \b
-Exit codes: 0 all agree, 1 one does not or failed, 2 usage, 3 nobody could be checked.
+Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked.
 """
 
 
 @click.command(epilog=VERIFY_EPILOG)
 @WHICH
+@click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
-def verify(as_json: bool, filter_: str, **asked: Any) -> None:
+@click.pass_context
+def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
     """Compare every backend with the float64 oracle, array by array, and time nothing."""
+    if audit:
+        given = (
+            name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+        )
+        if extra := sorted(set(given) - AUDIT_OPTIONS):
+            raise click.UsageError(f"--audit has a problem of its own; leave out: {', '.join(extra)}")
+        guarded(lambda: _audit(as_json, **{name: asked[name] for name in asked.keys() & AUDIT_OPTIONS}))
     from rnnbench.commands import verify as checking
     from rnnbench.commands.progress import Display
 

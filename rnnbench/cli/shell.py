@@ -71,7 +71,8 @@ def guarded(work: Callable[[], int]) -> None:
     except WorkloadUnavailable as error:
         code = complain(str(error), NOTHING)
     except OSError as error:
-        code = complain(f"{error.filename}: {error.strerror}; choose another folder, or make room", FOLDER)
+        where, why = error.filename or "a file", error.strerror or error
+        code = complain(f"{where}: {why}; choose another folder, or make room", FOLDER)
     except ValueError as error:
         code = complain(str(error), USAGE)
     except KeyboardInterrupt:

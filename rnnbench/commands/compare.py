@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rnnbench.commands.noise import gate_of, place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.measure.schedule import matches
 from rnnbench.results import store
@@ -24,7 +25,6 @@ EXIT_CODES = {
     NO_BASELINE: "with --require-baseline: a case that NEW timed has nothing in BASE to be held against",
 }
 MOST_PROBLEMS = 3  # told one by one
-REPORTS = Path("reports")  # where `run` puts its folders
 
 
 @dataclass(frozen=True)
@@ -46,36 +46,36 @@ class Compared:
         return OK if any(f.told for f in self.findings) else NOTHING
 
 
-def place_of(name: str) -> Path:
-    """The folder or file that is meant: a path, else the id of a run under `reports`. Raises StoreError for neither."""
-    for path in (Path(name), REPORTS / name):
-        if path.exists():
-            return path
-    raise store.StoreError(
-        f"{name} is neither a folder, nor a file, nor a run under {REPORTS}; give what `run -o` was given, or its "
-        f"{store.RECORDS}"
-    )
-
-
 def side_of(name: str, say: Callable[[str], None]) -> Side:
     """A run's records and machine. Of a lone file the machine is known where `machine.json` lies beside it."""
     path = place_of(name)
     loaded = store.load_file(path) if path.is_file() else store.load(path)
-    for problem in loaded.problems[:MOST_PROBLEMS]:
-        say(f"{path}: {problem}")
-    if len(loaded.problems) > MOST_PROBLEMS:
-        say(f"{path}: {len(loaded.problems) - MOST_PROBLEMS} more lines were left out")
+    problems_told(path, loaded.problems, say)
     if not loaded.records:
         raise store.StoreError(f"{path} holds no record; nothing was measured there")
     return Side(loaded.records, loaded.machine)
 
 
-def compared(base: str, new: str, gate: Gate, words: str, say: Callable[[str], None]) -> Compared:
-    """Compare two runs by name. StoreError for what cannot be read; ValueError where the filter leaves nothing."""
+def problems_told(path: Path, problems: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say which lines were left out, the first few one by one."""
+    for problem in problems[:MOST_PROBLEMS]:
+        say(f"{path}: {problem}")
+    if len(problems) > MOST_PROBLEMS:
+        say(f"{path}: {len(problems) - MOST_PROBLEMS} more lines were left out")
+
+
+def compared(
+    base: str, new: str, gate: Gate | None, words: str, say: Callable[[str], None], noise: str | None = None
+) -> Compared:
+    """Compare two runs by name. StoreError for what cannot be read; ValueError where the filter leaves nothing.
+
+    `gate` None takes the noise of the machine for the margin, by the A/A run `noise` or one that lies beside the two.
+    """
     a, b = (_kept(side_of(name, say), words) for name in (base, new))
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
-    return Compared(compare(a, b, gate), gate, _notes(a, b))
+    gate, told = (gate, []) if gate else gate_of(noise, [place_of(new), place_of(base)], a, b)
+    return Compared(compare(a, b, gate), gate, [*told, *_notes(a, b)])
 
 
 def _kept(side: Side, words: str) -> Side:

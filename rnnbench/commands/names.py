@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import click
 
 from rnnbench.model import Truncation
 
 MOST = 1_000_000  # of any size
+MOST_SECONDS = 10_000_000  # of a budget: months
 MOST_PERCENT = 1000.0  # of a gate: more is a mistake
 
 
@@ -101,6 +103,46 @@ class TruncationType(click.ParamType):
         except ValueError as error:
             said = str(error) if "truncation" in str(error) else f"{value!r} is not WINDOW:STRIDE, such as 20:5"
             self.fail(said, param, ctx)
+
+
+class PercentType(click.ParamType):
+    """A part in percent, such as `5%`; the sign may be left out."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, float):
+            return value
+        try:
+            percent = float(str(value).removesuffix("%"))
+        except ValueError:
+            self.fail(f"{value!r} is not a number of percent, such as 5%", param, ctx)
+        if not 0 < percent < 100:
+            self.fail(f"{value!r} has {percent:g} %; above 0 and below 100 is allowed", param, ctx)
+        return percent / 100
+
+
+class DurationType(click.ParamType):
+    """Seconds, or with units: `90`, `30s`, `10m`, `1h30m`."""
+
+    name = "duration"
+    units: ClassVar[dict[str, float]] = {"h": 3600.0, "m": 60.0, "s": 1.0}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        parts = re.findall(r"([0-9]*\.?[0-9]+)([hms])", text)
+        if text and "".join(map("".join, parts)) == text:
+            seconds = sum(float(number) * self.units[unit] for number, unit in parts)
+        else:
+            try:
+                seconds = float(text)
+            except ValueError:
+                self.fail(f"{value!r} is not a duration, such as 90, 30s, 10m or 1h30m", param, ctx)
+        if not 0 < seconds < MOST_SECONDS:
+            self.fail(f"{value!r} is {seconds:g} s; above 0 and below {MOST_SECONDS:,} is allowed", param, ctx)
+        return seconds
 
 
 class GateType(click.ParamType):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 import shutil
 import signal
+import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +18,22 @@ from rnnbench import backends, workloads
 from rnnbench.commands.progress import Display
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
+from rnnbench.measure.ledger import Ledger
+from rnnbench.measure.load import Watch
 from rnnbench.measure.machine import fingerprint
+from rnnbench.measure.memory import measure_memory
+from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.peak import PeakUnknown, measure
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan, problem_of, workload_of
+from rnnbench.measure.stopping import readable
 from rnnbench.measure.tasks import load_rows, tasks_of
 from rnnbench.measure.train import Training, train
 from rnnbench.model import DType
 from rnnbench.params import cast, init_params
-from rnnbench.results import store
+from rnnbench.results import noise, store
+from rnnbench.results.account import Kind, seconds_of
+from rnnbench.results.disturbed import BESIDE
 from rnnbench.results.peak import Peak, with_work
 from rnnbench.results.record import Epoch, Mode, Record, Status
 
@@ -32,7 +41,7 @@ SHORT_TRAINING = 100  # time steps: a training on longer rows takes more than se
 
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 EXIT_CODES = {
-    OK: "all was measured that could be",
+    OK: "all was measured that could be, or that a budget left time for",
     FAULTS: "some backend was wrong, crashed, hung or ran out of memory; the rest was measured",
     USAGE: "an option or argument is wrong",
     NOTHING: "nothing was measured",
@@ -61,18 +70,24 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     if not path.exists():
         raise store.StoreError(f"{folder} cannot be resumed: {path} is not there")
     run = store.read_json(path)
+    if run.get("merged"):
+        raise store.StoreError(f"{folder} cannot be resumed: it was merged of runs; resume those, and merge again")
     try:
         return msgspec.convert(run["plan"], Plan), run
     except (KeyError, msgspec.ValidationError) as error:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
 
 
-def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False) -> Result:
+def execute(
+    plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False, ledger: Ledger | None = None
+) -> Result:
     """Measure a plan into a folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
 
     Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED.
     """
+    begun = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    ledger = ledger or Ledger()
     journal = store.Journal(folder)
     curves = store.Journal(folder, store.CURVES)
     code = OK
@@ -81,35 +96,15 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
         for problem in (*journal.problems, *curves.problems, *before.problems):
             display.say(problem)
         run = _describe(plan, command, before.run if resume else {})
-        store.write_json(folder / store.RUN, run)
-        machine, peak = fingerprint(), peak_now(plan, display)
-        store.write_json(folder / store.MACHINE, {**machine, "peak": msgspec.to_builtins(peak)})
-        tasks = tasks_of(plan, display.say)
-        runner = Runner(
-            plan,
-            tasks,
-            folder,
-            lambda record: journal.append([with_work(record, peak)]),
-            display,
-            run_id=run["run_id"],
-            machine_id=machine["machine_id"],
-            before=before.records,
-        )
-        try:
-            runner.run()
-            trainings(plan, folder, run["run_id"], display, curves, before.curves)
-            if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
-                peak = peak_now(plan, display, peak)
-        finally:
-            machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries}
-            store.write_json(folder / store.MACHINE, machine)
-        store.write_json(folder / store.RUN, {**run, "finished": _now()})
+        with Neighbours(str(folder)) as neighbours:
+            _measure(plan, folder, run, before, (journal, curves), neighbours, ledger, display, begun)
+        write_noise(plan, folder)
         for scratch in ("arrays", "cache"):
             shutil.rmtree(folder / scratch, ignore_errors=True)
-    except store.StoreError as error:
+    except (store.StoreError, OSError) as error:
         if not journal.path.stat().st_size:
             raise
-        display.say(f"stopped; what was measured is kept. {error}")
+        display.say(f"stopped; what was measured is kept. {_told(error)}")
         code = FOLDER
     except KeyboardInterrupt:
         display.say(f"interrupted; what was measured is kept. Continue with: python -m rnnbench run --resume {folder}")
@@ -119,6 +114,104 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
         curves.close()
     loaded = store.load(folder)
     return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
+
+
+def write_noise(plan: Plan, folder: Path) -> None:
+    """The noise of an A/A run, as a file of its own. Nothing where no backend was measured against itself."""
+    if any(noise.MARK in name for name in plan.backends):
+        loaded = store.load(folder)
+        found = noise.noise_of(loaded.records)
+        if found is not None:
+            value = found.as_json(str(loaded.run["run_id"]), str(loaded.machine["machine_id"]))
+            store.write_json(folder / noise.NOISE, value)
+
+
+def _told(error: Exception) -> str:
+    """What ended the run, and the way out."""
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{error.filename or 'a file'}: {error.strerror or error}; make room and continue with --resume"
+
+
+def _measure(
+    plan: Plan,
+    folder: Path,
+    run: dict[str, Any],
+    before: store.Loaded,
+    journals: tuple[store.Journal, store.Journal],
+    neighbours: Neighbours,
+    ledger: Ledger,
+    display: Display,
+    begun: float,
+) -> None:
+    """All answers and trainings into the journals; what the machine is and where the time went beside them."""
+    journal, curves = journals
+    _tell_neighbours(run, neighbours.last, display)
+    store.write_json(folder / store.RUN, run)
+    machine, watch = fingerprint(), Watch()
+    machine["start"] = watch.start
+    with ledger.spend(Kind.PEAK):
+        peak = peak_now(plan, display)
+    store.write_json(folder / store.MACHINE, {**machine, "peak": msgspec.to_builtins(peak)})
+    with ledger.spend(Kind.DATA):
+        tasks = tasks_of(plan, display.say)
+
+    def emit(record: Record) -> None:
+        others = neighbours.seen()
+        _tell_neighbours(run, others, display)
+        beside = (f"{BESIDE}: {', '.join(others)}",) if others else ()
+        journal.append([with_work(replace(record, disturbances=(*record.disturbances, *beside)), peak)])
+
+    runner = Runner(
+        plan,
+        tasks,
+        folder,
+        emit,
+        display,
+        run_id=run["run_id"],
+        machine_id=machine["machine_id"],
+        before=before.records,
+        begun=begun,
+        ledger=ledger,
+    )
+    try:
+        runner.run()
+        if runner.stopping.left > 0:
+            with ledger.spend(Kind.MEMORY):
+                measure_memory(runner, before.records)
+            trainings(plan, folder, run["run_id"], display, curves, before.curves, ledger)
+        else:
+            display.say(f"the budget of {readable(plan.budget or 0.0)} is spent; what was measured is kept")
+        if peak and plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
+            with ledger.spend(Kind.PEAK):
+                peak = peak_now(plan, display, peak)
+        if runner.stops:
+            run["stops"] = msgspec.to_builtins(runner.stops)
+    finally:
+        run["seconds"] = ledger.seconds(seconds_of(before.run))
+        store.write_json(folder / store.RUN, run)
+        machine |= {"peak": msgspec.to_builtins(peak), "workers": runner.crew.libraries, "end": watch.end()}
+        store.write_json(folder / store.MACHINE, machine)
+    store.write_json(folder / store.RUN, {**run, "finished": _now()})
+
+
+def with_report(folder: Path, run: dict[str, Any], seconds: float) -> dict[str, Any]:
+    """What `run.json` holds, kept there with what the report took; as it was where it cannot be written."""
+    kept = seconds_of(run)
+    if not kept:
+        return run
+    whole = {str(k): s for k, s in kept.items()} | {str(Kind.REPORT): round(kept.get(Kind.REPORT, 0) + seconds, 3)}
+    with suppress(store.StoreError):
+        store.write_json(folder / store.RUN, {**run, "seconds": whole})
+    return {**run, "seconds": whole}
+
+
+def _tell_neighbours(run: dict[str, Any], others: list[str], display: Display) -> None:
+    """Say once of each other run that it measures too, and keep it for `run.json`."""
+    for name in others:
+        if name not in run.setdefault("beside", []):
+            run["beside"].append(name)
+            display.say(f"another run measures on this machine: {name}; both are slower for it, and the records say so")
 
 
 def peak_now(plan: Plan, display: Display, before: Peak | None = None) -> Peak | None:
@@ -144,6 +237,7 @@ def _describe(plan: Plan, command: str, before: dict[str, Any]) -> dict[str, Any
         "command": before.get("command", command),
         "started": before.get("started") or _now(),
         "resumed": [*before.get("resumed", []), _now()] if before else [],
+        "beside": list(before.get("beside", [])),
         "seed": plan.seed,
         "reference": plan.reference,
         "plan": msgspec.to_builtins(plan),
@@ -154,7 +248,7 @@ def code_of(records: list[Record], curves: list[Epoch]) -> int:
     """The exit code that a finished run's records stand for."""
     if not curves and not any(record.samples_ns for record in records):
         return NOTHING
-    harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE)
+    harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.SKIPPED)
     return OK if all(record.status in harmless for record in records) else FAULTS
 
 
@@ -165,16 +259,23 @@ def training_backend(names: tuple[str, ...]) -> str | None:
 
 
 def trainings(
-    plan: Plan, folder: Path, run_id: str, display: Display, curves: store.Journal, before: list[Epoch]
+    plan: Plan,
+    folder: Path,
+    run_id: str,
+    display: Display,
+    curves: store.Journal,
+    before: list[Epoch],
+    ledger: Ledger | None = None,
 ) -> None:
     """The trainings that belong to a run, for its learning curves: one per workload of the plan, by one backend."""
     name = training_backend(plan.backends)
     if name is None:
         return
-    crew = Crew([name], folder, plan.threads, plan.timeout, folder / "cache")
+    crew = Crew([name], folder, plan.threads, plan.timeout, folder / "cache", ledger)
     try:
         for workload in plan.training:
-            training = make_training(workload, plan, run_id, display)
+            with crew.ledger.spend(Kind.DATA):
+                training = make_training(workload, plan, run_id, display)
             whole = {(e.workload, e.backend) for e in before if e.epoch == e.epochs}
             if (training.problem.workload, name) in whole:
                 continue

@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnbench.commands.progress import Display
-from rnnbench.measure.run import Runner, Task
+from rnnbench.measure.checks import Task
+from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.tasks import tasks_of
 from rnnbench.model import Truncation

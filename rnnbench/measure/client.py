@@ -17,6 +17,14 @@ from typing import Any
 from rnnbench.results.record import Status
 
 LAST_LINES = 3
+THREAD_COUNTS = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
 
 
 class WorkerFailure(Exception):
@@ -40,14 +48,7 @@ def environment(threads: int, cache: Path | None) -> dict[str, str]:
     `cache` None leaves the compilers their own folders.
     """
     env = dict(os.environ)
-    for name in (
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "NUMBA_NUM_THREADS",
-        "TF_NUM_INTRAOP_THREADS",
-        "TF_NUM_INTEROP_THREADS",
-    ):
+    for name in THREAD_COUNTS:
         env[name] = str(threads)
     env["RNNBENCH_CORES"] = ",".join(str(core) for core in allowed_cores()[:threads])
     env["PYTHONUNBUFFERED"] = "1"
@@ -109,7 +110,10 @@ class Worker:
         self.waiting = b""
 
     def ask(self, op: str, timeout: float, **arguments: Any) -> dict[str, Any]:
-        """The reply, within `timeout` seconds. Raises WorkerFailure; after a timeout the worker is gone."""
+        """The reply, within `timeout` seconds. Raises WorkerFailure; after a timeout the worker is gone.
+
+        OSError where the worker finds no room on the disk: that befalls the run and not the backend.
+        """
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
@@ -118,6 +122,8 @@ class Worker:
         except BrokenPipeError as error:
             raise self._died(op) from error
         if not reply.pop("ok"):
+            if reply["kind"] == "disk_full":
+                raise OSError(reply["errno"], reply["reason"], f"a file of {self.name}")
             status = Status.OUT_OF_MEMORY if reply["kind"] == "out_of_memory" else Status.CRASHED
             raise WorkerFailure(status, f"{op}: {reply['reason']}", alive=True)
         return dict(reply)

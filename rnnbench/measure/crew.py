@@ -12,7 +12,14 @@ from typing import Any
 
 from rnnbench import backends
 from rnnbench.measure.client import Worker, WorkerFailure, allowed_cores, environment
+from rnnbench.measure.ledger import Ledger
+from rnnbench.results.account import Kind
 from rnnbench.results.record import Status
+
+KINDS = {  # request -> what the time until its answer is for; of a turn the calls are taken out again
+    "unsupported": Kind.CHECK, "prepare": Kind.PREPARE, "first": Kind.CHECK, "losses": Kind.CHECK, "turn": Kind.AROUND,
+    "epoch": Kind.TRAINING, "evaluate": Kind.TRAINING,
+}  # fmt: skip
 
 
 @dataclass
@@ -29,10 +36,19 @@ class Place:
 class Crew:
     """Workers by backend name, in a folder for their logs, arrays and compiler caches.
 
-    `cache` None leaves the compilers their own caches.
+    `cache` None leaves the compilers their own caches. `ledger` is told what the time was for.
     """
 
-    def __init__(self, names: Iterable[str], folder: Path, threads: int, timeout: float, cache: Path | None) -> None:
+    def __init__(
+        self,
+        names: Iterable[str],
+        folder: Path,
+        threads: int,
+        timeout: float,
+        cache: Path | None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.ledger = ledger or Ledger()
         self.folder, self.timeout = folder, timeout
         self.env = environment(threads, cache)
         self.places = {name: Place() for name in names}
@@ -43,20 +59,25 @@ class Crew:
         """A running worker with its library imported. Raises WorkerFailure where that fails."""
         place = self.places[name]
         if place.worker is None:
-            if self.closed:
-                raise WorkerFailure(Status.CRASHED, "not started: the run has been given up", alive=False)
-            start = time.monotonic()
-            log = self.folder / "logs" / f"{name}.log"
-            place.worker = Worker(name, backends.REGISTRY[name].target, log, self.env)
-            try:
-                hello = place.worker.ask("hello", self.timeout)
-            except WorkerFailure:
-                self._dismiss(place)
-                raise
-            place.import_ns = hello.pop("import_ns")
-            place.start_seconds = time.monotonic() - start
-            self.libraries[name] = hello
+            with self.ledger.spend(Kind.START):
+                self._begin(name, place)
+        assert place.worker is not None
         return place.worker
+
+    def _begin(self, name: str, place: Place) -> None:
+        if self.closed:
+            raise WorkerFailure(Status.CRASHED, "not started: the run has been given up", alive=False)
+        start = time.monotonic()
+        log = self.folder / "logs" / f"{name}.log"
+        place.worker = Worker(name, backends.entry_of(name).target, log, self.env)
+        try:
+            hello = place.worker.ask("hello", self.timeout)
+        except WorkerFailure:
+            self._dismiss(place)
+            raise
+        place.import_ns = hello.pop("import_ns")
+        place.start_seconds = time.monotonic() - start
+        self.libraries[name] = hello
 
     def side_by_side(self, work: Callable[[str], None], names: Iterable[str]) -> None:
         """Do some work for each name, as many at once as there are cores. An interrupt ends the workers as well."""
@@ -82,23 +103,34 @@ class Crew:
     def ask(self, name: str, op: str, **arguments: Any) -> dict[str, Any]:
         """The reply. Raises WorkerFailure; a worker that is dead then leaves its place, and is ready for nothing."""
         try:
-            return self.worker(name).ask(op, self.timeout, **arguments)
+            worker = self.worker(name)
+            with self.ledger.spend(KINDS.get(op, Kind.REST)):
+                reply = worker.ask(op, self.timeout, **arguments)
         except WorkerFailure as failure:
             if not failure.alive:
                 self._dismiss(self.places[name])
             raise
+        if op == "turn":
+            self.ledger.move(sum(reply["samples_ns"]) / 1e9, Kind.AROUND, Kind.TURNS)
+        return reply
 
     def stop(self) -> None:
         """Let all workers end by themselves."""
-        for place in self.places.values():
-            if place.worker is not None:
-                place.worker.stop()
-                place.worker = None
+        with self.ledger.spend(Kind.STOP):
+            for place in self.places.values():
+                if place.worker is not None:
+                    place.worker.stop()
+                    place.worker = None
 
     def kill(self) -> None:
         """End all workers now."""
-        for place in self.places.values():
-            self._dismiss(place)
+        with self.ledger.spend(Kind.STOP):
+            for place in self.places.values():
+                self._dismiss(place)
+
+    def dismiss(self, name: str) -> None:
+        """End a worker now; the next request starts another."""
+        self._dismiss(self.places[name])
 
     def _dismiss(self, place: Place) -> None:
         if place.worker is not None:

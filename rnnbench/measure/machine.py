@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
@@ -12,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench import __version__
-from rnnbench.measure.client import allowed_cores
+from rnnbench.measure import system
+from rnnbench.measure.client import THREAD_COUNTS
 from rnnbench.measure.gpu import gpu_facts
+from rnnbench.measure.processor import processor
+from rnnbench.results.parts import digest, hashes_of
 
 LIBRARIES = (
     "numpy",
@@ -29,36 +30,6 @@ LIBRARIES = (
     "jaxlib",
     "optax",
 )
-
-
-def _read(path: str) -> str | None:
-    try:
-        return Path(path).read_text().strip()
-    except OSError:
-        return None
-
-
-def cpu() -> dict[str, Any]:
-    """Model, features, cores and clock of the processor; None for what the system does not tell."""
-    import cpuinfo
-    import psutil
-
-    info = cpuinfo.get_cpu_info()
-    frequency = psutil.cpu_freq()
-    return {
-        "model": info.get("brand_raw"),
-        "architecture": platform.machine(),
-        "features": sorted(info.get("flags", [])),
-        "cores": psutil.cpu_count(logical=False),
-        "threads": psutil.cpu_count(),
-        "allowed": len(allowed_cores()),
-        "mhz": round(frequency.current) if frequency else None,
-        "l2_bytes": info.get("l2_cache_size"),
-        "l3_bytes": info.get("l3_cache_size"),
-        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "turbo_off": _read("/sys/devices/system/cpu/intel_pstate/no_turbo"),
-        "hypervisor": "hypervisor" in info.get("flags", []),
-    }
 
 
 def libraries() -> dict[str, str]:
@@ -90,22 +61,39 @@ def git() -> dict[str, Any] | None:
 
 
 def fingerprint() -> dict[str, Any]:
-    """All facts; `machine_id` is a hash of those that make two machines unlike: processor, cores, system, versions."""
+    """All facts; None for what the system does not tell.
+
+    `hashes` are of the parts that make two machines unlike (`results.parts`), and `machine_id` is of those hashes.
+    """
     import psutil
 
+    variables = system.thread_variables()
     facts: dict[str, Any] = {
-        "cpu": cpu(),
+        "cpu": processor(),
+        "gpu": gpu_facts() or None,
         "memory_bytes": psutil.virtual_memory().total,
+        "swap_bytes": psutil.swap_memory().total,
+        "limits": system.limits(),
         "os": f"{platform.system()} {platform.release()}",
         "distribution": _distribution(),
+        "kernel": system.kernel(),
+        "libc": " ".join(filter(None, platform.libc_ver())) or None,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "compiler": platform.python_compiler(),
         "rnnbench": __version__,
         "libraries": libraries(),
-        **({"gpu": gpu} if (gpu := gpu_facts()) else {}),
+        "environment": {k: v for k, v in variables.items() if k not in THREAD_COUNTS},
+        "replaced_in_workers": {k: v for k, v in variables.items() if k in THREAD_COUNTS},
+        "clock": system.clock(),
     }
-    stable = {**facts, "cpu": {key: value for key, value in facts["cpu"].items() if key != "mhz"}}
-    digest = hashlib.sha256(json.dumps(stable, sort_keys=True).encode()).hexdigest()
-    return {"machine_id": digest[:12], **facts, "git": git(), "load": list(os.getloadavg())}
+    hashes = hashes_of(facts)
+    return {
+        "machine_id": digest(hashes),
+        "hashes": hashes,
+        **facts,
+        "git": git(),
+        "load": list(os.getloadavg()),
+    }
 
 
 def _distribution() -> str | None:

@@ -14,6 +14,7 @@ from rnnbench import workloads
 from rnnbench.measure.clock import Turn
 from rnnbench.model import Case, DType, Pass, Problem, Truncation
 from rnnbench.results.record import Mode
+from rnnbench.results.stops import Rule
 from rnnbench.sweep import Sweep
 from rnnbench.workloads.base import Workload
 
@@ -73,11 +74,25 @@ class Plan:
     data_dir: str | None = None
     training: tuple[str, ...] = ()
     sweep: Sweep | None = None  # dense cases of these sizes, in place of workloads
+    rule: Rule | None = None  # launches until the times are precise, in place of the mode's number
+    budget: float | None = None  # seconds of the whole run; once spent, no round begins
+    case_budget: float | None = None  # seconds of each backend in each case: its checks, compiling and turns
+    memory: bool = False  # also the peak memory of each pass, in processes of their own
 
     @property
     def effort(self) -> Effort:
         """How long to look."""
         return EFFORTS[self.mode] if self.sweep is None else SWEEP_EFFORTS[self.mode]
+
+    @property
+    def launches(self) -> tuple[int, int]:
+        """The fewest and the most."""
+        return (self.effort.launches,) * 2 if self.rule is None else (self.rule.fewest, self.rule.most)
+
+    @property
+    def budgeted(self) -> bool:
+        """Whether cases may be left out for want of time."""
+        return self.budget is not None or self.case_budget is not None
 
 
 def workload_of(name: str, plan: Plan) -> Workload:
@@ -152,12 +167,16 @@ class Estimate:
     def remaining(self) -> float:
         """Seconds still needed."""
         with self.changing:
-            return sum(n * self.seen.get(part, self._like(part[0])) for part, n in self.left.items() if n > 0)
+            return sum(n * self.of(part) for part, n in self.left.items() if n > 0)
 
     @property
     def fraction(self) -> float:
         """The part that is done, from 0 to 1."""
         return self.spent / total if (total := self.spent + self.remaining) else 1.0
+
+    def of(self, part: tuple[Any, ...]) -> float:
+        """Seconds that this part takes: as when it was seen, else like its kind."""
+        return self.seen.get(part, self._like(part[0]))
 
     def _like(self, kind: str) -> float:
         alike = [seconds for part, seconds in self.seen.items() if part[0] == kind]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rnnbench.measure.run import Task
+from rnnbench.measure.checks import Task
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case, Problem
 from rnnbench.params import Init, cast, init_params

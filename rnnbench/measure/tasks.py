@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rnnbench import workloads
+from rnnbench.measure.checks import Task
 from rnnbench.measure.oracle import LOSS_STEPS
-from rnnbench.measure.run import Task
 from rnnbench.measure.schedule import Plan, epoch_steps, problem_of, wanted, workload_of
 from rnnbench.measure.sweep import tasks_of_sweep
 from rnnbench.model import Case, Pass

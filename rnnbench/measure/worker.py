@@ -7,6 +7,7 @@ with; whatever else prints there is sent to standard error. The process ends whe
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import importlib
 import json
@@ -17,6 +18,7 @@ import sys
 import threading
 import time
 import traceback
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +61,19 @@ class Worker:
         self.session: Any = None
         self.arrays: dict[str, Any] = {}
         self.gpu: Any = None  # its driver's view of it, once a problem runs there
+        self.meter: Any = None
 
     def hello(self) -> dict[str, Any]:
         """Who this is and what it loaded."""
         from threadpoolctl import threadpool_info
 
         pools = [{k: v for k, v in pool.items() if k != "filepath"} for pool in threadpool_info()]
-        return {"import_ns": self.import_ns, "libraries": self.backend.libraries(), "threadpools": pools}
+        return {
+            "import_ns": self.import_ns,
+            "libraries": self.backend.libraries(),
+            "built_for": self.backend.built_for(),
+            "threadpools": pools,
+        }
 
     def unsupported(self, case: dict[str, Any]) -> dict[str, Any]:
         """Why a case cannot be done, or None; `unavailable` where no case can, on this machine."""
@@ -76,6 +84,29 @@ class Worker:
         if reason := self.backend.unavailable():
             return {"reason": reason, "unavailable": True}
         return {"reason": self.backend.unsupported(msgspec.convert(case, Case)), "unavailable": False}
+
+    def contract(self, problem: dict[str, Any]) -> dict[str, Any]:
+        """What a number of this backend would stand for."""
+        import msgspec
+
+        from rnnbench.model import Problem
+
+        return {"contract": msgspec.to_builtins(self.backend.contract(msgspec.convert(problem, Problem)))}
+
+    def audit(self, dtype: str, passes: list[str]) -> dict[str, Any]:
+        """All findings of the audit, or the reason why this backend cannot be audited."""
+        import msgspec
+
+        from rnnbench.measure import audit
+        from rnnbench.model import Case, DType, Pass
+
+        problem = audit.audited_problem(DType(dtype))
+        asked = [Pass(p) for p in passes]
+        reasons = (self.backend.unsupported(Case(**vars(problem), pass_=p)) for p in asked)
+        if reason := self.backend.unavailable() or next(filter(None, reasons), None):
+            return {"reason": reason, "findings": []}
+        found = audit.audit(self.backend, problem.dtype, asked)
+        return {"reason": None, "findings": msgspec.to_builtins(list(found))}
 
     def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:
         """Stage a problem from an `.npz` of params, inputs and targets; it replaces the one before."""
@@ -134,18 +165,25 @@ class Worker:
         """Samples of one turn."""
         import numpy as np
 
+        from rnnbench.measure import disturbance, energy
         from rnnbench.measure.clock import DeviceTimes, Turn, time_turn, warmups
         from rnnbench.model import Pass
 
         rows = None if order is None else np.array(order, dtype=np.int64)
         device = DeviceTimes(self.session.device_clock())
-        before = self._device_states()
-        samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
+        if self.meter is None:  # not before the backend was imported: this imports NumPy
+            self.meter = energy.meter_of()
+        states, before = self._device_states(), disturbance.now()
+        with energy.Window(self.meter) as window:
+            samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
+        disturbances = disturbance.between(before, disturbance.now())
         return {
             "samples_ns": samples,
             "warmup": warmups(samples),
             "device_ns": device.ns,
-            "device_states": before + self._device_states(),
+            "device_states": states + self._device_states(),
+            "energy": asdict(window.energy(samples)),
+            "disturbances": disturbances,
             **self._peaks(),
         }
 
@@ -157,6 +195,25 @@ class Worker:
         import msgspec
 
         return [] if self.gpu is None else [msgspec.to_builtins(self.gpu.state())]
+
+    def memory(self, pass_: str, order: list[int] | None) -> dict[str, Any]:
+        """The peak memory of one pass, called twice, and what the process had before."""
+        import numpy as np
+
+        from rnnbench.measure.clock import call_of
+        from rnnbench.measure.resident import before_a_pass
+        from rnnbench.model import Pass
+
+        call = call_of(self.session, Pass(pass_), None if order is None else np.array(order, dtype=np.int64))
+        self.session.reset()
+        self.session.select(0)
+        self.session.synchronize()
+        gc.collect()
+        before = before_a_pass()
+        for _ in range(2):
+            call()
+            self.session.synchronize()
+        return {"memory_before_bytes": before, "peak_memory_bytes": peak_memory()}
 
     def epoch(self, seed: int) -> dict[str, Any]:
         """One epoch of a training over all staged rows, in the order of the seed."""
@@ -201,7 +258,10 @@ class Worker:
 
 def failure(error: BaseException) -> dict[str, Any]:
     """A reply that says what went wrong, in one line, and the whole of it on standard error."""
-    traceback.print_exc()
+    with contextlib.suppress(OSError):  # of a full disk, which is told in the reply
+        traceback.print_exc()
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return {"ok": False, "kind": "disk_full", "reason": error.strerror, "errno": error.errno}
     lines = [line for line in str(error).splitlines() if line.strip()]
     text = f"{type(error).__name__}: {lines[0].strip() if lines else 'no message'}"
     memory = isinstance(error, MemoryError) or any(word in text.lower() for word in OUT_OF_MEMORY_WORDS)

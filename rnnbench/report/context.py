@@ -12,11 +12,13 @@ import msgspec
 
 from rnnbench.model import Case, Pass
 from rnnbench.report.text import Labels
+from rnnbench.results import disturbed
 from rnnbench.results.answers import Answer, answers, choose_reference
 from rnnbench.results.devices import OnDevice, gpu_backends, on_device
 from rnnbench.results.peak import Peak, peak_of
 from rnnbench.results.record import Epoch, Mode, Record
 from rnnbench.results.stats import Summary, problem_of, summaries
+from rnnbench.results.warnings import Warned, warnings_of
 from rnnbench.sweep import Sweep
 
 
@@ -84,6 +86,17 @@ class Context:
         return str(self.run.get("mode")) == Mode.QUICK or any(r.mode is Mode.QUICK for r in self.records)
 
     @cached_property
+    def unlike(self) -> str | None:
+        """A sentence on merged runs of unlike machines, or None where there are none."""
+        found = self.run.get("unlike")
+        return f"merged from unlike machines or versions: {'; '.join(found)}" if found else None
+
+    @cached_property
+    def disturbances(self) -> list[str]:
+        """What befell the machine in turns of the run, in sentences."""
+        return disturbed.notes(self.records)
+
+    @cached_property
     def sources(self) -> dict[str, str]:
         """Workload -> where its rows come from."""
         pairs = [(r.case.name, r.data_source) for r in self.records]
@@ -108,6 +121,11 @@ class Context:
     def answers(self) -> list[Answer]:
         """One for each case."""
         return answers(self.records, self.reference)
+
+    @cached_property
+    def warnings(self) -> list[Warned]:
+        """What to bear in mind, most severe first."""
+        return warnings_of(self.records, self.machine)
 
     @cached_property
     def peak(self) -> Peak | None:

@@ -7,13 +7,15 @@ from typing import Any
 
 from rnnbench.backends.base import Contract
 from rnnbench.report.context import Context
+from rnnbench.report.machine import lines
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.text import short, workload_label
+from rnnbench.results import account
 from rnnbench.results.record import Record
 
 _LONGEST = 160  # signs of one fact; the whole is in machine.json
 
-_UNTOLD = ("schema", "plan", "workers", "peak")  # for programs, or told elsewhere: in run.json and machine.json
+_UNTOLD = ("schema", "plan", "stops", "seconds", "unlike")  # for programs, or told elsewhere
 
 DEFINITIONS = """\
 - **Turn**: the calls that one backend makes in one round. Its value is the median of the samples after the warm-ups.
@@ -76,8 +78,12 @@ def run(context: Context) -> list[str]:
     facts |= {name: value for name, value in _counts(context) if name not in facts and value not in ("", "0")}
     rows = [[escape(k), escape(short(v, _LONGEST))] for k, v in facts.items()]
     parts = ["## The run", table(["fact", "value"], rows)] if rows else []
-    machine_facts = {k: v for k, v in context.machine.items() if k not in _UNTOLD}
-    machine = [[escape(k), escape(short(v, _LONGEST))] for k, v in flatten(machine_facts)]
+    if context.disturbances:
+        parts += ["\n".join(f"- **Disturbed**: {escape(note)}." for note in context.disturbances)]
+    if spent := account.line(context.run):
+        parts.append(f"{escape(spent)}.")
+    machine_facts = {k: v for k, v in context.machine.items() if k != "peak"}
+    machine = [[escape(k), escape(short(v, _LONGEST))] for k, v in lines(machine_facts)]
     return parts + (["## The machine", table(["fact", "value"], machine)] if machine else [])
 
 

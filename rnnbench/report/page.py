@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rnnbench.report import facts, gpu, peak, plots, sections, sweep, tables
+from rnnbench.report import energy, facts, gpu, memory, peak, plots, sections, stopping, sweep, tables, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
@@ -30,15 +30,19 @@ def text(context: Context, figures: sections.Figures) -> str:
     parts = [f"# rnnbench: {escape(str(context.run.get('run_id', 'report')))}"]
     if context.quick:
         parts.append(f"> **{QUICK}**")
+    if context.unlike:
+        parts.append(f"> **{escape(context.unlike)}**")
     if context.sweep:
         return "\n\n".join([*parts, *sweep.parts(context, figures)]) + "\n"
     parts += sections.answer(context)
+    parts += warnings.section(context)
     parts += facts.run(context)
     parts += facts.work(context)
-    shown = (sections.times, sections.speedup, gpu.section, peak.section, sections.costs, sections.errors)
-    for section in (*shown, sections.curves):
+    parts += stopping.noise(context)
+    measured = (sections.times, sections.speedup, gpu.section, peak.section, energy.section, memory.section)
+    for section in (*measured, sections.costs, sections.errors, sections.curves):
         parts += section(context, figures)
-    for section_of in (sections.missing, facts.subnormals, facts.contracts):
+    for section_of in (stopping.stops, sections.missing, facts.subnormals, facts.contracts):
         parts += section_of(context)
     parts += facts.definitions()
     return "\n\n".join(parts) + "\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 INK, FAINT, GRID = "#222222", "#6B6B6B", "#DDDDDD"
@@ -46,6 +46,9 @@ def look(backend: str) -> Look:
     """The look of a backend; of an unknown one, always the same by its name."""
     if backend in _LOOKS:
         return _LOOKS[backend]
+    name, mark, _ = backend.partition("#")
+    if mark:  # its twin: the same colour, all else its own
+        return replace(look(name), marker="d", line=(0, (1, 3)), hatch="--")
     n = zlib.crc32(backend.encode())
     return Look(
         _SPARE_COLOURS[n % len(_SPARE_COLOURS)],

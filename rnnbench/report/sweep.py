@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rnnbench.model import DType, Pass
-from rnnbench.report import facts, gpu, peak, sections
+from rnnbench.report import facts, gpu, peak, sections, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.plots.sweep import kinds_of, sizes_of
@@ -114,7 +114,7 @@ def errors(context: Context) -> list[str]:
 
 def parts(context: Context, figures: Figures) -> list[str]:
     """All of the page but its title."""
-    shown = [*answer(context), *results(context, figures), *gpu.section(context, figures)]
+    shown = [*answer(context), *warnings.section(context), *results(context, figures), *gpu.section(context, figures)]
     shown += ["## The work", WORK, *errors(context)]
     for section in (sections.missing, facts.run, facts.subnormals, facts.contracts):
         shown += section(context)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rnnbench.report.context import Context
 from rnnbench.results.answers import speedups
 from rnnbench.results.costs import break_evens, costs
+from rnnbench.results.memory import memories
 from rnnbench.results.peak import shares
 from rnnbench.results.record import Epoch, ErrorOf, Record
 from rnnbench.results.standings import cells
@@ -80,6 +81,7 @@ def frames(context: Context) -> dict[str, pd.DataFrame]:
         "times": frame(context.records),
         "speedups": speedups(context.records, context.reference) if context.reference else None,
         "shares": shares(context.records, context.peak),
+        "memory": memories(context.summaries),
         "costs": costs(context.records),
         "break_even": break_evens(context.records, context.reference),
         "cells": cells(context.summaries) if context.sweep else None,

@@ -10,7 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rnnbench.report import warnings
 from rnnbench.report.context import Context, Problem
+from rnnbench.report.stopping import noise_lines, stops_line
 from rnnbench.report.sweep import standing_line
 from rnnbench.report.text import (
     FOOTNOTES,
@@ -34,11 +36,12 @@ from rnnbench.results.stats import Summary
 
 def _heading(context: Context) -> list[Text]:
     lines = [Text(QUICK.upper(), style="bold red")] if context.quick else []
+    lines += [Text(context.unlike, style="bold red")] if context.unlike else []
     for workload, source in context.sources.items():
         if "synthetic" in f"{workload} {source}".lower():
             label = workload_label(workload, source)
             lines.append(Text(f"{label}: {source}; not real reviews", style="yellow"))
-    return lines
+    return lines + [Text(f"disturbed: {note}", style="yellow") for note in context.disturbances]
 
 
 def _answer(context: Context, answer: Answer) -> Text:
@@ -123,9 +126,13 @@ def render(
     epochs: Sequence[Epoch] = (),
     run: Mapping[str, Any] | None = None,
     reference: str | None = None,
+    machine: Mapping[str, Any] | None = None,
 ) -> None:
-    """Print the answers, the times and what is missing. ValueError where `reference` is not in the records."""
-    context = Context(records, epochs, {}, run or {}, reference)
+    """Print the answers, the times, what is missing and the warnings.
+
+    ValueError where `reference` is not in the records.
+    """
+    context = Context(records, epochs, machine or {}, run or {}, reference)
     for line in _heading(context):
         console.print(line)
     if not records and not epochs:
@@ -141,10 +148,17 @@ def render(
     if on_device := _on_device(context):
         console.print(on_device)
     _print_footnotes(console, context)
+    for part in noise_lines(context):
+        console.print(part)
+    if stopped := stops_line(context):
+        console.print(stopped)
     for line in _missing(context):
         console.print(line)
     if trained := _trained(context):
         console.print(trained)
+    if records:
+        for warned in warnings.lines([w for w in context.warnings if w.counts]):
+            console.print(warned)
 
 
 def _standings(context: Context) -> Iterator[Text]:

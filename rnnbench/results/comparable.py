@@ -9,11 +9,8 @@ from typing import Any
 import msgspec
 
 from rnnbench.results.devices import on_gpu
+from rnnbench.results.parts import GPU, flat, parts_of
 from rnnbench.results.record import Record
-
-# Facts of a machine that say how busy it was or what was measured, not what it is; libraries are looked at by backend.
-_NOT_THE_MACHINE = {"machine_id", "rnnbench", "libraries", "git", "load", "peak", "workers"}
-_DRIFTING = {"cpu mhz"}
 
 
 @dataclass(frozen=True)
@@ -30,12 +27,28 @@ def differences(backend: str, base: Side, new: Side) -> list[str]:
     The records are those of one case and backend. Work (sizes, dtype, model, seeds), contract (threads, subnormals,
     TF32), machine, and the versions of what the backend computes with.
     """
+    return [*unlike_work(base, new), *_machines(backend, base, new)]
+
+
+def unlike_work(base: Side, new: Side) -> list[str]:
+    """What differs in work and contract alone, whatever the machines."""
     records = [(r.case, r.seeds, r.contract) for side in (base, new) for r in side.records]
-    cases = [_flat(msgspec.to_builtins(case)) for case in _different(case for case, _, _ in records)]
-    seeds = [_flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds, _ in records)]
+    cases = [flat(msgspec.to_builtins(case)) for case in _different(case for case, _, _ in records)]
+    seeds = [flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds, _ in records)]
     contracts = [_promised(c) for c in _contracts(base, new)]
     found = {**_unlike(cases), **_unlike(seeds), **_unlike(contracts)}
-    return [*(f"{name} {a} / {b}" for name, (a, b) in found.items()), *_machines(backend, base, new)]
+    return [f"{name} {a} / {b}" for name, (a, b) in found.items()]
+
+
+def unlike_machines(base: Side, new: Side) -> list[str]:
+    """What differs between the machines of two runs: facts, versions by backend, and the commit of rnnbench."""
+    shared = {r.backend for r in base.records} & {r.backend for r in new.records}
+    found: dict[str, None] = {}
+    for name in sorted(shared) or [""]:
+        found |= dict.fromkeys(_machines(name, base, new))
+    machines = [m for m in (base.machine, new.machine) if m]
+    code = [{"rnnbench": m.get("rnnbench"), "commit": (m.get("git") or {}).get("commit")} for m in machines]
+    return [*found, *(f"{name} {a} / {b}" for name, (a, b) in _unlike(code).items())]
 
 
 def _different(values: Iterable[Any]) -> list[Any]:
@@ -48,15 +61,6 @@ def _contracts(base: Side, new: Side) -> list[Any]:
 
 def _promised(contract: Any) -> dict[str, Any]:
     return {"threads": contract.threads, "subnormals": contract.subnormals, "TF32": contract.tf32}
-
-
-def _flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested facts by name: `{"model": {"H": 32}}` as `{"model H": 32}`."""
-    found: dict[str, Any] = {}
-    for key, value in facts.items():
-        name = f"{prefix}{key.rstrip('_')}"
-        found |= _flat(value, f"{name} ") if isinstance(value, Mapping) else {name: value}
-    return found
 
 
 def _unlike(answers: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -85,14 +89,37 @@ def _machines(backend: str, base: Side, new: Side) -> Iterator[str]:
     if not (base.machine and new.machine) or max(map(len, ids)) > 1:
         yield f"machine {' and '.join(ids[0])} / {' and '.join(ids[1])}"
         return
-    apart = _NOT_THE_MACHINE if on_gpu([*base.records, *new.records]) else _NOT_THE_MACHINE | {"gpu"}
-    facts = [_flat({k: v for k, v in m.items() if k not in apart}) for m in (base.machine, new.machine)]
-    found = {name: pair for name, pair in _unlike(facts).items() if name not in _DRIFTING}
+    found = _unlike_parts(base.machine, new.machine, gpu=on_gpu([*base.records, *new.records]))
     found |= _unlike([_versions(backend, base.machine), _versions(backend, new.machine)])
     yield from (f"{name} {a} / {b}" for name, (a, b) in found.items())
 
 
+def _unlike_parts(base: Mapping[str, Any], new: Mapping[str, Any], *, gpu: bool) -> dict[str, tuple[Any, Any]]:
+    """The facts in which the parts of two machines differ, of a GPU only where it was used.
+
+    Of an older fingerprint, which has no hashes, the fewer.
+    """
+    hashes = [machine.get("hashes") or {} for machine in (base, new)]
+    both = all(hashes)
+    found: dict[str, tuple[Any, Any]] = {}
+    for part, mine in parts_of(base).items():
+        theirs = parts_of(new)[part]
+        if (part == GPU and not gpu) or (both and hashes[0].get(part) == hashes[1].get(part)):
+            continue
+        shared = mine.keys() | theirs.keys() if both else mine.keys() & theirs.keys()
+        named = _unlike([{k: v for k, v in side.items() if k in shared} for side in (mine, theirs)])
+        if both and not named and part != "software":  # libraries, too, make that hash
+            named = {part: (hashes[0].get(part), hashes[1].get(part))}
+        found |= named
+    return found
+
+
 def _versions(backend: str, machine: Mapping[str, Any]) -> dict[str, Any]:
-    """The libraries as the worker of this backend named them; all that are installed where it did not."""
+    """Libraries, BLAS and OpenMP as the worker of this backend named them; all that are installed where it did not."""
     worker = machine.get("workers", {}).get(backend, {})
-    return dict(worker.get("libraries") or machine.get("libraries", {}))
+    versions = dict(worker.get("libraries") or machine.get("libraries", {}))
+    for pool in worker.get("threadpools") or ():
+        name = pool.get("internal_api", "threads")
+        told = " ".join(str(pool[key]) for key in ("version", "architecture") if pool.get(key))
+        versions[name] = " and ".join(sorted({*filter(None, versions.get(name, "").split(" and ")), told}))
+    return versions

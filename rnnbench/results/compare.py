@@ -22,7 +22,7 @@ from rnnbench.results.stats import CONFIDENCE, Metric, Summary, summaries, turn_
 FEWEST_LAUNCHES = 3  # a side: of fewer there is no interval
 MOST_LAUNCHES = 10_000  # looked for
 LEVEL = 1 - CONFIDENCE  # the share of false ones among all that are called slower or faster
-ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED)
+ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED)
 
 
 class Verdict(StrEnum):
@@ -226,7 +226,8 @@ def _obstacle(a: Summary | None, b: Summary | None, base: Side, new: Side) -> tu
         if s is None:
             return Verdict.MISSING, f"{name} has no such case"
         if not s.ranked:
-            verdict = Verdict.MISSING if s.status in (*ABSENT, Status.OK) else Verdict.NOT_COMPARABLE
+            absent = s.status in (*ABSENT, Status.OK) and not s.mixed
+            verdict = Verdict.MISSING if absent else Verdict.NOT_COMPARABLE
             return verdict, f"{name}: {s.status}: {s.reason or 'no reason kept'}"
     assert a is not None
     assert b is not None

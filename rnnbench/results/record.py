@@ -3,7 +3,7 @@
 History of `schema`:
 1  first version
 2  flops, least_bytes and share_of_peak; what an older record needs is worked out when it is read
-3  device_ns, peak_device_bytes and device_states; energy; disturbances; round -2 for memory
+3  device_ns, peak_device_bytes and device_states; energy; disturbances; round -2 for memory; memory_before_bytes
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ class Status(StrEnum):
     TIMEOUT = "timeout"
     CRASHED = "crashed"
     OUT_OF_MEMORY = "out_of_memory"
+    SKIPPED = "skipped"  # a budget was spent before it could be timed
 
 
 class Mode(StrEnum):
@@ -107,7 +108,7 @@ class Record:
 
     `round` -1 is the check at the start of a launch: errors, costs and contract, no samples. A case that could not be
     measured has a status and a reason there, or in the round in which it failed. `round` -2 is the peak memory of one
-    pass, in a process that did nothing else.
+    pass, in a process that did nothing else: launch -2.
     """
 
     run_id: str
@@ -128,6 +129,7 @@ class Record:
     errors: dict[str, ErrorOf] = field(default_factory=dict)
     costs: Costs = Costs()
     peak_memory_bytes: int | None = None  # of the process so far
+    memory_before_bytes: int | None = None  # of the process before the pass, in round -2
     peak_device_bytes: int | None = None  # the same on the device
     flops: int | None = None  # of one call, by `results.work`
     least_bytes: int | None = None  # the traffic of one call, by `results.work`

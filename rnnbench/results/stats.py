@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnbench.model import Case, Pass
+from rnnbench.results.disturbed import left_out
 from rnnbench.results.record import Record, Status
 
 if TYPE_CHECKING:
@@ -26,7 +27,9 @@ TurnKey = tuple[int, int, int]  # part, launch, round
 NS = 1e-9
 
 # Where no round could be measured, the first of these that occurred is the one that is told.
-_SEVERITY = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, Status.UNAVAILABLE, Status.UNSUPPORTED)
+_SEVERITY = (
+    Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED,
+)  # fmt: skip
 
 
 class Basis(StrEnum):
@@ -66,6 +69,7 @@ class Summary:
     time: Interval | None
     turns: Mapping[TurnKey, float]
     records: tuple[Record, ...]
+    mixed: bool = False  # runs of unlike machines were merged: no time can stand for all
 
     @property
     def ranked(self) -> bool:
@@ -89,8 +93,11 @@ _CENTRES: dict[Metric, Callable[[Sequence[int]], float]] = {
 
 
 def turn_seconds(record: Record, metric: Metric = Metric.MEDIAN) -> float | None:
-    """Seconds a call: the metric of the samples after the warm-ups, at least 1 ns; None where there are none."""
-    kept = record.samples_ns[record.warmup :]
+    """Seconds a call: the metric of the samples after the warm-ups, at least 1 ns.
+
+    None where there are none, or the machine was suspended in between.
+    """
+    kept = () if left_out(record) else record.samples_ns[record.warmup :]
     return max(_CENTRES[metric](kept), 1.0) * NS if kept else None
 
 
@@ -162,9 +169,10 @@ def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None
     for record in records:
         if record.status is Status.WRONG:
             return Status.WRONG, record.reason
-    failed = sorted((r for r in records if r.status is not Status.OK), key=lambda r: _SEVERITY.index(r.status))
+    lost = [r for r in records if r.status is not Status.OK and not (timed and r.status is Status.SKIPPED)]
+    failed = sorted(lost, key=lambda r: _SEVERITY.index(r.status))
     if not failed:
-        return Status.OK, None if timed else "checked; the run ended before it was timed"
+        return Status.OK, _suspended(records) or (None if timed else "checked; the run ended before it was timed")
     worst = failed[0]
     if not timed:
         return worst.status, worst.reason
@@ -173,10 +181,27 @@ def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None
     return Status.OK, f"{worst.status} in {len(broken)} of {len(launches)} launches: {worst.reason or 'no reason kept'}"
 
 
+def _suspended(records: Sequence[Record]) -> str | None:
+    """How many turns are left out because the machine was suspended in them, or None of none."""
+    turns = [left_out(r) for r in records if r.samples_ns]
+    return f"{sum(turns)} of {len(turns)} turns left out: the machine was suspended meanwhile" if any(turns) else None
+
+
+def _unlike_machines(records: Sequence[Record]) -> str | None:
+    """Why runs that were merged share no number, or None where they may."""
+    timed = [r for r in records if r.samples_ns]
+    machines = list(dict.fromkeys(r.machine_id for r in timed))
+    if len(machines) < 2 or len({r.run_id for r in timed}) < 2:
+        return None
+    return f"not comparable: measured on unlike machines, {' and '.join(machines)}"
+
+
 def summarise(records: Sequence[Record]) -> Summary:
     """All records of one backend and one case as one answer."""
     turns = turns_of(records)
     status, reason = _verdict(records, bool(turns))
+    if status is Status.OK and (why := _unlike_machines(records)):
+        return Summary(records[0].case, records[0].backend, status, why, None, {}, tuple(records), mixed=True)
     return Summary(records[0].case, records[0].backend, status, reason, interval_of(turns), turns, tuple(records))
 
 

@@ -17,12 +17,14 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 
+from rnnbench.results.migrate import migrated
 from rnnbench.results.record import SCHEMA, Costs, Epoch, Record, Seeds
 
 Line = TypeVar("Line", Record, Epoch)
 
 RECORDS, CURVES, RUN, MACHINE = "records.jsonl", "curves.jsonl", "run.json", "machine.json"
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a system says that there is no room
 
 _NEVER = object()
 _DEFAULTS: dict[str, Any] = {
@@ -72,15 +74,18 @@ def _checked_schema(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def decode_record(line: bytes) -> Record:
-    """A record from its line. Raises msgspec.ValidationError or DecodeError, and StoreError for a newer schema."""
+    """A record from its line, in the newest schema.
+
+    Raises msgspec.ValidationError or DecodeError, and StoreError for a newer schema.
+    """
     raw = _checked_schema(msgspec.json.decode(line))
     raw["case"] = {("pass_" if key == "pass" else key): value for key, value in raw["case"].items()}
-    return msgspec.convert(raw, Record)
+    return msgspec.convert(migrated(raw), Record)
 
 
 def decode_epoch(line: bytes) -> Epoch:
     """An epoch from its line, as `decode_record`."""
-    return msgspec.convert(_checked_schema(msgspec.json.decode(line)), Epoch)
+    return msgspec.convert(migrated(_checked_schema(msgspec.json.decode(line))), Epoch)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -143,7 +148,8 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
         scratch.write_text(json.dumps(value, indent=2, default=str) + "\n")
         os.replace(scratch, path)
     except OSError as error:
-        raise StoreError(f"{path} cannot be written: {error.strerror}; choose another folder with -o") from error
+        way_out = "make room, or choose" if error.errno in FULL else "choose"
+        raise StoreError(f"{path} cannot be written: {error.strerror}; {way_out} another folder with -o") from error
 
 
 class Journal:

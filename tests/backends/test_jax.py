@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from rnnbench import backends
 from rnnbench.backends.base import Data
+from rnnbench.measure.clock import time_call
 from rnnbench.model import DType, Head, Loss, TrainSpec, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
 
@@ -101,3 +104,28 @@ def test_preparing_copies_the_rows():
     inputs[:] = 0
     session.forward()
     assert session.fetch().loss == before
+
+
+def test_when_the_clock_stops_every_array_is_ready():
+    import jax
+
+    problem = small_problem(B=32, T=200, H=64)
+    session = backends.load("jax").prepare(problem, random_params(problem), random_data(problem))
+    for call in (session.forward, session.gradient, session.train_step, lambda: session.train_epoch(np.arange(70))):
+        time_call(call, session.synchronize)
+        done = session.done
+        leaves = jax.tree.leaves((done.losses, done.result, done.grads, done.params, done.right))
+        assert leaves
+        assert all(leaf.is_ready() for leaf in leaves)
+
+
+def test_a_truncated_problem_is_not_cut_forward():
+    problem = small_problem(T=9, head=Head.EVERY, truncation=Truncation(7, 3))
+    params, data = random_params(problem), random_data(problem)
+    ref, got = oracle(problem, params, data), backends.load("jax").prepare(problem, params, data)
+    for session in (ref, got):
+        session.forward()
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
+    whole = backends.load("jax").prepare(replace(problem, truncation=None), params, data)
+    lowered = [str(s._forward.lower(s.params, s.x, s.y, s.state).as_text()) for s in (got, whole)]
+    assert lowered[0] == lowered[1]

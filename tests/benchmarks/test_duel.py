@@ -89,3 +89,12 @@ def test_answers_may_differ_by_rounding_only():
     assert unlike({"loss": 0.5, "W": 3.0}, {"loss": 0.500001, "W": 3.0}) is None
     assert "new answers loss" in (unlike({"loss": 0.5, "W": 3.0}, {"loss": 0.5}) or "")
     assert unlike({"loss": 0.5}, {"loss": float("nan")}) is not None
+
+
+def test_no_round_begins_after_the_budget(tmp_path):
+    (tmp_path / "plan.json").write_text(json.dumps({"fake a": CALM}))
+    duel = Duel((tmp_path, tmp_path), tmp_path, threads=1, timeout=20, serve=FAKE)
+    effort = Effort(launches=50, rounds=1000, budget=0.3)
+    measured = duel.measure([Case("fake", "a", Work)], effort, 0, lambda what, done: None)
+    assert len(measured.turns["fake a"]) == 1
+    assert 1 <= len(measured.turns["fake a"][0]) < 1000

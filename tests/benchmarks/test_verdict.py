@@ -7,13 +7,19 @@ import pytest
 
 from duel import Measured
 from verdict import (
+    Finding,
+    Unit,
     Verdict,
     confidence_for,
+    confirmed,
     findings,
     interval_of,
     judge,
+    judge_launches,
+    launch_ratios,
+    ratios_for,
     ratios_of,
-    rounds_for,
+    sign_interval,
     turn_value,
 )
 
@@ -82,7 +88,7 @@ def test_equal_ratios_have_an_interval_of_no_width():
 
 @pytest.mark.parametrize(("cases", "least"), [(1, 6), (30, 11), (1000, 16)])
 def test_rounds_that_an_interval_needs(cases, least):
-    assert rounds_for(cases) == least
+    assert ratios_for(cases) == least
     assert 1 - 2.0 ** (1 - least) >= confidence_for(cases) > 1 - 2.0 ** (2 - least)
 
 
@@ -104,3 +110,43 @@ def test_every_case_has_a_finding():
     assert found["b"].reason == "base: no such kernel"
     assert found["c"].reason == "new: killed"
     assert found["d"].reason
+
+
+def test_by_launch_the_best_calls_stand_for_it():
+    turns = [[([100, 180], [300, 330]), ([160, 170], [112, 500])], [([100], [110])] * 3]
+    assert launch_ratios(turns) == [pytest.approx(1.12), pytest.approx(1.1)]
+
+
+def test_the_sign_interval_is_exact():
+    values = [float(i) for i in range(1, 11)]
+    assert sign_interval(values, 0.975) == (5.5, 2.0, 9.0)  # 1 - 2 * 11 / 1024
+    assert sign_interval(values, 0.98) == (5.5, 1.0, 10.0)
+    assert sign_interval(values[:5], 0.95) == (3.0, 0.0, float("inf"))
+
+
+def test_by_launch_odd_ones_are_outvoted():
+    calm = [1.09, 1.1, 1.11, 1.1, 1.12, 1.1, 1.09, 1.1, 1.11]
+    assert judge_launches([*calm, 0.7], 0.03, 0.975)[0] is Verdict.SLOWER
+    assert judge_launches([*calm[:8], 0.7, 0.8], 0.03, 0.975)[0] is Verdict.INCONCLUSIVE
+    assert judge_launches([1 / r for r in calm] + [2.0], 0.03, 0.975)[0] is Verdict.FASTER
+    assert judge_launches([1.0, 1.01, 0.99] * 3 + [1.6], 0.03, 0.975)[0] is Verdict.SAME
+    assert judge_launches(calm[:5], 0.03, 0.975)[0] is Verdict.INCONCLUSIVE
+
+
+def test_what_is_slower_must_be_so_again():
+    slower, same = Finding("a", Verdict.SLOWER, 1, 1, 1.3, 1.2, 1.4), Finding("a", Verdict.SAME, 1, 1, 1.01, 0.9, 1.1)
+    broken = Finding("a", Verdict.BROKEN, reason="new: killed")
+    assert confirmed([slower], [slower]) == [slower]
+    assert confirmed([same], []) == [same]
+    (kept,) = confirmed([slower], [same])
+    assert (kept.verdict, kept.reason) == (Verdict.INCONCLUSIVE, "slower by 1.300; measured again: 1.010, same")
+    assert confirmed([slower], [broken])[0].reason == "slower by 1.300; measured again: new: killed"
+
+
+@pytest.mark.parametrize(("unit", "enough"), [(Unit.ROUND, (2, 3)), (Unit.LAUNCH, (6, 1))])
+def test_too_few_ratios_decide_nothing(unit, enough):
+    turn = ([1000], [2000])
+    launches, rounds = enough
+    assert findings(["a"], Measured({"a": [[turn] * rounds] * launches}), MARGIN, unit)[0].verdict is Verdict.SLOWER
+    (few,) = findings(["a"], Measured({"a": [[turn] * rounds] * (launches - 1)}), MARGIN, unit)
+    assert (few.verdict, few.reason) == (Verdict.INCONCLUSIVE, "the time was over before enough was measured")

@@ -70,6 +70,9 @@ def test_env_is_json():
     assert facts["machine_id"]
     assert facts["libraries"]["numpy"]
     assert facts["cpu"]["allowed"] >= 1
+    assert facts["workers"]["numba"]["built_for"]["llvm_cpu"]
+    assert any(pool["user_api"] == "blas" for pool in facts["workers"]["numpy"]["threadpools"])
+    assert facts["start"]["load_per_core"] >= 0
 
 
 def test_env_measures_the_peak_when_asked():
@@ -86,6 +89,13 @@ def test_dry_run_lists_the_plan_and_runs_nothing(tmp_path):
     assert "torch" not in text
     assert "gradient" not in text
     assert not (tmp_path / "run").exists()
+
+
+def test_memory_is_asked_for_and_belongs_to_a_rigorous_run():
+    one = ("run", "--dry-run", "-w", "parity", "-b", "numpy")
+    assert "memory" not in invoke(*one)
+    for option in ("--memory", "--rigorous"):
+        assert "rounds, then once for its memory; nothing was run" in invoke(*one, option)
 
 
 def test_warm_compiles_once_and_keeps_it(tmp_path):

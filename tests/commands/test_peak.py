@@ -56,6 +56,9 @@ def test_a_run_keeps_the_better_of_its_start_and_end(tmp_path, monkeypatch):
     assert timed
     assert all(r.share_of_peak == pytest.approx(r.flops / 1e10 / turn_seconds(r)) for r in timed)
     assert said == []
+    assert {"hashes", "clock", "start", "end", "workers"} <= loaded.machine.keys()
+    assert loaded.machine["end"]["seconds"] > 0
+    assert loaded.machine["end"]["load_per_core"] >= 0
 
 
 def test_a_quick_run_measures_once(tmp_path, monkeypatch):

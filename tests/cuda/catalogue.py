@@ -2,65 +2,122 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numba
 from numba import types
 
-from rnnbench.kernels.cuda import backward, forward, head, losses, optimizer, products, words
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda import backward, forward, head, losses, optimizer, products, split, spread, tiles, words
+from rnnbench.kernels.cuda.device import Room
+from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.regimes import Regime, choose
 
 INT = types.int64
 WORDS = types.Array(types.int32, 2, "C")
+COUNTER = types.Array(types.int32, 1, "C")
 ORDER = types.Array(types.int64, 1, "C")
 BLOCKS = types.Array(types.int64, 2, "C")
+# Caps are what a kernel took when it was last looked at, in float32 for sm_80 and sm_90a, up to the next multiple of 8,
+# the unit in which a GPU hands registers out: one that takes more is to be looked at before its cap is raised.
+IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 96, (64, 2): 128, (96, 1): 160, (128, 1): 184}
+GENERAL = {1: 48, 2: 64, 4: 96}  # by rows of a block
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A kernel, its signature, and the most registers it may take."""
+    """A kernel, its signature, the most registers it may take in float32, and what must move 128 bits at a time."""
 
     name: str
     kernel: Any
     signature: Any
     most_registers: int
+    wide: tuple[str, ...] = ()
 
 
 def catalogue(dtype: str, plan: Plan) -> list[Entry]:
-    """All kernels for one number type: each width in registers, each number of rows, each loss."""
+    """All kernels for one number type: each width in registers, each number of rows, each loss.
+
+    A recurrence in registers reads the states of its rows 4 at a time (`LDS`). No other kernel has 128-bit loads: in a
+    product the numbers of a thread lie `side` apart, and rows of global arrays need not begin at 16 bytes.
+    """
     x = getattr(numba, dtype)
     a1, a2, a3 = (types.Array(x, n, "C") for n in (1, 2, 3))
     tile = (plan.side, plan.micro, plan.depth)
     found = []
 
-    def add(name: str, kernel: Any, most: int, *arguments: Any) -> None:
-        found.append(Entry(name, kernel, types.void(*arguments), most))
+    def add(name: str, kernel: Any, most: int, *arguments: Any, wide: tuple[str, ...] = ()) -> None:
+        found.append(Entry(name, kernel, types.void(*arguments), most, wide))
 
     for has_words in (True, False):
         source, of = (WORDS, "words") if has_words else (a3, "dense")
-        add(f"project {of}", products.project(dtype, has_words, *tile), 128,
+        add(f"project {of}", products.project(dtype, has_words, *tile), 120,
             a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}", products.outer_sums(dtype, has_words, *tile), 128,
+        add(f"outer_sums {of}", products.outer_sums(dtype, has_words, *tile), 96,
             a2, INT, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
-    add("times_transposed", products.times_transposed(dtype, *tile), 128, a2, INT, a2, a2, INT, INT, INT)
-    add("add_parts", products.add_parts(dtype), 64, a1, a2, INT, INT, INT)
+    add("times_transposed", products.times_transposed(dtype, *tile), 72, a2, INT, a2, a2, INT, INT, INT)
+    add("add_parts", products.add_parts(dtype), 32, a1, a2, INT, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
     for rows in (1, 2, 4):
         for width in (width for width in widths if plan.block_rows(1 << 20, width) >= rows):
-            shape, most = f"H{width} rows{rows}", width * (2 if dtype == "float64" else 1) + 64
-            add(f"forward {shape}", forward.in_registers(dtype, width, rows), most, *steps_forward)
-            add(f"backward {shape}", backward.in_registers(dtype, width, rows), most, *steps_back)
-        add(f"forward general rows{rows}", forward.general(dtype, plan.threads, rows), 128, *steps_forward)
-        add(f"backward general rows{rows}", backward.general(dtype, plan.threads, rows), 128, *steps_back)
+            shape, most = f"H{width} rows{rows}", IN_REGISTERS.get((width, rows), 255)
+            ahead, back = forward.in_registers(dtype, width, rows, False), backward.in_registers(dtype, width, rows)
+            add(f"forward {shape}", ahead, most, *steps_forward, wide=("LDS",))
+            add(f"backward {shape}", back, most, *steps_back, wide=("LDS",))
+        ahead, back = forward.general(dtype, plan.threads, rows, False), backward.general(dtype, plan.threads, rows)
+        add(f"forward general rows{rows}", ahead, GENERAL[rows], *steps_forward)
+        add(f"backward general rows{rows}", back, GENERAL[rows], *steps_back)
+    for name, kernel, most, arguments in recurrences(dtype, plan, a2):
+        add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
-        add(f"read_out {code}", head.read_out(dtype, code, plan.threads, plan.outputs), 96,
+        add(f"read_out {code}", head.read_out(dtype, code, plan.threads, plan.outputs), 48,
             a2, a2, a2, WORDS, INT, a2, INT, a2, a1, WORDS, a3, ORDER, INT, INT, INT, INT, INT, x)  # fmt: skip
     add("sum_by_word", words.sum_by_word(dtype, plan.threads, plan.words), 64,
         a2, a2, WORDS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip
-    add("norm_parts", optimizer.norm_parts(dtype, plan.threads), 64, a2, a1)
-    add("clip_scale", optimizer.clip_scale(dtype), 64, a1, a2, x)
-    add("sgd", optimizer.sgd(dtype), 64, a1, a1, a1, x, x)
-    add("adam", optimizer.adam(dtype), 64, a1, a1, a1, a1, a1, *[x] * 8)
+    add("norm_parts", optimizer.norm_parts(dtype, plan.threads), 32, a2, a1)
+    add("clip_scale", optimizer.clip_scale(dtype), 32, a1, a2, x)
+    add("sgd", optimizer.sgd(dtype), 16, a1, a1, a1, x, x)
+    add("adam", optimizer.adam(dtype), 24, a1, a1, a1, a1, a1, *[x] * 8)
+    return found
+
+
+# Of an H100 and of an A100: multiprocessors, shared memory of a block.
+ROOMS = {"H100": Room(132, 227 << 10, together=True), "A100": Room(108, 163 << 10, together=True)}
+
+
+def recurrences(dtype: str, plan: Plan, a2: Any) -> Iterator[tuple[str, Any, int, tuple[Any, ...]]]:
+    """The recurrences that keep W_hh elsewhere than in the registers of a thread a column: name, kernel, cap, types."""
+    ahead, back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
+    step_back = (a2, a2, a2, a2, a2, *[INT] * 8)
+    for r in split_regimes(dtype, plan):
+        name, most = f"split H{r.width} rows{r.rows}", plan.thread_registers(r.threads)
+        yield f"forward {name}", split.forward(dtype, r.width, r.kept, r.rows, False), most, ahead
+        yield f"backward {name}", split.backward(dtype, r.width, r.kept, r.rows), most, back
+    for H, room in product((300, 512, 768, 1024), ROOMS):
+        r = choose(replace(plan, kinds=(Kind.SPREAD,)), H, 1, dtype, ROOMS[room])
+        shape, most = r.shape, plan.thread_registers(r.threads)
+        name = f"spread H{H} columns{shape.columns}"
+        if room == "H100" or shape.columns > plan.columns[0]:
+            yield f"forward {name}", spread.forward(dtype, shape, False), most, (*ahead, COUNTER)
+            yield f"backward {name}", spread.backward(dtype, shape), most, (*back, COUNTER)
+    shape = choose(replace(plan, kinds=(Kind.STEPS,)), 1024, 1, dtype, ROOMS["H100"]).shape
+    yield "forward step H1024", spread.forward_step(dtype, shape, False), 255, ahead
+    yield "backward step H1024", spread.backward_step(dtype, shape), 255, step_back
+    tile = plan.side, plan.step_micro, plan.depth
+    yield "advance", tiles.advance(dtype, *tile, False), 128, ahead
+    yield "retreat", tiles.retreat(dtype, *tile), 128, step_back
+
+
+def split_regimes(dtype: str, plan: Plan) -> list[Regime]:
+    """Every width of two threads a column that fits a block of some device, one row and as many as there are."""
+    found = []
+    for H, b in product(range(plan.pad, 512, plan.pad), (1, 1 << 20)):
+        with suppress(ValueError):
+            r = choose(replace(plan, kinds=(Kind.SPLIT,)), H, b, dtype, ROOMS["H100"])
+            if plan.width(H, dtype) is None and (b == 1 or r.rows > 1):
+                found.append(r)
     return found

@@ -1,4 +1,7 @@
-"""Compile a kernel for a GPU that is not here, and read what came out: registers, spills, float64 instructions."""
+"""Compile a kernel for a GPU that is not here, read what came out, and say what is wrong with it.
+
+What is read: registers, memory of a thread (arrays that are not in registers, spills), opcodes.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +9,58 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+OPCODE = re.compile(r"^\s*(?:/\*[0-9a-f]+\*/)?\s*(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.\w+)*)", re.MULTILINE)
 # Of SASS: double-precision arithmetic, comparisons, conversions, and the two halves of its reciprocals.
-FLOAT64 = re.compile(r"\b(D(?:ADD|MUL|FMA|SETP|MNMX|MMA)\b\S*|\S+\.F64\b\S*|MUFU\.(?:RCP|RSQ)64H)")
+FLOAT64 = re.compile(r"D(?:ADD|MUL|FMA|SETP|MNMX|MMA)\b|\S+\.F64\b|MUFU\.(?:RCP|RSQ)64H")
+SPILL = re.compile(r"(?:LDL|STL)\b")
+WIDE = re.compile(r"(LDS|LDG|STS|STG)(?:\.\w+)*\.128\b")
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the assembler made of a kernel."""
+    """What the assembler made of a kernel. `opcodes`: how often each stands in the code."""
 
     registers: int
     local_bytes: int  # of a thread, in memory: arrays that are not in registers, and spills
-    float64: tuple[str, ...]  # instructions
+    opcodes: Counter[str]
+
+    def matching(self, pattern: re.Pattern[str]) -> list[str]:
+        """The opcodes that begin so, in order."""
+        return sorted(name for name in self.opcodes if pattern.match(name))
+
+    @property
+    def float64(self) -> list[str]:
+        """Opcodes that compute in double precision."""
+        return self.matching(FLOAT64)
+
+    @property
+    def wide(self) -> frozenset[str]:
+        """Which of LDS, LDG, STS and STG move 128 bits at least once."""
+        return frozenset(found[1] for name in self.opcodes if (found := WIDE.match(name)))
+
+
+def faults(made: Compiled, most_registers: int, wide: Sequence[str] = ()) -> list[str]:
+    """What is wrong with a float32 kernel, a sentence each. `wide`: of LDS, LDG, those that must move 128 bits."""
+    found = []
+    if made.registers > most_registers:
+        found.append(f"{made.registers} registers; the cap is {most_registers}")
+    if made.local_bytes:
+        found.append(f"{made.local_bytes} bytes of a thread in memory; arrays and spills are to take none")
+    if spills := made.matching(SPILL):
+        found.append(f"{', '.join(spills)}: local memory is read or written; it is to be registers")
+    if made.float64:
+        found.append(f"{', '.join(made.float64)} in a float32 kernel; write its constants as float32")
+    if narrow := sorted(set(wide) - made.wide):
+        found.append(f"no 128-bit {', '.join(narrow)}; look at the alignment, and at the type of the index")
+    return found
 
 
 def missing() -> str | None:
@@ -61,7 +98,15 @@ def compile_for(kernel, signature, cc: tuple[int, int, str] | tuple[int, int], f
 
     arch = f"sm_{''.join(str(part) for part in cc)}"
     with device_of(cc):
-        codes, _ = cuda.compile_all(kernel.py_func, signature, device=False, abi="numba", cc=cc, output="ltoir")
+        codes, _ = cuda.compile_all(
+            kernel.py_func,
+            signature,
+            device=False,
+            abi="numba",
+            cc=cc,
+            output="ltoir",
+            launch_bounds=kernel.targetoptions.get("launch_bounds"),
+        )
     parts = [code if isinstance(code, ObjectCode) else ObjectCode.from_ltoir(code) for code in codes]
     linked = Linker(*parts, options=LinkerOptions(arch=arch, link_time_optimization=True)).link("cubin")
     path = folder / f"{arch}.cubin"
@@ -70,12 +115,12 @@ def compile_for(kernel, signature, cc: tuple[int, int, str] | tuple[int, int], f
 
 
 def read(cubin: Path) -> Compiled:
-    """Registers, local memory and float64 instructions of the one kernel in a cubin."""
+    """Registers, local memory and opcodes of the one kernel in a cubin."""
     usage = _said("cuobjdump", "--dump-resource-usage", str(cubin))
     numbers = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
-    code = _said("nvdisasm", "-c", str(cubin))
-    assert "EXIT" in code, "no instructions were read"
-    return Compiled(numbers["REG"], numbers["STACK"] + numbers["LOCAL"], tuple(sorted(set(FLOAT64.findall(code)))))
+    opcodes = Counter(OPCODE.findall(_said("nvdisasm", "-c", str(cubin))))
+    assert "EXIT" in opcodes, "no instructions were read"
+    return Compiled(numbers["REG"], numbers["STACK"] + numbers["LOCAL"], opcodes)
 
 
 def _said(name: str, *arguments: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.cuda import CudaBackend
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.plan import Kind, Plan
 from rnnbench.measure.verify import relative_error
 from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, TrainSpec, Truncation
 from tests.helpers import (
@@ -137,7 +137,7 @@ def test_the_same_numbers_give_the_same_bits(cuda_backend, name):
 def test_launch_sizes_change_no_more_than_rounding():
     problem = problem_of(head=Head.EVERY)
     sizes = Plan(side=2, micro=1, depth=3, rows=1, spread=9, pad=4, threads=8, words=11, outputs=2, blocks=40)
-    for plan in (sizes, replace(sizes, kept_bytes=0, rows=4, spread=1, threads=2, micro=2, words=1, blocks=1)):
+    for plan in (sizes, replace(sizes, kinds=(Kind.GENERAL,), rows=4, spread=1, threads=2, micro=2, words=1, blocks=1)):
         check(CudaBackend(plan), problem)
 
 

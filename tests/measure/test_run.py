@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
+from rnnbench.measure.checks import Task
 from rnnbench.measure.clock import Turn
-from rnnbench.measure.run import Runner, Task
+from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, Effort, Plan
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params

@@ -9,6 +9,7 @@ from rnnbench.measure.schedule import Estimate, Plan, epoch_steps, matches, orde
 from rnnbench.measure.tasks import cases_of, tasks_of
 from rnnbench.model import DType, Pass, Truncation
 from rnnbench.results.record import Mode
+from rnnbench.results.stops import Rule
 from rnnbench.workloads.parity import PARITY, RUNNING_PARITY
 
 
@@ -21,7 +22,8 @@ def plan_of(**changes) -> Plan:
 
 
 def test_a_plan_survives_its_file():
-    plan = plan_of(truncation=Truncation(5, 2), filter="imdb !epoch", time_steps=7, training=("parity",))
+    plan = plan_of(truncation=Truncation(5, 2), filter="imdb !epoch", time_steps=7, training=("parity",),
+                   rule=Rule(0.05, 3, 7), budget=60.0, case_budget=9.5)  # fmt: skip
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(plan)), Plan) == plan
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 from rich.console import Console
 
 from rnnbench.model import DType, Pass, Truncation
+from rnnbench.report import page
+from rnnbench.report.context import Context
 from rnnbench.report.page import write_report
 from rnnbench.report.style import look
 from rnnbench.report.terminal import render
-from rnnbench.results.record import Mode, Status
+from rnnbench.results.record import Energy, Mode, Status
 from tests.report.fake import BACKENDS, MIXED, Fake, make
 
 FIGURES = ("time", "speedup", "roofline", "costs", "break-even", "errors", "curves")
@@ -73,6 +76,32 @@ def test_where_no_ceiling_is_known_nothing_is_said_of_it(tmp_path):
     text = written(tmp_path, Fake(fake.records, fake.epochs, machine, fake.run))
     assert "peak" not in text.lower()
     assert not (tmp_path / "figures" / "roofline.png").exists()
+
+
+def undrawn(fake: Fake, records=None) -> str:
+    return page.text(Context(records or fake.records, [], fake.machine, fake.run), {}).replace("\\", "")
+
+
+def test_joules_of_a_call_where_they_are_known_and_one_line_where_not():
+    fake = make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
+    known = Energy(joules=0.07, seconds=0.2, source="rapl package-0")  # over 7 calls
+    silent = Energy(reason="no energy counter: it is a virtual machine")
+    records = [replace(r, energy=known if r.backend == "numba" else silent) for r in fake.records]
+    section = undrawn(fake, records).split("## Energy")[1]
+    assert "Counted by rapl package-0." in section
+    assert re.search(r"numba +\| +10.0 \(10.0 to 10.0\)", section)
+    assert re.search(r"numpy +\| +unknown", section)
+    assert "Not known for 12 turns; of 12: no energy counter: it is a virtual machine." in section
+    assert "## Energy" not in undrawn(fake)  # nobody looked
+
+
+def test_warnings_stand_after_the_answer_and_in_the_terminal():
+    fake = make(("parity",), ("numpy", "numba"), (Pass.FORWARD, Pass.GRADIENT), launches=2)
+    text = undrawn(fake)
+    assert text.index("## Answer") < text.index("## Warnings") < text.index("## The run")
+    assert "**warning, few launches**: 2 launches, of fewer than 3" in text
+    assert "4 answers in all. *Remedy: " in text
+    assert shown(fake).count("few launches") == 1
 
 
 def test_tables_can_be_read_back(tmp_path):

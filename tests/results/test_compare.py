@@ -21,6 +21,7 @@ from rnnbench.results.compare import (
     launches_needed,
     ratio_of,
 )
+from rnnbench.results.parts import hashes_of
 from rnnbench.results.record import Seeds, Status
 from rnnbench.results.stats import Metric
 from tests.report.fake import case, failure, record
@@ -249,6 +250,33 @@ def test_an_unlike_machine_is_named_by_what_matters(facts, named):
     assert differences("numba", base, new) == named
     same = Side(launches([1.0]), facts)
     assert differences("numba", base, same) == []  # one id: nobody looks further
+
+
+def test_parts_with_equal_hashes_are_not_looked_at_and_older_files_know_fewer_facts():
+    hashed = {**FACTS, "hashes": hashes_of(FACTS)}
+    more = moved(kernel={"aslr": "off"}, libc="glibc 2.36")
+    assert found_between(FACTS, more) == []  # the older file does not tell
+    more["hashes"] = hashes_of(more)
+    assert found_between(hashed, more) == ["libc none / glibc 2.36", "kernel aslr none / off"]
+    unnamed = {**hashed, "hashes": {**hashed["hashes"], "system": "elsewhere"}}
+    assert found_between(hashed, unnamed) == [f"system {hashed['hashes']['system']} / elsewhere"]
+    libraries = {**hashed, "hashes": {**hashed["hashes"], "software": "others"}}
+    assert found_between(hashed, libraries) == []  # of libraries that this backend does not use
+
+
+def test_another_blas_is_named():
+    def with_pools(*pools):
+        return moved(workers={"numba": {"libraries": {"numba": "1"}, "threadpools": list(pools)}})
+
+    blas = {"internal_api": "openblas", "version": "0.3.30", "architecture": "Zen", "num_threads": 2}
+    assert found_between(with_pools(blas, blas), with_pools(blas)) == []
+    assert found_between(with_pools(blas), with_pools({**blas, "version": "0.3.31"})) == [
+        "openblas 0.3.30 Zen / 0.3.31 Zen"
+    ]
+
+
+def found_between(base, new):
+    return differences("numba", Side(launches([1.0]), base), Side(launches([1.0], machine_id="other"), new))
 
 
 @pytest.mark.parametrize(

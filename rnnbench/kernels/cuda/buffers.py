@@ -60,7 +60,7 @@ def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]
     return shapes | {
         "slope": (s.S * s.B, s.H),
         "delta": (s.T * s.B, s.H),
-        "spare": (1 if plan.width(s.H, s.dtype) else 2 * s.B, s.H),
+        "spare": (2 * s.B, s.H),
         "dx": (s.T * s.B if s.V else 1, s.E),
         "parts": (chunks, s.step_numbers + s.head_numbers),
         "norm_parts": (plan.blocks, 2),
@@ -76,8 +76,9 @@ def bytes_needed(s: Sizes, plan: Plan, adam: bool) -> int:
 
 
 def work(s: Sizes, plan: Plan, learns: bool) -> dict[str, Any]:
-    """The buffers, not zeroed."""
-    return {name: cuda.device_array(shape, s.dtype) for name, shape in work_shapes(s, plan, learns).items()}
+    """The buffers, not zeroed, and `arrived` (1,), which a barrier counts in and which is."""
+    arrays = {name: cuda.device_array(shape, s.dtype) for name, shape in work_shapes(s, plan, learns).items()}
+    return arrays | {"arrived": cuda.to_device(np.zeros(1, np.int32))}
 
 
 def parts_of(flat: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:

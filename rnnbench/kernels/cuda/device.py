@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numba
@@ -27,6 +28,33 @@ class Facts:
     driver: tuple[int, int] = (0, 0)  # the newest CUDA version that it runs
     toolkit: tuple[int, int] = (0, 0)
     free_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Room:
+    """What the choice of a regime depends on: multiprocessors, shared memory that a block may ask for, and whether the
+    blocks of a grid can be promised to run at the same time.
+    """
+
+    multiprocessors: int
+    block_bytes: int
+    together: bool
+
+
+SIMULATOR = Room(1, 96 << 10, together=True)  # it runs one block after the other, so one at a time
+
+
+@functools.cache
+def room() -> Room:
+    """Of the current device."""
+    if simulated():
+        return SIMULATOR
+    device = cuda.get_current_device()
+    return Room(
+        int(device.MULTIPROCESSOR_COUNT),
+        int(device.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+        bool(device.COOPERATIVE_LAUNCH),
+    )
 
 
 def look() -> Facts:

@@ -17,6 +17,7 @@ import numba
 import numpy as np
 from numba import cuda
 
+from rnnbench.kernels.cuda.cursor import STEP
 from rnnbench.kernels.cuda.plan import compiled_once
 
 
@@ -124,22 +125,48 @@ def sgd(dtype: str) -> Any:
 
 
 @compiled_once
+def _moved(dtype: str) -> Any:
+    """Adam for one number: m and v updated, and what its parameter moves by."""
+
+    @cuda.jit(device=True)
+    def moved(d, m, v, i, rate, root, keep_m, take_m, keep_v, take_v, epsilon):
+        m_i = keep_m * m[i] + take_m * d
+        v_i = keep_v * v[i] + take_v * d * d
+        m[i] = m_i
+        v[i] = v_i
+        return rate * m_i / (math.sqrt(v_i) * root + epsilon)
+
+    return moved
+
+
+@compiled_once
 def adam(dtype: str) -> Any:
     """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= rate m / (sqrt(v) root + epsilon).
 
     p, g, m, v (n,), scale (1,). rate is the learning rate / (1 - b1^step), root 1 / sqrt(1 - b2^step).
     """
-    clipped = _clipped(dtype)
+    clipped, moved = _clipped(dtype), _moved(dtype)
 
     @cuda.jit
     def kernel(p, g, m, v, scale, limit, rate, root, keep_m, take_m, keep_v, take_v, epsilon):
         i = cuda.grid(1)
         if i < p.shape[0]:
             d = clipped(g[i], scale[0], limit)
-            m_i = keep_m * m[i] + take_m * d
-            v_i = keep_v * v[i] + take_v * d * d
-            m[i] = m_i
-            v[i] = v_i
-            p[i] -= rate * m_i / (math.sqrt(v_i) * root + epsilon)
+            p[i] -= moved(d, m, v, i, rate, root, keep_m, take_m, keep_v, take_v, epsilon)
+
+    return kernel
+
+
+@compiled_once
+def adam_counted(dtype: str) -> Any:
+    """The same for the step that the cursor names: table (n, 2) has rate and root of steps 1 to n and of all later."""
+    clipped, moved = _clipped(dtype), _moved(dtype)
+
+    @cuda.jit
+    def kernel(p, g, m, v, scale, limit, table, cursor, keep_m, take_m, keep_v, take_v, epsilon):
+        i = cuda.grid(1)
+        if i < p.shape[0]:
+            d, at = clipped(g[i], scale[0], limit), min(cursor[STEP], table.shape[0]) - 1
+            p[i] -= moved(d, m, v, i, table[at, 0], table[at, 1], keep_m, take_m, keep_v, take_v, epsilon)
 
     return kernel

@@ -1,4 +1,4 @@
-"""How work is cut into blocks and threads: sizes known when a kernel is compiled, and the regime of the recurrence.
+"""How work is cut into blocks and threads: sizes known when a kernel is compiled. `regimes` chooses by them.
 
 A kernel is compiled for the sizes it is asked for, when it is first launched. Tests make them tiny, so that data of a
 few rows crosses the edges of blocks.
@@ -6,6 +6,7 @@ few rows crosses the edges of blocks.
 
 from __future__ import annotations
 
+import enum
 import functools
 import math
 from collections.abc import Callable
@@ -22,6 +23,59 @@ def compiled_once(factory: Factory) -> Factory:
     return functools.cache(factory)  # type: ignore[return-value]
 
 
+class Kind(enum.StrEnum):
+    """The regimes of the recurrence, in the order in which they are tried."""
+
+    REGISTERS = "registers"
+    SPLIT = "split"
+    SPREAD = "spread"
+    STEPS = "steps"
+    TILES = "tiles"
+    GENERAL = "general"
+
+
+APART = 8  # numbers between the sums of two columns, so that a warp that reads four of them meets no bank twice
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of a block that has some columns of W_hh, as in `spread`, and of what it works in.
+
+    `lanes` is a multiple of `per` times `rows`, `columns` of `per`.
+    """
+
+    columns: int
+    lanes: int
+    per: int
+    depth: int
+    rows: int
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return self.lanes * self.columns // self.per
+
+    @property
+    def width(self) -> int:
+        """H padded."""
+        return self.lanes * self.depth
+
+    @property
+    def staged(self) -> tuple[int, int]:
+        """Shape of the rows in shared memory."""
+        return self.rows, self.width
+
+    @property
+    def sums(self) -> tuple[int, int]:
+        """Shape of the sums of the lanes, a line for each row and column."""
+        return self.rows * self.columns, self.lanes + APART
+
+    @property
+    def helpers(self) -> int:
+        """Threads that add up one of those lines."""
+        return self.threads // (self.rows * self.columns)
+
+
 @dataclass(frozen=True)
 class Plan:
     """Launch sizes.
@@ -33,6 +87,13 @@ class Plan:
     a loop that stays would find the weights in memory.
     `threads`: of every other block. `words`: of the vocabulary, whose gradients one block sums. `outputs`: emitted
     outputs, whose losses one block computes. `blocks`: wanted where a sum over steps is split.
+
+    Of two threads a column: `block_registers` of all threads of a block, of which each needs `beside` for what is not
+    a weight. Of columns spread over blocks: `columns` of a block, the first that gives no more blocks than there are
+    multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to `few` batch
+    rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few. `wide`: H from
+    which a launch per step is better than one block that reads all of W_hh. `kinds`: regimes that may be taken.
+    `fast_tanh`: one instruction in place of libdevice's, float32 only.
     """
 
     side: int = 16
@@ -47,6 +108,17 @@ class Plan:
     words: int = 64
     outputs: int = 32
     blocks: int = 264
+    block_registers: int = 65536
+    beside: int = 32
+    columns: tuple[int, ...] = (8, 16)
+    lanes: int = 128
+    per: int = 4
+    deepest: int = 8
+    few: int = 64
+    step_micro: int = 2
+    wide: int = 256
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    fast_tanh: bool = False
 
     @property
     def edge(self) -> int:
@@ -57,6 +129,10 @@ class Plan:
         """H padded, where W_hh stays in registers; None where it does not fit them."""
         padded = self.pad * math.ceil(H / self.pad)
         return padded if padded * np.dtype(dtype).itemsize <= self.kept_bytes else None
+
+    def thread_registers(self, threads: int) -> int:
+        """Registers of a thread in a block of so many: given out in eights, to four warps at a time."""
+        return min(248, self.block_registers // (128 * math.ceil(threads / 128)) // 8 * 8)
 
     def block_rows(self, b: int, width: int | None) -> int:
         """Batch rows of one block: 1, 2, 4, ... up to `rows`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, cut, grid, headline, log_axis, page_name, span, spread
 from rnnbench.report.style import INK, look
-from rnnbench.report.text import duration, number, plain
+from rnnbench.report.text import duration, plain
 from rnnbench.results.costs import Spent, break_even, main_cases, spent
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ def last_step(known: Sequence[Spent]) -> float:
     return min(10.0**power, MOST)
 
 
+def thousands(steps: float) -> str:
+    """1, 10, 100, 1k, ...: what fits under an axis that reaches far."""
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep="").format_eng(steps)
+
+
 def panel(ax: Axes, title: str, known: Sequence[Spent]) -> None:
     """One problem: a line for each backend, named at its right end."""
     end = last_step(known)
@@ -40,7 +47,7 @@ def panel(ax: Axes, title: str, known: Sequence[Spent]) -> None:
     for c, line in zip(known, totals, strict=True):
         style = look(c.backend)
         ax.plot(steps, line, color=style.colour, linestyle=style.line, linewidth=1.4)
-    log_axis("x", ax, 1, end, form=lambda v: number(v, 1))
+    log_axis("x", ax, 1, end, form=thousands)
     log_axis("y", ax, *limits, form=lambda v: duration(v, 1))
     _name_lines(ax, known, [line[-1] for line in totals], limits)
     ax.set_title(title)

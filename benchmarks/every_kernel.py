@@ -1,0 +1,80 @@
+"""Run every CUDA kernel once, for compute-sanitizer: `compute-sanitizer --tool racecheck python every_kernel.py`.
+
+Small batches that cross the edges of blocks, at the sizes of the tests and, on a device, at the usual ones too. A
+kernel that nothing here reaches is an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
+
+from rnnbench import kernels
+from rnnbench.backends.cuda import CudaBackend
+from rnnbench.kernels.cuda import device
+from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.model import DType, Head, Loss, Optimizer, TrainSpec, Truncation
+
+LOSSES = list(Loss)
+UPDATES = (TrainSpec(clip_norm=0.05), TrainSpec(optimizer=Optimizer.SGD, clip_value=0.01))
+WIDTHS = (20, 128, 200, 256, 512)  # H on a device: each regime of the recurrence
+
+
+def factories() -> Iterator[tuple[str, Any]]:
+    """Name and function of all that make kernels, by size; device functions too."""
+    package = importlib.import_module(f"{kernels.__name__}.cuda")
+    for found in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{found.name}")
+        for name, value in vars(module).items():
+            if hasattr(value, "cache_info") and value.__module__ == module.__name__:
+                yield f"{found.name}.{name}", value
+
+
+def run_all(plans: dict[str, Plan], widths: tuple[int, ...]) -> list[str]:
+    """Launch everything with each plan and width; the names of kernels that were not made."""
+    from tests.helpers import random_data, random_params, small_problem
+
+    for _, factory in factories():
+        factory.cache_clear()
+    for number, (plan, H) in enumerate((plan, H) for plan in plans.values() for H in widths):
+        backend = CudaBackend(plan)
+        for case, loss in enumerate(LOSSES):
+            turn = number + case
+            problem = small_problem(
+                B=5, T=3, E=3, H=H, O=2, V=(11, None)[turn % 2], head=list(Head)[turn // 2 % 2], loss=loss,
+                dtype=DType.FLOAT32, train=UPDATES[case % 2], truncation=(None, Truncation(2, 1))[case % 2],
+            )  # fmt: skip
+            data = random_data(problem)
+            session = backend.prepare(problem, random_params(problem), data)
+            session.train_step()
+            if case == 0:
+                session.train_epoch(np.arange(problem.B + 1))  # a short batch
+                session.predict(data.inputs)
+            session.synchronize()
+            session.close()
+    return [name for name, factory in factories() if factory.cache_info().currsize == 0]
+
+
+def main() -> int:
+    """Exit code 1 for a kernel that was not run, 3 where there is no device."""
+    from tests.cuda.conftest import REGIMES
+
+    if reason := device.refusal(device.look()):
+        print(f"Error: {reason}", file=sys.stderr)
+        return 3
+    left = set(run_all(REGIMES, (6,))) & set(run_all({"usual": Plan()}, WIDTHS))
+    if left:
+        print(f"Error: not run: {', '.join(sorted(left))}; add what reaches them", file=sys.stderr)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""The steps that take a GPU, and how each is run: with a time limit, its output in a log, a failure survived."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+
+from checkout import ROOT
+
+GRACE = 30.0  # seconds from the request to stop until a step is killed: a run writes its report in them
+KILLED_AFTER = 5.0  # seconds that a killed process may take to go
+LEAST = 5.0  # seconds below which no step is begun
+WANTED = ("cuda", "cuda+graph", "torch-cuda", "torch-cuda+tf32", "jax-cuda")  # of them those that are here
+
+
+class Ending(StrEnum):
+    """How a step ended."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    STOPPED = "stopped"  # at its time limit
+    LEFT_OUT = "left out"
+    NOT_BEGUN = "not begun"
+
+
+FAULTY = (Ending.FAILED, Ending.STOPPED, Ending.NOT_BEGUN)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command with the seconds that it may take. `program`: without it the step is left out.
+
+    `run`: the folder that the command measures into; one that has a run is resumed.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    limit: float
+    program: str | None = None
+    run: Path | None = None
+
+    @property
+    def line(self) -> tuple[str, ...]:
+        """The command as it is run now."""
+        if self.run is not None and (self.run / "run.json").exists():
+            return (*self.command[:4], "--resume", str(self.run))  # python -m rnnbench COMMAND
+        return self.command
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a step; `code` of its process, where it ended by itself."""
+
+    name: str
+    ending: Ending
+    seconds: float = 0.0
+    code: int | None = None
+    reason: str = ""
+
+
+def backends_here(installed: bool = True) -> list[str]:
+    """Which of the wanted names are registered and, if asked, have their libraries installed, in this order."""
+    from rnnbench import backends
+
+    known = [name for name in WANTED if name in backends.REGISTRY]
+    return [name for name in known if not installed or backends.missing(name) is None]
+
+
+def steps(folder: Path, names: Sequence[str]) -> list[Step]:
+    """All steps, in the order of how soon each tells something, as run in the root of the checkout.
+
+    `names`: the backends to be measured.
+    """
+    python, those = sys.executable, ",".join(names)
+    rnnbench = (python, "-m", "rnnbench")
+    side_by_side = ("-n", "4", "--dist", "worksteal") if find_spec("xdist") else ()
+    every_kernel = (python, "benchmarks/every_kernel.py")
+
+    def sanitized(tool: str) -> Step:
+        command = ("compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *every_kernel)
+        return Step(tool, command, 240, program="compute-sanitizer")
+
+    def measured(name: str, *command: str) -> Step:
+        path = folder / name
+        return Step(name, (*rnnbench, *command, "-b", those, "-o", str(path)), 540, run=path)
+
+    def sweep(T: int) -> Step:
+        sizes = ("--H", "32:1024", "--B", "1,8,32,128,512", "--T", str(T))
+        return measured(f"sweep-T{T}", "sweep", *sizes, "--grid")
+
+    return [
+        Step("tests", (python, "-m", "pytest", "tests/cuda", "-q", *side_by_side), 420),
+        sanitized("memcheck"),
+        sanitized("racecheck"),
+        Step("verify", (*rnnbench, "verify", "-b", those), 420),
+        measured("seeds", "run", "-w", "parity,imdb-50,imdb-200", "--no-training"),
+        sweep(50),
+        sweep(200),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """This tree's rnnbench, no simulator, and output as it comes."""
+    env = {name: value for name, value in os.environ.items() if name != "NUMBA_ENABLE_CUDASIM"}
+    path = [str(ROOT), *filter(None, [env.get("PYTHONPATH")])]
+    # JAX would else take most of the device's memory for itself, and leave none for those that it takes turns with
+    return {
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        **env,
+        "PYTHONPATH": os.pathsep.join(path),
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def run_step(step: Step, logs: Path, limit: float, grace: float = GRACE) -> Outcome:
+    """Run one step; its output goes to logs/NAME.log. Raises OSError where that cannot be written."""
+    if step.program is not None and shutil.which(step.program) is None:
+        return Outcome(
+            step.name, Ending.LEFT_OUT, reason=f"{step.program} is not on the PATH; it comes with the toolkit"
+        )
+    logs.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    with (logs / f"{step.name}.log").open("w") as log:
+        print("$", *step.line, file=log, flush=True)
+        try:
+            process = subprocess.Popen(
+                step.line, cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            return Outcome(step.name, Ending.FAILED, reason=f"{step.line[0]}: {error.strerror}")
+        try:
+            code = process.wait(limit)
+        except subprocess.TimeoutExpired:
+            stop(process, grace)
+            reason = f"still busy after {limit:.0f} s"
+            return Outcome(step.name, Ending.STOPPED, time.monotonic() - began, reason=reason)
+        except BaseException:
+            stop(process, grace)
+            raise
+        finally:
+            _signal(process, signal.SIGKILL)  # what it left behind
+    seconds = time.monotonic() - began
+    if code == 0:
+        return Outcome(step.name, Ending.PASSED, seconds, code)
+    return Outcome(step.name, Ending.FAILED, seconds, code, f"exit code {code}")
+
+
+def stop(process: subprocess.Popen[bytes], grace: float) -> None:
+    """Ask a step to end in order, and kill it and all it started where it does not."""
+    process.terminate()
+    try:
+        process.wait(grace)
+    except subprocess.TimeoutExpired:
+        _signal(process, signal.SIGKILL)
+        process.wait(KILLED_AFTER)
+
+
+def _signal(process: subprocess.Popen[bytes], number: int) -> None:
+    """To the process and all that it started, if some are left."""
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+def run_steps(
+    todo: Sequence[Step], logs: Path, seconds: float, told: Callable[[Outcome], None], grace: float = GRACE
+) -> list[Outcome]:
+    """Run one after the other, whatever came of those before, for `seconds` in all; each outcome is told at once."""
+    end, outcomes = time.monotonic() + seconds, []
+    for step in todo:
+        left = end - time.monotonic() - grace
+        if left < LEAST:
+            outcome = Outcome(step.name, Ending.NOT_BEGUN, reason="no time was left")
+        else:
+            outcome = run_step(step, logs, min(step.limit, left), grace)
+        outcomes.append(outcome)
+        told(outcome)
+    return outcomes
+
+
+def last_lines(path: Path, count: int = 8) -> list[str]:
+    """The end of a log."""
+    if not path.exists():
+        return []
+    return [line for line in path.read_text(errors="replace").splitlines() if line.strip()][-count:]

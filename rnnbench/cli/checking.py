@@ -1,0 +1,43 @@
+"""`check`."""
+
+from __future__ import annotations
+
+import click
+
+from rnnbench.cli.shell import console_of, guarded, print_json
+from rnnbench.commands.options import JSON
+
+CHECK_EPILOG = """\b
+Examples:
+  python -m rnnbench check reports/mine
+  python -m rnnbench check 20260102-030405-beef --json
+
+\b
+Exit codes:
+  0  no warnings; notes on what is not known may be there
+  1  warnings
+  2  an option or argument is wrong
+  4  the run cannot be read, or holds no record
+"""
+
+
+@click.command(epilog=CHECK_EPILOG)
+@click.argument("run")
+@JSON
+def check(run: str, as_json: bool) -> None:
+    """List what to bear in mind of a stored run, most severe first: number, threshold and remedy.
+
+    RUN is the folder of a run, its id under reports, or a file of records.
+    """
+    from rnnbench.commands.check import checked, code_of
+    from rnnbench.report import warnings
+
+    def work() -> int:
+        found = checked(run, lambda text: click.echo(text, err=True))
+        if as_json:
+            print_json(warnings.as_json(found))
+        else:
+            warnings.render(console_of(), found)
+        return code_of(found)
+
+    guarded(work)

@@ -1,0 +1,68 @@
+"""How long `run` measures, and whom against himself: from the options to the plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from rnnbench import backends
+from rnnbench.commands.names import DurationType, PercentType
+from rnnbench.commands.options import options
+
+if TYPE_CHECKING:
+    from rnnbench.measure.schedule import Plan
+
+STOPPING = options(
+    click.option("--precision", type=PercentType(),
+                 help="Launches go on until the interval of every time is within this. Default of --rigorous: 2%."),
+    click.option("--max-launches", type=click.IntRange(3), metavar="N",
+                 help="The cap, where launches go on until they are precise. Default: 30."),
+    click.option("--budget", type=DurationType(), help="Once so long has gone by, no further round begins."),
+    click.option("--case-budget", type=DurationType(),
+                 help="The same for each backend in each case: its checks, compiling and turns."),
+    click.option("--aa", is_flag=True, help="Measure each backend against itself, to know the noise of the machine."),
+)  # fmt: skip
+
+
+def stopped(
+    plan: Plan,
+    precision: float | None,
+    max_launches: int | None,
+    budget: float | None,
+    case_budget: float | None,
+    aa: bool,
+) -> Plan:
+    """The plan with its rule, its budgets and its twins. UsageError for a cap with nothing to be capped."""
+    from rnnbench.results.record import Mode
+    from rnnbench.results.stops import RIGOROUS, Rule
+
+    if precision is None and plan.mode is Mode.RIGOROUS:
+        precision = RIGOROUS
+    if precision is None and max_launches is not None:
+        raise click.UsageError(f"--max-launches {max_launches} caps nothing; give --precision, such as 5%, too")
+    rule = None if precision is None else Rule.until(precision, max_launches)
+    names = plan.backends
+    if aa:
+        names = tuple(name for each in names for name in (each, each + backends.TWIN))
+    return replace(plan, rule=rule, budget=budget, case_budget=case_budget, backends=names)
+
+
+def length_of(plan: Any) -> str:
+    """`3 launches of 2 rounds`, and what may end it before."""
+    from rnnbench.measure.stopping import readable
+    from rnnbench.results.stops import percent
+
+    fewest, most = plan.launches
+    if plan.rule is None:
+        said = f"{most} launches of {plan.effort.rounds} rounds"
+    else:
+        said = (
+            f"{fewest} to {most} launches of {plan.effort.rounds} rounds, until {percent(plan.rule.precision)} precise"
+        )
+    if plan.budget is not None:
+        said += f"; {readable(plan.budget)} in all"
+    if plan.case_budget is not None:
+        said += f"; {readable(plan.case_budget)} a case and backend"
+    return said

@@ -1,0 +1,62 @@
+"""`history`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from rnnbench.cli.shell import console_of, guarded, print_json
+from rnnbench.commands.options import JSON, WORDS, options
+
+EPILOG = """\b
+Examples:
+  python -m rnnbench history
+  python -m rnnbench history reports/nightly -k "numba train_step" -o reports/history
+  python -m rnnbench history runs --json --fail
+
+\b
+Exit codes:
+  0  the history was read; with --fail, no case is slower than before its last step
+  1  with --fail: the last step of a case made it slower
+  2  an option or argument is wrong
+  3  no run has a right time
+  4  no run can be read
+"""
+
+
+@click.command(epilog=EPILOG)
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...")
+@click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+              help="Write history.md with figures and a table there.")  # fmt: skip
+@click.option("--margin", type=click.FloatRange(0, 1000, min_open=True), default=5.0, show_default=True,
+              metavar="PERCENT", help="A change of level up to this is no step.")  # fmt: skip
+@click.option("--fail", is_flag=True, help="Exit with 1 where the last step of a case made it slower.")
+@options(WORDS, JSON)
+def history(
+    folders: tuple[str, ...], output: Path | None, margin: float, fail: bool, filter_: str, as_json: bool
+) -> None:
+    """Show how the time of each case went over many runs, and where it changed for good.
+
+    FOLDER is a run, a folder of runs, or a run's id; all under reports and runs by default. Runs of unlike machines,
+    work or versions are kept on lines of their own, as `compare` tells them apart. A step is looked for from ten runs
+    on, by ranks, and the commits that it came between are named.
+    """
+    from rnnbench.commands.history import told
+    from rnnbench.report import history as shown
+
+    def work() -> int:
+        found = told(folders, filter_, margin / 100, lambda text: click.echo(text, err=True))
+        answer = found.lines, found.origins, found.margin, found.notes
+        if as_json:
+            print_json(shown.as_json(*answer))
+        elif found.lines:
+            shown.render(console_of(), *answer)
+        else:
+            click.echo("Error: no run has a right time", err=True)
+        if output is not None and found.lines:
+            written = shown.write(output, *answer)
+            click.echo(f"History: {written[0]}", err=as_json)
+        return found.code(fail)
+
+    guarded(work)

@@ -1,0 +1,102 @@
+"""`rnnbench list --contract`: what each backend would have inside the clock, as it says itself in its own process."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rnnbench import backends
+from rnnbench.backends.base import Contract
+from rnnbench.measure.client import WorkerFailure
+from rnnbench.measure.crew import Crew
+from rnnbench.model import Case, Pass, Problem
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a backend said, or why it said nothing; `unsupported`: passes that it does not do, and why."""
+
+    contract: Contract | None = None
+    libraries: dict[str, str] | None = None
+    missing: str | None = None
+    unsupported: dict[str, str] | None = None
+
+
+def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) -> dict[str, Told]:
+    """Ask all of them, side by side: importing a framework takes seconds."""
+    told: dict[str, Told] = {}
+    with tempfile.TemporaryDirectory(prefix="rnnbench-list-") as folder:
+        crew = Crew(names, Path(folder), threads, timeout, cache=None)
+
+        def one(name: str) -> None:
+            try:
+                told[name] = _told(crew, name, problem)
+            except WorkerFailure as failure:
+                told[name] = Told(missing=failure.reason)
+
+        try:
+            crew.side_by_side(one, names)
+        finally:
+            crew.kill()
+    return {name: told[name] for name in names}
+
+
+def _told(crew: Crew, name: str, problem: Problem) -> Told:
+    if reason := backends.missing(name):
+        return Told(missing=reason)
+    unsupported = {}
+    for pass_ in Pass:
+        case = msgspec.to_builtins(Case(**vars(problem), pass_=pass_))
+        said = crew.ask(name, "unsupported", case=case)
+        if said["unavailable"]:
+            return Told(missing=said["reason"])
+        if said["reason"]:
+            unsupported[str(pass_)] = said["reason"]
+    said = crew.ask(name, "contract", problem=msgspec.to_builtins(problem))
+    libraries = crew.libraries[name]["libraries"]
+    return Told(msgspec.convert(said["contract"], Contract), libraries, unsupported=unsupported)
+
+
+def rows_of(told: Told, problem: Problem) -> list[tuple[str, str]]:
+    """A contract as names and texts."""
+    contract = told.contract
+    if contract is None:
+        return [("missing", told.missing or "unknown")]
+    rows = [
+        *((pass_, (told.unsupported or {}).get(pass_) or text) for pass_, text in contract.timed.items()),
+        ("outside the clock", contract.staged),
+        ("waits", contract.waits),
+        ("threads", str(contract.threads)),
+        ("dtype", str(problem.dtype)),
+        ("TF32", "yes" if contract.tf32 else "no"),
+        ("subnormals", contract.subnormals),
+        ("notes", contract.notes),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in (told.libraries or {}).items())),
+    ]
+    return [(name, text) for name, text in rows if text]
+
+
+def show(console: Console, told: dict[str, Told], problem: Problem) -> None:
+    """A table for each backend."""
+    for name, answer in told.items():
+        table = Table(name, f"{problem.name} {problem.dtype}", box=box.SIMPLE_HEAD, width=console.width)
+        table.columns[0].no_wrap = True
+        for key, text in rows_of(answer, problem):
+            table.add_row(key, text)
+        console.print(table, markup=False)
+
+
+def as_json(told: dict[str, Told], problem: Problem) -> dict[str, Any]:
+    """The same for programs."""
+    return {
+        "problem": msgspec.to_builtins(problem),
+        "backends": {name: {"dtype": str(problem.dtype), **msgspec.to_builtins(t)} for name, t in told.items()},
+    }

@@ -1,0 +1,137 @@
+"""`rnnbench history`: find and read runs, put them into lines, name the commit of each step, and the exit code."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rnnbench.commands.compare import problems_told
+from rnnbench.commands.noise import place_of
+from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
+from rnnbench.measure.schedule import matches
+from rnnbench.results import store
+from rnnbench.results.comparable import Side
+from rnnbench.results.history import Line, Run, in_order, lines, runs_of
+from rnnbench.results.steps import FEWEST
+
+SLOWER = 1
+EXIT_CODES = {
+    OK: "the history was read; with --fail, no case is slower than before its last step",
+    SLOWER: "with --fail: the last step of a case made it slower",
+    USAGE: "an option or argument is wrong",
+    NOTHING: "no run has a right time",
+    FOLDER: "no run can be read",
+}
+DEFAULT = ("reports", "runs")  # where runs lie
+
+
+@dataclass(frozen=True)
+class Told:
+    """The lines, what is said of each step by line and step, and sentences on what to bear in mind."""
+
+    lines: Sequence[Line]
+    margin: float
+    origins: dict[tuple[int, int], str]
+    notes: Sequence[str] = ()
+
+    def code(self, fail: bool) -> int:
+        """One of EXIT_CODES."""
+        if not self.lines:
+            return NOTHING
+        return SLOWER if fail and any(line.steps and line.steps[-1].ratio > 1 for line in self.lines) else OK
+
+
+def folders_of(names: Sequence[str]) -> list[Path]:
+    """Every folder of a run under the places named, or the file of records itself. Raises StoreError for none."""
+    found: list[Path] = []
+    for path in [place_of(name) for name in names] or [Path(name) for name in DEFAULT]:
+        found += [path] if path.is_file() else sorted(p.parent for p in path.rglob(store.RECORDS))
+    if not found:
+        where = ", ".join(names) or " and ".join(DEFAULT)
+        raise store.StoreError(f"no run lies under {where}; give the folders that `run -o` was given")
+    return list(dict.fromkeys(found))
+
+
+def read(folders: Sequence[Path], say: Callable[[str], None]) -> list[Run]:
+    """All runs that can be read, in order of time. Raises StoreError where none can."""
+    runs: list[Run] = []
+    for path in folders:
+        try:
+            loaded = store.load_file(path) if path.is_file() else store.load(path)
+        except store.StoreError as error:
+            say(f"{error}; it was left out")
+            continue
+        problems_told(path, loaded.problems, say)
+        runs += runs_of(loaded, str(path))
+    if not runs:
+        raise store.StoreError(f"none of {len(folders)} runs holds a record that can be read")
+    return in_order(runs)
+
+
+def told(names: Sequence[str], words: str, margin: float, say: Callable[[str], None]) -> Told:
+    """The history of the runs under some names; smoke tests are left out where nobody named them."""
+    runs = read(folders_of(names), say)
+    notes = []
+    if not names and (quick := sum(run.quick for run in runs)):
+        runs = [run for run in runs if not run.quick]
+        notes.append(f"{quick} quick {'run is' if quick == 1 else 'runs are'} left out; name their folders to see them")
+    found = lines([_kept(run, words) for run in runs], margin)
+    if words and not found:
+        raise ValueError(f"the filter {words!r} leaves no timed case of {len(runs)} runs")
+    return Told(found, margin, _origins(found), [*notes, *_notes(found)])
+
+
+def _kept(run: Run, words: str) -> Run:
+    records = [r for r in run.side.records if matches(words, f"{r.case.key} {r.backend}")]
+    return replace(run, side=Side(records, run.side.machine))
+
+
+def _notes(found: Sequence[Line]) -> list[str]:
+    reasons: dict[str, int] = {}
+    for line in found:
+        if line.apart:
+            reason = "; ".join(line.apart)
+            reasons[reason] = reasons.get(reason, 0) + 1
+    notes = [f"unlike runs are kept apart ({n} {'line' if n == 1 else 'lines'}): {r}" for r, n in reasons.items()]
+    most = max((len(line.points) for line in found), default=0)
+    if found and most < FEWEST:
+        notes.append(
+            f"{most} {'run' if most == 1 else 'runs'} on a line at most: a step is looked for from {FEWEST} on; until "
+            "then `compare` two of them"
+        )
+    return notes
+
+
+def _origins(found: Sequence[Line]) -> dict[tuple[int, int], str]:
+    return {(i, j): origin(*line.around(step)) for i, line in enumerate(found) for j, step in enumerate(line.steps)}
+
+
+def origin(before: Run, after: Run) -> str:
+    """The commit that a step came with, or between which two it came."""
+    runs = f"between runs {before.id} and {after.id}"
+    if before.commit is None or after.commit is None:
+        known = [f"{run.id} is of {run.version}" for run in (before, after) if run.commit]
+        return f"{runs}; {'; '.join(known) or 'no commit was recorded'}"
+    if before.commit == after.commit:
+        changed = "files were changed beside it" if before.dirty or after.dirty else "look at the machine"
+        return f"{runs}, both of commit {after.commit[:7]}: {changed}"
+    between = commits_between(before.commit, after.commit)
+    changed = "; files were changed beside a commit" if before.dirty or after.dirty else ""
+    if between is not None and len(between) == 1:
+        return f"with commit {between[0]}{changed}"
+    count = "" if between is None else f", {len(between)} commits"
+    return f"between commits {before.version} and {after.version}{count}{changed}"
+
+
+def commits_between(before: str, after: str) -> list[str] | None:
+    """Commits that `after` has and `before` has not, as `digits subject`; None where git cannot tell in this folder."""
+    try:
+        done = subprocess.run(
+            ["git", "log", "--format=%h %s", "--end-of-options", f"{before}..{after}"],
+            capture_output=True, text=True, check=False, timeout=10,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (done.stdout.splitlines() or None) if done.returncode == 0 else None

@@ -1,0 +1,85 @@
+"""The margin of `compare` from an A/A run: which one counts, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rnnbench.results import store
+from rnnbench.results.comparable import Side
+from rnnbench.results.compare import FEWEST_LAUNCHES, Gate
+from rnnbench.results.noise import LEAST, NOISE
+
+REPORTS = Path("reports")  # where `run` puts its folders
+
+
+def place_of(name: str) -> Path:
+    """The folder or file that is meant: a path, else the id of a run under `reports`. Raises StoreError for neither."""
+    for path in (Path(name), REPORTS / name):
+        if path.exists():
+            return path
+    raise store.StoreError(
+        f"{name} is neither a folder, nor a file, nor a run under {REPORTS}; give what `run -o` was given, or its "
+        f"{store.RECORDS}"
+    )
+
+
+def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) -> tuple[Gate, list[str]]:
+    """The gate by the noise of the machine, and a sentence on where it is from; the usual one where none is known.
+
+    Raises StoreError where the A/A run that was asked for holds no noise, or that of another machine.
+    """
+    machines = {r.machine_id for side in (base, new) for r in side.records}
+    if asked is not None:
+        folder = place_of(asked)
+        found = _checked(folder, machines)
+    elif (newest := _newest(places, machines)) is not None:
+        folder, found = newest
+    else:
+        return Gate(), []
+    margin = float(f"{max(LEAST, found['floor']):.3g}")
+    pairs = len(found["pairs"])
+    told = f"margin {100 * margin:.3g} %: the noise of {pairs} pairs, {found['launches']} launches each, in {folder}"
+    if margin > found["floor"]:
+        told += f" (it is {100 * found['floor']:.2g} %, and no margin is below {100 * LEAST:g} %)"
+    return Gate(margin=margin), [told]
+
+
+def _checked(folder: Path, machines: set[str]) -> dict[str, Any]:
+    found = _read(folder)
+    if found is None:
+        raise store.StoreError(
+            f"{folder} holds no noise of {FEWEST_LAUNCHES} launches or more; make it by: "
+            f"python -m rnnbench run --aa -o {folder}"
+        )
+    if machines != {found["machine_id"]}:
+        raise store.StoreError(
+            f"{folder} tells the noise of machine {found['machine_id']}, the runs are of "
+            f"{' and '.join(sorted(machines))}; give an A/A run of that machine, or a margin with --fail-on"
+        )
+    return found
+
+
+def _newest(places: Iterable[Path], machines: set[str]) -> tuple[Path, dict[str, Any]] | None:
+    """The latest A/A run of the one machine of both sides, in the folders that they lie in."""
+    parents = {(place if place.is_dir() else place.parent).resolve().parent for place in places}
+    files = [file for parent in parents for file in parent.glob(f"*/{NOISE}")]
+    for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
+        found = _read(file.parent)
+        if found is not None and machines == {found["machine_id"]}:
+            return file.parent, found
+    return None
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """What an A/A run says; None where it is none, too short, or damaged."""
+    try:
+        found = store.read_json(folder / NOISE)
+    except store.StoreError:
+        return None
+    whole = all(isinstance(found.get(name), kind) for name, kind in _FIELDS.items())
+    return found if whole and found["launches"] >= FEWEST_LAUNCHES else None
+
+
+_FIELDS = {"floor": float, "launches": int, "pairs": list, "machine_id": str}

@@ -1,0 +1,107 @@
+"""Launches captured once into a CUDA graph, which the driver then starts with one call.
+
+A graph keeps the arguments that it was captured with: sizes, numbers, and where arrays are. What changes from one
+replay to the next must stand in device memory (`cursor`). In the simulator a tape of the launches takes its place,
+with the arguments of the capture as a graph has them; what the driver refuses to capture shows on a GPU alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from numba import cuda
+
+from rnnbench.kernels.cuda.device import simulated
+from rnnbench.kernels.cuda.launch import Launcher, Size
+
+WAY_OUT = "take the backend cuda, which launches the same kernels one by one"
+
+
+class Graph:
+    """An executable graph, on the stream that it was captured from."""
+
+    def __init__(self, driver: Any, stream: int, executable: Any) -> None:
+        self.driver, self.stream, self.executable = driver, stream, executable
+
+    def replay(self) -> None:
+        """Put all of its launches on the stream."""
+        self.driver.cuGraphLaunch(self.executable, self.stream)
+
+    def close(self) -> None:
+        self.driver.cuGraphExecDestroy(self.executable)
+
+
+class Tape:
+    """The simulator's graph: launches and their arguments."""
+
+    def __init__(self, launch: Launcher) -> None:
+        self.launch = launch
+        self.launches: list[tuple[Any, Size, tuple[Any, ...]]] = []
+
+    def replay(self) -> None:
+        for kernel, size, args in self.launches:
+            self.launch(kernel, size, *args)
+
+    def close(self) -> None:
+        self.launches = []
+
+
+class Recorder(Launcher):
+    """Launches on a stream of its own: the default one cannot be captured. It waits for the default stream's copies."""
+
+    def __init__(self) -> None:
+        super().__init__(cuda.stream())
+        self._tape: Tape | None = None
+
+    def __call__(self, kernel: Any, size: Size, *args: Any) -> None:
+        if self._tape is None:
+            super().__call__(kernel, size, *args)
+        else:
+            self._tape.launches.append((kernel, size, args))
+
+    def capture(self, launches: Callable[[], None]) -> Graph | Tape:
+        """What `launches` launches, none of which runs. They must have run before: to compile and to load a kernel is
+        nothing that can be captured. RuntimeError where the driver refuses.
+        """
+        if simulated():
+            self._tape = tape = Tape(Launcher(self.stream))
+            try:
+                launches()
+            finally:
+                self._tape = None
+            return tape
+        from numba.cuda.cudadrv.driver import CudaAPIError, driver
+
+        try:
+            return captured(driver, int(self.stream.handle), launches)
+        except CudaAPIError as error:
+            raise RuntimeError(f"the driver captured no CUDA graph: {error}; {WAY_OUT}") from error
+
+
+def captured(driver: Any, stream: int, launches: Callable[[], None]) -> Graph:
+    """A graph by the driver's calls. Where launches fail the capture is ended, so that the stream can be used again."""
+    from cuda.bindings.driver import CUstreamCaptureMode
+
+    # relaxed: numba may free memory meanwhile, which other modes forbid to this thread or to all
+    driver.cuStreamBeginCapture(stream, CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_RELAXED)
+    try:
+        launches()
+    except BaseException:
+        _end(driver, stream)
+        raise
+    graph = driver.cuStreamEndCapture(stream)
+    try:
+        return Graph(driver, stream, driver.cuGraphInstantiate(graph, 0))
+    finally:
+        driver.cuGraphDestroy(graph)
+
+
+def _end(driver: Any, stream: int) -> None:
+    """End a capture that failed; what the driver says of it now is no news."""
+    from numba.cuda.cudadrv.driver import CudaAPIError
+
+    try:
+        driver.cuGraphDestroy(driver.cuStreamEndCapture(stream))
+    except CudaAPIError:
+        return

@@ -1,0 +1,130 @@
+"""The recurrence of a pass in whichever regime its sizes and the device call for: launches, and no more than that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.kernels.cuda import backward, forward, split, spread, tiles
+from rnnbench.kernels.cuda.buffers import Sizes
+from rnnbench.kernels.cuda.device import Room
+from rnnbench.kernels.cuda.launch import Launcher, Size
+from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.regimes import Regime, choose
+
+
+def block_array(blocks: list[tuple[int, int, int]]) -> NDArray[np.int64]:
+    """(start, emit, end) of each reverse pass, as kernels read them: (., 3)."""
+    return np.array(blocks, np.int64).reshape(-1, 3)
+
+
+@dataclass(frozen=True)
+class Reverse:
+    """Reverse passes in order of time: (start, emit, end) of each, and the same on the device, (., 3)."""
+
+    listed: tuple[tuple[int, int, int], ...]
+    on_device: Any
+
+    @property
+    def first(self) -> int:
+        """The first step that any of them reaches."""
+        return self.listed[0][0]
+
+
+@dataclass(frozen=True)
+class BackStep:
+    """A step of a reverse pass. more: it has a later step; emits: it has a slope; again: delta was set before."""
+
+    t: int
+    more: int
+    emits: int
+    again: int
+
+
+def steps_back(listed: tuple[tuple[int, int, int], ...], T: int, S: int) -> Iterator[BackStep]:
+    """What `backward` goes through in one launch, for those that launch each step."""
+    seen = 0
+    for start, emit, end in listed:
+        for t in range(end - 1, start - 1, -1):
+            yield BackStep(t, int(t < end - 1), int(t >= emit and t >= T - S), int(t < seen))
+        seen = end
+
+
+class Recurrence:
+    """Forward and backward for one problem. `arrays`: h, delta, spare, slope, arrived."""
+
+    def __init__(self, sizes: Sizes, plan: Plan, room: Room, launch: Launcher, arrays: dict[str, Any]) -> None:
+        self.s, self.plan, self.room, self.launch, self.a = sizes, plan, room, launch, arrays
+
+    def regime(self, b: int) -> Regime:
+        """That of a batch of b rows."""
+        return choose(self.plan, self.s.H, b, self.s.dtype, self.room)
+
+    def _size(self, r: Regime, b: int) -> Size:
+        plan = self.plan
+        if r.kind is Kind.TILES:
+            edge = plan.side * plan.step_micro
+            return Size((math.ceil(b / edge), math.ceil(self.s.H / edge)), (plan.side, plan.side))
+        return Size(r.grid, r.threads, r.shared, together=r.kind is Kind.SPREAD)
+
+    def _tile(self) -> tuple[int, int, int]:
+        return self.plan.side, self.plan.step_micro, self.plan.depth
+
+    def forward(self, W: Any, initial: Any, b: int) -> None:
+        """h from x_t W_xh + b_h, which it holds, and initial (>= b, H)."""
+        r, s, h = self.regime(b), self.s, self.a["h"]
+        size, fast = self._size(r, b), self.plan.fast_tanh
+        if r.kind is Kind.TILES:
+            self._each_step(tiles.advance(s.dtype, *self._tile(), fast), size, W, initial, b)
+        elif r.kind is Kind.STEPS:
+            self._each_step(spread.forward_step(s.dtype, r.shape, fast), size, W, initial, b)
+        elif r.kind is Kind.SPREAD:
+            kernel = spread.forward(s.dtype, r.shape, fast)
+            self.launch(kernel, size, h, W, initial, b, s.T, s.H, self.a["arrived"])
+        else:
+            self.launch(_forward_kernel(r, s.dtype, fast), size, h, W, initial, b, s.T, s.H)
+
+    def _each_step(self, kernel: Any, size: Size, W: Any, initial: Any, b: int) -> None:
+        for t in range(self.s.T):
+            self.launch(kernel, size, self.a["h"], W, initial, b, t, self.s.H)
+
+    def backward(self, W: Any, reverse: Reverse, b: int) -> None:
+        """delta, from slope and h."""
+        r, s, a = self.regime(b), self.s, self.a
+        size, arrays = self._size(r, b), (a["delta"], a["spare"], a["h"], a["slope"], W)
+        if r.kind is Kind.TILES:
+            self._each_step_back(tiles.retreat(s.dtype, *self._tile()), size, arrays, reverse, b)
+        elif r.kind is Kind.STEPS:
+            self._each_step_back(spread.backward_step(s.dtype, r.shape), size, arrays, reverse, b)
+        elif r.kind is Kind.SPREAD:
+            kernel = spread.backward(s.dtype, r.shape)
+            self.launch(kernel, size, *arrays, reverse.on_device, b, s.T, s.S, s.H, a["arrived"])
+        else:
+            self.launch(_backward_kernel(r, s.dtype), size, *arrays, reverse.on_device, b, s.T, s.S, s.H)
+
+    def _each_step_back(self, kernel: Any, size: Size, arrays: tuple[Any, ...], reverse: Reverse, b: int) -> None:
+        T, S, H = self.s.T, self.s.S, self.s.H
+        for x in steps_back(reverse.listed, T, S):
+            self.launch(kernel, size, *arrays, b, x.t, T, S, H, x.more, x.emits, x.again)
+
+
+def _forward_kernel(r: Regime, dtype: str, fast: bool) -> Any:
+    """Of a regime with one launch in which no block waits."""
+    if r.kind is Kind.REGISTERS:
+        return forward.in_registers(dtype, r.width, r.rows, fast)
+    if r.kind is Kind.SPLIT:
+        return split.forward(dtype, r.width, r.kept, r.rows, fast)
+    return forward.general(dtype, r.threads, r.rows, fast)
+
+
+def _backward_kernel(r: Regime, dtype: str) -> Any:
+    if r.kind is Kind.REGISTERS:
+        return backward.in_registers(dtype, r.width, r.rows)
+    if r.kind is Kind.SPLIT:
+        return split.backward(dtype, r.width, r.kept, r.rows)
+    return backward.general(dtype, r.threads, r.rows)

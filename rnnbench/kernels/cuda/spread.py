@@ -1,0 +1,293 @@
+"""The recurrences where W_hh fits no block: its columns spread over many, a few for each, the batch read by all.
+
+A block keeps `columns` columns of W_hh (rows of it backward) in registers. `lanes` threads share a column, and each of
+them serves `per` columns, with k = lane, lane + lanes, ...: `depth` of them. `rows` rows of the batch are staged in
+shared memory at a time. The sums of the lanes meet in shared memory and not by shuffles: with `per` columns a thread
+that reads and writes about as much, and the simulator can run it.
+
+    forward, backward             all T steps in one launch; blocks wait for each other at each step
+    forward_step, backward_step   one step, a launch each: where blocks cannot be resident together
+
+Both call the same device functions for a step. Arrays and equations as in `forward` and `backward`; states and deltas
+that another block wrote in this launch are read past the first cache.
+
+`arrived` (1,) int32 counts the blocks that come to a meeting and is 0 between launches. It only rises within one, so
+that no block can take the next meeting for the last; the last block to leave puts it back. All must be resident
+together: `launch` sees to that. The simulator runs blocks one after the other, so only one can meet there: what several
+compute is tested by the kernels of a step, that they meet by a GPU alone. What uses `cuda` stands in one file with
+its kernels, since the simulator puts its own in place for the time of a call.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import cuda
+
+from rnnbench.kernels.cuda import ptx
+from rnnbench.kernels.cuda.launch import bounded
+from rnnbench.kernels.cuda.plan import Shape, compiled_once
+
+
+@compiled_once
+def _meet() -> Any:
+    """Wait until `target` blocks have come: those of the grid times the number of this meeting, which counts from 1."""
+    acquired = ptx.acquired()
+
+    @cuda.jit(device=True)
+    def meet(arrived, target):
+        cuda.syncthreads()
+        if cuda.threadIdx.x == 0:
+            cuda.threadfence()
+            cuda.atomic.add(arrived, 0, 1)
+            while acquired(arrived) < target:
+                pass
+            cuda.threadfence()
+        cuda.syncthreads()
+
+    return meet
+
+
+@compiled_once
+def _leave() -> Any:
+    """After `meetings` of them: the last block puts the counter back, when nobody looks at it any more."""
+
+    @cuda.jit(device=True)
+    def leave(arrived, meetings):
+        if cuda.threadIdx.x == 0:
+            blocks = cuda.gridDim.x
+            if cuda.atomic.add(arrived, 0, 1) == meetings * blocks + blocks - 1:
+                arrived[0] = 0
+
+    return leave
+
+
+@compiled_once
+def _multiplier(dtype: str, shape: Shape) -> Any:
+    """Rows [at, at + count) of `source` (., H) times the weights w (depth per,) of the block's threads.
+
+    It leaves the sum for row r and column c of the block in partial[r columns + c, :helpers], to be added.
+    """
+    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
+    lanes, per, depth, rows, columns = shape.lanes, shape.per, shape.depth, shape.rows, shape.columns
+    threads, width, helpers, size = shape.threads, shape.width, shape.helpers, shape.rows * shape.width
+    load = ptx.coherent(dtype)
+
+    @cuda.jit(device=True)
+    def multiply(source, at, count, w, staged, partial, H):
+        sums = cuda.local.array(per, kind)
+        x = cuda.threadIdx.x
+        lane, first = x % lanes, x // lanes * per
+        for q in range(x, size, threads):
+            r, k = q // width, q % width
+            staged[r, k] = load(source, at + r, k) if r < count and k < H else zero
+        cuda.syncthreads()
+        for r in range(rows):
+            for c in range(per):
+                sums[c] = zero
+            for q in range(depth):
+                value = staged[r, q * lanes + lane]
+                for c in range(per):
+                    sums[c] += value * w[q * per + c]
+            for c in range(per):
+                partial[r * columns + first + c, lane] = sums[c]
+        cuda.syncthreads()
+        line, helper = x // helpers, x % helpers
+        total = zero
+        for q in range(helper, lanes, helpers):
+            total += partial[line, q]
+        partial[line, helper] = total
+        cuda.syncthreads()
+
+    return multiply
+
+
+@compiled_once
+def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
+    """h[(t + 1) b :] of the block's columns, from `column` on; with step 0 h[:b] = initial too."""
+    rows, columns, helpers = shape.rows, shape.columns, shape.helpers
+    multiply, tanh = _multiplier(dtype, shape), ptx.tanh(dtype, fast)
+    zero = np.dtype(dtype).type(0)
+
+    @cuda.jit(device=True)
+    def step(h, initial, w, staged, partial, column, t, b, H):
+        x = cuda.threadIdx.x
+        r, j = x // columns, column + x % columns
+        for low in range(0, b, rows):
+            count = min(rows, b - low)
+            here = r < count and j < H
+            p = (t + 1) * b + low + r
+            total = h[p, j] if here else zero  # read before the sums
+            if t == 0:
+                multiply(initial, low, count, w, staged, partial, H)
+            else:
+                multiply(h, t * b + low, count, w, staged, partial, H)
+            if here:
+                for s in range(helpers):
+                    total += partial[x, s]
+                h[p, j] = tanh(total)
+                if t == 0:
+                    h[low + r, j] = initial[low + r, j]
+
+    return step
+
+
+@compiled_once
+def _backward_body(dtype: str, shape: Shape) -> Any:
+    """delta[t b :] and spare of the block's columns. `more`: a later step of this pass is in spare; `again`: add."""
+    rows, columns, helpers = shape.rows, shape.columns, shape.helpers
+    multiply = _multiplier(dtype, shape)
+    zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
+
+    @cuda.jit(device=True)
+    def step(delta, spare, h, slope, w, staged, partial, column, t, more, emits, again, b, T, S, H):
+        x = cuda.threadIdx.x
+        r, j = x // columns, column + x % columns
+        for low in range(0, b, rows):
+            count = min(rows, b - low)
+            here = r < count and j < H
+            i, p = low + r, t * b + low + r
+            state = h[p + b, j] if here else zero
+            d = slope[(t - (T - S)) * b + i, j] if here and emits else zero
+            if more:
+                multiply(spare, (1 - (t & 1)) * b + low, count, w, staged, partial, H)
+            if here:
+                if more:
+                    for s in range(helpers):
+                        d += partial[x, s]
+                d *= one - state * state
+                spare[(t & 1) * b + i, j] = d
+                delta[p, j] = delta[p, j] + d if again else d
+
+    return step
+
+
+@compiled_once
+def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
+    """w (depth per,) of this thread from W (H, H): columns from `column` on, or rows."""
+    zero = np.dtype(dtype).type(0)
+    lanes, per, depth = shape.lanes, shape.per, shape.depth
+
+    @cuda.jit(device=True)
+    def read(w, W, column, H):
+        lane, first = cuda.threadIdx.x % lanes, column + cuda.threadIdx.x // lanes * per
+        for q in range(depth):
+            k = q * lanes + lane
+            for c in range(per):
+                j = first + c
+                value = zero
+                if k < H and j < H:
+                    value = W[j, k] if transposed else W[k, j]
+                w[q * per + c] = value
+
+    return read
+
+
+@compiled_once
+def forward(dtype: str, shape: Shape, fast: bool) -> Any:
+    """h, with h_0 = initial, for H <= width. A block of `threads` for `columns`; all are resident."""
+    kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
+    columns, threads, read, step = (
+        shape.columns,
+        shape.threads,
+        _reader(dtype, shape, False),
+        _forward_body(dtype, shape, fast),
+    )
+    meet, leave = _meet(), _leave()
+
+    @bounded(threads)
+    def kernel(h, W, initial, b, T, H, arrived):
+        staged = cuda.shared.array(staged_shape, kind)
+        partial = cuda.shared.array(sums_shape, kind)
+        w = cuda.local.array(held, kind)
+        column = cuda.blockIdx.x * columns
+        read(w, W, column, H)
+        for t in range(T):
+            step(h, initial, w, staged, partial, column, t, b, H)
+            if t + 1 < T:
+                meet(arrived, (t + 1) * cuda.gridDim.x)
+        leave(arrived, T - 1)
+
+    return kernel
+
+
+@compiled_once
+def forward_step(dtype: str, shape: Shape, fast: bool) -> Any:
+    """Step t of `forward`, in any number of blocks."""
+    kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
+    columns, threads, read, step = (
+        shape.columns,
+        shape.threads,
+        _reader(dtype, shape, False),
+        _forward_body(dtype, shape, fast),
+    )
+
+    @bounded(threads)
+    def kernel(h, W, initial, b, t, H):
+        staged = cuda.shared.array(staged_shape, kind)
+        partial = cuda.shared.array(sums_shape, kind)
+        w = cuda.local.array(held, kind)
+        column = cuda.blockIdx.x * columns
+        read(w, W, column, H)
+        step(h, initial, w, staged, partial, column, t, b, H)
+
+    return kernel
+
+
+@compiled_once
+def backward(dtype: str, shape: Shape) -> Any:
+    """delta for H <= width. spare (2 b, H): the deltas of two steps of the pass at hand."""
+    kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
+    columns, threads, read, step = (
+        shape.columns,
+        shape.threads,
+        _reader(dtype, shape, True),
+        _backward_body(dtype, shape),
+    )
+    meet, leave = _meet(), _leave()
+
+    @bounded(threads)
+    def kernel(delta, spare, h, slope, W, blocks, b, T, S, H, arrived):
+        staged = cuda.shared.array(staged_shape, kind)
+        partial = cuda.shared.array(sums_shape, kind)
+        w = cuda.local.array(held, kind)
+        column = cuda.blockIdx.x * columns
+        read(w, W, column, H)
+        seen, meetings = 0, 0
+        for n in range(blocks.shape[0]):
+            start, emit, end = blocks[n, 0], blocks[n, 1], blocks[n, 2]
+            for back in range(end - start):
+                t = end - 1 - back
+                emits = t >= emit and t >= T - S
+                step(delta, spare, h, slope, w, staged, partial, column, t, back > 0, emits, t < seen, b, T, S, H)
+                meetings += 1
+                meet(arrived, meetings * cuda.gridDim.x)
+            seen = end
+        leave(arrived, meetings)
+
+    return kernel
+
+
+@compiled_once
+def backward_step(dtype: str, shape: Shape) -> Any:
+    """Step t of a pass of `backward`, in any number of blocks; more, emits, again are 0 or 1."""
+    kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
+    columns, threads, read, step = (
+        shape.columns,
+        shape.threads,
+        _reader(dtype, shape, True),
+        _backward_body(dtype, shape),
+    )
+
+    @bounded(threads)
+    def kernel(delta, spare, h, slope, W, b, t, T, S, H, more, emits, again):
+        staged = cuda.shared.array(staged_shape, kind)
+        partial = cuda.shared.array(sums_shape, kind)
+        w = cuda.local.array(held, kind)
+        column = cuda.blockIdx.x * columns
+        read(w, W, column, H)
+        step(delta, spare, h, slope, w, staged, partial, column, t, more != 0, emits != 0, again != 0, b, T, S, H)
+
+    return kernel

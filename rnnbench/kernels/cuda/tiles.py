@@ -1,0 +1,101 @@
+"""One step of a recurrence as a product on tiles, a launch each: any H, and batches large enough to fill a device.
+
+    advance   h_{t+1} = tanh(h_{t+1} + A W), A the state before
+    retreat   delta_t = (slope_t + A W^T)(1 - h_{t+1}^2), A the delta after; the first of a pass has none
+
+Grid: (rows, columns) of a step in tiles, as in `products`. What was there in h is x_t W_xh + b_h.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import cuda
+
+from rnnbench.kernels.cuda import ptx
+from rnnbench.kernels.cuda.plan import compiled_once
+from rnnbench.kernels.cuda.products import multiplier
+
+
+@compiled_once
+def advance(dtype: str, side: int, micro: int, depth: int, fast: bool) -> Any:
+    """Rows h[(t + 1) b :] from those before, or from initial (b, H), which h[:b] then becomes. h (., H), W (H, H)."""
+    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
+    edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
+    multiply, tanh = multiplier(side, micro, depth), ptx.tanh(dtype, fast)
+
+    @cuda.jit
+    def kernel(h, W, initial, b, t, H):
+        left = cuda.shared.array(tile, kind)
+        right = cuda.shared.array(tile, kind)
+        sums = cuda.local.array(held, kind)
+        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+        row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
+        for q in range(held):
+            sums[q] = zero
+        for k0 in range(0, H, depth):
+            for q in range(ty * side + tx, depth * edge, count):
+                k, i = k0 + q % depth, row + q // depth
+                value = zero
+                if k < H and i < b:
+                    value = initial[i, k] if t == 0 else h[t * b + i, k]
+                left[q % depth, q // depth] = value
+            for q in range(ty * side + tx, depth * edge, count):
+                k, j = k0 + q // edge, column + q % edge
+                right[q // edge, q % edge] = W[k, j] if k < H and j < H else zero
+            cuda.syncthreads()
+            multiply(sums, left, right, tx, ty)
+            cuda.syncthreads()
+        for u in range(micro):
+            for v in range(micro):
+                i, j = row + ty + u * side, column + tx + v * side
+                if i < b and j < H:
+                    p = (t + 1) * b + i
+                    h[p, j] = tanh(h[p, j] + sums[u * micro + v])
+                    if t == 0:
+                        h[i, j] = initial[i, j]
+
+    return kernel
+
+
+@compiled_once
+def retreat(dtype: str, side: int, micro: int, depth: int) -> Any:
+    """Rows delta[t b :] and spare[(t & 1) b :] from the other half of spare (2 b, H). more, emits, again: 0 or 1."""
+    kind = getattr(numba, dtype)
+    zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
+    edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
+    multiply = multiplier(side, micro, depth)
+
+    @cuda.jit
+    def kernel(delta, spare, h, slope, W, b, t, T, S, H, more, emits, again):
+        left = cuda.shared.array(tile, kind)
+        right = cuda.shared.array(tile, kind)
+        sums = cuda.local.array(held, kind)
+        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
+        row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
+        after, here = (1 - (t & 1)) * b, (t & 1) * b
+        for q in range(held):
+            sums[q] = zero
+        for k0 in range(0, H if more != 0 else 0, depth):
+            for q in range(ty * side + tx, depth * edge, count):
+                k, m = k0 + q % depth, q // depth
+                left[q % depth, m] = spare[after + row + m, k] if k < H and row + m < b else zero
+                right[q % depth, m] = W[column + m, k] if k < H and column + m < H else zero
+            cuda.syncthreads()
+            multiply(sums, left, right, tx, ty)
+            cuda.syncthreads()
+        for u in range(micro):
+            for v in range(micro):
+                i, j = row + ty + u * side, column + tx + v * side
+                if i < b and j < H:
+                    p = t * b + i
+                    d, state = sums[u * micro + v], h[p + b, j]
+                    if emits != 0:
+                        d += slope[(t - (T - S)) * b + i, j]
+                    d *= one - state * state
+                    spare[here + i, j] = d
+                    delta[p, j] = delta[p, j] + d if again != 0 else d
+
+    return kernel

@@ -1,0 +1,239 @@
+"""Making ready: workers prepare problems, and their first answers are checked against the oracle, pass by pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any, Protocol
+
+import msgspec
+
+from rnnbench.backends.base import Contract
+from rnnbench.measure import arrays, verify
+from rnnbench.measure.client import WorkerFailure
+from rnnbench.measure.crew import Crew
+from rnnbench.measure.ledger import Ledger
+from rnnbench.measure.oracle import Oracle
+from rnnbench.measure.schedule import Estimate, Plan, order_of
+from rnnbench.model import Case, Pass, Problem
+from rnnbench.params import Params
+from rnnbench.results.account import Kind
+from rnnbench.results.record import CHECK, Costs, Record, Seeds, Status
+from rnnbench.workloads.base import Split
+
+
+class Observer(Protocol):
+    """Who is told what runs."""
+
+    def doing(self, what: str, estimate: Estimate) -> None:
+        """`what` begins now."""
+
+    def say(self, text: str) -> None:
+        """A sentence for the user."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One problem with its rows, its parameters and the cases asked of it."""
+
+    problem: Problem
+    cases: tuple[Case, ...]
+    rows: Split  # training rows, whole batches of them staged in every worker
+    params: Params
+    source: str
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where an answer belongs: one backend, one case, one round of one launch."""
+
+    task: Task
+    case: Case
+    backend: str
+    launch: int
+    round: int = CHECK
+
+
+class Checker:
+    """Checks answers, and hands every record to `emit` as soon as it is known.
+
+    `before` are the records of an interrupted run: what failed in them is not tried again.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        tasks: list[Task],
+        folder: Path,
+        emit: Callable[[Record], None],
+        observer: Observer,
+        *,
+        run_id: str,
+        machine_id: str,
+        before: list[Record] | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
+        self.plan, self.tasks, self.folder = plan, tasks, folder
+        self.emit, self.observer = emit, observer
+        self.run_id, self.machine_id = run_id, machine_id
+        self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger)
+        self.oracles: dict[Problem, Oracle] = {}
+        self.first_of: dict[str, str] = {}  # backend -> which of it and its twin was prepared first
+        self.estimate = Estimate()
+        self.writing = Lock()
+        records = before or []
+        self.part = 1 + max((r.part for r in records), default=-1)
+        self.failed = {(r.case, r.backend) for r in records if r.status not in (Status.OK, Status.SKIPPED)}
+
+    def _check(self, slots: list[Slot]) -> None:
+        """Prepare a problem and check its passes one by one; whatever is right becomes ready to be timed."""
+        name, problem = slots[0].backend, slots[0].task.problem
+        try:
+            self._start(name)
+            slots = self._supported(slots)
+            if not slots:
+                return
+            self.observer.doing(f"{name}: preparing and checking {problem.name} {problem.dtype}", self.estimate)
+            prepared = self.crew.ask(
+                name, "prepare", problem=msgspec.to_builtins(problem), arrays=str(self._arrays(slots[0].task))
+            )
+        except WorkerFailure as failure:
+            for slot in slots:
+                self._fail(slot, failure.status, failure.reason)
+            return
+        contract = msgspec.convert(prepared["contract"], Contract)
+        first = self.first_of.setdefault(name.partition("#")[0], name)  # its twin finds what it compiled
+        cache = "warm" if slots[0].launch or self.part or name != first else "cold"
+        costs = Costs(self.crew.places[name].import_ns, prepared["prepare_ns"], None, cache)
+        for slot in slots:
+            try:
+                self._check_pass(slot, costs, contract)
+            except WorkerFailure as failure:
+                self._fail(slot, failure.status, failure.reason)
+                if not failure.alive:
+                    return
+
+    def _start(self, name: str) -> None:
+        place = self.crew.places[name]
+        if place.worker is None:
+            self.observer.doing(f"{name}: starting", self.estimate)
+            self.crew.worker(name)
+            self.estimate.done(("start", name), place.start_seconds)
+
+    def _supported(self, slots: list[Slot]) -> list[Slot]:
+        supported = []
+        for slot in slots:
+            reply = self.crew.ask(slot.backend, "unsupported", case=msgspec.to_builtins(slot.case))
+            if reply["reason"] is None:
+                supported.append(slot)
+            else:
+                status = Status.UNAVAILABLE if reply["unavailable"] else Status.UNSUPPORTED
+                self._fail(slot, status, reply["reason"])
+        return supported
+
+    def _check_pass(self, slot: Slot, costs: Costs, contract: Contract) -> None:
+        """The first call of a pass against the oracle; after the first start, the losses of a run of steps too."""
+        case, name = slot.case, slot.backend
+        out = self.folder / "arrays" / f"{name}.npz"
+        order = self._order(slot.task, case)
+        first = self.crew.ask(name, "first", pass_=case.pass_, order=order, out=str(out))
+        precision = verify.precision_of(case.dtype, contract.tf32)
+        with self.crew.ledger.spend(Kind.CHECK):
+            oracle = self._oracle(slot.task)
+            errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
+        if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
+            losses = self.crew.ask(name, "losses", steps=len(oracle.losses(precision)))["losses"]
+            errors |= oracle.loss_errors(losses, precision)
+        wrong = verify.verdict(errors)
+        record = replace(
+            self._record(slot),
+            errors=errors,
+            costs=replace(costs, first_call_ns=first["first_call_ns"]) if self.plan.effort.costs else Costs(),
+            contract=contract,
+            peak_memory_bytes=first["peak_memory_bytes"],
+            peak_device_bytes=first["peak_device_bytes"],
+        )
+        if wrong is None:
+            self._emit(record)
+            self.crew.places[name].ready.add(case.key)
+        else:
+            self._fail(slot, Status.WRONG, wrong, record)
+
+    def _oracle(self, task: Task) -> Oracle:
+        if task.problem not in self.oracles:
+            self.observer.doing(f"the oracle: {task.problem.name} {task.problem.dtype}", self.estimate)
+            order = next((self._order(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
+            oracle = self.oracles[task.problem] = Oracle(task.problem, task.params, task.rows, order)
+            with self._timed(("oracle", task.problem)), self.crew.ledger.spend(Kind.CHECK):
+                for case in task.cases:
+                    oracle.answer(case.pass_)
+                    if case.pass_ is Pass.TRAIN_STEP:
+                        oracle.losses()
+        return self.oracles[task.problem]
+
+    def _timed(self, part: tuple[Any, ...]) -> _Stopwatch:
+        return _Stopwatch(self.estimate, part)
+
+    def _order(self, task: Task, case: Case, *seed: int) -> list[int] | None:
+        """Rows of the `epoch` pass: for its check, or with launch and round for a turn."""
+        if case.pass_ is not Pass.EPOCH:
+            return None
+        return order_of(len(task.rows.inputs), case.steps, case.B, self.plan.seed, *seed)
+
+    def _path(self, task: Task) -> Path:
+        return self.folder / "arrays" / f"{self.tasks.index(task)}-{task.problem.workload}-{task.problem.dtype}.npz"
+
+    def _arrays(self, task: Task) -> Path:
+        path = self._path(task)
+        if not path.exists():
+            arrays.save_problem(path, task.params, task.rows)
+        return path
+
+    def _record(self, slot: Slot) -> Record:
+        return Record(
+            run_id=self.run_id,
+            case=slot.case,
+            backend=slot.backend,
+            status=Status.OK,
+            mode=self.plan.mode,
+            launch=slot.launch,
+            round=slot.round,
+            part=self.part,
+            seeds=Seeds(self.plan.seed, self.plan.seed, self.plan.seed),
+            machine_id=self.machine_id,
+            data_source=slot.task.source,
+            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+        )
+
+    def _fail(self, slot: Slot, status: Status, reason: str, record: Record | None = None) -> None:
+        """Record why; the case is not tried again by this backend. Whoever was ended with the run did not fail."""
+        if self.crew.closed:
+            return
+        self.failed.add((slot.case, slot.backend))
+        self.crew.places[slot.backend].ready.discard(slot.case.key)
+        self.estimate.drop(("turn", slot.backend, slot.case))
+        if status not in (Status.UNAVAILABLE, Status.UNSUPPORTED):
+            self.observer.say(f"{slot.backend} on {slot.case.key}: {status}. {reason}")
+        self._emit(replace(record or self._record(slot), status=status, reason=reason))
+
+    def _emit(self, record: Record) -> None:
+        with self.writing:
+            self.emit(record)
+
+
+class _Stopwatch:
+    """Tells the estimate what a part took, unless it failed."""
+
+    def __init__(self, estimate: Estimate, part: tuple[Any, ...]) -> None:
+        self.estimate, self.part = estimate, part
+
+    def __enter__(self) -> None:
+        self.start = time.monotonic()
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.estimate.done(self.part, time.monotonic() - self.start)

@@ -1,0 +1,56 @@
+"""The account of a run's time: a stopwatch for each kind, of which one runs at any moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rnnbench.results.account import Kind
+
+
+class Ledger:
+    """Seconds by kind, every one since it was made counted once.
+
+    What is spent inside another kind is not counted there. One thread's time is told, that of who made the ledger:
+    beside others, in the time that it waits for them.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock, self.since = clock, clock()
+        self.open: list[Kind] = [Kind.REST]
+        self.spent: defaultdict[Kind, float] = defaultdict(float)
+        self.thread = threading.get_ident()
+
+    @contextmanager
+    def spend(self, kind: Kind) -> Iterator[None]:
+        """Count what happens inside as `kind`."""
+        if threading.get_ident() != self.thread:
+            yield
+            return
+        self._close()
+        self.open.append(kind)
+        try:
+            yield
+        finally:
+            self._close()
+            self.open.pop()
+
+    def move(self, seconds: float, source: Kind, target: Kind) -> None:
+        """Count some seconds of one kind as another: who asked learns from the answer what they were for."""
+        if threading.get_ident() == self.thread:
+            self.spent[source] -= seconds
+            self.spent[target] += seconds
+
+    def seconds(self, before: dict[Kind, float] | None = None) -> dict[str, float]:
+        """Seconds by kind until now, and those of the parts of the run `before`; rounded to milliseconds."""
+        self._close()
+        kinds = {kind: self.spent[kind] + (before or {}).get(kind, 0.0) for kind in Kind}
+        return {str(kind): round(s, 3) for kind, s in kinds.items() if s}
+
+    def _close(self) -> None:
+        now = self.clock()
+        self.spent[self.open[-1]] += now - self.since
+        self.since = now

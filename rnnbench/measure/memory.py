@@ -1,0 +1,105 @@
+"""The peak memory of each pass: a process for each backend and case, which prepares, calls twice, and is asked.
+
+It is untimed and comes after all launches; the backends go side by side.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rnnbench.measure import arrays
+from rnnbench.measure.client import WorkerFailure
+from rnnbench.measure.crew import Crew
+from rnnbench.measure.schedule import order_of, wanted
+from rnnbench.model import Case, Pass
+from rnnbench.results.record import MEMORY, Record, Seeds, Status
+
+if TYPE_CHECKING:
+    from rnnbench.measure.checks import Checker, Task
+
+
+def measure_memory(runner: Checker, before: list[Record]) -> None:
+    """One record of round `MEMORY` for each backend and case that did not fail; nothing where the plan does not ask.
+
+    `before` are the records of an interrupted run: what they tell is not asked again. A process that fails says so in
+    its record, and costs nothing else.
+    """
+    if not runner.plan.memory:
+        return
+    done = {(r.backend, r.case) for r in before if r.round == MEMORY}
+    for task in runner.tasks:
+        asked = {name: _asked(runner, task, name, done) for name in runner.plan.backends}
+        names = [name for name, cases in asked.items() if cases]
+        if names:
+            _measure_task(runner, task, {name: asked[name] for name in names})
+
+
+def _asked(runner: Checker, task: Task, name: str, done: set[tuple[str, Case]]) -> list[Case]:
+    """The cases of a task that this backend can do and was not yet asked."""
+    return [
+        case
+        for case in task.cases
+        if wanted(runner.plan, case, name) and (case, name) not in runner.failed and (name, case) not in done
+    ]
+
+
+def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> None:
+    plan = runner.plan
+    path = runner.folder / "arrays" / "memory.npz"
+    arrays.save_problem(path, task.params, task.rows)
+    crew = Crew(list(asked), runner.folder, plan.threads, plan.timeout, runner.folder / "cache")
+
+    def ask(name: str) -> None:
+        for case in asked[name]:
+            runner.observer.doing(f"peak memory of {case.key}: {name}", runner.estimate)
+            record = _record(runner, task, crew, name, case, path)
+            if crew.closed:  # whoever was ended with the run did not fail
+                return
+            with runner.writing:
+                runner.emit(record)
+
+    try:
+        crew.side_by_side(ask, asked)
+    finally:
+        crew.kill()
+        path.unlink(missing_ok=True)
+
+
+def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path: Path) -> Record:
+    """The answer of a fresh process, or how it failed. Its launch has a number that no timed one has."""
+    plan, rows = runner.plan, len(task.rows.inputs)
+    order = order_of(rows, case.steps, case.B, plan.seed) if case.pass_ is Pass.EPOCH else None
+    record = partial(
+        Record,
+        run_id=runner.run_id,
+        case=case,
+        backend=name,
+        mode=plan.mode,
+        launch=MEMORY,
+        round=MEMORY,
+        part=runner.part,
+        seeds=Seeds(plan.seed, plan.seed, plan.seed),
+        machine_id=runner.machine_id,
+        data_source=task.source,
+        started=datetime.now(UTC).isoformat(timespec="milliseconds"),
+    )
+    try:
+        crew.ask(name, "prepare", problem=msgspec.to_builtins(task.problem), arrays=str(path))
+        reply = crew.ask(name, "memory", pass_=case.pass_, order=order)
+    except WorkerFailure as failure:
+        if not crew.closed:
+            runner.observer.say(f"{name} on {case.key}, its memory: {failure.status}. {failure.reason}")
+        return record(status=failure.status, reason=f"its memory: {failure.reason}")
+    finally:
+        crew.dismiss(name)
+    return record(
+        status=Status.OK,
+        peak_memory_bytes=reply["peak_memory_bytes"],
+        memory_before_bytes=reply["memory_before_bytes"],
+        peak_device_bytes=reply.get("peak_device_bytes"),
+    )

@@ -1,0 +1,118 @@
+"""The processor as the system describes it: model, caches, clock policy, virtualisation. None for what is not told."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from rnnbench.measure.client import allowed_cores
+
+CPUS = "sys/devices/system/cpu"
+CACHES = {"l1d": (1, "Data"), "l1i": (1, "Instruction"), "l2": (2, "Unified"), "l3": (3, "Unified")}
+_UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+_SWITCH = {"0": "off", "1": "on"}
+
+
+def read(path: Path) -> str | None:
+    """The text of a small file of the system, or None where it is missing, empty or may not be read."""
+    try:
+        return path.read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def number_in(path: Path) -> int | None:
+    """The whole number in a file, or None."""
+    text = read(path)
+    return int(text) if text and text.isdecimal() else None
+
+
+def processor(root: Path = Path("/")) -> dict[str, Any]:
+    """Facts of the processor. `root` is where `sys` and `proc` are looked for."""
+    import cpuinfo
+    import psutil
+
+    info = cpuinfo.get_cpu_info()
+    frequency = psutil.cpu_freq()
+    flags = info.get("flags", [])
+    return {
+        "model": info.get("brand_raw"),
+        "architecture": platform.machine(),
+        "features": sorted(flags),
+        "sockets": sockets(root),
+        "cores": psutil.cpu_count(logical=False),
+        "threads": psutil.cpu_count(),
+        "smt": smt(root),
+        "allowed": len(allowed_cores()),
+        "cache_bytes": {name: cache_bytes(root, *of) for name, of in CACHES.items()},
+        "mhz": round(frequency.current) if frequency else None,
+        **clock_policy(root),
+        **virtualisation(root, flags),
+    }
+
+
+def sockets(root: Path) -> int | None:
+    """How many packages there are."""
+    found = {read(path) for path in (root / CPUS).glob("cpu[0-9]*/topology/physical_package_id")} - {None}
+    return len(found) or None
+
+
+def smt(root: Path) -> str | None:
+    """Whether several threads share a core now: `on`, `off`; `notsupported` where it has no such threads."""
+    control = read(root / CPUS / "smt/control")
+    return _SWITCH.get(read(root / CPUS / "smt/active") or "") if control in ("on", "off") else control
+
+
+def cache_bytes(root: Path, level: int, kind: str) -> int | None:
+    """The size of that cache that the first core uses. `kind` as the system calls it."""
+    for path in (root / CPUS / "cpu0/cache").glob("index*"):
+        if read(path / "level") == str(level) and read(path / "type") == kind and (size := read(path / "size")):
+            digits = size.rstrip("KMG")
+            return int(digits) * _UNITS.get(size[len(digits) :], 1) if digits.isdecimal() else None
+    return None
+
+
+def clock_policy(root: Path) -> dict[str, Any]:
+    """Governor, driver, range in MHz, and whether the clock may rise above its nominal one (turbo, boost).
+
+    Over the allowed cores; several governors stand in one text.
+    """
+    folders = [root / CPUS / f"cpu{core}/cpufreq" for core in allowed_cores()]
+    governors = sorted({text for folder in folders if (text := read(folder / "scaling_governor"))})
+    lowest = [khz for folder in folders if (khz := number_in(folder / "cpuinfo_min_freq")) is not None]
+    highest = [khz for folder in folders if (khz := number_in(folder / "cpuinfo_max_freq")) is not None]
+    off = {"0": "on", "1": "off"}.get(read(root / CPUS / "intel_pstate/no_turbo") or "")
+    return {
+        "min_mhz": min(lowest) // 1000 if lowest else None,
+        "max_mhz": max(highest) // 1000 if highest else None,
+        "governor": ", ".join(governors) or None,
+        "frequency_driver": read(folders[0] / "scaling_driver") if folders else None,
+        "turbo": off or _SWITCH.get(read(root / CPUS / "cpufreq/boost") or ""),
+    }
+
+
+def virtualisation(root: Path, flags: list[str]) -> dict[str, Any]:
+    """The hypervisor and the container, `none` where the system surely has none."""
+    machine = _detected("--vm") or read(root / "sys/hypervisor/type")
+    if machine is None and "hypervisor" in flags:
+        machine = "a hypervisor that is not named"
+    container = _detected("--container")
+    if container is None and any((root / name).exists() for name in (".dockerenv", "run/.containerenv")):
+        container = "docker" if (root / ".dockerenv").exists() else "podman"
+    return {"hypervisor": "hypervisor" in flags, "virtual_machine": machine, "container": container}
+
+
+def _detected(kind: str) -> str | None:
+    """What systemd finds, where it is installed; it says `none` with exit code 1."""
+    program = shutil.which("systemd-detect-virt")
+    if program is None or os.name != "posix":
+        return None
+    try:
+        done = subprocess.run([program, kind], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None

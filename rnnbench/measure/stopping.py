@@ -1,0 +1,114 @@
+"""When to stop: a plan's rule and budgets, held against what was measured and spent so far."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+
+from rnnbench.measure.schedule import Plan
+from rnnbench.model import Case
+from rnnbench.results.record import Record, Status
+from rnnbench.results.stats import TurnKey, turn_seconds
+from rnnbench.results.stops import Stop, Why, launches_of, percent, stop_of
+
+Answer = tuple[Case, str]  # a case and who answers it
+
+
+def readable(seconds: float) -> str:
+    """A budget as it is asked for: `30 s`, `10 min`."""
+    minutes, rest = divmod(seconds, 60)
+    return f"{minutes:g} min" if minutes and not rest else f"{seconds:g} s"
+
+
+class Stopping:
+    """Counts turns and seconds, and says what need not be measured any more.
+
+    Budgets count from here: a resumed run has them anew. `begun` is when the run did, by `now`.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        before: Iterable[Record] = (),
+        begun: float | None = None,
+    ) -> None:
+        self.plan = plan
+        self.begun = self.now() if begun is None else begun
+        self.turns: dict[Answer, dict[TurnKey, float]] = {}
+        self.seconds: defaultdict[Answer, float] = defaultdict(float)
+        self.settled: set[Case] = set()
+        for record in before:
+            self.add(record)
+
+    def now(self) -> float:
+        """Seconds of a clock that never goes back."""
+        return time.monotonic()
+
+    def add(self, record: Record) -> None:
+        """A turn was measured."""
+        value = turn_seconds(record)
+        if record.round >= 0 and record.status is Status.OK and value is not None:
+            key = record.part, record.launch, record.round
+            self.turns.setdefault((record.case, record.backend), {})[key] = value
+
+    def charge(self, case: Case, name: str, seconds: float) -> None:
+        """So much of a case's budget is spent."""
+        self.seconds[case, name] += seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds left of the run's budget; infinite where it has none."""
+        return float("inf") if self.plan.budget is None else self.plan.budget - (self.now() - self.begun)
+
+    def over(self, case: Case, name: str) -> bool:
+        """Whether this backend has spent its budget for the case."""
+        return self.plan.case_budget is not None and self.seconds[case, name] >= self.plan.case_budget
+
+    def done(self, case: Case, name: str) -> bool:
+        """Whether nothing more is to be measured of this backend in this case."""
+        return case in self.settled or self.over(case, name)
+
+    def settle(self, launch: int, answers: Iterable[Answer]) -> None:
+        """Before a launch: the cases of which every answer is precise enough by the launches before it.
+
+        `answers` are those that did not fail. A case goes on for all its backends or for none, so that their rounds
+        stay pairs.
+        """
+        rule = self.plan.rule
+        if rule is None or launch < rule.fewest:
+            return
+        open_: dict[Case, bool] = {}
+        for case, name in answers:
+            if case not in self.settled and not self.over(case, name):
+                before = {key: s for key, s in self.turns.get((case, name), {}).items() if key[1] < launch}
+                open_[case] = open_.get(case, False) or not rule.holds(before)
+        self.settled |= {case for case, needs_more in open_.items() if not needs_more}
+
+    def stops(self, answers: Iterable[Answer]) -> dict[str, dict[str, Stop]]:
+        """Case key -> backend -> why it was measured no further, of those that were timed and did not fail."""
+        found: dict[str, dict[str, Stop]] = {}
+        for case, name in answers:
+            if (case, name) in self.turns:
+                found.setdefault(case.key, {})[name] = self._stop(case, name)
+        return found
+
+    def _stop(self, case: Case, name: str) -> Stop:
+        plan, turns = self.plan, self.turns[case, name]
+        if plan.rule is not None and plan.rule.holds(turns):
+            return stop_of(Why.PRECISE, turns, percent(plan.rule.precision))
+        if self.over(case, name):
+            return stop_of(Why.CASE_BUDGET, turns, readable(plan.case_budget or 0.0))
+        if launches_of(turns) < plan.launches[1]:
+            return stop_of(Why.BUDGET, turns, readable(plan.budget or 0.0))
+        return stop_of(Why.ALL if plan.rule is None else Why.CAP, turns, f"{plan.launches[1]} launches")
+
+    def why_skipped(self, case: Case, name: str) -> str:
+        """The reason of an answer that has not been timed at all."""
+        if self.over(case, name):
+            limit, spent = readable(self.plan.case_budget or 0.0), self.seconds[case, name]
+            return f"checks and compiling took {spent:.3g} s, the budget of a case is {limit}; raise --case-budget"
+        return (
+            f"the budget of {readable(self.plan.budget or 0.0)} was spent before its first round; raise --budget, or "
+            "go on with --resume"
+        )

@@ -1,0 +1,59 @@
+"""A run in the forms that trackers of benchmarks read: JSON, one entry for each case and backend with a right time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from rnnbench.report.text import number
+from rnnbench.results.record import Record
+from rnnbench.results.stats import NS, Summary, summaries
+
+
+def github(found: Iterable[Summary], machine: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """As github-action-benchmark reads it with `tool: customSmallerIsBetter`; nanoseconds a call."""
+    commit = (machine.get("git") or {}).get("commit") or "unknown"
+    return [
+        {
+            "name": name_of(s),
+            "unit": "ns",
+            "value": value,
+            **({"range": f"{number(low)} to {number(high)}"} if math.isfinite(low) else {}),
+            "extra": f"{len({key[:2] for key in s.turns})} launches, {len(s.turns)} rounds\n"
+            f"machine {s.records[0].machine_id}\ncommit {commit}",
+        }
+        for s, value, low, high in _timed(found)
+    ]
+
+
+def bencher(found: Iterable[Summary], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Bencher Metric Format, for `bencher run --adapter json`: latency in nanoseconds."""
+    return {
+        name_of(s): {"latency": {"value": value, **_bounds(low, high)}} for s, value, low, high in _timed(found)
+    }  # fmt: skip
+
+
+FORMS: dict[str, Callable[[Iterable[Summary], Mapping[str, Any]], Any]] = {"github": github, "bencher": bencher}
+
+
+def name_of(s: Summary) -> str:
+    """The case and the backend, the same in every run."""
+    return f"{s.case.key} {s.backend}"
+
+
+def _bounds(low: float, high: float) -> dict[str, float]:
+    return {"lower_value": low, "upper_value": high} if math.isfinite(low) and math.isfinite(high) else {}
+
+
+def _timed(found: Iterable[Summary]) -> Iterable[tuple[Summary, float, float, float]]:
+    for s in found:
+        if s.ranked and s.time is not None:
+            yield s, s.time.value / NS, s.time.low / NS, s.time.high / NS
+
+
+def export(form: str, records: Iterable[Record], machine: Mapping[str, Any]) -> tuple[Any, list[str]]:
+    """What to print, and a sentence for each answer that has no place in it. KeyError for an unknown form."""
+    found = summaries(records)
+    left = [f"{name_of(s)}: {s.status}: {s.reason or 'no reason kept'}" for s in found if not s.ranked]
+    return FORMS[form](found, machine), left

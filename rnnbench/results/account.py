@@ -1,0 +1,54 @@
+"""Where the time of a run went: seconds by kind, as `run.json` holds them, and the share that the harness took."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What a second of a run was for. Each second is counted once, by the innermost kind."""
+
+    START = "starting and importing"
+    PREPARE = "preparing"  # parameters and rows, staged in the workers
+    CHECK = "compiling and checking"  # first calls, losses of the first steps, the oracle
+    TURNS = "timed calls"  # warm-ups too
+    MEMORY = "memory of passes"
+    TRAINING = "trainings"
+    PEAK = "peak of the machine"
+    DATA = "reading data"
+    AROUND = "around the calls"  # of a turn: back to the first parameters, the batch chosen, the request and its reply
+    WAITING = "waiting between turns"
+    STOP = "stopping workers"
+    REPORT = "report"
+    REST = "the rest"
+
+
+# What a user asked for. The others are what the harness costs.
+WORK = (Kind.START, Kind.PREPARE, Kind.CHECK, Kind.TURNS, Kind.MEMORY, Kind.TRAINING, Kind.PEAK)
+
+
+def seconds_of(run: Mapping[str, Any]) -> dict[Kind, float]:
+    """Seconds by kind in a `run.json`; empty where they are not there, as in runs before they were kept."""
+    found = run.get("seconds")
+    kept = found if isinstance(found, Mapping) else {}
+    return {kind: float(kept[kind]) for kind in Kind if isinstance(kept.get(kind), int | float)}
+
+
+def overhead(seconds: Mapping[Kind, float]) -> float:
+    """The share of all seconds that is neither measuring nor importing, compiling or checking; 0 of none."""
+    total = sum(seconds.values())
+    return sum(s for kind, s in seconds.items() if kind not in WORK) / total if total else 0.0
+
+
+def line(run: Mapping[str, Any]) -> str | None:
+    """One sentence for a report, or None where nothing was kept."""
+    seconds = seconds_of(run)
+    total = sum(seconds.values())
+    if not total:
+        return None
+    work = ", ".join(f"{kind} {100 * seconds.get(kind, 0) / total:.1f} %" for kind in WORK if seconds.get(kind))
+    rest = {kind: s for kind, s in seconds.items() if kind not in WORK and s >= 0.05}
+    named = ", ".join(f"{kind} {s:.1f} s" for kind, s in sorted(rest.items(), key=lambda item: -item[1]))
+    return f"Of {total:.0f} s: {work}; harness {100 * overhead(seconds):.1f} %" + (f" ({named})" if named else "")

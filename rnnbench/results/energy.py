@@ -1,0 +1,30 @@
+"""Joules a call, from the energy of turns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from rnnbench.results.record import Record
+from rnnbench.results.stats import Interval, Summary, interval_of
+
+
+def joules_of(summary: Summary) -> Interval | None:
+    """Joules a call: the energy of a turn's window over all its calls, then as a time. None where no turn tells."""
+    return interval_of(
+        {
+            (r.part, r.launch, r.round): r.energy.joules / len(r.samples_ns)
+            for r in summary.records
+            if r.energy is not None and r.energy.joules and (r.part, r.launch, r.round) in summary.turns
+        }
+    )
+
+
+def sources_of(records: Iterable[Record]) -> list[str]:
+    """The counters that told something."""
+    return sorted({r.energy.source for r in records if r.energy is not None and r.energy.joules})
+
+
+def reasons_of(records: Iterable[Record]) -> list[tuple[str, int]]:
+    """Why the energy of turns is not known, and of how many, the most frequent first."""
+    return Counter(r.energy.reason for r in records if r.energy is not None and r.energy.reason).most_common()

@@ -1,0 +1,124 @@
+"""Many runs in order of time: a line for each case and backend, of runs that measured the same on the same machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rnnbench.model import Case
+from rnnbench.results.comparable import Side, differences
+from rnnbench.results.record import Mode, Record
+from rnnbench.results.stats import Interval, Summary, summaries
+from rnnbench.results.steps import Step, steps
+from rnnbench.results.store import Loaded
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run. `started` is ISO 8601 or "" where nobody noted it; `commit` None likewise."""
+
+    id: str
+    place: str
+    started: str
+    commit: str | None
+    dirty: bool
+    side: Side
+
+    @property
+    def quick(self) -> bool:
+        """Whether it is a smoke test."""
+        return any(r.mode is Mode.QUICK for r in self.side.records)
+
+    @property
+    def version(self) -> str:
+        """Its commit in seven digits, + where files were changed; "?" where it is not known."""
+        return f"{self.commit[:7]}{'+' if self.dirty else ''}" if self.commit else "?"
+
+
+@dataclass(frozen=True)
+class Point:
+    """What one run says of a case: seconds a call with the interval over its launches."""
+
+    run: Run
+    summary: Summary
+
+    @property
+    def time(self) -> Interval:
+        """Of a right answer, which alone is on a line."""
+        assert self.summary.time is not None
+        return self.summary.time
+
+
+@dataclass(frozen=True)
+class Line:
+    """One case of one backend, run after run. `apart` names what keeps it from the line before it."""
+
+    case: Case
+    backend: str
+    points: tuple[Point, ...]
+    apart: tuple[str, ...] = ()
+    steps: tuple[Step, ...] = field(default=())
+
+    @property
+    def machine(self) -> str:
+        """The id of the machine of its last run."""
+        return self.points[-1].summary.records[0].machine_id
+
+    def around(self, step: Step) -> tuple[Run, Run]:
+        """The runs before and after a step."""
+        return self.points[step.index - 1].run, self.points[step.index].run
+
+
+def runs_of(loaded: Loaded, place: str) -> list[Run]:
+    """The runs in a folder: one, or several that were merged there. What is not known of a merged one stays so."""
+    groups: dict[str, list[Record]] = {}
+    for record in loaded.records:
+        groups.setdefault(record.run_id, []).append(record)
+    alone = len(groups) == 1
+    found = []
+    for run_id, records in groups.items():
+        known = alone or run_id == loaded.run.get("run_id")
+        machine = loaded.machine if known or _same_machine(records, loaded.machine) else {}
+        git = (loaded.machine.get("git") if known else None) or {}
+        started = str(loaded.run.get("started") or "") if known else ""
+        started = started or min((r.started for r in records if r.started), default="")
+        found.append(Run(run_id, place, started, git.get("commit"), bool(git.get("dirty")), Side(records, machine)))
+    return found
+
+
+def _same_machine(records: Iterable[Record], machine: Mapping[str, Any]) -> bool:
+    return {r.machine_id for r in records} == {machine.get("machine_id")}
+
+
+def in_order(runs: Iterable[Run]) -> list[Run]:
+    """By time; of a run that lies in several folders the first."""
+    once: dict[str, Run] = {}
+    for run in runs:
+        once.setdefault(run.id, run)
+    return sorted(once.values(), key=lambda run: (run.started, run.id))
+
+
+def lines(runs: Sequence[Run], margin: float) -> list[Line]:
+    """A line for each case and backend, and one more for each machine or way of working that is unlike the others."""
+    apart: dict[tuple[str, str], list[Line]] = {}
+    for run in runs:
+        for summary in summaries(run.side.records):
+            if summary.ranked:
+                _add(apart.setdefault((summary.case.key, summary.backend), []), Point(run, summary))
+    found = [line for group in apart.values() for line in group]
+    return [replace(line, steps=steps([point.time.value for point in line.points], margin)) for line in found]
+
+
+def _add(group: list[Line], point: Point) -> None:
+    """To the last line that it is like, else to a new one."""
+    unlike: list[str] = []
+    for i in reversed(range(len(group))):
+        last = group[i].points[-1]
+        sides = (Side(p.summary.records, p.run.side.machine) for p in (last, point))
+        found = differences(point.summary.backend, *sides)
+        if not found:
+            group[i] = replace(group[i], points=(*group[i].points, point))
+            return
+        unlike = unlike or found
+    group.append(Line(point.summary.case, point.summary.backend, (point,), tuple(unlike)))

@@ -1,0 +1,126 @@
+"""What a run says of itself: each backend against its twin, the same code in processes of their own (A/A).
+
+A ratio of twins is 1 in truth. So what lies beside 1 is the noise of this machine and this way of measuring, and every
+pair that is called different is a false alarm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnnbench.model import Case
+from rnnbench.results.record import Record
+from rnnbench.results.stats import CONFIDENCE, Basis, Interval, Summary, TurnKey, by_case, ratio_of, summaries
+
+NOISE = "noise.json"
+MARK = "#"  # of a twin: numba#2
+LEAST = 0.01  # a margin is never below
+SHARE = 95  # percent of the launches that the floor covers
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One backend against its twin in one case. `q` is the chance of such a ratio, corrected for all pairs."""
+
+    case: Case
+    backend: str
+    ratio: Interval  # twin / backend
+    logs: tuple[float, ...]  # of the ratio, by launch
+    q: float = math.nan
+
+    @property
+    def different(self) -> bool:
+        """Whether the two would be called different: a false alarm."""
+        return self.q <= 1 - CONFIDENCE
+
+    @property
+    def alone(self) -> bool:
+        """Whether the interval of this pair alone leaves out 1, as one in 20 does by chance."""
+        return self.ratio.basis is Basis.LAUNCHES and not self.ratio.low <= 1 <= self.ratio.high
+
+
+@dataclass(frozen=True)
+class Noise:
+    """All pairs of a run."""
+
+    pairs: tuple[Pair, ...]
+
+    @property
+    def launches(self) -> int:
+        """The fewest of any pair."""
+        return min(len(pair.logs) for pair in self.pairs)
+
+    @property
+    def spread(self) -> float:
+        """What the ratio of one launch stays within in 95 of 100, as a part: 0.1 for 1 / 1.1 to 1.1."""
+        logs = [abs(log) for pair in self.pairs for log in pair.logs]
+        return math.expm1(float(np.percentile(logs, SHARE)))
+
+    @property
+    def floor(self) -> float:
+        """The same for a ratio over all launches: chance shrinks with the root of their number."""
+        return math.expm1(math.log1p(self.spread) / math.sqrt(self.launches))
+
+    @property
+    def false_alarms(self) -> int:
+        """How many pairs are called different, all of them judged together."""
+        return sum(pair.different for pair in self.pairs)
+
+    def as_json(self, run_id: str, machine_id: str) -> dict[str, Any]:
+        """What `noise.json` holds."""
+        return {
+            "schema": 1,
+            "run_id": run_id,
+            "machine_id": machine_id,
+            "floor": self.floor,
+            "spread_of_launches": self.spread,
+            "launches": self.launches,
+            "false_alarms": self.false_alarms,
+            "pairs": [_fields(pair) for pair in self.pairs],
+        }
+
+
+def _fields(pair: Pair) -> dict[str, Any]:
+    numbers = {"ratio": pair.ratio.value, "low": pair.ratio.low, "high": pair.ratio.high, "q": pair.q}
+    found = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    return {"case": pair.case.key, "backend": pair.backend, **found, "different": pair.different}
+
+
+def noise_of(records: Iterable[Record]) -> Noise | None:
+    """All twins that share rounds; None where there are none."""
+    pairs = []
+    for group in by_case(summaries(records)).values():
+        known = {s.backend: s for s in group if s.ranked}
+        twins = [s for s in known.values() if MARK in s.backend and s.backend.partition(MARK)[0] in known]
+        pairs += [pair for s in twins if (pair := _pair(known[s.backend.partition(MARK)[0]], s))]
+    return Noise(tuple(_corrected(pairs))) if pairs else None
+
+
+def _pair(s: Summary, twin: Summary) -> Pair | None:
+    ratio = ratio_of(twin.turns, s.turns)
+    return None if ratio is None else Pair(s.case, s.backend, ratio, tuple(_launch_logs(s.turns, twin.turns)))
+
+
+def _launch_logs(turns: Mapping[TurnKey, float], twin: Mapping[TurnKey, float]) -> list[float]:
+    """log of twin / backend for each launch: the median of its rounds."""
+    launches: dict[tuple[int, int], list[float]] = {}
+    for key in turns.keys() & twin.keys():
+        launches.setdefault(key[:2], []).append(math.log(twin[key] / turns[key]))
+    return [float(np.median(launches[key])) for key in sorted(launches)]
+
+
+def _corrected(pairs: list[Pair]) -> list[Pair]:
+    """The pairs with q (Benjamini and Hochberg, 1995), of those with an interval."""
+    from scipy.stats import false_discovery_control, ttest_1samp
+
+    told = [pair for pair in pairs if pair.ratio.basis is Basis.LAUNCHES and np.ptp(pair.logs) > 0]
+    if not told:
+        return pairs
+    q = false_discovery_control([ttest_1samp(pair.logs, 0.0).pvalue for pair in told], method="bh")
+    found = dict(zip(map(id, told), map(float, q), strict=True))
+    return [Pair(p.case, p.backend, p.ratio, p.logs, found.get(id(p), math.nan)) for p in pairs]

@@ -1,0 +1,107 @@
+"""Whether times drift over a run, and whether the calls of a turn fall into two groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.results.record import Record
+from rnnbench.results.stats import Summary
+
+FALSE_DISCOVERIES = 0.05  # of the drifts that are told, by Benjamini and Hochberg
+LEAST_TURNS = 10  # within launches, to see a trend over rounds
+LEAST_LAUNCHES = 5  # to see one over launches: of fewer, perfect order is no proof
+BIMODAL = 6.0  # Ashman's D; single modes of 20 calls stay below in 99 of 100 turns
+LEAST_CALLS = 20  # of a turn, to look for modes
+LEAST_SHARE = 0.2  # of the calls in the smaller mode; fewer are outliers
+LEAST_APART = 1.05
+
+
+@dataclass(frozen=True)
+class Modes:
+    """In how many turns of those with enough calls; the median separation and ratio of the modes in them."""
+
+    turns: int
+    of: int
+    separation: float
+    apart: float
+
+
+def drifts(found: Sequence[Summary]) -> list[tuple[Summary, float]]:
+    """The answers whose times surely have a trend, with the change from the first to the last as a part of 1.
+
+    Kendall's tau of a turn's value against its round within launches, and of a launch's value against its number;
+    corrected for how many answers were looked at.
+    """
+    from scipy.stats import false_discovery_control
+
+    trends = [(s, *trend) for s in found if (trend := _trend(s)) is not None]
+    if not trends:
+        return []
+
+    corrected = false_discovery_control([p for _, p, _ in trends])
+    return [(s, change) for (s, _, change), p in zip(trends, corrected, strict=True) if p < FALSE_DISCOVERIES]
+
+
+def _trend(s: Summary) -> tuple[float, float] | None:
+    """p and the change of the surer of both trends; None where there are too few turns."""
+    launches: dict[tuple[int, int], dict[int, float]] = {}
+    for (part, launch, round_), seconds in sorted(s.turns.items()):
+        launches.setdefault((part, launch), {})[round_] = float(np.log(seconds))
+    trends = []
+    centred = [(r, v - float(np.median([*turns.values()]))) for turns in launches.values() for r, v in turns.items()]
+    if len(centred) >= LEAST_TURNS and len({r for r, _ in centred}) > 2:
+        trends.append(_kendall(*zip(*centred, strict=True)))
+    if len(launches) >= LEAST_LAUNCHES:
+        trends.append(_kendall(range(len(launches)), [float(np.median([*t.values()])) for t in launches.values()]))
+    if not trends:
+        return None
+    p, change = min(trends)
+    return min(1.0, p * len(trends)), change
+
+
+def _kendall(when: Sequence[int], logs: Sequence[float]) -> tuple[float, float]:
+    """p of no trend, and the change from first to last by the Theil-Sen slope (Sen, 1968)."""
+    from scipy.stats import kendalltau, theilslopes
+
+    p = float(kendalltau(when, logs).pvalue)
+    slope = float(theilslopes(logs, when).slope)
+    return (1.0 if np.isnan(p) else p), float(np.expm1(slope * (max(when) - min(when))))
+
+
+def bimodal(s: Summary) -> Modes | None:
+    """The modes of an answer, where at least half of its turns with enough calls, and at least two, show them."""
+    kept = [_kept(r) for r in s.records if (r.part, r.launch, r.round) in s.turns]
+    looked = [separation(logs) for logs in kept if len(logs) >= LEAST_CALLS]
+    shown = [(d, apart) for d, apart in looked if d > BIMODAL and apart > LEAST_APART]
+    if len(shown) < 2 or 2 * len(shown) < len(looked):
+        return None
+    d, apart = np.median(np.array(shown), axis=0)
+    return Modes(len(shown), len(looked), float(d), float(apart))
+
+
+def _kept(record: Record) -> NDArray[np.float64]:
+    return np.log(np.maximum(record.samples_ns[record.warmup :], 1).astype(np.float64))
+
+
+def separation(logs: NDArray[np.float64]) -> tuple[float, float]:
+    """Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1^2 + s2^2) of two groups, and the ratio of their centres.
+
+    Ashman, Bird and Zepf, 1994. The groups are those with the least spread within (Fisher, 1958), neither smaller than
+    `LEAST_SHARE`. A cut makes a D near 3 of any single mode, so their limit of 2, for fitted mixtures, is too low.
+    """
+    x = np.sort(logs)
+    n, least = len(x), max(2, int(np.ceil(LEAST_SHARE * len(x))))
+    x -= x[n // 2]  # small numbers: their squares keep their digits
+    k = np.arange(least, n - least + 1)
+    sums, squares = (np.concatenate([[0.0], np.cumsum(v)]) for v in (x, x * x))
+    low, high = sums[k] / k, (sums[n] - sums[k]) / (n - k)
+    below = np.maximum(squares[k] - k * low**2, 0.0)
+    above = np.maximum(squares[n] - squares[k] - (n - k) * high**2, 0.0)
+    best = int(np.argmin(below + above))
+    spread = np.sqrt(below[best] / (k[best] - 1) + above[best] / (n - k[best] - 1))
+    apart = high[best] - low[best]
+    return float(np.sqrt(2) * apart / max(spread, 1e-9)), float(np.exp(apart))

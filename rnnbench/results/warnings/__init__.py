@@ -1,0 +1,23 @@
+"""What a reader should bear in mind of a run: each warning with its number, its threshold and its remedy.
+
+Pure functions of records and of the facts in `machine.json`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rnnbench.results.record import Record
+from rnnbench.results.stats import summaries
+from rnnbench.results.warnings.base import Severity, Warned, grouped
+from rnnbench.results.warnings.machine import of_machine
+from rnnbench.results.warnings.samples import of_answers, of_records
+
+__all__ = ["Severity", "Warned", "warnings_of"]
+
+
+def warnings_of(records: Sequence[Record], machine: Mapping[str, Any]) -> list[Warned]:
+    """All warnings of a run, most severe first; those of one kind stand in one."""
+    found = summaries(records)
+    return grouped([*of_records(records, machine), *of_machine(records, machine), *of_answers(found, machine)])

@@ -1,0 +1,105 @@
+"""Every backend of the registry under the audit: what is timed is all of the work, done anew and done in time."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from rnnbench.backends.base import Session
+from rnnbench.backends.numba import NumbaBackend
+from rnnbench.measure import audit
+from rnnbench.measure.audit import Subject, audited_problem
+from rnnbench.measure.verify import relative_error
+from rnnbench.model import DType, Pass
+from tests.helpers import arrays_of, threads
+
+PROBLEM = audited_problem(DType.FLOAT32, T=50)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Numba raises the number of OpenMP threads of a process, PyTorch's too: they would wait for one another."""
+    with threadpool_limits(limits=1):
+        yield
+
+
+@cache
+def subject_of(backend) -> Subject:
+    """One for all passes: what compiles does so once."""
+    return Subject(backend, PROBLEM)
+
+
+def check(findings) -> None:
+    found = list(findings)
+    assert found, "nothing was checked"
+    bad = [finding for finding in found if not finding.ok]
+    assert not bad, bad
+
+
+@pytest.mark.parametrize("pass_", list(Pass))
+def test_the_timed_call_does_all_of_its_work_anew(backend, pass_):
+    for of_answers in audit.OF_ANSWERS:
+        check(of_answers(subject_of(backend), pass_))
+
+
+@pytest.mark.parametrize("pass_", list(Pass))
+def test_the_timed_call_remembers_nothing_and_leaves_nothing_to_fetch(backend, pass_):
+    for of_times in audit.OF_TIMES:
+        check(of_times(subject_of(backend), pass_))
+
+
+def test_poison_bites_and_spares_what_a_pass_reads(backend):
+    session = subject_of(backend).session
+    session.reset()
+    session.select(0)
+    before = logits_of(session)
+    session.poison()
+    left = [a for _, a in arrays_of(session.fetch())]
+    assert not [a for a in left if np.isfinite(a).any()]
+    assert relative_error(before, logits_of(session)) == 0
+
+
+def logits_of(session: Session) -> np.ndarray:
+    session.forward()
+    session.synchronize()
+    logits = session.fetch().logits
+    assert logits is not None
+    return logits.copy()
+
+
+def test_other_parameters_give_another_answer(backend):
+    subject = subject_of(backend)
+    subject.session.reset()
+    subject.session.select(0)
+    before = logits_of(subject.session)
+    other = Subject(backend, PROBLEM, {name: 0.5 * value for name, value in subject.params.items()})
+    assert relative_error(before, logits_of(other.session)) > 1e-2
+    check(audit.answers(other, Pass.FORWARD))
+
+
+def test_a_batch_is_chosen_and_not_computed(backend):
+    check(audit.stages_little(subject_of(backend), Pass.FORWARD))
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_subnormals_are_treated_as_the_contract_says(backend, dtype):
+    check(audit.treats_subnormals_as_told(backend, dtype))
+
+
+def test_one_thread_of_ours_is_one():
+    with threads(1):
+        subject = Subject(NumbaBackend(), PROBLEM)
+        assert subject.backend.contract(PROBLEM).threads == 1
+        check(audit.keeps_to_its_threads(subject, Pass.GRADIENT))
+
+
+def test_the_contract_tells_all_that_list_shows(backend):
+    contract = backend.contract(PROBLEM)
+    assert contract.threads >= 1
+    assert not contract.tf32, "there is none on a CPU"
+    assert contract.staged
+    assert contract.waits
+    assert contract.subnormals.startswith(("kept", "flushed"))

@@ -1,0 +1,133 @@
+"""No room on the disk, wherever it is first met: the run ends in order, keeps what it has, and goes on when asked."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from rnnbench import backends
+from rnnbench.commands import run as session
+from rnnbench.commands.progress import Display
+from rnnbench.measure import arrays, crew
+from rnnbench.measure.clock import Turn
+from rnnbench.measure.schedule import EFFORTS, Effort, Plan
+from rnnbench.model import DType, Pass
+from rnnbench.results import store
+from rnnbench.results.account import Kind, overhead, seconds_of
+from rnnbench.results.record import Mode
+from tests.faulty import register
+
+LAUNCHES = 1
+
+
+def no_room(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def from_call(number, function):
+    """The function, and from its n-th call on a full disk."""
+    calls = 0
+
+    def call(*arguments, **options):
+        nonlocal calls
+        calls += 1
+        return no_room() if calls >= number else function(*arguments, **options)
+
+    return call
+
+
+def full_arrays(patch, folder):
+    patch.setattr(arrays, "_save", from_call(2, arrays._save))
+
+
+def full_log(patch, folder):
+    patch.setattr(crew, "Worker", from_call(2, crew.Worker))
+
+
+def full_machine(patch, folder):
+    replace, seen = os.replace, []
+
+    def call(source, target):
+        seen.append(target)
+        if Path(target).name == store.MACHINE and [Path(p).name for p in seen].count(store.MACHINE) == 2:
+            no_room()
+        replace(source, target)
+
+    patch.setattr(os, "replace", call)
+
+
+def full_journal(patch, folder):
+    patch.setattr(store, "encode", from_call(7, store.encode))
+
+
+def full_worker(patch, folder):
+    (folder / "full").touch()
+
+
+PLACES = {"arrays": full_arrays, "log": full_log, "machine.json": full_machine, "journal": full_journal,
+          "worker": full_worker}  # fmt: skip
+
+
+@pytest.fixture
+def plan(monkeypatch, tmp_path):
+    registry = dict(backends.REGISTRY)
+    register(registry)
+    monkeypatch.setattr(backends, "REGISTRY", registry)
+    monkeypatch.setenv("TEST_FULL", str(tmp_path / "full"))
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=LAUNCHES, rounds=1, turn=Turn(0.001, 1, 2)))
+    monkeypatch.setattr(session, "peak_now", lambda plan, display, before=None: before)
+    monkeypatch.setattr(session, "fingerprint", lambda: {"machine_id": "m"})
+    passes = (Pass.FORWARD, Pass.GRADIENT)
+    return Plan(("parity",), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)
+
+
+def execute(plan, folder, *, resume=False):
+    said = io.StringIO()
+    with Display(Console(file=said, width=1000)) as display:
+        return session.execute(plan, folder, "run", display, resume=resume), said.getvalue()
+
+
+def turns(folder):
+    return [(r.case, r.backend, r.launch, r.round) for r in store.load(folder).records if r.samples_ns]
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_run_ends_in_order_and_is_resumed(tmp_path, plan, place):
+    folder = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        PLACES[place](patch, tmp_path)
+        result, said = execute(plan, folder)
+    assert result.code == session.FOLDER
+    assert "stopped; what was measured is kept" in said
+    assert "No space left on device; make room" in said
+    assert result.loaded.records
+    assert result.loaded.problems == []
+    assert {r.status for r in result.loaded.records} == {"ok"}
+    before = turns(folder)
+    (tmp_path / "full").unlink(missing_ok=True)
+    asked, _ = session.read_plan(folder)
+    result, said = execute(asked, folder, resume=True)
+    assert result.code == session.OK, said
+    assert turns(folder)[: len(before)] == before
+    assert len(turns(folder)) == len(set(turns(folder))) == 2 * 2 * 2 * LAUNCHES
+    _check_account(result.loaded.run)
+
+
+def _check_account(run):
+    """All that belongs to a run has its seconds, and nothing was counted twice."""
+    seconds = seconds_of(run)
+    assert {Kind.START, Kind.PREPARE, Kind.CHECK, Kind.TURNS, Kind.AROUND, Kind.WAITING, Kind.STOP} <= set(seconds)
+    assert min(seconds.values()) >= 0
+    assert 0 < overhead(seconds) < 1
+
+
+def test_a_disk_that_is_full_from_the_start_is_said_and_nothing_is_begun(tmp_path, plan, monkeypatch):
+    monkeypatch.setattr(arrays, "_save", no_room)
+    with pytest.raises(OSError, match="No space left on device"):
+        execute(plan, tmp_path / "run")
+    assert turns(tmp_path / "run") == []

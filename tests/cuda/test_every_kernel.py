@@ -1,0 +1,34 @@
+"""What compute-sanitizer watches reaches every kernel."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+import every_kernel
+from rnnbench.backends.cuda import CudaBackend
+from rnnbench.kernels.cuda import device, optimizer
+from tests.cuda.conftest import REGIMES
+
+
+@pytest.mark.usefixtures("gpu")
+def test_nothing_is_left_out(monkeypatch):
+    monkeypatch.setattr(optimizer, "never_launched", never_launched, raising=False)
+    assert every_kernel.run_all(REGIMES, (6,)) == ["optimizer.never_launched"]
+
+
+@functools.cache
+def never_launched(dtype: str) -> None:
+    """A factory of kernels that no pass asks for."""
+
+
+never_launched.__module__ = optimizer.__name__
+
+
+def test_without_a_device_it_says_why(monkeypatch, capsys):
+    monkeypatch.setattr(device, "look", lambda: None)
+    monkeypatch.setattr(device, "refusal", lambda facts: "there is none")
+    monkeypatch.setattr(CudaBackend, "prepare", lambda *arguments: pytest.fail("something was prepared"))
+    assert every_kernel.main() == 3
+    assert capsys.readouterr().err == "Error: there is none\n"

@@ -1,0 +1,136 @@
+"""Where W_hh does not fit a thread a column: each regime against the float64 oracle, and which one is chosen.
+
+The simulator runs blocks one after the other, so the barrier between them is met by one block alone. Several blocks
+are covered by the regime of a launch per step, which calls the same device functions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rnnbench.backends.cuda import CudaBackend
+from rnnbench.kernels.cuda.device import SIMULATOR, Room
+from rnnbench.kernels.cuda.launch import Launcher, Size
+from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.recurrence import steps_back
+from rnnbench.kernels.cuda.regimes import choose, describe
+from rnnbench.measure.verify import relative_error
+from rnnbench.model import DType, Head, Truncation
+from tests.cuda.conftest import TINY
+from tests.cuda.test_passes import check, problem_of, run, sessions
+from tests.helpers import assert_same_bits, random_data, random_params
+
+# Two rows a block or a turn; H 6 in three blocks of two columns, or in one of eight.
+SMALL = Plan(**TINY, block_registers=1024, beside=0, columns=(2,), lanes=8, per=2, step_micro=1, wide=1)
+PLANS = {kind: replace(SMALL, kinds=(kind,)) for kind in (Kind.SPLIT, Kind.STEPS, Kind.TILES)}
+PLANS[Kind.SPREAD] = replace(SMALL, kinds=(Kind.SPREAD,), columns=(8,))
+H100, A100, SMALL_CARD = Room(132, 227 << 10, True), Room(108, 163 << 10, True), Room(40, 64 << 10, True)
+
+
+@pytest.fixture(params=PLANS)
+def wide_backend(request: pytest.FixtureRequest, gpu):
+    return CudaBackend(PLANS[request.param])
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 1, 2, 5), (5, 3, 1, 6)], ids=str)
+def test_edge_sizes(wide_backend, sizes):
+    B, T, E, H = sizes
+    check(wide_backend, problem_of(B=B, T=T, E=E, H=H, V=None, dtype=DType.FLOAT32, head=Head.EVERY))
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+def test_truncation_from_a_state(wide_backend, dtype):
+    """Windows overlap, the last block is short, and there is one loss alone, or one a step."""
+    state = np.random.default_rng(3).uniform(-0.9, 0.9, (3, 6)).astype(str(dtype))
+    for head in Head:
+        cut = problem_of(B=3, T=5, E=2, H=6, O=1, V=None, dtype=dtype, head=head, truncation=Truncation(3, 2))
+        check(wide_backend, cut, state=state)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("kind", "H", "b"), [(Kind.SPLIT, 17, 3), (Kind.STEPS, 9, 2), (Kind.TILES, 9, 3)])
+def test_weights_beyond_registers_and_several_turns_of_k(kind, H, b):
+    plan = PLANS[kind]
+    if kind is Kind.SPLIT:
+        regime = choose(plan, H, b, "float32", SIMULATOR)
+        assert 0 < regime.kept < regime.width // 2
+        assert regime.rows == 2
+    check(CudaBackend(plan), problem_of(B=b, T=2, E=1, H=H, O=1, V=None, dtype=DType.FLOAT32))
+
+
+def test_the_same_numbers_give_the_same_bits(wide_backend):
+    """Again in the same session: a barrier begins at 0 again."""
+    problem = problem_of(B=3, T=3, E=1, V=None, dtype=DType.FLOAT32, head=Head.EVERY)
+    _, got = sessions(wide_backend, problem)
+    first = run(got, "gradient")
+    assert_same_bits(first, run(got, "gradient"))
+    assert got.arrays["arrived"].copy_to_host() == 0
+
+
+def test_nan_is_not_hidden(wide_backend):
+    problem = problem_of(B=1, T=2, E=1, H=3, V=None, dtype=DType.FLOAT32)
+    params = random_params(problem)
+    params["W_hh"][0, 1] = np.nan
+    answer = run(wide_backend.prepare(problem, params, random_data(problem)), "gradient")
+    assert np.isnan(answer.grads["W_hh"]).any()
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_fast_tanh_is_near():
+    """The simulator shows that it is what the kernels call: as coarse as the instruction may be, and no coarser."""
+    problem = problem_of(B=2, T=1, H=3, V=None, dtype=DType.FLOAT32)
+    for plan in (Plan(**TINY), PLANS[Kind.SPLIT], PLANS[Kind.STEPS], PLANS[Kind.TILES], PLANS[Kind.SPREAD]):
+        ref, got = sessions(CudaBackend(replace(plan, fast_tanh=True)), problem)
+        error = relative_error(run(ref, "forward").state, run(got, "forward").state)
+        assert error is not None
+        assert 1e-6 < error < 2**-10
+
+
+@pytest.mark.parametrize(
+    ("H", "b", "dtype", "room", "kind"),
+    [
+        (128, 32, "float32", H100, Kind.REGISTERS),
+        (128, 32, "float64", H100, Kind.SPLIT),
+        (256, 32, "float32", H100, Kind.SPLIT),
+        (256, 32, "float32", SMALL_CARD, Kind.SPREAD),
+        (288, 512, "float32", H100, Kind.SPLIT),
+        (288, 512, "float32", A100, Kind.TILES),
+        (289, 1, "float32", H100, Kind.SPREAD),
+        (1024, 1, "float32", H100, Kind.SPREAD),
+        (1024, 64, "float64", A100, Kind.SPREAD),
+        (1024, 65, "float32", H100, Kind.TILES),
+        (1025, 1, "float32", H100, Kind.TILES),
+        (1024, 8, "float32", SMALL_CARD, Kind.STEPS),
+        (512, 8, "float32", replace(H100, together=False), Kind.STEPS),
+        (200, 128, "float64", SMALL_CARD, Kind.GENERAL),
+    ],
+)
+def test_the_table_of_regimes(H, b, dtype, room, kind):
+    regime = choose(Plan(), H, b, dtype, room)
+    assert regime.kind is kind
+    assert regime.threads <= 1024
+    assert regime.shared <= room.block_bytes
+    assert describe(regime)
+    if kind is Kind.SPREAD:
+        assert regime.grid <= room.multiprocessors
+        assert regime.grid * regime.shape.columns >= H
+        assert regime.shape.helpers * regime.shape.rows * regime.shape.columns == regime.threads
+
+
+def test_no_regime_is_an_error_that_names_the_way_out():
+    with pytest.raises(ValueError, match="no kernel for H = 2000, B = 4 in float32 among registers; add general"):
+        choose(Plan(kinds=(Kind.REGISTERS,)), 2000, 4, "float32", H100)
+
+
+def test_blocks_that_cannot_be_resident_together_are_refused(monkeypatch):
+    monkeypatch.setattr("rnnbench.kernels.cuda.launch.simulated", lambda: True)
+    with pytest.raises(RuntimeError, match="2 blocks wait for each other and the device holds 1 of them at a time"):
+        Launcher()(None, Size(2, 4, together=True))
+
+
+def test_steps_back_are_those_of_one_launch():
+    steps = [(x.t, x.more, x.emits, x.again) for x in steps_back(((0, 0, 3), (1, 3, 4)), T=4, S=4)]
+    assert steps == [(2, 0, 1, 0), (1, 1, 1, 0), (0, 1, 1, 0), (3, 0, 1, 0), (2, 1, 0, 1), (1, 1, 0, 1)]

@@ -1,0 +1,94 @@
+"""Each way to cheat the clock is found by its check, and an honest backend passes all of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnnbench.backends.numpy import NumpyBackend, NumpySession
+from rnnbench.measure import audit
+from rnnbench.measure.audit import Finding, Subject, audited_problem
+from rnnbench.model import DType, Pass
+from tests import cheats
+from tests.cheats import made_of
+
+SMALL = audited_problem(DType.FLOAT32, B=8, T=40, V=11, E=8, H=32)
+
+CHEATS = {
+    "keeps its first answer": (cheats.KeepsFirstAnswer, audit.follows_parameters, Pass.FORWARD),
+    "memoises forward": (cheats.Memoises, audit.remembers_nothing, Pass.FORWARD),
+    "memoises gradient": (cheats.Memoises, audit.remembers_nothing, Pass.GRADIENT),
+    "packs ahead": (cheats.PacksAhead, audit.follows_parameters, Pass.FORWARD),
+    "packs ahead for a step": (cheats.PacksAhead, audit.follows_parameters, Pass.TRAIN_STEP),
+    "works in select": (cheats.WorksInSelect, audit.stages_little, Pass.FORWARD),
+    "one order": (cheats.OneOrder, audit.answers, Pass.EPOCH),
+    "old gradient": (cheats.OldGradient, audit.answers, Pass.GRADIENT),
+    "old state": (cheats.OldState, audit.answers, Pass.FORWARD),
+    "wider type": (cheats.WiderType, audit.answers, Pass.FORWARD),
+    **{f"does not wait in {p}": (cheats.DoesNotWait, audit.leaves_nothing_to_fetch, p) for p in Pass},
+    **{f"computes {p} on fetch": (cheats.ComputesOnFetch, audit.leaves_nothing_to_fetch, p) for p in Pass},
+}
+
+
+def failed(findings) -> list[Finding]:
+    found = list(findings)
+    assert found, "nothing was checked"
+    return [finding for finding in found if not finding.ok]
+
+
+@pytest.mark.parametrize(("session", "check", "pass_"), CHEATS.values(), ids=CHEATS)
+def test_a_cheat_is_found(session, check, pass_):
+    assert failed(check(Subject(made_of(session), SMALL), pass_))
+    assert not failed(check(Subject(NumpyBackend(), SMALL), pass_))
+
+
+@pytest.mark.parametrize("session", [cheats.Memoises, cheats.DoesNotWait, cheats.ComputesOnFetch, cheats.WorksInSelect])
+@pytest.mark.parametrize("pass_", list(Pass))
+def test_right_answers_alone_do_not_find_these(session, pass_):
+    """So the checks of times are needed."""
+    subject = Subject(made_of(session), SMALL)
+    assert not [f for check in audit.OF_ANSWERS for f in failed(check(subject, pass_))]
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("told", ["kept", "flushed, per thread"])
+def test_what_becomes_of_subnormals_is_tried_and_not_believed(dtype, keeps, told):
+    backend = made_of(NumpySession if keeps else cheats.Flushes, subnormals=told)
+    found = failed(audit.treats_subnormals_as_told(backend, dtype))
+    assert bool(found) == (keeps != (told == "kept"))
+
+
+def test_the_probe_has_numbers_on_both_sides_of_the_subnormals():
+    for dtype in DType:
+        problem, params, data = audit.vanishing(dtype)
+        oracle = Subject(NumpyBackend(), problem, params, data).oracle
+        oracle.gradient()
+        size = np.abs(oracle.fetch().grads["embedding"]).max(axis=1)
+        tiny = np.finfo(str(dtype)).tiny
+        assert (size > tiny).sum() > 10
+        assert (size < tiny).sum() > 10
+        assert audit.count_subnormals(oracle.fetch().grads["embedding"].astype(str(dtype))) >= 8
+
+
+def test_more_processor_time_than_the_contract_has_threads_is_found():
+    def cores(per_wall: float) -> Finding:
+        now = [0]
+
+        def clock() -> int:
+            now[0] += 5_000_000
+            return now[0]
+
+        subject = Subject(made_of(NumpySession, threads=1), SMALL)
+        (finding,) = audit.keeps_to_its_threads(subject, Pass.FORWARD, clock, lambda: int(now[0] * per_wall))
+        return finding
+
+    assert cores(1.0).ok
+    assert not cores(1.6).ok
+
+
+def test_numpy_passes_the_whole_audit():
+    found = list(audit.audit(NumpyBackend(), DType.FLOAT32, list(Pass), SMALL))
+    assert not failed(found)
+    assert {f.pass_ for f in found} == set(Pass)
+    assert len({f.check for f in found}) == 8

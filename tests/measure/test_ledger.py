@@ -1,0 +1,96 @@
+"""The account of a run's time: every second once, by a fake clock."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from rnnbench.measure.ledger import Ledger
+from rnnbench.results import account
+from rnnbench.results.account import WORK, Kind, line, overhead, seconds_of
+
+
+class Clock:
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+    def pass_(self, seconds):
+        self.now += seconds
+
+
+def test_every_second_is_counted_once_by_the_innermost_kind():
+    clock = Clock()
+    ledger = Ledger(clock)
+    clock.pass_(1)
+    with ledger.spend(Kind.CHECK):
+        clock.pass_(2)
+        with ledger.spend(Kind.START):
+            clock.pass_(4)
+        clock.pass_(8)
+    clock.pass_(16)
+    assert ledger.seconds() == {"compiling and checking": 10.0, "starting and importing": 4.0, "the rest": 17.0}
+    clock.pass_(32)
+    assert ledger.seconds()["the rest"] == 49.0
+
+
+def test_what_fails_is_counted_too():
+    clock = Clock()
+    ledger = Ledger(clock)
+
+    def fail():
+        with ledger.spend(Kind.DATA):
+            clock.pass_(3)
+            raise ValueError("x")
+
+    with pytest.raises(ValueError, match="x"):
+        fail()
+    clock.pass_(1)
+    assert ledger.seconds() == {"reading data": 3.0, "the rest": 1.0}
+
+
+def test_seconds_are_moved_and_those_of_a_part_before_are_added():
+    clock = Clock()
+    ledger = Ledger(clock)
+    with ledger.spend(Kind.AROUND):
+        clock.pass_(5)
+    ledger.move(4.5, Kind.AROUND, Kind.TURNS)
+    before = {Kind.TURNS: 10.0, Kind.REPORT: 2.0}
+    assert ledger.seconds(before) == {"timed calls": 14.5, "around the calls": 0.5, "report": 2.0}
+
+
+def test_other_threads_are_the_time_that_is_waited_for_them():
+    clock = Clock()
+    ledger = Ledger(clock)
+
+    def work():
+        with ledger.spend(Kind.PREPARE):
+            clock.pass_(7)
+        ledger.move(7, Kind.PREPARE, Kind.TURNS)
+
+    with ledger.spend(Kind.START):
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    assert ledger.seconds() == {"starting and importing": 7.0}
+
+
+def test_the_line_tells_the_share_of_the_harness():
+    seconds = {Kind.TURNS: 95.0, Kind.START: 1.0, Kind.WAITING: 3.0, Kind.REST: 1.0}
+    run = {"seconds": {str(kind): s for kind, s in seconds.items()}}
+    assert overhead(seconds_of(run)) == pytest.approx(0.04)
+    assert line(run) == (
+        "Of 100 s: starting and importing 1.0 %, timed calls 95.0 %; harness 4.0 % (waiting between turns 3.0 s, "
+        "the rest 1.0 s)"
+    )
+    assert line({}) is None
+    assert line({"seconds": "damaged"}) is None
+    assert line({"seconds": {"timed calls": "x"}}) is None
+
+
+def test_the_harness_is_all_that_is_no_work():
+    assert set(Kind) - set(WORK) == {Kind.DATA, Kind.AROUND, Kind.WAITING, Kind.STOP, Kind.REPORT, Kind.REST}
+    assert account.overhead({}) == 0

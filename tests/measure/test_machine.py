@@ -1,0 +1,150 @@
+"""The fingerprint: read from made-up trees of files, hashed by what matters, silent about nothing."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rnnbench.measure import load, processor, system
+from rnnbench.measure.load import Moment, between
+from rnnbench.measure.machine import fingerprint
+from rnnbench.results.parts import hashes_of, parts_of
+
+
+def tree(root: Path, **files: str) -> Path:
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    return root
+
+
+CPU = "sys/devices/system/cpu"
+
+
+def test_the_clock_policy_of_a_desktop(tmp_path, monkeypatch):
+    monkeypatch.setattr(processor, "allowed_cores", lambda: [0, 2])
+    files = {
+        f"{CPU}/cpu{n}/cpufreq/scaling_governor": text for n, text in ((0, "powersave"), (1, "x"), (2, "ondemand"))
+    }
+    files |= {f"{CPU}/cpu0/cpufreq/cpuinfo_min_freq": "800000", f"{CPU}/cpu2/cpufreq/cpuinfo_max_freq": "4700000"}
+    found = processor.clock_policy(tree(tmp_path, **files, **{f"{CPU}/intel_pstate/no_turbo": "0"}))
+    assert found == {
+        "min_mhz": 800,
+        "max_mhz": 4700,
+        "governor": "ondemand, powersave",
+        "frequency_driver": None,
+        "turbo": "on",
+    }
+    assert processor.clock_policy(tree(tmp_path / "amd", **{f"{CPU}/cpufreq/boost": "0"}))["turbo"] == "off"
+
+
+def test_what_is_not_told_is_unknown(tmp_path):
+    assert set(processor.clock_policy(tmp_path).values()) == {None}
+    assert set(system.kernel(tmp_path).values()) == {None}
+    assert set(system.limits(tmp_path).values()) == {None}
+    assert processor.sockets(tmp_path) is processor.smt(tmp_path) is None
+    assert processor.cache_bytes(tmp_path, 3, "Unified") is None
+
+
+def test_sockets_threads_and_caches(tmp_path):
+    files = {f"{CPU}/cpu{n}/topology/physical_package_id": str(n // 2) for n in range(4)}
+    files |= {f"{CPU}/smt/control": "on", f"{CPU}/smt/active": "1"}
+    for index, facts in enumerate((("1", "Data", "48K"), ("3", "Unified", "36M"), ("2", "Unified", "odd"))):
+        for name, value in zip(("level", "type", "size"), facts, strict=True):
+            files[f"{CPU}/cpu0/cache/index{index}/{name}"] = value
+    tree(tmp_path, **files)
+    assert processor.sockets(tmp_path) == 2
+    assert processor.smt(tmp_path) == "on"
+    assert processor.cache_bytes(tmp_path, 1, "Data") == 48 << 10
+    assert processor.cache_bytes(tmp_path, 3, "Unified") == 36 << 20
+    assert processor.cache_bytes(tmp_path, 2, "Unified") is None
+
+
+GROUP = "sys/fs/cgroup"
+
+
+@pytest.mark.parametrize(
+    ("files", "cpus", "memory"),
+    [
+        ({"proc/self/cgroup": "0::/a/b", f"{GROUP}/cgroup.controllers": "cpu", f"{GROUP}/a/cpu.max": "150000 100000",
+          f"{GROUP}/a/b/cpu.max": "max 100000", f"{GROUP}/a/b/memory.max": "1048576"}, 1.5, 1 << 20),
+        ({"proc/self/cgroup": "0::/", f"{GROUP}/cgroup.controllers": "", f"{GROUP}/cpu.max": "max 100000",
+          f"{GROUP}/memory.max": "max"}, "unlimited", "unlimited"),
+        ({"proc/self/cgroup": "4:memory:/gone\n1:cpu,cpuacct:/", f"{GROUP}/cpu/cpu.cfs_quota_us": "50000",
+          f"{GROUP}/cpu/cpu.cfs_period_us": "100000", f"{GROUP}/memory/memory.limit_in_bytes": "9223372036854771712"},
+         0.5, "unlimited"),
+        ({"proc/self/cgroup": "0::/", f"{GROUP}/cgroup.controllers": "memory"}, None, None),
+    ],
+    ids=["version 2, nested", "version 2, none", "version 1, seen from a container", "version 2, not told"],
+)  # fmt: skip
+def test_limits_of_control_groups(tmp_path, files, cpus, memory):
+    assert system.limits(tree(tmp_path, **files)) == {"cpus": cpus, "memory_bytes": memory}
+
+
+def test_kernel_settings(tmp_path):
+    pages = "sys/kernel/mm/transparent_hugepage/enabled"
+    found = system.kernel(
+        tree(tmp_path, **{pages: "always [madvise] never", "proc/sys/kernel/randomize_va_space": "2"})
+    )
+    assert found == {"transparent_huge_pages": "madvise", "aslr": "full", "clocksource": None}
+
+
+def test_the_step_of_the_clock_is_its_smallest():
+    ticks = itertools.accumulate(itertools.cycle((0, 30, 90)))
+    found = system.clock(lambda: next(ticks))
+    assert found["step_ns"] == 30
+    assert found["read_ns"] == 40
+
+
+def test_shares_leave_out_this_process_and_tell_the_rest():
+    first = Moment(at=0.0, busy=100.0, stolen=1.0, total=200.0, own=10.0)
+    found = between(first, Moment(at=10.0, busy=115.0, stolen=3.0, total=220.0, own=19.0))
+    assert found.seconds == 10
+    assert found.others == pytest.approx(0.3)  # 15 s busy, 9 of them ours, of 20
+    assert found.stolen == pytest.approx(0.1)
+    assert between(first, None) is between(first, first) is None
+    assert between(first, Moment(1.0, 101.0, None, 202.0, 11.5)).others == 0.0
+
+
+def test_a_busy_child_is_ours_once_it_has_ended_and_another_process_is_not():
+    first = load.now()
+    if first is None:
+        pytest.skip("this system does not count its processors' time")
+    subprocess.run([sys.executable, "-c", "import time\nwhile time.process_time() < 0.3: pass"], check=True)
+    last = load.now()
+    assert last.own - first.own > 0.29
+    assert between(first, last).others <= 1.0
+
+
+def test_a_fingerprint_hashes_what_matters():
+    facts = fingerprint()
+    assert facts["hashes"] == hashes_of(facts)
+    assert set(facts["hashes"]) == {"processor", "system", "software"}
+    busier = {**facts, "load": [9.0], "git": None, "clock": {}, "cpu": {**facts["cpu"], "mhz": 1}, "swap_bytes": 1}
+    assert hashes_of(busier) == facts["hashes"]
+    for part, other in (
+        ("processor", {**facts, "cpu": {**facts["cpu"], "model": "another"}}),
+        ("processor", {**facts, "gpu": [{"name": "another", "celsius": 40}]}),
+        ("system", {**facts, "cpu": {**facts["cpu"], "governor": "another"}}),
+        ("system", {**facts, "environment": {"KMP_AFFINITY": "compact"}}),
+        ("software", {**facts, "libraries": {"numpy": "0"}}),
+    ):
+        changed = hashes_of(other)
+        assert [name for name in changed if changed[name] != facts["hashes"][name]] == [part]
+    assert hashes_of({**facts, "gpu": [{"name": "a", "celsius": 40}]}) == hashes_of(
+        {**facts, "gpu": [{"name": "a", "celsius": 50}]}
+    )
+
+
+def test_parts_of_an_older_fingerprint():
+    found = parts_of({"cpu": {"model": "A", "mhz": 2000, "governor": None}, "os": "Linux 6", "python": "3.11"})
+    assert found == {
+        "processor": {"cpu model": "A"},
+        "system": {"cpu governor": None, "os": "Linux 6"},
+        "software": {"python": "3.11"},
+    }

@@ -1,0 +1,72 @@
+"""The memory of a pass: of it and not of what went before, in a process of its own; a failure costs itself."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+
+import pytest
+
+from rnnbench import backends
+from rnnbench.measure.memory import measure_memory
+from rnnbench.measure.run import Runner
+from rnnbench.model import Pass
+from rnnbench.report.context import Context
+from rnnbench.report.memory import section
+from rnnbench.results.memory import memories, memory_of
+from rnnbench.results.record import MEMORY, Status
+from rnnbench.results.stats import summaries
+from tests.faulty import register
+from tests.measure.test_run import Listener, plan_of, task_of
+
+MIB = 1 << 20
+
+
+@pytest.fixture(autouse=True)
+def _registry(monkeypatch):
+    registry = dict(backends.REGISTRY)
+    register(registry)
+    monkeypatch.setattr(backends, "REGISTRY", registry)
+
+
+def measured(folder, names, passes, *, memory=True, before=(), failed=()):
+    records, listener = [], Listener()
+    plan = replace(plan_of(*names), memory=memory)
+    runner = Runner(plan, [task_of(passes=passes)], folder, records.append, listener, run_id="r", machine_id="m")
+    runner.failed = set(failed)
+    measure_memory(runner, list(before))
+    assert not (folder / "arrays" / "memory.npz").exists()
+    return records, listener
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells the memory of a process by /proc")
+def test_the_pass_is_told_from_what_went_before_and_a_failure_costs_itself(tmp_path):
+    records, listener = measured(tmp_path, ("hungry", "raises"), (Pass.FORWARD, Pass.GRADIENT))
+    assert {r.round for r in records} == {MEMORY}
+    assert {r.launch for r in records} == {MEMORY}  # no timed one
+    by = {(r.backend, r.case.pass_): r for r in records}
+    assert len(by) == len(records) == 4
+    hungry, modest = by["hungry", Pass.FORWARD], by["hungry", Pass.GRADIENT]
+    own = hungry.peak_memory_bytes - hungry.memory_before_bytes
+    assert 60 * MIB < own < 80 * MIB
+    assert modest.peak_memory_bytes - modest.memory_before_bytes < 16 * MIB  # not the 64 of the other pass
+    assert by["raises", Pass.FORWARD].status is Status.OK
+    assert by["raises", Pass.GRADIENT].status is Status.CRASHED
+    assert by["raises", Pass.GRADIENT].reason.startswith("its memory: memory: ")
+    assert len(listener.said) == 1
+    found = summaries(records)
+    assert [s.time for s in found] == [None] * 4
+    assert memory_of(next(s for s in found if s.backend == "hungry")).own == own  # its forward comes first
+    assert own in memories(found)["own_bytes"].tolist()
+    page = "\n".join(section(Context(records), {}))
+    assert f"({own / 1e6:.1f})" in page
+    assert "not measured" in page
+
+
+def test_nobody_is_asked_twice_nor_who_failed_nor_where_the_plan_does_not_ask(tmp_path):
+    assert measured(tmp_path, ("numpy",), (Pass.FORWARD,), memory=False)[0] == []
+    (case,) = task_of(passes=(Pass.FORWARD,)).cases
+    assert measured(tmp_path, ("numpy",), (Pass.FORWARD,), failed=[(case, "numpy")])[0] == []
+    first, _ = measured(tmp_path, ("numpy",), (Pass.FORWARD,))
+    assert [r.status for r in first] == [Status.OK]
+    assert measured(tmp_path, ("numpy",), (Pass.FORWARD,), before=first)[0] == []

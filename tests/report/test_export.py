@@ -1,0 +1,67 @@
+"""A run for trackers: what they read, and what has no place there."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from rnnbench.cli import main
+from rnnbench.model import Pass
+from rnnbench.report.export import FORMS, export
+from rnnbench.results import store
+from rnnbench.results.record import Status
+from tests.report.fake import case, failure, record
+
+CASE = case("imdb-50", Pass.TRAIN_STEP)
+NAME = "imdb-50 train_step float32"
+RIGHT = [record(CASE, "numba", [s * 1e-3], launch=i, machine_id="abc") for i, s in enumerate((1.0, 1.01, 0.99))]
+ALONE = [record(CASE, "jax", [2e-3])]
+CRASH = [failure(CASE, "torch", Status.CRASHED, "killed by signal 9")]
+WRONG = [record(CASE, "numpy", [1e-3], status=Status.WRONG, reason="loss is off")]
+MACHINE = {"git": {"commit": "f" * 40, "dirty": False}}
+
+
+def test_github_action_benchmark():
+    found, left = export("github", [*RIGHT, *ALONE, *CRASH, *WRONG], MACHINE)
+    first, second = found
+    assert (first["name"], first["unit"]) == (f"{NAME} numba", "ns")
+    assert first["value"] == pytest.approx(1e6, rel=1e-3)
+    assert first["range"] == "975,431 to 1,025,119"
+    assert first["extra"].splitlines() == ["3 launches, 3 rounds", "machine abc", f"commit {'f' * 40}"]
+    assert (second["name"], second["value"], "range" in second) == (f"{NAME} jax", pytest.approx(2e6), False)
+    assert left == [f"{NAME} torch: crashed: killed by signal 9", f"{NAME} numpy: wrong: loss is off"]
+
+
+def test_bencher_metric_format():
+    found, left = export("bencher", [*RIGHT, *ALONE], {})
+    latency = found[f"{NAME} numba"]["latency"]
+    assert latency["lower_value"] < latency["value"] < latency["upper_value"]
+    assert latency["value"] == pytest.approx(1e6, rel=1e-3)
+    assert found[f"{NAME} jax"] == {"latency": {"value": pytest.approx(2e6)}}
+    assert left == []
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_command_prints_it_and_writes_nothing(form, tmp_path):
+    journal = store.Journal(tmp_path / "run")
+    journal.append([*RIGHT, *CRASH])
+    journal.close()
+    result = CliRunner().invoke(main, ["report", str(tmp_path / "run"), "--export", form])
+    assert result.exit_code == 0
+    assert len(json.loads(result.stdout)) == 1
+    assert f"left out: {NAME} torch: crashed" in result.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [store.RECORDS]
+
+
+def test_nothing_to_print_is_a_fault(tmp_path):
+    journal = store.Journal(tmp_path)
+    journal.append(CRASH)
+    journal.close()
+    result = CliRunner().invoke(main, ["report", str(tmp_path), "--export", "github"])
+    assert result.exit_code == 3
+    assert "no right time to print" in result.stderr
+    wrong = CliRunner().invoke(main, ["report", str(tmp_path), "--export", "csv"])
+    assert wrong.exit_code == 2
+    assert "'github', 'bencher'" in wrong.output

@@ -1,0 +1,57 @@
+"""Steps in simulated series whose truth is known: seldom one where there is none, and most that are there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rnnbench.results.steps import FEWEST, best_cut, levels, steps
+
+MARGIN = 0.05
+
+
+def series(rng, n, at=None, ratio=1.0, spread=0.03, bursts=0.05) -> list[float]:
+    """Times of n runs, now and then one on a busy machine; `ratio` times as long from run `at` on."""
+    values = np.exp(rng.normal(0, spread, n)) * np.where(rng.random(n) < bursts, 1.5, 1.0)
+    if at is not None:
+        values[at:] *= ratio
+    return values.tolist()
+
+
+@pytest.mark.parametrize(("n", "spread"), [(10, 0.03), (20, 0.14)])
+def test_runs_of_no_step_seldom_show_one(n, spread):
+    """1 in 100 is claimed; twice as many and more are chance here."""
+    rng = np.random.default_rng(n)
+    assert sum(bool(steps(series(rng, n, spread=spread), 1e-9)) for _ in range(200)) <= 7
+
+
+@pytest.mark.parametrize(("n", "at"), [(20, 10), (20, 14), (30, 24)])
+@pytest.mark.parametrize("ratio", [1.2, 1 / 1.2])
+def test_a_step_is_found_where_it_is(n, at, ratio):
+    rng = np.random.default_rng(0)
+    found = [steps(series(rng, n, at, ratio, bursts=0.0), MARGIN) for _ in range(30)]
+    near = [one[0] for one in found if len(one) == 1 and abs(one[0].index - at) <= 1]
+    assert len(near) >= 25
+    assert np.median([step.ratio for step in near]) == pytest.approx(ratio, rel=0.03)
+
+
+def test_two_steps_are_told_apart():
+    values = [1.0, 1.01, 0.99, 1.02, 0.98, 1.03, 1.0, 1.01, 0.97, 1.0]
+    up = [*values, *(1.5 * v for v in values), *values]
+    assert [step.index for step in steps(up, MARGIN)] == [10, 20]
+    assert [step.ratio > 1 for step in steps(up, MARGIN)] == [True, False]
+    assert [(a, b) for a, b, _ in levels(up, steps(up, MARGIN))] == [(0, 10), (10, 20), (20, 30)]
+
+
+def test_one_odd_run_a_small_step_and_too_few_runs_are_none():
+    calm = [1.0 + 0.001 * (i % 7) for i in range(20)]
+    assert steps([*calm[:10], 9.0, *calm[10:]], MARGIN) == ()
+    small = [*calm, *(1.03 * v for v in calm)]
+    assert steps(small, MARGIN) == ()
+    assert len(steps(small, 0.02)) == 1
+    few = [1.0, 1.01, 1.02, 1.03, 2.0, 2.01, 2.02, 2.03, 2.04]
+    assert len(few) == FEWEST - 1
+    assert steps(few, MARGIN) == ()
+    assert best_cut(few)[1] == 1.0
+    assert len(steps([0.99, *few], MARGIN)) == 1
+    assert steps([], MARGIN) == steps([1.0] * 30, MARGIN) == ()
