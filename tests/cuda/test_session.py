@@ -16,7 +16,8 @@ def test_memory_on_the_device_is_that_of_every_array_once(one_backend):
     session = one_backend.prepare(problem, random_params(problem), random_data(problem, rows=14))
     parameters = 7 * 2 + 2 * 5 + 5 * 5 + 5 + 5 + 1
     rows = 14 * 3 * 4 + 14 * 4 + 4 + 14 * 8  # tokens, targets, no classes, the order
-    rest = 4 * parameters + 2 * 4 * 4 + 4 * 5 * 4 + session.blocks.nbytes  # initial, losses and hits, zero state
+    rest = 4 * parameters + 2 * 4 * 4 + 4 * 5 * 4 + 4  # initial, losses and hits, zero state, the barrier's count
+    rest += session.reverse.on_device.nbytes
     known = bytes_needed(sizes_of(problem), one_backend.plan, rule_of(problem).adam) + rows + rest
     assert session.peak_device_bytes() == known
 
