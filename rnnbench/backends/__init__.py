@@ -21,6 +21,7 @@ class Entry:
     summary: str
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
+    gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
 
 
 REGISTRY: dict[str, Entry] = {
@@ -37,7 +38,13 @@ REGISTRY: dict[str, Entry] = {
         on_request=True,
     ),
     "cuda": Entry(
-        "rnnbench.backends.cuda:CudaBackend", ("numba_cuda",), "cuda", "our kernels on one NVIDIA GPU", True, True
+        "rnnbench.backends.cuda:CudaBackend",
+        ("numba_cuda",),
+        "cuda",
+        "our kernels on one NVIDIA GPU",
+        compiles=True,
+        on_request=True,
+        gpu=True,
     ),
     "torch": Entry("rnnbench.backends.torch:TorchBackend", ("torch",), "torch", "nn.RNN as installed"),
     "torch+flush": Entry(
@@ -56,6 +63,7 @@ REGISTRY: dict[str, Entry] = {
         "torch",
         "nn.RNN by cuDNN on one NVIDIA GPU, strict float32",
         on_request=True,
+        gpu=True,
     ),
     "torch-cuda+tf32": Entry(
         "rnnbench.backends.torch_cuda:TorchCudaTf32Backend",
@@ -63,6 +71,7 @@ REGISTRY: dict[str, Entry] = {
         "torch",
         "the same, products in TF32",
         on_request=True,
+        gpu=True,
     ),
     "tensorflow": Entry(
         "rnnbench.backends.tensorflow:TensorflowBackend", ("tensorflow", "keras"), "tensorflow", "Keras in tf.function"
@@ -81,6 +90,7 @@ REGISTRY: dict[str, Entry] = {
         "jax",
         "jitted lax.scan on one NVIDIA GPU",
         on_request=True,
+        gpu=True,
     ),
 }
 

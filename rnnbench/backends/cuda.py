@@ -90,7 +90,7 @@ class Events(DeviceClock):
         self.end.record()
 
     def nanoseconds(self) -> int:
-        return round(1e6 * cuda.event_elapsed_time(self.begin, self.end))
+        return round(1e6 * self.begin.elapsed_time(self.end))
 
 
 class CudaSession(Session):

@@ -17,7 +17,7 @@ from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals
 from rnnbench.model import Case, DType, Problem
 from rnnbench.params import Params
 
-_BUILD = "install a CUDA build: pip install torch, or with the driver's index from https://pytorch.org"
+_BUILD = "install a CUDA build, as PyPI has it for Linux: pip install --force-reinstall torch; others: pytorch.org"
 
 
 class Events(DeviceClock):

@@ -74,9 +74,12 @@ def list_(
         )  # fmt: skip
         return
     print_table(("workload", "what it is"), [(name, w.summary) for name, w in tasks.items()])
-    print_table(
-        ("backend", "what it is", "here"), [(name, text, why or "ready") for name, (text, why) in answers.items()]
-    )
+    print_table(("backend", "what it is", "here"), [(n, text, why or _here(n)) for n, (text, why) in answers.items()])
+
+
+def _here(name: str) -> str:
+    """What is known of an installed backend without starting it."""
+    return "installed; needs an NVIDIA GPU" if backends.REGISTRY[name].gpu else "ready"
 
 
 def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, as_json: bool) -> int:

@@ -95,8 +95,9 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None
     """Print for people."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(*header, box=box.SIMPLE_HEAD)
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # no markup: brackets are an extra's
     console_of().print(table)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnnbench.backends.base import Backend, Data, Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.measure.clock import Clock, call_of, time_call
-from rnnbench.measure.verify import arrays_of, errors_of
+from rnnbench.measure.verify import arrays_of, errors_of, precision_of
 from rnnbench.model import DType, Head, Loss, ModelSpec, Pass, Problem, TrainSpec
 from rnnbench.params import Array, Init, Params, cast, init_params
 
@@ -65,6 +65,7 @@ class Subject:
             data = Data(tokens, rng.integers(0, 2, (n, problem.model.O)).astype(str(problem.dtype)))
         self.params = params = cast(params, problem.dtype)
         self.session = backend.prepare(problem, params, data)
+        self.precision = precision_of(problem.dtype, backend.contract(problem).tf32)
         self.oracle = NumpyBackend().prepare(replace(problem, dtype=DType.FLOAT64), params, data)
         self.orders = [rng.permutation(len(data.inputs)).astype(np.int64) for _ in range(2)]
 
@@ -83,9 +84,9 @@ def _call(session: Session, pass_: Pass, which: int, orders: list[NDArray[np.int
     return time_call(call_of(session, pass_, orders[which]), session.synchronize)
 
 
-def _worst(check: str, pass_: Pass, dtype: DType, pairs: Iterable[tuple[Outputs, Outputs]]) -> Finding:
+def _worst(check: str, pass_: Pass, precision: str, pairs: Iterable[tuple[Outputs, Outputs]]) -> Finding:
     """The error that is nearest to its limit, or furthest over it, among all arrays of all pairs (oracle, got)."""
-    errors = [item for ref, got in pairs for item in errors_of(ref, got, dtype, pass_).items()]
+    errors = [item for ref, got in pairs for item in errors_of(ref, got, precision, pass_).items()]
     infinity = float("inf")
     name, e = max(errors, key=lambda item: infinity if item[1].error is None else item[1].error / item[1].limit)
     return Finding(check, pass_, e.error, e.limit, f"error of {name}")
@@ -101,7 +102,7 @@ def answers(subject: Subject, pass_: Pass) -> Iterator[Finding]:
         for session in subject.both():
             _call(session, pass_, which, subject.orders)
         pairs.append((_copied(subject.oracle.fetch()), _copied(subject.session.fetch())))
-    yield _worst("answers anew", pass_, subject.problem.dtype, pairs)
+    yield _worst("answers anew", pass_, subject.precision, pairs)
     arrays = [(name, a) for name, a in arrays_of(pairs[-1][1]) if isinstance(a, np.ndarray)]
     others = [f"{name} is {a.dtype}" for name, a in arrays if a.dtype != str(subject.problem.dtype)]
     yield Finding("dtype", pass_, len(others), 0, "arrays of another type" + f": {', '.join(others)}" * bool(others))
@@ -132,7 +133,7 @@ def follows_parameters(subject: Subject, pass_: Pass) -> Iterator[Finding]:
                 call_of(session, step, subject.orders[0])()
                 session.synchronize()
         pairs.append((_copied(subject.oracle.fetch()), _copied(subject.session.fetch())))
-    yield _worst("new parameters", pass_, subject.problem.dtype, (pairs[0], pairs[2], pairs[4]))
+    yield _worst("new parameters", pass_, subject.precision, (pairs[0], pairs[2], pairs[4]))
 
 
 def _at_best(limit: float, measure: Callable[[], float]) -> float:

@@ -65,6 +65,14 @@ def test_list_names_every_workload_and_backend():
         assert name in text
 
 
+def test_list_says_which_extra_to_install_and_who_needs_a_gpu(monkeypatch):
+    monkeypatch.setattr(backends, "missing", lambda name: "pip install '.[cuda]'" if name == "cuda" else None)
+    lines = {line.split()[0]: line for line in invoke("list").splitlines() if line.split()}
+    assert "pip install '.[cuda]'" in lines["cuda"]
+    assert "installed; needs an NVIDIA GPU" in lines["jax-cuda"]
+    assert lines["jax"].rstrip().endswith("ready")
+
+
 def test_env_is_json():
     facts = json.loads(invoke("env", "--json"))
     assert facts["machine_id"]

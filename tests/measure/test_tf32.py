@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
+from rnnbench.measure.audit import Subject, answers, audited_problem
 from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.verify import LIMITS, TF32, precision_of, verdict
 from rnnbench.model import DType, Head, Pass, Problem
@@ -100,3 +103,23 @@ def test_the_row_is_chosen_by_contract_and_type():
     assert precision_of(DType.FLOAT64, True) == "float64"
     contract = NumpyBackend().contract(PROBLEM)
     assert precision_of(PROBLEM.dtype, contract.tf32) == "float32"
+
+
+class RoundedBackend(NumpyBackend):
+    tf32 = True
+
+    def contract(self, problem):
+        return replace(super().contract(problem), tf32=self.tf32)
+
+    def _prepare(self, problem, params, data):
+        return RoundedSession(problem, params, data)
+
+
+class Unsaid(RoundedBackend):
+    tf32 = False
+
+
+def test_an_audit_judges_by_the_contract():
+    problem = audited_problem(DType.FLOAT32, B=8, T=20, V=11, E=8, H=16)
+    assert all(f.ok for f in answers(Subject(RoundedBackend(), problem), Pass.GRADIENT))
+    assert not all(f.ok for f in answers(Subject(Unsaid(), problem), Pass.GRADIENT))
