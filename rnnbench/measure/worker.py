@@ -213,7 +213,7 @@ class Worker:
         for _ in range(2):
             call()
             self.session.synchronize()
-        return {"memory_before_bytes": before, "peak_memory_bytes": peak_memory()}
+        return {"memory_before_bytes": before, **self._peaks()}
 
     def epoch(self, seed: int) -> dict[str, Any]:
         """One epoch of a training over all staged rows, in the order of the seed."""
