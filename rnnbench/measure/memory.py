@@ -102,5 +102,4 @@ def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path
         peak_memory_bytes=reply["peak_memory_bytes"],
         peak_device_bytes=reply["peak_device_bytes"],
         memory_before_bytes=reply["memory_before_bytes"],
-        peak_device_bytes=reply.get("peak_device_bytes"),
     )
