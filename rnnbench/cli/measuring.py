@@ -101,6 +101,7 @@ def run(
 ) -> None:
     """Check every backend against the oracle, time those that are right, and write a report."""
     from rnnbench.commands import run as session
+    from rnnbench.commands.learning import with_trainings
     from rnnbench.results.record import Mode
 
     def work() -> int:
@@ -111,7 +112,7 @@ def run(
         kind = Mode(mode or "default")
         memory_too = memory or kind is Mode.RIGOROUS
         plan = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
-        plan = stopped(session.with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
+        plan = stopped(with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
         if dry_run:
             return _dry_run(plan)
         folder = output or Path("reports") / session.new_run_id()

@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnbench.backends.base import Data, Outputs
+from rnnbench.commands.learning import make_training
 from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
 from rnnbench.commands.progress import Display
-from rnnbench.commands.run import make_training, new_run_id
+from rnnbench.commands.run import new_run_id
 from rnnbench.measure import arrays
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew

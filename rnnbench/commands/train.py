@@ -11,8 +11,9 @@ from typing import Any
 
 from rich.console import Console
 
+from rnnbench.commands.learning import make_training
 from rnnbench.commands.progress import Display
-from rnnbench.commands.run import make_training, new_run_id
+from rnnbench.commands.run import new_run_id
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.machine import fingerprint

@@ -95,6 +95,11 @@ class Runner(Checker):
                     reason = self.stopping.why_skipped(case, name)
                     self._emit(replace(record, status=Status.SKIPPED, reason=reason))
 
+    def able(self, name: str) -> bool:
+        """Whether a backend answered, or may still answer, at least one case."""
+        cases = [case for task in self.tasks for case in task.cases if wanted(self.plan, case, name)]
+        return any((case, name) not in self.failed for case in cases)
+
     def _todo(self, case: Case, name: str, launch: int) -> list[int]:
         """The rounds of a launch that are still to be measured."""
         if (case, name) in self.failed or not wanted(self.plan, case, name) or launch >= self.plan.launches[1]:

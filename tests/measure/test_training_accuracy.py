@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from rnnbench import backends
+from rnnbench.commands.learning import make_training
 from rnnbench.commands.progress import Display
-from rnnbench.commands.run import make_training
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.train import train

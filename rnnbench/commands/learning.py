@@ -1,0 +1,87 @@
+"""The trainings that belong to a run, for its learning curves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from rnnbench import workloads
+from rnnbench.commands.progress import Display
+from rnnbench.measure.client import WorkerFailure
+from rnnbench.measure.crew import Crew
+from rnnbench.measure.ledger import Ledger
+from rnnbench.measure.schedule import Plan, problem_of, workload_of
+from rnnbench.measure.tasks import load_rows
+from rnnbench.measure.train import Training, train
+from rnnbench.model import DType
+from rnnbench.params import cast, init_params
+from rnnbench.results import store
+from rnnbench.results.account import Kind
+from rnnbench.results.record import Epoch, Mode
+
+SHORT_TRAINING = 100  # time steps: a training on longer rows takes more than seconds, and is done when asked for
+
+
+def training_backend(names: Sequence[str]) -> str | None:
+    """Who draws the learning curves of a run: our kernels if they take part, else the first; None of nobody."""
+    return "numba" if "numba" in names else next(iter(names), None)
+
+
+def trainings(
+    plan: Plan,
+    able: Sequence[str],
+    folder: Path,
+    run_id: str,
+    display: Display,
+    curves: store.Journal,
+    before: list[Epoch],
+    ledger: Ledger | None = None,
+) -> None:
+    """One for each workload of the plan, by one of the backends that are `able`."""
+    name = training_backend(able)
+    if name is None:
+        return
+    crew = Crew([name], folder, plan.threads, plan.timeout, folder / "cache", ledger)
+    try:
+        for workload in plan.training:
+            with crew.ledger.spend(Kind.DATA):
+                training = make_training(workload, plan, run_id, display)
+            whole = {(e.workload, e.backend) for e in before if e.epoch == e.epochs}
+            if (training.problem.workload, name) in whole:
+                continue
+
+            def emit(epoch: Epoch, training: Training = training) -> None:
+                display.show(f"training {epoch.workload}: {name}", (epoch.epoch + 1) / (training.epochs + 1))
+                curves.append([epoch])
+
+            try:
+                train(training, name, crew, emit)
+            except WorkerFailure as failure:
+                display.say(f"{name} in training {workload}: {failure.status}. {failure.reason}")
+    finally:
+        crew.kill()
+
+
+def make_training(name: str, plan: Plan, run_id: str, display: Display, epochs: int | None = None) -> Training:
+    """A training of a workload as the plan has it, in its first type."""
+    workload, dataset = load_rows(workload_of(name, plan), plan.seed, plan.data_dir, display.say)
+    dtype: DType = plan.dtypes[0]
+    return Training(
+        problem=problem_of(workload, dtype, plan.truncation, plan.batch_size),
+        params=cast(init_params(workload.model, workload.init, plan.seed), dtype),
+        dataset=dataset,
+        epochs=workload.epochs if epochs is None else epochs,
+        seed=plan.seed,
+        run_id=run_id,
+    )
+
+
+def with_trainings(plan: Plan, asked: bool | None) -> Plan:
+    """The plan with its trainings: as `asked`, else those that take seconds; of a quick run `parity` alone."""
+    if asked is False or (plan.filter and asked is None):
+        return plan
+    quick = plan.mode is Mode.QUICK
+    most = workloads.get("parity").T if quick else SHORT_TRAINING
+    lengths = {name: workloads.get(name).T for name in plan.workloads}
+    return replace(plan, training=tuple(name for name, T in lengths.items() if asked or most >= T))

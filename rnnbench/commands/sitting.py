@@ -1,0 +1,148 @@
+"""One sitting of a run: all answers into its folder, and beside them what the machine is and where the time went."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from rnnbench.commands.learning import trainings
+from rnnbench.commands.progress import Display
+from rnnbench.measure.ledger import Ledger
+from rnnbench.measure.load import Watch
+from rnnbench.measure.machine import fingerprint
+from rnnbench.measure.memory import measure_memory
+from rnnbench.measure.neighbours import Neighbours
+from rnnbench.measure.peak import PeakUnknown, measure
+from rnnbench.measure.run import Runner
+from rnnbench.measure.schedule import Plan
+from rnnbench.measure.stopping import readable
+from rnnbench.measure.tasks import tasks_of
+from rnnbench.results import noise, store
+from rnnbench.results.account import Kind, seconds_of
+from rnnbench.results.disturbed import BESIDE
+from rnnbench.results.peak import Peak, with_work
+from rnnbench.results.record import Mode, Record
+
+
+def now() -> str:
+    """Date and time, UTC."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@dataclass
+class Sitting:
+    """A plan, its folder with both journals open, what was there `before`, and `run`: the facts for `run.json`.
+
+    `begun` is since when a budget counts, by the monotonic clock.
+    """
+
+    plan: Plan
+    folder: Path
+    run: dict[str, Any]
+    before: store.Loaded
+    journal: store.Journal
+    curves: store.Journal
+    ledger: Ledger
+    display: Display
+    begun: float
+    peak: Peak | None = None
+
+    def measure(self, neighbours: Neighbours) -> None:
+        """All answers, memory and trainings. What ends it early leaves the facts that are known by then."""
+        self._tell(neighbours.last)
+        self._keep_run()
+        machine, watch = fingerprint(), Watch()
+        machine["start"] = watch.start
+        self._look_for_peak()
+        self._keep_machine(machine)
+        with self.ledger.spend(Kind.DATA):
+            tasks = tasks_of(self.plan, self.display.say)
+
+        def emit(record: Record) -> None:
+            others = neighbours.seen()
+            self._tell(others)
+            beside = (f"{BESIDE}: {', '.join(others)}",) if others else ()
+            record = replace(record, disturbances=(*record.disturbances, *beside))
+            self.journal.append([with_work(record, self.peak)])
+
+        runner = Runner(
+            self.plan,
+            tasks,
+            self.folder,
+            emit,
+            self.display,
+            run_id=self.run["run_id"],
+            machine_id=machine["machine_id"],
+            before=self.before.records,
+            begun=self.begun,
+            ledger=self.ledger,
+        )
+        try:
+            self._answer(runner)
+        except BaseException:
+            with suppress(store.StoreError):  # what ended the run is what is told
+                self._keep(runner, {**machine, "end": watch.end()})
+            raise
+        self._keep(runner, {**machine, "end": watch.end()})
+        store.write_json(self.folder / store.RUN, {**self.run, "finished": now()})
+
+    def _answer(self, runner: Runner) -> None:
+        runner.run()
+        if runner.stopping.left <= 0:
+            self.display.say(f"the budget of {readable(self.plan.budget or 0.0)} is spent; what was measured is kept")
+        else:
+            with self.ledger.spend(Kind.MEMORY):
+                measure_memory(runner, self.before.records)
+            able = [name for name in self.plan.backends if runner.able(name)]
+            trainings(self.plan, able, self.folder, self.run["run_id"], self.display, self.curves, self.before.curves,
+                      self.ledger)  # fmt: skip
+        if self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
+            self._look_for_peak()
+
+    def _look_for_peak(self) -> None:
+        """The machine's ceilings, by now and before together; None, said in one line, where they cannot be measured."""
+        self.display.show("measuring what this machine can do at most", 0.0)
+        with self.ledger.spend(Kind.PEAK):
+            try:
+                found = measure(self.plan.dtypes, self.plan.threads, quick=self.plan.mode is Mode.QUICK)
+            except PeakUnknown as error:
+                self.display.say(str(error) if self.peak else f"{error}; no share of it is shown")
+                return
+        self.peak = self.peak.best_of(found) if self.peak else found
+
+    def _tell(self, others: list[str]) -> None:
+        """Say once of each other run that it measures too, and keep it for `run.json`."""
+        for name in others:
+            if name not in self.run.setdefault("beside", []):
+                self.run["beside"].append(name)
+                self.display.say(
+                    f"another run measures on this machine: {name}; both are slower for it, and the records say so"
+                )
+
+    def _keep(self, runner: Runner, machine: dict[str, Any]) -> None:
+        self.run["seconds"] = self.ledger.seconds(seconds_of(self.before.run))
+        if runner.stops:
+            self.run["stops"] = msgspec.to_builtins(runner.stops)
+        self._keep_run()
+        self._keep_machine({**machine, "workers": runner.crew.libraries})
+
+    def _keep_run(self) -> None:
+        store.write_json(self.folder / store.RUN, self.run)
+
+    def _keep_machine(self, machine: dict[str, Any]) -> None:
+        store.write_json(self.folder / store.MACHINE, {**machine, "peak": msgspec.to_builtins(self.peak)})
+
+
+def write_noise(plan: Plan, folder: Path) -> None:
+    """The noise of an A/A run, as a file of its own. Nothing where no backend was measured against itself."""
+    if any(noise.MARK in name for name in plan.backends):
+        loaded = store.load(folder)
+        found = noise.noise_of(loaded.records)
+        if found is not None:
+            value = found.as_json(str(loaded.run["run_id"]), str(loaded.machine["machine_id"]))
+            store.write_json(folder / noise.NOISE, value)
