@@ -35,19 +35,20 @@ def wide_backend(request: pytest.FixtureRequest, gpu):
     return CudaBackend(PLANS[request.param])
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 1, 2, 5), (5, 3, 1, 6)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 1, 2, 5), (5, 2, 1, 6)], ids=str)
 def test_edge_sizes(wide_backend, sizes):
     B, T, E, H = sizes
     check(wide_backend, problem_of(B=B, T=T, E=E, H=H, V=None, dtype=DType.FLOAT32, head=Head.EVERY))
 
 
-@pytest.mark.parametrize("dtype", list(DType))
-def test_truncation_from_a_state(wide_backend, dtype):
-    """Windows overlap, the last block is short, and there is one loss alone, or one a step."""
-    state = np.random.default_rng(3).uniform(-0.9, 0.9, (3, 6)).astype(str(dtype))
-    for head in Head:
-        cut = problem_of(B=3, T=5, E=2, H=6, O=1, V=None, dtype=dtype, head=head, truncation=Truncation(3, 2))
-        check(wide_backend, cut, state=state)
+@pytest.mark.parametrize("head", list(Head))
+def test_truncation_from_a_state(wide_backend, head, request):
+    """Windows overlap and the last block is short; with one loss alone, or one a step."""
+    if head is Head.LAST and not request.config.getoption("--every-case"):
+        pytest.skip("its passes are some of those of a loss a step; run with --every-case")
+    state = np.random.default_rng(3).uniform(-0.9, 0.9, (3, 5))
+    cut = problem_of(B=3, T=5, E=1, H=5, O=1, V=None, head=head, truncation=Truncation(3, 2))
+    check(wide_backend, cut, state=state)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -63,7 +64,7 @@ def test_weights_beyond_registers_and_several_turns_of_k(kind, H, b):
 
 def test_the_same_numbers_give_the_same_bits(wide_backend):
     """Again in the same session: a barrier begins at 0 again."""
-    problem = problem_of(B=3, T=3, E=1, V=None, dtype=DType.FLOAT32, head=Head.EVERY)
+    problem = problem_of(B=3, T=2, E=1, H=3, V=None, dtype=DType.FLOAT32, head=Head.EVERY)
     _, got = sessions(wide_backend, problem)
     first = run(got, "gradient")
     assert_same_bits(first, run(got, "gradient"))

@@ -31,7 +31,8 @@ def half_products(dtype: str, width: int, kept: int, rows: int) -> Any:
             for r in range(rows):
                 for s in range(SUMS):
                     sums[r * SUMS + s] += states[r, low + k + s] * w[k + s]
-        for m in range(0, rest, SUMS):
+        # as long as the pool, which the compiler does not know: unrolled in full it would want more registers
+        for m in range(0, pool.shape[0] // threads if rest > 0 else 0, SUMS):
             for s in range(SUMS):
                 weight = pool[(m + s) * threads + x]
                 for r in range(rows):
