@@ -11,7 +11,19 @@ from typing import Any
 import numba
 from numba import types
 
-from rnnbench.kernels.cuda import backward, forward, head, losses, optimizer, products, split, spread, tiles, words
+from rnnbench.kernels.cuda import (
+    backward,
+    cursor,
+    forward,
+    head,
+    losses,
+    optimizer,
+    products,
+    split,
+    spread,
+    tiles,
+    words,
+)
 from rnnbench.kernels.cuda.device import Room
 from rnnbench.kernels.cuda.plan import Kind, Plan
 from rnnbench.kernels.cuda.regimes import Regime, choose
@@ -82,6 +94,13 @@ def catalogue(dtype: str, plan: Plan) -> list[Entry]:
     add("clip_scale", optimizer.clip_scale(dtype), 32, a1, a2, x)
     add("sgd", optimizer.sgd(dtype), 16, a1, a1, a1, x, x)
     add("adam", optimizer.adam(dtype), 24, a1, a1, a1, a1, a1, *[x] * 8)
+    counted = (a1, a1, a1, a1, a1, x, a2, ORDER, *[x] * 5)
+    add("adam_counted", optimizer.adam_counted(dtype), 32, *counted)
+    if dtype == "float32":  # the rest computes with integers, or is for float32 alone
+        add("take", cursor.take(), 16, ORDER, ORDER, ORDER)
+        add("keep", cursor.keep(), 24, a2, WORDS, a2, WORDS, ORDER, INT)
+        add("advance cursor", cursor.advance(), 16, ORDER, INT)
+        add("forward H128 fast tanh", forward.in_registers(dtype, 128, 1, True), 168, *steps_forward, wide=("LDS",))
     return found
 
 

@@ -35,35 +35,36 @@ def wide_backend(request: pytest.FixtureRequest, gpu):
     return CudaBackend(PLANS[request.param])
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 1, 2, 5), (5, 3, 1, 6)], ids=str)
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 1, 2, 5), (5, 2, 1, 6)], ids=str)
 def test_edge_sizes(wide_backend, sizes):
     B, T, E, H = sizes
     check(wide_backend, problem_of(B=B, T=T, E=E, H=H, V=None, dtype=DType.FLOAT32, head=Head.EVERY))
 
 
-@pytest.mark.parametrize("dtype", list(DType))
-def test_truncation_from_a_state(wide_backend, dtype):
-    """Windows overlap, the last block is short, and there is one loss alone, or one a step."""
-    state = np.random.default_rng(3).uniform(-0.9, 0.9, (3, 6)).astype(str(dtype))
-    for head in Head:
-        cut = problem_of(B=3, T=5, E=2, H=6, O=1, V=None, dtype=dtype, head=head, truncation=Truncation(3, 2))
-        check(wide_backend, cut, state=state)
+@pytest.mark.parametrize("head", list(Head))
+def test_truncation_from_a_state(wide_backend, head, request):
+    """Windows overlap and the last block is short; with one loss alone, or one a step."""
+    if head is Head.LAST and not request.config.getoption("--every-case"):
+        pytest.skip("its passes are some of those of a loss a step; run with --every-case")
+    state = np.random.default_rng(3).uniform(-0.9, 0.9, (3, 5))
+    cut = problem_of(B=3, T=5, E=1, H=5, O=1, V=None, head=head, truncation=Truncation(3, 2))
+    check(wide_backend, cut, state=state)
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize(("kind", "H", "b"), [(Kind.SPLIT, 17, 3), (Kind.STEPS, 9, 2), (Kind.TILES, 9, 3)])
+@pytest.mark.parametrize(("kind", "H", "b"), [(Kind.SPLIT, 9, 3), (Kind.STEPS, 9, 2), (Kind.TILES, 9, 3)])
 def test_weights_beyond_registers_and_several_turns_of_k(kind, H, b):
     plan = PLANS[kind]
     if kind is Kind.SPLIT:
-        regime = choose(plan, H, b, "float32", SIMULATOR)
+        regime = choose(plan, H, b, "float64", SIMULATOR)
         assert 0 < regime.kept < regime.width // 2
         assert regime.rows == 2
-    check(CudaBackend(plan), problem_of(B=b, T=2, E=1, H=H, O=1, V=None, dtype=DType.FLOAT32))
+    check(CudaBackend(plan), problem_of(B=b, T=2, E=1, H=H, O=1, V=None))
 
 
 def test_the_same_numbers_give_the_same_bits(wide_backend):
     """Again in the same session: a barrier begins at 0 again."""
-    problem = problem_of(B=3, T=3, E=1, V=None, dtype=DType.FLOAT32, head=Head.EVERY)
+    problem = problem_of(B=3, T=2, E=1, H=3, V=None, dtype=DType.FLOAT32, head=Head.EVERY)
     _, got = sessions(wide_backend, problem)
     first = run(got, "gradient")
     assert_same_bits(first, run(got, "gradient"))
@@ -76,6 +77,17 @@ def test_nan_is_not_hidden(wide_backend):
     params["W_hh"][0, 1] = np.nan
     answer = run(wide_backend.prepare(problem, params, random_data(problem)), "gradient")
     assert np.isnan(answer.grads["W_hh"]).any()
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("kind", PLANS)
+def test_a_short_batch_keeps_the_regime_of_a_full_one(kind, monkeypatch):
+    monkeypatch.setattr("rnnbench.backends.cuda.PREDICT_ROWS", 2)
+    problem = problem_of(B=2, T=1, E=1, H=3, O=1, V=None)
+    ref, got = sessions(CudaBackend(PLANS[kind]), problem)
+    inputs = random_data(problem, rows=3, seed=2).inputs
+    assert relative_error(ref.predict(inputs), got.predict(inputs)) < 1e-12
+    assert got.runner.recurrence.regime.kind is kind
 
 
 @pytest.mark.usefixtures("gpu")

@@ -15,7 +15,6 @@ import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda.device import simulated
 from rnnbench.kernels.cuda.forward import SUMS
 from rnnbench.kernels.cuda.plan import compiled_once
 
@@ -29,14 +28,11 @@ def in_registers(dtype: str, width: int, rows: int) -> Any:
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
-    buffers, held, plain = (2, rows, width), rows * SUMS, simulated()
+    buffers, held = (2, rows, width), rows * SUMS
 
     @cuda.jit
     def kernel(delta, spare, h, slope, W, blocks, b, T, S, H):
-        if plain:  # noqa: SIM108 - the simulator knows no alignment, and loads of four numbers need it
-            deltas = cuda.shared.array(buffers, kind)
-        else:
-            deltas = cuda.shared.array(buffers, kind, alignment=16)
+        deltas = cuda.shared.array(buffers, kind)
         w = cuda.local.array(width, kind)
         sums = cuda.local.array(held, kind)
         j, first = cuda.threadIdx.x, cuda.blockIdx.x * rows

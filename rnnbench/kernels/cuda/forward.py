@@ -19,7 +19,6 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.kernels.cuda import ptx
-from rnnbench.kernels.cuda.device import simulated
 from rnnbench.kernels.cuda.plan import compiled_once
 
 SUMS = 4  # of each row, added up at the end: one alone would wait for itself at every k
@@ -32,14 +31,11 @@ def in_registers(dtype: str, width: int, rows: int, fast: bool) -> Any:
     h ((T + 1) b, H), W (H, H), initial (b, H).
     """
     kind, zero, tanh = getattr(numba, dtype), np.dtype(dtype).type(0), ptx.tanh(dtype, fast)
-    buffers, held, plain = (2, rows, width), rows * SUMS, simulated()
+    buffers, held = (2, rows, width), rows * SUMS
 
     @cuda.jit
     def kernel(h, W, initial, b, T, H):
-        if plain:  # noqa: SIM108 - the simulator knows no alignment, and loads of four numbers need it
-            states = cuda.shared.array(buffers, kind)
-        else:
-            states = cuda.shared.array(buffers, kind, alignment=16)
+        states = cuda.shared.array(buffers, kind)
         w = cuda.local.array(width, kind)
         sums = cuda.local.array(held, kind)
         ahead = cuda.local.array(rows, kind)

@@ -109,8 +109,8 @@ class Plan:
     outputs: int = 32
     blocks: int = 264
     block_registers: int = 65536
-    beside: int = 32
-    columns: tuple[int, ...] = (8, 16)
+    beside: int = 40
+    columns: tuple[int, ...] = (8, 12)
     lanes: int = 128
     per: int = 4
     deepest: int = 8

@@ -59,26 +59,26 @@ class Recurrence:
     """Forward and backward for one problem. `arrays`: h, delta, spare, slope, arrived."""
 
     def __init__(self, sizes: Sizes, plan: Plan, room: Room, launch: Launcher, arrays: dict[str, Any]) -> None:
-        self.s, self.plan, self.room, self.launch, self.a = sizes, plan, room, launch, arrays
+        self.s, self.plan, self.launch, self.a = sizes, plan, launch, arrays
+        self.regime = choose(plan, sizes.H, sizes.B, sizes.dtype, room)
 
-    def regime(self, b: int) -> Regime:
-        """That of a batch of b rows."""
-        return choose(self.plan, self.s.H, b, self.s.dtype, self.room)
-
-    def _size(self, r: Regime, b: int) -> Size:
-        plan = self.plan
+    def _size(self, b: int) -> Size:
+        """Of a launch for b rows, in the regime of a full batch: a short one needs no other kernel."""
+        plan, r = self.plan, self.regime
         if r.kind is Kind.TILES:
             edge = plan.side * plan.step_micro
             return Size((math.ceil(b / edge), math.ceil(self.s.H / edge)), (plan.side, plan.side))
-        return Size(r.grid, r.threads, r.shared, together=r.kind is Kind.SPREAD)
+        if r.kind in (Kind.SPREAD, Kind.STEPS):
+            return Size(r.grid, r.threads, together=r.kind is Kind.SPREAD)
+        return Size(math.ceil(b / r.rows), r.threads, r.shared)
 
     def _tile(self) -> tuple[int, int, int]:
         return self.plan.side, self.plan.step_micro, self.plan.depth
 
     def forward(self, W: Any, initial: Any, b: int) -> None:
         """h from x_t W_xh + b_h, which it holds, and initial (>= b, H)."""
-        r, s, h = self.regime(b), self.s, self.a["h"]
-        size, fast = self._size(r, b), self.plan.fast_tanh
+        r, s, h = self.regime, self.s, self.a["h"]
+        size, fast = self._size(b), self.plan.fast_tanh
         if r.kind is Kind.TILES:
             self._each_step(tiles.advance(s.dtype, *self._tile(), fast), size, W, initial, b)
         elif r.kind is Kind.STEPS:
@@ -95,8 +95,8 @@ class Recurrence:
 
     def backward(self, W: Any, reverse: Reverse, b: int) -> None:
         """delta, from slope and h."""
-        r, s, a = self.regime(b), self.s, self.a
-        size, arrays = self._size(r, b), (a["delta"], a["spare"], a["h"], a["slope"], W)
+        r, s, a = self.regime, self.s, self.a
+        size, arrays = self._size(b), (a["delta"], a["spare"], a["h"], a["slope"], W)
         if r.kind is Kind.TILES:
             self._each_step_back(tiles.retreat(s.dtype, *self._tile()), size, arrays, reverse, b)
         elif r.kind is Kind.STEPS:

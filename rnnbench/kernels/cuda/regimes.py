@@ -82,7 +82,7 @@ def _split(plan: Plan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
         return None
     registers = plan.thread_registers(threads) - plan.beside
     kept = min(half, registers * 4 // size // SUMS * SUMS, plan.unrolled)
-    rows = plan.block_rows(b, kept)
+    rows = plan.block_rows(b, width)
     shared = max(1, half - kept) * threads * size  # never none: the simulator makes no empty array
     if kept < SUMS or shared + 2 * rows * width * size > room.block_bytes:
         return None

@@ -14,7 +14,6 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.kernels.cuda import ptx
-from rnnbench.kernels.cuda.device import simulated
 from rnnbench.kernels.cuda.forward import SUMS
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.plan import compiled_once
@@ -31,7 +30,8 @@ def half_products(dtype: str, width: int, kept: int, rows: int) -> Any:
             for r in range(rows):
                 for s in range(SUMS):
                     sums[r * SUMS + s] += states[r, low + k + s] * w[k + s]
-        for m in range(0, rest, SUMS):
+        # as long as the pool, which the compiler does not know: unrolled in full it would want more registers
+        for m in range(0, pool.shape[0] // threads if rest > 0 else 0, SUMS):
             for s in range(SUMS):
                 weight = pool[(m + s) * threads + x]
                 for r in range(rows):
@@ -44,16 +44,13 @@ def half_products(dtype: str, width: int, kept: int, rows: int) -> Any:
 def forward(dtype: str, width: int, kept: int, rows: int, fast: bool) -> Any:
     """h, with h_0 = initial, for H <= width. A block of 2 width threads for `rows` rows; width and kept in fours."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
-    held, half, threads, tile, plain = rows * SUMS, width // 2, 2 * width, (rows, width), simulated()
+    held, half, threads, tile = rows * SUMS, width // 2, 2 * width, (rows, width)
     multiply, tanh = half_products(dtype, width, kept, rows), ptx.tanh(dtype, fast)
 
     @bounded(threads)
     def kernel(h, W, initial, b, T, H):
         pool = cuda.shared.array(0, kind)
-        if plain:  # noqa: SIM108 - the simulator knows no alignment, and loads of four numbers need it
-            states = cuda.shared.array(tile, kind)
-        else:
-            states = cuda.shared.array(tile, kind, alignment=16)
+        states = cuda.shared.array(tile, kind)
         halves = cuda.shared.array(tile, kind)
         w = cuda.local.array(kept, kind)
         sums = cuda.local.array(held, kind)
@@ -105,16 +102,13 @@ def backward(dtype: str, width: int, kept: int, rows: int) -> Any:
     """delta for H <= width; spare is not used. Blocks and threads as `forward`, halves of the rows of W_hh."""
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
-    held, half, threads, tile, plain = rows * SUMS, width // 2, 2 * width, (rows, width), simulated()
+    held, half, threads, tile = rows * SUMS, width // 2, 2 * width, (rows, width)
     multiply = half_products(dtype, width, kept, rows)
 
     @bounded(threads)
     def kernel(delta, spare, h, slope, W, blocks, b, T, S, H):
         pool = cuda.shared.array(0, kind)
-        if plain:  # noqa: SIM108 - the simulator knows no alignment, and loads of four numbers need it
-            deltas = cuda.shared.array(tile, kind)
-        else:
-            deltas = cuda.shared.array(tile, kind, alignment=16)
+        deltas = cuda.shared.array(tile, kind)
         halves = cuda.shared.array(tile, kind)
         w = cuda.local.array(kept, kind)
         sums = cuda.local.array(held, kind)

@@ -1,0 +1,162 @@
+"""Our CUDA kernels with a pass captured into a CUDA graph: one call of the driver starts all of its launches.
+
+The first call of a pass launches its kernels one by one, which compiles them, and then captures the same launches;
+every later call replays the graph. What changes between calls is read from device memory: the rows of the batch, the
+state that it starts from, the number of the step (`kernels.cuda.cursor`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import cuda
+from numpy.typing import NDArray
+
+from rnnbench.backends.base import Contract, Data, Session, check_batch, checked_order
+from rnnbench.backends.cuda import CudaBackend, CudaSession, rule_of
+from rnnbench.kernels.cuda import cursor
+from rnnbench.kernels.cuda.graph import WAY_OUT, Recorder
+from rnnbench.kernels.cuda.launch import Size
+from rnnbench.kernels.cuda.passes import Batch
+from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.model import Case, Pass, Problem
+from rnnbench.params import Array, Params
+
+MOST_STEPS = 1 << 20  # of a table of Adam's corrections
+
+
+class CudaGraphSession(CudaSession):
+    """As `CudaSession`, with a graph a pass. `now` (B,): the rows of the batch; `taken` (B,): those of a step of an
+    epoch; `cursor` as in `kernels.cuda.cursor`.
+    """
+
+    def __init__(self, problem: Problem, params: Params, data: Data, plan: Plan) -> None:
+        self.recorder, self.graphs = Recorder(), dict[Pass, Any]()
+        self.now, self.taken = (cuda.device_array(problem.B, np.int64) for _ in range(2))
+        self.state = cuda.device_array((problem.B, problem.model.H), str(problem.dtype))
+        self.cursor = cuda.device_array(2, np.int64)
+        self.order: Any = None
+        super().__init__(problem, params, data, plan, self.recorder)
+        table = self.rule.table(self.sizes.dtype)
+        self.table = cuda.to_device(table if table.size else np.zeros((1, 2), self.sizes.dtype))
+
+    def select(self, batch: int) -> None:
+        check_batch(batch, self.staged, self.problem.B)
+        first = batch * self.problem.B
+        self.now.copy_to_device(np.arange(first, first + self.problem.B, dtype=np.int64))
+
+    def start_from(self, state: Array | None) -> None:
+        given = np.zeros(self.state.shape) if state is None else state
+        self.state.copy_to_device(np.ascontiguousarray(given, self.sizes.dtype))
+
+    def reset(self) -> None:
+        super().reset()
+        self._place(0)
+
+    def _place(self, place: int) -> None:
+        """Tell the device the number of the next step and where its rows begin."""
+        self.cursor.copy_to_device(np.array([self.step, place], np.int64))
+
+    def _batch(self) -> Batch:
+        return Batch(self.now, 0, self.problem.B, self.state, *self.seen)
+
+    def _run(self, pass_: Pass, launches: Callable[[], None]) -> None:
+        """The first time launch by launch, then as a graph."""
+        if graph := self.graphs.get(pass_):
+            graph.replay()
+        else:
+            launches()
+            self.graphs[pass_] = self.recorder.capture(launches)
+
+    def _gradient(self, batch: Batch) -> None:
+        self.runner.gradient(batch, self.step_weight, self.reverse)
+
+    def _step(self, batch: Batch, rows: int) -> None:
+        """A train step that ends with the cursor `rows` rows further."""
+        self._gradient(batch)
+        self.runner.update_counted(self.rule, self.table, self.cursor)
+        self.recorder(cursor.advance(), Size(1, 1), self.cursor, rows)
+
+    def forward(self) -> None:
+        self._run(Pass.FORWARD, lambda: self.runner.forward(self._batch(), self.step_weight))
+        self.last, self.rows_in_pass = Pass.FORWARD, self.problem.B
+
+    def gradient(self) -> None:
+        self._run(Pass.GRADIENT, lambda: self._gradient(self._batch()))
+        self.last, self.rows_in_pass = Pass.GRADIENT, self.problem.B
+
+    def train_step(self) -> None:
+        self._run(Pass.TRAIN_STEP, lambda: self._step(self._batch(), 0))
+        self.step += 1
+        self.last, self.rows_in_pass = Pass.TRAIN_STEP, self.problem.B
+
+    def train_epoch(self, order: NDArray[np.int64]) -> None:
+        """A replay for each full batch; a short one at the end is launched kernel by kernel."""
+        rows = checked_order(order, self.staged)
+        self._stage(rows)
+        B = self.problem.B
+        full = rows.size // B
+        for _ in range(full):
+            self._run(Pass.EPOCH, self._step_of_epoch)
+        self.step += full
+        if (at := full * B) < rows.size:
+            self._train(Batch(self.order, at, rows.size - at, self.zero_state, *self.each, at))
+            self._place(0)
+        self.last, self.rows_in_pass = Pass.EPOCH, rows.size
+
+    def _stage(self, rows: NDArray[np.int64]) -> None:
+        """Copy the order to where the graph reads it: of another length it has another place, and needs a new graph."""
+        if self.order is None or self.order.size != rows.size:
+            self.order, self.each = cuda.device_array(rows.size, np.int64), self._answers(rows.size)
+            if graph := self.graphs.pop(Pass.EPOCH, None):
+                graph.close()
+        self.order.copy_to_device(rows)
+        self._place(0)
+
+    def _step_of_epoch(self) -> None:
+        B, S, threads = self.problem.B, self.sizes.S, self.plan.threads
+        self.recorder(cursor.take(), Size(math.ceil(B / threads), threads), self.taken, self.order, self.cursor)
+        batch = Batch(self.taken, 0, B, self.zero_state, *self.seen)
+        self._gradient(batch)
+        self.runner.update_counted(self.rule, self.table, self.cursor)
+        size = Size(math.ceil(B * S / threads), threads)
+        self.recorder(cursor.keep(), size, *self.each, *self.seen, self.cursor, S)
+        self.recorder(cursor.advance(), Size(1, 1), self.cursor, B)
+
+    def _seen_last(self) -> tuple[Any, Any]:
+        return self.each if self.last is Pass.EPOCH else self.seen
+
+    def close(self) -> None:
+        for graph in self.graphs.values():
+            graph.close()
+        self.graphs = {}
+        super().close()
+
+
+class CudaGraphBackend(CudaBackend):
+    """Our kernels on one NVIDIA GPU, a pass a CUDA graph."""
+
+    name: ClassVar[str] = "cuda+graph"
+
+    def unsupported(self, case: Case) -> str | None:
+        steps = rule_of(case).steps_that_differ(str(case.dtype))
+        if steps > MOST_STEPS:
+            return f"Adam's corrections differ for {steps:,} steps, at most {MOST_STEPS:,} are tabled; {WAY_OUT}"
+        return super().unsupported(case)
+
+    def contract(self, problem: Problem) -> Contract:
+        plain = super().contract(problem)
+        graph = "one replay of a CUDA graph of its kernels"
+        timed = dict.fromkeys(plain.timed, graph) | {
+            "epoch": "the order to the device; a replay for each full batch, launches for a short one"
+        }
+        return replace(plain, timed=timed)
+
+    def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
+        if reason := self.unavailable():
+            raise RuntimeError(reason)
+        return CudaGraphSession(problem, params, data, self.plan)
