@@ -58,7 +58,7 @@ WORDS = click.option(
 )
 WHICH = options(
     click.option("--workload", "-w", type=WORKLOADS, help="Comma-separated. Default: parity,imdb-50,imdb-200."),
-    click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: all but numba+subnormal and cuda."),
+    click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: the usual, on the CPU."),
     click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: all."),
     click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32."),
     WORDS,

@@ -100,7 +100,7 @@ def catalogue(dtype: str, plan: Plan) -> list[Entry]:
         add("take", cursor.take(), 16, ORDER, ORDER, ORDER)
         add("keep", cursor.keep(), 24, a2, WORDS, a2, WORDS, ORDER, INT)
         add("advance cursor", cursor.advance(), 16, ORDER, INT)
-        add("forward H128 fast tanh", forward.in_registers(dtype, 128, 1, True), 168, *steps_forward, wide=("LDS",))
+        add("forward H128 fast tanh", forward.in_registers(dtype, 128, 1, True), 184, *steps_forward, wide=("LDS",))
     return found
 
 
