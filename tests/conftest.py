@@ -13,8 +13,10 @@ from rnnbench import backends
 if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy processes wait more than they work
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Backends that compile every case anew; numba does so once.
+# Backends that compile or trace every case anew, for seconds or for one; numba does so once.
 COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and not name.startswith("numba")]
+TRACING = ["jax", "tensorflow"]
+EVERY = {**dict.fromkeys(TRACING, 3), **dict.fromkeys(COMPILING, 8)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -23,7 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of each test, keep every eighth case of the backends that compile for seconds; all with --every-case."""
+    """Of each test, keep every third or eighth case of the backends in `EVERY`; all with --every-case."""
     if config.getoption("--every-case"):
         return
     seen: Counter[tuple[str, str]] = Counter()
@@ -32,7 +34,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         callspec = getattr(item, "callspec", None)
         name = callspec.params.get("backend") if callspec else None
         key = (str(name), item.nodeid.partition("[")[0])
-        (left_out if name in COMPILING and seen[key] % 8 else kept).append(item)
+        (left_out if seen[key] % EVERY.get(str(name), 1) else kept).append(item)
         seen[key] += 1
     items[:] = kept
     if left_out:

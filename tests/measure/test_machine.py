@@ -124,27 +124,27 @@ def test_a_busy_child_is_ours_once_it_has_ended_and_another_process_is_not():
 def test_a_fingerprint_hashes_what_matters():
     facts = fingerprint()
     assert facts["hashes"] == hashes_of(facts)
-    assert set(facts["hashes"]) == {"processor", "system", "software"}
+    assert set(facts["hashes"]) == {"processor", "gpu", "system", "software"}
     busier = {**facts, "load": [9.0], "git": None, "clock": {}, "cpu": {**facts["cpu"], "mhz": 1}, "swap_bytes": 1}
     assert hashes_of(busier) == facts["hashes"]
     for part, other in (
         ("processor", {**facts, "cpu": {**facts["cpu"], "model": "another"}}),
-        ("processor", {**facts, "gpu": [{"name": "another", "celsius": 40}]}),
+        ("gpu", {**facts, "gpu": {"name": "another", "celsius": 40}}),
         ("system", {**facts, "cpu": {**facts["cpu"], "governor": "another"}}),
         ("system", {**facts, "environment": {"KMP_AFFINITY": "compact"}}),
         ("software", {**facts, "libraries": {"numpy": "0"}}),
     ):
         changed = hashes_of(other)
         assert [name for name in changed if changed[name] != facts["hashes"][name]] == [part]
-    assert hashes_of({**facts, "gpu": [{"name": "a", "celsius": 40}]}) == hashes_of(
-        {**facts, "gpu": [{"name": "a", "celsius": 50}]}
-    )
+    warmer = [hashes_of({**facts, "gpu": {"name": "a", "celsius": celsius}}) for celsius in (40, 50)]
+    assert warmer[0] == warmer[1]
 
 
 def test_parts_of_an_older_fingerprint():
     found = parts_of({"cpu": {"model": "A", "mhz": 2000, "governor": None}, "os": "Linux 6", "python": "3.11"})
     assert found == {
         "processor": {"cpu model": "A"},
+        "gpu": {},
         "system": {"cpu governor": None, "os": "Linux 6"},
         "software": {"python": "3.11"},
     }

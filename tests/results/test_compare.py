@@ -71,9 +71,9 @@ def test_a_planted_slow_down_is_found_among_unchanged_cases():
 
 @pytest.mark.slow
 def test_a_planted_speed_up_is_found():
-    found = calls({"planted": 1 / 1.1, "same": 1.0}, **RIGOROUS, **QUIET)
-    assert found["planted"][Verdict.FASTER] >= 95
-    assert found["same"][Verdict.FASTER] <= 5
+    found = calls({"planted": 1 / 1.1, "same": 1.0}, tries=40, **RIGOROUS, **QUIET)
+    assert found["planted"][Verdict.FASTER] >= 38
+    assert found["same"][Verdict.FASTER] <= 2
 
 
 def test_three_launches_tell_a_slow_down_on_a_quiet_machine_alone():
@@ -87,9 +87,9 @@ def test_three_launches_tell_a_slow_down_on_a_quiet_machine_alone():
 @pytest.mark.parametrize("launches", [3, 10])
 @pytest.mark.parametrize("noise", [QUIET, NOISY], ids=["quiet", "noisy"])
 def test_what_is_unchanged_is_seldom_called_slower(launches, noise):
-    found = calls({"alone": 1.0}, tries=200, launches=launches, **noise)["alone"]
-    assert found[Verdict.SLOWER] <= 10
-    assert found[Verdict.FASTER] <= 10
+    found = calls({"alone": 1.0}, launches=launches, **noise)["alone"]
+    assert found[Verdict.SLOWER] <= 5
+    assert found[Verdict.FASTER] <= 5
 
 
 def test_intervals_of_ratios_cover_the_truth():

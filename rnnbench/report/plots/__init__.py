@@ -57,8 +57,7 @@ def save(folder: Path, page: Page) -> list[Path]:
         page.figure.set_dpi(DPI)
         engine = page.figure.get_layout_engine()
         if engine is not None:
-            for _ in range(2):  # the second pass settles what the first one moved
-                engine.execute(page.figure)
+            engine.execute(page.figure)
         page.figure.set_layout_engine("none")
         # Not savefig, which draws everything once more for each file.
         FigureCanvasAgg(page.figure).print_png(png)
