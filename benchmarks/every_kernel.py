@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,33 +19,42 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 
 from rnnbench import kernels
 from rnnbench.backends.cuda import CudaBackend
+from rnnbench.backends.cuda_fast import CudaFastTanhBackend
+from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.plan import Plan
 from rnnbench.model import DType, Head, Loss, Optimizer, TrainSpec, Truncation
 
 LOSSES = list(Loss)
 UPDATES = (TrainSpec(clip_norm=0.05), TrainSpec(optimizer=Optimizer.SGD, clip_value=0.01))
-WIDTHS = (20, 128, 200, 256, 512)  # H on a device: each regime of the recurrence
+WIDTHS = (20, 128, 200, 256, 512, 1100)  # H on a device: each regime of the recurrence
 
 
 def factories() -> Iterator[tuple[str, Any]]:
     """Name and function of all that make kernels, by size; device functions too."""
     package = importlib.import_module(f"{kernels.__name__}.cuda")
     for found in pkgutil.iter_modules(package.__path__):
+        if found.name in ("device", "launch"):  # what they keep is no kernel
+            continue
         module = importlib.import_module(f"{package.__name__}.{found.name}")
         for name, value in vars(module).items():
             if hasattr(value, "cache_info") and value.__module__ == module.__name__:
                 yield f"{found.name}.{name}", value
 
 
-def run_all(plans: dict[str, Plan], widths: tuple[int, ...]) -> list[str]:
+def backends_of(plans: Iterable[Plan]) -> list[CudaBackend]:
+    """One for each plan; the variants with the first."""
+    first, *rest = plans
+    return [CudaBackend(first), CudaGraphBackend(first), CudaFastTanhBackend(first), *map(CudaBackend, rest)]
+
+
+def run_all(plans: Iterable[Plan], widths: tuple[int, ...]) -> list[str]:
     """Launch everything with each plan and width, each loss with the first; the names of kernels that were not made."""
     from tests.helpers import random_data, random_params, small_problem
 
     for _, factory in factories():
         factory.cache_clear()
-    for number, (plan, H) in enumerate((plan, H) for plan in plans.values() for H in widths):
-        backend = CudaBackend(plan)
+    for number, (backend, H) in enumerate((backend, H) for backend in backends_of(plans) for H in widths):
         for case, loss in enumerate(LOSSES if number == 0 else LOSSES[: len(UPDATES)]):
             turn = number + case
             problem = small_problem(
@@ -56,6 +65,7 @@ def run_all(plans: dict[str, Plan], widths: tuple[int, ...]) -> list[str]:
             session = backend.prepare(problem, random_params(problem), data)
             session.train_step()
             if case == 0:
+                session.train_step()  # a captured one is replayed
                 session.train_epoch(np.arange(problem.B + 1))  # a short batch
                 session.predict(data.inputs)
             session.synchronize()
@@ -65,12 +75,12 @@ def run_all(plans: dict[str, Plan], widths: tuple[int, ...]) -> list[str]:
 
 def main() -> int:
     """Exit code 1 for a kernel that was not run, 3 where there is no device."""
-    from tests.cuda.conftest import REGIMES
+    from tests.cuda.conftest import REGIMES, WIDE
 
     if reason := device.refusal(device.look()):
         print(f"Error: {reason}", file=sys.stderr)
         return 3
-    left = set(run_all(REGIMES, (6,))) & set(run_all({"usual": Plan()}, WIDTHS))
+    left = set(run_all([*REGIMES.values(), *WIDE.values()], (6,))) & set(run_all([Plan()], WIDTHS))
     if left:
         print(f"Error: not run: {', '.join(sorted(left))}; add what reaches them", file=sys.stderr)
     return 1 if left else 0

@@ -9,13 +9,13 @@ import pytest
 import every_kernel
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.kernels.cuda import device, optimizer
-from tests.cuda.conftest import REGIMES
+from tests.cuda.conftest import REGIMES, WIDE
 
 
 @pytest.mark.usefixtures("gpu")
 def test_nothing_is_left_out(monkeypatch):
     monkeypatch.setattr(optimizer, "never_launched", never_launched, raising=False)
-    assert every_kernel.run_all(REGIMES, (6,)) == ["optimizer.never_launched"]
+    assert every_kernel.run_all([*REGIMES.values(), *WIDE.values()], (6,)) == ["optimizer.never_launched"]
 
 
 @functools.cache

@@ -19,20 +19,16 @@ from rnnbench.kernels.cuda.recurrence import steps_back
 from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.measure.verify import relative_error
 from rnnbench.model import DType, Head, Truncation
-from tests.cuda.conftest import TINY
+from tests.cuda.conftest import TINY, WIDE
 from tests.cuda.test_passes import check, problem_of, run, sessions
 from tests.helpers import assert_same_bits, random_data, random_params
 
-# Two rows a block or a turn; H 6 in three blocks of two columns, or in one of eight.
-SMALL = Plan(**TINY, block_registers=1024, beside=0, columns=(2,), lanes=8, per=2, step_micro=1, wide=1)
-PLANS = {kind: replace(SMALL, kinds=(kind,)) for kind in (Kind.SPLIT, Kind.STEPS, Kind.TILES)}
-PLANS[Kind.SPREAD] = replace(SMALL, kinds=(Kind.SPREAD,), columns=(8,))
 H100, A100, SMALL_CARD = Room(132, 227 << 10, True), Room(108, 163 << 10, True), Room(40, 64 << 10, True)
 
 
-@pytest.fixture(params=PLANS)
+@pytest.fixture(params=WIDE)
 def wide_backend(request: pytest.FixtureRequest, gpu):
-    return CudaBackend(PLANS[request.param])
+    return CudaBackend(WIDE[request.param])
 
 
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (3, 1, 2, 5), (5, 2, 1, 6)], ids=str)
@@ -54,7 +50,7 @@ def test_truncation_from_a_state(wide_backend, head, request):
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize(("kind", "H", "b"), [(Kind.SPLIT, 9, 3), (Kind.STEPS, 9, 2), (Kind.TILES, 9, 3)])
 def test_weights_beyond_registers_and_several_turns_of_k(kind, H, b):
-    plan = PLANS[kind]
+    plan = WIDE[kind]
     if kind is Kind.SPLIT:
         regime = choose(plan, H, b, "float64", SIMULATOR)
         assert 0 < regime.kept < regime.width // 2
@@ -80,11 +76,11 @@ def test_nan_is_not_hidden(wide_backend):
 
 
 @pytest.mark.usefixtures("gpu")
-@pytest.mark.parametrize("kind", PLANS)
+@pytest.mark.parametrize("kind", WIDE)
 def test_a_short_batch_keeps_the_regime_of_a_full_one(kind, monkeypatch):
     monkeypatch.setattr("rnnbench.backends.cuda.PREDICT_ROWS", 2)
     problem = problem_of(B=2, T=1, E=1, H=3, O=1, V=None)
-    ref, got = sessions(CudaBackend(PLANS[kind]), problem)
+    ref, got = sessions(CudaBackend(WIDE[kind]), problem)
     inputs = random_data(problem, rows=3, seed=2).inputs
     assert relative_error(ref.predict(inputs), got.predict(inputs)) < 1e-12
     assert got.runner.recurrence.regime.kind is kind
@@ -94,7 +90,7 @@ def test_a_short_batch_keeps_the_regime_of_a_full_one(kind, monkeypatch):
 def test_a_fast_tanh_is_near():
     """The simulator shows that it is what the kernels call: as coarse as the instruction may be, and no coarser."""
     problem = problem_of(B=2, T=1, H=3, V=None, dtype=DType.FLOAT32)
-    for plan in (Plan(**TINY), PLANS[Kind.SPLIT], PLANS[Kind.STEPS], PLANS[Kind.TILES], PLANS[Kind.SPREAD]):
+    for plan in (Plan(**TINY), WIDE[Kind.SPLIT], WIDE[Kind.STEPS], WIDE[Kind.TILES], WIDE[Kind.SPREAD]):
         ref, got = sessions(CudaBackend(replace(plan, fast_tanh=True)), problem)
         error = relative_error(run(ref, "forward").state, run(got, "forward").state)
         assert error is not None
