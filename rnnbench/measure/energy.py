@@ -1,4 +1,4 @@
-"""Joules over a turn, by the counters of the processor (RAPL), read before it and after it, outside the clock.
+"""Joules over a turn, by the counters of processor (RAPL) or GPU (NVML), read before and after it, outside the clock.
 
 The counters are of whole packages: every process of the machine is in them, and what an idle core takes, too.
 """
@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from rnnbench.measure.gpu import Gpu
 from rnnbench.results.record import Energy
 
 POWERCAP = Path("/sys/class/powercap")
 UPDATE_SECONDS = 0.001  # how often RAPL counts: Haehnel et al., Measuring Energy Consumption for Short Code Paths, 2012
+GPU_UPDATE_SECONDS = 0.1  # the slowest that was seen: Yang et al., Part-time Power Measurements, 2023
 LEAST_UPDATES = 100  # in a window: an error of 1 % at each end
 LEAST_FILLED = 0.9  # of the window by calls: the rest is putting back and choosing batches
 MOST_WATTS = 1000.0  # of a package: a slower counter cannot have wrapped twice meanwhile
@@ -82,6 +84,30 @@ class Rapl:
         if not total:
             raise EnergyUnknown(f"the counter stood still for {seconds:.3g} s; the system does not count here")
         return total / 1e6
+
+
+class OfGpu:
+    """What a GPU alone has taken since its driver was loaded. Raises EnergyUnknown where that is not told."""
+
+    source = "nvml"
+    update_seconds = GPU_UPDATE_SECONDS
+
+    def __init__(self, gpu: Gpu) -> None:
+        self.gpu = gpu
+        self.read()
+
+    def read(self) -> list[int]:
+        """One counter, in millijoules."""
+        found = self.gpu.ask("nvmlDeviceGetTotalEnergyConsumption")
+        if found is None:
+            raise EnergyUnknown("this GPU or its driver does not count energy; GPUs from Volta on do")
+        return [int(found)]
+
+    def joules(self, before: list[int], after: list[int], seconds: float) -> float:
+        """The difference of the two."""
+        if after[0] <= before[0]:
+            raise EnergyUnknown(f"the GPU's counter stood still for {seconds:.3g} s, or began anew; repeat the run")
+        return (after[0] - before[0]) / 1e3
 
 
 def _zones(root: Path) -> list[Zone]:

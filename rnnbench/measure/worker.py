@@ -172,7 +172,7 @@ class Worker:
         rows = None if order is None else np.array(order, dtype=np.int64)
         device = DeviceTimes(self.session.device_clock())
         if self.meter is None:  # not before the backend was imported: this imports NumPy
-            self.meter = energy.meter_of()
+            self.meter = energy.meter_of((lambda: energy.OfGpu(self.gpu)) if self.gpu else energy.Rapl)
         states, before = self._device_states(), disturbance.now()
         with energy.Window(self.meter) as window:
             samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.measure.energy import EnergyUnknown, Rapl, Window, meter_of
+from rnnbench.measure.energy import EnergyUnknown, OfGpu, Rapl, Window, meter_of
+from rnnbench.measure.gpu import Gpu
 from rnnbench.results.record import Energy
+from tests.measure.fake_gpu import FakeNvml, NVMLError
 
 RANGE = 262_143_328_850
 
@@ -114,3 +116,26 @@ def test_a_counter_that_disappears_meanwhile_costs_the_energy_alone(tree):
     found = window(Rapl(root), 0.5, files["package"].unlink).energy([500_000_000])
     assert found.joules is None
     assert "cannot be read" in found.reason
+
+
+def gpu_that_counts(*millijoules):
+    answers = iter(millijoules)
+    nvml = FakeNvml(nvmlDeviceGetTotalEnergyConsumption=lambda handle: next(answers))
+    return Gpu(nvml, "gpu 0")
+
+
+def test_a_gpu_counts_by_itself():
+    found = window(OfGpu(gpu_that_counts(5, 1_000, 251_000)), 20.0).energy([20_000_000_000])
+    assert found == Energy(250.0, 20.0, "nvml")
+
+
+@pytest.mark.parametrize(("last", "seconds", "why"), [(251_000, 5.0, "shorter than 100 updates"), (9, 20.0, "anew")])
+def test_a_gpu_that_does_not_tell_is_not_zero(last, seconds, why):
+    found = window(OfGpu(gpu_that_counts(5, 1_000, last)), seconds).energy([round(seconds * 1e9)])
+    assert found.joules is None
+    assert why in found.reason
+
+
+def test_an_older_gpu_is_refused():
+    silent = Gpu(FakeNvml(nvmlDeviceGetTotalEnergyConsumption=NVMLError("not supported")), "gpu 0")
+    assert "from Volta on" in meter_of(lambda: OfGpu(silent))
