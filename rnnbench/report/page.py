@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +15,31 @@ from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
 from rnnbench.results.record import Epoch, Record
 
+MANY_CASES = 8  # from here on drawing takes longer than starting processes for it
 
-def _figures(context: Context, folder: Path) -> tuple[dict[str, list[str]], list[Path]]:
-    """Draw and save every figure; name -> its pages as Markdown, and the paths."""
-    embedded: dict[str, list[str]] = {}
+
+def drawn(name: str, context: Context, folder: Path) -> tuple[list[str], list[Path]]:
+    """Draw and save one figure; its pages as Markdown, and the paths."""
+    embedded: list[str] = []
     paths: list[Path] = []
-    for name in plots.OF_SWEEPS if context.sweep else plots.REGISTRY:
-        for page in plots.draw(name, context):
-            saved = plots.save(folder / "figures", page)
-            embedded.setdefault(name, []).append(figure(saved[0], folder, page.alt))
-            paths += saved
+    for page in plots.draw(name, context):
+        saved = plots.save(folder / "figures", page)
+        embedded.append(figure(saved[0], folder, page.alt))
+        paths += saved
     return embedded, paths
+
+
+def _figures(context: Context, folder: Path, processes: int) -> tuple[dict[str, list[str]], list[Path]]:
+    """Every figure; name -> its pages as Markdown, and the paths."""
+    names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
+    draw = partial(drawn, context=context, folder=folder)
+    if processes > 1 and len({r.case.key for r in context.records}) >= MANY_CASES:
+        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+            made = list(pool.map(draw, names))
+    else:
+        made = [draw(name) for name in names]
+    embedded = {name: pages for name, (pages, _) in zip(names, made, strict=True) if pages}
+    return embedded, [path for _, paths in made for path in paths]
 
 
 def text(context: Context, figures: sections.Figures) -> str:
@@ -55,16 +72,19 @@ def write_report(
     machine: Mapping[str, Any],
     run: Mapping[str, Any],
     reference: str | None = None,
+    *,
+    processes: int = 1,
 ) -> list[Path]:
     """Write `report.md`, `tables/*.csv`, `figures/*.png` and `figures/*.svg`; the paths, the page first.
 
     `machine` and `run` are facts by name, nested or not. `reference` is the backend that speed-ups are over, or None
     to have one chosen; ValueError where it is not in the records. OSError where the folder cannot be written.
+    With several `processes`, who calls must be importable: the figures of many cases are drawn in new ones.
     """
     context = Context(records, epochs, machine, run, reference)
     folder.mkdir(parents=True, exist_ok=True)
-    figures, drawn = _figures(context, folder)
+    figures, drawings = _figures(context, folder, processes)
     written = tables.write(folder / "tables", tables.frames(context))
     page = folder / "report.md"
     page.write_text(text(context, figures), encoding="utf-8")
-    return [page, *written, *drawn]
+    return [page, *written, *drawings]
