@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rnnbench import backends
 from rnnbench.commands import run as session
+from rnnbench.commands import sitting
 from rnnbench.commands.progress import Display
 from rnnbench.measure import arrays, crew
 from rnnbench.measure.clock import Turn
@@ -81,8 +82,8 @@ def plan(monkeypatch, tmp_path):
     monkeypatch.setattr(backends, "REGISTRY", registry)
     monkeypatch.setenv("TEST_FULL", str(tmp_path / "full"))
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=LAUNCHES, rounds=1, turn=Turn(0.001, 1, 2)))
-    monkeypatch.setattr(session, "peak_now", lambda plan, display, before=None: before)
-    monkeypatch.setattr(session, "fingerprint", lambda: {"machine_id": "m"})
+    monkeypatch.setattr(sitting.Sitting, "_look_for_peak", lambda self: None)
+    monkeypatch.setattr(sitting, "fingerprint", lambda: {"machine_id": "m"})
     passes = (Pass.FORWARD, Pass.GRADIENT)
     return Plan(("parity",), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rnnbench.commands import run
+from rnnbench.commands import run, sitting
 from rnnbench.measure.peak import PeakUnknown
 from rnnbench.model import DType
 from rnnbench.results import store
@@ -40,7 +40,7 @@ def small_run(folder, mode, monkeypatch, *answers):
             raise answer
         return answer
 
-    monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(sitting, "measure", measure)
     plan = plan_of(backends=("numpy",), dtypes=(DType.FLOAT32,), mode=mode, filter="forward", timeout=60.0)
     listener = Listener()
     done = run.execute(plan, folder, "a test", listener)
