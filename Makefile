@@ -31,8 +31,8 @@ test-sim: .venv/dev.stamp
 test-compile: .venv-cuda/dev.stamp
 	.venv-cuda/bin/python -m pytest tests/cuda/test_compile.py $(SIDE_BY_SIDE) $(ARGS)
 
-# On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `make gpu ARGS=--plan` lists the steps. Nothing
-# is installed where PYTHON has the modules that they need.
+# On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `python benchmarks/gpu.py --plan` lists the steps.
+# Nothing is installed where PYTHON has the modules that they need.
 GPU_MODULES := click cpuinfo matplotlib msgspec numba_cuda pandas psutil pytest pytest_timeout rich scipy tabulate threadpoolctl
 LACKING = import importlib.util as u, sys; sys.exit(" ".join(m for m in sys.argv[1:] if not u.find_spec(m)) or 0)
 gpu:
