@@ -187,7 +187,7 @@ def test_what_cannot_be_merged_is_said_in_one_sentence(tmp_path, runs, monkeypat
 
 
 def test_the_command_writes_a_report(tmp_path, runs, monkeypatch):
-    monkeypatch.setattr("rnnbench.report.page._figures", lambda context, folder: ({}, []))  # drawn in tests/report
+    monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: ({}, []))  # drawn in tests/report
     write(tmp_path / "other", "run-o", machine={"cpu": {"model": "Another CPU"}}, machine_id="m2")
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(main, ["merge", "all", "a", "other", "--force"])

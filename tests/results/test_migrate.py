@@ -61,7 +61,7 @@ def test_a_newer_one_is_refused_with_the_way_out(tmp_path):
 
 @pytest.mark.parametrize("schema", range(1, SCHEMA + 1))
 def test_it_is_reported(schema, tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnbench.report.page._figures", lambda context, folder: ({}, []))  # drawn in tests/report
+    monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: ({}, []))  # drawn in tests/report
     loaded = store.load(folder_of(schema))
     page, *_ = write_report(tmp_path, loaded.records, loaded.curves, loaded.machine, loaded.run)
     text = page.read_text()
