@@ -33,6 +33,11 @@ class Loss(StrEnum):
     SQUARED_ERROR = "squared_error"
     SIGMOID_SQUARED_ERROR = "sigmoid_squared_error"
 
+    @property
+    def has_accuracy(self) -> bool:
+        """Whether an output is right or wrong: it names a class."""
+        return self in (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY)
+
 
 class StepSum(StrEnum):
     """How the losses of the T outputs of one sequence are added up. Without effect on `Head.LAST`."""

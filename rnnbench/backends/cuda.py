@@ -36,13 +36,7 @@ from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast
 
-_LOSS_CODES = {
-    Loss.BINARY_CROSS_ENTROPY: losses.BINARY_CROSS_ENTROPY,
-    Loss.CATEGORICAL_CROSS_ENTROPY: losses.CATEGORICAL_CROSS_ENTROPY,
-    Loss.SQUARED_ERROR: losses.SQUARED_ERROR,
-    Loss.SIGMOID_SQUARED_ERROR: losses.SIGMOID_SQUARED_ERROR,
-}
-_WITH_CLASSES = (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY)
+_LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 PREDICT_ROWS = 512  # at a time
 
 
@@ -214,7 +208,7 @@ class CudaSession(Session):
         loss = float(each.sum(dtype=np.float64)) * self.step_weight / n
         params = _fetched(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
-            accuracy = int(hits.sum()) / (n * S) if self.model.loss in _WITH_CLASSES else None
+            accuracy = int(hits.sum()) / (n * S) if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _fetched(self.grads) if self.last is Pass.GRADIENT else {}
         state = self.arrays["h"].copy_to_host()[-n:]

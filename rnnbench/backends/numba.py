@@ -32,13 +32,7 @@ from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, bloc
 from rnnbench.model import Optimizer as Rule
 from rnnbench.params import Array, Params, cast
 
-_LOSS_CODES = {
-    Loss.BINARY_CROSS_ENTROPY: losses.BINARY_CROSS_ENTROPY,
-    Loss.CATEGORICAL_CROSS_ENTROPY: losses.CATEGORICAL_CROSS_ENTROPY,
-    Loss.SQUARED_ERROR: losses.SQUARED_ERROR,
-    Loss.SIGMOID_SQUARED_ERROR: losses.SIGMOID_SQUARED_ERROR,
-}
-_WITH_CLASSES = (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY)
+_LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 
 # Where a pass is cut into segments: so many new steps in each, as far as the stride allows.
 SEGMENT_STEPS = 128
@@ -180,7 +174,7 @@ class NumbaSession(Session):
         params = _copies(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
             outputs = self.outputs_in_pass * arrays["logits"].shape[1]
-            accuracy = int(fields["hits"][0]) / outputs if self.model.loss in _WITH_CLASSES else None
+            accuracy = int(fields["hits"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
         return Outputs(loss, self._shaped(arrays["logits"].copy()), arrays["state"].copy(), grads, params)

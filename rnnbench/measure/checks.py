@@ -62,6 +62,7 @@ class Checker:
     """Checks answers, and hands every record to `emit` as soon as it is known.
 
     `before` are the records of an interrupted run: what failed in them is not tried again.
+    `begun` is since when a budget counts, by the monotonic clock.
     """
 
     def __init__(
@@ -75,8 +76,10 @@ class Checker:
         run_id: str,
         machine_id: str,
         before: list[Record] | None = None,
+        begun: float | None = None,
         ledger: Ledger | None = None,
     ) -> None:
+        self.before, self.begun = before or [], begun
         self.plan, self.tasks, self.folder = plan, tasks, folder
         self.emit, self.observer = emit, observer
         self.run_id, self.machine_id = run_id, machine_id
@@ -85,9 +88,8 @@ class Checker:
         self.first_of: dict[str, str] = {}  # backend -> which of it and its twin was prepared first
         self.estimate = Estimate()
         self.writing = Lock()
-        records = before or []
-        self.part = 1 + max((r.part for r in records), default=-1)
-        self.failed = {(r.case, r.backend) for r in records if r.status not in (Status.OK, Status.SKIPPED)}
+        self.part = 1 + max((r.part for r in self.before), default=-1)
+        self.failed = {(r.case, r.backend) for r in self.before if r.status not in (Status.OK, Status.SKIPPED)}
 
     def _check(self, slots: list[Slot]) -> None:
         """Prepare a problem and check its passes one by one; whatever is right becomes ready to be timed."""

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
 from rnnbench import backends
 from rnnbench.backends.base import Contract
-from rnnbench.measure.checks import Checker, Observer, Slot, Task
+from rnnbench.measure.checks import Checker, Slot, Task
 from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.schedule import Plan, shuffled, wanted
+from rnnbench.measure.schedule import shuffled, wanted
 from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case
 from rnnbench.results.account import Kind
-from rnnbench.results.record import Costs, DeviceState, Energy, Record, Status
+from rnnbench.results.record import Costs, DeviceState, Energy, Status
 from rnnbench.results.stops import Stop
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
@@ -29,27 +28,17 @@ TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be t
 
 
 class Runner(Checker):
-    """Measures a plan's tasks: what `before` holds is not measured again. `begun` is since when the budget counts."""
+    """Measures a plan's tasks: what `before` holds is not measured again."""
 
-    def __init__(
-        self,
-        plan: Plan,
-        tasks: list[Task],
-        folder: Path,
-        emit: Callable[[Record], None],
-        observer: Observer,
-        *,
-        run_id: str,
-        machine_id: str,
-        before: list[Record] | None = None,
-        begun: float | None = None,
-        ledger: Ledger | None = None,
-    ) -> None:
-        super().__init__(
-            plan, tasks, folder, emit, observer, run_id=run_id, machine_id=machine_id, before=before, ledger=ledger
-        )
-        self.measured = {(r.case, r.backend, r.launch, r.round) for r in before or [] if r.round >= 0}
-        self.stopping = Stopping(plan, before or [], begun)
+    @cached_property
+    def measured(self) -> set[tuple[Case, str, int, int]]:
+        """Case, backend, launch and round of all turns so far."""
+        return {(r.case, r.backend, r.launch, r.round) for r in self.before if r.round >= 0}
+
+    @cached_property
+    def stopping(self) -> Stopping:
+        """What is precise enough, and what is left of the budgets."""
+        return Stopping(self.plan, self.before, self.begun)
 
     def run(self) -> None:
         """Do all launches. Workers are gone when this returns, however it does."""
