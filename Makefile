@@ -19,8 +19,10 @@ run: .venv/run.stamp
 
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-test: .venv/dev.stamp test-sim
-	$(BIN)/python -m pytest tests $(SIDE_BY_SIDE) $(ARGS)
+# `make test WHAT=tests/backends` runs a part, and not the simulator.
+WHAT ?= tests
+test: .venv/dev.stamp $(if $(filter tests,$(WHAT)),test-sim)
+	$(BIN)/python -m pytest $(WHAT) $(SIDE_BY_SIDE) $(ARGS)
 
 # The CUDA kernels with no GPU: numba simulates if it is told so before it is imported, so in processes of their own.
 test-sim: .venv/dev.stamp
@@ -29,7 +31,7 @@ test-sim: .venv/dev.stamp
 # The CUDA kernels compiled for GPUs that are not here, in .venv-cuda: numba-cuda takes the place of `numba.cuda` for
 # all that runs beside it, and wants a numba of its own.
 test-compile: .venv-cuda/dev.stamp
-	.venv-cuda/bin/python -m pytest tests/cuda/test_compile.py $(SIDE_BY_SIDE) $(ARGS)
+	.venv-cuda/bin/python -m pytest $(addprefix tests/cuda/test_,compile.py launch.py variants.py) $(SIDE_BY_SIDE) $(ARGS)
 
 # On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `python benchmarks/gpu.py --plan` lists the steps.
 # Nothing is installed where PYTHON has the modules that they need.
@@ -66,7 +68,7 @@ REF ?= HEAD
 bench-against: .venv/dev.stamp
 	$(BIN)/python benchmarks/against.py $(REF) $(ARGS)
 
-# A minute of the same, against the commit before, where the CPU kernels changed; fails where a case is slower twice.
+# A minute of the same, against where this branch left main, where the CPU kernels changed; fails where a case is slower twice.
 bench-gate: .venv/dev.stamp
 	$(BIN)/python benchmarks/gate.py $(ARGS)
 

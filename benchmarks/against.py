@@ -125,7 +125,7 @@ def code_of(found: Sequence[Finding]) -> int:
     verdicts = {finding.verdict for finding in found}
     if Verdict.SLOWER in verdicts:
         return SLOWER
-    return BROKEN if Verdict.BROKEN in verdicts or verdicts <= {Verdict.MISSING} else OK
+    return BROKEN if Verdict.BROKEN in verdicts or all(finding.ratio is None for finding in found) else OK
 
 
 def compare(question: Question, path: Path | None) -> int:

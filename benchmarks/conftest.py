@@ -13,7 +13,7 @@ from cases import Case, Work, check
 from facts import facts
 from rnnbench.measure.machine import git
 
-STATE = ("git", "load")  # facts of the moment, not of the machine
+STATE = ("git", "load", "clock")  # facts of the moment, not of the machine
 RATES: dict[str, str] = {}  # case -> what it reached, by the median
 
 

@@ -1,4 +1,4 @@
-"""A short comparison with the commit before, for every push: `python benchmarks/gate.py`, or `make bench-gate`.
+"""A short comparison with where this branch left main, or the commit before: `make bench-gate`, for every push.
 
 Only where our CPU kernels changed. It fails where a case is slower, twice over; whatever else happens is said and let
 pass. The cases and the effort are small, so that a quiet machine of two cores needs less than a minute.
@@ -36,7 +36,7 @@ def git(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 
 def base_of(root: Path = ROOT) -> str:
-    """The commit where this branch left main; on main itself the one before. Raises CheckoutError for none."""
+    """Where this branch left origin/main, or main; there itself, the commit before. CheckoutError for none."""
     head = resolve("HEAD", root)
     for name in MAIN:
         found = git("merge-base", "HEAD", name, root=root)
@@ -84,7 +84,7 @@ def measured(base: str, comparisons: int | None, seed: int, path: Path | None) -
 @click.option("--aa", "comparisons", type=click.IntRange(1), metavar="N",
               help="Compare HEAD with itself so many times, and count the false alarms.")  # fmt: skip
 def main(seed: int, path: Path | None, comparisons: int | None) -> None:
-    """Fail, with 1, where a train step of our kernels is slower than at the commit before, and slower again.
+    """Fail, with 1, where a train step of our kernels is slower than it was, and slower again.
 
     \b
     Examples:
@@ -99,12 +99,16 @@ def main(seed: int, path: Path | None, comparisons: int | None) -> None:
         return
     try:
         writable(path)
+    except OSError as error:
+        raise click.UsageError(f"{error.filename}: {error.strerror}; choose another file, or make room") from error
+    try:
         code = measured(base_of() if comparisons is None else "HEAD", comparisons, seed, path)
     except CheckoutError as error:
         click.echo(f"No comparison: {error}.")
         return
     except OSError as error:
-        raise click.UsageError(f"{error.filename}: {error.strerror}; choose another file, or make room") from error
+        click.echo(f"No comparison: {error}.")
+        return
     except KeyboardInterrupt:
         click.echo("Error: interrupted; nothing is kept", err=True)
         sys.exit(INTERRUPTED)

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def unpaired(turns: Turns, margin: float) -> str:
         [float(np.median([math.log(np.median(turn[side])) for turn in rounds])) for rounds in turns] for side in (0, 1)
     )
     ratio = ratio_of(base, new)
-    return str(judge(type(ratio)(ratio.value, ratio.low, ratio.high, ratio.p, ratio.p), margin))
+    return str(judge(replace(ratio, q=ratio.p), margin))
 
 
 def verdicts(measured: Measured, margin: float) -> dict[str, dict[str, Any]]:

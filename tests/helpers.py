@@ -125,3 +125,10 @@ __all__ = [
     "small_problem",
     "threads",
 ]
+
+
+def failed(findings):
+    """Those of an audit that are not ok; that there are some at all is asserted."""
+    found = list(findings)
+    assert found, "nothing was checked"
+    return [finding for finding in found if not finding.ok]

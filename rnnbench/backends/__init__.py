@@ -53,6 +53,7 @@ REGISTRY: dict[str, Entry] = {
         "our kernels on one NVIDIA GPU, a pass captured in a CUDA graph",
         compiles=True,
         on_request=True,
+        gpu=True,
     ),
     "cuda+fast-tanh": Entry(
         "rnnbench.backends.cuda_fast:CudaFastTanhBackend",
@@ -61,6 +62,7 @@ REGISTRY: dict[str, Entry] = {
         "our kernels on one NVIDIA GPU, tanh in one instruction: less exact than float32 may be",
         compiles=True,
         on_request=True,
+        gpu=True,
     ),
     "torch": Entry("rnnbench.backends.torch:TorchBackend", ("torch",), "torch", "nn.RNN as installed"),
     "torch+flush": Entry(
@@ -116,7 +118,7 @@ TWIN = "#2"  # after the name of a backend: the same, in processes of its own
 
 def entry_of(name: str) -> Entry:
     """The registry line of a backend or of its twin."""
-    return REGISTRY[name.partition("#")[0]]
+    return REGISTRY[name.removesuffix(TWIN)]
 
 
 def usual() -> list[str]:

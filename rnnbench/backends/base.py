@@ -135,6 +135,22 @@ class DeviceClock(abc.ABC):
         """From the one mark to the other."""
 
 
+class Events(DeviceClock):
+    """Two events of numba.cuda or PyTorch, on the stream that is the current one; steps of half a microsecond."""
+
+    def __init__(self, begin: Any, end: Any) -> None:
+        self.begin, self.end = begin, end
+
+    def start(self) -> None:
+        self.begin.record()
+
+    def stop(self) -> None:
+        self.end.record()
+
+    def nanoseconds(self) -> int:
+        return round(1e6 * self.begin.elapsed_time(self.end))
+
+
 class Session(abc.ABC):
     """One problem, staged on one backend. The pass methods do the measured work and nothing else.
 
@@ -232,7 +248,11 @@ class Backend(abc.ABC):
         yield from ()
 
     def prepare(self, problem: Problem, params: Params, data: Data) -> Session:
-        """Check, move, pack, allocate. `params` in any float type. ValueError where they do not fit the problem."""
+        """Check, move, pack, allocate. `params` in any float type. ValueError where they do not fit the problem, and
+        RuntimeError where nothing can be computed on this machine.
+        """
+        if reason := self.unavailable():
+            raise RuntimeError(reason)
         check_shapes(params, problem.model)
         check_data(problem, data)
         return self._prepare(problem, params, data)

@@ -19,6 +19,7 @@ from rnnbench.backends.base import (
     Contract,
     Data,
     DeviceClock,
+    Events,
     Inputs,
     Outputs,
     Session,
@@ -38,6 +39,8 @@ from rnnbench.params import Array, Params, cast
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 PREDICT_ROWS = 512  # at a time
+# By each pass that reads it, anew.
+WRITTEN = ("h", "z", "dz", "slope", "delta", "spare", "dx", "parts", "norm_parts", "grads")
 
 
 def sizes_of(problem: Problem) -> Sizes:
@@ -69,22 +72,6 @@ def _staged(problem: Problem, sizes: Sizes, data: Data) -> Rows:
     else:
         numbers = targets.reshape(n, sizes.S, sizes.O)
     return Rows(_source(problem, data.inputs), cuda.to_device(classes), cuda.to_device(numbers))
-
-
-class Events(DeviceClock):
-    """Two events on the default stream; their distance has steps of about half a microsecond."""
-
-    def __init__(self) -> None:
-        self.begin, self.end = (cuda.event(timing=True) for _ in range(2))
-
-    def start(self) -> None:
-        self.begin.record()
-
-    def stop(self) -> None:
-        self.end.record()
-
-    def nanoseconds(self) -> int:
-        return round(1e6 * self.begin.elapsed_time(self.end))
 
 
 class CudaSession(Session):
@@ -211,11 +198,11 @@ class CudaSession(Session):
             accuracy = int(hits.sum()) / (n * S) if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _fetched(self.grads) if self.last is Pass.GRADIENT else {}
-        state = self.arrays["h"].copy_to_host()[-n:]
+        state = self.arrays["h"][-n:].copy_to_host()
         return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), state, grads, params)
 
     def poison(self) -> None:
-        numbers = [array for name, array in self.arrays.items() if name in ("h", "z", "dz", "slope", "delta", "grads")]
+        numbers = [array for name, array in self.arrays.items() if name in WRITTEN]
         for array in (*numbers, self.seen[0]):
             array.copy_to_device(np.full(array.shape, np.nan, self.sizes.dtype))
         self.seen[1].copy_to_device(np.full(self.seen[1].shape, -1, np.int32))
@@ -224,7 +211,7 @@ class CudaSession(Session):
         cuda.synchronize()
 
     def device_clock(self) -> DeviceClock | None:
-        return None if device.simulated() else Events()
+        return None if device.simulated() else Events(*(cuda.event(timing=True) for _ in range(2)))
 
     def peak_device_bytes(self) -> int:
         """What this session holds there, by its own count."""
@@ -270,7 +257,7 @@ class CudaBackend(Backend):
             subnormals="kept",
             tf32=False,
             timed={
-                "forward": f"3 {launches}: project the inputs, T steps, head and the loss of each output",
+                "forward": f"{launches}: project the inputs, T steps, head and the loss of each output",
                 "gradient": f"{launches}: forward, slope, BPTT, sums over steps{words}",
                 "train_step": f"{launches}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": "the order to the device; train steps on rows taken there by index, nothing copied back",
@@ -295,6 +282,4 @@ class CudaBackend(Backend):
         return found
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
-        if reason := self.unavailable():
-            raise RuntimeError(reason)
         return CudaSession(problem, params, data, self.plan)

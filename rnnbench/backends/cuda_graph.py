@@ -130,6 +130,13 @@ class CudaGraphSession(CudaSession):
     def _seen_last(self) -> tuple[Any, Any]:
         return self.each if self.last is Pass.EPOCH else self.seen
 
+    def poison(self) -> None:
+        super().poison()
+        if self.order is not None:
+            losses, hits = self.each
+            losses.copy_to_device(np.full(losses.shape, np.nan, self.sizes.dtype))
+            hits.copy_to_device(np.full(hits.shape, -1, np.int32))
+
     def close(self) -> None:
         for graph in self.graphs.values():
             graph.close()
@@ -150,13 +157,11 @@ class CudaGraphBackend(CudaBackend):
 
     def contract(self, problem: Problem) -> Contract:
         plain = super().contract(problem)
-        graph = "one replay of a CUDA graph of its kernels"
-        timed = dict.fromkeys(plain.timed, graph) | {
+        timed = {name: f"one replay of a CUDA graph: {text}" for name, text in plain.timed.items()} | {
             "epoch": "the order to the device; a replay for each full batch, launches for a short one"
         }
-        return replace(plain, timed=timed)
+        staged = "rows, targets, work buffers, a zero state on the device; a batch is its row numbers there"
+        return replace(plain, timed=timed, staged=staged)
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
-        if reason := self.unavailable():
-            raise RuntimeError(reason)
         return CudaGraphSession(problem, params, data, self.plan)

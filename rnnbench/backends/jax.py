@@ -429,6 +429,4 @@ class JaxBackend(Backend):
         return {"jax": jax.__version__, "jaxlib": version("jaxlib"), "optax": optax.__version__}
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
-        if reason := self.unavailable():
-            raise RuntimeError(reason)
         return self.session(problem, params, data, self.device)

@@ -193,6 +193,12 @@ def _array(name: str, value: Tensor) -> Array:
     return np.array(array.T if name in _TURNED else array, order="C")
 
 
+def update_of(problem: Problem) -> str:
+    """What follows the gradient in a train step, for the contract."""
+    optimizer = f"torch.optim.{'Adam' if problem.train.optimizer is Optimizer.ADAM else 'SGD'}(fused=True)"
+    return f"clipping; {optimizer}" if problem.train.clips else optimizer
+
+
 class TorchBackend(Backend):
     """PyTorch as installed: subnormals are kept."""
 
@@ -205,8 +211,6 @@ class TorchBackend(Backend):
 
     def contract(self, problem: Problem) -> Contract:
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{self.recurrence}, nn.Linear"
-        optimizer = f"torch.optim.{'Adam' if problem.train.optimizer is Optimizer.ADAM else 'SGD'}(fused=True)"
-        clipped = "clipping; " if problem.train.clips else ""
         return Contract(
             threads=torch.get_num_threads(),
             subnormals=self.subnormals.observed(),
@@ -214,7 +218,7 @@ class TorchBackend(Backend):
             timed={
                 "forward": f"{net}; the loss; inference_mode",
                 "gradient": f"zero_grad to none; {net}; the loss; backward",
-                "train_step": f"zero_grad to none; {net}; the loss; backward; {clipped}{optimizer}",
+                "train_step": f"zero_grad to none; {net}; the loss; backward; {update_of(problem)}",
                 "epoch": "a Python loop of train steps; rows by index_select from tensors in memory; loss and hits"
                 " added up as tensors",
             },

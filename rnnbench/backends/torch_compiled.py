@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rnnbench.backends.base import Contract, Data, Session
-from rnnbench.backends.torch import Done, TorchFlushBackend, TorchSession
+from rnnbench.backends.torch import Done, TorchFlushBackend, TorchSession, update_of
 from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals, mean_loss
 from rnnbench.model import Case, Head, Problem, StepSum
 from rnnbench.params import Params
@@ -154,10 +154,10 @@ class TorchCompileBackend(TorchFlushBackend):
             parts = "all of the loss and its gradient in one graph; not: forward, clipping, optimizer,"
             steps = "F.embedding, " if problem.model.V is not None else ""
             steps += "one F.linear for all inputs, T tanh cells, F.linear"
-            graph = "torch.func.grad_and_value of embedding, T tanh cells, head and loss, one compiled function"
-            update = timed["train_step"].partition("backward; ")[2]
+            table = "embedding, " if problem.model.V is not None else ""
+            graph = f"torch.func.grad_and_value of {table}T tanh cells, head and loss, one compiled function"
             timed = timed | {"forward": f"{steps}; the loss; inference_mode; not compiled, which is faster here",
-                             "gradient": graph, "train_step": f"{graph}; {update}"}  # fmt: skip
+                             "gradient": graph, "train_step": f"{graph}; {update_of(problem)}"}  # fmt: skip
         else:
             parts = "the recurrence, forward and backward; not: embedding, input product, head, loss, optimizer,"
             parts += f" a last chunk below {min(problem.T, _CHUNK)} steps,"

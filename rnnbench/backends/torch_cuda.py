@@ -11,29 +11,13 @@ from typing import ClassVar
 
 import torch
 
-from rnnbench.backends.base import CPU, CUDA, Contract, Data, DeviceClock, Session
+from rnnbench.backends.base import CPU, CUDA, Contract, Data, DeviceClock, Events, Session
 from rnnbench.backends.torch import TorchBackend, TorchSession
 from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals
 from rnnbench.model import Case, DType, Problem
 from rnnbench.params import Params
 
 _BUILD = "install a CUDA build, as PyPI has it for Linux: pip install --force-reinstall torch; others: pytorch.org"
-
-
-class Events(DeviceClock):
-    """Two events on the stream that PyTorch computes on; their distance has steps of about half a microsecond."""
-
-    def __init__(self) -> None:
-        self.begin, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-
-    def start(self) -> None:
-        self.begin.record()
-
-    def stop(self) -> None:
-        self.end.record()
-
-    def nanoseconds(self) -> int:
-        return round(1e6 * self.begin.elapsed_time(self.end))
 
 
 class TorchCudaSession(TorchSession):
@@ -43,7 +27,7 @@ class TorchCudaSession(TorchSession):
         torch.cuda.synchronize(self.device)
 
     def device_clock(self) -> DeviceClock:
-        return Events()
+        return Events(*(torch.cuda.Event(enable_timing=True) for _ in range(2)))
 
     def peak_device_bytes(self) -> int:
         return torch.cuda.max_memory_allocated(self.device)
@@ -110,8 +94,10 @@ class TorchCudaBackend(TorchBackend):
             subnormals=observed_subnormals(self._net(problem)),
             tf32=self.tf32 and problem.dtype is DType.FLOAT32,
             timed={**common.timed, "epoch": epoch},
-            notes=f"cuDNN {torch.backends.cudnn.version()}; all rows on the device",
-            device=CUDA,
+            notes=f"cuDNN {torch.backends.cudnn.version()}; {common.notes}",
+            device=CPU if self.device == CPU else CUDA,
+            staged="rows (tokens as int64) and targets as tensors on the device; a batch is a view of them",
+            waits="torch.cuda.synchronize",
         )
 
     def libraries(self) -> dict[str, str]:
@@ -125,8 +111,6 @@ class TorchCudaBackend(TorchBackend):
         return Net(problem.model, DTYPES[problem.dtype], self.device)
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
-        if reason := self.unavailable():
-            raise RuntimeError(reason)
         set_precision(self.tf32)
         return TorchCudaSession(problem, params, data, self._net(problem), self.subnormals)
 

@@ -215,6 +215,8 @@ def compare(
     from rnnbench.commands.compare import compared
     from rnnbench.report import compare as shown
 
+    if noise is not None and gate is not None:
+        raise click.UsageError("--noise and --fail-on both give the margin; choose one of them")
     if markdown and as_json:
         raise click.UsageError("--markdown and --json are two forms of one answer; choose one of them")
 

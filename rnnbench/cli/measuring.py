@@ -14,6 +14,7 @@ from rnnbench.cli.shell import (
     allowed_threads,
     complain,
     console_of,
+    given_beside,
     guarded,
     plan_of,
     print_json,
@@ -123,13 +124,8 @@ def run(
 
 
 def _refuse_other_options(ctx: click.Context) -> None:
-    given = [
-        name
-        for name in ctx.params
-        if name != "resume" and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    if given:
-        raise ValueError(f"--resume takes everything from the run's folder; leave out: {', '.join(sorted(given))}")
+    if given := given_beside(ctx, {"resume"}):
+        raise ValueError(f"--resume takes everything from the run's folder; leave out: {', '.join(given)}")
 
 
 def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> int:
@@ -196,7 +192,7 @@ Exit codes: as of run.
 @click.option("--T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
 @click.option("--E", "E", type=click.IntRange(1), help="Width of the inputs. Default: as wide as H.")
 @click.option("--grid", is_flag=True, help="Also each H with each B, for the map of who wins where.")
-@click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: all.")
+@click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: the usual, on the CPU.")
 @click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
 @click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
 @click.option("--quick", "mode", flag_value="quick", help="A smoke run: one round, few samples; not for quoting.")
@@ -301,10 +297,7 @@ Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody co
 def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
     """Compare every backend with the float64 oracle, array by array, and time nothing."""
     if audit:
-        given = (
-            name for name in ctx.params if ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-        )
-        if extra := sorted(set(given) - AUDIT_OPTIONS):
+        if extra := given_beside(ctx, AUDIT_OPTIONS):
             raise click.UsageError(f"--audit has a problem of its own; leave out: {', '.join(extra)}")
         guarded(lambda: _audit(as_json, **{name: asked[name] for name in asked.keys() & AUDIT_OPTIONS}))
     from rnnbench.commands import verify as checking

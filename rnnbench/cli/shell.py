@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import click
@@ -48,6 +48,16 @@ def plan_of(
         data_dir=None if data_dir is None else str(data_dir),
         **rest,
     )
+
+
+def given_beside(ctx: click.Context, allowed: Collection[str]) -> list[str]:
+    """The options that stand on the command line, but for those that are allowed; as a user writes them."""
+    return [
+        option.opts[0]
+        for option in ctx.command.params
+        if option.name not in allowed
+        and ctx.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
+    ]
 
 
 def console_of(*, stderr: bool = False) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from rnnbench.cli.shell import console_of, guarded, print_json
+from rnnbench.commands.names import PercentType
 from rnnbench.commands.options import JSON, WORDS, options
 
 EPILOG = """\b
@@ -29,7 +30,7 @@ Exit codes:
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...")
 @click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
               help="Write history.md with figures and a table there.")  # fmt: skip
-@click.option("--margin", type=click.FloatRange(0, 1000, min_open=True), default=5.0, show_default=True,
+@click.option("--margin", type=PercentType(), default="5", show_default=True,
               metavar="PERCENT", help="A change of level up to this is no step.")  # fmt: skip
 @click.option("--fail", is_flag=True, help="Exit with 1 where the last step of a case made it slower.")
 @options(WORDS, JSON)
@@ -46,7 +47,7 @@ def history(
     from rnnbench.report import history as shown
 
     def work() -> int:
-        found = told(folders, filter_, margin / 100, lambda text: click.echo(text, err=True))
+        found = told(folders, filter_, margin, lambda text: click.echo(text, err=True))
         answer = found.lines, found.origins, found.margin, found.notes
         if as_json:
             print_json(shown.as_json(*answer))

@@ -41,7 +41,7 @@ def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) ->
     margin = float(f"{max(LEAST, found['floor']):.3g}")
     pairs = len(found["pairs"])
     told = f"margin {100 * margin:.3g} %: the noise of {pairs} pairs, {found['launches']} launches each, in {folder}"
-    if margin > found["floor"]:
+    if found["floor"] < LEAST:
         told += f" (it is {100 * found['floor']:.2g} %, and no margin is below {100 * LEAST:g} %)"
     return Gate(margin=margin), [told]
 

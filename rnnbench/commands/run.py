@@ -62,9 +62,7 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
 
 
-def execute(
-    plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False, ledger: Ledger | None = None
-) -> Result:
+def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False) -> Result:
     """Measure a plan into a folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
 
     Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED.
@@ -79,7 +77,7 @@ def execute(
         for problem in (*journal.problems, *curves.problems, *before.problems):
             display.say(problem)
         run = _describe(plan, command, before.run if resume else {})
-        sitting = Sitting(plan, folder, run, before, journal, curves, ledger or Ledger(), display, begun)
+        sitting = Sitting(plan, folder, run, before, journal, curves, Ledger(), display, begun)
         with Neighbours(str(folder)) as neighbours:
             sitting.measure(neighbours)
         write_noise(plan, folder)
@@ -130,6 +128,7 @@ def _describe(plan: Plan, command: str, before: dict[str, Any]) -> dict[str, Any
         "seed": plan.seed,
         "reference": plan.reference,
         "plan": msgspec.to_builtins(plan),
+        **{name: before[name] for name in ("seconds", "stops") if name in before},
     }
 
 

@@ -52,6 +52,9 @@ class Sitting:
     begun: float
     peak: Peak | None = None
 
+    def __post_init__(self) -> None:
+        self.earlier: dict[Kind, float] = seconds_of(self.run)  # of the sittings that this one goes on with
+
     def measure(self, neighbours: Neighbours) -> None:
         """All answers, memory and trainings. What ends it early leaves the facts that are known by then."""
         self._tell(neighbours.last)
@@ -118,16 +121,16 @@ class Sitting:
     def _tell(self, others: list[str]) -> None:
         """Say once of each other run that it measures too, and keep it for `run.json`."""
         for name in others:
-            if name not in self.run.setdefault("beside", []):
+            if name not in self.run["beside"]:
                 self.run["beside"].append(name)
                 self.display.say(
                     f"another run measures on this machine: {name}; both are slower for it, and the records say so"
                 )
 
     def _keep(self, runner: Runner, machine: dict[str, Any]) -> None:
-        self.run["seconds"] = self.ledger.seconds(seconds_of(self.before.run))
-        if runner.stops:
-            self.run["stops"] = msgspec.to_builtins(runner.stops)
+        self.run["seconds"] = self.ledger.seconds(self.earlier)
+        if stops := runner.stops:
+            self.run["stops"] = msgspec.to_builtins(stops)
         self._keep_run()
         self._keep_machine({**machine, "workers": runner.crew.libraries})
 

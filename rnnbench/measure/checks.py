@@ -22,7 +22,7 @@ from rnnbench.measure.schedule import Estimate, Plan, order_of
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
 from rnnbench.results.account import Kind
-from rnnbench.results.record import CHECK, Costs, Record, Seeds, Status
+from rnnbench.results.record import CHECK, MEMORY, Costs, Record, Seeds, Status
 from rnnbench.workloads.base import Split
 
 
@@ -89,7 +89,11 @@ class Checker:
         self.estimate = Estimate()
         self.writing = Lock()
         self.part = 1 + max((r.part for r in self.before), default=-1)
-        self.failed = {(r.case, r.backend) for r in self.before if r.status not in (Status.OK, Status.SKIPPED)}
+        self.failed = {
+            (r.case, r.backend)
+            for r in self.before
+            if r.round != MEMORY and r.status not in (Status.OK, Status.SKIPPED)
+        }
 
     def _check(self, slots: list[Slot]) -> None:
         """Prepare a problem and check its passes one by one; whatever is right becomes ready to be timed."""
@@ -147,8 +151,9 @@ class Checker:
         with self.crew.ledger.spend(Kind.CHECK):
             oracle = self._oracle(slot.task)
             errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
-        if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
-            losses = self.crew.ask(name, "losses", steps=len(oracle.losses(precision)))["losses"]
+            steps = len(oracle.losses(precision)) if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0 else 0
+        if steps:
+            losses = self.crew.ask(name, "losses", steps=steps)["losses"]
             errors |= oracle.loss_errors(losses, precision)
         wrong = verify.verdict(errors)
         record = replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from threading import Lock
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -28,6 +29,7 @@ class Oracle:
         self.session: Session = NumpyBackend().prepare(replace(problem, dtype=DType.FLOAT64), params, self.data)
         self._answers: dict[Pass, Outputs] = {}
         self._losses: dict[str, list[float]] = {}
+        self._working = Lock()
 
     @threadpool_limits.wrap(limits=1, user_api="blas")  # small products: on a busy machine two threads wait, not work
     def answer(self, pass_: Pass) -> Outputs:
@@ -52,18 +54,23 @@ class Oracle:
         another `precision`, TF32), and the losses end where the two differ by a tenth of the limit.
         """
         precision = precision or str(self.problem.dtype)
-        if precision not in self._losses:
-            losses = self._losses[precision] = []
-            twin = self._twin(verify.ROUNDING[precision])
-            limit = 0.1 * verify.LOSS_LIMITS[precision]
-            self.session.reset()
-            for step in range(LOSS_STEPS):
-                loss, moved = (_step(session, step % self.batches) for session in (self.session, twin))
-                error = verify.relative_error(loss, moved)
-                if step and (error is None or error > limit):
-                    break
-                losses.append(loss)
-        return self._losses[precision]
+        with self._working:  # backends that are checked side by side may ask at the same time
+            if precision not in self._losses:
+                self._losses[precision] = self._worked_out(precision)
+            return self._losses[precision]
+
+    def _worked_out(self, precision: str) -> list[float]:
+        losses: list[float] = []
+        twin = self._twin(verify.ROUNDING[precision])
+        limit = 0.1 * verify.LOSS_LIMITS[precision]
+        self.session.reset()
+        for step in range(LOSS_STEPS):
+            loss, moved = (_step(session, step % self.batches) for session in (self.session, twin))
+            error = verify.relative_error(loss, moved)
+            if step and (error is None or error > limit):
+                break
+            losses.append(loss)
+        return losses
 
     def _twin(self, rounding: float) -> Session:
         rng = np.random.default_rng(0)

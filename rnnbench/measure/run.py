@@ -79,7 +79,7 @@ class Runner(Checker):
         """A record for each answer that no budget was left for."""
         for task in self.tasks if self.plan.budgeted else ():
             for case, name in self._answers():
-                if case in task.cases and (case, name) not in self.stopping.turns:
+                if case in task.cases and not any(key[:2] == (case, name) for key in self.measured):
                     record = self._record(Slot(task, case, name, 0))
                     reason = self.stopping.why_skipped(case, name)
                     self._emit(replace(record, status=Status.SKIPPED, reason=reason))
@@ -162,10 +162,10 @@ class Runner(Checker):
             return left > 0
         cases = [(task, c) for task in self.tasks for c in task.cases]
         here = next(i for i, (_, c) in enumerate(cases) if c == case)
-        parts: set[tuple[Any, ...]] = {("turn", name, c) for _, c in cases[here + 1 :] for name in self.plan.backends}
-        begun = cases[here][0].problem
-        later = {task.problem for task, _ in cases[here + 1 :]} - {begun}
-        parts |= {("check", name, problem) for problem in later for name in self.plan.backends}
+        begun, names = cases[here][0].problem, self.plan.backends
+        later = [(task.problem, c, name) for task, c in cases[here + 1 :] for name in names if self._todo(c, name, 0)]
+        parts: set[tuple[Any, ...]] = {("turn", name, c) for _, c, name in later}
+        parts |= {("check", name, problem) for problem, _, name in later if problem != begun}
         return left > sum(self.estimate.of(part) for part in parts)
 
     def _make_ready(self, task: Task, names: list[str], launch: int) -> None:

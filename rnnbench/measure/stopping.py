@@ -10,7 +10,7 @@ from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case
 from rnnbench.results.record import Record, Status
 from rnnbench.results.stats import TurnKey, turn_seconds
-from rnnbench.results.stops import Stop, Why, launches_of, percent, stop_of
+from rnnbench.results.stops import Stop, Why, percent, stop_of
 
 Answer = tuple[Case, str]  # a case and who answers it
 
@@ -86,21 +86,25 @@ class Stopping:
         self.settled |= {case for case, needs_more in open_.items() if not needs_more}
 
     def stops(self, answers: Iterable[Answer]) -> dict[str, dict[str, Stop]]:
-        """Case key -> backend -> why it was measured no further, of those that were timed and did not fail."""
+        """Case key -> backend -> why it was measured no further, of those that were timed and did not fail.
+
+        Of an interrupted run those are left out that were to be measured further.
+        """
         found: dict[str, dict[str, Stop]] = {}
         for case, name in answers:
-            if (case, name) in self.turns:
-                found.setdefault(case.key, {})[name] = self._stop(case, name)
+            if (case, name) in self.turns and (stop := self._stop(case, name)):
+                found.setdefault(case.key, {})[name] = stop
         return found
 
-    def _stop(self, case: Case, name: str) -> Stop:
+    def _stop(self, case: Case, name: str) -> Stop | None:
         plan, turns = self.plan, self.turns[case, name]
         if plan.rule is not None and plan.rule.holds(turns):
             return stop_of(Why.PRECISE, turns, percent(plan.rule.precision))
         if self.over(case, name):
             return stop_of(Why.CASE_BUDGET, turns, readable(plan.case_budget or 0.0))
-        if launches_of(turns) < plan.launches[1]:
-            return stop_of(Why.BUDGET, turns, readable(plan.budget or 0.0))
+        rounds = {(launch, round_) for _, launch, round_ in turns}  # a launch that was resumed is one
+        if len(rounds) < plan.launches[1] * plan.effort.rounds:
+            return stop_of(Why.BUDGET, turns, readable(plan.budget or 0.0)) if self.left <= 0 else None
         return stop_of(Why.ALL if plan.rule is None else Why.CAP, turns, f"{plan.launches[1]} launches")
 
     def why_skipped(self, case: Case, name: str) -> str:

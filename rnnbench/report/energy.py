@@ -13,7 +13,8 @@ from rnnbench.results.stats import Summary
 
 READING = """\
 Joules of one call: what the counters gained over a turn, over its calls, warm-ups too. The counters are of the whole
-processor: what other programs and idle cores take is in them, so a fast answer is also charged for less of that."""
+processor or, of a backend on a GPU, of that GPU alone: the two are not to be compared. What other programs and idle
+cores take is in them, so a fast answer is also charged for less of that."""
 
 
 def _cell(s: Summary | None) -> str:
@@ -36,7 +37,8 @@ def section(context: Context, figures: Mapping[str, Sequence[str]]) -> list[str]
     said = []
     if reasons:
         (reason, most), total = reasons[0], sum(count for _, count in reasons)
-        said = [f"Not known for {total:,} turns; of {most:,}: {escape(reason)}."]
+        part = "" if most == total else f", for {most:,} of them"
+        said = [f"Not known for {total:,} turns{part}: {escape(reason)}."]
     if not sources:
         return ["## Energy", *said] if said else []
     parts = ["## Energy", f"Counted by {escape(', '.join(sources))}."]

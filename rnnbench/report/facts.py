@@ -33,7 +33,7 @@ DEFINITIONS = """\
 - **Start**: import, preparation of data and parameters, and the first call, which compiles where there is a compiler;
   medians over launches. Where a workload is shown by its train step, the first calls of the passes before it are
   added. What one workload had compiled is not compiled again for the next of the same process: our kernels, compiled
-  once for all sizes, pay in the first workload of a run.
+  once for all sizes while the first workload of a run is prepared, pay there.
   *Code on disk* is a first call that found its compiled code in a cache.
 - **Warm-ups**: the first calls of a turn, begun within its first 10 ms, at most three and never all. They are stored
   and left out. A first counted call that surely takes 1.1 times the later ones or more is told under the table.

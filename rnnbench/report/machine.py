@@ -32,8 +32,8 @@ def _said(value: Any) -> str:
 
 def _pool(pool: Mapping[str, Any]) -> str:
     kind = " ".join(str(pool[key]) for key in ("version", "architecture", "threading_layer") if pool.get(key))
-    name = pool.get("internal_api", "a thread pool")
-    return f"{name} {kind}, {threads(pool['num_threads'])}" if "num_threads" in pool else f"{name} {kind}"
+    name = " ".join(filter(None, (pool.get("internal_api", "a thread pool"), kind)))
+    return f"{name}, {threads(pool['num_threads'])}" if "num_threads" in pool else name
 
 
 def _worker(facts: Mapping[str, Any]) -> str:

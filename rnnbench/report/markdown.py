@@ -120,13 +120,14 @@ def costs_table(group: Sequence[Summary]) -> str:
     rows = []
     for s in group:
         c = spent(s)
-        found = (c.imported, c.prepared, c.first_cold, c.first_warm, c.steady)
+        found = (c.imported, c.prepared_cold, c.prepared_warm, c.first_cold, c.first_warm, c.steady)
         mark = " (wrong)" if s.status is Status.WRONG else ""
         if all(v is None for v in found):
-            rows.append([escape(s.backend), escape(told(str(s.status), s.reason, 40)), *[""] * 4])
+            rows.append([escape(s.backend), escape(told(str(s.status), s.reason, 40)), *[""] * 5])
         else:
             rows.append([escape(s.backend) + mark, *("-" if v is None else duration(v) for v in found)])
-    header = ["backend", "import", "prepare", "first call, compiling", "first call, code on disk", "steady step"]
+    header = ["backend", "import", "prepare, cold", "prepare, code on disk", "first call, compiling",
+              "first call, code on disk", "steady step"]  # fmt: skip
     return table(header, rows)
 
 

@@ -105,8 +105,10 @@ def errors(context: Context, figures: Figures) -> list[str]:
         shares = {name: shares_of(problem, name) for name in problem.backends}
         if any(shares.values()):
             parts += [f"### {escape(problem.label)}", errors_table(problem, shares)]
-    limits = sorted({(_type_of(r), e.limit) for r in context.records for e in r.errors.values()})
-    said = ", ".join(f"{limit:.0e} in {dtype}" for dtype, limit in limits)
+    limits: dict[str, set[float]] = {}
+    for r in context.records:
+        limits.setdefault(_type_of(r), set()).update(e.limit for e in r.errors.values())
+    said = ", ".join(f"{dtype}: {min(of):.0e} to {max(of):.0e}, by array" for dtype, of in sorted(limits.items()) if of)
     parts.append(f"Each figure is the largest error of any pass and round, as a part of its limit ({said}).")
     return parts
 

@@ -96,7 +96,7 @@ def _said(found: Noise) -> str:
         f"False alarms: {found.false_alarms} of {count}, judged together; {alone} by their intervals alone, where "
         f"{number(0.05 * count, decimals=1)} are expected by chance. Of 100 launches, 95 have a ratio within "
         f"{percent(found.spread)} of 1. So the noise floor of {found.launches} launches is {percent(found.floor)}: "
-        "compare takes it for its margin on this machine."
+        "compare takes it, but never below 1 %, for its margin on this machine."
     )
 
 

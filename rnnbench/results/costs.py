@@ -16,6 +16,8 @@ from rnnbench.results.stats import NS, Summary, by_case, problem_of, summaries
 if TYPE_CHECKING:
     import pandas as pd
 
+_COLUMNS = ("import", "prepare_cold", "prepare_warm", "first_call_cold", "first_call_warm", "steady")
+
 # The pass that stands for a problem where one must: a user trains, step by step.
 _MAIN = (Pass.TRAIN_STEP, Pass.GRADIENT, Pass.FORWARD)
 
@@ -24,16 +26,22 @@ _MAIN = (Pass.TRAIN_STEP, Pass.GRADIENT, Pass.FORWARD)
 class Spent:
     """Seconds of one backend on one case: medians over launches, None where not measured or not applicable.
 
-    `start` is all that comes before the second call: import, preparation and first call, from a cold cache where that
-    was seen. `steady` is one later call.
+    `start` is all that comes before the second call: import, preparation and first call, the latter two from a cold
+    cache where that was seen: some compile while they prepare. `steady` is one later call.
     """
 
     backend: str
     imported: float | None
-    prepared: float | None
+    prepared_cold: float | None
+    prepared_warm: float | None
     first_cold: float | None
     first_warm: float | None
     steady: float | None
+
+    @property
+    def prepared(self) -> float | None:
+        """Preparation, from a cold cache where that was seen."""
+        return self.prepared_warm if self.prepared_cold is None else self.prepared_cold
 
     @property
     def first(self) -> float | None:
@@ -61,15 +69,17 @@ def spent(summary: Summary) -> Spent:
     """The costs of one backend on one case."""
     launches: dict[tuple[int, int], Costs] = {}
     for r in summary.records:
-        if r.costs != Costs():
+        if r.costs != Costs() and not summary.mixed:
             launches.setdefault((r.part, r.launch), r.costs)
     every = list(launches.values())
+    cold, warm = ([c for c in every if (c.cache == "cold") is wanted] for wanted in (True, False))
     return Spent(
         backend=summary.backend,
         imported=_median(every, lambda c: c.import_ns),
-        prepared=_median(every, lambda c: c.prepare_ns),
-        first_cold=_median((c for c in every if c.cache == "cold"), lambda c: c.first_call_ns),
-        first_warm=_median((c for c in every if c.cache != "cold"), lambda c: c.first_call_ns),
+        prepared_cold=_median(cold, lambda c: c.prepare_ns),
+        prepared_warm=_median(warm, lambda c: c.prepare_ns),
+        first_cold=_median(cold, lambda c: c.first_call_ns),
+        first_warm=_median(warm, lambda c: c.first_call_ns),
         steady=summary.time.value if summary.time else None,
     )
 
@@ -92,13 +102,14 @@ def costs(records: Iterable[Record]) -> pd.DataFrame:
                 "status": str(s.status),
                 "reason": s.reason or "",
                 "import_seconds": c.imported,
-                "prepare_seconds": c.prepared,
+                "prepare_cold_seconds": c.prepared_cold,
+                "prepare_warm_seconds": c.prepared_warm,
                 "first_call_cold_seconds": c.first_cold,
                 "first_call_warm_seconds": c.first_warm,
                 "steady_seconds": c.steady,
             }
         )
-    numbers = [f"{name}_seconds" for name in ("import", "prepare", "first_call_cold", "first_call_warm", "steady")]
+    numbers = [f"{name}_seconds" for name in _COLUMNS]
     return pd.DataFrame(rows).astype(dict.fromkeys(numbers, float) if rows else {})
 
 

@@ -19,6 +19,11 @@ _TOLD = {
 }
 
 
+def harmless(disturbance: str) -> bool:
+    """Whether it touches no number."""
+    return disturbance.startswith(CLOCK_SET)
+
+
 def left_out(record: Record) -> bool:
     """Whether its samples say nothing of the backend: caches, clocks and the network had been to sleep."""
     return any(text.startswith(SUSPENDED) for text in record.disturbances)

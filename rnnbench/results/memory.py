@@ -28,8 +28,8 @@ class Memory:
 
 
 def memory_of(summary: Summary) -> Memory | None:
-    """The last that was measured, or None."""
-    for r in reversed(summary.records):
+    """The last that was measured; None of nothing, or of unlike machines."""
+    for r in () if summary.mixed else reversed(summary.records):
         if r.round == MEMORY and r.status is Status.OK and r.peak_memory_bytes is not None:
             return Memory(r.peak_memory_bytes, r.memory_before_bytes, r.peak_device_bytes)
     return None

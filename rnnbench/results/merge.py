@@ -12,7 +12,7 @@ import msgspec
 from rnnbench.results.account import Kind, seconds_of
 from rnnbench.results.comparable import Side, unlike_machines, unlike_work
 from rnnbench.results.peak import peak_of
-from rnnbench.results.record import Epoch, Record
+from rnnbench.results.record import MEMORY, Epoch, Record
 from rnnbench.results.store import Loaded
 
 MOST_DIFFERENCES = 5  # told one by one
@@ -107,7 +107,11 @@ def merged(parents: Sequence[Parent], run_id: str, command: str, unlike: Sequenc
     for p in parents:
         commit = str((p.loaded.machine.get("git") or {}).get("commit"))[:7]
         mine = [
-            replace(r, launch=r.launch + first, machine_id=f"{r.machine_id} at {commit}" if unlike else machine_id)
+            replace(
+                r,
+                launch=r.launch if r.round == MEMORY else r.launch + first,
+                machine_id=f"{r.machine_id} at {commit}" if unlike else machine_id,
+            )
             for r in p.loaded.records
         ]
         records += mine
@@ -123,7 +127,7 @@ def _told(run_id: str, parent: Parent, records: Sequence[Record]) -> dict[str, A
     run = parent.loaded.run
     known = run.get("merged", {}).get(run_id) or {name: run.get(name) for name in ("command", "started", "finished")}
     mine = [r for r in records if r.run_id == run_id]
-    launches = sorted({r.launch for r in mine})
+    launches = sorted({r.launch for r in mine if r.round != MEMORY})
     machines = sorted({r.machine_id for r in mine})
     return {**known, "launches": f"{launches[0]} to {launches[-1]}" if launches else "", "machine": ", ".join(machines)}
 
@@ -163,7 +167,7 @@ def _plan(parents: Sequence[Parent]) -> dict[str, Any]:
 
 
 def _machine(parents: Sequence[Parent]) -> dict[str, Any]:
-    """The first one's facts, the workers of all, and the highest peak that any of them saw."""
+    """The first one's facts, the workers of all, the highest peak of any, and how busy the busiest was."""
     machines = [p.loaded.machine for p in parents]
     workers = {name: facts for m in reversed(machines) for name, facts in m.get("workers", {}).items()}
     peaks = [peak for m in machines if (peak := peak_of(m))]
@@ -171,7 +175,21 @@ def _machine(parents: Sequence[Parent]) -> dict[str, Any]:
     for other in peaks[1:]:
         if best and _shape(best.rates) == _shape(other.rates):
             best = best.best_of(other)
-    return {**machines[0], "peak": msgspec.to_builtins(best), "workers": workers}
+    facts = {**machines[0], "peak": msgspec.to_builtins(best), "workers": workers}
+    for when in ("start", "end"):
+        if moments := [m[when] for m in machines if isinstance(m.get(when), Mapping)]:
+            facts[when] = _busiest(moments)
+    return facts
+
+
+def _busiest(moments: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of each share and load the highest, and of all else what the first one says."""
+    found: dict[str, Any] = dict(moments[0])
+    for name in ("load_per_core", "others_share", "stolen_share"):
+        values = [m[name] for m in moments if isinstance(m.get(name), int | float)]
+        if values:
+            found[name] = max(values)
+    return found
 
 
 def _shape(rates: Mapping[Any, Sequence[Any]]) -> dict[Any, list[int]]:

@@ -60,7 +60,8 @@ class ErrorOf:
 class Costs:
     """What is paid once per process, in nanoseconds; None where it does not apply.
 
-    `import_ns`: importing the library. `prepare_ns`: staging data and parameters. `first_call_ns`: the first call of
+    `import_ns`: importing the library. `prepare_ns`: staging data and parameters, and compiling
+    where a backend does that before its first call. `first_call_ns`: the first call of
     the pass, compiling included. `cache`: "cold" where no compiled code was on disk, else "warm".
     """
 
@@ -125,7 +126,7 @@ class Record:
     device_ns: tuple[int, ...] = ()  # the same calls by the device's own clock; empty where it has none
     device_states: tuple[DeviceState, ...] = ()  # before the turn and after it
     energy: Energy | None = None
-    disturbances: tuple[str, ...] = ()  # what befell the machine meanwhile: suspended, its clock set
+    disturbances: tuple[str, ...] = ()  # what befell the machine meanwhile: suspended, its clock set, another run
     errors: dict[str, ErrorOf] = field(default_factory=dict)
     costs: Costs = Costs()
     peak_memory_bytes: int | None = None  # of the process so far

@@ -17,7 +17,7 @@ import numpy as np
 
 from rnnbench.model import Case, Pass
 from rnnbench.results.disturbed import left_out
-from rnnbench.results.record import Record, Status
+from rnnbench.results.record import MEMORY, Record, Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def turn_seconds(record: Record, metric: Metric = Metric.MEDIAN) -> float | None
 
 def device_turn_seconds(record: Record) -> float | None:
     """The same by the device's own clock, after the same warm-ups; None where it has none."""
-    kept = record.device_ns[record.warmup :]
+    kept = () if left_out(record) else record.device_ns[record.warmup :]
     return max(float(np.median(kept)), 1.0) * NS if kept else None
 
 
@@ -176,7 +176,9 @@ def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None
     worst = failed[0]
     if not timed:
         return worst.status, worst.reason
-    launches = {(r.part, r.launch) for r in records}
+    if worst.round == MEMORY:
+        return Status.OK, f"{worst.status}, {worst.reason}"
+    launches = {(r.part, r.launch) for r in records if r.round != MEMORY}
     broken = {(r.part, r.launch) for r in failed if r.status is worst.status}
     return Status.OK, f"{worst.status} in {len(broken)} of {len(launches)} launches: {worst.reason or 'no reason kept'}"
 
@@ -234,7 +236,8 @@ def by_case(found: Iterable[Summary]) -> dict[str, list[Summary]]:
 
 def _row(s: Summary) -> dict[str, object]:
     case, nan = s.case, Interval(math.nan, math.nan, math.nan, Basis.NONE)
-    time, device_time = s.time or nan, interval_of(turns_of(s.records, device_turn_seconds)) or nan
+    device_turns = {} if s.mixed else turns_of(s.records, device_turn_seconds)
+    time, device_time = s.time or nan, interval_of(device_turns) or nan
     timed = [r for r in s.records if (r.part, r.launch, r.round) in s.turns]
     contract = next((r.contract for r in s.records if r.contract is not None), None)
     peaks = [r.peak_memory_bytes for r in s.records if r.peak_memory_bytes is not None]

@@ -14,7 +14,7 @@ from rnnbench.measure import audit
 from rnnbench.measure.audit import Subject, audited_problem
 from rnnbench.measure.verify import relative_error
 from rnnbench.model import DType, Pass
-from tests.helpers import arrays_of, threads
+from tests.helpers import arrays_of, failed, threads
 
 PROBLEM = audited_problem(DType.FLOAT32, T=50)
 
@@ -32,23 +32,16 @@ def subject_of(backend) -> Subject:
     return Subject(backend, PROBLEM)
 
 
-def check(findings) -> None:
-    found = list(findings)
-    assert found, "nothing was checked"
-    bad = [finding for finding in found if not finding.ok]
-    assert not bad, bad
-
-
 @pytest.mark.parametrize("pass_", list(Pass))
 def test_the_timed_call_does_all_of_its_work_anew(backend, pass_):
     for of_answers in audit.OF_ANSWERS:
-        check(of_answers(subject_of(backend), pass_))
+        assert not failed(of_answers(subject_of(backend), pass_))
 
 
 @pytest.mark.parametrize("pass_", list(Pass))
 def test_the_timed_call_remembers_nothing_and_leaves_nothing_to_fetch(backend, pass_):
     for of_times in audit.OF_TIMES:
-        check(of_times(subject_of(backend), pass_))
+        assert not failed(of_times(subject_of(backend), pass_))
 
 
 def test_poison_bites_and_spares_what_a_pass_reads(backend):
@@ -77,11 +70,11 @@ def test_other_parameters_give_another_answer(backend):
     before = logits_of(subject.session)
     other = Subject(backend, PROBLEM, {name: 0.5 * value for name, value in subject.params.items()})
     assert relative_error(before, logits_of(other.session)) > 1e-2
-    check(audit.answers(other, Pass.FORWARD))
+    assert not failed(audit.answers(other, Pass.FORWARD))
 
 
 def test_a_batch_is_chosen_and_not_computed(backend):
-    check(audit.stages_little(subject_of(backend), Pass.FORWARD))
+    assert not failed(audit.stages_little(subject_of(backend), Pass.FORWARD))
 
 
 @pytest.mark.parametrize("dtype", list(DType))
@@ -92,14 +85,14 @@ def test_subnormals_are_treated_as_the_contract_says(backend, request, dtype):
         and not request.config.getoption("--every-case")
     ):
         pytest.skip("compiles again; --every-case runs it")
-    check(audit.treats_subnormals_as_told(backend, dtype))
+    assert not failed(audit.treats_subnormals_as_told(backend, dtype))
 
 
 def test_one_thread_of_ours_is_one():
     with threads(1):
         subject = Subject(NumbaBackend(), PROBLEM)
         assert subject.backend.contract(PROBLEM).threads == 1
-        check(audit.keeps_to_its_threads(subject, Pass.GRADIENT))
+        assert not failed(audit.keeps_to_its_threads(subject, Pass.GRADIENT))
 
 
 def test_the_contract_tells_all_that_list_shows(backend):

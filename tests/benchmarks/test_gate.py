@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from cases import all_cases
 from gate import CASES, EFFORT, base_of, chosen, why_not
 from verdict import ratios_for
 
@@ -76,6 +75,5 @@ def test_a_branch_is_held_against_where_it_left_main(repository):
 
 
 def test_its_cases_exist_and_its_effort_is_enough():
-    assert [str(case) for case in chosen()] == [str(case) for case in all_cases() if str(case) in CASES]
     assert len(chosen()) == len(CASES)
     assert EFFORT.launches * EFFORT.rounds >= ratios_for(len(CASES))

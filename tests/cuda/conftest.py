@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 
@@ -54,6 +55,8 @@ def _share_safely() -> None:
 def gpu():
     """Skip without a device; with the simulator, let its threads take turns often: each waits for all."""
     if not device.simulated() and (reason := device.refusal(device.look())):
+        if "RNNBENCH_NEEDS_GPU" in os.environ:
+            pytest.fail(reason)
         pytest.skip(f"{reason}; or the simulator: make test-sim")
     if device.simulated():
         _share_safely()
@@ -65,7 +68,7 @@ def gpu():
 
 @pytest.fixture(params=REGIMES)
 def cuda_backend(request: pytest.FixtureRequest, gpu):
-    """The backend with tiny launch sizes, in both regimes of the recurrence."""
+    """The backend with tiny launch sizes, in each of REGIMES."""
     return CudaBackend(REGIMES[request.param])
 
 

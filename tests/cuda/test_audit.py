@@ -9,7 +9,7 @@ from rnnbench.kernels.cuda import device
 from rnnbench.measure import audit
 from rnnbench.measure.audit import Subject, audited_problem
 from rnnbench.model import DType, Pass
-from tests.helpers import arrays_of
+from tests.helpers import arrays_of, failed
 
 TINY = audited_problem(DType.FLOAT32, B=2, T=2, V=3, E=1, H=2)
 
@@ -19,12 +19,12 @@ def test_the_timed_call_does_all_of_its_work_anew(one_backend, request, pass_):
     if pass_ is Pass.EPOCH and device.simulated() and not request.config.getoption("--every-case"):
         pytest.skip("an epoch takes the simulator seconds; --every-case runs it")
     subject = Subject(one_backend, TINY)
-    assert not [finding for finding in audit.answers(subject, pass_) if not finding.ok]
+    assert not failed(audit.answers(subject, pass_))
 
 
 def test_new_parameters_give_a_new_answer(one_backend):
     subject = Subject(one_backend, TINY)
-    assert not [finding for finding in audit.follows_parameters(subject, Pass.FORWARD) if not finding.ok]
+    assert not failed(audit.follows_parameters(subject, Pass.FORWARD))
 
 
 def test_poison_reaches_all_that_a_gradient_writes(one_backend):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rnnbench.backends import cuda as backend_module
-from rnnbench.backends.base import CPU, CUDA
-from rnnbench.backends.cuda import Events, rule_of, sizes_of
+from rnnbench.backends.base import CPU, CUDA, Events
+from rnnbench.backends.cuda import rule_of, sizes_of
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.buffers import bytes_needed
 from rnnbench.model import DType
@@ -40,12 +39,7 @@ def test_events_stand_around_the_call_and_are_read_in_nanoseconds(monkeypatch):
         def elapsed_time(self, end):
             return 0.125 if recorded == [self, end] else -1.0  # ms
 
-    def event(timing):
-        assert timing
-        return Event()
-
-    monkeypatch.setattr(backend_module.cuda, "event", event)
-    clock = Events()
+    clock = Events(Event(), Event())
     clock.start()
     clock.stop()
     assert clock.nanoseconds() == 125_000

@@ -11,6 +11,7 @@ from rnnbench.measure.audit import Finding, Subject, audited_problem
 from rnnbench.model import DType, Pass
 from tests import cheats
 from tests.cheats import made_of
+from tests.helpers import failed
 
 SMALL = audited_problem(DType.FLOAT32, B=8, T=40, V=11, E=8, H=32)
 
@@ -28,12 +29,6 @@ CHEATS = {
     **{f"does not wait in {p}": (cheats.DoesNotWait, audit.leaves_nothing_to_fetch, p) for p in Pass},
     **{f"computes {p} on fetch": (cheats.ComputesOnFetch, audit.leaves_nothing_to_fetch, p) for p in Pass},
 }
-
-
-def failed(findings) -> list[Finding]:
-    found = list(findings)
-    assert found, "nothing was checked"
-    return [finding for finding in found if not finding.ok]
 
 
 @pytest.mark.parametrize(("session", "check", "pass_"), CHEATS.values(), ids=CHEATS)

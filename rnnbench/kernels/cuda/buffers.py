@@ -48,7 +48,7 @@ class Sizes:
 
 
 def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]]:
-    """Shape of each buffer of numbers: h, z and, if it `learns`, what only the backward pass needs."""
+    """Shape of each buffer of numbers: h, z, dz and, if it `learns`, what only the backward pass needs."""
     shapes: dict[str, tuple[int, ...]] = {
         "h": ((s.T + 1) * s.B, s.H),
         "z": (s.S * s.B, s.O),

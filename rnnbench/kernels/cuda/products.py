@@ -127,7 +127,7 @@ def outer_sums(dtype: str, words: bool, side: int, micro: int, depth: int) -> An
     """parts[c, base:] = [x | h | 1]^T D over chunk c of rows [first, end), as an (E + H + 1, n) matrix.
 
     Row p meets x_p, h[p + ahead] and D[p]. Grid: (rows, columns) of the matrix in tiles, then chunks of `chunk` rows
-    each. h (., H), D (., n); Where E is 0 there is no x.
+    each. h (., H), D (., n), parts (chunks, .). Where E is 0 there is no x.
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)

@@ -62,7 +62,10 @@ def advance(dtype: str, side: int, micro: int, depth: int, fast: bool) -> Any:
 
 @compiled_once
 def retreat(dtype: str, side: int, micro: int, depth: int) -> Any:
-    """Rows delta[t b :] and spare[(t & 1) b :] from the other half of spare (2 b, H). more, emits, again: 0 or 1."""
+    """Rows delta[t b :] and spare[(t & 1) b :] from the other half of spare (2 b, H). more, emits, again: 0 or 1.
+
+    delta (T b, H), h ((T + 1) b, H), slope (S b, H) of the last S steps, W (H, H).
+    """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
     edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)

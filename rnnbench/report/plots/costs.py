@@ -100,8 +100,8 @@ def pages(context: Context) -> list[Page]:
         most = max(len(shown[case]) for case in part)
         figure, axes = grid(len(part), 1, 0.6 + 0.17 * most, 3 + context.quick)
         note = (
-            "Medians over launches. The first call is that of all passes up to the train step. What was compiled for "
-            "an earlier panel in the same process is not compiled again. Log scale."
+            "Medians over launches. The first call is that of all passes up to the train step; numba compiles while "
+            "it prepares. What was compiled for an earlier panel is not compiled again. Log scale."
         )
         headline(figure, "Where the time goes: once per process, and in each step after", [note], context.quick)
         for ax, case in zip(axes, part, strict=True):

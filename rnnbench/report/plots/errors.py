@@ -102,9 +102,10 @@ def pages(context: Context) -> list[Page]:
     made = []
     for index, part in enumerate(cut(context.problems, PANELS)):
         most = max(len(problem.backends) for problem in part)
-        figure, axes = grid(len(part), 2, 0.62 + 0.17 * most, 3 + context.quick)
-        note = "norm(x - ref) / norm(ref) over its limit, largest of all passes and rounds; hollow: over the limit."
-        headline(figure, "Error against the float64 oracle: left of the line is right", [note], context.quick)
+        figure, axes = grid(len(part), 2, 0.62 + 0.17 * most, 4 + context.quick)
+        notes = ["norm(x - ref) / norm(ref) over its limit, largest of all passes and rounds; hollow: over the limit.",
+                 "Exact answers stand at the left edge."]  # fmt: skip
+        headline(figure, "Error against the float64 oracle: left of the line is right", notes, context.quick)
         for ax, problem in zip(axes, part, strict=True):
             panel(ax, problem, markers)
         _legend(figure, markers)

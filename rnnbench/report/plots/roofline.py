@@ -101,7 +101,7 @@ def _legend(figure: Figure, backends: Sequence[str], roofs: Sequence[Rates]) -> 
             f"roof of {threads(roof.threads)}: {number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
         )
         handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle=line, label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    figure.legend(handles=handles, loc="outside lower center", ncols=3)
 
 
 def groups_of(context: Context, peak: Peak) -> dict[tuple[DType, Pass], list[Point]]:

@@ -92,7 +92,7 @@ def grouped(signs: Iterable[Sign]) -> list[Warned]:
 def _together(signs: list[Sign]) -> Warned:
     signs = sorted(signs, key=lambda sign: -sign.weight)
     worst, kind = signs[0], KINDS[signs[0].kind]
-    where = tuple(sign.where for sign in signs if sign.where)
+    where = tuple(dict.fromkeys(sign.where for sign in signs if sign.where))
     if not where:
         text = "; ".join(dict.fromkeys(sign.text for sign in signs))
     elif len(where) == 1:

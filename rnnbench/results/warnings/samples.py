@@ -8,14 +8,15 @@ from typing import Any
 import numpy as np
 
 from rnnbench.results.calls import UNSETTLED, calls_of
-from rnnbench.results.record import Mode, Record
+from rnnbench.results.disturbed import harmless
+from rnnbench.results.record import CHECK, Mode, Record
 from rnnbench.results.shape import BIMODAL, bimodal, drifts
 from rnnbench.results.stats import Summary
 from rnnbench.results.warnings.base import Severity, Sign, facts_of
 
 LEAST_LAUNCHES = 3  # of fewer there is no interval
 LEAST_CALLS = 6  # one in each turn of a default run
-RESOLUTIONS = 100  # in the shortest call: an error of 1 %
+RESOLUTIONS = 100  # in a call: an error of 1 %
 DRIFT = 0.05  # from the first to the last, and surely so
 
 
@@ -31,8 +32,10 @@ def of_records(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterato
         yield Sign("quick", Severity.SEVERE, f"{quick} of {len(records)} records are of a smoke run; 0 may be quoted")
     for r in records:
         for told in r.disturbances:
-            text = f"{told} (launch {r.launch + 1}, round {r.round + 1})"
-            yield Sign("disturbed", Severity.SEVERE, text, where=f"{r.case.key} {r.backend}")
+            when = f"round {r.round + 1}" if r.round >= 0 else "its check" if r.round == CHECK else "its memory"
+            text = f"{told} (launch {max(r.launch, 0) + 1}, {when})"
+            severity = Severity.NOTE if harmless(told) else Severity.SEVERE
+            yield Sign("disturbed", severity, text, where=f"{r.case.key} {r.backend}")
 
 
 def of_answers(found: Sequence[Summary], machine: Mapping[str, Any]) -> Iterator[Sign]:
@@ -71,7 +74,7 @@ def _clock(s: Summary, clock: Mapping[str, Any]) -> Iterator[Sign]:
     known = [clock[key] for key in ("step_ns", "read_ns") if isinstance(clock.get(key), int | float)]
     if not known:
         return
-    least, resolution = float(np.median([*s.turns.values()])) * 1e9, max(known)
-    if least < RESOLUTIONS * resolution:
-        text = f"a call takes {least:,.0f} ns, less than {RESOLUTIONS} times the clock's resolution of {resolution} ns"
-        yield _sign("clock", s, text, -least)
+    typical, resolution = float(np.median([*s.turns.values()])) * 1e9, max(known)
+    if typical < RESOLUTIONS * resolution:
+        text = f"a call takes {typical:,.0f} ns, less than {RESOLUTIONS} times the clock's resolution, {resolution} ns"
+        yield _sign("clock", s, text, -typical)
