@@ -90,7 +90,8 @@ def costs(context: Context, figures: Figures) -> list[str]:
         unknown = "Import and first calls were not timed: in a quick run the backends start and compile side by side."
         return ["## Where the time goes", unknown] if context.quick and context.records else []
     reading = (
-        "The start is import, preparation and first call together. *Ahead from step n* means: counted from the start "
+        "The start is import, preparation and first call together, compiling included; our kernels, compiled once for "
+        "all sizes, pay in the first workload. *Ahead from step n* means: counted from the start "
         "of both processes, this backend has spent less time in all once n steps are done."
     )
     return ["## Where the time goes", *drawn, reading, *costs_tables(context)]
