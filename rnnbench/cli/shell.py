@@ -52,12 +52,19 @@ def plan_of(
 
 def given_beside(ctx: click.Context, allowed: Collection[str]) -> list[str]:
     """The options that stand on the command line, but for those that are allowed; as a user writes them."""
-    return [
-        option.opts[0]
+    given = [
+        option
         for option in ctx.command.params
         if option.name not in allowed
         and ctx.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
     ]
+    chosen = [  # of flags that choose between values, the one that was given
+        option
+        for option in given
+        if not isinstance(getattr(option, "flag_value", None), str)
+        or ctx.params[str(option.name)] == getattr(option, "flag_value", None)
+    ]
+    return [option.opts[0] for option in chosen]
 
 
 def console_of(*, stderr: bool = False) -> Any:

@@ -48,7 +48,7 @@ def test_options_that_would_do_nothing_are_refused():
     assert "--workload chooses among contracts; give --contract too" in done.stderr
     done = invoke("verify", "--audit", "-w", "parity")
     assert done.exit_code == 2
-    assert "leave out: workload" in done.stderr
+    assert "leave out: --workload" in done.stderr
 
 
 def test_an_audit_has_a_line_for_each_check():

@@ -168,7 +168,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
         (["--truncation", "3:4"], "1 <= stride <= window"),
         (["--truncation", "x"], "not WINDOW:STRIDE"),
         (["--threads", "999"], "--threads 999 is more than the"),
-        (["--resume", "nowhere", "--quick"], "leave out: backend, mode"),
+        (["--resume", "nowhere", "--quick"], "leave out: --workload, --backend, --quick, -o, --threads"),
     ],
 )
 def test_wrong_options_get_one_sentence(tmp_path, arguments, words):

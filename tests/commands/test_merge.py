@@ -15,7 +15,7 @@ from rnnbench.commands.run import read_plan
 from rnnbench.model import Pass
 from rnnbench.results import store
 from rnnbench.results.compare import Gate, Verdict
-from rnnbench.results.record import Mode, Seeds
+from rnnbench.results.record import MEMORY, Mode, Seeds
 from rnnbench.results.stats import summaries
 from tests.report import fake
 
@@ -42,6 +42,20 @@ def write(folder, run_id, backends=("numpy", "numba"), names=("parity",), seed=0
     )  # fmt: skip
     store.write_json(folder / store.MACHINE, {**MACHINE, **(machine or {})})
     return str(folder)
+
+
+def test_a_process_for_memory_is_no_launch(tmp_path):
+    runs = [write(tmp_path / name, f"run-{name}") for name in "ab"]
+    for name in "ab":
+        r = store.load(tmp_path / name).records[0]
+        memory = replace(r, launch=MEMORY, round=MEMORY, samples_ns=(), peak_memory_bytes=1)
+        journal = store.Journal(tmp_path / name)
+        journal.append([memory])
+        journal.close()
+    merge(tmp_path / "all", runs, "merge", print)
+    loaded = store.load(tmp_path / "all")
+    assert {r.launch for r in loaded.records if r.round == MEMORY} == {MEMORY}
+    assert [told["launches"] for told in loaded.run["merged"].values()] == ["0 to 2", "3 to 5"]
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def test_a_dry_run_says_how_long_would_be_measured(arguments, words):
         (["--budget", "0"], "above 0 and below"),
         (["--case-budget", "-3s"], "is not a duration"),
         (["--budget", "inf"], "above 0 and below"),
-        (["--resume", "nowhere", "--aa", "--budget", "3"], "leave out: aa, backend, budget"),
+        (["--resume", "nowhere", "--aa", "--budget", "3"], "leave out: --workload, --backend, --pass, --budget, --aa"),
     ],
 )
 def test_wrong_options_get_one_sentence(arguments, words):
@@ -136,6 +136,8 @@ def test_compare_takes_the_noise_of_the_machine_for_its_margin(folder, tmp_path)
     code, text = invoke(base, new)
     assert (code, "by median:20%" in text, str(wide) in text.replace("\n", "")) == (0, True, True)
     assert invoke(base, new, "--noise", quiet)[0] == 1
+    code, text = invoke(base, new, "--fail-on", "median:3%", "--noise", quiet)
+    assert (code, "choose one of them" in text) == (2, True)
     code, text = invoke(base, new, "--fail-on", "median:3%")
     assert (code, "by median:3%" in text) == (1, True)
     assert invoke(base, new, "--noise", tmp_path / "other")[0] == 4

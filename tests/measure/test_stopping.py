@@ -62,6 +62,19 @@ def test_only_launches_before_the_present_one_count():
     assert stopping.settled == {CASE}
 
 
+def test_what_was_interrupted_has_no_reason_and_a_resumed_launch_is_one(monkeypatch):
+    plan = replace(plan_of("a"), rule=Rule(1e-6, 3, 3), budget=60.0)
+    cut = [record(CASE, "a", [v], launch=i, round=r, part=part) for v, i, r, part in
+           [(1.0, 0, 0, 0), (2.0, 0, 1, 0), (1.0, 1, 0, 0), (2.0, 1, 1, 1)]]  # fmt: skip
+    stopping = Stopping(plan, cut)
+    assert stopping.stops([(CASE, "a")]) == {}
+    monkeypatch.setattr(Stopping, "now", lambda self: stopping.begun + 61.0)
+    assert stopping.stops([(CASE, "a")])[CASE.key]["a"].why is Why.BUDGET
+    for r in (0, 1):
+        stopping.add(record(CASE, "a", [1.5], launch=2, round=r, part=1))
+    assert stopping.stops([(CASE, "a")])[CASE.key]["a"].why is Why.CAP
+
+
 def test_budgets_are_counted_by_the_clock(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(Stopping, "now", lambda self: now[0])

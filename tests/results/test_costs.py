@@ -34,3 +34,15 @@ def test_a_compiler_pays_after_the_steps_that_win_it_back():
     even = break_even(fast, slow)
     assert fast.total(even.since) < slow.total(even.since)
     assert fast.total(even.since - 1) >= slow.total(even.since - 1)
+
+
+def test_compiling_while_preparing_is_not_hidden_by_the_launches_that_found_it_on_disk():
+    asked = case("imdb-50", Pass.TRAIN_STEP)
+    launches = [
+        record(asked, "numba", round=-1, launch=i, costs=Costs(10**9, prepare, 10**6, cache))
+        for i, (prepare, cache) in enumerate([(11 * 10**9, "cold"), (10**9, "warm"), (10**9, "warm")])
+    ]
+    timed = [record(asked, "numba", [0.001], launch=i, round=r) for i in range(3) for r in range(2)]
+    (found,) = (spent(s) for s in summaries([*launches, *timed]))
+    assert (found.prepared_cold, found.prepared_warm, found.prepared) == (11.0, 1.0, 11.0)
+    assert found.start == pytest.approx(12.001)

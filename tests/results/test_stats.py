@@ -9,7 +9,7 @@ import pytest
 
 from rnnbench.model import Pass
 from rnnbench.results.answers import answers, choose_reference, speedups
-from rnnbench.results.record import Status
+from rnnbench.results.record import MEMORY, Status
 from rnnbench.results.stats import Basis, frame, interval_of, ratio_of, summaries, turn_seconds
 from tests.report.fake import MIXED, case, failure, make, record
 
@@ -123,3 +123,13 @@ def test_no_records():
     assert frame([]).empty
     assert answers([]) == []
     assert choose_reference([]) is None
+
+
+def test_a_process_for_memory_is_no_launch():
+    timed = [record(CASE, "a", [1.0], launch=i, round=r) for i in range(3) for r in range(2)]
+    crashed = failure(CASE, "a", Status.CRASHED, "gone", launch=3)
+    memory = record(CASE, "a", launch=MEMORY, round=MEMORY)
+    (found,) = summaries([*timed, crashed, memory])
+    assert found.reason == "crashed in 1 of 4 launches: gone"
+    (found,) = summaries([*timed, failure(CASE, "a", Status.TIMEOUT, "its memory: slow", launch=MEMORY, round=MEMORY)])
+    assert (found.status, found.reason) == (Status.OK, "timeout, its memory: slow")
