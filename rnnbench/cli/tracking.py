@@ -41,7 +41,7 @@ def history(
 
     FOLDER is a run, a folder of runs, or a run's id; all under reports and runs by default. Runs of unlike machines,
     work or versions are kept on lines of their own, as `compare` tells them apart. A step is looked for from ten runs
-    on, by ranks, and the commits that it came between are named.
+    on, in the last 100, by ranks, and the commits that it came between are named.
     """
     from rnnbench.commands.history import told
     from rnnbench.report import history as shown

@@ -20,6 +20,7 @@ LEVEL = 0.01  # the chance of a cut in runs of no order
 LEAST = 2  # runs on each side of a step: one odd run is none
 ORDERS = 9_999  # shuffled ones that a series is held against
 FEWEST = 10  # runs: of fewer no order is rare enough
+MOST = 100  # runs that are looked at, the last ones: counting exactly takes memory as their number cubed
 
 
 @dataclass(frozen=True)
@@ -94,9 +95,13 @@ def best_cut(values: Sequence[float]) -> tuple[int, float]:
 
 
 def steps(values: Sequence[float], margin: float) -> tuple[Step, ...]:
-    """The steps of positive times in order of runs; a ratio within 1 / (1 + margin) to 1 + margin is none."""
+    """The steps of positive times in order of runs; a ratio within 1 / (1 + margin) to 1 + margin is none.
+
+    They are looked for among the last MOST runs.
+    """
     logs = [math.log(v) for v in values]
-    cuts = dict(sorted(_cuts(logs, 0)))
+    first = max(0, len(logs) - MOST)
+    cuts = dict(sorted(_cuts(logs[first:], first)))
     while cuts:
         found = _measured(logs, cuts)
         least = min(found, key=lambda step: abs(math.log(step.ratio)))

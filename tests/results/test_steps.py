@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.results.steps import FEWEST, best_cut, levels, steps
+from rnnbench.results.steps import FEWEST, MOST, best_cut, levels, steps
 
 MARGIN = 0.05
 
@@ -55,3 +55,13 @@ def test_one_odd_run_a_small_step_and_too_few_runs_are_none():
     assert best_cut(few)[1] == 1.0
     assert len(steps([0.99, *few], MARGIN)) == 1
     assert steps([], MARGIN) == steps([1.0] * 30, MARGIN) == ()
+
+
+def test_of_a_long_history_the_last_runs_are_looked_at():
+    rng = np.random.default_rng(0)
+    old, late = (np.exp(rng.normal(0, 0.01, MOST)) for _ in range(2))
+    old[MOST // 2 :] *= 2
+    late *= 2
+    late[MOST // 2 :] *= 1.5
+    (step,) = steps([*old, *late], 0.05)
+    assert step.index == MOST + MOST // 2
