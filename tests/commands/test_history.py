@@ -164,7 +164,7 @@ def test_every_exit_code_is_documented():
         (["failed"], 3, "no run has a right time"),
         (["failed", "--json"], 3, '"lines": []'),
         (["good", "-k", "nothing-like-it"], 2, "the filter 'nothing-like-it' leaves no timed case of 1 runs"),
-        (["good", "--margin", "0"], 2, "0.0 is not in the range"),
+        (["good", "--margin", "0"], 2, "'0' has 0 %; above 0 and below 100 is allowed"),
         (["good", "-o", "newer.jsonl"], 2, "is a file"),
         (["good", "-o", "/proc/nosuch"], 4, "choose another folder"),
         (["good"], 0, "1 run on a line at most: a step is looked for from 10 on"),
