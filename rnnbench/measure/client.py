@@ -177,11 +177,16 @@ class Worker:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
 
-    def stop(self) -> None:
-        """Let the process end by itself; after two seconds, end it."""
-        if self.alive and self.process.stdin is not None:
+    def let_go(self) -> None:
+        """Let the process end by itself."""
+        if self.process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self.process.stdin.close()
+
+    def stop(self) -> None:
+        """Let the process end by itself; after two seconds, end it."""
+        if self.alive:
+            self.let_go()
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(timeout=2)
         self.kill()

@@ -17,6 +17,7 @@ Clock = Callable[[], int]  # nanoseconds, never going back
 
 WARMUP_NS = 10_000_000
 MAX_WARMUPS = 3
+SETTLE_NS = 5_000_000  # from one backend's turn to the next one's calls: its pools of threads fall asleep meanwhile
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,18 @@ class DeviceTimes:
             self.ns.append(self.clock.nanoseconds())
 
 
+def begin_turn(session: Session) -> int:
+    """Back to the initial parameters and the first batch, no sooner than others' threads sleep; nanoseconds slept."""
+    begun = time.perf_counter_ns()
+    session.reset()
+    session.select(0)
+    session.synchronize()
+    gc.collect()
+    rest = max(0, SETTLE_NS - (time.perf_counter_ns() - begun))
+    time.sleep(rest / 1e9)
+    return rest
+
+
 def time_turn(
     session: Session,
     pass_: Pass,
@@ -86,17 +99,13 @@ def time_turn(
 ) -> list[int]:
     """Samples of one turn in nanoseconds, one call each, warm-ups first.
 
-    The turn starts from the initial parameters and goes round the staged batches, so that every backend meets the
-    same numbers however many calls it makes. Putting back and choosing the batch stand outside the clock; the
-    collector of garbage is off meanwhile. `device` keeps the same calls by the device's clock.
+    After `begin_turn` it goes round the staged batches, so that every backend meets the same numbers however many calls
+    it makes. Choosing the batch stands outside the clock; the collector of garbage is off meanwhile. `device` keeps
+    the same calls by the device's clock.
     """
     device = device or DeviceTimes()
-    session.reset()
-    session.select(0)
-    session.synchronize()
     call = device.around(call_of(session, pass_, order))
     samples: list[int] = []
-    gc.collect()
     gc.disable()
     try:
         end = clock() + int(turn.seconds * 1e9)

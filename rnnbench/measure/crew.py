@@ -111,16 +111,22 @@ class Crew:
                 self._dismiss(self.places[name])
             raise
         if op == "turn":
-            self.ledger.move(sum(reply["samples_ns"]) / 1e9, Kind.AROUND, Kind.TURNS)
+            calls_ns = sum(reply["samples_ns"])
+            told = {Kind.TURNS: calls_ns, Kind.PREPARE: reply["reset_ns"], Kind.WAITING: reply["slept_ns"]}
+            for kind, ns in told.items():
+                self.ledger.move(ns / 1e9, Kind.AROUND, kind)
         return reply
 
     def stop(self) -> None:
         """Let all workers end by themselves."""
         with self.ledger.spend(Kind.STOP):
+            running = [place.worker for place in self.places.values() if place.worker is not None]
+            for worker in running:
+                worker.let_go()
+            for worker in running:
+                worker.stop()
             for place in self.places.values():
-                if place.worker is not None:
-                    place.worker.stop()
-                    place.worker = None
+                place.worker = None
 
     def kill(self) -> None:
         """End all workers now."""

@@ -23,7 +23,6 @@ from rnnbench.results.account import Kind
 from rnnbench.results.record import Costs, DeviceState, Energy, Status
 from rnnbench.results.stops import Stop
 
-SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
 TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
 
 
@@ -204,8 +203,6 @@ class Runner(Checker):
         most = f"{'at most ' if self.plan.rule else ''}{self.plan.launches[1]}"
         where = f"launch {slot.launch + 1} of {most}, round {slot.round + 1} of {effort.rounds}"
         self.observer.doing(f"{case.key}, {where}: {name}", self.estimate)
-        with self.crew.ledger.spend(Kind.WAITING):
-            time.sleep(SETTLE_SECONDS)
         turn = msgspec.to_builtins(effort.turn_of(case.pass_))
         order = self._order(slot.task, case, slot.launch, slot.round)
         begun = time.monotonic()

@@ -162,13 +162,16 @@ class Worker:
         return {"losses": losses}
 
     def turn(self, pass_: str, turn: dict[str, Any], order: list[int] | None) -> dict[str, Any]:
-        """Samples of one turn."""
+        """Samples of one turn, and what it took to get ready for it."""
         import numpy as np
 
         from rnnbench.measure import disturbance, energy
-        from rnnbench.measure.clock import DeviceTimes, Turn, time_turn, warmups
+        from rnnbench.measure.clock import DeviceTimes, Turn, begin_turn, time_turn, warmups
         from rnnbench.model import Pass
 
+        begun = time.perf_counter_ns()
+        slept_ns = begin_turn(self.session)
+        reset_ns = time.perf_counter_ns() - begun - slept_ns
         rows = None if order is None else np.array(order, dtype=np.int64)
         device = DeviceTimes(self.session.device_clock())
         if self.meter is None:  # not before the backend was imported: this imports NumPy
@@ -180,6 +183,8 @@ class Worker:
         return {
             "samples_ns": samples,
             "warmup": warmups(samples),
+            "reset_ns": reset_ns,
+            "slept_ns": slept_ns,
             "device_ns": device.ns,
             "device_states": states + self._device_states(),
             "energy": asdict(window.energy(samples)),

@@ -11,15 +11,15 @@ class Kind(StrEnum):
     """What a second of a run was for. Each second is counted once, by the innermost kind."""
 
     START = "starting and importing"
-    PREPARE = "preparing"  # parameters and rows, staged in the workers
+    PREPARE = "preparing"  # parameters and rows, staged in the workers; before each turn, the first parameters again
     CHECK = "compiling and checking"  # first calls, losses of the first steps, the oracle
     TURNS = "timed calls"  # warm-ups too
     MEMORY = "memory of passes"
     TRAINING = "trainings"
     PEAK = "peak of the machine"
     DATA = "reading data"
-    AROUND = "around the calls"  # of a turn: back to the first parameters, the batch chosen, the request and its reply
-    WAITING = "waiting between turns"
+    AROUND = "around the calls"  # of a turn: the batch chosen, the request and its reply
+    WAITING = "waiting between turns"  # for the threads of the one before to fall asleep
     STOP = "stopping workers"
     REPORT = "report"
     REST = "the rest"

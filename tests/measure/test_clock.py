@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from rnnbench.backends.numpy import NumpyBackend
-from rnnbench.measure.clock import DeviceTimes, Turn, time_turn, warmups
+from rnnbench.measure.clock import SETTLE_NS, DeviceTimes, Turn, begin_turn, time_turn, warmups
 from rnnbench.model import Pass
 from tests.helpers import random_data, random_params, small_problem
 
@@ -40,9 +42,8 @@ def test_a_sample_is_the_call_and_its_synchronisation():
     clock = FakeClock(cost=5)
     spy = Spy(clock)
     assert time_turn(spy, Pass.GRADIENT, Turn(1.0, 2, 4), batches=3, clock=clock) == [10] * 4
-    assert [c for c in spy.calls if c[0] == "select"][1:] == [("select", i) for i in (0, 1, 2, 0)]
-    assert spy.calls[:2] == [("reset",), ("select", 0)]
-    assert [c[0] for c in spy.calls[3:]] == ["select", "gradient", "synchronize"] * 4
+    assert [c for c in spy.calls if c[0] == "select"] == [("select", i) for i in (0, 1, 2, 0)]
+    assert [c[0] for c in spy.calls] == ["select", "gradient", "synchronize"] * 4
 
 
 class Marks:
@@ -71,7 +72,19 @@ def test_the_device_is_marked_inside_a_sample_and_read_after_it():
     assert samples == [10] * 3
     assert device.ns == [1, 2, 3]
     order = ["select", "start", "gradient", "stop", "synchronize", "nanoseconds"]
-    assert [c[0] for c in spy.calls[3:]] == order * 3
+    assert [c[0] for c in spy.calls] == order * 3
+
+
+@pytest.mark.parametrize("cost_ms", [0, 2, 9])
+def test_a_turn_begins_no_sooner_than_threads_of_others_sleep(cost_ms):
+    """What the reset takes is a part of that time."""
+    spy = Spy(FakeClock(0))
+    spy.reset = lambda: time.sleep(cost_ms / 1e3)
+    begun = time.perf_counter_ns()
+    slept = begin_turn(spy)
+    assert time.perf_counter_ns() - begun >= SETTLE_NS
+    assert 0 <= slept <= max(0, SETTLE_NS - cost_ms * 1_000_000)
+    assert spy.calls == [("select", 0), ("synchronize",)]
 
 
 def test_a_turn_ends_with_its_time_but_not_before_its_least_calls():
@@ -103,6 +116,7 @@ def test_every_turn_starts_from_the_initial_parameters():
     session = NumpyBackend().prepare(problem, random_params(problem), random_data(problem))
     losses = []
     for _ in range(2):
+        begin_turn(session)
         time_turn(session, Pass.TRAIN_STEP, Turn(1.0, 7, 7), batches=3)
         losses.append(session.fetch().loss)
     assert losses[0] == losses[1]
