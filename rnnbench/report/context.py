@@ -41,12 +41,16 @@ class Problem:
         return any(s.time for group in self.summaries.values() for s in group.values())
 
     @property
+    def main(self) -> Pass:
+        """The pass that stands for the others: the train step, else the first that was asked for."""
+        return next(p for p in (Pass.TRAIN_STEP, *Pass) if p in self.cases)
+
+    @property
     def ordered(self) -> list[str]:
         """Backends from fastest to slowest in the main pass, those without a right time last."""
-        main = next(p for p in (Pass.TRAIN_STEP, *Pass) if p in self.cases)
 
         def order(name: str) -> tuple[bool, float]:
-            s = self.get(main, name)
+            s = self.get(self.main, name)
             return (not s.ranked, s.time.value) if s and s.time else (True, math.inf)
 
         return sorted(self.backends, key=order)

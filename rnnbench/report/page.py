@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -15,10 +15,11 @@ from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
 from rnnbench.results.record import Epoch, Record
 
+Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the paths
 MANY_CASES = 8  # from here on drawing takes longer than starting processes for it
 
 
-def drawn(name: str, context: Context, folder: Path) -> tuple[list[str], list[Path]]:
+def drawn(name: str, context: Context, folder: Path) -> Drawn:
     """Draw and save one figure; its pages as Markdown, and the paths."""
     embedded: list[str] = []
     paths: list[Path] = []
@@ -34,12 +35,19 @@ def _figures(context: Context, folder: Path, processes: int) -> tuple[dict[str, 
     names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
     draw = partial(drawn, context=context, folder=folder)
     if processes > 1 and len({r.case.key for r in context.records}) >= MANY_CASES:
-        with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
-            made = list(pool.map(draw, names))
+        made = _side_by_side(draw, names, processes - 1)
     else:
-        made = [draw(name) for name in names]
-    embedded = {name: pages for name, (pages, _) in zip(names, made, strict=True) if pages}
-    return embedded, [path for _, paths in made for path in paths]
+        made = {name: draw(name) for name in names}
+    embedded = {name: made[name][0] for name in names if made[name][0]}
+    return embedded, [path for name in names for path in made[name][1]]
+
+
+def _side_by_side(draw: Callable[[str], Drawn], names: Sequence[str], helpers: int) -> dict[str, Drawn]:
+    """The figures by new processes from the first on, and by this one from the last on, until they meet."""
+    with ProcessPoolExecutor(helpers, get_context("spawn")) as pool:
+        begun = {name: pool.submit(draw, name) for name in names}
+        mine = {name: draw(name) for name in reversed(names) if begun[name].cancel()}
+        return {name: mine[name] if name in mine else begun[name].result() for name in names}
 
 
 def text(context: Context, figures: sections.Figures) -> str:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from statistics import median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +87,7 @@ class Metric(StrEnum):
 
 
 _CENTRES: dict[Metric, Callable[[Sequence[int]], float]] = {
-    Metric.MEDIAN: lambda ns: float(np.median(ns)),
+    Metric.MEDIAN: lambda ns: float(median(ns)),
     Metric.MIN: lambda ns: float(min(ns)),
     Metric.MEAN: lambda ns: float(np.mean(ns)),
 }
@@ -104,7 +105,7 @@ def turn_seconds(record: Record, metric: Metric = Metric.MEDIAN) -> float | None
 def device_turn_seconds(record: Record) -> float | None:
     """The same by the device's own clock, after the same warm-ups; None where it has none."""
     kept = () if left_out(record) else record.device_ns[record.warmup :]
-    return max(float(np.median(kept)), 1.0) * NS if kept else None
+    return max(float(median(kept)), 1.0) * NS if kept else None
 
 
 def turns_of(
@@ -127,7 +128,7 @@ def interval_of(values: Mapping[TurnKey, float]) -> Interval | None:
     if not launches:
         return None
     if len(launches) > 1:
-        return _student([float(np.median(logs)) for logs in launches.values()], Basis.LAUNCHES)
+        return _student([median(logs) for logs in launches.values()], Basis.LAUNCHES)
     (rounds,) = launches.values()
     return _student(rounds, Basis.ROUNDS)
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WIDTH = 7.2  # inches: the text width of a printed page
+ROW_GAP = 0.62  # inches between rows of panels of backends: the axis of one, the title of the next
 MARGINS = (0.01, 0.005, 0.98, 0.99)  # left, bottom, width, height of what is drawn, as parts of the page
 
 
@@ -62,9 +63,9 @@ def headline(figure: Figure, title: str, notes: Sequence[str], quick: bool) -> N
 
     lines = [QUICK.upper()] if quick else []
     lines += [title, *(line for note in notes for line in wrap(note, 104))]
-    figure.suptitle(
-        "\n".join(plain(line) for line in lines), x=0.01, ha="left", fontsize=9, color=WRONG if quick else INK
-    )
+    at = {} if figure.get_layout_engine() else {"y": 1 - 0.05 / figure.get_figheight()}
+    colour = WRONG if quick else INK
+    figure.suptitle("\n".join(plain(line) for line in lines), x=0.01, ha="left", fontsize=9, color=colour, **at)
 
 
 def grid(panels: int, columns: int, height: float, title_lines: int) -> tuple[Figure, list[Axes]]:
@@ -80,6 +81,38 @@ def grid(panels: int, columns: int, height: float, title_lines: int) -> tuple[Fi
     for spare in axes[panels:]:
         spare.remove()
     return figure, axes[:panels]
+
+
+def row_grid(panels: int, columns: int, names: Sequence[str], most: int, title_lines: int) -> tuple[Figure, list[Axes]]:
+    """Axes for `most` rows of backends each, placed by the widest of their `names`: nothing else varies.
+
+    A constrained layout finds the same by drawing everything several times.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(columns, panels)
+    rows = math.ceil(panels / columns)
+    left, gap, right = 0.18 + max(map(_inches, names), default=0.0), 0.14, 0.08
+    above, below, inside = 0.16 * title_lines + 0.38, 0.42, 0.16 * most
+    width = (WIDTH - right - columns * left - (columns - 1) * gap) / columns
+    height = above + rows * inside + (rows - 1) * ROW_GAP + below
+    figure = Figure(figsize=(WIDTH, height))
+    figure.subplots_adjust(
+        left=left / WIDTH, right=1 - right / WIDTH, bottom=below / height, top=1 - above / height,
+        wspace=(left + gap) / width, hspace=ROW_GAP / inside,
+    )  # fmt: skip
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for spare in axes[panels:]:
+        spare.remove()
+    return figure, axes[:panels]
+
+
+def _inches(name: str) -> float:
+    """How wide the name of a row is."""
+    from matplotlib import rcParams
+    from matplotlib.textpath import TextPath
+
+    return float(TextPath((0, 0), _row_name(name), size=rcParams["ytick.labelsize"]).get_extents().width) / 72
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -121,10 +154,14 @@ def span(values: Iterable[float], right: float = 0.0, least: float = 3.0) -> tup
     return 10**low, 10 ** (high + (high - low) * right / (1 - right))
 
 
+def _row_name(name: str) -> str:
+    return plain(short(name, 24))
+
+
 def backend_rows(ax: Axes, names: Sequence[str]) -> None:
     """One row for each backend, the first on top, its name at the left."""
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_yticks(range(len(names)), [plain(short(name, 24)) for name in names])
+    ax.set_yticks(range(len(names)), [_row_name(name) for name in names])
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
 

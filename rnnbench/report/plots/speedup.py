@@ -1,4 +1,4 @@
-"""Speed-up over the reference: one panel for each workload and pass, with the line where nothing is gained."""
+"""Speed-up over the reference in the train step: a panel for each problem, with the line where nothing is gained."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, Row, cut, grid, headline, page_name, point_rows
+from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, point_rows, row_grid
 from rnnbench.report.style import FAINT
 from rnnbench.report.text import times
 from rnnbench.results.answers import speedups
@@ -37,7 +37,7 @@ def _row(line: dict[str, Any]) -> Row:
 
 
 def panel(ax: Axes, title: str, table: pd.DataFrame, reference: str) -> None:
-    """One workload and pass."""
+    """One problem."""
     if point_rows(ax, rows_of(table)):
         ax.axvline(1.0, color=FAINT, linewidth=0.9, zorder=0)
         ax.set_xlabel(f"times as fast as {reference}")
@@ -45,23 +45,24 @@ def panel(ax: Axes, title: str, table: pd.DataFrame, reference: str) -> None:
 
 
 def pages(context: Context) -> list[Page]:
-    """None without a reference that was measured, or with nobody to compare it with."""
+    """None without a reference that was measured, or with nobody to compare it with. The tables have every pass."""
     if context.reference is None:
         return []
+    main = {problem.cases[problem.main].key: f"{problem.label}: {problem.main}" for problem in context.problems}
     table = speedups(context.records, context.reference)
+    table = table[table["case"].isin(main)]
     if not (table["speedup"].notna() & (table["backend"] != context.reference)).any():
         return []
     made = []
-    titles = {case.key: f"{p.label}: {pass_}" for p in context.problems for pass_, case in p.cases.items()}
-    for index, part in enumerate(cut(list(titles), PANELS)):
-        made.append(_page(context, table, {key: titles[key] for key in part}, page_name("speedup", index)))
+    for index, part in enumerate(cut(list(main), PANELS)):
+        made.append(_page(context, table, {key: main[key] for key in part}, page_name("speedup", index)))
     return made
 
 
 def _page(context: Context, table: pd.DataFrame, titles: dict[str, str], name: str) -> Page:
     reference = context.reference or ""
     groups: Sequence[pd.DataFrame] = [table[table["case"] == key] for key in titles]
-    figure, axes = grid(len(groups), 2, 0.62 + 0.155 * max(map(len, groups)), 2 + context.quick)
+    figure, axes = row_grid(len(groups), 2, context.backends, max(map(len, groups)), 2 + context.quick)
     note = "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only). Log scale."
     headline(figure, f"Speed-up over {reference}: larger is better", [note], context.quick)
     for ax, title, group in zip(axes, titles.values(), groups, strict=True):
