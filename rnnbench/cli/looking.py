@@ -100,16 +100,17 @@ def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, as_json
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
+@click.option("--svg", is_flag=True, help="The figures as SVG too, for print and slides.")
 @click.option("--export", "form", type=click.Choice(["github", "bencher"]),
               help="Write nothing; print JSON for a tracker: github-action-benchmark's customSmallerIsBetter, or "
               "Bencher Metric Format.")  # fmt: skip
-def report(folder: Path, reference: str | None, form: str | None) -> None:
+def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> None:
     """Write the report of a run's folder again: report.md, tables and figures.
 
     \b
     Examples:
       python -m rnnbench report reports/mine
-      python -m rnnbench report reports/mine --reference jax
+      python -m rnnbench report reports/mine --reference jax --svg
       python -m rnnbench report reports/mine --export bencher > bencher.json
 
     \b
@@ -120,6 +121,9 @@ def report(folder: Path, reference: str | None, form: str | None) -> None:
       4  the run cannot be read, or the report not written
     """
     from rnnbench.results import store
+
+    if svg and form is not None:
+        raise click.UsageError("--export writes no figures; leave out --svg")
 
     def work() -> int:
         loaded = store.load(folder)
@@ -134,7 +138,7 @@ def report(folder: Path, reference: str | None, form: str | None) -> None:
         try:
             write_report(
                 folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen,
-                processes=allowed_threads(None),
+                processes=allowed_threads(None), vector=svg,
             )  # fmt: skip
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error

@@ -18,7 +18,7 @@ from rnnbench.results.record import Status
 
 KINDS = {  # request -> what the time until its answer is for; of a turn the calls are taken out again
     "unsupported": Kind.CHECK, "prepare": Kind.PREPARE, "first": Kind.CHECK, "losses": Kind.CHECK, "turn": Kind.AROUND,
-    "epoch": Kind.TRAINING, "evaluate": Kind.TRAINING,
+    "close": Kind.PREPARE, "epoch": Kind.TRAINING, "evaluate": Kind.TRAINING,
 }  # fmt: skip
 
 

@@ -168,8 +168,8 @@ def write(
     names: Callable[[Line], str] = lambda line: title(line, labels_of(lines), lines)  # noqa: E731
     with rc_context(RC):
         made = pages(lines, names)
-    saved = [plots.save(folder / "figures", one) for one in made]
-    embedded = [figure(paths[0], folder, one.alt) for paths, one in zip(saved, made, strict=True)]
+    saved = [plots.save(folder / "figures", one, vector=True) for one in made]
+    embedded = [figure(paths, folder, one.alt) for paths, one in zip(saved, made, strict=True)]
     csv, written = folder / "tables" / "history.csv", folder / "history.md"
     frame(lines).to_csv(csv, index=False)
     written.write_text(page(lines, origins, margin, notes, embedded), encoding="utf-8")

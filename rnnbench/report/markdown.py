@@ -49,10 +49,10 @@ def marked(text: str) -> str:
     return "\n\n".join([text, *notes])
 
 
-def figure(path: Path, folder: Path, alt: str) -> str:
-    """An embedded figure, its alternative text, and a link to the same as SVG."""
-    place = path.relative_to(folder).as_posix()
-    return f"![{escape(alt)}]({place})\n\n[as SVG]({place.removesuffix('.png')}.svg)"
+def figure(paths: Sequence[Path], folder: Path, alt: str) -> str:
+    """An embedded figure, its alternative text, and a link to the same as SVG where there is one."""
+    place, *vector = (path.relative_to(folder).as_posix() for path in paths)
+    return "\n\n".join([f"![{escape(alt)}]({place})", *(f"[as SVG]({other})" for other in vector)])
 
 
 def _cell(s: Summary | None, unit: Unit, best: bool, per_call: bool = False) -> str:

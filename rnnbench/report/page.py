@@ -19,21 +19,21 @@ Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the pa
 MANY_CASES = 8  # from here on drawing takes longer than starting processes for it
 
 
-def drawn(name: str, context: Context, folder: Path) -> Drawn:
+def drawn(name: str, context: Context, folder: Path, vector: bool) -> Drawn:
     """Draw and save one figure; its pages as Markdown, and the paths."""
     embedded: list[str] = []
     paths: list[Path] = []
     for page in plots.draw(name, context):
-        saved = plots.save(folder / "figures", page)
-        embedded.append(figure(saved[0], folder, page.alt))
+        saved = plots.save(folder / "figures", page, vector=vector)
+        embedded.append(figure(saved, folder, page.alt))
         paths += saved
     return embedded, paths
 
 
-def _figures(context: Context, folder: Path, processes: int) -> tuple[dict[str, list[str]], list[Path]]:
+def _figures(context: Context, folder: Path, processes: int, vector: bool) -> tuple[dict[str, list[str]], list[Path]]:
     """Every figure; name -> its pages as Markdown, and the paths."""
     names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
-    draw = partial(drawn, context=context, folder=folder)
+    draw = partial(drawn, context=context, folder=folder, vector=vector)
     if processes > 1 and len({r.case.key for r in context.records}) >= MANY_CASES:
         made = _side_by_side(draw, names, processes - 1)
     else:
@@ -82,8 +82,9 @@ def write_report(
     reference: str | None = None,
     *,
     processes: int = 1,
+    vector: bool = False,
 ) -> list[Path]:
-    """Write `report.md`, `tables/*.csv`, `figures/*.png` and `figures/*.svg`; the paths, the page first.
+    """Write `report.md`, `tables/*.csv`, `figures/*.png` and with `vector` `figures/*.svg`; the paths, the page first.
 
     `machine` and `run` are facts by name, nested or not. `reference` is the backend that speed-ups are over, or None
     to have one chosen; ValueError where it is not in the records. OSError where the folder cannot be written.
@@ -91,7 +92,7 @@ def write_report(
     """
     context = Context(records, epochs, machine, run, reference)
     folder.mkdir(parents=True, exist_ok=True)
-    figures, drawings = _figures(context, folder, processes)
+    figures, drawings = _figures(context, folder, processes, vector)
     written = tables.write(folder / "tables", tables.frames(context))
     page = folder / "report.md"
     page.write_text(text(context, figures), encoding="utf-8")

@@ -11,7 +11,7 @@ class Kind(StrEnum):
     """What a second of a run was for. Each second is counted once, by the innermost kind."""
 
     START = "starting and importing"
-    PREPARE = "preparing"  # parameters and rows, staged in the workers; before each turn, the first parameters again
+    PREPARE = "preparing"  # parameters and rows, staged in the workers, and dropped; before a turn, put back
     CHECK = "compiling and checking"  # first calls, losses of the first steps, the oracle
     TURNS = "timed calls"  # warm-ups too
     MEMORY = "memory of passes"

@@ -37,11 +37,10 @@ def drifts(found: Sequence[Summary]) -> list[tuple[Summary, float]]:
     Of turns over the rounds within launches, and of launches over their number, both by Kendall's test; corrected for
     how many answers were looked at.
     """
-    from scipy.stats import false_discovery_control
-
     trends = [(s, *trend) for s in found if (trend := _trend(s)) is not None]
     if not trends:
         return []
+    from scipy.stats import false_discovery_control  # half a second, which most runs need not spend
 
     corrected = false_discovery_control([p for _, p, _ in trends])
     return [(s, change) for (s, _, change), p in zip(trends, corrected, strict=True) if p < FALSE_DISCOVERIES]

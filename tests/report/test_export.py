@@ -65,3 +65,6 @@ def test_nothing_to_print_is_a_fault(tmp_path):
     wrong = CliRunner().invoke(main, ["report", str(tmp_path), "--export", "csv"])
     assert wrong.exit_code == 2
     assert "'github', 'bencher'" in wrong.output
+    both = CliRunner().invoke(main, ["report", str(tmp_path), "--export", "github", "--svg"])
+    assert both.exit_code == 2
+    assert "leave out --svg" in both.output

@@ -21,8 +21,8 @@ from tests.report.fake import BACKENDS, MIXED, Fake, make
 FIGURES = ("time", "speedup", "roofline", "costs", "break-even", "errors", "curves")
 
 
-def written(folder, fake: Fake, reference=None) -> str:
-    paths = write_report(folder, fake.records, fake.epochs, fake.machine, fake.run, reference)
+def written(folder, fake: Fake, reference=None, vector=False) -> str:
+    paths = write_report(folder, fake.records, fake.epochs, fake.machine, fake.run, reference, vector=vector)
     assert all(path.stat().st_size > 0 for path in paths)
     text = (folder / "report.md").read_text()
     for name in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text):
@@ -39,10 +39,11 @@ def shown(fake: Fake, width: int = 120) -> str:
 
 def test_a_whole_run(tmp_path):
     fake = make(failures=MIXED)
-    text = written(tmp_path, fake)
+    text = written(tmp_path, fake, vector=True)
     for name in FIGURES:
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text()
+        assert f"[as SVG](figures/{name}.svg)" in text
     headings = ("Answer", "The run", "The machine", "The work", "Learning curves", "Subnormals", "How the numbers")
     for heading in headings:
         assert f"## {heading}" in text, heading
@@ -56,11 +57,18 @@ def test_a_whole_run(tmp_path):
     assert "quick" not in answer
 
 
+def test_what_is_drawn_again_as_png_alone_leaves_no_older_svg(tmp_path):
+    fake = make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
+    assert "[as SVG](figures/time.svg)" in written(tmp_path, fake, vector=True)
+    assert "SVG" not in written(tmp_path, fake)
+    assert list((tmp_path / "figures").glob("*.svg")) == []
+
+
 def test_figures_drawn_side_by_side_are_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(page, "MANY_CASES", 1)
     fake = make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
     arguments = fake.records, fake.epochs, fake.machine, fake.run
-    made = {n: write_report(tmp_path / str(n), *arguments, processes=n) for n in (1, 2)}
+    made = {n: write_report(tmp_path / str(n), *arguments, processes=n, vector=True) for n in (1, 2)}
     alone, beside = ([path.relative_to(tmp_path / str(n)) for path in paths] for n, paths in made.items())
     assert alone == beside
     for path in alone:

@@ -43,11 +43,10 @@ def draw(name: str, context: Context) -> list[Page]:
         return pages(context)
 
 
-def save(folder: Path, page: Page) -> list[Path]:
-    """The page as PNG and SVG; the paths, PNG first."""
+def save(folder: Path, page: Page, *, vector: bool = False) -> list[Path]:
+    """The page as PNG, and with `vector` as SVG too, else an earlier one is removed; the paths, PNG first."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
     from rnnbench.report.style import RC
 
@@ -61,6 +60,11 @@ def save(folder: Path, page: Page) -> list[Path]:
         page.figure.set_layout_engine("none")
         # Not savefig, which draws everything once more for each file.
         FigureCanvasAgg(page.figure).print_png(png)
+        if not vector:
+            svg.unlink(missing_ok=True)
+            return [png]
+        from matplotlib.backends.backend_svg import FigureCanvasSVG
+
         page.figure.set_dpi(72)
         FigureCanvasSVG(page.figure).print_svg(svg, metadata={"Date": None})
     return [png, svg]

@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, cut, grid, headline, log_axis, page_name, span, spread
+from rnnbench.report.plots.layout import Frame, Page, cut, headline, log_axis, page_name, placed, span, spread
 from rnnbench.report.style import INK, look
 from rnnbench.report.text import duration, plain
 from rnnbench.results.costs import Spent, break_even, main_cases, spent
@@ -75,7 +75,7 @@ def pages(context: Context) -> list[Page]:
     shown = {case: known for case, known in groups.items() if known}
     made = []
     for index, part in enumerate(cut(list(shown), PANELS)):
-        figure, axes = grid(len(part), 2, 2.5, 2 + context.quick)
+        figure, axes = placed(len(part), 2, 1.85, Frame(left=0.84, right=0.96, title_lines=2 + context.quick))
         note = (
             "Import, preparation and first call (compiling, where that was seen), then steady steps. Both scales log."
         )

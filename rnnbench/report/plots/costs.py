@@ -11,10 +11,11 @@ from rnnbench.report.plots.layout import (
     Page,
     backend_rows,
     cut,
-    grid,
     headline,
+    legend_below,
     log_axis,
     page_name,
+    placed_rows,
     say,
     say_nothing_drawn,
     span,
@@ -88,7 +89,7 @@ def _legend(figure: Figure) -> None:
     ]
     for handle, kind in zip(handles, KINDS.values(), strict=True):
         handle.set_label(kind.label)
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(KINDS))
+    legend_below(figure, handles, len(KINDS))
 
 
 def pages(context: Context) -> list[Page]:
@@ -98,7 +99,7 @@ def pages(context: Context) -> list[Page]:
     made = []
     for index, part in enumerate(cut(list(shown), PANELS)):
         most = max(len(shown[case]) for case in part)
-        figure, axes = grid(len(part), 1, 0.6 + 0.17 * most, 3 + context.quick)
+        figure, axes = placed_rows(len(part), 1, context.backends, most, 3 + context.quick, legend_lines=1)
         note = (
             "Medians over launches. The first call is that of all passes up to the train step; numba compiles while "
             "it prepares. What was compiled for an earlier panel is not compiled again. Log scale."

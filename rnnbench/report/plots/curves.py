@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
+from rnnbench.report.plots.layout import Frame, Page, cut, headline, legend_below, page_name, placed
 from rnnbench.report.style import FAINT, GRID, INK, look
 from rnnbench.report.text import plain
 from rnnbench.results.record import Epoch
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TRAININGS = 4  # a page
+COLUMNS = 5  # of the legend
 Curves = dict[tuple[str, int], list[Epoch]]  # (backend, seed) -> its epochs, in order
 
 
@@ -66,7 +68,7 @@ def _legend(figure: Figure, backends: Sequence[str]) -> None:
     handles = [Line2D([], [], color=look(b).colour, linewidth=2.5, label=plain(b)) for b in backends]
     handles.append(Line2D([], [], color=INK, linewidth=1.2, label="training rows"))
     handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (2.5, 1.5)), label="held-out rows"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5)
+    legend_below(figure, handles, COLUMNS)
 
 
 def pages(context: Context) -> list[Page]:
@@ -75,7 +77,9 @@ def pages(context: Context) -> list[Page]:
     backends = list(dict.fromkeys(e.backend for e in context.epochs))
     made = []
     for index, part in enumerate(cut(list(groups), TRAININGS)):
-        figure, axes = grid(2 * len(part), 2, 2.0, 4 + context.quick)
+        lines = math.ceil((len(backends) + 2) / COLUMNS)
+        frame = Frame(title_lines=2 + context.quick, legend_lines=lines)
+        figure, axes = placed(2 * len(part), 2, 1.4, frame)
         note = "Curves that agree lie on each other: the wider lines are underneath."
         headline(figure, "Learning curves: loss and accuracy by epoch", [note], context.quick)
         for row, key in enumerate(part):

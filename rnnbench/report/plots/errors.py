@@ -11,10 +11,11 @@ from rnnbench.report.plots.layout import (
     Page,
     backend_rows,
     cut,
-    grid,
     headline,
+    legend_below,
     log_axis,
     page_name,
+    placed_rows,
     say,
     say_nothing_drawn,
 )
@@ -90,7 +91,7 @@ def _legend(figure: Figure, markers: dict[str, str]) -> None:
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], linestyle="", marker=m, color=INK, markersize=5, label=g) for g, m in markers.items()]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 8))
+    legend_below(figure, handles, min(len(handles), 8))
 
 
 def pages(context: Context) -> list[Page]:
@@ -102,7 +103,7 @@ def pages(context: Context) -> list[Page]:
     made = []
     for index, part in enumerate(cut(context.problems, PANELS)):
         most = max(len(problem.backends) for problem in part)
-        figure, axes = grid(len(part), 2, 0.62 + 0.17 * most, 4 + context.quick)
+        figure, axes = placed_rows(len(part), 2, context.backends, most, 3 + context.quick, legend_lines=1)
         notes = ["norm(x - ref) / norm(ref) over its limit, largest of all passes and rounds; hollow: over the limit.",
                  "Exact answers stand at the left edge."]  # fmt: skip
         headline(figure, "Error against the float64 oracle: left of the line is right", notes, context.quick)

@@ -11,6 +11,7 @@ from rnnbench.report.style import FAINT, GRID, INK, WRONG, look
 from rnnbench.report.text import QUICK, number, plain, short
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -83,28 +84,45 @@ def grid(panels: int, columns: int, height: float, title_lines: int) -> tuple[Fi
     return figure, axes[:panels]
 
 
-def row_grid(panels: int, columns: int, names: Sequence[str], most: int, title_lines: int) -> tuple[Figure, list[Axes]]:
-    """Axes for `most` rows of backends each, placed by the widest of their `names`: nothing else varies.
+@dataclass(frozen=True)
+class Frame:
+    """Room in inches beside each panel for its names, and in lines of text above the first and below the last row."""
 
-    A constrained layout finds the same by drawing everything several times.
+    left: float = 0.62
+    right: float = 0.12
+    title_lines: int = 2
+    legend_lines: int = 0
+
+
+def placed(panels: int, columns: int, inside: float, frame: Frame) -> tuple[Figure, list[Axes]]:
+    """Axes `inside` inches high, each in its frame: known beforehand.
+
+    A constrained layout finds the same by drawing all text several times.
     """
     from matplotlib.figure import Figure
 
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
-    left, gap, right = 0.18 + max(map(_inches, names), default=0.0), 0.14, 0.08
-    above, below, inside = 0.16 * title_lines + 0.38, 0.42, 0.16 * most
-    width = (WIDTH - right - columns * left - (columns - 1) * gap) / columns
+    above, below = 0.16 * frame.title_lines + 0.38, 0.42 + 0.17 * frame.legend_lines
+    width = WIDTH / columns - frame.left - frame.right
     height = above + rows * inside + (rows - 1) * ROW_GAP + below
     figure = Figure(figsize=(WIDTH, height))
     figure.subplots_adjust(
-        left=left / WIDTH, right=1 - right / WIDTH, bottom=below / height, top=1 - above / height,
-        wspace=(left + gap) / width, hspace=ROW_GAP / inside,
+        left=frame.left / WIDTH, right=1 - frame.right / WIDTH, bottom=below / height, top=1 - above / height,
+        wspace=(frame.left + frame.right) / width, hspace=ROW_GAP / inside,
     )  # fmt: skip
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[panels:]:
         spare.remove()
     return figure, axes[:panels]
+
+
+def placed_rows(
+    panels: int, columns: int, names: Sequence[str], most: int, title_lines: int, legend_lines: int = 0
+) -> tuple[Figure, list[Axes]]:
+    """Axes for `most` rows of backends each, with room at the left for the widest of their `names`."""
+    left = 0.2 + max(map(_inches, names), default=0.0)
+    return placed(panels, columns, 0.16 * most, Frame(left, 0.2, title_lines, legend_lines))
 
 
 def _inches(name: str) -> float:
@@ -113,6 +131,11 @@ def _inches(name: str) -> float:
     from matplotlib.textpath import TextPath
 
     return float(TextPath((0, 0), _row_name(name), size=rcParams["ytick.labelsize"]).get_extents().width) / 72
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """The legend at the foot of the page."""
+    figure.legend(handles=handles, loc="lower center", ncols=columns, borderaxespad=0.2)
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:

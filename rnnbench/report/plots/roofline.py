@@ -9,7 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, cut, grid, headline, log_axis, page_name, span, spread
+from rnnbench.report.plots.layout import (
+    Frame,
+    Page,
+    cut,
+    headline,
+    legend_below,
+    log_axis,
+    page_name,
+    placed,
+    span,
+    spread,
+)
 from rnnbench.report.style import FAINT, INK, look
 from rnnbench.report.text import number, plain, threads
 from rnnbench.results.devices import on_gpu
@@ -22,6 +33,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = 4  # a page
+COLUMNS = 3  # of the legend
 MOST_NAMES = 5  # cases in a panel that are named
 ROOM_FOR_NAMES = 8.0  # below the lowest point, as a factor
 GIGA = 1e9
@@ -101,7 +113,7 @@ def _legend(figure: Figure, backends: Sequence[str], roofs: Sequence[Rates]) -> 
             f"roof of {threads(roof.threads)}: {number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
         )
         handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle=line, label=label))
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    legend_below(figure, handles, COLUMNS)
 
 
 def groups_of(context: Context, peak: Peak) -> dict[tuple[DType, Pass], list[Point]]:
@@ -124,7 +136,10 @@ def pages(context: Context) -> list[Page]:
     for dtype in dict.fromkeys(dtype for dtype, _ in groups):
         passes = [pass_ for other, pass_ in groups if other is dtype]
         for part in cut(passes, PANELS):
-            figure, axes = grid(len(part), 2, 2.4, 3 + context.quick)
+            names = {p.backend for pass_ in part for p in groups[dtype, pass_]}
+            lines = math.ceil((len(names) + len(LINES)) / COLUMNS)
+            frame = Frame(title_lines=3 + context.quick, legend_lines=lines)
+            figure, axes = placed(len(part), 2, 1.4, frame)
             note = (
                 "Lines are what this machine was measured to do at most: memory sets the slope, multiply-adds the top. "
                 "What stays in cache may lie above the slope. Both scales log."
@@ -133,7 +148,6 @@ def pages(context: Context) -> list[Page]:
             headline(figure, title, [note], context.quick)
             for ax, pass_ in zip(axes, part, strict=True):
                 panel(ax, str(pass_), groups[dtype, pass_], peak.rates[dtype])
-            names = {p.backend for pass_ in part for p in groups[dtype, pass_]}
             _legend(figure, [b for b in context.backends if b in names], peak.rates[dtype])
             alt = f"GFLOP/s against FLOP a byte by backend, log-log, under the machine's ceilings in {dtype}"
             made.append(Page(page_name("roofline", len(made)), figure, f"{alt}: {', '.join(map(str, part))}"))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, point_rows, row_grid
+from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, placed_rows, point_rows
 from rnnbench.report.style import FAINT
 from rnnbench.report.text import times
 from rnnbench.results.answers import speedups
@@ -62,7 +62,7 @@ def pages(context: Context) -> list[Page]:
 def _page(context: Context, table: pd.DataFrame, titles: dict[str, str], name: str) -> Page:
     reference = context.reference or ""
     groups: Sequence[pd.DataFrame] = [table[table["case"] == key] for key in titles]
-    figure, axes = row_grid(len(groups), 2, context.backends, max(map(len, groups)), 2 + context.quick)
+    figure, axes = placed_rows(len(groups), 2, context.backends, max(map(len, groups)), 2 + context.quick)
     note = "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only). Log scale."
     headline(figure, f"Speed-up over {reference}: larger is better", [note], context.quick)
     for ax, title, group in zip(axes, titles.values(), groups, strict=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rnnbench.model import Case, Pass
 from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, point_rows, row_grid
+from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, placed_rows, point_rows
 from rnnbench.report.text import Unit, number, told, unit_for
 from rnnbench.results.stats import Basis, Summary
 
@@ -63,7 +63,7 @@ def pages(context: Context) -> list[Page]:
     made = []
     for index, part in enumerate(cut(panels, PANELS)):
         most = max(len(group) for _, _, group in part)
-        figure, axes = row_grid(len(part), 2, context.backends, most, 3 + context.quick)
+        figure, axes = placed_rows(len(part), 2, context.backends, most, 3 + context.quick)
         headline(figure, "Time per step: smaller is better", NOTES, context.quick)
         for ax, (label, case, group) in zip(axes, part, strict=True):
             panel(ax, label, case, group)
