@@ -136,10 +136,7 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
 
         chosen = reference or loaded.run.get("reference")
         try:
-            write_report(
-                folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen,
-                processes=allowed_threads(None), vector=svg,
-            )  # fmt: skip
+            write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen, vector=svg)
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
         render(console_of(), loaded.records, loaded.curves, loaded.run, chosen, loaded.machine)

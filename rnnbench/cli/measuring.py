@@ -131,25 +131,25 @@ def _refuse_other_options(ctx: click.Context) -> None:
 def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> int:
     from rnnbench.commands import run as session
     from rnnbench.commands.progress import Display
-    from rnnbench.report.page import write_report
+    from rnnbench.report.page import load_libraries, write_report
     from rnnbench.report.terminal import render
-    from rnnbench.results.account import line
+    from rnnbench.results.account import Kind, line
 
     with Display(console_of(stderr=True)) as display:
         result = session.execute(plan, folder, command, display, resume=resume)
         display.show("writing the report", 1.0)
         loaded, code = result.loaded, result.code
+        asked = time.monotonic()
+        load_libraries()
         start, written = time.monotonic(), True
         try:
-            write_report(
-                folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference,
-                processes=allowed_threads(None),
-            )  # fmt: skip
+            write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code, written = session.FOLDER, False
     render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference, loaded.machine)
-    if spent := line(session.with_report(folder, loaded.run, time.monotonic() - start)):
+    spent_here = {Kind.START: start - asked, Kind.REPORT: time.monotonic() - start}
+    if spent := line(session.with_report(folder, loaded.run, spent_here)):
         click.echo(f"{spent}.")
     if written:
         click.echo(f"Report: {folder / 'report.md'}")

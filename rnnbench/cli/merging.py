@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from rnnbench.cli.shell import allowed_threads, console_of, guarded
+from rnnbench.cli.shell import console_of, guarded
 
 MERGE_EPILOG = """\b
 Examples:
@@ -44,9 +44,7 @@ def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:
         made = put_together(out, runs, command, lambda text: click.echo(text, err=True), force=force)
         reference = made.run["reference"]
         try:
-            write_report(
-                out, made.records, made.curves, made.machine, made.run, reference, processes=allowed_threads(None)
-            )
+            write_report(out, made.records, made.curves, made.machine, made.run, reference)
         except OSError as error:
             raise StoreError(f"the report cannot be written to {out}: {error.strerror}; the runs are merged") from error
         render(console_of(), made.records, made.curves, made.run, reference, made.machine)

@@ -6,6 +6,7 @@ import secrets
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -105,12 +106,12 @@ def _told(error: Exception) -> str:
     return f"{error.filename or 'a file'}: {error.strerror or error}; make room and continue with --resume"
 
 
-def with_report(folder: Path, run: dict[str, Any], seconds: float) -> dict[str, Any]:
+def with_report(folder: Path, run: dict[str, Any], spent: Mapping[Kind, float]) -> dict[str, Any]:
     """What `run.json` holds, kept there with what the report took; as it was where it cannot be written."""
     kept = seconds_of(run)
     if not kept:
         return run
-    whole = {str(k): s for k, s in kept.items()} | {str(Kind.REPORT): round(kept.get(Kind.REPORT, 0) + seconds, 3)}
+    whole = {str(kind): round(kept.get(kind, 0.0) + spent.get(kind, 0.0), 3) for kind in {**kept, **spent}}
     with suppress(store.StoreError):
         store.write_json(folder / store.RUN, {**run, "seconds": whole})
     return {**run, "seconds": whole}

@@ -76,14 +76,17 @@ class DeviceTimes:
             self.ns.append(self.clock.nanoseconds())
 
 
-def begin_turn(session: Session) -> int:
-    """Back to the initial parameters and the first batch, no sooner than others' threads sleep; nanoseconds slept."""
+def begin_turn(session: Session, idle_ns: int = 0) -> int:
+    """Back to the initial parameters and the first batch, no sooner than others' threads sleep; nanoseconds slept.
+
+    `idle_ns` is how long the turn before has been over.
+    """
     begun = time.perf_counter_ns()
     session.reset()
     session.select(0)
     session.synchronize()
     gc.collect()
-    rest = max(0, SETTLE_NS - (time.perf_counter_ns() - begun))
+    rest = max(0, SETTLE_NS - idle_ns - (time.perf_counter_ns() - begun))
     time.sleep(rest / 1e9)
     return rest
 

@@ -112,7 +112,7 @@ class Crew:
             raise
         if op == "turn":
             calls_ns = sum(reply["samples_ns"])
-            told = {Kind.TURNS: calls_ns, Kind.PREPARE: reply["reset_ns"], Kind.WAITING: reply["slept_ns"]}
+            told = {Kind.TURNS: calls_ns, Kind.PREPARE: reply["staging_ns"], Kind.WAITING: reply["slept_ns"]}
             for kind, ns in told.items():
                 self.ledger.move(ns / 1e9, Kind.AROUND, kind)
         return reply

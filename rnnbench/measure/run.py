@@ -29,6 +29,8 @@ TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be t
 class Runner(Checker):
     """Measures a plan's tasks: what `before` holds is not measured again."""
 
+    turned_ns = 0  # when the last turn was over
+
     @cached_property
     def measured(self) -> set[tuple[Case, str, int, int]]:
         """Case, backend, launch and round of all turns so far."""
@@ -208,11 +210,13 @@ class Runner(Checker):
         begun = time.monotonic()
         try:
             with self._timed(("turn", name, case)):
-                reply = self.crew.ask(name, "turn", pass_=case.pass_, turn=turn, order=order)
+                idle_ns = time.monotonic_ns() - self.turned_ns
+                reply = self.crew.ask(name, "turn", pass_=case.pass_, turn=turn, order=order, idle_ns=idle_ns)
         except WorkerFailure as failure:
             self._fail(slot, failure.status, failure.reason)
             return
         finally:
+            self.turned_ns = time.monotonic_ns()
             self.stopping.charge(case, name, time.monotonic() - begun)
         self.measured.add((case, name, slot.launch, slot.round))
         record = replace(

@@ -161,29 +161,31 @@ class Worker:
             losses.append(float(self.session.fetch().loss))
         return {"losses": losses}
 
-    def turn(self, pass_: str, turn: dict[str, Any], order: list[int] | None) -> dict[str, Any]:
-        """Samples of one turn, and what it took to get ready for it."""
+    def turn(self, pass_: str, turn: dict[str, Any], order: list[int] | None, idle_ns: int) -> dict[str, Any]:
+        """Samples of one turn, and what it took beside them: parameters put back, batches chosen, time slept."""
         import numpy as np
 
         from rnnbench.measure import disturbance, energy
         from rnnbench.measure.clock import DeviceTimes, Turn, begin_turn, time_turn, warmups
         from rnnbench.model import Pass
 
-        begun = time.perf_counter_ns()
-        slept_ns = begin_turn(self.session)
-        reset_ns = time.perf_counter_ns() - begun - slept_ns
+        start = time.perf_counter_ns()
+        slept_ns = begin_turn(self.session, idle_ns)
+        ready = time.perf_counter_ns()
         rows = None if order is None else np.array(order, dtype=np.int64)
         device = DeviceTimes(self.session.device_clock())
         if self.meter is None:  # not before the backend was imported: this imports NumPy
             self.meter = energy.meter_of((lambda: energy.OfGpu(self.gpu)) if self.gpu else energy.Rapl)
         states, before = self._device_states(), disturbance.now()
         with energy.Window(self.meter) as window:
+            begun = time.perf_counter_ns()
             samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
+            ended = time.perf_counter_ns()
         disturbances = disturbance.between(before, disturbance.now())
         return {
             "samples_ns": samples,
             "warmup": warmups(samples),
-            "reset_ns": reset_ns,
+            "staging_ns": ready - start - slept_ns + ended - begun - sum(samples),
             "slept_ns": slept_ns,
             "device_ns": device.ns,
             "device_states": states + self._device_states(),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,39 +13,25 @@ from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
 from rnnbench.results.record import Epoch, Record
 
-Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the paths
-MANY_CASES = 8  # from here on drawing takes longer than starting processes for it
+LIBRARIES = ("matplotlib.backends.backend_agg", "matplotlib.textpath", "pandas", "scipy.special")
 
 
-def drawn(name: str, context: Context, folder: Path, vector: bool) -> Drawn:
-    """Draw and save one figure; its pages as Markdown, and the paths."""
-    embedded: list[str] = []
+def load_libraries() -> None:
+    """Import what draws, tabulates and counts now, so that who tells the time can tell it apart."""
+    for name in LIBRARIES:
+        import_module(name)
+
+
+def _figures(context: Context, folder: Path, vector: bool) -> tuple[dict[str, list[str]], list[Path]]:
+    """Every figure, saved; name -> its pages as Markdown, and the paths."""
+    embedded: dict[str, list[str]] = {}
     paths: list[Path] = []
-    for page in plots.draw(name, context):
-        saved = plots.save(folder / "figures", page, vector=vector)
-        embedded.append(figure(saved, folder, page.alt))
-        paths += saved
+    for name in plots.OF_SWEEPS if context.sweep else plots.REGISTRY:
+        for page in plots.draw(name, context):
+            saved = plots.save(folder / "figures", page, vector=vector)
+            embedded.setdefault(name, []).append(figure(saved, folder, page.alt))
+            paths += saved
     return embedded, paths
-
-
-def _figures(context: Context, folder: Path, processes: int, vector: bool) -> tuple[dict[str, list[str]], list[Path]]:
-    """Every figure; name -> its pages as Markdown, and the paths."""
-    names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
-    draw = partial(drawn, context=context, folder=folder, vector=vector)
-    if processes > 1 and len({r.case.key for r in context.records}) >= MANY_CASES:
-        made = _side_by_side(draw, names, processes - 1)
-    else:
-        made = {name: draw(name) for name in names}
-    embedded = {name: made[name][0] for name in names if made[name][0]}
-    return embedded, [path for name in names for path in made[name][1]]
-
-
-def _side_by_side(draw: Callable[[str], Drawn], names: Sequence[str], helpers: int) -> dict[str, Drawn]:
-    """The figures by new processes from the first on, and by this one from the last on, until they meet."""
-    with ProcessPoolExecutor(helpers, get_context("spawn")) as pool:
-        begun = {name: pool.submit(draw, name) for name in names}
-        mine = {name: draw(name) for name in reversed(names) if begun[name].cancel()}
-        return {name: mine[name] if name in mine else begun[name].result() for name in names}
 
 
 def text(context: Context, figures: sections.Figures) -> str:
@@ -81,18 +65,16 @@ def write_report(
     run: Mapping[str, Any],
     reference: str | None = None,
     *,
-    processes: int = 1,
     vector: bool = False,
 ) -> list[Path]:
     """Write `report.md`, `tables/*.csv`, `figures/*.png` and with `vector` `figures/*.svg`; the paths, the page first.
 
     `machine` and `run` are facts by name, nested or not. `reference` is the backend that speed-ups are over, or None
     to have one chosen; ValueError where it is not in the records. OSError where the folder cannot be written.
-    With several `processes`, who calls must be importable: the figures of many cases are drawn in new ones.
     """
     context = Context(records, epochs, machine, run, reference)
     folder.mkdir(parents=True, exist_ok=True)
-    figures, drawings = _figures(context, folder, processes, vector)
+    figures, drawings = _figures(context, folder, vector)
     written = tables.write(folder / "tables", tables.frames(context))
     page = folder / "report.md"
     page.write_text(text(context, figures), encoding="utf-8")

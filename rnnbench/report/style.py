@@ -65,6 +65,7 @@ RC: dict[Any, Any] = {
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",
+    "axes.titley": 1.0,  # nothing stands between: not looked for
     "axes.labelsize": 8,
     "axes.edgecolor": FAINT,
     "axes.linewidth": 0.6,

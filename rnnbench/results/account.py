@@ -11,14 +11,14 @@ class Kind(StrEnum):
     """What a second of a run was for. Each second is counted once, by the innermost kind."""
 
     START = "starting and importing"
-    PREPARE = "preparing"  # parameters and rows, staged in the workers, and dropped; before a turn, put back
+    PREPARE = "preparing"  # parameters and rows staged, put back before a turn, a batch chosen before a call
     CHECK = "compiling and checking"  # first calls, losses of the first steps, the oracle
     TURNS = "timed calls"  # warm-ups too
     MEMORY = "memory of passes"
     TRAINING = "trainings"
     PEAK = "peak of the machine"
     DATA = "reading data"
-    AROUND = "around the calls"  # of a turn: the batch chosen, the request and its reply
+    AROUND = "around the calls"  # of a turn: the request, its reply, other clocks and counters
     WAITING = "waiting between turns"  # for the threads of the one before to fall asleep
     STOP = "stopping workers"
     REPORT = "report"

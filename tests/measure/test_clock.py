@@ -85,6 +85,7 @@ def test_a_turn_begins_no_sooner_than_threads_of_others_sleep(cost_ms):
     assert time.perf_counter_ns() - begun >= SETTLE_NS
     assert 0 <= slept <= max(0, SETTLE_NS - cost_ms * 1_000_000)
     assert spy.calls == [("select", 0), ("synchronize",)]
+    assert begin_turn(spy, idle_ns=SETTLE_NS) == 0
 
 
 def test_a_turn_ends_with_its_time_but_not_before_its_least_calls():
