@@ -6,20 +6,24 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from rnnbench.model import Case, Pass
 from rnnbench.report.text import Labels
 from rnnbench.results import disturbed
-from rnnbench.results.answers import Answer, answers, choose_reference
+from rnnbench.results.answers import Answer, answers, choose_reference, speedups
+from rnnbench.results.costs import break_evens
 from rnnbench.results.devices import OnDevice, gpu_backends, on_device
 from rnnbench.results.peak import Peak, peak_of
 from rnnbench.results.record import Epoch, Mode, Record
 from rnnbench.results.stats import Summary, problem_of, summaries
 from rnnbench.results.warnings import Warned, warnings_of
 from rnnbench.sweep import Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,7 @@ class Context:
     @cached_property
     def reference(self) -> str | None:
         """The backend that speed-ups are over; ValueError where the one asked for is not in the run."""
-        return choose_reference(self.records, self.wanted)
+        return choose_reference(self.summaries, self.wanted)
 
     @cached_property
     def sweep(self) -> Sweep | None:
@@ -124,7 +128,17 @@ class Context:
     @cached_property
     def answers(self) -> list[Answer]:
         """One for each case."""
-        return answers(self.records, self.reference)
+        return answers(self.summaries, self.reference)
+
+    @cached_property
+    def speedups(self) -> pd.DataFrame | None:
+        """Those over the reference, by case and backend; None where there is no reference."""
+        return speedups(self.summaries, self.reference) if self.reference is not None else None
+
+    @cached_property
+    def break_evens(self) -> pd.DataFrame:
+        """When each backend has paid for its start, by problem."""
+        return break_evens(self.summaries, self.reference)
 
     @cached_property
     def warnings(self) -> list[Warned]:

@@ -18,8 +18,7 @@ from rnnbench.report.text import (
     unit_for,
     with_interval,
 )
-from rnnbench.results.answers import speedups
-from rnnbench.results.costs import break_evens, main_cases, spent
+from rnnbench.results.costs import main_cases, spent
 from rnnbench.results.record import Status
 from rnnbench.results.stats import Interval, Summary, ratio_of
 
@@ -96,7 +95,8 @@ def _heading(problem: Problem, pass_: Pass, unit: Unit, whole: bool) -> str:
 def speedup_table(context: Context, problem: Problem) -> str:
     """A row for each backend, a column for each pass: the reference's time over the backend's."""
     assert context.reference is not None
-    lines = speedups(context.records, context.reference).set_index(["case", "backend"])
+    assert context.speedups is not None
+    lines = context.speedups.set_index(["case", "backend"])
     rows = []
     for name in problem.ordered:
         cells = []
@@ -133,7 +133,7 @@ def costs_table(group: Sequence[Summary]) -> str:
 
 def break_even_table(context: Context, case_key: str) -> str:
     """When each backend is ahead of the reference, and of the one that starts soonest."""
-    lines = break_evens(context.records, context.reference)
+    lines = context.break_evens
     mine = lines[lines["case"] == case_key].to_dict("records")
     against = {name: next((str(r[name]) for r in mine if r[name]), "") for name in ("reference", "lightest")}
     header = ["backend", "start", "steady step"]

@@ -13,7 +13,7 @@ from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
 from rnnbench.results.record import Epoch, Record
 
-LIBRARIES = ("matplotlib.backends.backend_agg", "matplotlib.textpath", "pandas", "scipy.special")
+LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.textpath", "pandas", "scipy.special")
 
 
 def load_libraries() -> None:

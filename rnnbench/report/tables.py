@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnbench.report.context import Context
-from rnnbench.results.answers import speedups
-from rnnbench.results.costs import break_evens, costs
+from rnnbench.results.costs import costs
 from rnnbench.results.memory import memories
 from rnnbench.results.peak import shares
-from rnnbench.results.record import Epoch, ErrorOf, Record
+from rnnbench.results.record import Epoch, ErrorOf
 from rnnbench.results.standings import cells
-from rnnbench.results.stats import Summary, frame, summaries
+from rnnbench.results.stats import Summary, frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +41,7 @@ def share(e: ErrorOf) -> float:
     return math.inf if e.error is None else e.error / e.limit
 
 
-def errors(records: Iterable[Record]) -> pd.DataFrame:
+def errors(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case, backend and array: the largest error of any round, its limit, and their quotient."""
     import pandas as pd
 
@@ -62,7 +61,7 @@ def errors(records: Iterable[Record]) -> pd.DataFrame:
             "error_over_limit": share(e),
             "ok": e.ok,
         }
-        for s in summaries(records)
+        for s in found
         for name, e in worst_errors(s).items()
     ]
     return pd.DataFrame(rows)
@@ -78,14 +77,14 @@ def curves(epochs: Iterable[Epoch]) -> pd.DataFrame:
 def frames(context: Context) -> dict[str, pd.DataFrame]:
     """Name -> table. One that would have no row is left out."""
     made = {
-        "times": frame(context.records),
-        "speedups": speedups(context.records, context.reference) if context.reference else None,
-        "shares": shares(context.records, context.peak),
+        "times": frame(context.summaries),
+        "speedups": context.speedups,
+        "shares": shares(context.summaries, context.peak),
         "memory": memories(context.summaries),
-        "costs": costs(context.records),
-        "break_even": break_evens(context.records, context.reference),
+        "costs": costs(context.summaries),
+        "break_even": context.break_evens,
         "cells": cells(context.summaries) if context.sweep else None,
-        "errors": errors(context.records),
+        "errors": errors(context.summaries),
         "curves": curves(context.epochs),
     }
     return {name: table for name, table in made.items() if table is not None and len(table)}

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rnnbench.model import Case
-from rnnbench.results.record import Record
-from rnnbench.results.stats import Basis, Interval, Summary, by_case, ratio_of, summaries
+from rnnbench.results.stats import Basis, Interval, Summary, by_case, ratio_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +46,8 @@ class Answer:
         return self.case.key
 
 
-def choose_reference(records: Iterable[Record], wanted: str | None = None) -> str | None:
+def choose_reference(found: Sequence[Summary], wanted: str | None = None) -> str | None:
     """`wanted`, or a backend that was measured in some case, or None. Raises ValueError where `wanted` is not there."""
-    found = summaries(records)
     there = list(dict.fromkeys(s.backend for s in found))
     if wanted is not None:
         if found and wanted not in there:
@@ -85,9 +83,9 @@ def _answer(case: Case, group: Sequence[Summary], reference: str | None) -> Answ
     )
 
 
-def answers(records: Iterable[Record], reference: str | None = None) -> list[Answer]:
+def answers(found: Iterable[Summary], reference: str | None = None) -> list[Answer]:
     """One for each case, in order."""
-    return [_answer(group[0].case, group, reference) for group in by_case(summaries(records)).values()]
+    return [_answer(group[0].case, group, reference) for group in by_case(found).values()]
 
 
 def _speedup_row(s: Summary, base: Summary | None, reference: str) -> dict[str, object]:
@@ -116,12 +114,12 @@ def _speedup_row(s: Summary, base: Summary | None, reference: str) -> dict[str, 
     }
 
 
-def speedups(records: Iterable[Record], reference: str) -> pd.DataFrame:
+def speedups(found: Iterable[Summary], reference: str) -> pd.DataFrame:
     """One row for each case and backend: the reference's time over the backend's, by shared rounds, or why not."""
     import pandas as pd
 
     rows = []
-    for group in by_case(summaries(records)).values():
+    for group in by_case(found).values():
         base = next((s for s in group if s.backend == reference), None)
         rows += [_speedup_row(s, base, reference) for s in group]
     return pd.DataFrame(rows)

@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnbench.model import Case, Pass
 from rnnbench.results.record import Costs, Record
-from rnnbench.results.stats import NS, Summary, by_case, problem_of, summaries
+from rnnbench.results.stats import NS, Summary, by_case, problem_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,12 +84,12 @@ def spent(summary: Summary) -> Spent:
     )
 
 
-def costs(records: Iterable[Record]) -> pd.DataFrame:
+def costs(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case and backend, in seconds; NaN where not measured or not applicable."""
     import pandas as pd
 
     rows = []
-    for s in summaries(records):
+    for s in found:
         c = spent(s)
         rows.append(
             {
@@ -188,7 +188,7 @@ def lightest(group: Sequence[Spent]) -> Spent | None:
     return min(started, key=lambda c: c.start or 0.0, default=None)
 
 
-def break_evens(records: Iterable[Record], reference: str | None) -> pd.DataFrame:
+def break_evens(found: Iterable[Summary], reference: str | None) -> pd.DataFrame:
     """One row for each problem and ranked backend: its start and when it has paid, or why that is not known.
 
     Against the reference, and against the backend with the shortest start.
@@ -196,7 +196,7 @@ def break_evens(records: Iterable[Record], reference: str | None) -> pd.DataFram
     import pandas as pd
 
     rows: list[dict[str, object]] = []
-    for case, group in main_cases(summaries(records)).items():
+    for case, group in main_cases(found).items():
         known = {s.backend: spent(s) for s in group if s.ranked}
         light = lightest(list(known.values()))
         rivals = [known.get(reference or ""), light]

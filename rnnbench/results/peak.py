@@ -12,7 +12,7 @@ import msgspec
 from rnnbench.model import DType
 from rnnbench.results.devices import on_gpu
 from rnnbench.results.record import Record
-from rnnbench.results.stats import Summary, summaries, turn_seconds
+from rnnbench.results.stats import Summary, turn_seconds
 from rnnbench.results.work import work_of
 
 if TYPE_CHECKING:
@@ -101,13 +101,13 @@ def reached(summary: Summary, peak: Peak | None) -> Reached | None:
     return Reached(rate, rate / roof.flops if roof else None)
 
 
-def shares(records: Iterable[Record], peak: Peak | None) -> pd.DataFrame:
+def shares(found: Iterable[Summary], peak: Peak | None) -> pd.DataFrame:
     """One row for each case and backend: sizes, work, rate and share of peak; NaN where not timed or not known."""
     import pandas as pd
 
     rows = []
-    for s in summaries(records):
-        case, work, found = s.case, work_of(s.case), reached(s, peak)
+    for s in found:
+        case, work, rate = s.case, work_of(s.case), reached(s, peak)
         rows.append(
             {
                 "case": case.key,
@@ -124,8 +124,8 @@ def shares(records: Iterable[Record], peak: Peak | None) -> pd.DataFrame:
                 "flops": work.flops,
                 "least_bytes": work.bytes,
                 "flops_per_byte": work.intensity,
-                "flops_per_second": found.flops_per_second if found else math.nan,
-                "share_of_peak": math.nan if found is None or found.share is None else found.share,
+                "flops_per_second": rate.flops_per_second if rate else math.nan,
+                "share_of_peak": math.nan if rate is None or rate.share is None else rate.share,
             }
         )
     return pd.DataFrame(rows)

@@ -277,11 +277,11 @@ def _row(s: Summary) -> dict[str, object]:
     }
 
 
-def frame(records: Iterable[Record]) -> pd.DataFrame:
+def frame(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case and backend: status, reason, seconds a call and a step with intervals, counts, contract."""
     import pandas as pd
 
-    rows = [_row(s) for s in summaries(records)]
+    rows = [_row(s) for s in found]
     columns = list(rows[0]) if rows else ["case", "backend", "status"]
     return pd.DataFrame(rows, columns=columns).astype(
         dict.fromkeys(("peak_memory_bytes", "peak_device_bytes", "threads"), "Int64") if rows else {}

@@ -15,7 +15,7 @@ from rnnbench.report.plots.gpu import groups_of, pair_of
 from rnnbench.report.plots.gpu_step import lines_of, rivals
 from rnnbench.report.plots.gpu_sweep import duels, looks_of
 from rnnbench.results.record import CHECK, Status
-from rnnbench.results.stats import frame
+from rnnbench.results.stats import frame, summaries
 from rnnbench.sweep import Sizes, Sweep
 from tests.report.fake import Fake, make
 from tests.report.fake_gpu import make_gpu, seconds_of, sweep_gpu
@@ -164,4 +164,4 @@ def test_records_without_a_contract_still_tell_the_device():
     fake = make_gpu(("parity",), ("cuda", "numba"), (Pass.FORWARD,))
     turns = [r for r in fake.records if r.round != CHECK]
     assert context_of(Fake(turns, [])).gpu_backends == ["cuda"]
-    assert len(frame(turns)) == 2
+    assert len(frame(summaries(turns))) == 2

@@ -88,7 +88,7 @@ def test_one_wrong_round_takes_a_backend_out_of_every_ranking():
     records = [record(CASE, "numba", [1.0], round=r) for r in range(3)]
     records += [record(CASE, "jax", [2.0], round=r) for r in range(3)]
     records += [failure(CASE, "numba", Status.WRONG, "error of loss is 1")]
-    (answer,) = answers(records)
+    (answer,) = answers(summaries(records))
     assert answer.winner == "jax"
     assert answer.silent == {"numba": "wrong"}
 
@@ -104,19 +104,19 @@ def test_what_was_measured_before_a_crash_stays():
 
 def test_a_believable_run():
     fake = make(failures=MIXED)
-    table = frame(fake.records)
+    table = frame(summaries(fake.records))
     assert len(table) == 3 * 4 * 8
     assert set(table.status) == {"ok", "unavailable", "timeout", "crashed", "wrong"}
     assert (table[table.status == "ok"].seconds > 0).all()
     assert table[table.status == "unavailable"].seconds.isna().all()
-    found = {a.key: a for a in answers(fake.records)}
+    found = {a.key: a for a in answers(summaries(fake.records))}
     assert all(a.winner == "numba" and a.sure for a in found.values())
-    assert choose_reference(fake.records) == "torch"
-    over = speedups(fake.records, "torch")
+    assert choose_reference(summaries(fake.records)) == "torch"
+    over = speedups(summaries(fake.records), "torch")
     assert (over[over.backend == "torch"].speedup.dropna() == 1).all()
     assert (over[over.backend == "numba"].speedup > 5).all()
     with pytest.raises(ValueError, match="is not in this run"):
-        choose_reference(fake.records, "mxnet")
+        choose_reference(summaries(fake.records), "mxnet")
 
 
 def test_no_records():

@@ -59,7 +59,7 @@ def save(folder: Path, page: Page, *, vector: bool = False) -> list[Path]:
             engine.execute(page.figure)
         page.figure.set_layout_engine("none")
         # Not savefig, which draws everything once more for each file.
-        FigureCanvasAgg(page.figure).print_png(png)
+        FigureCanvasAgg(page.figure).print_png(png, pil_kwargs={"compress_level": 1})
         if not vector:
             svg.unlink(missing_ok=True)
             return [png]

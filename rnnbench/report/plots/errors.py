@@ -66,7 +66,6 @@ def panel(ax: Axes, problem: Problem, markers: dict[str, str]) -> None:
     high = 10 ** math.ceil(math.log10(max([10.0, *finite])) + 0.5)
     log_axis("x", ax, LOWEST / 2, high, form=_tick)
     ax.axvline(1.0, color=WRONG, linewidth=1.2)
-    ax.set_xlabel("error / limit")
     for y, name in enumerate(names):
         _draw(ax, y, name, shares[name], markers, high)
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NAME_SIZE = 7.5  # points, of the names of rows
 WIDTH = 7.2  # inches: the text width of a printed page
-ROW_GAP = 0.62  # inches between rows of panels of backends: the axis of one, the title of the next
 MARGINS = (0.01, 0.005, 0.98, 0.99)  # left, bottom, width, height of what is drawn, as parts of the page
 
 
@@ -95,6 +94,7 @@ class Frame:
     right: float = 0.12
     title_lines: int = 2
     legend_lines: int = 0
+    axis: float = 0.42  # below the axis, for its numbers and what they are
 
 
 def placed(panels: int, columns: int, inside: float, frame: Frame) -> tuple[Figure, list[Axes]]:
@@ -106,26 +106,30 @@ def placed(panels: int, columns: int, inside: float, frame: Frame) -> tuple[Figu
 
     columns = min(columns, panels)
     rows = math.ceil(panels / columns)
-    above, below = 0.16 * frame.title_lines + 0.38, 0.42 + 0.17 * frame.legend_lines
+    above, below = 0.16 * frame.title_lines + 0.38, frame.axis + 0.17 * frame.legend_lines
+    gap = frame.axis + 0.22
     width = WIDTH / columns - frame.left - frame.right
-    height = above + rows * inside + (rows - 1) * ROW_GAP + below
+    height = above + rows * inside + (rows - 1) * gap + below
     figure = Figure(figsize=(WIDTH, height))
     figure.subplots_adjust(
         left=frame.left / WIDTH, right=1 - frame.right / WIDTH, bottom=below / height, top=1 - above / height,
-        wspace=(frame.left + frame.right) / width, hspace=ROW_GAP / inside,
+        wspace=(frame.left + frame.right) / width, hspace=gap / inside,
     )  # fmt: skip
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[panels:]:
         spare.remove()
+    for ax in axes[:panels]:
+        ax.xaxis.set_label_coords(0.5, -0.23 / inside)
+        ax.yaxis.set_label_coords(-(frame.left - 0.14) / width, 0.5)
     return figure, axes[:panels]
 
 
 def placed_rows(
     panels: int, columns: int, names: Sequence[str], most: int, title_lines: int, legend_lines: int = 0
 ) -> tuple[Figure, list[Axes]]:
-    """Axes for `most` rows of backends each, with room at the left for the widest of their `names`."""
+    """Axes for `most` rows of backends each, with room for the widest of their `names`, and none for a label below."""
     left = 0.2 + max(map(_inches, names), default=0.0)
-    return placed(panels, columns, 0.16 * most, Frame(left, 0.2, title_lines, legend_lines))
+    return placed(panels, columns, 0.16 * most, Frame(left, 0.2, title_lines, legend_lines, 0.26))
 
 
 @cache
@@ -187,7 +191,7 @@ def _row_name(name: str) -> str:
 def backend_rows(ax: Axes, names: Sequence[str]) -> None:
     """One row for each backend, the first on top, its name at the left."""
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.set_yticks([])  # names are plain text: a tick each would take twice the time to draw
+    ax.yaxis.set_visible(False)  # names are plain text: a tick each would take twice the time to draw
     for y, name in enumerate(names):
         _shifted(ax, -4, 0.0, y, _row_name(name), ax.get_yaxis_transform(), ha="right", fontsize=NAME_SIZE)
     ax.spines["left"].set_visible(False)

@@ -10,7 +10,6 @@ from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, placed_rows, point_rows
 from rnnbench.report.style import FAINT
 from rnnbench.report.text import times
-from rnnbench.results.answers import speedups
 from rnnbench.results.stats import Basis
 
 if TYPE_CHECKING:
@@ -36,20 +35,19 @@ def _row(line: dict[str, Any]) -> Row:
     return Row(line["backend"], line["speedup"], line["low"], line["high"], times(line["speedup"]), weak=weak)
 
 
-def panel(ax: Axes, title: str, table: pd.DataFrame, reference: str) -> None:
+def panel(ax: Axes, title: str, table: pd.DataFrame) -> None:
     """One problem."""
     if point_rows(ax, rows_of(table)):
         ax.axvline(1.0, color=FAINT, linewidth=0.9, zorder=0)
-        ax.set_xlabel(f"times as fast as {reference}")
     ax.set_title(title)
 
 
 def pages(context: Context) -> list[Page]:
     """None without a reference that was measured, or with nobody to compare it with. The tables have every pass."""
-    if context.reference is None:
+    table = context.speedups
+    if table is None:
         return []
     main = {problem.cases[problem.main].key: f"{problem.label}: {problem.main}" for problem in context.problems}
-    table = speedups(context.records, context.reference)
     table = table[table["case"].isin(main)]
     if not (table["speedup"].notna() & (table["backend"] != context.reference)).any():
         return []
@@ -66,7 +64,7 @@ def _page(context: Context, table: pd.DataFrame, titles: dict[str, str], name: s
     note = "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only). Log scale."
     headline(figure, f"Speed-up over {reference}: larger is better", [note], context.quick)
     for ax, title, group in zip(axes, titles.values(), groups, strict=True):
-        panel(ax, title, group, reference)
+        panel(ax, title, group)
     said = []
     for title, group in zip(titles.values(), groups, strict=True):
         best = group.sort_values("speedup", ascending=False).iloc[0]

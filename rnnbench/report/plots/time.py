@@ -47,10 +47,9 @@ def _row(s: Summary, unit: Unit) -> Row:
 def panel(ax: Axes, label: str, case: Case, summaries: Sequence[Summary]) -> None:
     """One workload and pass."""
     unit = unit_for(s.time.value / case.steps for s in summaries if s.time)
-    if point_rows(ax, rows_of(summaries, unit)):
-        ax.set_xlabel(f"{unit.name} a step")
-    epoch = " (a step of it)" if case.pass_ is Pass.EPOCH else ""
-    ax.set_title(f"{label}: {case.pass_}{epoch}")
+    drawn = point_rows(ax, rows_of(summaries, unit))
+    of = " of it" if case.pass_ is Pass.EPOCH else ""
+    ax.set_title(f"{label}: {case.pass_}" + (f", {unit.name} a step{of}" if drawn else ""))
 
 
 def pages(context: Context) -> list[Page]:
