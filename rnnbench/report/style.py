@@ -62,6 +62,7 @@ RC: dict[Any, Any] = {
     "font.size": 8,
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same on every machine
     "text.parse_math": False,
+    "text.hinting": "none",  # at this resolution it only takes time
     "axes.titlesize": 8.5,
     "axes.titleweight": "bold",
     "axes.titlelocation": "left",

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import (
+    Mark,
     Page,
     backend_rows,
     cut,
     headline,
     legend_below,
     log_axis,
+    marks,
     page_name,
     placed_rows,
     say,
@@ -55,29 +57,33 @@ def panel(ax: Axes, title: str, group: Sequence[Summary]) -> None:
     """One problem: a row for each backend, a marker for each kind of cost."""
     backend_rows(ax, [s.backend for s in group])
     known = [spent(s) for s in group]
-    values = [v for c in known for kind in KINDS if (v := getattr(c, kind)) is not None]
     for y, (s, c) in enumerate(zip(group, known, strict=True)):
-        if not _draw(ax, y, c):
+        found = _found(c)
+        if found:
+            ax.plot(
+                [min(found.values()), max(found.values())],
+                [y, y],
+                color=look(c.backend).colour,
+                linewidth=0.8,
+                alpha=0.5,
+            )
+        else:
             say(ax, y, told(str(s.status), s.reason), WRONG if s.status is Status.WRONG else FAINT)
+    for kind, style in KINDS.items():
+        places = [(y, c.backend, _found(c).get(kind)) for y, c in enumerate(known)]
+        shown = [Mark(v, y, look(name).colour, style.filled) for y, name, v in places if v is not None]
+        marks(ax, style.marker, shown, 6, linewidths=1.2)
     ax.set_title(title)
-    limits = span([v for v in values if v > 0])
+    limits = span(v for c in known for v in _found(c).values())
     if limits is None:
         say_nothing_drawn(ax)
         return
     log_axis("x", ax, *limits, form=lambda v: duration(v, 1))
 
 
-def _draw(ax: Axes, y: int, c: Spent) -> bool:
-    found = {kind: v for kind in KINDS if (v := getattr(c, kind)) is not None and v > 0}
-    if not found:
-        return False
-    colour = look(c.backend).colour
-    ax.plot([min(found.values()), max(found.values())], [y, y], color=colour, linewidth=0.8, alpha=0.5)
-    for kind, value in found.items():
-        style = KINDS[kind]
-        fill = colour if style.filled else "white"
-        ax.plot(value, y, style.marker, color=colour, markerfacecolor=fill, markersize=6, markeredgewidth=1.2)
-    return True
+def _found(c: Spent) -> dict[str, float]:
+    """The costs that are known and above nothing."""
+    return {kind: v for kind in KINDS if (v := getattr(c, kind)) is not None and v > 0}
 
 
 def _legend(figure: Figure) -> None:

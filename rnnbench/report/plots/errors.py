@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.plots.layout import (
+    Mark,
     Page,
     backend_rows,
     cut,
     headline,
     legend_below,
     log_axis,
+    marks,
     page_name,
     placed_rows,
     say,
@@ -66,16 +68,15 @@ def panel(ax: Axes, problem: Problem, markers: dict[str, str]) -> None:
     high = 10 ** math.ceil(math.log10(max([10.0, *finite])) + 0.5)
     log_axis("x", ax, LOWEST / 2, high, form=_tick)
     ax.axvline(1.0, color=WRONG, linewidth=1.2)
+    for group, marker in markers.items():
+        values = [(y, name, shares[name][group]) for y, name in enumerate(names) if group in shares[name]]
+        found = [Mark(min(max(v, LOWEST), high), y, look(name).colour, v <= 1) for y, name, v in values]
+        marks(ax, marker, found, 5, clip_on=False, alpha=0.9)
     for y, name in enumerate(names):
-        _draw(ax, y, name, shares[name], markers, high)
+        _say_wrong(ax, y, shares[name])
 
 
-def _draw(ax: Axes, y: int, name: str, row: dict[str, float], markers: dict[str, str], high: float) -> None:
-    colour = look(name).colour
-    for group, value in row.items():
-        place = min(max(value, LOWEST), high)
-        fill = "white" if value > 1 else colour
-        ax.plot(place, y, markers[group], color=colour, markerfacecolor=fill, markersize=5, clip_on=False, alpha=0.9)
+def _say_wrong(ax: Axes, y: int, row: dict[str, float]) -> None:
     if any(v > 1 for v in row.values()):
         nan = any(math.isinf(v) for v in row.values())
         words = "wrong, not a number" if nan else "wrong"

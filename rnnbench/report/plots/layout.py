@@ -33,6 +33,16 @@ class Page:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A point in its colour, filled or hollow."""
+
+    x: float
+    y: float
+    colour: str
+    filled: bool = True
+
+
+@dataclass(frozen=True)
 class Row:
     """One backend's line of a panel: a point with its interval, or the reason why there is none."""
 
@@ -217,6 +227,18 @@ def say_nothing_drawn(ax: Axes) -> None:
     """An axis with no number on it has no ticks either."""
     ax.set_xticks([])
     ax.spines["bottom"].set_visible(False)
+
+
+def marks(ax: Axes, marker: str, points: Sequence[Mark], size: float, **style: Any) -> None:
+    """Points of one shape, drawn together: a line for each takes many times as long."""
+    from matplotlib.markers import MarkerStyle
+
+    shape, edges = MarkerStyle(marker), [p.colour for p in points]
+    if shape.is_filled():
+        style |= {"facecolors": [p.colour if p.filled else "white" for p in points], "edgecolors": edges}
+    else:
+        style["c"] = edges
+    ax.scatter([p.x for p in points], [p.y for p in points], s=size**2, marker=shape, zorder=3, **style)
 
 
 def point_rows(ax: Axes, rows: Sequence[Row]) -> bool:

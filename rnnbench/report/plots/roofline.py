@@ -11,11 +11,13 @@ from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import (
     Frame,
+    Mark,
     Page,
     cut,
     headline,
     legend_below,
     log_axis,
+    marks,
     page_name,
     placed,
     span,
@@ -73,9 +75,9 @@ def panel(ax: Axes, title: str, points: Sequence[Point], roofs: Sequence[Rates])
     log_axis("y", ax, upward[0] / (ROOM_FOR_NAMES if named else 1.0), 1.6 * upward[1])
     for roof, line in zip(reversed(roofs), LINES, strict=False):
         _draw_roof(ax, roof, across, line)
-    for p in points:
-        style = look(p.backend)
-        ax.plot(p.intensity, p.speed, style.marker, color=style.colour, markersize=5, alpha=0.85, clip_on=False)
+    for name in dict.fromkeys(p.backend for p in points):
+        found = [Mark(p.intensity, p.speed, look(name).colour) for p in points if p.backend == name]
+        marks(ax, look(name).marker, found, 5, alpha=0.85, clip_on=False)
     if named:
         _name(ax, cases, across)
     ax.set_title(title)
