@@ -136,7 +136,16 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
 
         chosen = reference or loaded.run.get("reference")
         try:
-            write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, chosen, vector=svg)
+            write_report(
+                folder,
+                loaded.records,
+                loaded.curves,
+                loaded.machine,
+                loaded.run,
+                chosen,
+                vector=svg,
+                processes=allowed_threads(None),
+            )
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
         render(console_of(), loaded.records, loaded.curves, loaded.run, chosen, loaded.machine)

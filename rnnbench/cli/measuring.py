@@ -143,7 +143,10 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
         load_libraries()
         start, written = time.monotonic(), True
         try:
-            write_report(folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
+            write_report(
+                folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference,
+                processes=allowed_threads(None),
+            )  # fmt: skip
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code, written = session.FOLDER, False

@@ -197,7 +197,8 @@ class Checker:
     def _arrays(self, task: Task) -> Path:
         path = self._path(task)
         if not path.exists():
-            arrays.save_problem(path, task.params, task.rows)
+            with self.crew.ledger.spend(Kind.PREPARE):
+                arrays.save_problem(path, task.params, task.rows)
         return path
 
     def _record(self, slot: Slot) -> Record:

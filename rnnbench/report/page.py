@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
 from rnnbench.results.record import Epoch, Record
 
+Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the paths
 LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.textpath", "pandas", "scipy.special")
 
 
@@ -22,16 +27,28 @@ def load_libraries() -> None:
         import_module(name)
 
 
-def _figures(context: Context, folder: Path, vector: bool) -> tuple[dict[str, list[str]], list[Path]]:
-    """Every figure, saved; name -> its pages as Markdown, and the paths."""
-    embedded: dict[str, list[str]] = {}
+def drawn(name: str, context: Context, folder: Path, vector: bool) -> Drawn:
+    """Draw and save one figure."""
+    embedded: list[str] = []
     paths: list[Path] = []
-    for name in plots.OF_SWEEPS if context.sweep else plots.REGISTRY:
-        for page in plots.draw(name, context):
-            saved = plots.save(folder / "figures", page, vector=vector)
-            embedded.setdefault(name, []).append(figure(saved, folder, page.alt))
-            paths += saved
+    for page in plots.draw(name, context):
+        saved = plots.save(folder / "figures", page, vector=vector)
+        embedded.append(figure(saved, folder, page.alt))
+        paths += saved
     return embedded, paths
+
+
+def _figures(context: Context, folder: Path, vector: bool, processes: int) -> tuple[dict[str, list[str]], list[Path]]:
+    """Every figure; name -> its pages as Markdown, and the paths."""
+    names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
+    draw = partial(drawn, context=context, folder=folder, vector=vector)
+    if processes > 1 and sys.platform == "linux" and len(context.problems) > 1:
+        with ProcessPoolExecutor(processes, get_context("fork")) as pool:  # new ones would import everything again
+            made = list(pool.map(draw, names))
+    else:
+        made = [draw(name) for name in names]
+    embedded = {name: pages for name, (pages, _) in zip(names, made, strict=True) if pages}
+    return embedded, [path for _, paths in made for path in paths]
 
 
 def text(context: Context, figures: sections.Figures) -> str:
@@ -66,16 +83,18 @@ def write_report(
     reference: str | None = None,
     *,
     vector: bool = False,
+    processes: int = 1,
 ) -> list[Path]:
     """Write `report.md`, `tables/*.csv`, `figures/*.png` and with `vector` `figures/*.svg`; the paths, the page first.
 
     `machine` and `run` are facts by name, nested or not. `reference` is the backend that speed-ups are over, or None
     to have one chosen; ValueError where it is not in the records. OSError where the folder cannot be written.
+    Figures are drawn by as many `processes` at once, on Linux, where they can be split off from this one.
     """
     context = Context(records, epochs, machine, run, reference)
     folder.mkdir(parents=True, exist_ok=True)
-    figures, drawings = _figures(context, folder, vector)
     written = tables.write(folder / "tables", tables.frames(context))
+    figures, drawings = _figures(context, folder, vector, processes)
     page = folder / "report.md"
     page.write_text(text(context, figures), encoding="utf-8")
     return [page, *written, *drawings]

@@ -64,6 +64,16 @@ def test_what_is_drawn_again_as_png_alone_leaves_no_older_svg(tmp_path):
     assert list((tmp_path / "figures").glob("*.svg")) == []
 
 
+def test_figures_drawn_side_by_side_are_the_same(tmp_path):
+    fake = make(("parity", "imdb-50"), ("numpy", "numba"), (Pass.FORWARD,))
+    arguments = fake.records, fake.epochs, fake.machine, fake.run
+    made = {n: write_report(tmp_path / str(n), *arguments, vector=True, processes=n) for n in (1, 2)}
+    alone, beside = ([path.relative_to(tmp_path / str(n)) for path in paths] for n, paths in made.items())
+    assert alone == beside
+    for path in alone:
+        assert (tmp_path / "1" / path).read_bytes() == (tmp_path / "2" / path).read_bytes(), path
+
+
 def test_shares_stand_under_the_ceilings_that_were_measured(tmp_path):
     fake = make(("imdb-50",), failures=MIXED, dtypes=tuple(DType), passes=(Pass.FORWARD, Pass.TRAIN_STEP))
     section = written(tmp_path, fake).split("## Share of the machine's peak")[1].split("## Where the time goes")[0]
