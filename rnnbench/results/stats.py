@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -121,15 +121,23 @@ def interval_of(values: Mapping[TurnKey, float]) -> Interval | None:
 
     Values must be above 0. A launch that was resumed (another part) is another process.
     """
-    launches: dict[tuple[int, int], list[float]] = {}
-    for (part, launch, _), value in values.items():
-        launches.setdefault((part, launch), []).append(math.log(value))
-    if not launches:
+    medians = launch_medians(values)
+    if not medians:
         return None
-    if len(launches) > 1:
-        return _student([float(np.median(logs)) for logs in launches.values()], Basis.LAUNCHES)
-    (rounds,) = launches.values()
-    return _student(rounds, Basis.ROUNDS)
+    if len(medians) > 1:
+        return _student(medians, Basis.LAUNCHES)
+    return _student([math.log(value) for value in values.values()], Basis.ROUNDS)
+
+
+def launch_medians(values: Mapping[Any, float]) -> list[float]:
+    """log of each launch's value, the median of its rounds; launches in the order in which they first occur.
+
+    Keys are tuples that end with the round; what stands before it tells launches apart.
+    """
+    launches: dict[tuple[Any, ...], list[float]] = {}
+    for (*launch, _), value in values.items():
+        launches.setdefault(tuple(launch), []).append(math.log(value))
+    return [float(np.median(logs)) for logs in launches.values()]
 
 
 def _student(logs: Sequence[float], basis: Basis) -> Interval:
