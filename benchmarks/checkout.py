@@ -16,7 +16,7 @@ class CheckoutError(Exception):
     """The message is one sentence for the user, with the way out."""
 
 
-def _git(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
+def git(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
     """Run git. Ctrl-C is for us and not for git, which would stop half-way."""
     try:
         return subprocess.run(
@@ -29,12 +29,12 @@ def _git(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
 
 def resolve(ref: str, root: Path = ROOT) -> str:
     """The commit that a name stands for, 40 digits. Raises CheckoutError."""
-    found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", root=root)
+    found = git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}", root=root)
     if found.returncode == 0:
         return found.stdout.strip()
-    if _git("rev-parse", "--git-dir", root=root).returncode != 0:
+    if git("rev-parse", "--git-dir", root=root).returncode != 0:
         raise CheckoutError(f"{root} is not a git repository; compare in a clone of the project")
-    shallow = _git("rev-parse", "--is-shallow-repository", root=root).stdout.strip() == "true"
+    shallow = git("rev-parse", "--is-shallow-repository", root=root).stdout.strip() == "true"
     hint = "; this clone has the last commits alone: git fetch --unshallow" if shallow else ""
     raise CheckoutError(f"there is no commit {ref!r}; give a branch, a tag or a commit, such as HEAD~1{hint}")
 
@@ -46,15 +46,15 @@ def checked_out(commit: str, folder: Path, root: Path = ROOT) -> Iterator[Path]:
     Raises CheckoutError where git cannot make it.
     """
     try:
-        made = _git("worktree", "add", "--detach", "--force", str(folder), commit, root=root)
+        made = git("worktree", "add", "--detach", "--force", str(folder), commit, root=root)
         if made.returncode != 0:
             raise CheckoutError(f"git cannot check out {commit[:12]}: {made.stderr.strip().splitlines()[-1]}")
         yield folder
     finally:
         with _undisturbed():
-            _git("worktree", "remove", "--force", "--force", str(folder), root=root)
+            git("worktree", "remove", "--force", "--force", str(folder), root=root)
             shutil.rmtree(folder, ignore_errors=True)
-            _git("worktree", "prune", root=root)
+            git("worktree", "prune", root=root)
 
 
 @contextmanager

@@ -7,7 +7,6 @@ pass. The cases and the effort are small, so that a quiet machine of two cores n
 from __future__ import annotations
 
 import signal
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 
 from against import SLOWER, Question, compare, false_alarms, threads_of, two_trees
 from cases import Case
-from checkout import ROOT, CheckoutError, resolve
+from checkout import ROOT, CheckoutError, git, resolve
 from duel import Duel, Effort
 
 OK, INTERRUPTED = 0, 130
@@ -30,12 +29,7 @@ TIMEOUT = 50.0  # seconds for one answer, compiling included
 MARGIN = 0.10
 
 
-def git(*arguments: str, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run git, whatever comes of it."""
-    return subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-
-
-def base_of(root: Path = ROOT) -> str:
+def base_of(root: Path) -> str:
     """Where this branch left origin/main, or main; there itself, the commit before. CheckoutError for none."""
     head = resolve("HEAD", root)
     for name in MAIN:
@@ -45,13 +39,13 @@ def base_of(root: Path = ROOT) -> str:
     return resolve("HEAD~1", root)
 
 
-def unchanged(base: str, root: Path = ROOT) -> bool:
+def unchanged(base: str, root: Path) -> bool:
     """Whether what is timed is the same in the working tree as at base."""
     same = git("diff", "--quiet", base, "--", *WATCHED, root=root).returncode == 0
     return same and not git("ls-files", "--others", "--exclude-standard", "--", *WATCHED, root=root).stdout.strip()
 
 
-def why_not(root: Path = ROOT) -> str | None:
+def why_not(root: Path) -> str | None:
     """Why there is nothing to compare, or None."""
     try:
         base = base_of(root)
@@ -94,7 +88,7 @@ def main(seed: int, path: Path | None, comparisons: int | None) -> None:
     from options import writable
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if comparisons is None and (reason := why_not()):
+    if comparisons is None and (reason := why_not(ROOT)):
         click.echo(f"No comparison: {reason}.")
         return
     try:
@@ -102,11 +96,8 @@ def main(seed: int, path: Path | None, comparisons: int | None) -> None:
     except OSError as error:
         raise click.UsageError(f"{error.filename}: {error.strerror}; choose another file, or make room") from error
     try:
-        code = measured(base_of() if comparisons is None else "HEAD", comparisons, seed, path)
-    except CheckoutError as error:
-        click.echo(f"No comparison: {error}.")
-        return
-    except OSError as error:
+        code = measured(base_of(ROOT) if comparisons is None else "HEAD", comparisons, seed, path)
+    except (CheckoutError, OSError) as error:
         click.echo(f"No comparison: {error}.")
         return
     except KeyboardInterrupt:

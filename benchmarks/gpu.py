@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
 
@@ -75,6 +76,12 @@ def tell(outcome: Outcome, logs: Path) -> None:
             click.echo(f"    {line}")
 
 
+class Kept(msgspec.Struct):
+    """What is read of steps.json."""
+
+    steps: dict[str, Outcome]
+
+
 class Results:
     """What came of the steps, in steps.json, written after each. Raises OSError, and UsageError for a damaged file."""
 
@@ -86,12 +93,17 @@ class Results:
             self.before = self._read()
 
     def _read(self) -> dict[str, Any]:
-        """Outcomes by step. Raises UsageError for a damaged file."""
+        """Outcomes by step, with all that is kept of each. Raises UsageError for a damaged file."""
         try:
-            read: dict[str, Any] = json.loads(self.path.read_text())["steps"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise click.UsageError(f"{self.path} does not hold the outcomes of steps; move it away") from error
-        return read
+            read = msgspec.json.decode(self.path.read_bytes())
+            msgspec.convert(read, Kept)
+        except msgspec.MsgspecError as error:
+            raise click.UsageError(
+                f"{self.path} does not hold the outcomes of steps: {error}; "
+                "move it away, or choose another folder with -o"
+            ) from error
+        steps: dict[str, Any] = read["steps"]
+        return steps
 
     def passed(self) -> set[str]:
         """Names of the steps that have passed before."""

@@ -71,3 +71,13 @@ def backend(request: pytest.FixtureRequest):
     if reason := loaded.unavailable():
         pytest.skip(reason)
     return loaded
+
+
+@pytest.fixture
+def faulty_backends(monkeypatch: pytest.MonkeyPatch):
+    """The backends of `tests.faulty` are in the registry of this process, beside the others."""
+    from tests.faulty import register
+
+    registry = dict(backends.REGISTRY)
+    register(registry)
+    monkeypatch.setattr(backends, "REGISTRY", registry)

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rnnbench import __version__
-from rnnbench.cli import checking, looking, measuring, merging, tracking, training
+from rnnbench.cli import checking, looking, measuring, merging, tracking, training, verifying
 from rnnbench.commands.names import unknown
 
 
@@ -42,7 +42,7 @@ def main() -> None:
 for _command in (
     measuring.run,
     looking.list_,
-    measuring.verify,
+    verifying.verify,
     training.train,
     training.seeds,
     measuring.sweep,

@@ -1,4 +1,4 @@
-"""`run`, `sweep` and `verify`."""
+"""`run` and `sweep`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from rnnbench.cli.shell import (
     given_beside,
     guarded,
     plan_of,
-    print_json,
     print_table,
 )
 from rnnbench.cli.stopping import STOPPING, length_of, stopped
@@ -27,7 +26,6 @@ from rnnbench.commands.options import (
     BATCH_SIZE,
     DATA_DIR,
     DTYPES,
-    JSON,
     PASSES,
     SEED,
     SIZES,
@@ -38,7 +36,7 @@ from rnnbench.commands.options import (
     WHICH,
     options,
 )
-from rnnbench.model import DType, Pass
+from rnnbench.model import Pass
 
 RUN_EPILOG = """\b
 Examples:
@@ -245,76 +243,5 @@ def sweep(
         check_memory(plan)
         folder = output or Path("reports") / session.new_run_id()
         return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]))
-
-    guarded(work)
-
-
-AUDIT_OPTIONS = {"audit", "backend", "passes", "dtypes", "threads", "timeout", "as_json"}
-
-
-def _audit(
-    as_json: bool,
-    backend: tuple[str, ...] | None,
-    passes: tuple[str, ...] | None,
-    dtypes: tuple[str, ...] | None,
-    threads: int | None,
-    timeout: float,
-) -> int:
-    """What `verify --audit` does."""
-    from rnnbench.commands import audit as auditing
-    from rnnbench.commands.progress import Display
-
-    with Display(console_of(stderr=True)) as display:
-        result = auditing.audit(
-            backend or tuple(backends.usual()),
-            [DType(d) for d in dtypes or (DType.FLOAT32,)],
-            [Pass(p) for p in passes or tuple(Pass)],
-            allowed_threads(threads),
-            timeout,
-            display,
-        )
-    if as_json:
-        print_json(result.as_json())
-    else:
-        result.print(console_of())
-    return result.code
-
-
-VERIFY_EPILOG = """\b
-Examples:
-  python -m rnnbench verify
-  python -m rnnbench verify -b numba,torch -w imdb-200 --dtype float64
-  python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
-  python -m rnnbench verify --audit -b numba,torch --pass gradient
-
-\b
-Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked.
-"""
-
-
-@click.command(epilog=VERIFY_EPILOG)
-@WHICH
-@click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
-@options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
-@click.pass_context
-def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
-    """Compare every backend with the float64 oracle, array by array, and time nothing."""
-    if audit:
-        if extra := given_beside(ctx, AUDIT_OPTIONS):
-            raise click.UsageError(f"--audit has a problem of its own; leave out: {', '.join(extra)}")
-        guarded(lambda: _audit(as_json, **{name: asked[name] for name in asked.keys() & AUDIT_OPTIONS}))
-    from rnnbench.commands import verify as checking
-    from rnnbench.commands.progress import Display
-
-    def work() -> int:
-        asked["workload"] = asked["workload"] or checking.WORKLOADS
-        asked["dtypes"] = asked["dtypes"] or tuple(DType)
-        with Display(console_of(stderr=True)) as display:
-            result = checking.check(plan_of(filter=filter_, mode=checking.MODE, **asked), display)
-        if as_json:
-            print_json(result.as_json())
-        else:
-            result.print(console_of())
-        return result.code
 
     guarded(work)

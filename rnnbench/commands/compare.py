@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rnnbench.commands.noise import gate_of, place_of
@@ -12,7 +12,7 @@ from rnnbench.measure.schedule import matches
 from rnnbench.results import store
 from rnnbench.results.comparable import Side
 from rnnbench.results.compare import Finding, Gate, Verdict, compare
-from rnnbench.results.record import Mode, Record
+from rnnbench.results.record import Mode
 
 SLOWER, BROKEN, NO_BASELINE = 1, 5, 6
 EXIT_CODES = {
@@ -71,18 +71,16 @@ def compared(
 
     `gate` None takes the noise of the machine for the margin, by the A/A run `noise` or one that lies beside the two.
     """
-    a, b = (_kept(side_of(name, say), words) for name in (base, new))
+    a, b = (kept(side_of(name, say), words) for name in (base, new))
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
     gate, told = (gate, []) if gate else gate_of(noise, [place_of(new), place_of(base)], a, b)
     return Compared(compare(a, b, gate), gate, [*told, *_notes(a, b)])
 
 
-def _kept(side: Side, words: str) -> Side:
-    def wanted(r: Record) -> bool:
-        return matches(words, f"{r.case.key} {r.backend}")
-
-    return Side([r for r in side.records if wanted(r)], side.machine)
+def kept(side: Side, words: str) -> Side:
+    """What a filter leaves of a side."""
+    return replace(side, records=[r for r in side.records if matches(words, f"{r.case.key} {r.backend}")])
 
 
 def _notes(base: Side, new: Side) -> list[str]:

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rnnbench.commands.compare import problems_told
+from rnnbench.commands.compare import kept, problems_told
 from rnnbench.commands.noise import place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
-from rnnbench.measure.schedule import matches
 from rnnbench.results import store
-from rnnbench.results.comparable import Side
 from rnnbench.results.history import Line, Run, in_order, lines, runs_of
 from rnnbench.results.steps import FEWEST
 
@@ -77,15 +75,10 @@ def told(names: Sequence[str], words: str, margin: float, say: Callable[[str], N
     if not names and (quick := sum(run.quick for run in runs)):
         runs = [run for run in runs if not run.quick]
         notes.append(f"{quick} quick {'run is' if quick == 1 else 'runs are'} left out; name their folders to see them")
-    found = lines([_kept(run, words) for run in runs], margin)
+    found = lines([replace(run, side=kept(run.side, words)) for run in runs], margin)
     if words and not found:
         raise ValueError(f"the filter {words!r} leaves no timed case of {len(runs)} runs")
     return Told(found, margin, _origins(found), [*notes, *_notes(found)])
-
-
-def _kept(run: Run, words: str) -> Run:
-    records = [r for r in run.side.records if matches(words, f"{r.case.key} {r.backend}")]
-    return replace(run, side=Side(records, run.side.machine))
 
 
 def _notes(found: Sequence[Line]) -> list[str]:

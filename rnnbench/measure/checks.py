@@ -145,7 +145,7 @@ class Checker:
         """The first call of a pass against the oracle; after the first start, the losses of a run of steps too."""
         case, name = slot.case, slot.backend
         out = self.folder / "arrays" / f"{name}.npz"
-        order = self._order(slot.task, case)
+        order = self.order_of(slot.task, case)
         first = self.crew.ask(name, "first", pass_=case.pass_, order=order, out=str(out))
         precision = verify.precision_of(case.dtype, contract.tf32)
         with self.crew.ledger.spend(Kind.CHECK):
@@ -157,7 +157,7 @@ class Checker:
             errors |= oracle.loss_errors(losses, precision)
         wrong = verify.verdict(errors)
         record = replace(
-            self._record(slot),
+            self.record_of(slot),
             errors=errors,
             costs=replace(costs, first_call_ns=first["first_call_ns"]) if self.plan.effort.costs else Costs(),
             contract=contract,
@@ -173,7 +173,7 @@ class Checker:
     def _oracle(self, task: Task) -> Oracle:
         if task.problem not in self.oracles:
             self.observer.doing(f"the oracle: {task.problem.name} {task.problem.dtype}", self.estimate)
-            order = next((self._order(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
+            order = next((self.order_of(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
             oracle = self.oracles[task.problem] = Oracle(task.problem, task.params, task.rows, order)
             with self._timed(("oracle", task.problem)), self.crew.ledger.spend(Kind.CHECK):
                 for case in task.cases:
@@ -185,7 +185,7 @@ class Checker:
     def _timed(self, part: tuple[Any, ...]) -> _Stopwatch:
         return _Stopwatch(self.estimate, part)
 
-    def _order(self, task: Task, case: Case, *seed: int) -> list[int] | None:
+    def order_of(self, task: Task, case: Case, *seed: int) -> list[int] | None:
         """Rows of the `epoch` pass: for its check, or with launch and round for a turn."""
         if case.pass_ is not Pass.EPOCH:
             return None
@@ -201,7 +201,8 @@ class Checker:
                 arrays.save_problem(path, task.params, task.rows)
         return path
 
-    def _record(self, slot: Slot) -> Record:
+    def record_of(self, slot: Slot) -> Record:
+        """What is known of an answer before it is asked for."""
         return Record(
             run_id=self.run_id,
             case=slot.case,
@@ -226,7 +227,7 @@ class Checker:
         self.estimate.drop(("turn", slot.backend, slot.case))
         if status not in (Status.UNAVAILABLE, Status.UNSUPPORTED):
             self.observer.say(f"{slot.backend} on {slot.case.key}: {status}. {reason}")
-        self._emit(replace(record or self._record(slot), status=status, reason=reason))
+        self._emit(replace(record or self.record_of(slot), status=status, reason=reason))
 
     def _emit(self, record: Record) -> None:
         with self.writing:

@@ -5,22 +5,18 @@ It is untimed and comes after all launches; the backends go side by side.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from rnnbench.measure import arrays
+from rnnbench.measure.checks import Checker, Slot, Task
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
-from rnnbench.measure.schedule import order_of, wanted
-from rnnbench.model import Case, Pass
-from rnnbench.results.record import MEMORY, Record, Seeds, Status
-
-if TYPE_CHECKING:
-    from rnnbench.measure.checks import Checker, Task
+from rnnbench.measure.schedule import wanted
+from rnnbench.model import Case
+from rnnbench.results.record import MEMORY, Record
 
 
 def measure_memory(runner: Checker, before: list[Record]) -> None:
@@ -72,33 +68,18 @@ def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> 
 
 def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path: Path) -> Record:
     """The answer of a fresh process, or how it failed. Its launch has a number that no timed one has."""
-    plan, rows = runner.plan, len(task.rows.inputs)
-    order = order_of(rows, case.steps, case.B, plan.seed) if case.pass_ is Pass.EPOCH else None
-    record = partial(
-        Record,
-        run_id=runner.run_id,
-        case=case,
-        backend=name,
-        mode=plan.mode,
-        launch=MEMORY,
-        round=MEMORY,
-        part=runner.part,
-        seeds=Seeds(plan.seed, plan.seed, plan.seed),
-        machine_id=runner.machine_id,
-        data_source=task.source,
-        started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )
+    record = runner.record_of(Slot(task, case, name, launch=MEMORY, round=MEMORY))
     try:
         crew.ask(name, "prepare", problem=msgspec.to_builtins(task.problem), arrays=str(path))
-        reply = crew.ask(name, "memory", pass_=case.pass_, order=order)
+        reply = crew.ask(name, "memory", pass_=case.pass_, order=runner.order_of(task, case))
     except WorkerFailure as failure:
         if not crew.closed:
             runner.observer.say(f"{name} on {case.key}, its memory: {failure.status}. {failure.reason}")
-        return record(status=failure.status, reason=f"its memory: {failure.reason}")
+        return replace(record, status=failure.status, reason=f"its memory: {failure.reason}")
     finally:
         crew.dismiss(name)
-    return record(
-        status=Status.OK,
+    return replace(
+        record,
         peak_memory_bytes=reply["peak_memory_bytes"],
         peak_device_bytes=reply["peak_device_bytes"],
         memory_before_bytes=reply["memory_before_bytes"],

@@ -81,7 +81,7 @@ class Runner(Checker):
         for task in self.tasks if self.plan.budgeted else ():
             for case, name in self._answers():
                 if case in task.cases and not any(key[:2] == (case, name) for key in self.measured):
-                    record = self._record(Slot(task, case, name, 0))
+                    record = self.record_of(Slot(task, case, name, 0))
                     reason = self.stopping.why_skipped(case, name)
                     self._emit(replace(record, status=Status.SKIPPED, reason=reason))
 
@@ -206,7 +206,7 @@ class Runner(Checker):
         where = f"launch {slot.launch + 1} of {most}, round {slot.round + 1} of {effort.rounds}"
         self.observer.doing(f"{case.key}, {where}: {name}", self.estimate)
         turn = msgspec.to_builtins(effort.turn_of(case.pass_))
-        order = self._order(slot.task, case, slot.launch, slot.round)
+        order = self.order_of(slot.task, case, slot.launch, slot.round)
         begun = time.monotonic()
         try:
             with self._timed(("turn", name, case)):
@@ -220,7 +220,7 @@ class Runner(Checker):
             self.stopping.charge(case, name, time.monotonic() - begun)
         self.measured.add((case, name, slot.launch, slot.round))
         record = replace(
-            self._record(slot),
+            self.record_of(slot),
             samples_ns=tuple(reply["samples_ns"]),
             warmup=reply["warmup"],
             device_ns=tuple(reply["device_ns"]),

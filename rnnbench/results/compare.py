@@ -17,7 +17,7 @@ import numpy as np
 from rnnbench.model import Case
 from rnnbench.results.comparable import Side, differences
 from rnnbench.results.record import Record, Status
-from rnnbench.results.stats import CONFIDENCE, Metric, Summary, summaries, turn_seconds
+from rnnbench.results.stats import CONFIDENCE, Metric, Summary, launch_medians, summaries, turn_seconds
 
 FEWEST_LAUNCHES = 3  # a side: of fewer there is no interval
 MOST_LAUNCHES = 10_000  # looked for
@@ -101,12 +101,12 @@ class Finding:
 
 def launch_logs(records: Iterable[Record], metric: Metric) -> list[float]:
     """log of seconds a call for each process: the median of its turns that ended `ok`."""
-    turns: dict[tuple[str, int, int], dict[int, float]] = {}
+    turns: dict[tuple[str, int, int, int], float] = {}
     for r in records:
         seconds = turn_seconds(r, metric) if r.status is Status.OK else None
         if seconds is not None:
-            turns.setdefault((r.run_id, r.part, r.launch), {})[r.round] = math.log(seconds)
-    return [float(np.median(list(rounds.values()))) for rounds in turns.values()]
+            turns[r.run_id, r.part, r.launch, r.round] = seconds
+    return launch_medians(turns)
 
 
 def ratio_of(base: Sequence[float], new: Sequence[float]) -> Ratio:

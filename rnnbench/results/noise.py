@@ -15,7 +15,17 @@ import numpy as np
 
 from rnnbench.model import Case
 from rnnbench.results.record import Record
-from rnnbench.results.stats import CONFIDENCE, Basis, Interval, Summary, TurnKey, by_case, ratio_of, summaries
+from rnnbench.results.stats import (
+    CONFIDENCE,
+    Basis,
+    Interval,
+    Summary,
+    TurnKey,
+    by_case,
+    launch_medians,
+    ratio_of,
+    summaries,
+)
 
 NOISE = "noise.json"
 MARK = "#"  # of a twin: numba#2
@@ -108,10 +118,7 @@ def _pair(s: Summary, twin: Summary) -> Pair | None:
 
 def _launch_logs(turns: Mapping[TurnKey, float], twin: Mapping[TurnKey, float]) -> list[float]:
     """log of twin / backend for each launch: the median of its rounds."""
-    launches: dict[tuple[int, int], list[float]] = {}
-    for key in turns.keys() & twin.keys():
-        launches.setdefault(key[:2], []).append(math.log(twin[key] / turns[key]))
-    return [float(np.median(launches[key])) for key in sorted(launches)]
+    return launch_medians({key: twin[key] / turns[key] for key in sorted(turns.keys() & twin.keys())})
 
 
 def _corrected(pairs: list[Pair]) -> list[Pair]:

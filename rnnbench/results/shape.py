@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.results.record import Record
-from rnnbench.results.stats import Summary
+from rnnbench.results.stats import Summary, launch_medians
 
 FALSE_DISCOVERIES = 0.05  # of the drifts that are told, by Benjamini and Hochberg
 LEAST_TURNS = 10  # within launches, to see a trend over rounds
@@ -48,14 +48,15 @@ def drifts(found: Sequence[Summary]) -> list[tuple[Summary, float]]:
 
 def _trend(s: Summary) -> tuple[float, float] | None:
     """p and the change of the surer of both trends; None where there are too few turns."""
+    turns = dict(sorted(s.turns.items()))
     launches: dict[tuple[int, int], dict[int, float]] = {}
-    for (part, launch, round_), seconds in sorted(s.turns.items()):
+    for (part, launch, round_), seconds in turns.items():
         launches.setdefault((part, launch), {})[round_] = float(np.log(seconds))
     trends = []
     if len(s.turns) >= LEAST_TURNS and max(map(len, launches.values())) > 2:
         trends.append(_within(launches.values()))
     if len(launches) >= LEAST_LAUNCHES:
-        trends.append(_kendall(range(len(launches)), [float(np.median([*t.values()])) for t in launches.values()]))
+        trends.append(_kendall(range(len(launches)), launch_medians(turns)))
     if not trends:
         return None
     p, change = min(trends)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -122,15 +122,23 @@ def interval_of(values: Mapping[TurnKey, float]) -> Interval | None:
 
     Values must be above 0. A launch that was resumed (another part) is another process.
     """
-    launches: dict[tuple[int, int], list[float]] = {}
-    for (part, launch, _), value in values.items():
-        launches.setdefault((part, launch), []).append(math.log(value))
-    if not launches:
+    medians = launch_medians(values)
+    if not medians:
         return None
-    if len(launches) > 1:
-        return _student([median(logs) for logs in launches.values()], Basis.LAUNCHES)
-    (rounds,) = launches.values()
-    return _student(rounds, Basis.ROUNDS)
+    if len(medians) > 1:
+        return _student(medians, Basis.LAUNCHES)
+    return _student([math.log(value) for value in values.values()], Basis.ROUNDS)
+
+
+def launch_medians(values: Mapping[Any, float]) -> list[float]:
+    """log of each launch's value, the median of its rounds; launches in the order in which they first occur.
+
+    Keys are tuples that end with the round; what stands before it tells launches apart.
+    """
+    launches: dict[tuple[Any, ...], list[float]] = {}
+    for (*launch, _), value in values.items():
+        launches.setdefault(tuple(launch), []).append(math.log(value))
+    return [median(logs) for logs in launches.values()]
 
 
 def _student(logs: Sequence[float], basis: Basis) -> Interval:

@@ -1,13 +1,22 @@
-"""The comparison of every push: with which commit, and when there is none."""
+"""The comparison of every push: with which commit, when there is none, and the exit codes."""
 
 from __future__ import annotations
 
+import json
 import subprocess
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+import facts
+import gate
+from cases import Case, Work
+from duel import Duel
 from gate import CASES, EFFORT, base_of, chosen, why_not
+from tests import calling
+from tests.benchmarks.test_duel import CALM, FAKE
 from verdict import ratios_for
 
 KERNEL = Path("rnnbench/kernels/cpu/forward.py")
@@ -77,3 +86,89 @@ def test_a_branch_is_held_against_where_it_left_main(repository):
 def test_its_cases_exist_and_its_effort_is_enough():
     assert len(chosen()) == len(CASES)
     assert EFFORT.launches * EFFORT.rounds >= ratios_for(len(CASES))
+
+
+class Broken:
+    """In place of two trees, an error."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, *_: object) -> None:
+        raise self.error
+
+
+@pytest.fixture
+def called(monkeypatch, repository, tmp_path):
+    """`called(new, code)`: the gate over a kernel that was changed since main; what it says, and where it asked.
+
+    Both sides are processes that make their times up, base by CALM and new by the plan.
+    """
+    asked: list[str] = []
+
+    @contextmanager
+    def trees(ref: str, itself: bool):
+        asked.append(ref)
+        for name, plan in (("base", CALM), ("new", new)):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "plan.json").write_text(json.dumps({"fake a": plan}))
+        yield tmp_path, (tmp_path / "base", tmp_path / ("base" if itself else "new")), ref
+
+    def call(plan: dict, code: int, *arguments: str) -> str:
+        nonlocal new
+        new = plan
+        return " ".join(calling.called(*arguments, command=gate.main, code=code).output.split())
+
+    new: dict = CALM
+    monkeypatch.setattr(gate, "ROOT", repository)
+    monkeypatch.setattr(gate, "two_trees", trees)
+    monkeypatch.setattr(gate, "Duel", partial(Duel, serve=FAKE))
+    monkeypatch.setattr(gate, "chosen", lambda: [Case("fake", "a", Work)])
+    monkeypatch.setattr(facts, "facts", dict)  # they load the kernels
+    call.asked = asked
+    return call
+
+
+@pytest.mark.parametrize(
+    ("new", "code", "words"),
+    [
+        (CALM, 0, "1 same"),
+        ({"ns": 20_000}, 1, "1 slower"),
+        ({"ns": 5_000}, 0, "1 faster"),
+        ({"raises": "no such kernel"}, 0, "A case could not be compared; only what is slower fails here."),
+    ],
+    ids=["same", "slower", "faster", "broken"],
+)
+def test_only_what_is_slower_fails(called, repository, new, code, words):
+    main = git(repository, "rev-parse", "HEAD")
+    git(repository, "switch", "-q", "-c", "branch")
+    commit(repository, KERNEL, "second")
+    assert words in called(new, code)
+    assert called.asked == [main]
+
+
+def test_no_comparison_is_said_and_lets_pass(called, repository, monkeypatch):
+    assert called(CALM, 0).startswith("No comparison: there is no commit 'HEAD~1'")
+    commit(repository, Path("README.md"), "words")
+    assert called(CALM, 0).startswith("No comparison: the CPU kernels are those of ")
+    (repository / KERNEL).write_text("changed")
+    monkeypatch.setattr(gate, "two_trees", broken := Broken(OSError(28, "No space left on device")))
+    assert called(CALM, 0) == "No comparison: [Errno 28] No space left on device."
+    broken.error = gate.CheckoutError("git cannot check out")
+    assert called(CALM, 0) == "No comparison: git cannot check out."
+    assert not called.asked
+
+
+def test_interrupt_and_wrong_options(called, repository, monkeypatch, tmp_path):
+    commit(repository, KERNEL, "second")
+    (tmp_path / "file").write_text("")
+    assert "choose another file" in called(CALM, 2, "--json", str(tmp_path / "file" / "under"))
+    monkeypatch.setattr(gate, "two_trees", Broken(KeyboardInterrupt()))
+    assert "interrupted; nothing is kept" in called(CALM, 130)
+
+
+def test_the_same_tree_twice_is_asked_for_by_number(called, tmp_path):
+    path = tmp_path / "alarms.json"
+    assert "0 of 2 compared cases called slower" in called({"raises": "not asked"}, 0, "--aa", "2", "--json", str(path))
+    assert called.asked == ["HEAD"]
+    assert len(json.loads(path.read_text())["comparisons"]) == 2

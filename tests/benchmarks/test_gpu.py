@@ -6,14 +6,15 @@ import json
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 import gpu
 import gpu_steps
 from gpu_steps import Ending, Outcome, Step, run_steps, steps
+from tests import calling
 
 DEVICE = {"refusal": None, "name": "Some GPU 80GB", "capability": [9, 0], "driver": [13, 0]}
 
@@ -39,11 +40,7 @@ def device(monkeypatch, tmp_path):
     return made, tmp_path / "results"
 
 
-def called(*arguments: str, code: int):
-    result = CliRunner().invoke(gpu.main, arguments)
-    assert result.exit_code == code, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    return result
+called = partial(calling.called, command=gpu.main)
 
 
 def test_a_step_that_fails_hangs_or_is_missing_is_told_and_the_next_goes_on(tmp_path):
@@ -144,12 +141,30 @@ def test_a_folder_that_cannot_be_written(device, tmp_path):
     assert "choose another folder" in called("-o", str(tmp_path / "file" / "under"), code=4).output
 
 
-def test_damaged_outcomes_are_not_written_over(device):
-    _, folder = device
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"{", "Input data was truncated"),
+        (b"\xff", "JSON is malformed"),
+        (b"[]", "Expected `object`, got `array`"),
+        (b"{}", "missing required field `steps`"),
+        (b'{"steps": ["tests"]}', "Expected `object`, got `array` - at `$.steps`"),
+        (b'{"steps": {"tests": "passed"}}', "Expected `object`, got `str` - at `$.steps[...]`"),
+        (b'{"steps": {"tests": {"name": "tests"}}}', "missing required field `ending`"),
+        (b'{"steps": {"tests": {"name": "tests", "ending": "won"}}}', "Invalid enum value 'won'"),
+    ],
+)
+def test_damaged_outcomes_are_said_and_not_written_over(device, content, words):
+    made, folder = device
+    made.append(python("good", ""))
     folder.mkdir()
-    (folder / "steps.json").write_text("{")
-    assert "move it away" in called("-o", str(folder), code=2).output
-    assert (folder / "steps.json").read_text() == "{"
+    (folder / "steps.json").write_bytes(content)
+    for rest in ([], ["--continue"]):
+        said = " ".join(called("-o", folder, *rest, code=2).output.split())
+        assert "steps.json does not hold the outcomes of steps" in said
+        assert words in said
+        assert "move it away, or choose another folder with -o" in said
+    assert (folder / "steps.json").read_bytes() == content
 
 
 def test_usage(monkeypatch):

@@ -6,21 +6,15 @@ import json
 import subprocess
 import sys
 
-from click.testing import CliRunner, Result
-
 from rnnbench.backends.base import Contract
-from rnnbench.cli import main
 from rnnbench.commands.audit import Audited
 from rnnbench.measure.audit import Finding
 from rnnbench.model import DType, Pass
-
-
-def invoke(*arguments: str) -> Result:
-    return CliRunner().invoke(main, list(arguments), catch_exceptions=False)
+from tests.calling import called
 
 
 def test_a_contract_tells_each_pass_and_all_that_stands_behind_a_number():
-    done = invoke("list", "--contract", "-b", "numpy", "-w", "parity", "--dtype", "float64", "--json")
+    done = called("list", "--contract", "-b", "numpy", "-w", "parity", "--dtype", "float64", "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["problem"]["workload"] == "parity"
@@ -43,16 +37,16 @@ def test_faulty_backends_say_why_they_have_no_contract():
 
 
 def test_options_that_would_do_nothing_are_refused():
-    done = invoke("list", "-w", "parity")
+    done = called("list", "-w", "parity")
     assert done.exit_code == 2
     assert "--workload chooses among contracts; give --contract too" in done.stderr
-    done = invoke("verify", "--audit", "-w", "parity")
+    done = called("verify", "--audit", "-w", "parity")
     assert done.exit_code == 2
     assert "leave out: --workload" in done.stderr
 
 
 def test_an_audit_has_a_line_for_each_check():
-    done = invoke("verify", "--audit", "-b", "numpy", "--pass", "forward", "--threads", "1")
+    done = called("verify", "--audit", "-b", "numpy", "--pass", "forward", "--threads", "1")
     assert done.exit_code == 0, done.output
     for check in ("answers anew", "no memory", "nothing outstanding", "threads", "subnormals"):
         assert check in done.stdout

@@ -9,7 +9,6 @@ import subprocess
 import sys
 
 import pytest
-from click.testing import CliRunner
 
 from rnnbench import backends, workloads
 from rnnbench.cli import main
@@ -17,14 +16,13 @@ from rnnbench.cli.training import SEEDS
 from rnnbench.commands.run import EXIT_CODES
 from rnnbench.commands.seeds import EXPERIMENTS
 from rnnbench.model import Pass
+from tests.calling import called
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "numba", "optax")
 
 
 def invoke(*arguments: str) -> str:
-    result = CliRunner().invoke(main, list(arguments), catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+    return called(*arguments, code=0).stdout
 
 
 def test_help_is_quick():

@@ -10,14 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from rnnbench.backends.base import Contract
-from rnnbench.cli import main
 from rnnbench.commands.compare import EXIT_CODES
 from rnnbench.model import Pass
 from rnnbench.results import store
 from rnnbench.results.record import Mode, Status
+from tests.calling import called
 from tests.report.fake import case, failure, record
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,8 +25,7 @@ STEADY = (1.00, 1.01, 1.02)
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, ["compare", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    result = called("compare", *arguments)
     return result.exit_code, result.output
 
 
@@ -38,19 +36,6 @@ def times(scale, backend="numba", cases=CASES, **fields):
         for c in cases
         for i, s in enumerate(STEADY)
     ]
-
-
-@pytest.fixture
-def folder(tmp_path):
-    def made(name: str, records, machine=None) -> Path:
-        journal = store.Journal(tmp_path / name)
-        journal.append([replace(r, run_id=name) for r in records])
-        journal.close()
-        if machine is not None:
-            store.write_json(tmp_path / name / store.MACHINE, machine)
-        return tmp_path / name
-
-    return made
 
 
 CRASH = failure(CASES[0], "numba", Status.CRASHED, "killed by signal 9")
@@ -77,7 +62,7 @@ def test_the_exit_code_says_what_was_found(name, folder):
 
 
 def test_every_exit_code_is_documented():
-    text = " ".join(CliRunner().invoke(main, ["compare", "--help"]).output.split())
+    text = " ".join(called("compare", "--help").output.split())
     for code, words in EXIT_CODES.items():
         assert f"{code} {words}" in text
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rnnbench import backends
 from rnnbench.commands import run as session
 from rnnbench.commands import sitting
 from rnnbench.commands.progress import Display
@@ -22,7 +21,6 @@ from rnnbench.model import DType, Pass
 from rnnbench.results import store
 from rnnbench.results.account import Kind, overhead, seconds_of
 from rnnbench.results.record import Mode
-from tests.faulty import register
 
 LAUNCHES = 1
 
@@ -76,10 +74,7 @@ PLACES = {"arrays": full_arrays, "log": full_log, "machine.json": full_machine, 
 
 
 @pytest.fixture
-def plan(monkeypatch, tmp_path):
-    registry = dict(backends.REGISTRY)
-    register(registry)
-    monkeypatch.setattr(backends, "REGISTRY", registry)
+def plan(monkeypatch, tmp_path, faulty_backends):
     monkeypatch.setenv("TEST_FULL", str(tmp_path / "full"))
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=LAUNCHES, rounds=1, turn=Turn(0.001, 1, 2)))
     monkeypatch.setattr(sitting.Sitting, "_look_for_peak", lambda self: None)

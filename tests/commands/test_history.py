@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from rnnbench.backends.base import Contract
-from rnnbench.cli import main
 from rnnbench.commands.history import EXIT_CODES
 from rnnbench.model import Pass
 from rnnbench.results import store
 from rnnbench.results.record import Mode, Status
+from tests.calling import called, stored
 from tests.report.fake import case, failure, record
 
 CASE = case("imdb-50", Pass.TRAIN_STEP)
@@ -24,8 +23,7 @@ WOBBLE = (1.0, 1.01, 0.985, 1.02, 0.99, 1.015, 0.98, 1.005)
 
 
 def invoke(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, ["history", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    result = called("history", *arguments)
     return result.exit_code, result.output
 
 
@@ -41,12 +39,9 @@ def records(number: int, scale: float, **fields):
 
 
 def write(folder: Path, found, commit: str | None = None, number: int = 0, dirty: bool = False) -> Path:
-    journal = store.Journal(folder)
-    journal.append(found)
-    journal.close()
-    store.write_json(folder / store.RUN, {"run_id": found[0].run_id, "started": f"2026-01-{number + 1:02}T03:00:00"})
     git = {"commit": commit, "dirty": dirty} if commit else None
-    store.write_json(folder / store.MACHINE, {"machine_id": found[0].machine_id, "python": "3.11", "git": git})
+    stored(folder, found, {"machine_id": found[0].machine_id, "python": "3.11", "git": git})
+    store.write_json(folder / store.RUN, {"run_id": found[0].run_id, "started": f"2026-01-{number + 1:02}T03:00:00"})
     return folder
 
 
@@ -66,9 +61,7 @@ def runs(tmp_path, monkeypatch):
 
 
 def lines_of(*arguments: object) -> list[dict]:
-    result = CliRunner().invoke(main, ["history", *map(str, arguments), "--json"])
-    assert result.exit_code == 0, result.output
-    return json.loads(result.stdout)["lines"]
+    return json.loads(called("history", *arguments, "--json", code=0).stdout)["lines"]
 
 
 def test_a_step_is_named_by_its_commit(runs):
@@ -149,7 +142,7 @@ def test_a_report_is_written(runs, tmp_path):
 
 
 def test_every_exit_code_is_documented():
-    text = " ".join(CliRunner().invoke(main, ["history", "--help"]).output.split())
+    text = " ".join(called("history", "--help").output.split())
     for code, words in EXIT_CODES.items():
         assert f"{code} {words}" in text
 

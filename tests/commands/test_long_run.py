@@ -10,7 +10,6 @@ import threading
 
 import pytest
 
-from rnnbench import backends
 from rnnbench.measure.clock import Turn
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import SWEEP_EFFORTS, Effort, Plan
@@ -19,7 +18,6 @@ from rnnbench.model import DENSE, DType, Pass
 from rnnbench.results import store
 from rnnbench.results.record import CHECK, Mode, Status
 from rnnbench.sweep import Sizes, Sweep
-from tests.faulty import register
 from tests.measure.test_run import Listener
 
 VICTIM = "chatty"
@@ -49,6 +47,7 @@ class Killer:
                 self.killed += 1
 
 
+@pytest.mark.usefixtures("faulty_backends")
 @pytest.mark.parametrize("costs", [True, False], ids=["one-by-one", "side-by-side"])
 def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, request):
     """200 cases of 100 sizes with --every-case; else 20 of 10, one by one."""
@@ -56,9 +55,6 @@ def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, reque
     if not (costs or every):
         pytest.skip("checks side by side are killed with --every-case")
     sizes, kills = (100, 20) if every else (10, 3)
-    registry = dict(backends.REGISTRY)
-    register(registry)
-    monkeypatch.setattr(backends, "REGISTRY", registry)
     monkeypatch.setitem(SWEEP_EFFORTS, Mode.QUICK, Effort(1, ROUNDS, Turn(0.001, 1, 2), costs=costs))
     sweep = Sweep(H=tuple(range(1, sizes + 1)), centre=Sizes(H=1, B=2, T=3), E=2)
     passes = (Pass.FORWARD, Pass.GRADIENT)

@@ -6,9 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from click.testing import CliRunner
 
-from rnnbench.cli import main
 from rnnbench.commands.compare import compared
 from rnnbench.commands.merge import merge
 from rnnbench.commands.run import read_plan
@@ -17,6 +15,7 @@ from rnnbench.results import store
 from rnnbench.results.compare import Gate, Verdict
 from rnnbench.results.record import MEMORY, Mode, Seeds
 from rnnbench.results.stats import summaries
+from tests.calling import called, stored
 from tests.report import fake
 
 MACHINE = {
@@ -28,9 +27,8 @@ PASSES = (Pass.FORWARD, Pass.TRAIN_STEP)
 
 def write(folder, run_id, backends=("numpy", "numba"), names=("parity",), seed=0, machine=None, run=None, **changes):
     made = fake.make(names, backends, PASSES, seed=seed)
-    records = store.Journal(folder)
-    records.append(replace(r, **{"run_id": run_id, "machine_id": "m1"} | changes) for r in made.records)
-    records.close()
+    records = [replace(r, **{"run_id": run_id, "machine_id": "m1"} | changes) for r in made.records]
+    stored(folder, records, {**MACHINE, **(machine or {})})
     curves = store.Journal(folder, store.CURVES)
     curves.append(replace(e, run_id=run_id) for e in made.epochs)
     curves.close()
@@ -40,7 +38,6 @@ def write(folder, run_id, backends=("numpy", "numba"), names=("parity",), seed=0
         {"run_id": run_id, "plan": plan, "command": f"run {run_id}", "started": "2026-01-02", "beside": [],
          "seconds": {"report": 2.0, "timed calls": 98.0}, **(run or {})},
     )  # fmt: skip
-    store.write_json(folder / store.MACHINE, {**MACHINE, **(machine or {})})
     return str(folder)
 
 
@@ -49,9 +46,7 @@ def test_a_process_for_memory_is_no_launch(tmp_path):
     for name in "ab":
         r = store.load(tmp_path / name).records[0]
         memory = replace(r, launch=MEMORY, round=MEMORY, samples_ns=(), peak_memory_bytes=1)
-        journal = store.Journal(tmp_path / name)
-        journal.append([memory])
-        journal.close()
+        stored(tmp_path / name, [memory])
     merge(tmp_path / "all", runs, "merge", print)
     loaded = store.load(tmp_path / "all")
     assert {r.launch for r in loaded.records if r.round == MEMORY} == {MEMORY}
@@ -194,8 +189,7 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_run(tmp_path, runs, monkeypatch
 )
 def test_what_cannot_be_merged_is_said_in_one_sentence(tmp_path, runs, monkeypatch, arguments, code, words):
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["merge", *arguments])
-    assert done.exit_code == code, done.output
+    done = called("merge", *arguments, code=code)
     assert words in " ".join(done.output.split())
     assert not (tmp_path / "out").exists()
 
@@ -204,8 +198,7 @@ def test_the_command_writes_a_report(tmp_path, runs, monkeypatch):
     monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: ({}, []))  # drawn in tests/report
     write(tmp_path / "other", "run-o", machine={"cpu": {"model": "Another CPU"}}, machine_id="m2")
     monkeypatch.chdir(tmp_path)
-    done = CliRunner().invoke(main, ["merge", "all", "a", "other", "--force"])
-    assert done.exit_code == 0, done.output
+    done = called("merge", "all", "a", "other", "--force", code=0)
     assert "merged from unlike machines or versions: cpu model Made-up CPU 9000 / Another CPU" in done.output
     page = (tmp_path / "all" / "report.md").read_text()
     assert "> **merged from unlike machines" in page

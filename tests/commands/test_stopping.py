@@ -9,22 +9,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
-from rnnbench.cli import main
 from rnnbench.commands.names import DurationType
 from rnnbench.model import Pass
 from rnnbench.results import store
 from rnnbench.results.noise import NOISE
-from tests.commands.test_compare import folder, invoke, times  # noqa: F401
+from tests.calling import called
+from tests.commands.test_compare import invoke, times
 from tests.report.fake import case
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(main, ["run", "-w", "parity", "-b", "numpy", "--pass", "forward", *map(str, arguments)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    result = called("run", "-w", "parity", "-b", "numpy", "--pass", "forward", *arguments)
     return result.exit_code, " ".join(result.output.split())
 
 
@@ -72,10 +70,9 @@ def test_durations():
     assert {text: DurationType().convert(text, None, None) for text in seconds} == seconds
 
 
-@pytest.fixture(scope="module")
-def aa(tmp_path_factory):
-    """A real A/A run with a rule and a budget."""
-    made = tmp_path_factory.mktemp("runs") / "aa"
+def test_an_aa_run_tells_the_noise_and_keeps_why_it_stopped_and_its_rule(tmp_path):
+    """A real run with a rule and a budget."""
+    made = tmp_path / "aa"
     done = subprocess.run(
         [sys.executable, "-m", "rnnbench", "run", "--aa", "-w", "parity", "-b", "numpy", "--pass", "forward,gradient",
          "--threads", "1", "--quick", "--precision", "1%", "--max-launches", "3", "--budget", "1h", "--no-training",
@@ -83,11 +80,11 @@ def aa(tmp_path_factory):
         cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    return made, " ".join(done.stdout.split())
+    _tells_the_noise(made, " ".join(done.stdout.split()))
+    _keeps_why_it_stopped_and_its_rule(made)
 
 
-def test_an_aa_run_tells_the_noise(aa):
-    made, out = aa
+def _tells_the_noise(made, out):
     found = json.loads((made / NOISE).read_text())
     records = store.load(made).records
     assert {r.backend for r in records} == {"numpy", "numpy#2"}
@@ -102,8 +99,7 @@ def test_an_aa_run_tells_the_noise(aa):
     assert "stopped: " in out
 
 
-def test_an_aa_run_keeps_why_it_stopped_and_its_rule(aa):
-    made, _ = aa
+def _keeps_why_it_stopped_and_its_rule(made):
     run_json = json.loads((made / store.RUN).read_text())
     assert run_json["plan"]["rule"] == {"precision": 0.01, "fewest": 3, "most": 3}
     assert run_json["plan"]["budget"] == 3600
@@ -115,7 +111,7 @@ def test_an_aa_run_keeps_why_it_stopped_and_its_rule(aa):
             assert "%" in stop["reason"]
 
 
-def test_compare_takes_the_noise_of_the_machine_for_its_margin(folder, tmp_path):  # noqa: F811
+def test_compare_takes_the_noise_of_the_machine_for_its_margin(folder, tmp_path):
     base, new = folder("base", times(1, machine_id="m")), folder("new", times(1.08, machine_id="m"))
     assert "by median:5%" in invoke(base, new)[1]
 
@@ -145,7 +141,7 @@ def test_compare_takes_the_noise_of_the_machine_for_its_margin(folder, tmp_path)
     assert (code, "run --aa" in text) == (4, True)
 
 
-def test_a_skipped_case_is_missing_and_harms_nothing(folder):  # noqa: F811
+def test_a_skipped_case_is_missing_and_harms_nothing(folder):
     from rnnbench.results.record import Status
     from tests.report.fake import failure
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from rnnbench.cli import main
 from rnnbench.commands.sweep import DEFAULT_AXES, sweep_of
 from rnnbench.results import store
 from rnnbench.sweep import Sizes
+from tests.calling import called
 
 
 def invoke(*arguments: str) -> tuple[int, str]:
-    result = CliRunner().invoke(main, ["sweep", *arguments])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    result = called("sweep", *arguments)
     return result.exit_code, " ".join(result.output.split())
 
 

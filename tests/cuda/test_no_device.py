@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from click.testing import CliRunner
 
 from rnnbench import backends
-from rnnbench.cli import main
 from rnnbench.kernels.cuda import device
 from rnnbench.results import store
 from rnnbench.results.record import Status
+from tests.calling import called
 
 
 @pytest.mark.skipif(device.simulated(), reason="the simulator is a device")
@@ -18,9 +17,7 @@ def test_a_run_goes_on_without_a_device(tmp_path):
     if reason is None:
         pytest.skip("there is a device")
     folder = tmp_path / "run"
-    arguments = ["run", "-b", "numpy,cuda", "-w", "parity", "--quick", "--pass", "forward", "-o", str(folder)]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
+    called("run", "-b", "numpy,cuda", "-w", "parity", "--quick", "--pass", "forward", "-o", folder, code=0)
     records = store.load(folder).records
     assert {r.status for r in records if r.backend == "numpy"} == {Status.OK}
     assert any(r.samples_ns for r in records if r.backend == "numpy")

@@ -9,7 +9,6 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from rnnbench import backends
 from rnnbench.measure import disturbance
 from rnnbench.measure.clock import Turn
 from rnnbench.measure.run import Runner
@@ -21,7 +20,6 @@ from rnnbench.report.terminal import render
 from rnnbench.results import disturbed
 from rnnbench.results.record import CHECK, Mode, Status
 from rnnbench.results.stats import summaries
-from tests.faulty import register
 from tests.measure.test_run import Listener, plan_of, task_of
 from tests.report import fake
 
@@ -71,10 +69,7 @@ def test_a_process_that_stands_still_between_two_clocks_is_no_disturbance():
     assert said(Clocks(), always) == []
 
 
-def test_a_turn_in_which_the_machine_slept_is_kept_told_and_left_out(tmp_path, monkeypatch):
-    registry = dict(backends.REGISTRY)
-    register(registry)
-    monkeypatch.setattr(backends, "REGISTRY", registry)
+def test_a_turn_in_which_the_machine_slept_is_kept_told_and_left_out(tmp_path, monkeypatch, faulty_backends):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=1, rounds=3, turn=Turn(0.0, 4, 4)))
     records = []
     runner = Runner(

@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from rnnbench import backends
 from rnnbench.measure.memory import measure_memory
 from rnnbench.measure.run import Runner
 from rnnbench.model import Pass
@@ -16,17 +15,10 @@ from rnnbench.report.memory import section
 from rnnbench.results.memory import memories, memory_of
 from rnnbench.results.record import MEMORY, Status
 from rnnbench.results.stats import summaries
-from tests.faulty import register
 from tests.measure.test_run import Listener, plan_of, task_of
 
 MIB = 1 << 20
-
-
-@pytest.fixture(autouse=True)
-def _registry(monkeypatch):
-    registry = dict(backends.REGISTRY)
-    register(registry)
-    monkeypatch.setattr(backends, "REGISTRY", registry)
+pytestmark = pytest.mark.usefixtures("faulty_backends")
 
 
 def measured(folder, names, passes, *, memory=True, before=(), failed=()):

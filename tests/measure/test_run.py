@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnbench import backends
 from rnnbench.measure.checks import Task
 from rnnbench.measure.clock import Turn
 from rnnbench.measure.run import Runner
@@ -20,7 +19,6 @@ from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
 from rnnbench.results.record import CHECK, Mode, Record, Status
 from rnnbench.workloads.base import Split
-from tests.faulty import register
 from tests.helpers import random_data, random_params, small_problem
 
 
@@ -38,10 +36,7 @@ class Listener:
 
 
 @pytest.fixture(autouse=True)
-def _registry(monkeypatch):
-    registry = dict(backends.REGISTRY)
-    register(registry)
-    monkeypatch.setattr(backends, "REGISTRY", registry)
+def _quick(monkeypatch, faulty_backends):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=2, turn=Turn(0.01, 2, 4)))
 
 

@@ -16,7 +16,6 @@ from rnnbench.measure.stopping import Stopping, readable
 from rnnbench.model import Pass
 from rnnbench.results.record import CHECK, Mode, Status
 from rnnbench.results.stops import Rule, Why
-from tests.faulty import register
 from tests.measure.test_run import Listener, plan_of, task_of
 from tests.report.fake import case, record
 
@@ -24,10 +23,7 @@ CASE, OTHER = case("parity", Pass.FORWARD), case("parity", Pass.GRADIENT)
 
 
 @pytest.fixture(autouse=True)
-def _registry(monkeypatch):
-    registry = dict(backends.REGISTRY)
-    register(registry)
-    monkeypatch.setattr(backends, "REGISTRY", registry)
+def _quick(monkeypatch, faulty_backends):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=3, rounds=2, turn=Turn(0.01, 2, 4)))
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from rnnbench.cli import main
 from rnnbench.model import Pass
 from rnnbench.report.export import FORMS, export
 from rnnbench.results import store
 from rnnbench.results.record import Status
+from tests.calling import called, stored
 from tests.report.fake import case, failure, record
 
 CASE = case("imdb-50", Pass.TRAIN_STEP)
@@ -45,25 +44,16 @@ def test_bencher_metric_format():
 
 @pytest.mark.parametrize("form", FORMS)
 def test_the_command_prints_it_and_writes_nothing(form, tmp_path):
-    journal = store.Journal(tmp_path / "run")
-    journal.append([*RIGHT, *CRASH])
-    journal.close()
-    result = CliRunner().invoke(main, ["report", str(tmp_path / "run"), "--export", form])
-    assert result.exit_code == 0
+    result = called("report", stored(tmp_path / "run", [*RIGHT, *CRASH]), "--export", form, code=0)
     assert len(json.loads(result.stdout)) == 1
     assert f"left out: {NAME} torch: crashed" in result.stderr
     assert [path.name for path in (tmp_path / "run").iterdir()] == [store.RECORDS]
 
 
 def test_nothing_to_print_is_a_fault(tmp_path):
-    journal = store.Journal(tmp_path)
-    journal.append(CRASH)
-    journal.close()
-    result = CliRunner().invoke(main, ["report", str(tmp_path), "--export", "github"])
-    assert result.exit_code == 3
+    result = called("report", stored(tmp_path, CRASH), "--export", "github", code=3)
     assert "no right time to print" in result.stderr
-    wrong = CliRunner().invoke(main, ["report", str(tmp_path), "--export", "csv"])
-    assert wrong.exit_code == 2
+    wrong = called("report", tmp_path, "--export", "csv", code=2)
     assert "'github', 'bencher'" in wrong.output
     both = CliRunner().invoke(main, ["report", str(tmp_path), "--export", "github", "--svg"])
     assert both.exit_code == 2

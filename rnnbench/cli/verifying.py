@@ -1,0 +1,100 @@
+"""`verify`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rnnbench import backends
+from rnnbench.cli.shell import (
+    allowed_threads,
+    console_of,
+    given_beside,
+    guarded,
+    plan_of,
+    print_json,
+)
+from rnnbench.commands.options import (
+    BATCH_SIZE,
+    DATA_DIR,
+    JSON,
+    SEED,
+    THREADS,
+    TIME_STEPS,
+    TIMEOUT,
+    TRUNCATION,
+    WHICH,
+    options,
+)
+from rnnbench.model import DType, Pass
+
+AUDIT_OPTIONS = {"audit", "backend", "passes", "dtypes", "threads", "timeout", "as_json"}
+
+
+def _audit(
+    as_json: bool,
+    backend: tuple[str, ...] | None,
+    passes: tuple[str, ...] | None,
+    dtypes: tuple[str, ...] | None,
+    threads: int | None,
+    timeout: float,
+) -> int:
+    """What `verify --audit` does."""
+    from rnnbench.commands import audit as auditing
+    from rnnbench.commands.progress import Display
+
+    with Display(console_of(stderr=True)) as display:
+        result = auditing.audit(
+            backend or tuple(backends.usual()),
+            [DType(d) for d in dtypes or (DType.FLOAT32,)],
+            [Pass(p) for p in passes or tuple(Pass)],
+            allowed_threads(threads),
+            timeout,
+            display,
+        )
+    if as_json:
+        print_json(result.as_json())
+    else:
+        result.print(console_of())
+    return result.code
+
+
+VERIFY_EPILOG = """\b
+Examples:
+  python -m rnnbench verify
+  python -m rnnbench verify -b numba,torch -w imdb-200 --dtype float64
+  python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
+  python -m rnnbench verify --audit -b numba,torch --pass gradient
+
+\b
+Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked.
+"""
+
+
+@click.command(epilog=VERIFY_EPILOG)
+@WHICH
+@click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
+@options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+@click.pass_context
+def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
+    """Compare every backend with the float64 oracle, array by array, and time nothing."""
+    if audit:
+        if extra := given_beside(ctx, AUDIT_OPTIONS):
+            raise click.UsageError(f"--audit has a problem of its own; leave out: {', '.join(extra)}")
+        guarded(lambda: _audit(as_json, **{name: asked[name] for name in asked.keys() & AUDIT_OPTIONS}))
+    from rnnbench.commands import verify as checking
+    from rnnbench.commands.progress import Display
+
+    def work() -> int:
+        asked["workload"] = asked["workload"] or checking.WORKLOADS
+        asked["dtypes"] = asked["dtypes"] or tuple(DType)
+        with Display(console_of(stderr=True)) as display:
+            result = checking.check(plan_of(filter=filter_, mode=checking.MODE, **asked), display)
+        if as_json:
+            print_json(result.as_json())
+        else:
+            result.print(console_of())
+        return result.code
+
+    guarded(work)

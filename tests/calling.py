@@ -1,0 +1,31 @@
+"""The command line called in this process, and runs for it to read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.testing import CliRunner, Result
+
+from rnnbench.cli import main
+from rnnbench.results import store
+from rnnbench.results.record import Record
+
+
+def called(*arguments: object, command: click.Command = main, code: int | None = None) -> Result:
+    """What a command answers, with this exit code if one is given. Whatever it raises goes through."""
+    result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert code in (None, result.exit_code), result.output
+    return result
+
+
+def stored(folder: Path, records: Iterable[Record], machine: Mapping[str, Any] | None = None) -> Path:
+    """The folder, with a run of these records."""
+    journal = store.Journal(folder)
+    journal.append(records)
+    journal.close()
+    if machine is not None:
+        store.write_json(folder / store.MACHINE, dict(machine))
+    return folder
