@@ -96,15 +96,14 @@ class Sitting:
 
     def _answer(self, runner: Runner) -> None:
         runner.run()
+        with self.ledger.spend(Kind.MEMORY):
+            measure_memory(runner, self.before.records)
+        able = [name for name in self.plan.backends if runner.able(name)]
+        trainings(self.plan, able, self.folder, self.run["run_id"], self.display, self.curves, self.before.curves,
+                  self.ledger, runner.stopping)  # fmt: skip
         if runner.stopping.left <= 0:
             self.display.say(f"the budget of {readable(self.plan.budget or 0.0)} is spent; what was measured is kept")
-        else:
-            with self.ledger.spend(Kind.MEMORY):
-                measure_memory(runner, self.before.records)
-            able = [name for name in self.plan.backends if runner.able(name)]
-            trainings(self.plan, able, self.folder, self.run["run_id"], self.display, self.curves, self.before.curves,
-                      self.ledger)  # fmt: skip
-        if self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
+        elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible
             self._look_for_peak()
 
     def _look_for_peak(self) -> None:

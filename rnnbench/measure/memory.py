@@ -5,6 +5,7 @@ It is untimed and comes after all launches; the backends go side by side.
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,11 +28,12 @@ def measure_memory(runner: Checker, before: list[Record]) -> None:
     """One record of round `MEMORY` for each backend and case that did not fail; nothing where the plan does not ask.
 
     `before` are the records of an interrupted run: what they tell is not asked again. A process that fails says so in
-    its record, and costs nothing else.
+    its record, and costs nothing else; one that no budget was left for is tried again. The budget of a case holds for
+    its process anew.
     """
     if not runner.plan.memory:
         return
-    done = {(r.backend, r.case) for r in before if r.round == MEMORY}
+    done = {(r.backend, r.case) for r in before if r.round == MEMORY and r.status is not Status.SKIPPED}
     for task in runner.tasks:
         asked = {name: _asked(runner, task, name, done) for name in runner.plan.backends}
         names = [name for name, cases in asked.items() if cases]
@@ -52,7 +54,8 @@ def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> 
     plan = runner.plan
     path = runner.folder / "arrays" / "memory.npz"
     arrays.save_problem(path, task.params, task.rows)
-    crew = Crew(list(asked), runner.folder, plan.threads, plan.timeout, runner.folder / "cache")
+    cache, limit = runner.folder / "cache", runner.stopping.limit
+    crew = Crew(list(asked), runner.folder, plan.threads, plan.timeout, cache, limit=limit)
 
     def ask(name: str) -> None:
         for case in asked[name]:
@@ -88,9 +91,14 @@ def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path
         data_source=task.source,
         started=datetime.now(UTC).isoformat(timespec="milliseconds"),
     )
+    begun, stopping = time.monotonic(), runner.stopping
+    if stopping.left <= 0:
+        return record(status=Status.SKIPPED, reason=f"its memory: not begun: {stopping.limit().budget}")
     try:
-        crew.ask(name, "prepare", problem=msgspec.to_builtins(task.problem), arrays=str(path))
-        reply = crew.ask(name, "memory", pass_=case.pass_, order=order)
+        problem, limit = msgspec.to_builtins(task.problem), stopping.limit(0.0)
+        crew.ask(name, "prepare", limit, problem=problem, arrays=str(path))
+        limit = stopping.limit(time.monotonic() - begun)
+        reply = crew.ask(name, "memory", limit, pass_=case.pass_, order=order)
     except WorkerFailure as failure:
         if not crew.closed:
             runner.observer.say(f"{name} on {case.key}, its memory: {failure.status}. {failure.reason}")

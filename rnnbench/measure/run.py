@@ -13,14 +13,12 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
-from rnnbench.backends.base import Contract
 from rnnbench.measure.checks import Checker, Slot, Task
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.schedule import shuffled, wanted
-from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case
 from rnnbench.results.account import Kind
-from rnnbench.results.record import Costs, DeviceState, Energy, Status
+from rnnbench.results.record import CHECK, DeviceState, Energy, Record, Status
 from rnnbench.results.stops import Stop
 
 SETTLE_SECONDS = 0.005  # between turns, for the thread pools of the one before to fall asleep
@@ -36,9 +34,9 @@ class Runner(Checker):
         return {(r.case, r.backend, r.launch, r.round) for r in self.before if r.round >= 0}
 
     @cached_property
-    def stopping(self) -> Stopping:
-        """What is precise enough, and what is left of the budgets."""
-        return Stopping(self.plan, self.before, self.begun)
+    def left_out(self) -> set[tuple[Case, str]]:
+        """Case and backend of all answers that no budget was left for."""
+        return set()
 
     def run(self) -> None:
         """Do all launches. Workers are gone when this returns, however it does."""
@@ -79,10 +77,24 @@ class Runner(Checker):
         """A record for each answer that no budget was left for."""
         for task in self.tasks if self.plan.budgeted else ():
             for case, name in self._answers():
-                if case in task.cases and not any(key[:2] == (case, name) for key in self.measured):
-                    record = self._record(Slot(task, case, name, 0))
-                    reason = self.stopping.why_skipped(case, name)
-                    self._emit(replace(record, status=Status.SKIPPED, reason=reason))
+                if case in task.cases and not self._told(case, name):
+                    self._leave_out(Slot(task, case, name, 0), self.stopping.why_skipped(case, name))
+
+    def _told(self, case: Case, name: str) -> bool:
+        """Whether some of an answer was measured, or it is known why not."""
+        return (case, name) in self.left_out or any(key[:2] == (case, name) for key in self.measured)
+
+    def _leave_out(self, slot: Slot, reason: str) -> None:
+        self.left_out.add((slot.case, slot.backend))
+        self._emit(replace(self._record(replace(slot, round=CHECK)), status=Status.SKIPPED, reason=reason))
+
+    def _fail(self, slot: Slot, status: Status, reason: str, record: Record | None = None) -> None:
+        """As of the checks; an answer that no budget was left for did not fail, and what was measured of it stays."""
+        if status is not Status.SKIPPED:
+            super()._fail(slot, status, reason, record)
+        elif not self.crew.closed and not self._told(slot.case, slot.backend):
+            self.observer.say(f"{slot.backend} on {slot.case.key}: {status}. {reason}")
+            self._leave_out(slot, reason)
 
     def able(self, name: str) -> bool:
         """Whether a backend answered, or may still answer, at least one case."""
@@ -136,7 +148,10 @@ class Runner(Checker):
 
     def _task(self, task: Task, names: list[str], launch: int) -> None:
         """All rounds of all cases of one problem. Who died on a case is started again, once, for the next ones."""
-        self._oracle(task)
+        try:
+            self._oracle(task)
+        except WorkerFailure:  # the budget of the run was spent meanwhile: nothing can be checked any more
+            return
         self._arrays(task)  # before workers that start side by side ask for it
         for name in names:
             self.crew.places[name].lives = 2
@@ -192,13 +207,6 @@ class Runner(Checker):
             with self._timed(("check", name, task.problem)):
                 self._check(slots)
 
-    def _check_pass(self, slot: Slot, costs: Costs, contract: Contract) -> None:
-        begun = time.monotonic() - (costs.prepare_ns or 0) / 1e9 / len(slot.task.cases)
-        try:
-            super()._check_pass(slot, costs, contract)
-        finally:
-            self.stopping.charge(slot.case, slot.backend, time.monotonic() - begun)
-
     def _turn(self, slot: Slot) -> None:
         effort, case, name = self.plan.effort, slot.case, slot.backend
         most = f"{'at most ' if self.plan.rule else ''}{self.plan.launches[1]}"
@@ -211,7 +219,8 @@ class Runner(Checker):
         begun = time.monotonic()
         try:
             with self._timed(("turn", name, case)):
-                reply = self.crew.ask(name, "turn", pass_=case.pass_, turn=turn, order=order)
+                limit = self.stopping.limit_of([case], name)
+                reply = self.crew.ask(name, "turn", limit, pass_=case.pass_, turn=turn, order=order)
         except WorkerFailure as failure:
             self._fail(slot, failure.status, failure.reason)
             return
