@@ -21,7 +21,7 @@ STOPPING = options(
                  help="The cap, where launches go on until they are precise. Default: 30."),
     click.option("--budget", type=DurationType(),
                  help="Once so long has gone by, no further round begins; what is under way is ended a second later, "
-                      "but not reading data, the ceilings of the machine and the report."),
+                      "but not reading data and the report."),
     click.option("--case-budget", type=DurationType(),
                  help="The same for each backend in each case: its checks, compiling and turns; the process for its "
                       "memory has it anew."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -107,11 +109,17 @@ class Sitting:
             self._look_for_peak()
 
     def _look_for_peak(self) -> None:
-        """The machine's ceilings, by now and before together; None, said in one line, where they cannot be measured."""
+        """The machine's ceilings, by now and before together; None, said in one line, where they cannot be measured.
+
+        They are given half of what is left of a budget, and no more.
+        """
+        budget = self.plan.budget
+        half = math.inf if budget is None else (budget - (time.monotonic() - self.begun)) / 2
         self.display.show("measuring what this machine can do at most", 0.0)
         with self.ledger.spend(Kind.PEAK):
             try:
-                found = measure(self.plan.dtypes, self.plan.threads, quick=self.plan.mode is Mode.QUICK)
+                found = measure(self.plan.dtypes, self.plan.threads, quick=self.plan.mode is Mode.QUICK,
+                                timeout=half)  # fmt: skip
             except PeakUnknown as error:
                 self.display.say(str(error) if self.peak else f"{error}; no share of it is shown")
                 return

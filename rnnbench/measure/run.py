@@ -33,11 +33,6 @@ class Runner(Checker):
         """Case, backend, launch and round of all turns so far."""
         return {(r.case, r.backend, r.launch, r.round) for r in self.before if r.round >= 0}
 
-    @cached_property
-    def left_out(self) -> set[tuple[Case, str]]:
-        """Case and backend of all answers that no budget was left for."""
-        return set()
-
     def run(self) -> None:
         """Do all launches. Workers are gone when this returns, however it does."""
         try:
@@ -77,24 +72,24 @@ class Runner(Checker):
         """A record for each answer that no budget was left for."""
         for task in self.tasks if self.plan.budgeted else ():
             for case, name in self._answers():
-                if case in task.cases and not self._told(case, name):
+                if case in task.cases:
                     self._leave_out(Slot(task, case, name, 0), self.stopping.why_skipped(case, name))
 
-    def _told(self, case: Case, name: str) -> bool:
-        """Whether some of an answer was measured, or it is known why not."""
-        return (case, name) in self.left_out or any(key[:2] == (case, name) for key in self.measured)
-
-    def _leave_out(self, slot: Slot, reason: str) -> None:
-        self.left_out.add((slot.case, slot.backend))
-        self._emit(replace(self._record(replace(slot, round=CHECK)), status=Status.SKIPPED, reason=reason))
+    def _leave_out(self, slot: Slot, reason: str) -> bool:
+        """Measure no more of an answer. Whether that is a record of its own: where nothing was measured, the first."""
+        answer = slot.case, slot.backend
+        told = answer in self.stopping.given_up or any(key[:2] == answer for key in self.measured)
+        self.stopping.given_up.add(answer)
+        if not told:
+            self._emit(replace(self._record(replace(slot, round=CHECK)), status=Status.SKIPPED, reason=reason))
+        return not told
 
     def _fail(self, slot: Slot, status: Status, reason: str, record: Record | None = None) -> None:
         """As of the checks; an answer that no budget was left for did not fail, and what was measured of it stays."""
         if status is not Status.SKIPPED:
             super()._fail(slot, status, reason, record)
-        elif not self.crew.closed and not self._told(slot.case, slot.backend):
+        elif not self.crew.closed and self._leave_out(slot, reason):
             self.observer.say(f"{slot.backend} on {slot.case.key}: {status}. {reason}")
-            self._leave_out(slot, reason)
 
     def able(self, name: str) -> bool:
         """Whether a backend answered, or may still answer, at least one case."""
@@ -156,7 +151,9 @@ class Runner(Checker):
         for name in names:
             self.crew.places[name].lives = 2
         for number, case in enumerate(task.cases):
+            self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases[number:], names)
             self._make_ready(task, names, launch)
+            self.stopping.kept_back = 0.0
             for round_ in range(self.plan.effort.rounds):
                 if not self._time_for(case, launch, round_):
                     break
@@ -169,6 +166,12 @@ class Runner(Checker):
             if self.crew.places[name].worker is not None:
                 with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
                     self.crew.ask(name, "close")
+
+    def _first_round(self, cases: Iterable[Case], names: Iterable[str]) -> float:
+        """Seconds that checks leave for whoever is right by then: one turn each, of a budget half of what is left."""
+        parts = [("turn", name, case) for case in cases for name in names if self._todo(case, name, 0)]
+        left = self.stopping.left
+        return 0.0 if math.isinf(left) else max(0.0, min(sum(map(self.estimate.of, parts)), left / 2))
 
     def _time_for(self, case: Case, launch: int, round_: int) -> bool:
         """Whether the budget lets a round begin. In the first launch, one round of each later case comes first."""
@@ -196,9 +199,11 @@ class Runner(Checker):
     def _make_one_ready(self, task: Task, name: str, launch: int) -> None:
         place = self.crew.places[name]
         while self._has_work(task, name, launch) and not place.ready and not self.crew.closed:
-            if self.stopping.left <= 0:
-                break
             slots = [Slot(task, case, name, launch) for case in task.cases if self._todo(case, name, launch)]
+            if self.stopping.left <= self.stopping.kept_back:
+                for slot in slots:
+                    self._leave_out(slot, self.stopping.why_skipped(slot.case, name))
+                break
             if not place.lives:
                 for slot in slots:
                     self._fail(slot, Status.CRASHED, "not tried: the worker died twice on cases of this workload")

@@ -31,8 +31,8 @@ class Stopping:
     """Counts turns and seconds, and says what need not be measured any more, and how long a request may take.
 
     Budgets count from here: a resumed run has them anew. `begun` is when the run did, by `now`. No request outlives a
-    budget by more than `GRACE`. What is not a worker's goes on to its end: reading the data, the ceilings of the
-    machine, one train step of the oracle, and the report.
+    budget by more than `GRACE`. What is not a worker's goes on to its end: reading the data, one train step of
+    the oracle, and the report.
     """
 
     def __init__(
@@ -46,6 +46,8 @@ class Stopping:
         self.turns: dict[Answer, dict[TurnKey, float]] = {}
         self.seconds: defaultdict[Answer, float] = defaultdict(float)
         self.settled: set[Case] = set()
+        self.given_up: set[Answer] = set()  # no budget was left for more of them
+        self.kept_back = 0.0  # seconds of the run's budget that are not for the requests of now
         for record in before:
             self.add(record)
 
@@ -78,7 +80,8 @@ class Stopping:
         plan, limits = self.plan, [Limit(self.plan.timeout)]
         if plan.budget is not None:
             gone = f"{_seconds(self.now() - self.begun)} of the run's budget of {readable(plan.budget)} had gone by"
-            limits.append(Limit(self.left + GRACE, f"{gone} before; raise --budget, or go on with --resume"))
+            left = self.left - self.kept_back if self.kept_back else self.left + GRACE
+            limits.append(Limit(left, f"{gone} before; raise --budget, or go on with --resume"))
         if plan.case_budget is not None and spent:
             left = len(spent) * (plan.case_budget - min(spent)) + GRACE
             gone = f"{_seconds(min(spent))} of the case's budget of {readable(plan.case_budget)} had gone by"
@@ -95,7 +98,7 @@ class Stopping:
 
     def done(self, case: Case, name: str) -> bool:
         """Whether nothing more is to be measured of this backend in this case."""
-        return case in self.settled or self.over(case, name)
+        return case in self.settled or (case, name) in self.given_up or self.over(case, name)
 
     def settle(self, launch: int, answers: Iterable[Answer]) -> None:
         """Before a launch: the cases of which every answer is precise enough by the launches before it.
@@ -108,7 +111,7 @@ class Stopping:
             return
         open_: dict[Case, bool] = {}
         for case, name in answers:
-            if case not in self.settled and not self.over(case, name):
+            if not self.done(case, name):
                 before = {key: s for key, s in self.turns.get((case, name), {}).items() if key[1] < launch}
                 open_[case] = open_.get(case, False) or not rule.holds(before)
         self.settled |= {case for case, needs_more in open_.items() if not needs_more}
@@ -132,7 +135,8 @@ class Stopping:
             return stop_of(Why.CASE_BUDGET, turns, readable(plan.case_budget or 0.0))
         rounds = {(launch, round_) for _, launch, round_ in turns}  # a launch that was resumed is one
         if len(rounds) < plan.launches[1] * plan.effort.rounds:
-            return stop_of(Why.BUDGET, turns, readable(plan.budget or 0.0)) if self.left <= 0 else None
+            spent = self.left <= 0 or (case, name) in self.given_up
+            return stop_of(Why.BUDGET, turns, readable(plan.budget or 0.0)) if spent else None
         return stop_of(Why.ALL if plan.rule is None else Why.CAP, turns, f"{plan.launches[1]} launches")
 
     def why_skipped(self, case: Case, name: str) -> str:
