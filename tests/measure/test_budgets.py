@@ -24,9 +24,11 @@ from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Pass
 from rnnbench.results import store
 from rnnbench.results.record import CHECK, Mode, Status
+from rnnbench.results.stats import summaries
 from rnnbench.results.stops import Why
 from tests.faulty import register
 from tests.measure.test_run import Listener, plan_of, task_of
+from tests.report.fake import case, failure
 
 ROUNDS = 3
 HANGS = "1000"  # seconds, far more than any budget or limit here
@@ -169,6 +171,13 @@ def test_the_budget_of_a_run_ends_a_compile_and_a_larger_one_tries_it_again(tmp_
     for name in plan.backends:
         for pass_ in (Pass.FORWARD, Pass.GRADIENT):
             assert rounds_of([*records, *more], name, pass_) == {0, 1, 2}
+
+
+def test_the_budget_that_was_given_last_is_told():
+    answer = case("parity", Pass.FORWARD)
+    lost = [failure(answer, "numpy", Status.SKIPPED, f"the budget of {n} s was spent") for n in (9, 20)]
+    (told,) = summaries(lost)
+    assert (told.status, told.reason) == (Status.SKIPPED, "the budget of 20 s was spent")
 
 
 def test_a_turn_that_the_budget_of_the_run_ends_leaves_the_turns_before_it(tmp_path):
