@@ -49,12 +49,11 @@ class Killer:
                 self.killed += 1
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("costs", [True, False], ids=["one-by-one", "side-by-side"])
 def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, request):
-    """200 cases of 100 sizes with --every-case; else 20 of 10, one by one."""
+    """200 cases of 100 sizes with --every-case; else 20 of 10."""
     every = request.config.getoption("--every-case")
-    if not (costs or every):
-        pytest.skip("checks side by side are killed with --every-case")
     sizes, kills = (100, 20) if every else (10, 3)
     registry = dict(backends.REGISTRY)
     register(registry)
