@@ -106,6 +106,26 @@ class RunsOutOfMemory(NumpySession):
         raise MemoryError("cannot allocate 64 GiB")
 
 
+class Compiles(NumpySession):
+    """Takes TEST_COMPILES seconds longer for the first gradient of a process."""
+
+    compiled = False
+
+    def _gradient(self, x, y, state):
+        if not Compiles.compiled:
+            time.sleep(float(os.environ["TEST_COMPILES"]))
+            Compiles.compiled = True
+        return super()._gradient(x, y, state)
+
+
+class CompilesEarly(NumpySession):
+    """Takes TEST_COMPILES seconds longer to prepare."""
+
+    def __init__(self, problem, params, data):
+        time.sleep(float(os.environ["TEST_COMPILES"]))
+        super().__init__(problem, params, data)
+
+
 class Slow(NumpySession):
     def forward(self):
         time.sleep(0.02)
@@ -208,6 +228,8 @@ SESSIONS = {
     "hangs": HangsInTurn,
     "raises": RaisesInGradient,
     "memory": RunsOutOfMemory,
+    "compiles": Compiles,
+    "compiles-early": CompilesEarly,
     "slow": Slow,
     "busy": Busy,
     "sleeper": Sleeper,

@@ -19,7 +19,7 @@ from rnnbench.cli.shell import (
     plan_of,
     print_table,
 )
-from rnnbench.cli.stopping import STOPPING, length_of, stopped
+from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, stopped, with_budgets
 from rnnbench.commands.options import (
     BACKEND,
     BACKENDS,
@@ -49,6 +49,7 @@ Examples:
   python -m rnnbench run --budget 10m --case-budget 30s
   python -m rnnbench run --aa -w parity -b numba,numpy
   python -m rnnbench run --resume reports/mine
+  python -m rnnbench run --resume reports/mine --budget 1h
 
 \b
 Exit codes:
@@ -68,7 +69,11 @@ Exit codes:
     "--rigorous", "mode", flag_value="rigorous", help="Longer turns, launches until they are precise, and --memory."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
+@click.option(
+    "--resume",
+    type=click.Path(path_type=Path),
+    help="Continue the interrupted run in this folder; --budget and --case-budget may be given anew.",
+)
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
 @click.option("--epoch-batches", type=click.IntRange(0), metavar="N",
               help="Batches of the epoch pass; 0: the whole data. Default: the short epoch.")  # fmt: skip
@@ -105,8 +110,9 @@ def run(
 
     def work() -> int:
         if resume is not None:
-            _refuse_other_options(ctx)
+            _refuse_other_options(ctx, BUDGETS)
             plan, described = session.read_plan(resume)
+            plan = with_budgets(plan, budget, case_budget)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         kind = Mode(mode or "default")
         memory_too = memory or kind is Mode.RIGOROUS
@@ -121,9 +127,10 @@ def run(
     guarded(work)
 
 
-def _refuse_other_options(ctx: click.Context) -> None:
-    if given := given_beside(ctx, {"resume"}):
-        raise ValueError(f"--resume takes everything from the run's folder; leave out: {', '.join(given)}")
+def _refuse_other_options(ctx: click.Context, allowed: frozenset[str] = frozenset()) -> None:
+    if given := given_beside(ctx, {"resume", *allowed}):
+        rest = "everything else" if allowed else "everything"
+        raise ValueError(f"--resume takes {rest} from the run's folder; leave out: {', '.join(given)}")
 
 
 def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> int:

@@ -19,11 +19,22 @@ STOPPING = options(
                  help="Launches go on until the interval of every time is within this. Default of --rigorous: 2%."),
     click.option("--max-launches", type=click.IntRange(3), metavar="N",
                  help="The cap, where launches go on until they are precise. Default: 30."),
-    click.option("--budget", type=DurationType(), help="Once so long has gone by, no further round begins."),
+    click.option("--budget", type=DurationType(),
+                 help="Once so long has gone by, no further round begins; what is under way is ended a second later, "
+                      "but not reading data and the report."),
     click.option("--case-budget", type=DurationType(),
-                 help="The same for each backend in each case: its checks, compiling and turns."),
+                 help="The same for each backend in each case: its checks, compiling and turns; the process for its "
+                      "memory has it anew."),
     click.option("--aa", is_flag=True, help="Measure each backend against itself, to know the noise of the machine."),
 )  # fmt: skip
+
+
+BUDGETS = frozenset({"budget", "case_budget"})  # what a resumed run may be given anew
+
+
+def with_budgets(plan: Plan, budget: float | None, case_budget: float | None) -> Plan:
+    """The plan of a resumed run, with those budgets that were given anew."""
+    return replace(plan, budget=budget or plan.budget, case_budget=case_budget or plan.case_budget)
 
 
 def stopped(

@@ -12,6 +12,7 @@ from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.schedule import Plan, problem_of, workload_of
+from rnnbench.measure.stopping import Stopping
 from rnnbench.measure.tasks import load_rows
 from rnnbench.measure.train import Training, train
 from rnnbench.model import DType
@@ -36,15 +37,19 @@ def trainings(
     display: Display,
     curves: store.Journal,
     before: list[Epoch],
-    ledger: Ledger | None = None,
+    ledger: Ledger,
+    stopping: Stopping,
 ) -> None:
-    """One for each workload of the plan, by one of the backends that are `able`."""
+    """One for each workload of the plan, by one of the backends that are `able`, while there is a budget for it."""
     name = training_backend(able)
     if name is None:
         return
-    crew = Crew([name], folder, plan.threads, plan.timeout, folder / "cache", ledger)
+    crew = Crew([name], folder, plan.threads, plan.timeout, folder / "cache", ledger, stopping.limit)
     try:
         for workload in plan.training:
+            if stopping.left <= 0:
+                display.say(f"{workload} was not trained: {stopping.limit().budget}")
+                continue
             with crew.ledger.spend(Kind.DATA):
                 training = make_training(workload, plan, run_id, display)
             whole = {(e.workload, e.backend) for e in before if e.epoch == e.epochs}

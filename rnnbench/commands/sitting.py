@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -96,23 +98,28 @@ class Sitting:
 
     def _answer(self, runner: Runner) -> None:
         runner.run()
+        with self.ledger.spend(Kind.MEMORY):
+            measure_memory(runner, self.before.records)
+        able = [name for name in self.plan.backends if runner.able(name)]
+        trainings(self.plan, able, self.folder, self.run["run_id"], self.display, self.curves, self.before.curves,
+                  self.ledger, runner.stopping)  # fmt: skip
         if runner.stopping.left <= 0:
             self.display.say(f"the budget of {readable(self.plan.budget or 0.0)} is spent; what was measured is kept")
-        else:
-            with self.ledger.spend(Kind.MEMORY):
-                measure_memory(runner, self.before.records)
-            able = [name for name in self.plan.backends if runner.able(name)]
-            trainings(self.plan, able, self.folder, self.run["run_id"], self.display, self.curves, self.before.curves,
-                      self.ledger)  # fmt: skip
-        if self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start of a run hides what is possible
+        elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible
             self._look_for_peak()
 
     def _look_for_peak(self) -> None:
-        """The machine's ceilings, by now and before together; None, said in one line, where they cannot be measured."""
+        """The machine's ceilings, by now and before together; None, said in one line, where they cannot be measured.
+
+        They are given half of what is left of a budget, and no more.
+        """
+        budget = self.plan.budget
+        half = math.inf if budget is None else (budget - (time.monotonic() - self.begun)) / 2
         self.display.show("measuring what this machine can do at most", 0.0)
         with self.ledger.spend(Kind.PEAK):
             try:
-                found = measure(self.plan.dtypes, self.plan.threads, quick=self.plan.mode is Mode.QUICK)
+                found = measure(self.plan.dtypes, self.plan.threads, quick=self.plan.mode is Mode.QUICK,
+                                timeout=half)  # fmt: skip
             except PeakUnknown as error:
                 self.display.say(str(error) if self.peak else f"{error}; no share of it is shown")
                 return

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from typing import Any, Protocol
@@ -17,8 +18,10 @@ from rnnbench.measure import arrays, verify
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.ledger import Ledger
+from rnnbench.measure.limits import Limit
 from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.schedule import Estimate, Plan, order_of
+from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
 from rnnbench.results.account import Kind
@@ -83,7 +86,7 @@ class Checker:
         self.plan, self.tasks, self.folder = plan, tasks, folder
         self.emit, self.observer = emit, observer
         self.run_id, self.machine_id = run_id, machine_id
-        self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger)
+        self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger, self._limit)
         self.oracles: dict[Problem, Oracle] = {}
         self.first_of: dict[str, str] = {}  # backend -> which of it and its twin was prepared first
         self.estimate = Estimate()
@@ -95,6 +98,31 @@ class Checker:
             if r.round != MEMORY and r.status not in (Status.OK, Status.SKIPPED)
         }
 
+    @cached_property
+    def stopping(self) -> Stopping:
+        """What is precise enough, and what is left of the budgets."""
+        return Stopping(self.plan, self.before, self.begun)
+
+    def _limit(self) -> Limit:
+        return self.stopping.limit()
+
+    def _while_budget(self) -> None:
+        """Raises WorkerFailure where no time is left for the oracle."""
+        limit = self._limit()
+        if limit.seconds <= 0:
+            raise WorkerFailure(limit.status, f"the oracle was ended: {limit.budget}", alive=True)
+
+    def _ask(self, slots: list[Slot], op: str, **arguments: Any) -> dict[str, Any]:
+        """What a worker replies to a request that these slots of one backend share, and pay for."""
+        name = slots[0].backend
+        limit = self.stopping.limit_of([slot.case for slot in slots], name)
+        begun = time.monotonic()
+        try:
+            return self.crew.ask(name, op, limit, **arguments)
+        finally:
+            for slot in slots:
+                self.stopping.charge(slot.case, name, (time.monotonic() - begun) / len(slots))
+
     def _check(self, slots: list[Slot]) -> None:
         """Prepare a problem and check its passes one by one; whatever is right becomes ready to be timed."""
         name, problem = slots[0].backend, slots[0].task.problem
@@ -104,8 +132,8 @@ class Checker:
             if not slots:
                 return
             self.observer.doing(f"{name}: preparing and checking {problem.name} {problem.dtype}", self.estimate)
-            prepared = self.crew.ask(
-                name, "prepare", problem=msgspec.to_builtins(problem), arrays=str(self._arrays(slots[0].task))
+            prepared = self._ask(
+                slots, "prepare", problem=msgspec.to_builtins(problem), arrays=str(self._arrays(slots[0].task))
             )
         except WorkerFailure as failure:
             for slot in slots:
@@ -133,7 +161,7 @@ class Checker:
     def _supported(self, slots: list[Slot]) -> list[Slot]:
         supported = []
         for slot in slots:
-            reply = self.crew.ask(slot.backend, "unsupported", case=msgspec.to_builtins(slot.case))
+            reply = self._ask([slot], "unsupported", case=msgspec.to_builtins(slot.case))
             if reply["reason"] is None:
                 supported.append(slot)
             else:
@@ -146,14 +174,14 @@ class Checker:
         case, name = slot.case, slot.backend
         out = self.folder / "arrays" / f"{name}.npz"
         order = self.order_of(slot.task, case)
-        first = self.crew.ask(name, "first", pass_=case.pass_, order=order, out=str(out))
+        first = self._ask([slot], "first", pass_=case.pass_, order=order, out=str(out))
         precision = verify.precision_of(case.dtype, contract.tf32)
         with self.crew.ledger.spend(Kind.CHECK):
             oracle = self._oracle(slot.task)
             errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
             steps = len(oracle.losses(precision)) if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0 else 0
         if steps:
-            losses = self.crew.ask(name, "losses", steps=steps)["losses"]
+            losses = self._ask([slot], "losses", steps=steps)["losses"]
             errors |= oracle.loss_errors(losses, precision)
         wrong = verify.verdict(errors)
         record = replace(
@@ -174,7 +202,8 @@ class Checker:
         if task.problem not in self.oracles:
             self.observer.doing(f"the oracle: {task.problem.name} {task.problem.dtype}", self.estimate)
             order = next((self.order_of(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
-            oracle = self.oracles[task.problem] = Oracle(task.problem, task.params, task.rows, order)
+            oracle = Oracle(task.problem, task.params, task.rows, order, self._while_budget)
+            self.oracles[task.problem] = oracle
             with self._timed(("oracle", task.problem)), self.crew.ledger.spend(Kind.CHECK):
                 for case in task.cases:
                     oracle.answer(case.pass_)

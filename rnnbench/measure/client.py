@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rnnbench.measure.limits import Limit
 from rnnbench.results.record import Status
 
 LAST_LINES = 3
@@ -109,8 +110,8 @@ class Worker:
         self.selector.register(self.process.stdout, selectors.EVENT_READ)
         self.waiting = b""
 
-    def ask(self, op: str, timeout: float, **arguments: Any) -> dict[str, Any]:
-        """The reply, within `timeout` seconds. Raises WorkerFailure; after a timeout the worker is gone.
+    def ask(self, op: str, limit: Limit, **arguments: Any) -> dict[str, Any]:
+        """The reply, within the limit. Raises WorkerFailure; a worker that takes longer is gone.
 
         OSError where the worker finds no room on the disk: that befalls the run and not the backend.
         """
@@ -118,7 +119,7 @@ class Worker:
         try:
             self.process.stdin.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
             self.process.stdin.flush()
-            reply = json.loads(self._line(op, timeout))
+            reply = json.loads(self._line(op, limit))
         except BrokenPipeError as error:
             raise self._died(op) from error
         if not reply.pop("ok"):
@@ -128,17 +129,13 @@ class Worker:
             raise WorkerFailure(status, f"{op}: {reply['reason']}", alive=True)
         return dict(reply)
 
-    def _line(self, op: str, timeout: float) -> bytes:
+    def _line(self, op: str, limit: Limit) -> bytes:
         assert self.process.stdout is not None
-        end = time.monotonic() + timeout
+        end = time.monotonic() + limit.seconds
         while b"\n" not in self.waiting:
             if not self.selector.select(max(0.0, end - time.monotonic())):
                 self.kill()
-                raise WorkerFailure(
-                    Status.TIMEOUT,
-                    f"{op} took longer than the limit of {timeout:g} s; raise it with --timeout",
-                    alive=False,
-                )
+                raise WorkerFailure(limit.status, limit.reason(op), alive=False)
             chunk = os.read(self.process.stdout.fileno(), 1 << 20)
             if not chunk:
                 raise self._died(op)

@@ -13,6 +13,7 @@ from typing import Any
 from rnnbench import backends
 from rnnbench.measure.client import Worker, WorkerFailure, allowed_cores, environment
 from rnnbench.measure.ledger import Ledger
+from rnnbench.measure.limits import Limit
 from rnnbench.results.account import Kind
 from rnnbench.results.record import Status
 
@@ -36,7 +37,8 @@ class Place:
 class Crew:
     """Workers by backend name, in a folder for their logs, arrays and compiler caches.
 
-    `cache` None leaves the compilers their own caches. `ledger` is told what the time was for.
+    `cache` None leaves the compilers their own caches. `ledger` is told what the time was for. `limit` is asked how
+    long a request may take, where that is less than `timeout` in seconds.
     """
 
     def __init__(
@@ -47,9 +49,11 @@ class Crew:
         timeout: float,
         cache: Path | None,
         ledger: Ledger | None = None,
+        limit: Callable[[], Limit] | None = None,
     ) -> None:
         self.ledger = ledger or Ledger()
-        self.folder, self.timeout = folder, timeout
+        self.folder = folder
+        self.limit = limit or (lambda: Limit(timeout))
         self.env = environment(threads, cache)
         self.places = {name: Place() for name in names}
         self.libraries: dict[str, Any] = {}
@@ -71,7 +75,7 @@ class Crew:
         log = self.folder / "logs" / f"{name}.log"
         place.worker = Worker(name, backends.entry_of(name).target, log, self.env)
         try:
-            hello = place.worker.ask("hello", self.timeout)
+            hello = place.worker.ask("hello", self.limit())
         except WorkerFailure:
             self._dismiss(place)
             raise
@@ -100,15 +104,23 @@ class Crew:
             self.worker(name)
         self.places[name].import_ns = None
 
-    def ask(self, name: str, op: str, **arguments: Any) -> dict[str, Any]:
-        """The reply. Raises WorkerFailure; a worker that is dead then leaves its place, and is ready for nothing."""
+    def ask(self, name: str, op: str, limit: Limit | None = None, **arguments: Any) -> dict[str, Any]:
+        """The reply, within a limit of its own or that of all requests; nothing is asked where no time is left.
+
+        Raises WorkerFailure; a worker that is dead then leaves its place, and is ready for nothing. Who was ended for
+        want of a budget did not die: it keeps its lives.
+        """
+        limit = limit or self.limit()
+        if limit.seconds <= 0:
+            raise WorkerFailure(limit.status, f"{op} was not begun: {limit.budget}", alive=True)
         try:
             worker = self.worker(name)
             with self.ledger.spend(KINDS.get(op, Kind.REST)):
-                reply = worker.ask(op, self.timeout, **arguments)
+                reply = worker.ask(op, limit, **arguments)
         except WorkerFailure as failure:
             if not failure.alive:
                 self._dismiss(self.places[name])
+                self.places[name].lives += failure.status is Status.SKIPPED
             raise
         if op == "turn":
             calls_ns = sum(reply["samples_ns"])

@@ -5,6 +5,7 @@ It is untimed and comes after all launches; the backends go side by side.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,18 +17,19 @@ from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.schedule import wanted
 from rnnbench.model import Case
-from rnnbench.results.record import MEMORY, Record
+from rnnbench.results.record import MEMORY, Record, Status
 
 
 def measure_memory(runner: Checker, before: list[Record]) -> None:
     """One record of round `MEMORY` for each backend and case that did not fail; nothing where the plan does not ask.
 
     `before` are the records of an interrupted run: what they tell is not asked again. A process that fails says so in
-    its record, and costs nothing else.
+    its record, and costs nothing else; one that no budget was left for is tried again. The budget of a case holds for
+    its process anew.
     """
     if not runner.plan.memory:
         return
-    done = {(r.backend, r.case) for r in before if r.round == MEMORY}
+    done = {(r.backend, r.case) for r in before if r.round == MEMORY and r.status is not Status.SKIPPED}
     for task in runner.tasks:
         asked = {name: _asked(runner, task, name, done) for name in runner.plan.backends}
         names = [name for name, cases in asked.items() if cases]
@@ -48,7 +50,8 @@ def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> 
     plan = runner.plan
     path = runner.folder / "arrays" / "memory.npz"
     arrays.save_problem(path, task.params, task.rows)
-    crew = Crew(list(asked), runner.folder, plan.threads, plan.timeout, runner.folder / "cache")
+    cache, limit = runner.folder / "cache", runner.stopping.limit
+    crew = Crew(list(asked), runner.folder, plan.threads, plan.timeout, cache, limit=limit)
 
     def ask(name: str) -> None:
         for case in asked[name]:
@@ -69,9 +72,14 @@ def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> 
 def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path: Path) -> Record:
     """The answer of a fresh process, or how it failed. Its launch has a number that no timed one has."""
     record = runner.record_of(Slot(task, case, name, launch=MEMORY, round=MEMORY))
+    begun, stopping = time.monotonic(), runner.stopping
+    if stopping.left <= 0:
+        return replace(record, status=Status.SKIPPED, reason=f"its memory: not begun: {stopping.limit().budget}")
     try:
-        crew.ask(name, "prepare", problem=msgspec.to_builtins(task.problem), arrays=str(path))
-        reply = crew.ask(name, "memory", pass_=case.pass_, order=runner.order_of(task, case))
+        problem, limit = msgspec.to_builtins(task.problem), stopping.limit(0.0)
+        crew.ask(name, "prepare", limit, problem=problem, arrays=str(path))
+        limit = stopping.limit(time.monotonic() - begun)
+        reply = crew.ask(name, "memory", limit, pass_=case.pass_, order=runner.order_of(task, case))
     except WorkerFailure as failure:
         if not crew.closed:
             runner.observer.say(f"{name} on {case.key}, its memory: {failure.status}. {failure.reason}")

@@ -2,31 +2,63 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from threading import Lock
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnnbench.backends.base import Data, Outputs, Session
-from rnnbench.backends.numpy import NumpyBackend
+from rnnbench.backends.base import Data, Inputs, Outputs, Session
+from rnnbench.backends.numpy import NumpyBackend, NumpySession, Trace
 from rnnbench.measure import verify
 from rnnbench.model import DType, Pass, Problem
-from rnnbench.params import Params, cast
+from rnnbench.params import Array, Params, cast
 from rnnbench.results.record import ErrorOf
 
 LOSS_STEPS = 20
 
 
-class Oracle:
-    """Answers to one problem on given rows: by pass, from the initial parameters, and the losses of the first steps."""
+class _Session(NumpySession):
+    """Asks before each forward whether to go on."""
 
-    def __init__(self, problem: Problem, params: Params, data: Data, order: list[int] | None) -> None:
+    go_on: Callable[[], None]
+
+    def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
+        self.go_on()
+        return super()._forward(x, y, state)
+
+
+class _Backend(NumpyBackend):
+    def __init__(self, go_on: Callable[[], None]) -> None:
+        self.go_on = go_on
+
+    def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
+        session = _Session(problem, params, data)
+        session.go_on = self.go_on
+        return session
+
+
+class Oracle:
+    """Answers to one problem on given rows: by pass, from the initial parameters, and the losses of the first steps.
+
+    `go_on` is called before each train step, and raises where no time is left.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        params: Params,
+        data: Data,
+        order: list[int] | None,
+        go_on: Callable[[], None] = lambda: None,
+    ) -> None:
         self.problem, self.order = problem, order
+        self.backend = _Backend(go_on)
         inputs = data.inputs if problem.model.V is not None else data.inputs.astype(np.float64)
         self.batches = len(inputs) // problem.B
         self.params, self.data = params, Data(inputs, data.targets)
-        self.session: Session = NumpyBackend().prepare(replace(problem, dtype=DType.FLOAT64), params, self.data)
+        self.session: Session = self.backend.prepare(replace(problem, dtype=DType.FLOAT64), params, self.data)
         self._answers: dict[Pass, Outputs] = {}
         self._losses: dict[str, list[float]] = {}
         self._working = Lock()
@@ -78,7 +110,7 @@ class Oracle:
             name: value * (1 + rounding * rng.standard_normal(value.shape))
             for name, value in cast(self.params, DType.FLOAT64).items()
         }
-        return NumpyBackend().prepare(replace(self.problem, dtype=DType.FLOAT64), moved, self.data)
+        return self.backend.prepare(replace(self.problem, dtype=DType.FLOAT64), moved, self.data)
 
     def errors(self, pass_: Pass, got: Outputs, precision: str | None = None) -> dict[str, ErrorOf]:
         """The error of every array of a pass, judged in the problem's type or in another precision."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -46,8 +47,12 @@ def array_bytes() -> int:
     return min(max(CACHES * last_level_cache(), LEAST_BYTES), psutil.virtual_memory().available // 4)
 
 
-def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False) -> Peak:
-    """The ceilings in these types by one thread and by `threads`. Raises PeakUnknown where the process fails."""
+def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False, timeout: float = math.inf) -> Peak:
+    """The ceilings in these types by one thread and by `threads`. Raises PeakUnknown where the process fails.
+
+    Also where it takes longer than `timeout` seconds, or `TIMEOUT`.
+    """
+    timeout = min(timeout, TIMEOUT)
     request: dict[str, Any] = {
         "dtypes": dtypes,
         "threads": sorted({1, threads}),
@@ -57,11 +62,12 @@ def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False) -> Pe
     try:
         done = subprocess.run(
             [sys.executable, "-m", "rnnbench.measure.peak_worker", json.dumps(request)],
-            env=environment(threads, None), capture_output=True, text=True, timeout=TIMEOUT, start_new_session=True,
+            env=environment(threads, None), capture_output=True, text=True, timeout=timeout, start_new_session=True,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise PeakUnknown(
-            f"the machine's peak was not measured: it took longer than {TIMEOUT:g} s; try again on a less busy machine"
+            f"the machine's peak was not measured: it took longer than {timeout:.3g} s; try again on a less busy "
+            "machine"
         ) from error
     except OSError as error:
         raise PeakUnknown(f"the machine's peak was not measured: {error}") from error

@@ -13,14 +13,12 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
-from rnnbench.backends.base import Contract
 from rnnbench.measure.checks import Checker, Slot, Task
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.schedule import shuffled, wanted
-from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case
 from rnnbench.results.account import Kind
-from rnnbench.results.record import Costs, DeviceState, Energy, Status
+from rnnbench.results.record import CHECK, DeviceState, Energy, Record, Status
 from rnnbench.results.stops import Stop
 
 TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
@@ -35,11 +33,6 @@ class Runner(Checker):
     def measured(self) -> set[tuple[Case, str, int, int]]:
         """Case, backend, launch and round of all turns so far."""
         return {(r.case, r.backend, r.launch, r.round) for r in self.before if r.round >= 0}
-
-    @cached_property
-    def stopping(self) -> Stopping:
-        """What is precise enough, and what is left of the budgets."""
-        return Stopping(self.plan, self.before, self.begun)
 
     def run(self) -> None:
         """Do all launches. Workers are gone when this returns, however it does."""
@@ -80,10 +73,24 @@ class Runner(Checker):
         """A record for each answer that no budget was left for."""
         for task in self.tasks if self.plan.budgeted else ():
             for case, name in self._answers():
-                if case in task.cases and not any(key[:2] == (case, name) for key in self.measured):
-                    record = self.record_of(Slot(task, case, name, 0))
-                    reason = self.stopping.why_skipped(case, name)
-                    self._emit(replace(record, status=Status.SKIPPED, reason=reason))
+                if case in task.cases:
+                    self._leave_out(Slot(task, case, name, 0), self.stopping.why_skipped(case, name))
+
+    def _leave_out(self, slot: Slot, reason: str) -> bool:
+        """Measure no more of an answer. Whether that is a record of its own: where nothing was measured, the first."""
+        answer = slot.case, slot.backend
+        told = answer in self.stopping.given_up or any(key[:2] == answer for key in self.measured)
+        self.stopping.given_up.add(answer)
+        if not told:
+            self._emit(replace(self.record_of(replace(slot, round=CHECK)), status=Status.SKIPPED, reason=reason))
+        return not told
+
+    def _fail(self, slot: Slot, status: Status, reason: str, record: Record | None = None) -> None:
+        """As of the checks; an answer that no budget was left for did not fail, and what was measured of it stays."""
+        if status is not Status.SKIPPED:
+            super()._fail(slot, status, reason, record)
+        elif not self.crew.closed and self._leave_out(slot, reason):
+            self.observer.say(f"{slot.backend} on {slot.case.key}: {status}. {reason}")
 
     def able(self, name: str) -> bool:
         """Whether a backend answered, or may still answer, at least one case."""
@@ -137,12 +144,17 @@ class Runner(Checker):
 
     def _task(self, task: Task, names: list[str], launch: int) -> None:
         """All rounds of all cases of one problem. Who died on a case is started again, once, for the next ones."""
-        self._oracle(task)
+        try:
+            self._oracle(task)
+        except WorkerFailure:  # the budget of the run was spent meanwhile: nothing can be checked any more
+            return
         self._arrays(task)  # before workers that start side by side ask for it
         for name in names:
             self.crew.places[name].lives = 2
         for number, case in enumerate(task.cases):
+            self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases[number:], names)
             self._make_ready(task, names, launch)
+            self.stopping.kept_back = 0.0
             for round_ in range(self.plan.effort.rounds):
                 if not self._time_for(case, launch, round_):
                     break
@@ -155,6 +167,12 @@ class Runner(Checker):
             if self.crew.places[name].worker is not None:
                 with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
                     self.crew.ask(name, "close")
+
+    def _first_round(self, cases: Iterable[Case], names: Iterable[str]) -> float:
+        """Seconds that checks leave for whoever is right by then: one turn each, of a budget half of what is left."""
+        parts = [("turn", name, case) for case in cases for name in names if self._todo(case, name, 0)]
+        left = self.stopping.left
+        return 0.0 if math.isinf(left) else max(0.0, min(sum(map(self.estimate.of, parts)), left / 2))
 
     def _time_for(self, case: Case, launch: int, round_: int) -> bool:
         """Whether the budget lets a round begin. In the first launch, one round of each later case comes first."""
@@ -182,9 +200,11 @@ class Runner(Checker):
     def _make_one_ready(self, task: Task, name: str, launch: int) -> None:
         place = self.crew.places[name]
         while self._has_work(task, name, launch) and not place.ready and not self.crew.closed:
-            if self.stopping.left <= 0:
-                break
             slots = [Slot(task, case, name, launch) for case in task.cases if self._todo(case, name, launch)]
+            if self.stopping.left <= self.stopping.kept_back:
+                for slot in slots:
+                    self._leave_out(slot, self.stopping.why_skipped(slot.case, name))
+                break
             if not place.lives:
                 for slot in slots:
                     self._fail(slot, Status.CRASHED, "not tried: the worker died twice on cases of this workload")
@@ -192,13 +212,6 @@ class Runner(Checker):
             place.lives -= 1
             with self._timed(("check", name, task.problem)):
                 self._check(slots)
-
-    def _check_pass(self, slot: Slot, costs: Costs, contract: Contract) -> None:
-        begun = time.monotonic() - (costs.prepare_ns or 0) / 1e9 / len(slot.task.cases)
-        try:
-            super()._check_pass(slot, costs, contract)
-        finally:
-            self.stopping.charge(slot.case, slot.backend, time.monotonic() - begun)
 
     def _turn(self, slot: Slot) -> None:
         effort, case, name = self.plan.effort, slot.case, slot.backend
@@ -210,8 +223,8 @@ class Runner(Checker):
         begun = time.monotonic()
         try:
             with self._timed(("turn", name, case)):
-                idle_ns = time.monotonic_ns() - self.turned_ns
-                reply = self.crew.ask(name, "turn", pass_=case.pass_, turn=turn, order=order, idle_ns=idle_ns)
+                limit, idle_ns = self.stopping.limit_of([case], name), time.monotonic_ns() - self.turned_ns
+                reply = self.crew.ask(name, "turn", limit, pass_=case.pass_, turn=turn, order=order, idle_ns=idle_ns)
         except WorkerFailure as failure:
             self._fail(slot, failure.status, failure.reason)
             return

@@ -167,7 +167,8 @@ class Estimate:
     def remaining(self) -> float:
         """Seconds still needed."""
         with self.changing:
-            return sum(n * self.of(part) for part, n in self.left.items() if n > 0)
+            means = self._means()
+            return sum(n * self.seen.get(part, means[part[0]]) for part, n in self.left.items() if n > 0)
 
     @property
     def fraction(self) -> float:
@@ -176,8 +177,11 @@ class Estimate:
 
     def of(self, part: tuple[Any, ...]) -> float:
         """Seconds that this part takes: as when it was seen, else like its kind."""
-        return self.seen.get(part, self._like(part[0]))
+        return self.seen[part] if part in self.seen else self._means()[part[0]]
 
-    def _like(self, kind: str) -> float:
-        alike = [seconds for part, seconds in self.seen.items() if part[0] == kind]
-        return sum(alike) / len(alike) if alike else GUESSES[kind]
+    def _means(self) -> dict[str, float]:
+        """Seconds of a part of each kind."""
+        alike: dict[str, list[float]] = {}
+        for part, seconds in self.seen.items():
+            alike.setdefault(part[0], []).append(seconds)
+        return GUESSES | {kind: sum(each) / len(each) for kind, each in alike.items()}

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
+from rnnbench.measure.limits import Limit
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case
 from rnnbench.results.record import Record, Status
@@ -13,6 +14,7 @@ from rnnbench.results.stats import TurnKey, turn_seconds
 from rnnbench.results.stops import Stop, Why, percent, stop_of
 
 Answer = tuple[Case, str]  # a case and who answers it
+GRACE = 1.0  # seconds that a request may go on after a budget is spent: a turn is not thrown away for less
 
 
 def readable(seconds: float) -> str:
@@ -21,10 +23,16 @@ def readable(seconds: float) -> str:
     return f"{minutes:g} min" if minutes and not rest else f"{seconds:g} s"
 
 
-class Stopping:
-    """Counts turns and seconds, and says what need not be measured any more.
+def _seconds(spent: float) -> str:
+    return f"{round(spent, 2):g} s"
 
-    Budgets count from here: a resumed run has them anew. `begun` is when the run did, by `now`.
+
+class Stopping:
+    """Counts turns and seconds, and says what need not be measured any more, and how long a request may take.
+
+    Budgets count from here: a resumed run has them anew. `begun` is when the run did, by `now`. No request outlives a
+    budget by more than `GRACE`. What is not a worker's goes on to its end: reading the data, one train step of
+    the oracle, and the report.
     """
 
     def __init__(
@@ -38,6 +46,8 @@ class Stopping:
         self.turns: dict[Answer, dict[TurnKey, float]] = {}
         self.seconds: defaultdict[Answer, float] = defaultdict(float)
         self.settled: set[Case] = set()
+        self.given_up: set[Answer] = set()  # no budget was left for more of them
+        self.kept_back = 0.0  # seconds of the run's budget that are not for the requests of now
         for record in before:
             self.add(record)
 
@@ -61,13 +71,34 @@ class Stopping:
         """Seconds left of the run's budget; infinite where it has none."""
         return float("inf") if self.plan.budget is None else self.plan.budget - (self.now() - self.begun)
 
+    def limit(self, *spent: float) -> Limit:
+        """How long a request may take from now on.
+
+        `spent` are the seconds that each of the cases that share it has taken of its budget: the request may go on
+        until the last of them is spent.
+        """
+        plan, limits = self.plan, [Limit(self.plan.timeout)]
+        if plan.budget is not None:
+            gone = f"{_seconds(self.now() - self.begun)} of the run's budget of {readable(plan.budget)} had gone by"
+            left = self.left - self.kept_back if self.kept_back else self.left + GRACE
+            limits.append(Limit(left, f"{gone} before; raise --budget, or go on with --resume"))
+        if plan.case_budget is not None and spent:
+            left = len(spent) * (plan.case_budget - min(spent)) + GRACE
+            gone = f"{_seconds(min(spent))} of the case's budget of {readable(plan.case_budget)} had gone by"
+            limits.append(Limit(left, f"{gone} before; raise --case-budget, with --resume too"))
+        return min(limits, key=lambda limit: limit.seconds)
+
+    def limit_of(self, cases: Iterable[Case], name: str) -> Limit:
+        """The same of a request of one backend that these cases share."""
+        return self.limit(*(self.seconds[case, name] for case in cases))
+
     def over(self, case: Case, name: str) -> bool:
         """Whether this backend has spent its budget for the case."""
         return self.plan.case_budget is not None and self.seconds[case, name] >= self.plan.case_budget
 
     def done(self, case: Case, name: str) -> bool:
         """Whether nothing more is to be measured of this backend in this case."""
-        return case in self.settled or self.over(case, name)
+        return case in self.settled or (case, name) in self.given_up or self.over(case, name)
 
     def settle(self, launch: int, answers: Iterable[Answer]) -> None:
         """Before a launch: the cases of which every answer is precise enough by the launches before it.
@@ -80,7 +111,7 @@ class Stopping:
             return
         open_: dict[Case, bool] = {}
         for case, name in answers:
-            if case not in self.settled and not self.over(case, name):
+            if not self.done(case, name):
                 before = {key: s for key, s in self.turns.get((case, name), {}).items() if key[1] < launch}
                 open_[case] = open_.get(case, False) or not rule.holds(before)
         self.settled |= {case for case, needs_more in open_.items() if not needs_more}
@@ -104,14 +135,15 @@ class Stopping:
             return stop_of(Why.CASE_BUDGET, turns, readable(plan.case_budget or 0.0))
         rounds = {(launch, round_) for _, launch, round_ in turns}  # a launch that was resumed is one
         if len(rounds) < plan.launches[1] * plan.effort.rounds:
-            return stop_of(Why.BUDGET, turns, readable(plan.budget or 0.0)) if self.left <= 0 else None
+            spent = self.left <= 0 or (case, name) in self.given_up
+            return stop_of(Why.BUDGET, turns, readable(plan.budget or 0.0)) if spent else None
         return stop_of(Why.ALL if plan.rule is None else Why.CAP, turns, f"{plan.launches[1]} launches")
 
     def why_skipped(self, case: Case, name: str) -> str:
         """The reason of an answer that has not been timed at all."""
         if self.over(case, name):
-            limit, spent = readable(self.plan.case_budget or 0.0), self.seconds[case, name]
-            return f"checks and compiling took {spent:.3g} s, the budget of a case is {limit}; raise --case-budget"
+            limit, spent = readable(self.plan.case_budget or 0.0), _seconds(self.seconds[case, name])
+            return f"checks and compiling took {spent}, the budget of a case is {limit}; raise --case-budget"
         return (
             f"the budget of {readable(self.plan.budget or 0.0)} was spent before its first round; raise --budget, or "
             "go on with --resume"

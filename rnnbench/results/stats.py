@@ -182,7 +182,7 @@ def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None
     failed = sorted(lost, key=lambda r: _SEVERITY.index(r.status))
     if not failed:
         return Status.OK, _suspended(records) or (None if timed else "checked; the run ended before it was timed")
-    worst = failed[0]
+    worst = failed[-1] if failed[0].status is Status.SKIPPED else failed[0]  # by the budget that it was given last
     if not timed:
         return worst.status, worst.reason
     if worst.round == MEMORY:

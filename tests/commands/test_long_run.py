@@ -47,13 +47,12 @@ class Killer:
                 self.killed += 1
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("faulty_backends")
 @pytest.mark.parametrize("costs", [True, False], ids=["one-by-one", "side-by-side"])
 def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, request):
-    """200 cases of 100 sizes with --every-case; else 20 of 10, one by one."""
+    """200 cases of 100 sizes with --every-case; else 20 of 10."""
     every = request.config.getoption("--every-case")
-    if not (costs or every):
-        pytest.skip("checks side by side are killed with --every-case")
     sizes, kills = (100, 20) if every else (10, 3)
     monkeypatch.setitem(SWEEP_EFFORTS, Mode.QUICK, Effort(1, ROUNDS, Turn(0.001, 1, 2), costs=costs))
     sweep = Sweep(H=tuple(range(1, sizes + 1)), centre=Sizes(H=1, B=2, T=3), E=2)
