@@ -19,7 +19,7 @@ from claims_parts import PARTS, intervals
 from rnnbench.results import stats
 from worlds import worlds
 
-REDUCED = {"intervals": 200, "stop": 80, "verdicts": 200, "noise": 8, "history": 60, "alarms": 200}
+REDUCED = {"intervals": 200, "stop": 60, "verdicts": 100, "noise": 8, "history": 60, "alarms": 100}
 
 
 @pytest.mark.parametrize("part", PARTS)
