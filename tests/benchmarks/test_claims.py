@@ -64,7 +64,7 @@ def test_a_bound_is_broken_by_more_than_chance():
     assert not found(6, most=0.05).broken
     assert found(20, most=0.05).broken
     assert found(95).row()["found"] == "95.0 % (88.7 to 98.4)"
-    assert found(2, 1000).row()["found"] == "0.20 % (0.024 to 0.72)"
+    assert found(2, 1000).row()["found"] == "0.2 % (0.024 to 0.72)"
     text = Table("Intervals", [found(95)]).markdown()
     assert text.startswith("**Intervals**\n\n| what ")
     assert "beside" not in text  # a column with nothing in it
