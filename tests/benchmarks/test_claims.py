@@ -19,7 +19,7 @@ from claims_parts import PARTS, intervals
 from rnnbench.results import stats
 from worlds import worlds
 
-REDUCED = {"intervals": 200, "stop": 60, "verdicts": 100, "noise": 8, "history": 60, "alarms": 100}
+REDUCED = {"intervals": 150, "stop": 40, "verdicts": 60, "noise": 8, "history": 30, "alarms": 60}
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -38,7 +38,7 @@ def test_intervals_that_are_too_narrow_are_told(monkeypatch):
 
 
 def test_resampling_a_few_launches_covers_less_than_students_t():
-    """Why the bootstrap was left aside (docs/decisions/0006): at 3 launches, in every world, and over-sure."""
+    """Why the bootstrap was left aside (docs/decisions/0006): at 3 launches, in every world, and narrower."""
     for name, world in worlds().items():
         ends = every_method(world, 3, 300, np.random.default_rng(0))
         t, *others = (ends[method].hold(world.mean) for method in ("t", "percentile", "BCa"))
