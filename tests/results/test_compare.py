@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.base import Contract
-from rnnbench.model import DType, Pass, Truncation
+from rnnbench.model import DType, Truncation
 from rnnbench.results.comparable import Side, differences
 from rnnbench.results.compare import (
     Gate,
@@ -24,26 +24,12 @@ from rnnbench.results.compare import (
 from rnnbench.results.parts import hashes_of
 from rnnbench.results.record import Seeds, Status
 from rnnbench.results.stats import Metric
-from tests.report.fake import case, failure, record
+from tests.report.fake import failure, record
+from worlds import CASE, NOISY, QUIET, run_of
 
-CASE = case("imdb-50", Pass.TRAIN_STEP)
 GATE = Gate(Metric.MEDIAN, 0.05)
-QUIET = {"launch": 0.02, "round_": 0.03}
 RIGOROUS = {"launches": 10, "rounds": 6}  # as `run --rigorous`
-NOISY = {"launch": 0.14, "round_": 0.12}  # as of the runs that docs/decisions/0011 looks at
 CONTRACT = Contract(2, "kept", False, {})
-
-
-def run_of(rng, times, run_id, *, launches, rounds=2, launch=0.02, round_=0.03, bursts=0.05):
-    """Records of one run: a speed for each process, a spread for each round, and now and then a busy core."""
-    made = []
-    for name, seconds in times.items():
-        for i in range(launches):
-            speed = rng.normal(0, launch)
-            busy = np.where(rng.random(rounds) < bursts, 1.5, 1.0)
-            turns = seconds * np.exp(speed + rng.normal(0, round_, rounds)) * busy
-            made += [record(CASE, name, [t], run_id=run_id, launch=i, round=j) for j, t in enumerate(turns)]
-    return made
 
 
 def verdicts(rng, truth, **how):
@@ -90,18 +76,6 @@ def test_what_is_unchanged_is_seldom_called_slower(launches, noise):
     found = calls({"alone": 1.0}, launches=launches, **noise)["alone"]
     assert found[Verdict.SLOWER] <= 5
     assert found[Verdict.FASTER] <= 5
-
-
-def test_intervals_of_ratios_cover_the_truth():
-    """Unequal spreads, 3 launches against 10, with busy cores: 95 % is claimed."""
-    rng = np.random.default_rng(0)
-    covered = 0
-    for _ in range(500):
-        base = launch_logs(run_of(rng, {"a": 1e-3}, "base", launches=3, **QUIET), Metric.MEDIAN)
-        new = launch_logs(run_of(rng, {"a": 2e-3}, "new", launches=10, **NOISY), Metric.MEDIAN)
-        ratio = ratio_of(base, new)
-        covered += ratio.low <= 2 <= ratio.high
-    assert 460 <= covered <= 490
 
 
 def test_as_many_launches_as_are_said_to_be_needed_decide():

@@ -1,4 +1,4 @@
-"""Steps in simulated series whose truth is known: seldom one where there is none, and most that are there."""
+"""Steps in simulated series whose truth is known; how seldom one is false, in tests/benchmarks/test_claims.py."""
 
 from __future__ import annotations
 
@@ -6,23 +6,9 @@ import numpy as np
 import pytest
 
 from rnnbench.results.steps import FEWEST, MOST, best_cut, levels, steps
+from worlds import series
 
 MARGIN = 0.05
-
-
-def series(rng, n, at=None, ratio=1.0, spread=0.03, bursts=0.05) -> list[float]:
-    """Times of n runs, now and then one on a busy machine; `ratio` times as long from run `at` on."""
-    values = np.exp(rng.normal(0, spread, n)) * np.where(rng.random(n) < bursts, 1.5, 1.0)
-    if at is not None:
-        values[at:] *= ratio
-    return values.tolist()
-
-
-@pytest.mark.parametrize(("n", "spread"), [(10, 0.03), (20, 0.14)])
-def test_runs_of_no_step_seldom_show_one(n, spread):
-    """1 in 100 is claimed; twice as many and more are chance here."""
-    rng = np.random.default_rng(n)
-    assert sum(bool(steps(series(rng, n, spread=spread), 1e-9)) for _ in range(200)) <= 7
 
 
 @pytest.mark.parametrize(("n", "at"), [(20, 10), (20, 14), (30, 24)])

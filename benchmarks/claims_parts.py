@@ -1,0 +1,272 @@
+"""The parts of `claims.py`: each simulates runs whose truth is known and counts what this project says of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from claims_bootstrap import METHODS, every_method, of_two_runs
+from claims_found import Found, Table, percent, rng_of
+from rnnbench.results.compare import Ratio, Verdict, judge, launch_logs, launches_needed
+from rnnbench.results.compare import ratio_of as ratio_of_runs
+from rnnbench.results.noise import noise_of
+from rnnbench.results.shape import BIMODAL, bimodal, drifts, separation
+from rnnbench.results.stats import Interval, Metric, interval_of, ratio_of
+from rnnbench.results.steps import LEVEL, steps
+from rnnbench.results.stops import Rule
+from worlds import (
+    NOISY,
+    ONE_MODE,
+    QUIET,
+    Rng,
+    answer,
+    drifting,
+    run_of,
+    series,
+    side_by_side,
+    spread_of_both,
+    turns_of,
+    twins,
+    worlds,
+)
+
+Part = Callable[[int, int | None], Iterator[Table]]  # seed; runs, None for as many as the documents state
+LAUNCHES = (3, 5, 10, 20, 30)
+MARGIN = 0.05
+COVER = {"claimed": "95 %", "least": 0.90, "most": 0.99}  # more would be wider than it need be
+
+
+def holds(interval: Interval | Ratio | None, truth: float) -> bool:
+    return interval is not None and interval.low <= truth <= interval.high
+
+
+def a_time(rng: Rng, launches: int, rounds: int) -> bool:
+    return holds(interval_of(turns_of(spread_of_both(rng, launches, rounds, 0.05))), 1)
+
+
+def a_ratio(rng: Rng) -> bool:
+    slow, fast = side_by_side(rng, 2.0)
+    return holds(ratio_of(turns_of(slow), turns_of(fast)), 2)
+
+
+def two_runs(rng: Rng) -> bool:
+    base = launch_logs(run_of(rng, {"a": 1e-3}, "base", launches=3, **QUIET), Metric.MEDIAN)
+    new = launch_logs(run_of(rng, {"a": 2e-3}, "new", launches=10, **NOISY), Metric.MEDIAN)
+    return holds(ratio_of_runs(base, new), 2)
+
+
+def two_equal_runs(rng: Rng) -> bool:
+    return holds(ratio_of_runs(*rng.normal(0, 0.05, (2, 3)).tolist()), 1)
+
+
+def intervals(seed: int, runs: int | None) -> Iterator[Table]:
+    """Do intervals over launches hold the truth, and would resampling do better?"""
+    runs = runs or 4_000
+    simulated = {
+        ("a time", "5 launches of 4 rounds, 5 % spread between and within launches"): lambda rng: a_time(rng, 5, 4),
+        ("a ratio within rounds", "3 launches of 2 rounds, 30 % drift, 5 % own spread twice, every 20th turn disturbed "
+         "by half"): a_ratio,
+        ("a ratio of two runs", "3 launches against 10, spread 2 and 14 %, every 20th turn disturbed by "
+         "half"): two_runs,
+        ("a ratio of two runs", "3 launches against 3, spread 5 %"): two_equal_runs,
+    }  # fmt: skip
+    found = []
+    for (what, world), one in simulated.items():
+        rng = rng_of(seed, world)
+        found.append(Found(what, world, hits=sum(one(rng) for _ in range(runs)), runs=runs, **COVER))
+    yield Table("Intervals over launches", found)
+    world, rng = "60 rounds of 1 launch, 5 % spread between and within launches", rng_of(seed, "one launch")
+    one_launch = sum(a_time(rng, 1, 60) for _ in range(runs))
+    yield Table("Of one launch, marked as too narrow", [Found("a time", world, "none", one_launch, runs, most=0.5)])
+    yield methods(seed, runs)
+    pairs = of_two_runs(3, runs, 0.05, rng_of(seed, "two runs resampled"))
+    world = "3 launches against 3, spread 5 %"
+    both = [
+        Found(
+            name,
+            world,
+            "95 %",
+            ends.hold(0),
+            runs,
+            0.9 if name == "Welch" else 0.0,
+            more=f"width {percent(ends.width)} %",
+        )
+        for name, ends in pairs.items()
+    ]
+    yield Table("A ratio of two runs by both methods", both)
+
+
+def methods(seed: int, runs: int) -> Table:
+    """Student's t beside two bootstraps, over launches that differ in five ways."""
+    found, rows = [], []
+    for name, world in worlds().items():
+        for n in LAUNCHES:
+            ends = every_method(world, n, runs, rng_of(seed, f"{name} {n}"))
+            row = {"launches": f"{name}, {world.told}" if n == LAUNCHES[0] else name, "number": str(n)}
+            for method in METHODS:
+                least = 0.9 if (method, name) == ("t", "lognormal") else 0.0
+                one = Found(method, f"{n} {name} launches", "95 %", ends[method].hold(world.mean), runs, least)
+                found.append(one)
+                row |= {
+                    f"{method} covers": f"{percent(one.share)} %",
+                    f"{method} width": f"{percent(ends[method].width)} %",
+                }
+            rows.append(row | {"t covers the median": f"{percent(ends['t'].hold(world.median) / runs)} %"})
+    title = f"Covered of {runs:,} runs where 95 % are claimed, and the median of high / low - 1"
+    return Table(title, found, rows)
+
+
+def ended(rng: Rng, rule: Rule, spread: float, rounds: int = 2) -> tuple[int, bool]:
+    """Launches of a run that ends by the rule, and whether its interval then holds the truth."""
+    turns = turns_of(spread_of_both(rng, rule.most, rounds, spread))
+    n = rule.fewest
+    while n < rule.most and not rule.holds({k: v for k, v in turns.items() if k[1] < n}):
+        n += 1
+    return n, holds(interval_of({k: v for k, v in turns.items() if k[1] < n}), 1)
+
+
+def stop(seed: int, runs: int | None) -> Iterator[Table]:
+    """Do intervals hold the truth although the rule looks after each launch?"""
+    runs = runs or 4_000
+    for fewest, asked in ((5, [(0.05, s) for s in (0.01, 0.02, 0.05, 0.07, 0.1)] + [(0.02, 0.02)]),
+                          (3, [(0.05, s) for s in (0.01, 0.02, 0.05, 0.07, 0.1)])):  # fmt: skip
+        found = []
+        for precision, spread in asked:
+            rule, rng = Rule(precision, fewest), rng_of(seed, f"{fewest} {precision} {spread}")
+            launches, hold = zip(*(ended(rng, rule, spread) for _ in range(runs)), strict=True)
+            capped = sum(n == rule.most for n in launches) / runs
+            more = f"{np.mean(launches):.1f} launches on average" + (
+                f", {percent(capped)} % at the cap" if capped else ""
+            )
+            what = f"a time precise to {100 * precision:g} %"
+            found.append(Found(what, f"spread {100 * spread:g} %", hits=sum(hold), runs=runs, more=more, **COVER))
+        yield Table(f"Launches end by the rule, {fewest} at least", found)
+
+
+def noise(seed: int, runs: int | None) -> Iterator[Table]:
+    """How often is a backend called different from itself, and what does the floor of such a run cover?"""
+    runs, rng = runs or 200, rng_of(seed, "twins")
+    names = [f"b{i}" for i in range(5)]
+    found = [noise_of(twins(rng, names=names)) for _ in range(runs)]
+    known = [(one.floor, pair) for one in found if one is not None for pair in one.pairs]
+    pairs, world = len(known), "20 pairs a run, 3 launches of 2 rounds, 5 % spread between and within"
+    within = sum(abs(math.log(pair.ratio.value)) <= math.log1p(floor) for floor, pair in known)
+    any_false = sum(one is not None and one.false_alarms > 0 for one in found)
+    yield Table("A backend against itself", [
+        Found("called different", world, "5 %", sum(pair.different for _, pair in known), pairs, most=0.05),
+        Found("called different by its own interval", world, "5 %", sum(p.alone for _, p in known), pairs, most=0.07),
+        Found("a run with any false alarm", world, "", any_false, runs),
+        Found("within the floor", world, "95 %", within, pairs, 0.9, 0.99),
+    ])  # fmt: skip
+
+
+STEPS = ((10, 5, 1.1), (20, 10, 1.1), (20, 15, 1.1), (50, 45, 1.1), (20, 17, 1.1),
+         (10, 5, 1.2), (20, 10, 1.2), (20, 15, 1.2), (50, 45, 1.2), (20, 17, 1.2))  # fmt: skip
+
+
+def history(seed: int, runs: int | None) -> Iterator[Table]:
+    """How often is a step found that is there, and one that is not?"""
+    found = []
+    for n, at, ratio in STEPS:
+        rng, world = (
+            rng_of(seed, f"{n} {at} {ratio}"),
+            f"{n} runs, {100 * ratio - 100:.0f} % before run {at}, spread 3 %",
+        )
+        count = runs or 1_000
+        seen = [steps(series(rng, n, at, ratio), MARGIN) for _ in range(count)]
+        near = sum(any(abs(step.index - at) <= 1 for step in one) for one in seen)
+        more = f"within 1 run of its place {percent(near / count)} %"
+        found.append(Found("a step", world, "", sum(map(bool, seen)), count, more=more))
+    yield Table("Steps that are there, every 20th run disturbed by half", found)
+    found = []
+    for k in (10, 15):
+        rng, count = rng_of(seed, f"rose and fell {k}"), runs or 1_000
+        seen = [steps(rose_and_fell(rng, k), MARGIN) for _ in range(count)]
+        more = f"both steps {percent(sum(len(one) >= 2 for one in seen) / count)} %"
+        world = f"three times {k} runs, the middle 20 % slower, spread 3 %"
+        found.append(Found("a step", world, "", sum(map(bool, seen)), count, more=more))
+    yield Table("A time that rose and fell again", found)
+    found = []
+    for margin, spread in ((MARGIN, 0.03), (MARGIN, 0.14), (1e-9, 0.03)):
+        for n in (10, 20, 50):
+            rng, count = rng_of(seed, f"none {n} {spread} {margin}"), runs or 2_000
+            hits = sum(bool(steps(series(rng, n, spread=spread), margin)) for _ in range(count))
+            world = f"{n} runs, spread {100 * spread:g} %, margin {100 * margin:.0f} %"
+            found.append(Found("a step", world, f"{100 * LEVEL:g} %", hits, count, most=0.02))
+    yield Table("Steps that are not there", found)
+
+
+def rose_and_fell(rng: Rng, k: int) -> list[float]:
+    values = np.array(series(rng, 3 * k))
+    values[k : 2 * k] *= 1.2
+    found: list[float] = values.tolist()
+    return found
+
+
+def alarms(seed: int, runs: int | None) -> Iterator[Table]:
+    """How often are two modes or a drift told where there is none?"""
+    found, count = [], runs or 1_000
+    for kind, draw in ONE_MODE.items():
+        rng = rng_of(seed, kind)
+        over = sum(separation(np.log(draw(rng, 20)))[0] > BIMODAL for _ in range(count))
+        found.append(Found("a turn with two modes", f"20 calls, {kind}", "2 %", over, count, most=0.02))
+        few = max(1, count // 10)
+        told = sum(bimodal(answer({(n // 2, n % 2): draw(rng, 27) for n in range(6)})) is not None for _ in range(few))
+        found.append(Found("an answer with two modes", f"6 turns of 27 calls, {kind}", "", told, few, most=0.02))
+    yield Table("Two modes", found)
+    found, count = [], runs or 2_000
+    for launches, rounds in ((3, 2), (3, 4), (5, 2), (10, 6), (30, 6)):
+        rng = rng_of(seed, f"steady {launches} {rounds}")
+        told = sum(bool(drifts([drifting(rng, launches, rounds)])) for _ in range(count))
+        world = f"{launches} launches of {rounds} rounds, 5 % spread between and 2 % within"
+        found.append(Found("drift of a steady answer", world, "5 %", told, count, most=0.05))
+    yield Table("Drift", found)
+
+
+def verdict_of(rng: Rng, truth: float, launches: int, spread: float) -> Verdict:
+    """Of one case alone, launches drawn with so much spread."""
+    ratio = ratio_of_runs(*rng.normal([[0.0], [math.log(truth)]], spread, (2, launches)).tolist())
+    return judge(replace(ratio, q=ratio.p), MARGIN)
+
+
+def verdicts(seed: int, runs: int | None) -> Iterator[Table]:
+    """How often does a comparison of two runs decide, and right?"""
+    runs = runs or 2_000
+    found = []
+    for spread in (0.01, 0.02, 0.05, 0.1, 0.14):
+        exactly = [spread / math.sqrt(2), -spread / math.sqrt(2)]
+        launches = launches_needed(exactly, exactly, MARGIN)
+        assert launches is not None  # far below MOST_LAUNCHES
+        for truth, verdict in ((1.0, Verdict.SAME), (1.1, Verdict.SLOWER)):
+            found.append(called(seed, runs, truth, launches, spread, verdict, least=0.9))
+    yield Table("As many launches a side as are said to be needed", found)
+    yield Table("Fewer launches", [
+        called(seed, runs, 1.1, 10, 0.05, Verdict.SLOWER, least=0.95),
+        called(seed, runs, 1.1, 3, 0.02, Verdict.SLOWER, least=0.9),
+        called(seed, runs, 1.1, 3, 0.14, Verdict.INCONCLUSIVE, least=0.85),
+        called(seed, runs, 1.0, 3, 0.14, Verdict.SLOWER, most=0.05),
+    ])  # fmt: skip
+
+
+def called(
+    seed: int, runs: int, truth: float, launches: int, spread: float, verdict: Verdict, **bounds: float
+) -> Found:
+    """How often a case that is so much slower in truth gets this verdict."""
+    how = f"{launches} launches a side, spread {100 * spread:g} %, margin {100 * MARGIN:g} %"
+    world = f"{100 * truth - 100:.0f} % slower, {how}"
+    rng = rng_of(seed, world)
+    hits = sum(verdict_of(rng, truth, launches, spread) is verdict for _ in range(runs))
+    return Found(f"called {verdict}", world, "", hits, runs, **bounds)
+
+
+PARTS: dict[str, Part] = {
+    "intervals": intervals,
+    "stop": stop,
+    "verdicts": verdicts,
+    "noise": noise,
+    "history": history,
+    "alarms": alarms,
+}

@@ -1,0 +1,176 @@
+"""Simulated runs whose truth is known: what the tests and `claims.py` hold the statistics of this project against.
+
+Times are drawn as logarithms, so that a spread of 0.05 is one of 5 %. L launches, R rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.model import Pass
+from rnnbench.results.record import Record
+from rnnbench.results.stats import Summary, TurnKey, summarise
+from tests.report.fake import case, record
+
+Floats = NDArray[np.float64]
+Rng = np.random.Generator
+
+CASE = case("imdb-50", Pass.TRAIN_STEP)
+DISTURBED, BY = 0.05, 1.5  # every 20th, by half
+QUIET = {"launch": 0.02, "round_": 0.03}
+NOISY = {"launch": 0.14, "round_": 0.12}  # as of the runs that docs/decisions/0011 looks at
+
+
+def turns_of(times: Floats | Sequence[Sequence[float]]) -> dict[TurnKey, float]:
+    """Seconds (L, R) as turns."""
+    return {(0, i, j): float(t) for i, row in enumerate(times) for j, t in enumerate(row)}
+
+
+def spread_of_both(rng: Rng, launches: int, rounds: int, spread: float) -> Floats:
+    """Times (L, R) of truth 1, with so much spread between launches and as much within."""
+    return np.exp(rng.normal(0, spread, (launches, 1)) + rng.normal(0, spread, (launches, rounds)))
+
+
+def side_by_side(rng: Rng, ratio: float, launches: int = 3, rounds: int = 2) -> tuple[Floats, Floats]:
+    """Two backends (L, R) that share rounds, the first `ratio` times as slow.
+
+    A drift that both share, 5 % spread of each between and within launches, every 20th turn on a busy core.
+    """
+    drift = rng.normal(0, 0.3, (launches, 1)) + rng.normal(0, 0.1, (launches, rounds))
+    own = rng.normal(0, 0.05, (2, launches, 1)) + rng.normal(0, 0.05, (2, launches, rounds))
+    busy = np.where(rng.random(own.shape) < DISTURBED, math.log(BY), 0)
+    slow, fast = np.exp(drift + own + busy) * np.array([ratio, 1.0]).reshape(2, 1, 1)
+    return slow, fast
+
+
+def run_of(
+    rng: Rng,
+    times: Mapping[str, float],
+    run_id: str,
+    *,
+    launches: int,
+    rounds: int = 2,
+    launch: float = 0.02,
+    round_: float = 0.03,
+    bursts: float = DISTURBED,
+) -> list[Record]:
+    """Records of one run: a speed for each process, a spread for each round, and now and then a busy core."""
+    made = []
+    for name, seconds in times.items():
+        for i in range(launches):
+            speed = rng.normal(0, launch)
+            busy = np.where(rng.random(rounds) < bursts, BY, 1.0)
+            turns = seconds * np.exp(speed + rng.normal(0, round_, rounds)) * busy
+            made += [record(CASE, name, [t], run_id=run_id, launch=i, round=j) for j, t in enumerate(turns)]
+    return made
+
+
+def twins(
+    rng: Rng,
+    *,
+    names: Sequence[str],
+    launches: int = 3,
+    rounds: int = 2,
+    spread: float = 0.05,
+    drift: float = 0.1,
+    twin: float = 1.0,
+) -> list[Record]:
+    """Records of an A/A run in all passes: drift that all share, and a spread of each process and each turn."""
+    made = []
+    for i in range(launches):
+        for pass_ in Pass:
+            shared = rng.normal(0, drift, rounds)
+            for name in names:
+                for own, scale in ((name, 1.0), (f"{name}#2", twin)):
+                    turns = scale * np.exp(shared + rng.normal(0, spread) + rng.normal(0, spread, rounds))
+                    made += [
+                        record(case("parity", pass_), own, [1e-3 * t], launch=i, round=j) for j, t in enumerate(turns)
+                    ]
+    return made
+
+
+def series(
+    rng: Rng, n: int, at: int | None = None, ratio: float = 1.0, spread: float = 0.03, bursts: float = DISTURBED
+) -> list[float]:
+    """Times of n runs, now and then one on a busy machine; `ratio` times as long from run `at` on."""
+    values = np.exp(rng.normal(0, spread, n)) * np.where(rng.random(n) < bursts, BY, 1.0)
+    if at is not None:
+        values[at:] *= ratio
+    found: list[float] = values.tolist()
+    return found
+
+
+def answer(turns: Mapping[tuple[int, int], Sequence[float] | Floats], backend: str = "numba") -> Summary:
+    """`turns`: (launch, round) -> seconds of its calls."""
+    return summarise([record(CASE, backend, list(s), launch=key[0], round=key[1]) for key, s in turns.items()])
+
+
+def drifting(
+    rng: Rng, launches: int, rounds: int, drift_rounds: float = 0.0, drift_launches: float = 0.0
+) -> Summary:  # fmt: skip
+    """One answer with 5 % spread between launches and 2 % within, and so much drift in all over either."""
+    turns = {}
+    for launch in range(launches):
+        own = 0.05 * rng.normal() + drift_launches * launch / max(1, launches - 1)
+        for r in range(rounds):
+            turns[launch, r] = [np.exp(own + drift_rounds * r / max(1, rounds - 1) + 0.02 * rng.normal())] * 3
+    return answer(turns)
+
+
+# Seconds of n calls of one turn, all with one mode.
+ONE_MODE: dict[str, Callable[[Rng, int], Floats]] = {
+    "normal": lambda rng, n: 1 + 0.05 * rng.normal(size=n),
+    "log-normal": lambda rng, n: np.exp(0.5 * rng.normal(size=n)),
+    "exponential": lambda rng, n: 1 + rng.exponential(0.2, n),
+    "uniform": lambda rng, n: rng.uniform(1, 1.5, n),
+    "every 20th disturbed": lambda rng, n: np.exp(0.02 * rng.normal(size=n)) * (1 + 0.5 * (rng.random(n) < 0.05)),
+    "wandering": lambda rng, n: np.exp(0.05 * np.cumsum(rng.normal(size=n)) / np.sqrt(n)),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """How launches differ: logarithms of launch values of any shape, with their mean and median over all launches."""
+
+    told: str
+    draw: Callable[[Rng, tuple[int, ...]], Floats]
+    mean: float
+    median: float
+
+
+def _mixed(told: str, spread: float, ratio: float, share: float) -> World:
+    """Launches with a spread, of which a share take `ratio` times as long."""
+    from scipy.optimize import brentq
+    from scipy.special import ndtr
+
+    step = math.log(ratio)
+
+    def draw(rng: Rng, shape: tuple[int, ...]) -> Floats:
+        logs: Floats = rng.normal(0, spread, shape) + step * (rng.random(shape) < share)
+        return logs
+
+    def over_half(x: float) -> float:
+        return float((1 - share) * ndtr(x / spread) + share * ndtr((x - step) / spread)) - 0.5
+
+    return World(told, draw, share * step, brentq(over_half, -spread, step + spread))
+
+
+def worlds() -> dict[str, World]:
+    """How launches may differ, by name."""
+    return {
+        "lognormal": World("spread 5 %", lambda rng, shape: rng.normal(0, 0.05, shape), 0.0, 0.0),
+        "skewed": World(
+            "exponential tail, mean 5 %", lambda rng, shape: rng.exponential(0.05, shape), 0.05, 0.05 * math.log(2)
+        ),
+        "heavy-tailed": World(
+            "Student's t, 3 degrees of freedom, scale 3 %",
+            lambda rng, shape: 0.03 * rng.standard_t(3, shape), 0.0, 0.0,
+        ),
+        "two modes": _mixed("spread 2 %, 3 of 10 launches 1.2 times as long", 0.02, 1.2, 0.3),
+        "disturbed": _mixed("spread 5 %, every 20th launch 1.5 times as long", 0.05, BY, DISTURBED),
+    }  # fmt: skip
