@@ -76,7 +76,9 @@ def train(
     guarded(work)
 
 
-SEEDS_EPILOG = """\b
+SEEDS_EPILOG = f"""Experiments: {", ".join(SEEDS)}.
+
+\b
 Examples:
   python -m rnnbench seeds
   python -m rnnbench seeds forward-golden bptt-golden

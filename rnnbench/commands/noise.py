@@ -51,7 +51,7 @@ def _checked(folder: Path, machines: set[str]) -> dict[str, Any]:
     if found is None:
         raise store.StoreError(
             f"{folder} holds no noise of {FEWEST_LAUNCHES} launches or more; make it by: "
-            f"python -m rnnbench run --aa -o {folder}"
+            "python -m rnnbench run --aa -o reports/aa, and give that folder"
         )
     if machines != {found["machine_id"]}:
         raise store.StoreError(

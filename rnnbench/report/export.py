@@ -20,7 +20,7 @@ def github(found: Iterable[Summary], machine: Mapping[str, Any]) -> list[dict[st
             "unit": "ns",
             "value": value,
             **({"range": f"{number(low)} to {number(high)}"} if math.isfinite(low) else {}),
-            "extra": f"{len({key[:2] for key in s.turns})} launches, {len(s.turns)} rounds\n"
+            "extra": f"launches {len({key[:2] for key in s.turns})}, rounds {len(s.turns)}\n"
             f"machine {s.records[0].machine_id}\ncommit {commit}",
         }
         for s, value, low, high in _timed(found)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Origins = dict[tuple[int, int], str]  # line and step -> the commit it came with, in words
+MOST_ALONE = 12  # lines of one run each that are shown as tables
 HEADER = ("run", "date", "commit", "time", "change")
 
 
@@ -67,13 +68,17 @@ def how(lines: Sequence[Line], margin: float) -> str:
 
 
 def render(console: Console, lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()) -> None:
-    """Print a table for each line, then the steps and the notes."""
+    """Print a table for each line, then the steps and the notes. Many lines of one run each are only counted."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     labels, printed = labels_of(lines), ""
+    alone = [line for line in lines if len(line.points) == 1]
+    hidden = alone if len(alone) > MOST_ALONE else []
     for line in lines:
+        if line in hidden:
+            continue
         shown = Table(box=box.SIMPLE_HEAD, title=Text(title(line, labels, lines)), title_justify="left")
         for name in HEADER:
             shown.add_column(name, justify="right" if name == "time" else "left", no_wrap=True)
@@ -82,6 +87,8 @@ def render(console: Console, lines: Sequence[Line], origins: Origins, margin: fl
             printed += cells[3]
         console.print(shown)
     feet = [f"{mark} {words}" for mark, words in FOOTNOTES.items() if mark in printed]
+    if hidden:
+        feet.append(f"{len(hidden)} lines hold one run each and are not shown; -o writes them all")
     for text in (*feet, *notes, *sentences(lines, origins), how(lines, margin)):
         console.print(Text(text))
 

@@ -172,3 +172,14 @@ def test_wrong_use_gets_one_sentence(arguments, code, words, tmp_path, monkeypat
     found, text = invoke(*arguments)
     assert found == code, text
     assert words in " ".join(text.split())
+
+
+def test_many_lines_of_one_run_are_counted_in_place_of_a_table_each(tmp_path):
+    names = [f"backend-{n}" for n in range(7)]
+    write(tmp_path / "run", [replace(r, backend=name) for name in names for r in records(0, 1.0)])
+    code, text = invoke(tmp_path, "-o", tmp_path / "page")
+    assert code == 0
+    assert "14 lines hold one run each and are not shown" in " ".join(text.split())
+    assert "backend-3" not in text
+    assert "backend-3" in (tmp_path / "page" / "history.md").read_text()
+    assert "backend-3" in invoke(tmp_path, "-k", "backend-3")[1]
