@@ -28,19 +28,19 @@ from rnnbench.backends.base import (
     shaped_targets,
 )
 from rnnbench.kernels.cuda import device, losses
-from rnnbench.kernels.cuda.buffers import Sizes, bytes_kept, bytes_needed, parts_of, work
+from rnnbench.kernels.cuda.buffers import Sizes, bytes_kept, bytes_needed, work
 from rnnbench.kernels.cuda.launch import Launcher
 from rnnbench.kernels.cuda.passes import Batch, Rows, Rule, Runner
 from rnnbench.kernels.cuda.plan import Plan
 from rnnbench.kernels.cuda.recurrence import Reverse, block_array
 from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
-from rnnbench.params import Array, Params, cast
+from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 PREDICT_ROWS = 512  # at a time
 # By each pass that reads it, anew.
-WRITTEN = ("h", "z", "dz", "slope", "delta", "spare", "dx", "parts", "norm_parts", "grads")
+WRITTEN = ("h", "z", "dz", "slope", "delta", "spare", "dx", "parts", "head_parts", "norm_parts", "grads")
 
 
 def sizes_of(problem: Problem) -> Sizes:
@@ -88,8 +88,7 @@ class CudaSession(Session):
         flat = {name: cuda.device_array_like(self.initial) for name in ("params", "grads")}
         moments = self.initial.size if self.rule.adam else 1
         flat |= {name: cuda.to_device(np.zeros(moments, self.sizes.dtype)) for name in ("m", "v")}
-        self.params = parts_of(flat["params"], model.shapes)
-        self.grads = parts_of(flat["grads"], model.shapes)
+        self.params, self.grads = (parts(flat[name], model.shapes) for name in ("params", "grads"))
         self.arrays = flat | work(self.sizes, plan, learns=True)
         self.arrays |= {f"d_{name}": g for name, g in self.grads.items()}
         self.arrays["scale"].copy_to_device(np.ones(1, self.sizes.dtype))
