@@ -149,6 +149,8 @@ def backward(dtype: str, width: int, kept: int, rows: int) -> Any:
                     for s in range(SUMS):
                         sums[q + s] = zero
                 cuda.syncthreads()
+                if t == start:  # no step of this pass reads what would come of it
+                    break
                 multiply(sums, deltas, w, pool, low, x)
             seen = end
 
