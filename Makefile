@@ -45,7 +45,7 @@ gpu:
 	    if $(MAKE) -sq .venv-gpu/stamp; then echo "using .venv-gpu, as it is" >&2; else \
 	        echo "making .venv-gpu: about 6 GB, with PyTorch, JAX and the CUDA libraries of both" >&2; \
 	        echo "for less, stop here and: $(PYTHON) -m pip install -e '.[cuda,test]'" >&2; \
-	        echo "that is what is lacking alone, up to 0.5 GB of it CUDA for Numba; rivals are timed where they are" >&2; \
+	        echo "that is what is lacking alone, at most about 1 GB, most of it CUDA for Numba" >&2; \
 	    fi; \
 	    $(MAKE) .venv-gpu/stamp && .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
 	fi
