@@ -36,12 +36,18 @@ test-compile: .venv-cuda/dev.stamp
 # On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `python benchmarks/gpu.py --plan` lists the steps.
 # Nothing is installed where PYTHON has the modules that they need.
 GPU_MODULES := click cpuinfo matplotlib msgspec numba_cuda pandas psutil pytest pytest_timeout rich scipy tabulate threadpoolctl
-LACKING = import importlib.util as u, sys; sys.exit(" ".join(m for m in sys.argv[1:] if not u.find_spec(m)) or 0)
+LACKING = import importlib.util as u, sys; lacking = [m for m in sys.argv[1:] if not u.find_spec(m)]; \
+    sys.exit("$(PYTHON) lacks " + ", ".join(lacking) if lacking else 0)
 gpu:
 	@if $(PYTHON) -c '$(LACKING)' $(GPU_MODULES); then \
 	    $(PYTHON) benchmarks/gpu.py $(ARGS); \
 	else \
-	    echo "is not in $(PYTHON): using .venv-gpu" >&2; $(MAKE) .venv-gpu/stamp && .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
+	    if $(MAKE) -sq .venv-gpu/stamp; then echo "using .venv-gpu, as it is" >&2; else \
+	        echo "making .venv-gpu: about 6 GB, with PyTorch, JAX and the CUDA libraries of both" >&2; \
+	        echo "for less, stop here and: $(PYTHON) -m pip install -e '.[cuda,test]'" >&2; \
+	        echo "that is what is lacking alone, at most about 1 GB, most of it CUDA for Numba" >&2; \
+	    fi; \
+	    $(MAKE) .venv-gpu/stamp && .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
 	fi
 
 lint: .venv/dev.stamp

@@ -5,8 +5,10 @@ Shapes and order are `ModelSpec.shapes`: row-major, input x output. Gradients ca
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,6 +91,15 @@ def init_params(model: ModelSpec, init: Init, seed: int) -> dict[str, Array]:
 def cast(params: Params, dtype: DType | str) -> dict[str, Array]:
     """Contiguous copies in the given type."""
     return {name: np.array(value, dtype=str(dtype), order="C") for name, value in params.items()}
+
+
+def parts(flat: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The named parts of a flat array, on whatever device, in the order of `shapes`: views."""
+    found, start = {}, 0
+    for name, shape in shapes.items():
+        found[name] = flat[start : start + math.prod(shape)].reshape(shape)
+        start += math.prod(shape)
+    return found
 
 
 def check_shapes(params: Params, model: ModelSpec) -> None:

@@ -210,7 +210,9 @@ class Session(abc.ABC):
         return None
 
     def peak_device_bytes(self) -> int | None:
-        """The most memory on the device so far, as the library counts it; None where there is none or no count."""
+        """The most memory on the device since this session was prepared, as the library counts it; of the process where
+        it cannot count anew (the contract says so). None where there is none or no count.
+        """
         return None
 
     def close(self) -> None:

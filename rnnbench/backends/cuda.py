@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import metadata
 from typing import Any, ClassVar
@@ -28,19 +29,20 @@ from rnnbench.backends.base import (
     shaped_targets,
 )
 from rnnbench.kernels.cuda import device, losses
-from rnnbench.kernels.cuda.buffers import Sizes, bytes_kept, bytes_needed, parts_of, work
+from rnnbench.kernels.cuda.buffers import Sizes, bytes_kept, bytes_needed, work
 from rnnbench.kernels.cuda.launch import Launcher
 from rnnbench.kernels.cuda.passes import Batch, Rows, Rule, Runner
 from rnnbench.kernels.cuda.plan import Plan
 from rnnbench.kernels.cuda.recurrence import Reverse, block_array
 from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
-from rnnbench.params import Array, Params, cast
+from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 PREDICT_ROWS = 512  # at a time
+STAGED = "rows, targets, work buffers, a zero state and room for an order on the device"
 # By each pass that reads it, anew.
-WRITTEN = ("h", "z", "dz", "slope", "delta", "spare", "dx", "parts", "norm_parts", "grads")
+WRITTEN = ("h", "z", "dz", "slope", "delta", "spare", "dx", "parts", "head_parts", "norm_parts", "grads")
 
 
 def sizes_of(problem: Problem) -> Sizes:
@@ -88,8 +90,7 @@ class CudaSession(Session):
         flat = {name: cuda.device_array_like(self.initial) for name in ("params", "grads")}
         moments = self.initial.size if self.rule.adam else 1
         flat |= {name: cuda.to_device(np.zeros(moments, self.sizes.dtype)) for name in ("m", "v")}
-        self.params = parts_of(flat["params"], model.shapes)
-        self.grads = parts_of(flat["grads"], model.shapes)
+        self.params, self.grads = (parts(flat[name], model.shapes) for name in ("params", "grads"))
         self.arrays = flat | work(self.sizes, plan, learns=True)
         self.arrays |= {f"d_{name}": g for name, g in self.grads.items()}
         self.arrays["scale"].copy_to_device(np.ones(1, self.sizes.dtype))
@@ -99,10 +100,12 @@ class CudaSession(Session):
         passes_back = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
         self.reverse = Reverse(tuple(passes_back), cuda.to_device(block_array(passes_back)))
         self.runner = Runner(self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, launch)
-        self.seen = self._answers(problem.B)
+        self.order = cuda.device_array(self.staged, np.int64)
+        self.seen = self.each = self._answers(problem.B)
         every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
         self.step_weight = 1.0 / problem.T if every and mean else 1.0
         self.last: Pass | None = None
+        self.lent = 0
         self.start_from(None)
         self.reset()
         self.select(0)
@@ -149,13 +152,19 @@ class CudaSession(Session):
 
     def train_epoch(self, order: NDArray[np.int64]) -> None:
         """The order goes to the device once; the steps are launched one after the other, with nothing copied."""
-        rows = checked_order(order, self.staged)
-        if self.seen[0].shape[0] < rows.size:
-            self.seen = self._answers(rows.size)
-        on_device, B = cuda.to_device(rows), self.problem.B
+        rows, B = checked_order(order, self.staged), self.problem.B
+        self._place_order(rows)
         for at in range(0, rows.size, B):
-            self._train(Batch(on_device, at, min(B, rows.size - at), self.zero_state, *self.seen, at))
+            self._train(Batch(self.order, at, min(B, rows.size - at), self.zero_state, *self.each, at))
         self.last, self.rows_in_pass = Pass.EPOCH, rows.size
+
+    def _place_order(self, rows: NDArray[np.int64]) -> None:
+        """Copy an order to where steps read it. Only one of more rows than any before makes new arrays."""
+        if self.order.size < rows.size:
+            self.order = cuda.device_array(rows.size, np.int64)
+        if self.each[0].shape[0] < rows.size:
+            self.each = self._answers(rows.size)
+        self.order[: rows.size].copy_to_device(rows)
 
     def predict(self, inputs: Inputs) -> Array:
         """In blocks of rows, in buffers of their own."""
@@ -165,6 +174,7 @@ class CudaSession(Session):
         runner = Runner(sizes, self.plan, losses.NO_LOSS, buffers, self.params, self.rows)
         initial = cuda.to_device(np.zeros((sizes.B, sizes.H), sizes.dtype))
         order, seen = cuda.to_device(np.arange(sizes.B, dtype=np.int64)), self._answers(sizes.B)
+        self.lent = max(self.lent, _bytes([*buffers.values(), initial, order, *seen]))
         logits = np.empty((n, S, O), sizes.dtype)
         for at in range(0, n, sizes.B):
             rows = inputs[at : at + sizes.B]
@@ -183,15 +193,11 @@ class CudaSession(Session):
         """(n, S, O) as the protocol has it: (n, O) for the last step alone."""
         return logits if self.model.head is Head.EVERY else logits[:, 0]
 
-    def _seen_last(self) -> tuple[Any, Any]:
-        """Losses and hits of the last pass."""
-        return self.seen
-
     def fetch(self) -> Outputs:
         if self.last is None:
             return Outputs()
         n, S = self.rows_in_pass, self.sizes.S
-        each, hits = (array.copy_to_host()[:n] for array in self._seen_last())
+        each, hits = (a.copy_to_host()[:n] for a in (self.each if self.last is Pass.EPOCH else self.seen))
         loss = float(each.sum(dtype=np.float64)) * self.step_weight / n
         params = _fetched(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
@@ -203,9 +209,10 @@ class CudaSession(Session):
 
     def poison(self) -> None:
         numbers = [array for name, array in self.arrays.items() if name in WRITTEN]
-        for array in (*numbers, self.seen[0]):
+        for array in (*numbers, self.seen[0], self.each[0]):
             array.copy_to_device(np.full(array.shape, np.nan, self.sizes.dtype))
-        self.seen[1].copy_to_device(np.full(self.seen[1].shape, -1, np.int32))
+        for array in (self.seen[1], self.each[1]):
+            array.copy_to_device(np.full(array.shape, -1, np.int32))
 
     def synchronize(self) -> None:
         cuda.synchronize()
@@ -214,16 +221,23 @@ class CudaSession(Session):
         return None if device.simulated() else Events(*(cuda.event(timing=True) for _ in range(2)))
 
     def peak_device_bytes(self) -> int:
-        """What this session holds there, by its own count."""
-        staged = (self.rows.source, self.rows.classes, self.rows.targets, self.in_order, self.zero_state)
-        views = {id(view) for view in self.grads.values()}
-        held = (*self.arrays.values(), *self.seen, self.initial, self.reverse.on_device, *staged)
-        return sum(array.nbytes for array in held if id(array) not in views)
+        """What this session holds there and the most that a prediction took besides, by its own count."""
+        return _bytes(self._held()) - _bytes(self.grads.values()) + self.lent
+
+    def _held(self) -> list[Any]:
+        """Its arrays there, some of them twice; gradients by name are views."""
+        others = (self.initial, self.zero_state, self.state, self.in_order, self.order, self.reverse.on_device)
+        return [*self.arrays.values(), *vars(self.rows).values(), *self.seen, *self.each, *others]
 
     def close(self) -> None:
         """Drop what is on the device; numba frees it in time."""
         self.arrays, self.params, self.grads = {}, {}, {}
         del self.runner, self.rows, self.seen
+
+
+def _bytes(arrays: Iterable[Any]) -> int:
+    """Of arrays on the device, each counted once."""
+    return sum({id(array): array.nbytes for array in arrays}.values())
 
 
 def _fetched(arrays: dict[str, Any]) -> dict[str, Array]:
@@ -265,7 +279,7 @@ class CudaBackend(Backend):
             notes=f"W_hh {where}; losses are added up when they are fetched; "
             + ("Numba's simulator" if device.simulated() else "an NVIDIA GPU"),
             device=CPU if device.simulated() else CUDA,
-            staged="rows, targets, work buffers, a zero state on the device; a batch is an offset",
+            staged=f"{STAGED}; a batch is an offset",
             waits="cuda.synchronize",
         )
 

@@ -17,7 +17,7 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from rnnbench.backends.base import Contract, Data, Session, check_batch, checked_order
-from rnnbench.backends.cuda import CudaBackend, CudaSession, rule_of
+from rnnbench.backends.cuda import STAGED, CudaBackend, CudaSession, rule_of
 from rnnbench.kernels.cuda import cursor
 from rnnbench.kernels.cuda.graph import WAY_OUT, Recorder
 from rnnbench.kernels.cuda.launch import Size
@@ -39,7 +39,6 @@ class CudaGraphSession(CudaSession):
         self.now, self.taken = (cuda.device_array(problem.B, np.int64) for _ in range(2))
         self.state = cuda.device_array((problem.B, problem.model.H), str(problem.dtype))
         self.cursor = cuda.device_array(2, np.int64)
-        self.order: Any = None
         super().__init__(problem, params, data, plan, self.recorder)
         table = self.rule.table(self.sizes.dtype)
         self.table = cuda.to_device(table if table.size else np.zeros((1, 2), self.sizes.dtype))
@@ -96,9 +95,8 @@ class CudaGraphSession(CudaSession):
 
     def train_epoch(self, order: NDArray[np.int64]) -> None:
         """A replay for each full batch; a short one at the end is launched kernel by kernel."""
-        rows = checked_order(order, self.staged)
-        self._stage(rows)
-        B = self.problem.B
+        rows, B = checked_order(order, self.staged), self.problem.B
+        self._place_order(rows)
         full = rows.size // B
         for _ in range(full):
             self._run(Pass.EPOCH, self._step_of_epoch)
@@ -108,13 +106,13 @@ class CudaGraphSession(CudaSession):
             self._place(0)
         self.last, self.rows_in_pass = Pass.EPOCH, rows.size
 
-    def _stage(self, rows: NDArray[np.int64]) -> None:
-        """Copy the order to where the graph reads it: of another length it has another place, and needs a new graph."""
-        if self.order is None or self.order.size != rows.size:
-            self.order, self.each = cuda.device_array(rows.size, np.int64), self._answers(rows.size)
-            if graph := self.graphs.pop(Pass.EPOCH, None):
-                graph.close()
-        self.order.copy_to_device(rows)
+    def _place_order(self, rows: NDArray[np.int64]) -> None:
+        """As without graphs; arrays that are new stand in another place than the graph has, and need a new one."""
+        before = self.order, self.each
+        super()._place_order(rows)
+        moved = any(now is not old for now, old in zip((self.order, self.each), before, strict=True))
+        if moved and (graph := self.graphs.pop(Pass.EPOCH, None)):
+            graph.close()
         self._place(0)
 
     def _step_of_epoch(self) -> None:
@@ -127,15 +125,8 @@ class CudaGraphSession(CudaSession):
         self.recorder(cursor.keep(), size, *self.each, *self.seen, self.cursor, S)
         self.recorder(cursor.advance(), Size(1, 1), self.cursor, B)
 
-    def _seen_last(self) -> tuple[Any, Any]:
-        return self.each if self.last is Pass.EPOCH else self.seen
-
-    def poison(self) -> None:
-        super().poison()
-        if self.order is not None:
-            losses, hits = self.each
-            losses.copy_to_device(np.full(losses.shape, np.nan, self.sizes.dtype))
-            hits.copy_to_device(np.full(hits.shape, -1, np.int32))
+    def _held(self) -> list[Any]:
+        return [*super()._held(), self.now, self.taken, self.cursor, self.table]
 
     def close(self) -> None:
         for graph in self.graphs.values():
@@ -160,8 +151,7 @@ class CudaGraphBackend(CudaBackend):
         timed = {name: f"one replay of a CUDA graph: {text}" for name, text in plain.timed.items()} | {
             "epoch": "the order to the device; a replay for each full batch, launches for a short one"
         }
-        staged = "rows, targets, work buffers, a zero state on the device; a batch is its row numbers there"
-        return replace(plain, timed=timed, staged=staged)
+        return replace(plain, timed=timed, staged=f"{STAGED}; a batch is its row numbers there")
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         return CudaGraphSession(problem, params, data, self.plan)

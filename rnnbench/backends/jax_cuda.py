@@ -23,6 +23,7 @@ class JaxCudaSession(JaxSession):
     """One problem on the GPU."""
 
     def peak_device_bytes(self) -> int | None:
+        """The most that JAX's allocator had given out since the process began: JAX has no way to count anew."""
         stats = self.device.memory_stats() or {}
         return stats.get("peak_bytes_in_use")
 
@@ -59,7 +60,9 @@ class JaxCudaBackend(JaxBackend):
         return replace(
             common,
             threads=1,  # launches; the work is the device's
-            notes="jax_default_matmul_precision highest; all rows on the device; no device clock",
+            timed={**common.timed, "epoch": f"the order to the device; {common.timed['epoch']}"},
+            notes="jax_default_matmul_precision highest; all rows on the device; no device clock; the peak of the"
+            " device's memory is the process's, of all problems that it has prepared",
             device=CUDA,
         )
 

@@ -23,14 +23,14 @@ from rnnbench.backends.base import (
     shaped_targets,
 )
 from rnnbench.kernels.cpu import losses, passes
-from rnnbench.kernels.cpu.context import PARAMETERS, Context, Sizes, aligned, buffers, parts
+from rnnbench.kernels.cpu.context import PARAMETERS, Context, Sizes, aligned, buffers
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.passes import Runner
 from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes, row_step
 from rnnbench.kernels.cpu.team import team
 from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, blocks_of
 from rnnbench.model import Optimizer as Rule
-from rnnbench.params import Array, Params, cast
+from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 

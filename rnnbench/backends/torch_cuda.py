@@ -6,6 +6,7 @@ nothing and waits for nothing.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import ClassVar
 
@@ -30,6 +31,7 @@ class TorchCudaSession(TorchSession):
         return Events(*(torch.cuda.Event(enable_timing=True) for _ in range(2)))
 
     def peak_device_bytes(self) -> int:
+        """The most that PyTorch's allocator had given out since `prepare`, workspaces of its libraries included."""
         return torch.cuda.max_memory_allocated(self.device)
 
 
@@ -51,19 +53,25 @@ def refusal() -> str | None:
     return None
 
 
-def observed_subnormals(net: Net) -> str:
-    """What becomes of a subnormal input on its way through a recurrence of these sizes: tried, not asked.
+def forget_peak(device: str) -> None:
+    """Count the peak of the memory from here: what earlier sessions of this process had is none of the next one's."""
+    torch.cuda.init()  # before which there is nothing to put back, and PyTorch raises
+    torch.cuda.reset_peak_memory_stats(device)
 
-    The recurrence's kernels are cuDNN's and need not do as PyTorch's own.
+
+@functools.cache
+def observed_subnormals(H: int, dtype: torch.dtype, device: str) -> str:
+    """What becomes of a subnormal input on its way through a recurrence of H units: tried, not asked; once a process.
+
+    The recurrence's kernels are cuDNN's, which chooses them by H, and need not do as PyTorch's own.
     """
-    weight = net.rnn.weight_ih_l0
-    rnn = torch.nn.RNN(net.rnn.input_size, net.rnn.hidden_size, bias=False, dtype=weight.dtype, device=weight.device)
-    tiny = torch.finfo(weight.dtype).smallest_normal / 4
+    rnn = torch.nn.RNN(1, H, bias=False, dtype=dtype, device=device)
+    tiny = torch.finfo(dtype).smallest_normal / 4
     with torch.inference_mode():
-        rnn.weight_ih_l0.zero_()[:, 0] = 1.0
+        rnn.weight_ih_l0.fill_(1.0)
         rnn.weight_hh_l0.zero_()
-        states, _ = rnn(torch.full((4, 8, net.rnn.input_size), tiny, dtype=weight.dtype, device=weight.device))
-        bits = states.view(torch.int32 if weight.dtype is torch.float32 else torch.int64)
+        states, _ = rnn(torch.full((4, 8, 1), tiny, dtype=dtype, device=device))
+        bits = states.view(torch.int32 if dtype is torch.float32 else torch.int64)
         kept = bits.count_nonzero().item() / states.numel()
     return {0.0: "flushed in the recurrence", 1.0: "kept"}.get(kept, f"flushed in {1 - kept:.0%} of the recurrence")
 
@@ -91,7 +99,7 @@ class TorchCudaBackend(TorchBackend):
         return replace(
             common,
             threads=1,  # launches; the work is the device's
-            subnormals=observed_subnormals(self._net(problem)),
+            subnormals=self._subnormals(problem),
             tf32=self.tf32 and problem.dtype is DType.FLOAT32,
             timed={**common.timed, "epoch": epoch},
             notes=f"cuDNN {torch.backends.cudnn.version()}; {common.notes}",
@@ -107,12 +115,16 @@ class TorchCudaBackend(TorchBackend):
             "cudnn": str(torch.backends.cudnn.version()),
         }
 
-    def _net(self, problem: Problem) -> Net:
-        return Net(problem.model, DTYPES[problem.dtype], self.device)
+    def _subnormals(self, problem: Problem) -> str:
+        return observed_subnormals(problem.model.H, DTYPES[problem.dtype], self.device)
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         set_precision(self.tf32)
-        return TorchCudaSession(problem, params, data, self._net(problem), self.subnormals)
+        self._subnormals(problem)  # while the peak is not yet this session's
+        if self.device != CPU:
+            forget_peak(self.device)
+        net = Net(problem.model, DTYPES[problem.dtype], self.device)
+        return TorchCudaSession(problem, params, data, net, self.subnormals)
 
 
 class TorchCudaTf32Backend(TorchCudaBackend):

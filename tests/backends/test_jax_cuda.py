@@ -99,6 +99,21 @@ def test_peak_memory_is_the_devices_and_none_where_it_is_not_counted():
     assert session.device_clock() is None
 
 
+def test_the_contract_says_whose_peak_it_is_and_what_an_epoch_copies(monkeypatch):
+    asked, put, processor = [], jax.device_put, jax.devices("cpu")[0]
+    monkeypatch.setattr(jax, "device_put", lambda x, device: asked.append(x.nbytes) or put(x, processor))
+
+    class Gpu:
+        platform = "gpu"
+
+    monkeypatch.setattr(jax, "devices", lambda platform: [Gpu()])
+    contract = jax_cuda.JaxCudaBackend().contract(small_problem(dtype=DType.FLOAT32))
+    assert contract.subnormals in ("kept", "flushed by XLA")
+    assert contract.timed["epoch"].startswith("the order to the device; one jitted lax.scan of train steps")
+    assert "the peak of the device's memory is the process's" in contract.notes
+    assert asked == [4 << 10]  # bytes
+
+
 def test_a_worker_leaves_jax_no_more_of_the_gpu_than_it_uses(monkeypatch):
     from rnnbench.measure.client import environment
 

@@ -56,6 +56,7 @@ class Devices(TorchDispatchMode):
 def on_meta(monkeypatch):
     """The backend on the device without numbers, where PyTorch has no fused optimizer and tells no values."""
     monkeypatch.setattr(torch_cuda, "refusal", lambda: None)
+    monkeypatch.setattr(torch_cuda, "forget_peak", lambda device: None)
     monkeypatch.setattr(torch.Tensor, "item", lambda self: 0)
 
     def unfused(train, trained):
@@ -154,6 +155,53 @@ def test_synchronize_clock_and_memory_are_those_of_the_sessions_device(on_meta, 
     clock.stop()
     assert clock.nanoseconds() == 250_000
     assert asked == [("synchronize", META), ("memory", META), "record", "record"]
+
+
+def test_the_peak_counts_from_prepare_and_leaves_out_what_the_contract_tries(monkeypatch):
+    """On a device that the process has not used yet there is nothing to put back: `init` comes first."""
+    calls = []
+
+    def noted(name, function=None):
+        def call(*args, **kwargs):
+            calls.append(name)
+            return function(*args, **kwargs) if function else None
+
+        return call
+
+    monkeypatch.setattr(torch_cuda, "refusal", lambda: None)
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: 0)
+    monkeypatch.setattr(torch_backend, "optimizer_for", lambda train, trained: None)
+    monkeypatch.setattr(torch.cuda, "init", noted("init"))
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", noted("reset"))
+    monkeypatch.setattr(torch_cuda, "Net", noted("net", torch_cuda.Net))
+    monkeypatch.setattr(torch.nn, "RNN", noted("rnn", torch.nn.RNN))
+    torch_cuda.observed_subnormals.cache_clear()
+    backend, problem = TorchCudaBackend(META), small_problem()
+    backend.prepare(problem, random_params(problem), random_data(problem))
+    assert calls == ["rnn", "init", "reset", "net", "rnn"]
+    backend.contract(problem)
+    assert len(calls) == 5
+    torch_cuda.observed_subnormals.cache_clear()
+
+
+def test_subnormals_are_tried_in_a_recurrence_of_as_many_units_and_nothing_else(monkeypatch):
+    made, RNN = [], torch.nn.RNN
+    monkeypatch.setattr(torch.nn, "RNN", lambda *args, **kwargs: made.append(args) or RNN(*args, **kwargs))
+    monkeypatch.setattr(torch_cuda, "Net", lambda *args: pytest.fail("a second network"))
+    torch_cuda.observed_subnormals.cache_clear()
+    backend = TorchCudaBackend("cpu")
+    for H in (5, 9, 5):
+        for dtype in DType:
+            problem = small_problem(H=H, V=1 << 20, dtype=dtype)
+            assert backend.contract(problem).subnormals == "kept"
+    assert made == [(1, 5), (1, 5), (1, 9), (1, 9)]
+    torch.set_flush_denormal(True)
+    try:
+        torch_cuda.observed_subnormals.cache_clear()
+        assert backend.contract(small_problem()).subnormals == "flushed in the recurrence"
+    finally:
+        torch.set_flush_denormal(False)
+        torch_cuda.observed_subnormals.cache_clear()
 
 
 @pytest.mark.parametrize("name", ["torch-cuda", "torch-cuda+tf32"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 from functools import partial
@@ -117,6 +119,34 @@ def test_a_run_is_resumed_and_never_written_over(device):
     assert made[0].line == (sys.executable, "-m", "rnnbench", "sweep", "--resume", str(folder / "sweep-T50"))
     said = called("-o", str(folder), code=2).output
     assert "sweep-T50 holds a run: --continue resumes it" in said
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_make_gpu_says_what_is_lacking_and_how_much_comes(tmp_path):
+    """With an interpreter that tells its modules as they are, and of everything else only that it was asked."""
+    for name in ("Makefile", "pyproject.toml"):
+        shutil.copy(gpu.ROOT / name, tmp_path)
+    fake = tmp_path / "fake"
+    fake.write_text(f'#!/bin/sh\n[ "$1" = -c ] && exec {sys.executable} -S "$@"\necho asked "$@"\n[ "$2" != venv ]\n')
+    fake.chmod(0o755)
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+
+    def make(modules: str) -> tuple[str, str]:
+        command = ["make", "-s", "gpu", f"PYTHON={fake}", f"GPU_MODULES={modules}", "ARGS=--plan"]
+        done = subprocess.run(command, cwd=tmp_path, env=outside, capture_output=True, text=True, timeout=60)
+        return done.stdout.strip(), done.stderr
+
+    assert make("json math") == ("asked benchmarks/gpu.py --plan", "")
+    asked, said = make("json no_such_module nor_such")
+    assert asked == "asked -m venv .venv-gpu"
+    assert f"{fake} lacks no_such_module, nor_such\nmaking .venv-gpu: about 6 GB" in said
+    assert f"{fake} -m pip install -e '.[cuda,test]'" in said
+    (tmp_path / ".venv-gpu" / "bin").mkdir(parents=True)
+    shutil.copy(fake, tmp_path / ".venv-gpu" / "bin" / "python")
+    (tmp_path / ".venv-gpu" / "stamp").touch()
+    asked, said = make("no_such_module")
+    assert asked == "asked benchmarks/gpu.py --plan"
+    assert said == f"{fake} lacks no_such_module\nusing .venv-gpu, as it is\n"
 
 
 def test_no_gpu_is_one_sentence(monkeypatch, tmp_path):

@@ -69,9 +69,9 @@ def catalogue(dtype: str, plan: Plan) -> list[Entry]:
         add(f"project {of}", products.project(dtype, has_words, *tile), 120,
             a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
         add(f"outer_sums {of}", products.outer_sums(dtype, has_words, *tile), 96,
-            a2, INT, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
+            a2, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
     add("times_transposed", products.times_transposed(dtype, *tile), 72, a2, INT, a2, a2, INT, INT, INT)
-    add("add_parts", products.add_parts(dtype), 32, a1, a2, INT, INT, INT)
+    add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
     for rows in (1, 2, 4):

@@ -192,15 +192,6 @@ def buffers(s: Sizes, dtype: DTypeLike) -> dict[str, Array]:
     }
 
 
-def parts(flat: Array, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Array]:
-    """The named parts of a flat array, in the order of `shapes`: views."""
-    found, start = {}, 0
-    for name, shape in shapes.items():
-        found[name] = flat[start : start + math.prod(shape)].reshape(shape)
-        start += math.prod(shape)
-    return found
-
-
 class Context:
     """A record and the arrays that it points to, which live as long as it does. `arrays` has them by name."""
 

@@ -43,8 +43,10 @@ def in_registers(dtype: str, width: int, rows: int) -> Any:
             start, emit, end = blocks[n, 0], blocks[n, 1], blocks[n, 2]
             for q in range(held):
                 sums[q] = zero
-            for back in range(end - start):
-                t = end - 1 - back
+            before = end - start
+            while before > 0:  # not a range: the number of steps before this one is all that is counted
+                before -= 1
+                t = start + before
                 emits = t >= emit and t >= T - S
                 for r in range(rows):
                     i, q = first + r, r * SUMS
@@ -61,11 +63,12 @@ def in_registers(dtype: str, width: int, rows: int) -> Any:
                     for s in range(SUMS):
                         sums[q + s] = zero
                 cuda.syncthreads()
-                for k in range(0, width, SUMS):
-                    for r in range(rows):
-                        for s in range(SUMS):
-                            sums[r * SUMS + s] += deltas[now, r, k + s] * w[k + s]
-                now = 1 - now
+                if before > 0:  # else no step reads what would come of it
+                    for k in range(0, width, SUMS):
+                        for r in range(rows):
+                            for s in range(SUMS):
+                                sums[r * SUMS + s] += deltas[now, r, k + s] * w[k + s]
+                    now = 1 - now
             seen = end
 
     return kernel

@@ -30,21 +30,19 @@ class Sizes:
     dtype: str
 
     @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Parameters in the order in which they lie in the flat arrays, that of `ModelSpec.shapes`."""
-        E, H, O = self.E, self.H, self.O
-        table = {"embedding": (self.V, E)} if self.V else {}
-        return table | {"W_xh": (E, H), "W_hh": (H, H), "b_h": (H,), "W_hy": (H, O), "b_y": (O,)}
+    def step_shape(self) -> tuple[int, int]:
+        """Of [W_xh; W_hh; b_h], as they lie in the flat arrays."""
+        return self.E + self.H + 1, self.H
 
     @property
-    def step_numbers(self) -> int:
-        """Numbers in [W_xh; W_hh; b_h]."""
-        return (self.E + self.H + 1) * self.H
+    def head_shape(self) -> tuple[int, int]:
+        """Of [W_hy; b_y], as they lie in the flat arrays."""
+        return self.H + 1, self.O
 
     @property
-    def head_numbers(self) -> int:
-        """Numbers in [W_hy; b_y]."""
-        return (self.H + 1) * self.O
+    def parameters(self) -> int:
+        """Numbers in all of them."""
+        return self.V * self.E + math.prod(self.step_shape) + math.prod(self.head_shape)
 
 
 def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]]:
@@ -56,13 +54,13 @@ def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]
     }
     if not learns:
         return shapes
-    chunks = max(plan.chunks(s.T * s.B, s.E + s.H + 1, s.H), plan.chunks(s.S * s.B, s.H + 1, s.O))
     return shapes | {
         "slope": (s.S * s.B, s.H),
         "delta": (s.T * s.B, s.H),
         "spare": (2 * s.B, s.H),
         "dx": (s.T * s.B if s.V else 1, s.E),
-        "parts": (chunks, s.step_numbers + s.head_numbers),
+        "parts": (plan.chunks(s.T * s.B, *s.step_shape), math.prod(s.step_shape)),
+        "head_parts": (plan.chunks(s.S * s.B, *s.head_shape), math.prod(s.head_shape)),
         "norm_parts": (plan.blocks, 2),
         "scale": (1,),
     }
@@ -70,8 +68,7 @@ def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]
 
 def bytes_kept(s: Sizes, adam: bool) -> int:
     """Device memory of parameters, gradients and moments, which depends on neither B nor T."""
-    parameters = sum(math.prod(shape) for shape in s.shapes.values())
-    return parameters * (4 if adam else 2) * np.dtype(s.dtype).itemsize
+    return s.parameters * (4 if adam else 2) * np.dtype(s.dtype).itemsize
 
 
 def bytes_needed(s: Sizes, plan: Plan, adam: bool) -> int:
@@ -84,13 +81,3 @@ def work(s: Sizes, plan: Plan, learns: bool) -> dict[str, Any]:
     """The buffers, not zeroed, and `arrived` (1,), which a barrier counts in and which is."""
     arrays = {name: cuda.device_array(shape, s.dtype) for name, shape in work_shapes(s, plan, learns).items()}
     return arrays | {"arrived": cuda.to_device(np.zeros(1, np.int32))}
-
-
-def parts_of(flat: Any, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
-    """Views into a flat device array, one after the other."""
-    views, at = {}, 0
-    for name, shape in shapes.items():
-        size = math.prod(shape)
-        views[name] = flat[at : at + size].reshape(shape)
-        at += size
-    return views

@@ -141,15 +141,15 @@ class Runner:
     def _sums(self, batch: Batch, first: int) -> None:
         """All gradients but that of the embedding, from rows of delta from `first` on."""
         s, a, b = self.s, self.a, batch.b
-        chunks = self._outer(batch, 0, a["delta"], 0, first, s.T * b, s.E, s.H)
+        chunks = self._outer(batch, a["parts"], a["delta"], 0, first, s.T * b, s.E, s.H)
         head_first = (s.T - s.S + 1) * b
-        head_chunks = self._outer(batch, s.step_numbers, a["dz"], head_first, 0, s.S * b, 0, s.O)
+        head_chunks = self._outer(batch, a["head_parts"], a["dz"], head_first, 0, s.S * b, 0, s.O)
         out = a["grads"][s.V * s.E :]
         kernel, threads = products.add_parts(s.dtype), self.plan.threads
         size = Size(math.ceil(out.size / threads), threads)
-        self.launch(kernel, size, out, a["parts"], s.step_numbers, chunks, head_chunks)
+        self.launch(kernel, size, out, a["parts"], a["head_parts"], chunks, head_chunks)
 
-    def _outer(self, batch: Batch, base: int, D: Any, ahead: int, first: int, end: int, E: int, n: int) -> int:
+    def _outer(self, batch: Batch, parts: Any, D: Any, ahead: int, first: int, end: int, E: int, n: int) -> int:
         """Parts of [x | h | 1]^T D, and how many there are."""
         s, a = self.s, self.a
         m = E + s.H + 1
@@ -159,7 +159,7 @@ class Runner:
         kernel = products.outer_sums(s.dtype, self.words, *self.tile)
         self.launch(
             kernel, self._tiles(m, n, chunks),
-            a["parts"], base, self.rows.source, self.table, batch.order, batch.offset, batch.b, a["h"], ahead, D,
+            parts, self.rows.source, self.table, batch.order, batch.offset, batch.b, a["h"], ahead, D,
             first, end, chunk, E, s.H, n,
         )  # fmt: skip
         return chunks

@@ -124,10 +124,10 @@ def times_transposed(dtype: str, side: int, micro: int, depth: int) -> Any:
 
 @compiled_once
 def outer_sums(dtype: str, words: bool, side: int, micro: int, depth: int) -> Any:
-    """parts[c, base:] = [x | h | 1]^T D over chunk c of rows [first, end), as an (E + H + 1, n) matrix.
+    """parts[c] = [x | h | 1]^T D over chunk c of rows [first, end), an (E + H + 1, n) matrix row by row.
 
     Row p meets x_p, h[p + ahead] and D[p]. Grid: (rows, columns) of the matrix in tiles, then chunks of `chunk` rows
-    each. h (., H), D (., n), parts (chunks, .). Where E is 0 there is no x.
+    each. h (., H), D (., n), parts (chunks, (E + H + 1) n). Where E is 0 there is no x.
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
@@ -135,7 +135,7 @@ def outer_sums(dtype: str, words: bool, side: int, micro: int, depth: int) -> An
     read, multiply = reader(words), multiplier(side, micro, depth)
 
     @cuda.jit
-    def kernel(parts, base, source, table, order, offset, b, h, ahead, D, first, end, chunk, E, H, n):
+    def kernel(parts, source, table, order, offset, b, h, ahead, D, first, end, chunk, E, H, n):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -166,26 +166,31 @@ def outer_sums(dtype: str, words: bool, side: int, micro: int, depth: int) -> An
             for v in range(micro):
                 c, j = row + ty + u * side, column + tx + v * side
                 if c <= E + H and j < n:
-                    parts[cuda.blockIdx.z, base + c * n + j] = sums[u * micro + v]
+                    parts[cuda.blockIdx.z, c * n + j] = sums[u * micro + v]
 
     return kernel
 
 
 @compiled_once
 def add_parts(dtype: str) -> Any:
-    """out[q] = the sum of parts[:, q] in their order, q < split from the first `chunks` of them, else `chunks_after`.
+    """out = the sums of parts[:chunks] and, behind them, of head_parts[:head_chunks], each in its order.
 
-    out (n,), parts (., n). A thread a number.
+    parts (., n), head_parts (., m), out (n + m,). A thread a number.
     """
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit
-    def kernel(out, parts, split, chunks, chunks_after):
+    def kernel(out, parts, head_parts, chunks, head_chunks):
         q = cuda.grid(1)
+        n = parts.shape[1]
         if q < out.shape[0]:
             total = zero
-            for c in range(chunks if q < split else chunks_after):
-                total += parts[c, q]
+            if q < n:
+                for c in range(chunks):
+                    total += parts[c, q]
+            else:
+                for c in range(head_chunks):
+                    total += head_parts[c, q - n]
             out[q] = total
 
     return kernel

@@ -124,8 +124,10 @@ def backward(dtype: str, width: int, kept: int, rows: int) -> Any:
             start, emit, end = blocks[n, 0], blocks[n, 1], blocks[n, 2]
             for q in range(held):
                 sums[q] = zero
-            for back in range(end - start):
-                t = end - 1 - back
+            before = end - start
+            while before > 0:
+                before -= 1
+                t = start + before
                 emits = t >= emit and t >= T - S
                 for r in range(rows):
                     q = r * SUMS
@@ -149,7 +151,8 @@ def backward(dtype: str, width: int, kept: int, rows: int) -> Any:
                     for s in range(SUMS):
                         sums[q + s] = zero
                 cuda.syncthreads()
-                multiply(sums, deltas, w, pool, low, x)
+                if before > 0:  # else no step reads what would come of it
+                    multiply(sums, deltas, w, pool, low, x)
             seen = end
 
     return kernel
