@@ -61,7 +61,7 @@ class Sitting:
         """All answers, memory and trainings. What ends it early leaves the facts that are known by then."""
         self._tell(neighbours.last)
         self._keep_run()
-        machine, watch = fingerprint(), Watch()
+        watch, machine = Watch(), fingerprint()
         machine["start"] = watch.start
         self._look_for_peak()
         self._keep_machine(machine)

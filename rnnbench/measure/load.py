@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from rnnbench.measure.client import allowed_cores
@@ -65,13 +66,6 @@ def between(first: Moment | None, last: Moment | None) -> Shares | None:
     return Shares(last.at - first.at, max(0.0, others / whole), stolen)
 
 
-def look() -> Shares | None:
-    """How busy others keep the machine while this process sleeps for a moment."""
-    first = now()
-    time.sleep(LOOK_SECONDS)
-    return between(first, now())
-
-
 def state(shares: Shares | None) -> dict[str, Any]:
     """Load, free memory, swap and the shares, as `machine.json` holds them."""
     import psutil
@@ -90,11 +84,16 @@ def state(shares: Shares | None) -> dict[str, Any]:
 
 
 class Watch:
-    """From the start of a run to its end."""
+    """From the start of a run to its end; no child of this process runs at either."""
 
     def __init__(self) -> None:
-        self.start = state(look())
-        self.first = now()
+        self.first, self.since = now(), time.monotonic()
+
+    @cached_property
+    def start(self) -> dict[str, Any]:
+        """The state of the first moments, at least `LOOK_SECONDS` of them; what this process spends then is its own."""
+        time.sleep(max(0.0, LOOK_SECONDS - (time.monotonic() - self.since)))
+        return state(between(self.first, now()))
 
     def end(self) -> dict[str, Any]:
         """The state now, and the shares since the start. For when all workers have ended."""

@@ -68,8 +68,11 @@ class Neighbours:
     def _others(self) -> list[str]:
         if self.mine is None:
             return []
-        paths = (path for path in self.place.glob(f"*{ENDING}") if path != self.mine)
-        return sorted(name for path in paths if (name := _running(path)))
+        try:
+            files = [file for file in os.listdir(self.place) if file.endswith(ENDING) and file != self.mine.name]
+        except OSError:
+            return []
+        return sorted(name for file in files if (name := _running(self.place / file)))
 
 
 def _running(path: Path) -> str | None:

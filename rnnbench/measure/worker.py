@@ -114,7 +114,7 @@ class Worker:
         import numpy as np
 
         from rnnbench.backends.base import CUDA, Data
-        from rnnbench.measure import gpu
+        from rnnbench.measure import energy, gpu
         from rnnbench.model import Problem
 
         self.close()
@@ -131,6 +131,8 @@ class Worker:
         contract = self.backend.contract(self.problem)
         if contract.device == CUDA and self.gpu is None:
             self.gpu = gpu.first()
+        if self.meter is None:  # not before the backend was imported: this imports NumPy
+            self.meter = energy.meter_of((lambda: energy.OfGpu(self.gpu)) if self.gpu else energy.Rapl)
         return {"prepare_ns": prepare_ns, "contract": msgspec.to_builtins(contract)}
 
     def first(self, pass_: str, order: list[int] | None, out: str) -> dict[str, Any]:
@@ -174,8 +176,6 @@ class Worker:
         ready = time.perf_counter_ns()
         rows = None if order is None else np.array(order, dtype=np.int64)
         device = DeviceTimes(self.session.device_clock())
-        if self.meter is None:  # not before the backend was imported: this imports NumPy
-            self.meter = energy.meter_of((lambda: energy.OfGpu(self.gpu)) if self.gpu else energy.Rapl)
         states, before = self._device_states(), disturbance.now()
         with energy.Window(self.meter) as window:
             begun = time.perf_counter_ns()
@@ -260,7 +260,8 @@ class Worker:
         if before is not None:
             before.close()
             del before
-            gc.collect()  # what a framework's cycles keep on a device would count in the next session's peak
+            if self.gpu is not None:  # what a framework's cycles keep there would count in the next session's peak
+                gc.collect()
         return {}
 
 
