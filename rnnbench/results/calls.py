@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import median
 
 from rnnbench.results.record import Record
 from rnnbench.results.stats import Interval, Summary, TurnKey, interval_of, outliers_of
@@ -45,5 +44,5 @@ def _first_over_later(timed: Iterable[Record]) -> dict[TurnKey, float]:
     for r in timed:
         first, *later = r.samples_ns[r.warmup :]
         if len(later) + 1 >= FEWEST_CALLS:
-            ratios[r.part, r.launch, r.round] = max(first, 1) / max(float(np.median(later)), 1.0)
+            ratios[r.part, r.launch, r.round] = max(first, 1) / max(float(median(later)), 1.0)
     return ratios

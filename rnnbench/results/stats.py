@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -169,8 +169,8 @@ def outliers_of(record: Record) -> int:
     kept = record.samples_ns[record.warmup :]
     if len(kept) < 4:
         return 0
-    q1, q3 = np.percentile(kept, [25, 75])
-    return int((np.asarray(kept) > q3 + 3 * (q3 - q1)).sum())
+    q1, _, q3 = quantiles(kept, n=4, method="inclusive")
+    return sum(ns > q3 + 3 * (q3 - q1) for ns in kept)
 
 
 def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None]:
