@@ -131,24 +131,17 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
             click.echo(problem, err=True)
         if form is not None:
             return _exported(form, loaded)
+        from rnnbench.report.context import Context
         from rnnbench.report.page import write_report
         from rnnbench.report.terminal import render
 
         chosen = reference or loaded.run.get("reference")
+        context = Context(loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
         try:
-            write_report(
-                folder,
-                loaded.records,
-                loaded.curves,
-                loaded.machine,
-                loaded.run,
-                chosen,
-                vector=svg,
-                processes=allowed_threads(None),
-            )
+            write_report(folder, context, vector=svg, processes=allowed_threads(None))
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
-        render(console_of(), loaded.records, loaded.curves, loaded.run, chosen, loaded.machine)
+        render(console_of(), context)
         click.echo(f"Report: {folder / 'report.md'}")
         return 0
 

@@ -136,6 +136,7 @@ def _refuse_other_options(ctx: click.Context, allowed: frozenset[str] = frozense
 def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> int:
     from rnnbench.commands import run as session
     from rnnbench.commands.progress import Display
+    from rnnbench.report.context import Context
     from rnnbench.report.page import load_libraries, write_report
     from rnnbench.report.terminal import render
     from rnnbench.results.account import Kind, line
@@ -147,15 +148,13 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
         asked = time.monotonic()
         load_libraries()
         start, written = time.monotonic(), True
+        context = Context(loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
         try:
-            write_report(
-                folder, loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference,
-                processes=allowed_threads(None),
-            )  # fmt: skip
+            write_report(folder, context, processes=allowed_threads(None))
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code, written = session.FOLDER, False
-    render(console_of(), loaded.records, loaded.curves, loaded.run, plan.reference, loaded.machine)
+    render(console_of(), context)
     spent_here = {Kind.START: start - asked, Kind.REPORT: time.monotonic() - start}
     if spent := line(session.with_report(folder, loaded.run, spent_here)):
         click.echo(f"{spent}.")

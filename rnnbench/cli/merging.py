@@ -32,6 +32,7 @@ def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:
     RUNs are folders, or ids of runs under reports. The same case must have meant the same work in all of them.
     """
     from rnnbench.commands.merge import merge as put_together
+    from rnnbench.report.context import Context
     from rnnbench.report.page import write_report
     from rnnbench.report.terminal import render
     from rnnbench.results.store import StoreError
@@ -42,12 +43,12 @@ def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:
     def work() -> int:
         command = " ".join(["python -m rnnbench", *sys.argv[1:]])
         made = put_together(out, runs, command, lambda text: click.echo(text, err=True), force=force)
-        reference = made.run["reference"]
+        context = Context(made.records, made.curves, made.machine, made.run, made.run["reference"])
         try:
-            write_report(out, made.records, made.curves, made.machine, made.run, reference)
+            write_report(out, context)
         except OSError as error:
             raise StoreError(f"the report cannot be written to {out}: {error.strerror}; the runs are merged") from error
-        render(console_of(), made.records, made.curves, made.run, reference, made.machine)
+        render(console_of(), context)
         click.echo(f"Report: {out / 'report.md'}")
         return 0
 

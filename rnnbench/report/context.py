@@ -66,7 +66,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Context:
-    """What was measured and where. `wanted` is the reference that was asked for, or None to have one chosen."""
+    """What was measured and where. `machine` and `run` are facts by name, nested or not.
+
+    `wanted` is the backend that speed-ups are to be over, or None to have one chosen.
+    """
 
     records: Sequence[Record]
     epochs: Sequence[Epoch] = ()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from rnnbench.report import energy, facts, gpu, memory, peak, plots, sections, stopping, sweep, tables, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
-from rnnbench.results.record import Epoch, Record
 
 Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the paths
 LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.textpath", "pandas", "scipy.special")
@@ -74,24 +71,12 @@ def text(context: Context, figures: sections.Figures) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def write_report(
-    folder: Path,
-    records: Sequence[Record],
-    epochs: Sequence[Epoch],
-    machine: Mapping[str, Any],
-    run: Mapping[str, Any],
-    reference: str | None = None,
-    *,
-    vector: bool = False,
-    processes: int = 1,
-) -> list[Path]:
+def write_report(folder: Path, context: Context, *, vector: bool = False, processes: int = 1) -> list[Path]:
     """Write `report.md`, `tables/*.csv`, `figures/*.png` and with `vector` `figures/*.svg`; the paths, the page first.
 
-    `machine` and `run` are facts by name, nested or not. `reference` is the backend that speed-ups are over, or None
-    to have one chosen; ValueError where it is not in the records. OSError where the folder cannot be written.
+    ValueError where the reference that is wanted is not in the records, OSError where the folder cannot be written.
     Figures are drawn by as many `processes` at once, on Linux, where they can be split off from this one.
     """
-    context = Context(records, epochs, machine, run, reference)
     folder.mkdir(parents=True, exist_ok=True)
     written = tables.write(folder / "tables", tables.frames(context))
     figures, drawings = _figures(context, folder, vector, processes)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from rich import box
 from rich.console import Console
@@ -27,7 +26,7 @@ from rnnbench.report.text import (
     workload_label,
 )
 from rnnbench.results.answers import Answer
-from rnnbench.results.record import Epoch, Record, Status
+from rnnbench.results.record import Status
 from rnnbench.results.standings import standings
 from rnnbench.results.stats import Summary
 
@@ -120,22 +119,14 @@ def _trained(context: Context) -> Table | None:
     return table
 
 
-def render(
-    console: Console,
-    records: Sequence[Record],
-    epochs: Sequence[Epoch] = (),
-    run: Mapping[str, Any] | None = None,
-    reference: str | None = None,
-    machine: Mapping[str, Any] | None = None,
-) -> None:
+def render(console: Console, context: Context) -> None:
     """Print the answers, the times, what is missing and the warnings.
 
-    ValueError where `reference` is not in the records.
+    ValueError where the reference that is wanted is not in the records.
     """
-    context = Context(records, epochs, machine or {}, run or {}, reference)
     for line in _heading(context):
         console.print(line)
-    if not records and not epochs:
+    if not context.records and not context.epochs:
         console.print(Text("No case was measured: there are no records.", style="red"))
     for answer in context.answers:
         console.print(_answer(context, answer))
@@ -156,7 +147,7 @@ def render(
         console.print(line)
     if trained := _trained(context):
         console.print(trained)
-    if records:
+    if context.records:
         for warned in warnings.lines([w for w in context.warnings if w.counts]):
             console.print(warned)
 

@@ -106,5 +106,5 @@ def test_the_report_and_the_terminal_tell_of_it(kind):
     page = "\n".join(run(Context(records, run=made.run)))
     assert "**Disturbed**: 8 of 24 turns (numpy 4, numba 4)" in page
     console = Console(record=True, width=200, file=io.StringIO())
-    render(console, records)
+    render(console, Context(records))
     assert "disturbed: 8 of 24 turns" in console.export_text()

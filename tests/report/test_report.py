@@ -21,8 +21,12 @@ from tests.report.fake import BACKENDS, MIXED, Fake, make
 FIGURES = ("time", "speedup", "roofline", "costs", "break-even", "errors", "curves")
 
 
+def context_of(fake: Fake, reference=None) -> Context:
+    return Context(fake.records, fake.epochs, fake.machine, fake.run, reference)
+
+
 def written(folder, fake: Fake, reference=None, vector=False) -> str:
-    paths = write_report(folder, fake.records, fake.epochs, fake.machine, fake.run, reference, vector=vector)
+    paths = write_report(folder, context_of(fake, reference), vector=vector)
     assert all(path.stat().st_size > 0 for path in paths)
     text = (folder / "report.md").read_text()
     for name in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text):
@@ -33,7 +37,7 @@ def written(folder, fake: Fake, reference=None, vector=False) -> str:
 def shown(fake: Fake, width: int = 120) -> str:
     console = Console(width=width, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     with console.file:
-        render(console, fake.records, fake.epochs, fake.run)
+        render(console, context_of(fake))
     return console.export_text()
 
 
@@ -66,8 +70,7 @@ def test_what_is_drawn_again_as_png_alone_leaves_no_older_svg(tmp_path):
 
 def test_figures_drawn_side_by_side_are_the_same(tmp_path):
     fake = make(("parity", "imdb-50"), ("numpy", "numba"), (Pass.FORWARD,))
-    arguments = fake.records, fake.epochs, fake.machine, fake.run
-    made = {n: write_report(tmp_path / str(n), *arguments, vector=True, processes=n) for n in (1, 2)}
+    made = {n: write_report(tmp_path / str(n), context_of(fake), vector=True, processes=n) for n in (1, 2)}
     alone, beside = ([path.relative_to(tmp_path / str(n)) for path in paths] for n, paths in made.items())
     assert alone == beside
     for path in alone:

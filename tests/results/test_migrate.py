@@ -10,6 +10,7 @@ import pytest
 
 from rnnbench.commands.compare import compared
 from rnnbench.commands.merge import merge
+from rnnbench.report.context import Context
 from rnnbench.report.page import write_report
 from rnnbench.results import migrate, store
 from rnnbench.results.compare import Gate
@@ -63,7 +64,7 @@ def test_a_newer_one_is_refused_with_the_way_out(tmp_path):
 def test_it_is_reported(schema, tmp_path, monkeypatch):
     monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: ({}, []))  # drawn in tests/report
     loaded = store.load(folder_of(schema))
-    page, *_ = write_report(tmp_path, loaded.records, loaded.curves, loaded.machine, loaded.run)
+    page, *_ = write_report(tmp_path, Context(loaded.records, loaded.curves, loaded.machine, loaded.run))
     text = page.read_text()
     assert f"# rnnbench: {loaded.run['run_id']}" in text
     assert "**parity train\\_step**: numba" in text
