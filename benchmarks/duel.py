@@ -14,6 +14,7 @@ from typing import Any
 
 from cases import Case
 from rnnbench.measure.client import Worker, WorkerFailure, environment
+from rnnbench.measure.limits import Limit
 from rnnbench.measure.schedule import shuffled
 from rnnbench.results.record import Status
 
@@ -64,7 +65,7 @@ class Side:
             env = self.env | {"RNNBENCH_PADDING": "x" * random.randrange(4096)}  # the stack starts after it
             self.worker = Worker(self.name, str(self.tree), self.log, env, self.serve)
         try:
-            return self.worker.ask(op, self.timeout, **arguments)
+            return self.worker.ask(op, Limit(self.timeout), **arguments)
         except WorkerFailure as failure:
             if not failure.alive:
                 self.worker = None

@@ -49,10 +49,9 @@ def show(found: Sequence[Finding], names: tuple[str, str], margin: float, to: Co
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("verdict", no_wrap=True)
     for f in found:
-        timed = f.base is not None and f.new is not None
-        cells = (
-            [readable(f.base), readable(f.new), f"{f.ratio:.3f}", f"{f.low:.3f} to {f.high:.3f}"] if timed else [""] * 4
-        )  # type: ignore[arg-type]
+        cells = [""] * 4
+        if f.base is not None and f.new is not None:
+            cells = [readable(f.base), readable(f.new), f"{f.ratio:.3f}", f"{f.low:.3f} to {f.high:.3f}"]
         table.add_row(Text(f.case), *cells, Text(str(f.verdict), style=STYLES.get(f.verdict, "")))
     to.print(table)
     reasons: dict[str, list[str]] = {}

@@ -15,6 +15,7 @@ from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
 
 Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the paths
+THREADED = {"jax", "tensorflow", "torch"}  # a process that has them cannot be split: their threads would be missing
 LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.textpath", "pandas", "scipy.special")
 
 
@@ -39,7 +40,7 @@ def _figures(context: Context, folder: Path, vector: bool, processes: int) -> tu
     """Every figure; name -> its pages as Markdown, and the paths."""
     names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
     draw = partial(drawn, context=context, folder=folder, vector=vector)
-    if processes > 1 and sys.platform == "linux" and len(context.problems) > 1:
+    if processes > 1 and sys.platform == "linux" and not sys.modules.keys() & THREADED and len(context.problems) > 1:
         with ProcessPoolExecutor(processes, get_context("fork")) as pool:  # new ones would import everything again
             made = list(pool.map(draw, names))
     else:
@@ -75,7 +76,8 @@ def write_report(folder: Path, context: Context, *, vector: bool = False, proces
     """Write `report.md`, `tables/*.csv`, `figures/*.png` and with `vector` `figures/*.svg`; the paths, the page first.
 
     ValueError where the reference that is wanted is not in the records, OSError where the folder cannot be written.
-    Figures are drawn by as many `processes` at once, on Linux, where they can be split off from this one.
+    Figures are drawn by as many `processes` at once, on Linux, where they can be split off from one
+    that has imported no framework.
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = tables.write(folder / "tables", tables.frames(context))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from dataclasses import replace
 
 import pandas as pd
@@ -68,11 +70,31 @@ def test_what_is_drawn_again_as_png_alone_leaves_no_older_svg(tmp_path):
     assert list((tmp_path / "figures").glob("*.svg")) == []
 
 
+SIDE_BY_SIDE = """
+import sys
+from pathlib import Path
+from rnnbench.model import Pass
+from rnnbench.report import page
+from tests.report.fake import make
+from tests.report.test_report import context_of
+
+assert not sys.modules.keys() & page.THREADED
+fake = make(("parity", "imdb-50"), ("numpy", "numba"), (Pass.FORWARD,))
+for n in (1, 2):
+    for path in page.write_report(Path(sys.argv[1]) / str(n), context_of(fake), vector=True, processes=n):
+        print(n, path.relative_to(Path(sys.argv[1]) / str(n)))
+"""
+
+
 def test_figures_drawn_side_by_side_are_the_same(tmp_path):
-    fake = make(("parity", "imdb-50"), ("numpy", "numba"), (Pass.FORWARD,))
-    made = {n: write_report(tmp_path / str(n), context_of(fake), vector=True, processes=n) for n in (1, 2)}
-    alone, beside = ([path.relative_to(tmp_path / str(n)) for path in paths] for n, paths in made.items())
+    """In a process that no test has given a framework."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SIDE_BY_SIDE, tmp_path], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    alone, beside = ([path[2:] for path in done.stdout.splitlines() if path[0] == n] for n in "12")
     assert alone == beside
+    assert "figures/time.svg" in alone
     for path in alone:
         assert (tmp_path / "1" / path).read_bytes() == (tmp_path / "2" / path).read_bytes(), path
 
