@@ -86,6 +86,8 @@ def test_the_line_tells_the_share_of_the_harness():
         "Of 100 s: starting and importing 1.0 %, timed calls 93.0 %, waiting between turns 2.0 %; harness 4.0 % "
         "(report 3.0 s, the rest 1.0 s)"
     )
+    unwritten = line({"seconds": {str(Kind.TURNS): 9.0, str(Kind.REST): 1.0}})
+    assert unwritten == "Of 10 s: timed calls 90.0 %; harness 10.0 % (the rest 1.0 s), the report not yet counted"
     assert line({}) is None
     assert line({"seconds": "damaged"}) is None
     assert line({"seconds": {"timed calls": "x"}}) is None
