@@ -8,6 +8,7 @@ from functools import partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from warnings import catch_warnings, simplefilter
 
 from rnnbench.report import energy, facts, gpu, memory, peak, plots, sections, stopping, sweep, tables, warnings
 from rnnbench.report.context import Context
@@ -41,7 +42,8 @@ def _figures(context: Context, folder: Path, vector: bool, processes: int) -> tu
     names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
     draw = partial(drawn, context=context, folder=folder, vector=vector)
     if processes > 1 and sys.platform == "linux" and not sys.modules.keys() & THREADED and len(context.problems) > 1:
-        with ProcessPoolExecutor(processes, get_context("fork")) as pool:  # new ones would import everything again
+        with catch_warnings(), ProcessPoolExecutor(processes, get_context("fork")) as pool:
+            simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on: BLAS's start again in a child
             made = list(pool.map(draw, names))
     else:
         made = [draw(name) for name in names]
