@@ -79,7 +79,7 @@ class DeviceTimes:
 def begin_turn(session: Session, idle_ns: int = 0) -> int:
     """Back to the initial parameters and the first batch, no sooner than others' threads sleep; nanoseconds slept.
 
-    `idle_ns` is how long the turn before has been over.
+    `idle_ns` is how long nobody has worked by then.
     """
     begun = time.perf_counter_ns()
     session.reset()

@@ -58,6 +58,12 @@ class Crew:
         self.places = {name: Place() for name in names}
         self.libraries: dict[str, Any] = {}
         self.closed = False
+        self.answered_ns = 0  # when any of them last did, by the monotonic clock
+
+    @property
+    def idle_ns(self) -> int:
+        """Nanoseconds since one of them last answered; between requests none of them works."""
+        return time.monotonic_ns() - self.answered_ns
 
     def worker(self, name: str) -> Worker:
         """A running worker with its library imported. Raises WorkerFailure where that fails."""
@@ -122,6 +128,8 @@ class Crew:
                 self._dismiss(self.places[name])
                 self.places[name].lives += failure.status is Status.SKIPPED
             raise
+        finally:
+            self.answered_ns = time.monotonic_ns()
         if op == "turn":
             calls_ns = sum(reply["samples_ns"])
             told = {Kind.TURNS: calls_ns, Kind.PREPARE: reply["staging_ns"], Kind.WAITING: reply["slept_ns"]}

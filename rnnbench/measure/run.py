@@ -27,8 +27,6 @@ TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be t
 class Runner(Checker):
     """Measures a plan's tasks: what `before` holds is not measured again."""
 
-    turned_ns = 0  # when the last turn was over
-
     @cached_property
     def measured(self) -> set[tuple[Case, str, int, int]]:
         """Case, backend, launch and round of all turns so far."""
@@ -223,13 +221,12 @@ class Runner(Checker):
         begun = time.monotonic()
         try:
             with self._timed(("turn", name, case)):
-                limit, idle_ns = self.stopping.limit_of([case], name), time.monotonic_ns() - self.turned_ns
+                limit, idle_ns = self.stopping.limit_of([case], name), self.crew.idle_ns
                 reply = self.crew.ask(name, "turn", limit, pass_=case.pass_, turn=turn, order=order, idle_ns=idle_ns)
         except WorkerFailure as failure:
             self._fail(slot, failure.status, failure.reason)
             return
         finally:
-            self.turned_ns = time.monotonic_ns()
             self.stopping.charge(case, name, time.monotonic() - begun)
         self.measured.add((case, name, slot.launch, slot.round))
         record = replace(

@@ -13,6 +13,7 @@ import pytest
 
 from rnnbench.measure.checks import Task
 from rnnbench.measure.clock import Turn
+from rnnbench.measure.crew import Crew
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, Effort, Plan
 from rnnbench.model import Case, DType, Head, Pass, Truncation
@@ -98,6 +99,24 @@ def test_order_of_turns_is_shuffled_and_repeatable(tmp_path):
     assert first == turns(tmp_path / "b")
     orders = {tuple(b for launch, r, b in first if (launch, r) == key) for key in {(x, y) for x, y, _ in first}}
     assert len(orders) > 1
+
+
+def test_a_turn_counts_its_rest_from_the_last_answer_of_anybody(tmp_path, monkeypatch):
+    """From a check too, and not from the last turn alone: the threads of whoever was checked are awake."""
+    ask, answered, seen = Crew.ask, [time.monotonic_ns()], []
+
+    def noted(self, name, op, limit=None, **arguments):
+        if op == "turn":
+            seen.append((arguments["idle_ns"], time.monotonic_ns() - answered[-1]))
+        try:
+            return ask(self, name, op, limit, **arguments)
+        finally:
+            answered.append(time.monotonic_ns())
+
+    monkeypatch.setattr(Crew, "ask", noted)
+    run(tmp_path, plan_of("numpy", "chatty"), [task_of(passes=(Pass.FORWARD,))])
+    assert len(seen) >= 4
+    assert all(0 <= idle <= since + 50_000_000 for idle, since in seen)
 
 
 @pytest.mark.parametrize("name", ["scaled", "swapped", "no-bias", "off-by-one", "stale"])

@@ -90,10 +90,14 @@ def grid(panels: int, columns: int, height: float, title_lines: int) -> tuple[Fi
     figure = Figure(figsize=(WIDTH, rows * height + 0.16 * title_lines + 0.15), layout="constrained")
     engine = figure.get_layout_engine()
     engine.set(w_pad=0.06, h_pad=0.05, hspace=0.02, wspace=0.02, rect=MARGINS)  # type: ignore[union-attr, call-arg]
+    return figure, _axes(figure, rows, columns, panels)
+
+
+def _axes(figure: Figure, rows: int, columns: int, panels: int) -> list[Axes]:
     axes = list(figure.subplots(rows, columns, squeeze=False).flat)
     for spare in axes[panels:]:
         spare.remove()
-    return figure, axes[:panels]
+    return axes[:panels]
 
 
 @dataclass(frozen=True)
@@ -125,13 +129,11 @@ def placed(panels: int, columns: int, inside: float, frame: Frame) -> tuple[Figu
         left=frame.left / WIDTH, right=1 - frame.right / WIDTH, bottom=below / height, top=1 - above / height,
         wspace=(frame.left + frame.right) / width, hspace=gap / inside,
     )  # fmt: skip
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for spare in axes[panels:]:
-        spare.remove()
-    for ax in axes[:panels]:
+    axes = _axes(figure, rows, columns, panels)
+    for ax in axes:
         ax.xaxis.set_label_coords(0.5, -0.23 / inside)
         ax.yaxis.set_label_coords(-(frame.left - 0.14) / width, 0.5)
-    return figure, axes[:panels]
+    return figure, axes
 
 
 def placed_rows(
