@@ -120,9 +120,10 @@ def run(
         plan = stopped(with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
         if dry_run:
             return _dry_run(plan)
-        folder = output or Path("reports") / session.new_run_id()
+        run_id = session.new_run_id()
+        folder = output or Path("reports") / run_id
         command = " ".join(["python -m rnnbench", *sys.argv[1:]])
-        return _execute(plan, folder, command)
+        return _execute(plan, folder, command, run_id=run_id)
 
     guarded(work)
 
@@ -133,7 +134,7 @@ def _refuse_other_options(ctx: click.Context, allowed: frozenset[str] = frozense
         raise ValueError(f"--resume takes {rest} from the run's folder; leave out: {', '.join(given)}")
 
 
-def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> int:
+def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None) -> int:
     from rnnbench.commands import run as session
     from rnnbench.commands.progress import Display
     from rnnbench.report.context import Context
@@ -142,7 +143,7 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False) -> 
     from rnnbench.results.account import Kind, line
 
     with Display(console_of(stderr=True)) as display:
-        result = session.execute(plan, folder, command, display, resume=resume)
+        result = session.execute(plan, folder, command, display, resume=resume, run_id=run_id)
         display.show("writing the report", 1.0)
         loaded, code = result.loaded, result.code
         asked = time.monotonic()
@@ -247,7 +248,8 @@ def sweep(
             click.echo(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
             return 0
         check_memory(plan)
-        folder = output or Path("reports") / session.new_run_id()
-        return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]))
+        run_id = session.new_run_id()
+        folder = output or Path("reports") / run_id
+        return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]), run_id=run_id)
 
     guarded(work)

@@ -63,10 +63,13 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
 
 
-def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False) -> Result:
+def execute(
+    plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False, run_id: str | None = None
+) -> Result:
     """Measure a plan into a folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
 
-    Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED.
+    Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED. `run_id` is that of a
+    new run, None for any.
     """
     begun = time.monotonic()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -77,7 +80,7 @@ def execute(plan: Plan, folder: Path, command: str, display: Display, *, resume:
         before = store.load(folder)
         for problem in (*journal.problems, *curves.problems, *before.problems):
             display.say(problem)
-        run = _describe(plan, command, before.run if resume else {})
+        run = _describe(plan, command, before.run if resume else {}, run_id)
         sitting = Sitting(plan, folder, run, before, journal, curves, Ledger(), display, begun)
         with Neighbours(str(folder)) as neighbours:
             sitting.measure(neighbours)
@@ -117,10 +120,10 @@ def with_report(folder: Path, run: dict[str, Any], spent: Mapping[Kind, float]) 
     return {**run, "seconds": whole}
 
 
-def _describe(plan: Plan, command: str, before: dict[str, Any]) -> dict[str, Any]:
+def _describe(plan: Plan, command: str, before: dict[str, Any], run_id: str | None) -> dict[str, Any]:
     return {
         "schema": 1,
-        "run_id": before.get("run_id") or new_run_id(),
+        "run_id": before.get("run_id") or run_id or new_run_id(),
         "mode": plan.mode,
         "command": before.get("command", command),
         "started": before.get("started") or now(),

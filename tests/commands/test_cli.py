@@ -97,6 +97,15 @@ def test_dry_run_lists_the_plan_and_runs_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_is_found_by_the_id_that_it_tells(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    called("run", "--quick", "-w", "parity", "-b", "numpy", "--pass", "forward", code=0)
+    (folder,) = (tmp_path / "reports").iterdir()
+    told = json.loads((folder / "run.json").read_text())["run_id"]
+    assert f"rnnbench: {told}" in (folder / "report.md").read_text()
+    assert f"hold records of run {told}" in " ".join(called("compare", told, told).output.split())
+
+
 def test_memory_is_asked_for_and_belongs_to_a_rigorous_run():
     one = ("run", "--dry-run", "-w", "parity", "-b", "numpy")
     assert "memory" not in invoke(*one)
