@@ -11,6 +11,7 @@ from pathlib import Path
 from rnnbench.commands.noise import place_of
 from rnnbench.commands.run import new_run_id
 from rnnbench.results import store
+from rnnbench.results.folder import contents
 from rnnbench.results.merge import Parent, check, merged
 
 
@@ -21,8 +22,8 @@ def merge(
 
     Raises StoreError for what cannot be read or written and for an `output` that is there, and ValueError as `check`.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise store.StoreError(f"{output} is there and not empty; give a new folder for the merged run")
+    if found := contents(output):
+        raise store.StoreError(f"{output} {found}; give a new folder for the merged run")
     parents = [_parent(name, say) for name in names]
     for path, name in zip((place_of(name).resolve() for name in names), names, strict=True):
         if sum(place_of(other).resolve() == path for other in names) > 1:
@@ -64,10 +65,11 @@ def _write(output: Path, made: store.Loaded) -> None:
         scratch.chmod(0o777 & ~_umask())
         os.replace(scratch, output)
     except (OSError, store.StoreError) as error:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
         told = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
         raise store.StoreError(f"{output} was not written: {told}; make room, or give another folder") from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)  # it is not there any more where it became the output
 
 
 def _umask() -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import secrets
-import shutil
+import shlex
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,10 +18,12 @@ import msgspec
 from rnnbench.commands.progress import Display
 from rnnbench.commands.sitting import Sitting, now, write_noise
 from rnnbench.measure.ledger import Ledger
+from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.schedule import Plan
 from rnnbench.results import store
 from rnnbench.results.account import Kind, seconds_of
+from rnnbench.results.folder import ARRAYS, CACHE, clear, held, scratch_of
 from rnnbench.results.record import Epoch, Record, Status
 
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -30,7 +32,7 @@ EXIT_CODES = {
     FAULTS: "some backend was wrong, crashed, hung or ran out of memory; the rest was measured",
     USAGE: "an option or argument is wrong",
     NOTHING: "nothing was measured",
-    FOLDER: "a folder cannot be read or written",
+    FOLDER: "a folder cannot be read or written, or holds something else than this run",
     INTERRUPTED: "interrupted; continue with --resume",
 }
 
@@ -50,13 +52,16 @@ def new_run_id() -> str:
 
 
 def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
-    """What an interrupted run was asked. Raises StoreError where its `run.json` is missing or damaged."""
+    """What an interrupted run was asked. Raises StoreError where it cannot be resumed."""
     path = folder / store.RUN
-    if not path.exists():
-        raise store.StoreError(f"{folder} cannot be resumed: {path} is not there")
-    run = store.read_json(path)
+    run = store.read_json(path) if folder.is_dir() else {}
     if run.get("merged"):
         raise store.StoreError(f"{folder} cannot be resumed: it was merged of runs; resume those, and merge again")
+    if not store.is_run(folder):
+        why = "it is not there"
+        if folder.exists():
+            why = f"it has no {store.RUN} of a run" if folder.is_dir() else "it is not a folder"
+        raise store.StoreError(f"{folder} cannot be resumed: {why}; give the folder of an interrupted run")
     try:
         return msgspec.convert(run["plan"], Plan), run
     except (KeyError, msgspec.ValidationError) as error:
@@ -66,40 +71,52 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
 def execute(
     plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False, run_id: str | None = None
 ) -> Result:
-    """Measure a plan into a folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
+    """Measure a plan into a new folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
 
     Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED. `run_id` is that of a
     new run, None for any.
     """
-    begun = time.monotonic()
+    begun, ledger = time.monotonic(), Ledger()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    journal = store.Journal(folder)
-    curves = store.Journal(folder, store.CURVES)
-    code = OK
-    try:
-        before = store.load(folder)
-        for problem in (*journal.problems, *curves.problems, *before.problems):
-            display.say(problem)
-        run = _describe(plan, command, before.run if resume else {}, run_id)
-        sitting = Sitting(plan, folder, run, before, journal, curves, Ledger(), display, begun)
-        with Neighbours(str(folder)) as neighbours:
-            sitting.measure(neighbours)
-        write_noise(plan, folder)
-        for scratch in ("arrays", "cache"):
-            shutil.rmtree(folder / scratch, ignore_errors=True)
-    except (store.StoreError, OSError) as error:
-        if not journal.path.stat().st_size:
-            raise
-        display.say(f"stopped; what was measured is kept. {_told(error)}")
-        code = FOLDER
-    except KeyboardInterrupt:
-        display.say(f"interrupted; what was measured is kept. Continue with: python -m rnnbench run --resume {folder}")
-        code = INTERRUPTED
-    finally:
-        journal.close()
-        curves.close()
-    loaded = store.load(folder)
+    with held(folder, new=not resume):
+        before = store.load(folder) if resume else store.Loaded([], [], {}, {}, [])
+        run = _describe(plan, command, before.run, run_id)
+        if not resume:
+            store.write_json(folder / store.RUN, run)  # first of all: the mark of a run
+        machine = fingerprint()
+        code = _measure(Sitting(plan, folder, run, machine, before, ledger, display, begun))
+        loaded = store.load(folder)
     return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
+
+
+def _measure(sitting: Sitting) -> int:
+    """Run a sitting to whatever end; the exit code so far. Raises what ends it before anything was measured."""
+    folder, display, code = sitting.folder, sitting.display, OK
+    with closing(store.Journal(folder)) as journal, closing(store.Journal(folder, store.CURVES)) as curves:
+        if torn := [*journal.problems, *curves.problems]:
+            sitting.before = store.load(folder)
+        for problem in (*torn, *sitting.before.problems):
+            display.say(problem)
+        scratch: Path | None = None
+        try:
+            scratch = scratch_of(folder)
+            with Neighbours(str(folder)) as neighbours:
+                sitting.measure(neighbours, journal, curves, scratch)
+            write_noise(sitting.plan, folder)
+            clear(scratch, CACHE)
+        except (store.StoreError, OSError) as error:
+            if not journal.path.stat().st_size:
+                raise
+            display.say(f"stopped; what was measured is kept. {_told(error)}")
+            code = FOLDER
+        except KeyboardInterrupt:
+            resume = f"python -m rnnbench run --resume {shlex.quote(str(folder))}"
+            display.say(f"interrupted; what was measured is kept. Continue with: {resume}")
+            code = INTERRUPTED
+        finally:
+            if scratch is not None:
+                clear(scratch, ARRAYS)
+    return code
 
 
 def _told(error: Exception) -> str:

@@ -16,7 +16,6 @@ from rnnbench.commands.learning import trainings
 from rnnbench.commands.progress import Display
 from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.load import Watch
-from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.memory import measure_memory
 from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.peak import PeakUnknown, measure
@@ -38,7 +37,7 @@ def now() -> str:
 
 @dataclass
 class Sitting:
-    """A plan, its folder with both journals open, what was there `before`, and `run`: the facts for `run.json`.
+    """A plan, its folder, what was there `before`, and the facts for `run.json` and `machine.json`.
 
     `begun` is since when a budget counts, by the monotonic clock.
     """
@@ -46,9 +45,8 @@ class Sitting:
     plan: Plan
     folder: Path
     run: dict[str, Any]
+    machine: dict[str, Any]
     before: store.Loaded
-    journal: store.Journal
-    curves: store.Journal
     ledger: Ledger
     display: Display
     begun: float
@@ -57,12 +55,12 @@ class Sitting:
     def __post_init__(self) -> None:
         self.earlier: dict[Kind, float] = seconds_of(self.run)  # of the sittings that this one goes on with
 
-    def measure(self, neighbours: Neighbours) -> None:
+    def measure(self, neighbours: Neighbours, journal: store.Journal, curves: store.Journal, scratch: Path) -> None:
         """All answers, memory and trainings. What ends it early leaves the facts that are known by then."""
         self._tell(neighbours.last)
         self._keep_run()
-        watch, machine = Watch(), fingerprint()
-        machine["start"] = watch.start
+        watch = Watch()
+        machine = {**self.machine, "start": watch.start}
         self._look_for_peak()
         self._keep_machine(machine)
         with self.ledger.spend(Kind.DATA):
@@ -73,12 +71,12 @@ class Sitting:
             self._tell(others)
             beside = (f"{BESIDE}: {', '.join(others)}",) if others else ()
             record = replace(record, disturbances=(*record.disturbances, *beside))
-            self.journal.append([with_work(record, self.peak)])
+            journal.append([with_work(record, self.peak)])
 
         runner = Runner(
             self.plan,
             tasks,
-            self.folder,
+            scratch,
             emit,
             self.display,
             run_id=self.run["run_id"],
@@ -88,7 +86,7 @@ class Sitting:
             ledger=self.ledger,
         )
         try:
-            self._answer(runner)
+            self._answer(runner, curves)
         except BaseException:
             with suppress(store.StoreError):  # what ended the run is what is told
                 self._keep(runner, {**machine, "end": watch.end()})
@@ -96,12 +94,12 @@ class Sitting:
         self._keep(runner, {**machine, "end": watch.end()})
         store.write_json(self.folder / store.RUN, {**self.run, "finished": now()})
 
-    def _answer(self, runner: Runner) -> None:
+    def _answer(self, runner: Runner, curves: store.Journal) -> None:
         runner.run()
         with self.ledger.spend(Kind.MEMORY):
             measure_memory(runner, self.before.records)
         able = [name for name in self.plan.backends if runner.able(name)]
-        trainings(self.plan, able, self.folder, self.run["run_id"], self.display, self.curves, self.before.curves,
+        trainings(self.plan, able, runner.folder, self.run["run_id"], self.display, curves, self.before.curves,
                   self.ledger, runner.stopping)  # fmt: skip
         if runner.stopping.left <= 0:
             self.display.say(f"the budget of {readable(self.plan.budget or 0.0)} is spent; what was measured is kept")

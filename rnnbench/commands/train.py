@@ -20,6 +20,7 @@ from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.train import train
 from rnnbench.results import store
+from rnnbench.results.folder import held
 from rnnbench.results.record import Epoch
 
 
@@ -53,6 +54,8 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
     start = time.monotonic()
     with ExitStack() as stack:
         display = stack.enter_context(Display(Console(stderr=True)))
+        if output is not None:
+            stack.enter_context(held(output, new=True))
         journal = None if output is None else store.Journal(output, store.CURVES)
         if journal is not None:
             stack.callback(journal.close)

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -118,9 +119,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
+def is_run(folder: Path) -> bool:
+    """Whether its `run.json` is that of a run of ours, of any age: an id, and a plan of workloads and backends."""
+    try:
+        run = read_json(folder / RUN)
+    except StoreError:
+        return False
+    plan = run.get("plan")
+    return isinstance(run.get("run_id"), str) and isinstance(plan, dict) and {"workloads", "backends"} <= plan.keys()
+
+
 def load(folder: Path) -> Loaded:
     """Everything in a run's folder. Raises StoreError where there is no run, or a newer one than can be read."""
-    if not (folder / RECORDS).exists() and not (folder / CURVES).exists():
+    if not (folder / RECORDS).exists() and not (folder / CURVES).exists() and not is_run(folder):
         raise StoreError(f"{folder} holds no run: neither {RECORDS} nor {CURVES} is there")
     problems: list[str] = []
     try:
@@ -143,11 +154,13 @@ def load_file(path: Path) -> Loaded:
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
     """Write an object so that a reader sees the old file or the new one, never half of one."""
-    scratch = path.with_suffix(".tmp")
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         scratch.write_text(json.dumps(value, indent=2, default=str) + "\n")
         os.replace(scratch, path)
     except OSError as error:
+        with suppress(OSError):
+            scratch.unlink()
         way_out = "make room, or choose" if error.errno in FULL else "choose"
         raise StoreError(f"{path} cannot be written: {error.strerror}; {way_out} another folder with -o") from error
 
@@ -167,9 +180,11 @@ class Journal:
             raise StoreError(f"{folder} cannot be written: {error.strerror}; choose another folder with -o") from error
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             self._file.close()
             raise StoreError(f"{self.path} is in use by another run; wait for it or choose another folder") from error
+        except OSError:  # a file system that has no locks
+            pass
         self.problems: list[str] = []
         self._cut_torn_end()
 

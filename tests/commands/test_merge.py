@@ -157,9 +157,9 @@ def test_unlike_work_is_refused_even_by_force(tmp_path, runs, changes, words):
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(tmp_path, runs):
-    with pytest.raises(store.StoreError, match="is there and not empty"):
+    with pytest.raises(store.StoreError, match="c holds a run; give a new folder"):
         merge(tmp_path / "c", runs[:2], "", print)
-    with pytest.raises(store.StoreError, match="is there and not empty"):
+    with pytest.raises(store.StoreError, match="is not a folder; give a new folder"):
         merge(tmp_path / "c" / store.RUN, runs[:2], "", print)
     (tmp_path / "empty").mkdir()
     merge(tmp_path / "empty", runs[:2], "", print)
@@ -184,7 +184,8 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_run(tmp_path, runs, monkeypatch
         (["out", "a", "./a"], 2, "a is given twice"),
         (["out", "a", "nowhere"], 4, "nowhere is neither a folder, nor a file, nor a run under reports"),
         (["out", "a", "a/records.jsonl"], 4, "is a file; give the folder of a run"),
-        (["b", "a", "c"], 4, "b is there and not empty"),
+        (["b", "a", "c"], 4, "b holds a run; give a new folder"),
+        (["", "a", "c"], 2, "the name of the folder is empty"),
     ],
 )
 def test_what_cannot_be_merged_is_said_in_one_sentence(tmp_path, runs, monkeypatch, arguments, code, words):
