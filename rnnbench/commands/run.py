@@ -23,7 +23,9 @@ from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.schedule import Plan
 from rnnbench.results import store
 from rnnbench.results.account import Kind, seconds_of
+from rnnbench.results.comparable import Side, unlike_machines
 from rnnbench.results.folder import ARRAYS, CACHE, clear, held, scratch_of
+from rnnbench.results.merge import few
 from rnnbench.results.record import Epoch, Record, Status
 
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -74,7 +76,7 @@ def execute(
     """Measure a plan into a new folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
 
     Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED. `run_id` is that of a
-    new run, None for any.
+    new run, None for any. What is resumed under other conditions than it was begun is refused.
     """
     begun, ledger = time.monotonic(), Ledger()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -84,9 +86,28 @@ def execute(
         if not resume:
             store.write_json(folder / store.RUN, run)  # first of all: the mark of a run
         machine = fingerprint()
+        _refuse_unlike(folder, before, machine)
         code = _measure(Sitting(plan, folder, run, machine, before, ledger, display, begun))
         loaded = store.load(folder)
     return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
+
+
+def _refuse_unlike(folder: Path, before: store.Loaded, machine: dict[str, Any]) -> None:
+    """A run has one machine, one set of versions and one commit: what is resumed elsewhere would tell it of all."""
+    if not (before.records or before.curves):
+        return
+    told = [str(before.machine["machine_id"])] if "machine_id" in before.machine else []
+    ids = list(dict.fromkeys([*(r.machine_id for r in before.records), *told]))
+    unlike = []
+    if before.machine and len(ids) == 1:
+        unlike = unlike_machines(Side(before.records, before.machine), Side([], machine))
+    if not unlike and ids != [machine["machine_id"]]:
+        unlike = [f"machine id {' and '.join(ids)} / {machine['machine_id']}"]
+    if unlike:
+        raise store.StoreError(
+            f"{folder} cannot be resumed, as the machine or the versions are others now: {few(unlike)}; measure the "
+            "rest into another folder with -o"
+        )
 
 
 def _measure(sitting: Sitting) -> int:

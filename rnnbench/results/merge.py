@@ -52,18 +52,19 @@ def check(parents: Sequence[Parent], *, force: bool = False) -> list[str]:
         if shared := set(a.run_ids) & set(b.run_ids):
             raise ValueError(f"{a.name} and {b.name} both hold run {', '.join(sorted(shared))}; give each run once")
         if found := _unlike_asked(a, b) or _unlike_work(a.loaded.records, b.loaded.records):
-            raise ValueError(f"{a.name} and {b.name} did not do the same: {_few(found)}; use compare, or leave one out")
+            raise ValueError(f"{a.name} and {b.name} did not do the same: {few(found)}; use compare, or leave one out")
         if a.loaded.records and b.loaded.records:
             unlike += [line for line in unlike_machines(a.side, b.side) if line not in unlike]
     if unlike and not force:
         raise ValueError(
-            f"the runs are of unlike machines or versions: {_few(unlike)}; merge runs of one machine, or mark the "
+            f"the runs are of unlike machines or versions: {few(unlike)}; merge runs of one machine, or mark the "
             "cases that several of them measured as not comparable with --force"
         )
     return unlike
 
 
-def _few(found: Sequence[str]) -> str:
+def few(found: Sequence[str]) -> str:
+    """Differences in one sentence; of many the first."""
     more = len(found) - MOST_DIFFERENCES
     return "; ".join([*found[:MOST_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])])
 
