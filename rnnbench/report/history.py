@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnbench.report.markdown import escape, figure, marked, table
 from rnnbench.report.text import FOOTNOTES, Labels, times, unit_for, with_interval
+from rnnbench.results.folder import refuse_foreign
 from rnnbench.results.history import Line, Point
 from rnnbench.results.steps import LEVEL, Step
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
+PAGE, TITLE = "history.md", "# rnnbench: history"
 Origins = dict[tuple[int, int], str]  # line and step -> the commit it came with, in words
 MOST_ALONE = 12  # lines of one run each that are shown as tables
 HEADER = ("run", "date", "commit", "time", "change")
@@ -97,7 +99,7 @@ def page(lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence
     """Markdown: the steps, the figures, a table for each line."""
     labels = labels_of(lines)
     said = [*sentences(lines, origins), *notes, how(lines, margin)]
-    parts = ["# rnnbench: history", "\n".join(f"- {escape(text)}" for text in said), *figures]
+    parts = [TITLE, "\n".join(f"- {escape(text)}" for text in said), *figures]
     for line in lines:
         parts.append(f"## {escape(title(line, labels, lines))}")
         parts.append(marked(table(HEADER, [[escape(cell) for cell in cells] for cells in rows(line)])))
@@ -164,20 +166,24 @@ def as_json(lines: Sequence[Line], origins: Origins, margin: float, notes: Seque
 def write(
     folder: Path, lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()
 ) -> list[Path]:
-    """Write `history.md`, `tables/history.csv` and the figures; the paths, the page first. OSError where it cannot."""
+    """Write `history.md`, `tables/history.csv` and the figures; the paths, the page first. OSError where it cannot.
+
+    A page of another origin is not written over, which is an OSError too.
+    """
     from matplotlib import rc_context
 
     from rnnbench.report import plots
     from rnnbench.report.plots.history import pages
     from rnnbench.report.style import RC
 
+    refuse_foreign(folder / PAGE, TITLE)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     names: Callable[[Line], str] = lambda line: title(line, labels_of(lines), lines)  # noqa: E731
     with rc_context(RC):
         made = pages(lines, names)
     saved = [plots.save(folder / "figures", one, vector=True) for one in made]
     embedded = [figure(paths, folder, one.alt) for paths, one in zip(saved, made, strict=True)]
-    csv, written = folder / "tables" / "history.csv", folder / "history.md"
+    csv, written = folder / "tables" / "history.csv", folder / PAGE
     frame(lines).to_csv(csv, index=False)
     written.write_text(page(lines, origins, margin, notes, embedded), encoding="utf-8")
     return [written, csv, *(path for paths in saved for path in paths)]

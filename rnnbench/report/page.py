@@ -14,7 +14,9 @@ from rnnbench.report import energy, facts, gpu, memory, peak, plots, sections, s
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
+from rnnbench.results.folder import refuse_foreign
 
+TITLE = "# rnnbench: "
 Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the paths
 THREADED = {"jax", "tensorflow", "torch"}  # a process that has them cannot be split: their threads would be missing
 LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.textpath", "pandas", "scipy.special")
@@ -53,7 +55,7 @@ def _figures(context: Context, folder: Path, vector: bool, processes: int) -> tu
 
 def text(context: Context, figures: sections.Figures) -> str:
     """The page: the answer, the run, the results, then how they were made."""
-    parts = [f"# rnnbench: {escape(str(context.run.get('run_id', 'report')))}"]
+    parts = [f"{TITLE}{escape(str(context.run.get('run_id', 'report')))}"]
     if context.quick:
         parts.append(f"> **{QUICK}**")
     if context.unlike:
@@ -77,13 +79,15 @@ def text(context: Context, figures: sections.Figures) -> str:
 def write_report(folder: Path, context: Context, *, vector: bool = False, processes: int = 1) -> list[Path]:
     """Write `report.md`, `tables/*.csv`, `figures/*.png` and with `vector` `figures/*.svg`; the paths, the page first.
 
-    ValueError where the reference that is wanted is not in the records, OSError where the folder cannot be written.
+    ValueError where the reference that is wanted is not in the records, OSError where the folder cannot be written or
+    has a `report.md` of another origin.
     Figures are drawn by as many `processes` at once, on Linux, where they can be split off from one
     that has imported no framework.
     """
+    page = folder / "report.md"
+    refuse_foreign(page, TITLE)
     folder.mkdir(parents=True, exist_ok=True)
     written = tables.write(folder / "tables", tables.frames(context))
     figures, drawings = _figures(context, folder, vector, processes)
-    page = folder / "report.md"
     page.write_text(text(context, figures), encoding="utf-8")
     return [page, *written, *drawings]

@@ -7,6 +7,7 @@ that carries a CACHEDIR.TAG (https://bford.info/cachedir/): backups leave it out
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shlex
@@ -34,6 +35,22 @@ def contents(folder: Path) -> str:
         return "holds a run"
     more = len(names) - _NAMED
     return f"holds {', '.join(names[:_NAMED])}{f' and {more} more' if more > 0 else ''}" if names else ""
+
+
+def refuse_foreign(page: Path, title: str) -> None:
+    """Raise FileExistsError where a page, or what is drawn and tabulated beside it, would replace somebody else's.
+
+    A page of ours begins with its title. Where there is none yet, tables and figures are ours in the folder of a run,
+    which was empty when the run began, and else nobody knows whose.
+    """
+    folder, foreign = page.parent, ""
+    if os.path.lexists(page):
+        with page.open("rb") as file:
+            foreign = "" if file.read(len(title)) == title.encode() else page.name
+    elif not store.is_run(folder):
+        foreign = next((name for name in ("tables", "figures") if os.path.lexists(folder / name)), "")
+    if foreign:
+        raise FileExistsError(errno.EEXIST, f"{foreign} there was not made by rnnbench, move it away", str(folder))
 
 
 def refuse_used(folder: Path) -> None:
