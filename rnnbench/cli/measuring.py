@@ -10,16 +10,17 @@ from typing import Any
 import click
 
 from rnnbench import backends
+from rnnbench.cli.resuming import check_options
 from rnnbench.cli.shell import (
     allowed_threads,
     complain,
     console_of,
-    given_beside,
     guarded,
     plan_of,
     print_table,
 )
 from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, stopped, with_budgets
+from rnnbench.commands.names import FolderType
 from rnnbench.commands.options import (
     BACKEND,
     BACKENDS,
@@ -57,7 +58,7 @@ Exit codes:
   1  some backend was wrong, crashed, hung or ran out of memory; the rest was measured
   2  an option is wrong
   3  nothing was measured
-  4  a folder cannot be read or written
+  4  a folder cannot be read or written, or holds something else than this run
   130  interrupted; continue with --resume
 """
 
@@ -68,10 +69,12 @@ Exit codes:
 @click.option(
     "--rigorous", "mode", flag_value="rigorous", help="Longer turns, launches until they are precise, and --memory."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
+@click.option(
+    "-o", "--output", type=FolderType(), help="Folder of the run, a new or empty one. Default: reports/RUN ID."
+)
 @click.option(
     "--resume",
-    type=click.Path(path_type=Path),
+    type=FolderType(),
     help="Continue the interrupted run in this folder; --budget and --case-budget may be given anew.",
 )
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
@@ -110,8 +113,8 @@ def run(
 
     def work() -> int:
         if resume is not None:
-            _refuse_other_options(ctx, BUDGETS)
             plan, described = session.read_plan(resume)
+            check_options(ctx, plan, resume, BUDGETS)
             plan = with_budgets(plan, budget, case_budget)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         kind = Mode(mode or "default")
@@ -126,12 +129,6 @@ def run(
         return _execute(plan, folder, command, run_id=run_id)
 
     guarded(work)
-
-
-def _refuse_other_options(ctx: click.Context, allowed: frozenset[str] = frozenset()) -> None:
-    if given := given_beside(ctx, {"resume", *allowed}):
-        rest = "everything else" if allowed else "everything"
-        raise ValueError(f"--resume takes {rest} from the run's folder; leave out: {', '.join(given)}")
 
 
 def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None) -> int:
@@ -204,8 +201,10 @@ Exit codes: as of run.
 @click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
 @click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
 @click.option("--quick", "mode", flag_value="quick", help="A smoke run: one round, few samples; not for quoting.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder of the run. Default: reports/RUN ID.")
-@click.option("--resume", type=click.Path(path_type=Path), help="Continue the interrupted run in this folder.")
+@click.option(
+    "-o", "--output", type=FolderType(), help="Folder of the run, a new or empty one. Default: reports/RUN ID."
+)
+@click.option("--resume", type=FolderType(), help="Continue the interrupted run in this folder.")
 @options(THREADS, SEED, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
@@ -235,8 +234,8 @@ def sweep(
 
     def work() -> int:
         if resume is not None:
-            _refuse_other_options(ctx)
             plan, described = session.read_plan(resume)
+            check_options(ctx, plan, resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid)
         chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)

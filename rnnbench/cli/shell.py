@@ -50,21 +50,26 @@ def plan_of(
     )
 
 
-def given_beside(ctx: click.Context, allowed: Collection[str]) -> list[str]:
-    """The options that stand on the command line, but for those that are allowed; as a user writes them."""
-    given = [
+def given(ctx: click.Context, allowed: Collection[str]) -> list[click.Parameter]:
+    """The options that stand on the command line, but for those that are allowed."""
+    found = [
         option
         for option in ctx.command.params
         if option.name not in allowed
         and ctx.get_parameter_source(str(option.name)) is click.core.ParameterSource.COMMANDLINE
     ]
-    chosen = [  # of flags that choose between values, the one that was given
+    return [  # of flags that choose between values, the one that was given
         option
-        for option in given
+        for option in found
         if not isinstance(getattr(option, "flag_value", None), str)
         or ctx.params[str(option.name)] == getattr(option, "flag_value", None)
     ]
-    return [option.opts[0] for option in chosen]
+
+
+def written(option: click.Parameter, ctx: click.Context) -> str:
+    """An option that was given, as a user writes it."""
+    off = ctx.params[str(option.name)] is False
+    return option.secondary_opts[0] if off and option.secondary_opts else option.opts[0]
 
 
 def console_of(*, stderr: bool = False) -> Any:

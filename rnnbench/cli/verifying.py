@@ -10,10 +10,11 @@ from rnnbench import backends
 from rnnbench.cli.shell import (
     allowed_threads,
     console_of,
-    given_beside,
+    given,
     guarded,
     plan_of,
     print_json,
+    written,
 )
 from rnnbench.commands.options import (
     BATCH_SIZE,
@@ -80,8 +81,9 @@ Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody co
 def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
     """Compare every backend with the float64 oracle, array by array, and time nothing."""
     if audit:
-        if extra := given_beside(ctx, AUDIT_OPTIONS):
-            raise click.UsageError(f"--audit has a problem of its own; leave out: {', '.join(extra)}")
+        if extra := given(ctx, AUDIT_OPTIONS):
+            names = ", ".join(written(option, ctx) for option in extra)
+            raise click.UsageError(f"--audit has a problem of its own; leave out: {names}")
         guarded(lambda: _audit(as_json, **{name: asked[name] for name in asked.keys() & AUDIT_OPTIONS}))
     from rnnbench.commands import verify as checking
     from rnnbench.commands.progress import Display

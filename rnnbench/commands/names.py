@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -57,6 +58,18 @@ class Names(Name):
         if not names:
             self.fail(f"no {self.name} is named; known: {', '.join(self.known)}", param, ctx)
         return tuple(dict.fromkeys(super(Names, self).convert(name, param, ctx) for name in names))
+
+
+class FolderType(click.Path):
+    """A path, absolute or from here. An empty one, as of a variable that is not set, is not the current folder."""
+
+    def __init__(self, **rest: Any) -> None:
+        super().__init__(path_type=Path, **rest)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("the name of the folder is empty; give one, or . for the current folder", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 class SizesType(click.ParamType):

@@ -56,10 +56,6 @@ def test_a_dry_run_says_how_long_would_be_measured(arguments, words):
         (["--budget", "0"], "above 0 and below"),
         (["--case-budget", "-3s"], "is not a duration"),
         (["--budget", "inf"], "above 0 and below"),
-        (
-            ["--resume", "nowhere", "--aa", "--budget", "3"],
-            "everything else from the run's folder; leave out: --workload, --backend, --pass, --aa",
-        ),
     ],
 )
 def test_wrong_options_get_one_sentence(arguments, words):

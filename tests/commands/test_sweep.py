@@ -52,7 +52,6 @@ def test_sizes_as_they_are_written(asked, sizes):
         (["-b", "nunba"], "did you mean numba"),
         (["--threads", "999"], "--threads 999 is more than the"),
         (["--H", "100000", "--B", "1000,100000", "-b", "numpy"], "GiB are free; take smaller sizes"),
-        (["--resume", "nowhere", "--quick"], "leave out: --quick"),
     ],
 )
 def test_wrong_options_get_one_sentence(arguments, words, tmp_path, monkeypatch):
