@@ -19,6 +19,7 @@ from rnnbench.cli.shell import (
     print_table,
 )
 from rnnbench.cli.training import SEEDS
+from rnnbench.commands.names import FolderType
 from rnnbench.commands.options import (
     BACKEND,
     BACKENDS,
@@ -98,7 +99,7 @@ def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, as_json
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folder", type=FolderType())
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
 @click.option("--svg", is_flag=True, help="The figures as SVG too, for print and slides.")
 @click.option("--export", "form", type=click.Choice(["github", "bencher"]),
@@ -131,6 +132,8 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
             click.echo(problem, err=True)
         if form is not None:
             return _exported(form, loaded)
+        if not (loaded.records or loaded.curves or store.is_run(folder)):
+            raise store.StoreError(f"{folder} holds no run: no record in it can be read; no report was written")
         from rnnbench.report.context import Context
         from rnnbench.report.page import write_report
         from rnnbench.report.terminal import render

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from rnnbench.cli.shell import console_of, guarded
+from rnnbench.commands.names import FolderType
 
 MERGE_EPILOG = """\b
 Examples:
@@ -23,7 +24,7 @@ Exit codes:
 
 
 @click.command(epilog=MERGE_EPILOG)
-@click.argument("out", type=click.Path(path_type=Path))
+@click.argument("out", type=FolderType())
 @click.argument("runs", metavar="RUN RUN...", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Also unlike machines; what several of them measured gets no number.")
 def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from rnnbench.cli.shell import console_of, guarded, print_json
-from rnnbench.commands.names import PercentType
+from rnnbench.commands.names import FolderType, PercentType
 from rnnbench.commands.options import JSON, WORDS, options
 
 EPILOG = """\b
@@ -28,7 +28,7 @@ Exit codes:
 
 @click.command(epilog=EPILOG)
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...")
-@click.option("--output", "-o", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+@click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
               help="Write history.md with figures and a table there.")  # fmt: skip
 @click.option("--margin", type=PercentType(), default="5", show_default=True,
               metavar="PERCENT", help="A change of level up to this is no step.")  # fmt: skip

@@ -15,7 +15,7 @@ from rnnbench.cli.shell import (
     plan_of,
     print_json,
 )
-from rnnbench.commands.names import Name
+from rnnbench.commands.names import FolderType, Name
 from rnnbench.commands.options import (
     BACKEND,
     BATCH_SIZE,
@@ -55,7 +55,7 @@ Examples:
 @click.option("--backend", "-b", type=BACKEND, default="numba", show_default=True)
 @click.option("--epochs", type=click.IntRange(1), help="Default: the workload's.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to keep the learning curve in.")
+@click.option("-o", "--output", type=FolderType(), help="Folder for the learning curve, a new or empty one.")
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
 def train(
     workload: str, backend: str, epochs: int | None, dtype: str, output: Path | None, as_json: bool, **asked: Any

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 
 from rnnbench import backends, workloads
-from rnnbench.commands.names import GateType, Name, Names, SizesType, TruncationType
+from rnnbench.commands.names import FolderType, GateType, Name, Names, SizesType, TruncationType
 from rnnbench.model import DType, Pass
 
 WORKLOAD = Name("workload", list(workloads.REGISTRY))
@@ -40,7 +39,7 @@ THREADS = click.option(
 )
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Parameters, data and order.")
 DATA_DIR = click.option(
-    "--data-dir", type=click.Path(path_type=Path), help="Folder with imdb.npz; looked in first. Also $RNNBENCH_DATA."
+    "--data-dir", type=FolderType(), help="Folder with imdb.npz; looked in first. Also $RNNBENCH_DATA."
 )
 TRUNCATION = click.option(
     "--truncation", type=TruncationType(), help="Truncated BPTT, such as 20:5. Default: full BPTT."
