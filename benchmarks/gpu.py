@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 from checkout import ROOT
 from gpu_steps import FAULTY, Ending, Outcome, Step, backends_here, environment, last_lines, run_steps, steps
 from rnnbench.commands.names import Names
+from rnnbench.results.folder import contents
 
 OK, FAILED, USAGE, NO_GPU, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 STEPS = [step.name for step in steps(Path("."), ())]
@@ -83,14 +84,21 @@ class Kept(msgspec.Struct):
 
 
 class Results:
-    """What came of the steps, in steps.json, written after each. Raises OSError, and UsageError for a damaged file."""
+    """What came of the steps, in steps.json, written at once and after each.
+
+    Raises OSError, and UsageError for a damaged file and for a folder that holds anything and no such file.
+    """
 
     def __init__(self, folder: Path, found: dict[str, Any]) -> None:
         self.path, self.found = folder / "steps.json", found
-        folder.mkdir(parents=True, exist_ok=True)
         self.before: dict[str, Any] = {}
         if self.path.exists():
             self.before = self._read()
+        elif inside := contents(folder):
+            raise click.UsageError(f"{folder} {inside}, and no {self.path.name}; choose another folder with -o")
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._write()
 
     def _read(self) -> dict[str, Any]:
         """Outcomes by step, with all that is kept of each. Raises UsageError for a damaged file."""
@@ -115,6 +123,9 @@ class Results:
 
         when = datetime.now(UTC).isoformat(timespec="seconds")
         self.before[outcome.name] = {**asdict(outcome), "when": when, "git": git()}
+        self._write()
+
+    def _write(self) -> None:
         self.path.write_text(json.dumps({"schema": 1, "device": self.found, "steps": self.before}, indent=2) + "\n")
 
 

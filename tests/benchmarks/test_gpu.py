@@ -116,6 +116,7 @@ def test_a_run_is_resumed_and_never_written_over(device):
     assert "-b cuda -o" in " ".join(made[0].line)
     (folder / "sweep-T50").mkdir(parents=True)
     (folder / "sweep-T50" / "run.json").write_text("{}")
+    (folder / "steps.json").write_text('{"steps": {}}')
     assert made[0].line == (sys.executable, "-m", "rnnbench", "sweep", "--resume", str(folder / "sweep-T50"))
     said = called("-o", str(folder), code=2).output
     assert "sweep-T50 holds a run: --continue resumes it" in said
@@ -147,6 +148,17 @@ def test_make_gpu_says_what_is_lacking_and_how_much_comes(tmp_path):
     asked, said = make("no_such_module")
     assert asked == "asked benchmarks/gpu.py --plan"
     assert said == f"{fake} lacks no_such_module\nusing .venv-gpu, as it is\n"
+
+
+def test_a_folder_of_somebody_is_not_written_to(device):
+    made, folder = device
+    made.append(python("mine", ""))
+    (folder / "logs").mkdir(parents=True)
+    (folder / "logs" / "mine.log").write_text("precious")
+    said = " ".join(called("-o", str(folder), code=2).output.split())
+    assert "results holds logs, and no steps.json; choose another folder with -o" in said
+    assert (folder / "logs" / "mine.log").read_text() == "precious"
+    assert [path.name for path in folder.iterdir()] == ["logs"]
 
 
 def test_no_gpu_is_one_sentence(monkeypatch, tmp_path):
