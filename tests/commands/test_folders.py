@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -159,6 +160,15 @@ def test_of_runs_that_begin_at_one_moment_one_has_the_folder(tmp_path, number):
         list(pool.map(begin_one, range(count)))
     assert refused == [f"{place} is in use by another run; wait for it or choose another folder"] * (count - 1)
     assert len(list(place.iterdir())) == 1
+
+
+def test_a_file_system_without_locks_is_not_another_run(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with held(tmp_path / "run", new=True):
+        store.Journal(tmp_path / "run").close()
 
 
 def test_a_folder_is_held_while_it_is_resumed(folder):

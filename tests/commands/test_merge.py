@@ -176,6 +176,16 @@ def test_a_disk_that_is_full_leaves_no_half_of_a_run(tmp_path, runs, monkeypatch
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_an_interrupt_leaves_no_half_of_a_run(tmp_path, runs, monkeypatch):
+    def interrupted(self, items):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.Journal, "append", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        merge(tmp_path / "out" / "all", runs[:2], "", print)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
