@@ -13,7 +13,7 @@ import numpy as np
 
 from rnnbench import backends
 from rnnbench.backends.base import Outputs, Session
-from rnnbench.backends.numpy import NumpyBackend, NumpySession
+from rnnbench.backends.numpy import NumpyBackend, NumpySession, Stepper
 from rnnbench.model import Truncation
 
 
@@ -60,6 +60,37 @@ class NoUpdate(NumpySession):
         grads = self._gradient(x, y, state)
         self.stepper.update(self.params, grads)
         self.outputs = replace(self.outputs, grads={}, params=self.params)
+
+
+class ForgetsMoments(NumpySession):
+    """Each step is Adam's first."""
+
+    def _train_step(self, x, y, state):
+        super()._train_step(x, y, state)
+        self.stepper = Stepper(self.problem.train, self.params)
+
+
+class SwappedBetas(NumpySession):
+    """Adam with one beta in the place of the other; its first step is the same."""
+
+    def reset(self):
+        super().reset()
+        train = self.problem.train
+        self.stepper = Stepper(replace(train, beta_1=train.beta_2, beta_2=train.beta_1), self.params)
+
+
+class SameBatch(NumpySession):
+    """Trains on its first batch for ever."""
+
+    def select(self, batch):
+        super().select(0)
+
+
+class DropsShortBatch(NumpySession):
+    """An epoch ends with its last whole batch."""
+
+    def train_epoch(self, order):
+        super().train_epoch(order[: max(1, len(order) // self.problem.B) * self.problem.B])
 
 
 class StaleAnswer(NumpySession):
@@ -224,6 +255,10 @@ SESSIONS = {
     "off-by-one": TruncationOffByOne,
     "no-clip": NoUpdate,
     "stale": StaleAnswer,
+    "forgets-moments": ForgetsMoments,
+    "swapped-betas": SwappedBetas,
+    "same-batch": SameBatch,
+    "drops-short-batch": DropsShortBatch,
     "killed": KilledInTurn,
     "hangs": HangsInTurn,
     "raises": RaisesInGradient,

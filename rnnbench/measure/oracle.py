@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
-from threading import Lock
+from dataclasses import dataclass, replace
+from threading import RLock
+from typing import Any, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnnbench.backends.base import Data, Inputs, Outputs, Session
+from rnnbench.backends.base import Data, Inputs, Outputs, Session, batches_of
 from rnnbench.backends.numpy import NumpyBackend, NumpySession, Trace
 from rnnbench.measure import verify
 from rnnbench.model import DType, Pass, Problem
@@ -17,6 +19,9 @@ from rnnbench.params import Array, Params, cast
 from rnnbench.results.record import ErrorOf
 
 LOSS_STEPS = 20
+STARTS = 3  # runs beside the oracle's, each of which starts a few roundings away
+
+Kept = TypeVar("Kept")
 
 
 class _Session(NumpySession):
@@ -39,8 +44,55 @@ class _Backend(NumpyBackend):
         return session
 
 
+@dataclass(frozen=True)
+class EpochAnswer:
+    """The answer to an epoch over the first `rows` of its order, `steps` batches: as far as it can be compared.
+
+    `limits`: the largest relative error of each array, as far as the problem's own drift decides it.
+    """
+
+    rows: list[int]
+    steps: int
+    outputs: Outputs
+    limits: dict[str, float]
+
+
+class _Drift:
+    """The oracle's session and some beside it that started a few roundings away: how far they are apart by now.
+
+    `of` has the largest distance so far of each array, over all starts and steps.
+    """
+
+    def __init__(self, sessions: list[Session]) -> None:
+        self.sessions = sessions
+        self.of: dict[str, float] = {}
+
+    def step(self, call: Callable[[Session], None]) -> None:
+        """Let each session do the same, and compare all arrays that the oracle's then has."""
+        ref, *others = (dict(verify.arrays_of(_done(session, call))) for session in self.sessions)
+        for name, value in ref.items():
+            apart = [verify.relative_error(value, other[name]) for other in others]
+            worst = max(math.inf if error is None else error for error in apart)
+            self.of[name] = max(worst, self.of.get(name, 0.0))
+
+    def limits(self, drifts: float) -> dict[str, float]:
+        """Array -> so many times its distance, and for parameters `verify.PARAM_DRIFTS` times."""
+        return {
+            name: apart * (verify.PARAM_DRIFTS if name.startswith("param ") else drifts)
+            for name, apart in self.of.items()
+            if name != "accuracy"
+        }
+
+
 class Oracle:
     """Answers to one problem on given rows: by pass, from the initial parameters, and the losses of the first steps.
+
+    No implementation can be nearer to the oracle than rounding lets it. Where a sum nearly cancels, or training is
+    chaotic (recurrent weights whose spectral radius grows above 1 make it so), that is further than the table of limits
+    allows. An array over its limit is therefore judged by the problem's own sensitivity: how far runs in float64 drift
+    apart whose start differs by a few roundings of the case's type (or of another `precision`, TF32), step by step.
+    Where several steps make that more than a limit can be, that step and those beyond are not judged, and the name of
+    what was judged says how many steps were. Decision 0001.
 
     `go_on` is called before each train step, and raises where no time is left.
     """
@@ -59,75 +111,145 @@ class Oracle:
         self.batches = len(inputs) // problem.B
         self.params, self.data = params, Data(inputs, data.targets)
         self.session: Session = self.backend.prepare(replace(problem, dtype=DType.FLOAT64), params, self.data)
-        self._answers: dict[Pass, Outputs] = {}
-        self._losses: dict[str, list[float]] = {}
-        self._working = Lock()
+        self._kept: dict[tuple[str, ...], Any] = {}
+        self._working = RLock()  # backends that are checked side by side may ask at the same time
 
-    @threadpool_limits.wrap(limits=1, user_api="blas")  # small products: on a busy machine two threads wait, not work
+    def _once(self, work: Callable[..., Kept], *arguments: str) -> Kept:
+        """What the work gives, done the first time that it is asked for."""
+        key = (work.__name__, *arguments)
+        with self._working, threadpool_limits(limits=1, user_api="blas"):  # small products: two threads wait, not work
+            if key not in self._kept:
+                self._kept[key] = work(*arguments)
+            kept: Kept = self._kept[key]
+        return kept
+
     def answer(self, pass_: Pass) -> Outputs:
-        """The outputs of a pass on the first batch, or of the epoch over `order`."""
-        if pass_ not in self._answers:
-            self.session.reset()
-            self.session.select(0)
-            if pass_ is Pass.EPOCH:
-                self.session.train_epoch(np.array(self.order, dtype=np.int64))
-            else:
-                getattr(self.session, str(pass_))()
-            self._answers[pass_] = self.session.fetch()
-        return self._answers[pass_]
+        """The outputs of one call of a pass other than the epoch, on the first batch."""
+        return self._once(self._answer, pass_)
 
-    @threadpool_limits.wrap(limits=1, user_api="blas")
-    def losses(self, precision: str | None = None) -> list[float]:
-        """The loss before each of the first train steps, one batch after the other: 20, or as many as can be compared.
+    def _answer(self, pass_: str) -> Outputs:
+        return _done(self.session, _first(pass_))
 
-        Training may be chaotic (recurrent weights whose spectral radius grows above 1 make it so): two trainings that
-        start one rounding error apart then lose each other within a few steps, and no implementation in that type can
-        follow the oracle. So a second oracle starts from parameters moved by one rounding error of the type (or of
-        another `precision`, TF32), and the losses end where the two differ by a tenth of the limit.
-        """
-        precision = precision or str(self.problem.dtype)
-        with self._working:  # backends that are checked side by side may ask at the same time
-            if precision not in self._losses:
-                self._losses[precision] = self._worked_out(precision)
-            return self._losses[precision]
+    def epoch(self, precision: str | None = None) -> EpochAnswer:
+        """The outputs of the epoch over `order`, or over as much of it as can be compared."""
+        return self._once(self._epoch, precision or str(self.problem.dtype))
 
-    def _worked_out(self, precision: str) -> list[float]:
-        losses: list[float] = []
-        twin = self._twin(verify.ROUNDING[precision])
-        limit = 0.1 * verify.LOSS_LIMITS[precision]
-        self.session.reset()
-        for step in range(LOSS_STEPS):
-            loss, moved = (_step(session, step % self.batches) for session in (self.session, twin))
-            error = verify.relative_error(loss, moved)
-            if step and (error is None or error > limit):
+    def _epoch(self, precision: str) -> EpochAnswer:
+        assert self.order is not None
+        order, B = np.array(self.order, dtype=np.int64), self.problem.B
+        batches = batches_of(order, B)
+        drift, limits = self._drift(precision), dict[str, float]()
+        for steps, rows in enumerate(batches):
+            drift.step(lambda session, rows=rows: session.train_epoch(rows))  # type: ignore[misc]
+            found = drift.limits(verify.LOSS_DRIFTS)
+            if steps and max(found.values()) > verify.MAX_EPOCH_LIMITS[precision]:
+                order = order[: (steps - 1) * B + len(batches[-1])]  # the last batch as short as it is in the whole
                 break
-            losses.append(loss)
-        return losses
+            limits = found
+        self.session.reset()
+        outputs = _done(self.session, lambda session: session.train_epoch(order))
+        return EpochAnswer(order.tolist(), -(-len(order) // B), outputs, limits)
 
-    def _twin(self, rounding: float) -> Session:
-        rng = np.random.default_rng(0)
+    def losses(self) -> list[float]:
+        """The loss before each of the first train steps, one batch after the other."""
+        return self._once(self._losses)
+
+    def _losses(self) -> list[float]:
+        self.session.reset()
+        return [float(_done(self.session, self._step(step)).loss or 0.0) for step in range(LOSS_STEPS)]
+
+    def _loss_limits(self, precision: str) -> list[float]:
+        """The limit of each loss as the problem's own sensitivity has it, as far as a loss can be judged."""
+        limits: list[float] = []
+        drift = self._drift(precision)
+        for step in range(LOSS_STEPS):
+            drift.step(self._step(step))
+            limit = verify.LOSS_DRIFTS * drift.of["loss"]
+            if step and limit > verify.MAX_LOSS_LIMIT:
+                break
+            limits.append(limit)
+        return limits
+
+    def _step(self, step: int) -> Callable[[Session], None]:
+        def call(session: Session) -> None:
+            session.select(step % self.batches)
+            session.train_step()
+
+        return call
+
+    def _pass_limits(self, pass_: str, precision: str) -> dict[str, float]:
+        """The limit of each array of one call, as the problem's own sensitivity has it."""
+        drift = self._drift(precision)
+        drift.step(_first(pass_))
+        return drift.limits(verify.PASS_DRIFTS)
+
+    def _drift(self, precision: str) -> _Drift:
+        self.session.reset()
+        return _Drift([self.session, *(self._moved(verify.ROUNDING[precision], start) for start in range(STARTS))])
+
+    def _moved(self, rounding: float, start: int) -> Session:
+        """A session with each parameter moved by about so much of itself.
+
+        The biases of the outputs move by so much of 1: the slope of a loss is rounded at the size of a probability or a
+        target, and where the rows of a batch cancel, that is all that is left.
+        """
+        rng = np.random.default_rng(start)
         moved = {
             name: value * (1 + rounding * rng.standard_normal(value.shape))
             for name, value in cast(self.params, DType.FLOAT64).items()
         }
+        moved["b_y"] = moved["b_y"] + rounding * rng.standard_normal(moved["b_y"].shape)
         return self.backend.prepare(replace(self.problem, dtype=DType.FLOAT64), moved, self.data)
 
     def errors(self, pass_: Pass, got: Outputs, precision: str | None = None) -> dict[str, ErrorOf]:
-        """The error of every array of a pass, judged in the problem's type or in another precision."""
-        return verify.errors_of(self.answer(pass_), got, precision or str(self.problem.dtype), pass_)
+        """The error of every array of a pass, judged in the problem's type or in another precision.
+
+        `got` of an epoch: over the rows of `epoch`. Where those are not the whole, the names tell.
+        """
+        precision = precision or str(self.problem.dtype)
+        if pass_ is Pass.EPOCH:
+            answer = self.epoch(precision)
+            whole = -(-len(self.order or ()) // self.problem.B)
+            after = "" if answer.steps == whole else f" after {answer.steps} of {whole} steps"
+            errors = _widened(verify.errors_of(answer.outputs, got, precision, pass_), answer.limits)
+            return {f"{name}{after}": e for name, e in errors.items()}
+        errors = verify.errors_of(self.answer(pass_), got, precision, pass_)
+        if all(e.ok for e in errors.values()):
+            return errors
+        return _widened(errors, self._once(self._pass_limits, pass_, precision))
 
     def loss_errors(self, got: list[float], precision: str | None = None) -> dict[str, ErrorOf]:
-        """The largest relative error of the losses of the first steps, under one name."""
+        """Of the losses of the first steps, the relative error that is nearest to its limit, under one name."""
         precision = precision or str(self.problem.dtype)
-        pairs = zip(self.losses(precision), got, strict=True)
-        each = [verify.relative_error(ref, x) for ref, x in pairs]
-        worst = None if any(e is None for e in each) else max(e for e in each if e is not None)
-        return {f"losses of {len(got)} steps": ErrorOf(worst, verify.LOSS_LIMITS[precision])}
+        floor = verify.LOSS_LIMITS[precision]
+        pairs = zip(self.losses(), got, strict=True)
+        each = [ErrorOf(verify.relative_error(ref, x), floor) for ref, x in pairs]
+        name = f"losses of {LOSS_STEPS} steps"
+        if not all(e.ok for e in each):
+            limits = self._once(self._loss_limits, precision)
+            if len(limits) < LOSS_STEPS:
+                name = f"losses of {len(limits)} of {LOSS_STEPS} steps"
+            each = [replace(e, limit=max(floor, limit)) for e, limit in zip(each, limits, strict=False)]
+        return {name: max(each, key=lambda e: math.inf if e.error is None else e.error / e.limit)}
 
 
-def _step(session: Session, batch: int) -> float:
-    session.select(batch)
-    session.train_step()
-    loss = session.fetch().loss
-    assert loss is not None
-    return loss
+def _done(session: Session, call: Callable[[Session], None]) -> Outputs:
+    """What the session has computed after the call."""
+    call(session)
+    return session.fetch()
+
+
+def _first(pass_: str) -> Callable[[Session], None]:
+    """One call of a pass on the first batch, from the initial parameters."""
+
+    def call(session: Session) -> None:
+        session.reset()
+        session.select(0)
+        getattr(session, pass_)()
+
+    return call
+
+
+def _widened(errors: dict[str, ErrorOf], limits: dict[str, float]) -> dict[str, ErrorOf]:
+    """The errors; those over their limit with the problem's own, where that is larger."""
+    return {name: e if e.ok else replace(e, limit=max(e.limit, limits.get(name, 0.0))) for name, e in errors.items()}
