@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import median
@@ -18,6 +19,7 @@ from rnnbench.report.markdown import (
 )
 from rnnbench.report.plots.curves import trainings
 from rnnbench.report.plots.errors import shares_of
+from rnnbench.report.tables import worst_errors
 from rnnbench.report.text import duration, how_sure, number, times_with_interval, verdict_of
 from rnnbench.results.calls import calls_of
 from rnnbench.results.record import Epoch, Record, Status
@@ -111,7 +113,22 @@ def errors(context: Context, figures: Figures) -> list[str]:
         limits.setdefault(_type_of(r), set()).update(e.limit for e in r.errors.values())
     said = ", ".join(f"{dtype}: {min(of):.0e} to {max(of):.0e}, by array" for dtype, of in sorted(limits.items()) if of)
     parts.append(f"Each figure is the largest error of any pass and round, as a part of its limit ({said}).")
+    if judged := sorted(_judged_in_part(context)):
+        parts.append(
+            "Judged in part, since beyond those steps rounding alone moves the answer further than a limit can be: "
+            f"{'; '.join(judged)}."
+        )
     return parts
+
+
+def _judged_in_part(context: Context) -> set[str]:
+    """Of each case and backend whose steps were not all judged: how many were."""
+    return {
+        f"{escape(s.backend)} in {escape(context.labels.of(s.case))}, {part.group()}"
+        for s in context.summaries
+        for name in worst_errors(s)
+        if (part := re.search(r"[0-9]+ of [0-9]+ steps$", name))
+    }
 
 
 def _type_of(record: Record) -> str:

@@ -17,7 +17,7 @@ from rnnbench.report.context import Context
 from rnnbench.report.page import write_report
 from rnnbench.report.style import look
 from rnnbench.report.terminal import render
-from rnnbench.results.record import Energy, Mode, Status
+from rnnbench.results.record import Energy, ErrorOf, Mode, Status
 from tests.report.fake import BACKENDS, MIXED, Fake, make
 
 FIGURES = ("time", "speedup", "roofline", "costs", "break-even", "errors", "curves")
@@ -41,6 +41,19 @@ def shown(fake: Fake, width: int = 120) -> str:
     with console.file:
         render(console, context_of(fake))
     return console.export_text()
+
+
+def test_what_was_judged_in_part_is_said(tmp_path):
+    fake = make()
+    assert "Judged in part" not in written(tmp_path / "whole", fake)
+    records = [
+        replace(r, errors={**r.errors, "losses of 6 of 20 steps": ErrorOf(1e-3, 2e-2)})
+        if (r.case.workload, r.case.pass_, r.backend) == ("imdb-50", Pass.TRAIN_STEP, "jax")
+        else r
+        for r in fake.records
+    ]
+    text = written(tmp_path / "part", replace(fake, records=records))
+    assert "can be: jax in imdb-50 train_step, 6 of 20 steps." in text
 
 
 def test_a_whole_run(tmp_path):
