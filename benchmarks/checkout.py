@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+LONGEST = 300  # seconds for one call of git
 
 
 class CheckoutError(Exception):
@@ -17,12 +18,16 @@ class CheckoutError(Exception):
 
 
 def git(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
-    """Run git. Ctrl-C is for us and not for git, which would stop half-way."""
+    """Run git. Ctrl-C is for us and not for git, which would stop half-way. Raises CheckoutError where it hangs."""
     try:
         return subprocess.run(
             ["git", "-C", str(root), "-c", "core.hooksPath=/dev/null", *arguments],
-            capture_output=True, text=True, check=False, start_new_session=True,
+            capture_output=True, text=True, check=False, start_new_session=True, timeout=LONGEST,
         )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise CheckoutError(
+            f"git {arguments[0]} took longer than {LONGEST} s; see what holds it: git status"
+        ) from error
     except FileNotFoundError as error:
         raise CheckoutError("git is not installed; two commits cannot be compared without it") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,8 @@ from rnnbench.measure.limits import Limit
 from rnnbench.measure.schedule import shuffled
 from rnnbench.results.record import Status
 
-SERVE = (str(Path(__file__).resolve().with_name("worker.py")),)
+HERE = Path(__file__).resolve().parent
+SERVE = (str(HERE / "worker.py"),)
 SIDES = ("base", "new")
 PAUSE = 0.005  # for the threads of the turn before to fall asleep
 LIKE = 1e-3  # relative difference of norms: far above rounding, far below another task
@@ -56,7 +58,8 @@ class Side:
     def __init__(self, name: str, tree: Path, folder: Path, threads: int, timeout: float, serve: Sequence[str]) -> None:
         self.name, self.tree, self.timeout, self.serve = name, tree, timeout, serve
         self.log = folder / f"{name}.log"
-        self.env = environment(threads, folder / f"cache-{name}") | {"PYTHONPATH": str(tree)}
+        path = os.pathsep.join((str(tree), str(HERE)))  # the tree's package, and the cases that lie here
+        self.env = environment(threads, folder / f"cache-{name}") | {"PYTHONPATH": path}
         self.worker: Worker | None = None
 
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:

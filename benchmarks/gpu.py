@@ -6,6 +6,7 @@ Tests on the device, compute-sanitizer, the check of every backend, and benchmar
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import signal
@@ -52,8 +53,11 @@ def look() -> dict[str, Any]:
     if done.returncode != 0:
         said = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
         return {"refusal": f"the device cannot be asked: {said}"}
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    for line in reversed(done.stdout.splitlines()):  # hooks of the interpreter may print around it
+        with contextlib.suppress(ValueError):
+            if isinstance(found := json.loads(line), dict):
+                return found
+    return {"refusal": f"the device cannot be asked: {done.stdout[-60:]!r} is no answer"}
 
 
 def folder_of(name: str) -> Path:

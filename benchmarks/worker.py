@@ -1,8 +1,8 @@
 """One side of a comparison: a process that makes cases ready and times turns of them, told by JSON lines.
 
 `python benchmarks/worker.py NAME TREE`, the tree in PYTHONPATH. Nothing here but the cases asks for the package, so an
-older commit's can stand under it. Replies go to the standard output that the process was started with; whatever
-else prints there is sent to standard error. The process ends when its input does.
+older commit's can stand under it. Requests and replies go over a socket, whose number is in RNNBENCH_CHANNEL. The
+process ends when the parent's end of it is closed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import math
 import os
 import random
+import socket
 import sys
 import time
 import traceback
@@ -97,11 +98,11 @@ def stay_on_cores() -> None:
 
 def main(made: Callable[[str], Worker] = Worker) -> None:
     """Serve until the input ends, by a worker that is `made` for the tree."""
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    channel = socket.socket(fileno=int(os.environ.pop("RNNBENCH_CHANNEL")))
+    channel.set_inheritable(False)  # nothing started here holds it open
     stay_on_cores()
     worker: Worker | None = None
-    for line in sys.stdin:
+    for line in channel.makefile("rb"):
         request = json.loads(line)
         operation = request.pop("op")
         try:
@@ -112,7 +113,7 @@ def main(made: Callable[[str], Worker] = Worker) -> None:
             traceback.print_exc()
             text = next((line.strip() for line in str(error).splitlines() if line.strip()), "no message")
             reply = {"ok": False, "kind": "error", "reason": f"{type(error).__name__}: {text}"[:300]}
-        replies.write(json.dumps(reply) + "\n")
+        channel.sendall(json.dumps(reply).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -79,5 +79,5 @@ def faulty_backends(monkeypatch: pytest.MonkeyPatch):
     from tests.faulty import register
 
     registry = dict(backends.REGISTRY)
-    register(registry)
+    monkeypatch.setenv("PYTHONPATH", register(registry))
     monkeypatch.setattr(backends, "REGISTRY", registry)

@@ -8,7 +8,7 @@ import resource
 from rnnbench import backends
 from tests.faulty import register
 
-register(backends.REGISTRY)
+os.environ["PYTHONPATH"] = register(backends.REGISTRY)
 
 if limit := os.environ.get("TEST_FILE_SIZE_LIMIT"):  # a full disk, as far as this process can see
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), int(limit)))

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -115,6 +116,18 @@ class KilledInTurn(NumpySession):
         KilledInTurn.calls += 1
         if KilledInTurn.calls == 4:
             os.kill(os.getpid(), signal.SIGKILL)
+
+
+class EndedByNamelessSignal(NumpySession):
+    """Dies by signal 35, one of those for real time, in the fourth gradient."""
+
+    calls = 0
+
+    def gradient(self):
+        super().gradient()
+        EndedByNamelessSignal.calls += 1
+        if EndedByNamelessSignal.calls == 4:
+            os.kill(os.getpid(), 35)
 
 
 class HangsInTurn(NumpySession):
@@ -260,6 +273,7 @@ SESSIONS = {
     "same-batch": SameBatch,
     "drops-short-batch": DropsShortBatch,
     "killed": KilledInTurn,
+    "signal-35": EndedByNamelessSignal,
     "hangs": HangsInTurn,
     "raises": RaisesInGradient,
     "memory": RunsOutOfMemory,
@@ -283,10 +297,12 @@ for _name, _session in SESSIONS.items():
     globals()[f"backend_{_name}"] = made_of(_session)
 
 
-def register(registry: dict[str, backends.Entry]) -> None:
-    """Add all of them to a registry."""
+def register(registry: dict[str, backends.Entry]) -> str:
+    """Add all of them to a registry. The PYTHONPATH by which workers find them."""
     for name in SESSIONS:
         registry[name] = backends.Entry(f"tests.faulty:backend_{name}", (), None, "faulty")
     for name, attribute in BACKENDS.items():
         registry[name] = backends.Entry(f"tests.faulty:{attribute}", (), None, "faulty")
     registry["absent"] = backends.Entry("tests.faulty:None", ("no_such_module_here",), "torch", "faulty")
+    root = Path(__file__).resolve().parents[1]
+    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from rnnbench.commands.compare import kept, problems_told
 from rnnbench.commands.noise import place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
+from rnnbench.measure.processor import answer_of
 from rnnbench.results import store
 from rnnbench.results.history import Line, Run, in_order, lines, runs_of
 from rnnbench.results.steps import FEWEST
@@ -120,11 +120,5 @@ def origin(before: Run, after: Run) -> str:
 
 def commits_between(before: str, after: str) -> list[str] | None:
     """Commits that `after` has and `before` has not, as `digits subject`; None where git cannot tell in this folder."""
-    try:
-        done = subprocess.run(
-            ["git", "log", "--format=%h %s", "--end-of-options", f"{before}..{after}"],
-            capture_output=True, text=True, check=False, timeout=10,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return (done.stdout.splitlines() or None) if done.returncode == 0 else None
+    done = answer_of(["git", "log", "--format=%h %s", "--end-of-options", f"{before}..{after}"], 10)
+    return (done.stdout.splitlines() or None) if done and done.returncode == 0 else None

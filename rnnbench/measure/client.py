@@ -7,17 +7,23 @@ import json
 import os
 import selectors
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import rnnbench
 from rnnbench.measure.limits import Limit
 from rnnbench.results.record import Status
 
 LAST_LINES = 3
+LONGEST_WAIT = 1e6  # seconds that one call of the system can wait, and fewer than it could
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # for writing to a dead worker, where SIGPIPE is not ignored
+GONE_WITHIN = 5.0  # seconds that a killed process may take to go
 THREAD_COUNTS = (
     "OMP_NUM_THREADS",
     "MKL_NUM_THREADS",
@@ -43,12 +49,21 @@ def allowed_cores() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def safe_environment() -> dict[str, str]:
+    """This process's environment, in which no Python imports from the current folder unless PYTHONPATH names it."""
+    env = os.environ | {"PYTHONSAFEPATH": "1"}
+    folders = [os.path.abspath(folder) for folder in env.pop("PYTHONPATH", "").split(os.pathsep) if folder]
+    if folders:  # without the empty ones, which stand for the current folder
+        env["PYTHONPATH"] = os.pathsep.join(folders)
+    return env
+
+
 def environment(threads: int, cache: Path | None) -> dict[str, str]:
     """The worker's environment: thread counts and cores, known before anything is imported, and where compilers cache.
 
     `cache` None leaves the compilers their own folders.
     """
-    env = dict(os.environ)
+    env = safe_environment()
     for name in THREAD_COUNTS:
         env[name] = str(threads)
     env["RNNBENCH_CORES"] = ",".join(str(core) for core in allowed_cores()[:threads])
@@ -68,6 +83,38 @@ def environment(threads: int, cache: Path | None) -> dict[str, str]:
     return env
 
 
+def command(module: str) -> list[str]:
+    """Arguments of Python for running a module of this very package, with the switches that this process was given.
+
+    What is imported besides comes from where it does here, but for the current folder.
+    """
+    switches = {
+        "-E": sys.flags.ignore_environment,
+        "-s": sys.flags.no_user_site,
+        "-S": sys.flags.no_site,
+    }
+    launcher = Path(rnnbench.__file__).resolve().with_name("measure") / "launcher.py"
+    return ["-P", *(switch for switch, given in switches.items() if given), str(launcher), module]
+
+
+def decoded(line: bytes) -> dict[str, Any] | None:
+    """A worker's reply, or None where a line is none."""
+    try:
+        reply = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(reply, dict) or not isinstance(reply.get("ok"), bool):
+        return None
+    return reply if reply["ok"] or {"kind", "reason"} <= reply.keys() else None
+
+
+def signal_name(number: int) -> str:
+    """A signal by its number, and its name where it has one: those for real time have none."""
+    with contextlib.suppress(ValueError):
+        return f"{number} ({signal.Signals(number).name})"
+    return str(number)
+
+
 def last_lines(path: Path, count: int = LAST_LINES) -> str:
     """The last lines of a log in one line, for a reason."""
     try:
@@ -81,33 +128,32 @@ def last_lines(path: Path, count: int = LAST_LINES) -> str:
 
 
 class Worker:
-    """A worker process. Everything it prints goes to `log`.
+    """A worker process. Everything it prints goes to `log`; requests and replies go over a socket of their own.
 
-    `serve` is what Python runs: `rnnbench.measure.worker`, or another program that answers as it does.
+    `serve` is what Python runs: `rnnbench.measure.worker`, or another program that answers as it does. It finds the
+    number of its end of the socket in RNNBENCH_CHANNEL.
     """
 
     def __init__(
-        self,
-        name: str,
-        target: str,
-        log: Path,
-        env: dict[str, str],
-        serve: Sequence[str] = ("-m", "rnnbench.measure.worker"),
+        self, name: str, target: str, log: Path, env: dict[str, str], serve: Sequence[str] | None = None
     ) -> None:
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab") as errors:
+        self.channel, theirs = socket.socketpair()
+        serve = command("rnnbench.measure.worker") if serve is None else serve
+        with theirs, log.open("ab") as printed:
             self.process = subprocess.Popen(
                 [sys.executable, *serve, name, target],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                env=env | {"RNNBENCH_CHANNEL": str(theirs.fileno())},
+                pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
-        assert self.process.stdout is not None
+        self.channel.setblocking(False)
         self.selector = selectors.DefaultSelector()
-        self.selector.register(self.process.stdout, selectors.EVENT_READ)
+        self.selector.register(self.channel, selectors.EVENT_READ)
         self.waiting = b""
 
     def ask(self, op: str, limit: Limit, **arguments: Any) -> dict[str, Any]:
@@ -115,42 +161,67 @@ class Worker:
 
         OSError where the worker finds no room on the disk: that befalls the run and not the backend.
         """
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
-            self.process.stdin.flush()
-            reply = json.loads(self._line(op, limit))
-        except BrokenPipeError as error:
-            raise self._died(op) from error
+        end = time.monotonic() + limit.seconds
+        self._send(json.dumps({"op": op, **arguments}).encode() + b"\n", op, limit, end)
+        line = self._line(op, limit, end)
+        reply = decoded(line)
+        if reply is None:
+            self.kill()
+            reason = f"{op}: the worker answered {line[:60]!r}, which is no reply"
+            raise WorkerFailure(Status.CRASHED, reason, alive=False)
         if not reply.pop("ok"):
             if reply["kind"] == "disk_full":
                 raise OSError(reply["errno"], reply["reason"], f"a file of {self.name}")
             status = Status.OUT_OF_MEMORY if reply["kind"] == "out_of_memory" else Status.CRASHED
             raise WorkerFailure(status, f"{op}: {reply['reason']}", alive=True)
-        return dict(reply)
+        return reply
 
-    def _line(self, op: str, limit: Limit) -> bytes:
-        assert self.process.stdout is not None
-        end = time.monotonic() + limit.seconds
+    def _send(self, data: bytes, op: str, limit: Limit, end: float) -> None:
+        """Hand over a request. A worker that is stopped takes none: longer than the limit is not waited for it."""
+        left = memoryview(data)
+        while left:
+            self._wait(selectors.EVENT_WRITE, op, limit, end)
+            try:
+                left = left[self.channel.send(left, NO_SIGNAL) :]
+            except BlockingIOError:
+                continue
+            except ConnectionError as error:
+                raise self._died(op) from error
+
+    def _line(self, op: str, limit: Limit, end: float) -> bytes:
         while b"\n" not in self.waiting:
-            if not self.selector.select(max(0.0, end - time.monotonic())):
-                self.kill()
-                raise WorkerFailure(limit.status, limit.reason(op), alive=False)
-            chunk = os.read(self.process.stdout.fileno(), 1 << 20)
+            self._wait(selectors.EVENT_READ, op, limit, end)
+            try:
+                chunk = self.channel.recv(1 << 20)
+            except BlockingIOError:
+                continue
+            except ConnectionError:
+                chunk = b""
             if not chunk:
                 raise self._died(op)
             self.waiting += chunk
         line, _, self.waiting = self.waiting.partition(b"\n")
         return line
 
+    def _wait(self, event: int, op: str, limit: Limit, end: float) -> None:
+        """Until the socket can be written to or read from. Raises WorkerFailure at the end of the time."""
+        self.selector.modify(self.channel, event)
+        while not self.selector.select(max(0.0, min(end - time.monotonic(), LONGEST_WAIT))):
+            if time.monotonic() >= end:
+                self.kill()
+                raise WorkerFailure(limit.status, limit.reason(op), alive=False)
+
     def _died(self, op: str) -> WorkerFailure:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(timeout=1)  # its own exit code is the one to tell
-        self.kill()
         code = self.process.returncode
-        how = f"ended with exit code {code}"
-        if code < 0:
-            how = f"was killed by signal {-code} ({signal.Signals(-code).name})"
+        self.kill()
+        if code is None:
+            how = "closed its channel without an answer"
+        elif code >= 0:
+            how = f"ended with exit code {code}"
+        else:
+            how = f"was killed by signal {signal_name(-code)}"
             if code == -signal.SIGKILL:
                 how += ", which the system does when memory runs out"
         said = last_lines(self.log)
@@ -165,8 +236,10 @@ class Worker:
     def kill(self) -> None:
         """End the process and all it started, now, and wait until it is gone."""
         self.signal()
-        self.process.wait()
-        self._close_pipes()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in a driver: nobody can wait for that
+            self.process.wait(timeout=GONE_WITHIN)
+        self.selector.close()
+        self.channel.close()
 
     def signal(self) -> None:
         """End the process and all it started, now."""
@@ -176,9 +249,8 @@ class Worker:
 
     def let_go(self) -> None:
         """Let the process end by itself."""
-        if self.process.stdin is not None:
-            with contextlib.suppress(BrokenPipeError):
-                self.process.stdin.close()
+        with contextlib.suppress(OSError):  # it is gone already
+            self.channel.shutdown(socket.SHUT_WR)
 
     def stop(self) -> None:
         """Let the process end by itself; after two seconds, end it."""
@@ -188,9 +260,12 @@ class Worker:
                 self.process.wait(timeout=2)
         self.kill()
 
-    def _close_pipes(self) -> None:
-        for stream in (self.process.stdin, self.process.stdout):
-            if stream is not None:
-                with contextlib.suppress(BrokenPipeError):  # what was left to write has no reader any more
-                    stream.close()
-        self.selector.close()
+
+def asked(module: str, op: str, limit: Limit, env: dict[str, str], **arguments: Any) -> dict[str, Any]:
+    """The reply of a process of its own to one request. Raises WorkerFailure, and OSError where none can be started."""
+    with tempfile.TemporaryDirectory(prefix="rnnbench-") as folder:
+        worker = Worker(op, "", Path(folder) / "log", env, command(module))
+        try:
+            return worker.ask(op, limit, **arguments)
+        finally:
+            worker.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import rnnbench
 from rnnbench import backends
 from rnnbench.measure.client import Worker, WorkerFailure, allowed_cores, environment
 from rnnbench.measure.ledger import Ledger
@@ -32,6 +34,15 @@ class Place:
     start_seconds: float = 0.0
     ready: set[str] = field(default_factory=set)
     lives: int = 0  # processes it may still be given for the present problem
+
+
+def _same_package(theirs: dict[str, str]) -> None:
+    """Raises WorkerFailure where a worker imported another rnnbench, or a file of this one that was changed since."""
+    ours = {"version": rnnbench.__version__, "file": os.path.realpath(rnnbench.__file__)}
+    if theirs != ours:
+        told = (f"{package['version']} of {Path(package['file']).parent}" for package in (theirs, ours))
+        reason = f"hello: the worker has rnnbench {' and this process '.join(told)}; start the command again"
+        raise WorkerFailure(Status.CRASHED, reason, alive=False)
 
 
 class Crew:
@@ -82,6 +93,7 @@ class Crew:
         place.worker = Worker(name, backends.entry_of(name).target, log, self.env)
         try:
             hello = place.worker.ask("hello", self.limit())
+            _same_package(hello.pop("package"))
         except WorkerFailure:
             self._dismiss(place)
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from rnnbench import __version__
 from rnnbench.measure import system
 from rnnbench.measure.client import THREAD_COUNTS
 from rnnbench.measure.gpu import gpu_facts
-from rnnbench.measure.processor import processor
+from rnnbench.measure.processor import answer_of, processor
 from rnnbench.results.parts import digest, hashes_of
 
 LIBRARIES = (
@@ -50,11 +49,8 @@ def git() -> dict[str, Any] | None:
         return None
 
     def ask(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
+        done = answer_of(["git", "-C", str(folder), *arguments], 10)
+        return done.stdout.strip() if done and done.returncode == 0 else None
 
     commit, status = ask("rev-parse", "HEAD"), ask("status", "--porcelain")
     return {"commit": commit, "dirty": None if status is None else bool(status)}

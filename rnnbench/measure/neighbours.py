@@ -12,6 +12,8 @@ import tempfile
 from pathlib import Path
 from typing import Self
 
+from rnnbench.files import open_file
+
 ENDING = ".run"
 
 
@@ -77,10 +79,10 @@ class Neighbours:
 
 def _running(path: Path) -> str | None:
     """The run that has locked this file; None of a dead one, whose file is removed, and of one that just ended."""
-    with contextlib.suppress(OSError), path.open() as file:
+    with contextlib.suppress(OSError), open_file(path) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return file.read().strip() or path.name
+            return file.read().decode(errors="replace").strip() or path.name
         path.unlink(missing_ok=True)
     return None

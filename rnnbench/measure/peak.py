@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from rnnbench.measure.client import environment
+from rnnbench.measure.client import WorkerFailure, asked, environment
+from rnnbench.measure.limits import Limit
 from rnnbench.model import DType
 from rnnbench.results.peak import Peak
+from rnnbench.results.record import Status
 
 SECONDS, QUICK_SECONDS = 0.15, 0.04  # of trials for each figure
 TIMEOUT = 60.0
@@ -56,23 +55,18 @@ def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False, timeo
     request: dict[str, Any] = {
         "dtypes": dtypes,
         "threads": sorted({1, threads}),
-        "bytes": array_bytes(),
+        "size": array_bytes(),
         "seconds": QUICK_SECONDS if quick else SECONDS,
     }
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "rnnbench.measure.peak_worker", json.dumps(request)],
-            env=environment(threads, None), capture_output=True, text=True, timeout=timeout, start_new_session=True,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired as error:
-        raise PeakUnknown(
-            f"the machine's peak was not measured: it took longer than {timeout:.3g} s; try again on a less busy "
-            "machine"
-        ) from error
+        module = "rnnbench.measure.peak_worker"
+        reply = asked(module, "peak", Limit(timeout), environment(threads, None), **request)
+        return msgspec.convert(reply["peak"], Peak)
+    except WorkerFailure as failure:
+        if failure.status is Status.TIMEOUT:
+            reason = f"it took longer than {timeout:.3g} s; try again on a less busy machine"
+        else:
+            reason = failure.reason
+        raise PeakUnknown(f"the machine's peak was not measured: {reason}") from failure
     except OSError as error:
         raise PeakUnknown(f"the machine's peak was not measured: {error}") from error
-    lines = done.stderr.strip().splitlines()
-    if done.returncode:
-        said = lines[-1] if lines else f"the process ended with exit code {done.returncode}"
-        raise PeakUnknown(f"the machine's peak was not measured: {said}")
-    return msgspec.json.decode(done.stdout, type=Peak)

@@ -1,4 +1,4 @@
-"""The process that measures ceilings: `python -m rnnbench.measure.peak_worker REQUEST`; prints a `Peak` as JSON.
+"""The process that measures ceilings, started by `measure.peak`: it answers one request, `peak`.
 
 Each figure is the best of many short trials, a trial being one call in each thread: the work of all over the time from
 the first start to the last end.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import abc
 import importlib
-import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +19,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rnnbench.measure.clock import Clock
-from rnnbench.measure.worker import limit_cores
+from rnnbench.measure.worker import serve
 from rnnbench.model import DType
 from rnnbench.params import Array
 from rnnbench.results.peak import Peak, Rates
@@ -175,19 +173,20 @@ def loops_here() -> Loops:
     return KernelLoops(kernels) if kernels.MEASURES_PEAK else NumpyLoops()
 
 
-def main() -> None:
-    """Measure what the request asks for."""
-    request = json.loads(sys.argv[1])
-    limit_cores()
-    loops = loops_here()
-    found = {}
-    with threadpool_limits(limits=1, user_api="blas"):  # the threads are ours
-        for dtype in request["dtypes"]:
-            memory = np.empty(request["bytes"] // np.dtype(dtype).itemsize, dtype)
-            found[DType(dtype)] = tuple(ceilings(loops, dtype, request["threads"], memory, request["seconds"]))
-    size = f"{request['bytes'] / 2**20:.0f} MiB"
-    sys.stdout.buffer.write(msgspec.json.encode(Peak(f"{loops.method}; memory over {size}", found)))
+class Ceilings:
+    """The operation of this process."""
+
+    def peak(self, dtypes: Sequence[str], threads: Sequence[int], size: int, seconds: float) -> dict[str, Any]:
+        """A `Peak` over so many bytes of memory, each figure by so many seconds of trials."""
+        loops = loops_here()
+        found = {}
+        with threadpool_limits(limits=1, user_api="blas"):  # the threads are ours
+            for dtype in dtypes:
+                memory = np.empty(size // np.dtype(dtype).itemsize, dtype)
+                found[DType(dtype)] = tuple(ceilings(loops, dtype, threads, memory, seconds))
+        method = f"{loops.method}; memory over {size / 2**20:.0f} MiB"
+        return {"peak": msgspec.to_builtins(Peak(method, found))}
 
 
 if __name__ == "__main__":
-    main()
+    serve(Ceilings)

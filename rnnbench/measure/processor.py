@@ -1,15 +1,23 @@
-"""The processor as the system describes it: model, caches, clock policy, virtualisation. None for what is not told."""
+"""The processor as the system describes it: model, caches, clock policy, virtualisation. None for what is not told.
+
+Run as a process of its own, by `_described`, it asks py-cpuinfo.
+"""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+import signal
 import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rnnbench.measure.client import allowed_cores
+from rnnbench.measure.client import WorkerFailure, allowed_cores, asked, safe_environment
+from rnnbench.measure.limits import Limit
+from rnnbench.measure.worker import serve
 
 CPUS = "sys/devices/system/cpu"
 CACHES = {"l1d": (1, "Data"), "l1i": (1, "Instruction"), "l2": (2, "Unified"), "l3": (3, "Unified")}
@@ -33,10 +41,9 @@ def number_in(path: Path) -> int | None:
 
 def processor(root: Path = Path("/")) -> dict[str, Any]:
     """Facts of the processor. `root` is where `sys` and `proc` are looked for."""
-    import cpuinfo
     import psutil
 
-    info = cpuinfo.get_cpu_info()
+    info = _described()
     frequency = psutil.cpu_freq()
     flags = info.get("flags", [])
     return {
@@ -53,6 +60,51 @@ def processor(root: Path = Path("/")) -> dict[str, Any]:
         **clock_policy(root),
         **virtualisation(root, flags),
     }
+
+
+def answer_of(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
+    """What a program prints; None where it cannot be started or takes longer.
+
+    After that it is killed, and not waited for: one that hangs in the system, as of a file server, may not end.
+    """
+    try:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            errors="replace", start_new_session=True,
+        )  # fmt: skip
+    except OSError:
+        return None
+    try:
+        out, _ = process.communicate(timeout=seconds)
+    except BaseException as error:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=1)
+        if isinstance(error, subprocess.TimeoutExpired):
+            return None
+        raise
+    return subprocess.CompletedProcess(command, process.returncode, out)
+
+
+def _described() -> dict[str, Any]:
+    """What py-cpuinfo finds, nothing where it fails. It waits for programs without a limit, and Python's hooks may
+    print into what it reads: so it is asked in a process that can be ended.
+    """
+    try:
+        return asked("rnnbench.measure.processor", "describe", Limit(30), safe_environment())["found"]
+    except (WorkerFailure, OSError):
+        return {}
+
+
+class _Description:
+    """The operation of that process."""
+
+    def describe(self) -> dict[str, Any]:
+        from cpuinfo import cpuinfo
+
+        # py-cpuinfo 9 would ask another process in turn, by its standard output
+        return {"found": getattr(cpuinfo, "_get_cpu_info_internal", cpuinfo.get_cpu_info)()}
 
 
 def sockets(root: Path) -> int | None:
@@ -111,8 +163,9 @@ def _detected(kind: str) -> str | None:
     program = shutil.which("systemd-detect-virt")
     if program is None or os.name != "posix":
         return None
-    try:
-        done = subprocess.run([program, kind], capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    done = answer_of([program, kind], 5)
+    return done.stdout.strip() or None if done else None
+
+
+if __name__ == "__main__":
+    serve(_Description)

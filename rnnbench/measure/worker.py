@@ -1,7 +1,8 @@
-"""The worker process: one backend, told by JSON lines on standard input what to do.
+"""The worker process: one backend, told by JSON lines what to do.
 
-`python -m rnnbench.measure.worker NAME MODULE:CLASS`. Replies go to the standard output that the process was started
-with; whatever else prints there is sent to standard error. The process ends when its input does.
+`rnnbench.measure.worker NAME MODULE:CLASS`, started by `measure.client`. Requests and replies go over a socket of
+their own, whose number is in RNNBENCH_CHANNEL: what libraries and hooks print is no reply. The process ends when the
+parent's end of the socket is closed.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import json
 import os
 import queue
 import resource
+import socket
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -67,8 +70,11 @@ class Worker:
         """Who this is and what it loaded."""
         from threadpoolctl import threadpool_info
 
+        import rnnbench
+
         pools = [{k: v for k, v in pool.items() if k != "filepath"} for pool in threadpool_info()]
         return {
+            "package": {"version": rnnbench.__version__, "file": os.path.realpath(rnnbench.__file__)},
             "import_ns": self.import_ns,
             "libraries": self.backend.libraries(),
             "built_for": self.backend.built_for(),
@@ -277,37 +283,44 @@ def failure(error: BaseException) -> dict[str, Any]:
     return {"ok": False, "kind": "out_of_memory" if memory else "error", "reason": text[:500]}
 
 
-def requests() -> queue.Queue[dict[str, Any]]:
+def channel() -> socket.socket:
+    """The socket to the parent. What this process starts does not get it, and so does not hold it open."""
+    found = socket.socket(fileno=int(os.environ.pop("RNNBENCH_CHANNEL")))
+    found.set_inheritable(False)
+    return found
+
+
+def requests(lines: socket.socket) -> queue.Queue[dict[str, Any]]:
     """Requests as they come. A thread reads them, so that the process ends at once when its parent is gone."""
     waiting: queue.Queue[dict[str, Any]] = queue.Queue()
 
     def read() -> None:
-        for line in sys.stdin:
-            waiting.put(json.loads(line))
+        with contextlib.suppress(OSError):
+            for line in lines.makefile("rb"):
+                waiting.put(json.loads(line))
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
     return waiting
 
 
-def main() -> None:
-    """Serve until the input ends."""
-    replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+def serve(make: Callable[[], Any]) -> None:
+    """Answer requests, each by the method of its name, until the parent is gone. What has them is made at the first."""
+    replies = channel()
     limit_cores()
-    waiting = requests()
-    worker: Worker | None = None
+    waiting = requests(replies)
+    served = None
     while True:
         request = waiting.get()
         operation = request.pop("op")
         try:
-            if worker is None:
-                worker = Worker(sys.argv[1], sys.argv[2])
-            reply = {"ok": True, **getattr(worker, operation)(**request)}
+            if served is None:
+                served = make()
+            reply = {"ok": True, **getattr(served, operation)(**request)}
         except Exception as error:
             reply = failure(error)
-        replies.write(json.dumps(reply) + "\n")
+        replies.sendall(json.dumps(reply).encode() + b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    serve(lambda: Worker(sys.argv[1], sys.argv[2]))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
 from functools import partial
 from importlib import import_module
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
@@ -19,6 +20,7 @@ from rnnbench.results.folder import refuse_foreign
 TITLE = "# rnnbench: "
 Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the paths
 THREADED = {"jax", "tensorflow", "torch"}  # a process that has them cannot be split: their threads would be missing
+DRAWN_WITHIN = 300.0  # seconds for all figures in processes side by side
 LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.textpath", "pandas", "scipy.special")
 
 
@@ -44,13 +46,24 @@ def _figures(context: Context, folder: Path, vector: bool, processes: int) -> tu
     names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
     draw = partial(drawn, context=context, folder=folder, vector=vector)
     if processes > 1 and sys.platform == "linux" and not sys.modules.keys() & THREADED and len(context.problems) > 1:
-        with catch_warnings(), ProcessPoolExecutor(processes, get_context("fork")) as pool:
-            simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on: BLAS's start again in a child
-            made = list(pool.map(draw, names))
+        made = _side_by_side(draw, names, processes)
     else:
         made = [draw(name) for name in names]
     embedded = {name: pages for name, (pages, _) in zip(names, made, strict=True) if pages}
     return embedded, [path for _, paths in made for path in paths]
+
+
+def _side_by_side(draw: Callable[[str], Drawn], names: Sequence[str], processes: int) -> list[Drawn]:
+    """All figures; drawn one by one in this process where one of the others dies or hangs."""
+    others = set(active_children())
+    with catch_warnings(), ProcessPoolExecutor(processes, get_context("fork")) as pool:
+        simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on: BLAS's start again in a child
+        try:
+            return list(pool.map(draw, names, timeout=DRAWN_WITHIN))
+        except (BrokenExecutor, TimeoutError):
+            for process in set(active_children()) - others:
+                process.kill()
+    return [draw(name) for name in names]
 
 
 def text(context: Context, figures: sections.Figures) -> str:

@@ -18,6 +18,7 @@ from typing import IO, Any, TypeVar
 
 import msgspec
 
+from rnnbench.files import read_file
 from rnnbench.results.migrate import migrated
 from rnnbench.results.record import SCHEMA, Costs, Epoch, Record, Seeds
 
@@ -91,7 +92,7 @@ def decode_epoch(line: bytes) -> Epoch:
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     if path.exists():
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        for number, line in enumerate(read_file(path).split(b"\n"), start=1):
             if line.strip():
                 yield number, line
 
@@ -109,7 +110,7 @@ def _read(path: Path, decode: Callable[[bytes], Line], problems: list[str]) -> l
 def read_json(path: Path) -> dict[str, Any]:
     """An object from a file, empty where there is no file. Raises StoreError for a damaged one."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(read_file(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -190,7 +191,7 @@ class Journal:
 
     def _cut_torn_end(self) -> None:
         """Drop a last line without its end, which a killed writer or a full disk leaves behind."""
-        content = self.path.read_bytes()
+        content = read_file(self.path)
         whole = content.rfind(b"\n") + 1
         if whole != len(content):
             self._file.truncate(whole)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rnnbench.files import open_file
 from rnnbench.workloads.reviews import Corpus, Reviews
 
 FORMAT = 1
@@ -40,7 +41,7 @@ def read(sha256: str) -> Corpus | None:
     """The cached reviews, or None where there are none or, with a warning, where they are damaged."""
     file = path(sha256)
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_file(file) as stream, zipfile.ZipFile(stream) as archive:
             return Corpus(*(_part(archive, split) for split in ("train", "test")))
     except (FileNotFoundError, NotADirectoryError):
         return None

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from rnnbench.files import read_file
 from rnnbench.workloads import imdb_cache, imdb_npz
 from rnnbench.workloads.base import WorkloadUnavailable
 from rnnbench.workloads.reviews import Corpus
@@ -80,7 +81,7 @@ def _first(where: list[Place], misses: list[Miss]) -> tuple[Corpus, str] | None:
     for place in where:
         label = f"{place.name} ({place.folder / FILE})"
         try:
-            content = (place.folder / FILE).read_bytes()
+            content = read_file(place.folder / FILE, MOST_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             misses.append(Miss(f"{label} is not there", place.asked))
             continue

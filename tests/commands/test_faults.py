@@ -140,6 +140,15 @@ def test_failures_give_exit_code_1_and_stand_in_the_report(tmp_path):
         assert words in report, words
 
 
+def test_a_worker_that_a_nameless_signal_ends_costs_its_case_and_the_run_goes_on(tmp_path):
+    folder = tmp_path / "run"
+    code, text = finish("-b", "signal-35,numpy", "--no-training", "--pass", "forward,gradient", "-o", str(folder))
+    assert code == 1, text
+    assert "killed by signal 35" in text
+    assert {backend for backend, *_ in samples(folder)} == {"signal-35", "numpy"}
+    assert (folder / "report.md").exists()
+
+
 def test_nothing_measured_is_an_error(tmp_path):
     code, text = finish("-b", "absent", "--quick", "-o", str(tmp_path / "run"))
     assert code == 3, text

@@ -11,7 +11,7 @@ import pytest
 
 from rnnbench.kernels.cpu.simd import EXPLICIT
 from rnnbench.measure import peak
-from rnnbench.measure.peak_worker import NumpyLoops, best, ceilings
+from rnnbench.measure.peak_worker import Ceilings, NumpyLoops, best, ceilings
 from rnnbench.model import DType
 
 
@@ -104,13 +104,7 @@ def test_a_process_that_fails_is_said(monkeypatch):
         peak.measure([DType.FLOAT32], 1)
 
 
-def test_the_answer_is_plain_json(capsysbinary, monkeypatch):
-    from rnnbench.measure import peak_worker
-
-    request = {"dtypes": ["float32"], "threads": [1], "bytes": 1 << 20, "seconds": 0.0}
-    monkeypatch.setattr("sys.argv", ["peak_worker", json.dumps(request)])
-    monkeypatch.delenv("RNNBENCH_CORES", raising=False)
-    peak_worker.main()
-    found = json.loads(capsysbinary.readouterr().out)
+def test_the_answer_is_plain_json():
+    found = json.loads(json.dumps(Ceilings().peak(["float32"], [1], 1 << 20, 0.0)))["peak"]
     assert "memory over 1 MiB" in found["method"]
     assert set(found["rates"]["float32"][0]) == {"threads", "flops", "read", "mixed"}

@@ -147,6 +147,7 @@ def test_a_forgotten_clipping_is_caught_in_the_train_step(tmp_path):
     ("name", "status", "words"),
     [
         ("killed", Status.CRASHED, "killed by signal 9 (SIGKILL)"),
+        ("signal-35", Status.CRASHED, "killed by signal 35"),
         ("hangs", Status.TIMEOUT, "longer than the limit of 3 s; raise it with --timeout"),
         ("raises", Status.CRASHED, "RuntimeError: the kernel has no such step"),
         ("memory", Status.OUT_OF_MEMORY, "cannot allocate 64 GiB"),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
+from multiprocessing import active_children
 
 import pandas as pd
 import pytest
@@ -110,6 +114,23 @@ def test_figures_drawn_side_by_side_are_the_same(tmp_path):
     assert "figures/time.svg" in alone
     for path in alone:
         assert (tmp_path / "1" / path).read_bytes() == (tmp_path / "2" / path).read_bytes(), path
+
+
+def drawn_by(parent: int, number: int, name: str) -> page.Drawn:
+    """A figure, by the parent alone: the others get this signal."""
+    if os.getpid() != parent:
+        os.kill(os.getpid(), number)
+    return [name], []
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_drawing_process_that_dies_or_hangs_costs_no_figure(monkeypatch, number):
+    monkeypatch.setattr(page, "DRAWN_WITHIN", 1.0)
+    before = active_children()
+    made = page._side_by_side(partial(drawn_by, os.getpid(), number), FIGURES, 2)
+    assert [name for (name,), _ in made] == list(FIGURES)
+    assert active_children() == before
 
 
 def test_shares_stand_under_the_ceilings_that_were_measured(tmp_path):

@@ -52,6 +52,16 @@ def test_a_damaged_cache_is_made_anew_with_a_warning(places, cached, caplog, dam
     check(imdb_cache.read(imdb_files.SHA256))
 
 
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_in_the_cache_s_place_is_not_waited_for(places, cached, caplog, make):
+    cached.unlink()
+    make(cached)
+    fake_imdb.put(places.folder("~/.keras/datasets"), places.content)
+    check(imdb_files.load()[0])
+    assert "and not a file" in caplog.text
+
+
 def test_no_altered_byte_ever_changes_the_reviews(cached):
     good = cached.read_bytes()
     rng = np.random.default_rng(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -75,9 +77,42 @@ def test_nothing_is_unpickled_before_the_sum_is_right(places, monkeypatch):
         imdb_files.load(places.data_dir)
 
 
-def test_a_folder_or_an_unreadable_file_in_its_place(places):
-    (places.data_dir / imdb_files.FILE).mkdir(parents=True)
-    with pytest.raises(WorkloadUnavailable, match="cannot be read"):
+def sparse(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+OTHERS = {
+    "a folder": (Path.mkdir, "it is a folder and not a file"),
+    "a pipe": (os.mkfifo, "it is a pipe and not a file"),
+    "a socket": (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "it is a socket and not a file"),
+    "an endless device": (lambda path: path.symlink_to("/dev/zero"), "it is a device and not a file"),
+    "a terabyte": (sparse, f"it has {1 << 40} bytes, more than {imdb_files.MOST_BYTES}"),
+    "a link to itself": (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize(("make", "words"), OTHERS.values(), ids=OTHERS)
+def test_what_is_no_file_in_its_place_is_neither_read_nor_waited_for(places, monkeypatch, make, words, caplog):
+    """In the folder that is asked for, and in one that is only looked in."""
+    for folder in (places.data_dir, places.folder(ORDER[3])):
+        folder.mkdir(parents=True)
+        monkeypatch.chdir(folder)
+        make(Path(imdb_files.FILE))
+    with pytest.raises(WorkloadUnavailable, match="cannot be read") as caught:
+        imdb_files.load(places.data_dir)
+    message = str(caught.value)
+    assert message.count(words) == 2
+    assert "--data-dir or $RNNBENCH_DATA" in message
+    assert "\n" not in message
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_for_a_folder_holds_nothing(places):
+    os.mkfifo(places.data_dir)
+    with pytest.raises(WorkloadUnavailable, match="is not there"):
         imdb_files.load(places.data_dir)
 
 

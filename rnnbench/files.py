@@ -1,0 +1,37 @@
+"""Opens what others hand in: a file, and nothing that blocks or never ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+_KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def open_file(path: Path, most: int | None = None) -> IO[bytes]:
+    """A file for reading, links followed. OSError for what is no regular file or has more than `most` bytes.
+
+    It is looked at before it is opened: opening a pipe waits for a writer, and opening a device may do something.
+    """
+    facts = path.stat()
+    if not stat.S_ISREG(facts.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(facts.st_mode), "something else")
+        raise OSError(errno.EINVAL, f"it is {kind} and not a file", str(path))
+    if most is not None and facts.st_size > most:
+        raise OSError(errno.EINVAL, f"it has {facts.st_size} bytes, more than {most}", str(path))
+    return os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+
+
+def read_file(path: Path, most: int | None = None) -> bytes:
+    """All of a file, as `open_file`; of one that grows meanwhile, no more than was there."""
+    with open_file(path, most) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
