@@ -228,11 +228,14 @@ class NumpySession(Session):
     def _gradient(self, x: Inputs, y: Inputs, state: Array | None) -> dict[str, Array]:
         trace = self._forward(x, y, state)
         scale = trace.logits.dtype.type(self.model.loss_scale(len(x), self.problem.T))
-        dz = dlosses(self.model, trace.logits, y) * scale
+        dz = self._dlosses(trace.logits, y) * scale
         grads = backward(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
         done = self.outputs
         self.outputs = Outputs(done.loss, done.logits, done.state, grads)
         return grads
+
+    def _dlosses(self, z: Array, y: Inputs) -> Array:
+        return dlosses(self.model, z, y)
 
     def _train_step(self, x: Inputs, y: Inputs, state: Array | None) -> None:
         grads = clip(self.problem.train, self._gradient(x, y, state))

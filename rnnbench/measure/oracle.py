@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnnbench.backends.base import Data, Inputs, Outputs, Session, batches_of
-from rnnbench.backends.numpy import NumpyBackend, NumpySession, Trace
+from rnnbench.backends.base import Data, Inputs, Outputs, Session, batches_of, check_data
+from rnnbench.backends.numpy import NumpySession, Trace
 from rnnbench.measure import verify
 from rnnbench.model import DType, Pass, Problem
-from rnnbench.params import Array, Params, cast
+from rnnbench.params import Array, Params, cast, check_shapes
 from rnnbench.results.record import ErrorOf
 
 LOSS_STEPS = 20
@@ -25,23 +25,31 @@ Kept = TypeVar("Kept")
 
 
 class _Session(NumpySession):
-    """Asks before each forward whether to go on."""
+    """Asks before each forward whether to go on.
 
-    go_on: Callable[[], None]
+    With a `rounding`, the derivative of each loss is off by about so much: a probability less a target is rounded at
+    their size, and where the rows of a batch cancel, that is most of what is left.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        params: Params,
+        data: Data,
+        go_on: Callable[[], None],
+        rounding: float = 0.0,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.go_on, self.rounding, self.rng = go_on, rounding, rng
+        super().__init__(problem, params, data)
 
     def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
         self.go_on()
         return super()._forward(x, y, state)
 
-
-class _Backend(NumpyBackend):
-    def __init__(self, go_on: Callable[[], None]) -> None:
-        self.go_on = go_on
-
-    def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
-        session = _Session(problem, params, data)
-        session.go_on = self.go_on
-        return session
+    def _dlosses(self, z: Array, y: Inputs) -> Array:
+        exact = super()._dlosses(z, y)
+        return exact if self.rng is None else exact + self.rounding * self.rng.standard_normal(exact.shape)
 
 
 @dataclass(frozen=True)
@@ -105,12 +113,14 @@ class Oracle:
         order: list[int] | None,
         go_on: Callable[[], None] = lambda: None,
     ) -> None:
-        self.problem, self.order = problem, order
-        self.backend = _Backend(go_on)
+        self.problem, self.order, self.go_on = problem, order, go_on
         inputs = data.inputs if problem.model.V is not None else data.inputs.astype(np.float64)
         self.batches = len(inputs) // problem.B
         self.params, self.data = params, Data(inputs, data.targets)
-        self.session: Session = self.backend.prepare(replace(problem, dtype=DType.FLOAT64), params, self.data)
+        self.exact = replace(problem, dtype=DType.FLOAT64)
+        check_shapes(params, problem.model)
+        check_data(self.exact, self.data)
+        self.session = _Session(self.exact, params, self.data, go_on)
         self._kept: dict[tuple[str, ...], Any] = {}
         self._working = RLock()  # backends that are checked side by side may ask at the same time
 
@@ -188,18 +198,13 @@ class Oracle:
         return _Drift([self.session, *(self._moved(verify.ROUNDING[precision], start) for start in range(STARTS))])
 
     def _moved(self, rounding: float, start: int) -> Session:
-        """A session with each parameter moved by about so much of itself.
-
-        The biases of the outputs move by so much of 1: the slope of a loss is rounded at the size of a probability or a
-        target, and where the rows of a batch cancel, that is all that is left.
-        """
+        """A session with each parameter moved by about so much of itself."""
         rng = np.random.default_rng(start)
         moved = {
             name: value * (1 + rounding * rng.standard_normal(value.shape))
             for name, value in cast(self.params, DType.FLOAT64).items()
         }
-        moved["b_y"] = moved["b_y"] + rounding * rng.standard_normal(moved["b_y"].shape)
-        return self.backend.prepare(replace(self.problem, dtype=DType.FLOAT64), moved, self.data)
+        return _Session(self.exact, moved, self.data, self.go_on, rounding, rng)
 
     def errors(self, pass_: Pass, got: Outputs, precision: str | None = None) -> dict[str, ErrorOf]:
         """The error of every array of a pass, judged in the problem's type or in another precision.
