@@ -40,6 +40,8 @@ class Runner(Checker):
             self._fill_estimate(range(fewest))
             for launch in range(most):
                 self.stopping.settle(launch, self._answers())
+                if all(self.stopping.done(*answer) for answer in self._answers()):
+                    break
                 if launch >= fewest:
                     self._fill_estimate([launch])
                 self._launch(launch)
@@ -60,12 +62,16 @@ class Runner(Checker):
         ]
 
     def _leave_out_the_missing(self) -> None:
+        """A record for each answer of a backend that is not here, or to a problem that is too large."""
         for task in self.tasks:
             for case in task.cases:
                 for name in self.plan.backends:
-                    reason = backends.missing(name)
+                    missing = backends.missing(name)
+                    status, reason = Status.UNAVAILABLE, missing
+                    if missing is None:
+                        status, reason = Status.UNSUPPORTED, task.refused
                     if reason is not None and self._todo(case, name, 0):
-                        self._fail(Slot(task, case, name, 0), Status.UNAVAILABLE, reason)
+                        self._fail(Slot(task, case, name, 0), status, reason)
 
     def _leave_out_the_rest(self) -> None:
         """A record for each answer that no budget was left for."""

@@ -54,6 +54,7 @@ class Workload:
     B: int
     T: int
     epochs: int
+    rows: tuple[int, int]  # to train on; in all
     load: Callable[[Source], Dataset]
     init: Init = Init.KERAS
     stand_in: str | None = None

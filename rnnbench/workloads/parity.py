@@ -43,6 +43,7 @@ PARITY = Workload(
     B=32,
     T=5,
     epochs=10,
+    rows=(_TRAIN, _TRAIN + _TEST),
     load=_parity,
 )
 
@@ -54,6 +55,7 @@ RUNNING_PARITY = Workload(
     B=32,
     T=100,
     epochs=10,
+    rows=(_TRAIN, _TRAIN + _TEST),
     load=_running_parity,
     free_length=True,
 )
