@@ -123,7 +123,7 @@ def assert_what_is_not_there_is_refused(session: Session) -> None:
     with pytest.raises(ValueError, match="the order is empty"):
         session.train_epoch(np.array([], np.int64))
     for order in (np.array([0.0, 1.5]), np.zeros((2, 1), np.int64)):
-        with pytest.raises(ValueError, match="the order is .*; one axis of integers is needed"):
+        with pytest.raises(ValueError, match=r"the order is .*; one axis of integers is needed"):
             session.train_epoch(order)
     B, H = problem.B, model.H
     for shape in ((B, H + 1), (B + 1, H), (B,), (H,), (1, 1), (), (1, B, H), (H * B,)):

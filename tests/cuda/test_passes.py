@@ -15,9 +15,9 @@ from rnnbench.measure.verify import relative_error
 from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, TrainSpec, Truncation
 from tests.helpers import (
     TRAINS,
-    assert_what_is_not_there_is_refused,
     assert_agrees,
     assert_same_bits,
+    assert_what_is_not_there_is_refused,
     oracle,
     random_data,
     random_params,
