@@ -25,8 +25,8 @@ PREDICTED = 512  # rows at a time
 ROW_NUMBER_BYTES = 100  # in an order of an epoch: in the parent, as text, and in the worker
 
 # How many arrays of a kind live at once.
-OF_ORACLE = {"states": 8, "inputs": 3, "outputs": 8, "params": 20}
-OF_WORKER = {"states": 6, "inputs": 3, "outputs": 8, "params": 10}
+OF_ORACLE = {"states": 6, "inputs": 1, "outputs": 8, "params": 20}
+OF_WORKER = {"states": 7, "inputs": 2, "outputs": 8, "params": 10}
 
 
 def free() -> int:
@@ -75,7 +75,7 @@ def bytes_needed(
     item, row, rows = problem.dtype.bytes, row_of(problem), max(at_once, problem.B)
     parent = made * row * making + staged * (row * EXACT + ROW_NUMBER_BYTES)
     parent += in_process(problem, EXACT, OF_ORACLE, problem.B)
-    each = staged * (row * (4 + 2 * EXACT) + ROW_NUMBER_BYTES) + in_process(problem, item, OF_WORKER, rows)
+    each = staged * (row * 12 + ROW_NUMBER_BYTES) + in_process(problem, item, OF_WORKER, rows)
     return parent + workers * each
 
 

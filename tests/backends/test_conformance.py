@@ -181,9 +181,7 @@ def test_bad_data_is_refused_with_the_value_and_the_limit(backend):
     with pytest.raises(ValueError, match="tokens are float64; they must be integers"):
         backend.prepare(problem, params, type(data)(data.inputs.astype(float), data.targets))
     for targets in (np.zeros((len(data.targets), 2)), np.zeros((len(data.targets), problem.T, 1)), data.targets[0]):
-        with pytest.raises(
-            ValueError, match=r"each row needs one|targets have shape .*; rows of shape \(1,\) are needed"
-        ):
+        with pytest.raises(ValueError, match=r"each row needs one|targets have shape .*; rows of shape \(1,\)"):
             backend.prepare(problem, params, type(data)(data.inputs, targets))
     with pytest.raises(ValueError, match="W_hh has shape"):
         backend.prepare(problem, params | {"W_hh": params["W_hh"][:2]}, data)
