@@ -72,7 +72,7 @@ def list_(
             {
                 "workloads": {
                     name: {"summary": w.summary, "B": w.B, "T": w.T, "epochs": w.epochs, "stand_in": w.stand_in,
-                           "shapes": w.model.shapes}
+                           "expect": w.expect, "shapes": w.model.shapes}
                     for name, w in tasks.items()
                 },
                 "backends": {name: {"summary": text, "missing": why} for name, (text, why) in answers.items()},
@@ -82,7 +82,9 @@ def list_(
             }
         )  # fmt: skip
         return
-    print_table(("workload", "what it is"), [(name, w.summary) for name, w in tasks.items()])
+    print_table(
+        ("workload", "what it is"), [(n, "; ".join(filter(None, (w.summary, w.expect)))) for n, w in tasks.items()]
+    )
     print_table(("backend", "what it is", "here"), [(n, text, why or _here(n)) for n, (text, why) in answers.items()])
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnbench import backends
-from rnnbench.commands.names import MOST_LAUNCHES, DurationType, PercentType
+from rnnbench.commands.names import DurationType, PercentType
 from rnnbench.commands.options import options
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STOPPING = options(
     click.option("--precision", type=PercentType(),
                  help="Launches go on until the interval of every time is within this. Default of --rigorous: 2%."),
-    click.option("--max-launches", type=click.IntRange(3, MOST_LAUNCHES), metavar="N",
+    click.option("--max-launches", type=click.IntRange(3), metavar="N",
                  help="The cap, where launches go on until they are precise. Default: 30."),
     click.option("--budget", type=DurationType(),
                  help="Once so long has gone by, no further round begins; what is under way is ended a second later, "

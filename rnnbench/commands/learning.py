@@ -79,6 +79,7 @@ def make_training(name: str, plan: Plan, run_id: str, display: Display, epochs: 
         epochs=workload.epochs if epochs is None else epochs,
         seed=plan.seed,
         run_id=run_id,
+        expect=workload.expect,
     )
 
 

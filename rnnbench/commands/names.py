@@ -12,7 +12,6 @@ import click
 from rnnbench.model import Truncation
 
 MOST = 1_000_000  # of any size
-MOST_LAUNCHES = 10_000
 MOST_SECONDS = 10_000_000  # of a budget: months
 MOST_PERCENT = 1000.0  # of a gate: more is a mistake
 

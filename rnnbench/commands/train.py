@@ -94,6 +94,8 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
             f"{sum(e.seconds for e in seen):.2f} s in epochs, {wall:.1f} s in all",
             markup=False, highlight=False,
         )  # fmt: skip
+        if training.expect:
+            console.print(f"Note: {training.expect}", markup=False, highlight=False, soft_wrap=True)
     return {
         "workload": problem.workload,
         "backend": backend,
@@ -102,5 +104,6 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
         "data_source": training.dataset.source,
         "epochs": [asdict(epoch) for epoch in seen],
         "test": asdict(test),
+        "expect": training.expect,
         "wall_seconds": wall,
     }

@@ -44,7 +44,7 @@ class Workload:
     """A named task. `load` makes or reads its rows; it raises `WorkloadUnavailable` where it cannot.
 
     `stand_in` names the workload to use instead where the data cannot be had; `free_length` says whether T may be
-    chosen; `seed_experiment` is the training of the seed notebook that this one repeats.
+    chosen; `expect` says what accuracy to expect where that would surprise.
     """
 
     name: str
@@ -59,6 +59,7 @@ class Workload:
     init: Init = Init.KERAS
     stand_in: str | None = None
     free_length: bool = False
+    expect: str = ""
     short_epoch: int = 25  # batches of the `epoch` pass, unless a run asks for the whole data set
 
     def with_length(self, T: int) -> Workload:
