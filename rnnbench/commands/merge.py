@@ -66,7 +66,8 @@ def _write(output: Path, made: store.Loaded) -> None:
     except (OSError, store.StoreError) as error:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
-        told = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        cause = error.__cause__ if isinstance(error, store.StoreError) else error
+        told = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
         raise store.StoreError(f"{output} was not written: {told}; make room, or give another folder") from error
 
 
