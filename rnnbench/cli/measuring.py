@@ -44,7 +44,7 @@ Examples:
   python -m rnnbench run
   python -m rnnbench run --quick
   python -m rnnbench run -w imdb-50,imdb-200 -b numba,jax --pass train_step -o reports/mine
-  python -m rnnbench run -w running-parity -T 1000 --truncation 20:5
+  python -m rnnbench run -w running-parity -T 1000 --truncation 20:5 -b numba,jax --pass gradient
   python -m rnnbench run -k "imdb !epoch" --rigorous
   python -m rnnbench run -w parity --precision 5% --max-launches 20
   python -m rnnbench run --budget 10m --case-budget 30s

@@ -23,7 +23,7 @@ def load_rows(
 
     Raises WorkloadUnavailable where there is no stand-in.
     """
-    source = Source(T=workload.T, seed=seed, data_dir=None if data_dir is None else Path(data_dir))
+    source = Source(T=workload.T, seed=seed, data_dir=None if data_dir is None else Path(data_dir), say=say)
     try:
         return workload, workload.load(source)
     except WorkloadUnavailable as error:

@@ -32,11 +32,15 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What a loader is told: the seed for rows that are made, the folder to look in, the length of a row."""
+    """What a loader is told: the seed for rows that are made, the folder to look in, the length of a row.
+
+    `say` is told before anything that takes long, such as a download.
+    """
 
     T: int
     seed: int = 0
     data_dir: Path | None = None
+    say: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
