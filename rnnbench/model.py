@@ -59,6 +59,11 @@ class DType(StrEnum):
     FLOAT32 = "float32"
     FLOAT64 = "float64"
 
+    @property
+    def bytes(self) -> int:
+        """Of one number."""
+        return 4 if self is DType.FLOAT32 else 8
+
 
 def _require_positive(**values: float) -> None:
     for name, value in values.items():

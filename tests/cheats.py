@@ -95,8 +95,8 @@ class DoesNotWait(NumpySession):
     def train_step(self):
         self._begin(super().train_step)
 
-    def train_epoch(self, order):
-        self._begin(lambda: NumpySession.train_epoch(self, order))
+    def _train_epoch(self, order):
+        self._begin(lambda: NumpySession._train_epoch(self, order))
 
     def reset(self):
         self._finish()
@@ -171,9 +171,9 @@ class OneOrder(NumpySession):
 
     order = None
 
-    def train_epoch(self, order):
+    def _train_epoch(self, order):
         self.order = order if self.order is None else self.order
-        super().train_epoch(self.order)
+        super()._train_epoch(self.order)
 
 
 class OldGradient(NumpySession):

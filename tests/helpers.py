@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -100,24 +101,67 @@ TRAINS = {
 }
 
 
-def assert_absent_rows_are_refused(session: Session, rows: int, batches: int) -> None:
-    """With the number and the limit, by `select` and `train_epoch` of a session of so many rows and batches."""
-    for bad in (-1, rows):
+def assert_what_is_not_there_is_refused(session: Session) -> None:
+    """With the value and the limit: rows, batches, states and inputs that do not fit the session's problem.
+
+    It computes after that as before: nothing that was refused left a trace.
+    """
+    problem, model, rows = session.problem, session.problem.model, session.staged
+    last = rows // problem.B - 1
+    good = random_data(problem, rows=3, seed=5).inputs
+    session.reset()
+    before = session.predict(good)
+    session.select(0)
+    for bad in (-1, last + 1, 0.5, 10**30):
+        with pytest.raises(ValueError, match=f"there is no batch {bad}: {rows} rows are staged, batches 0 to {last}"):
+            session.select(bad)  # type: ignore[arg-type]
+    for bad in (-1, rows, 2**40):
         with pytest.raises(ValueError, match=f"row {bad} is not among the {rows} rows"):
-            session.train_epoch(np.array([0, bad, 3]))
+            session.train_epoch(np.array([0, bad, 1]))
+        with pytest.raises(ValueError, match=f"row {bad} is not among the {rows} rows"):
+            session.epoch_of(np.array([0, bad, 1]))
     with pytest.raises(ValueError, match="the order is empty"):
         session.train_epoch(np.array([], np.int64))
-    for bad in (-1, batches):
-        with pytest.raises(ValueError, match=f"there is no batch {bad}.*batches 0 to {batches - 1}"):
-            session.select(bad)
+    for order in (np.array([0.0, 1.5]), np.zeros((2, 1), np.int64)):
+        with pytest.raises(ValueError, match=r"the order is .*; one axis of integers is needed"):
+            session.train_epoch(order)
+    B, H = problem.B, model.H
+    for shape in ((B, H + 1), (B + 1, H), (B,), (H,), (1, 1), (), (1, B, H), (H * B,)):
+        with pytest.raises(ValueError, match=re.escape(f"the state has shape {shape}; this problem needs {(B, H)}")):
+            session.start_from(np.zeros(shape, str(problem.dtype)))
+    with pytest.raises(ValueError, match="states are complex128; they must be real numbers"):
+        session.start_from(np.zeros((B, H), complex))
+    needed = good.shape[1:]
+    longer, shorter = np.concatenate([good, good], axis=1), good[:, : problem.T - 1]
+    wrong = [good[0], good[..., None], longer, shorter, longer[:0], np.zeros(0, good.dtype), good.ravel()[0]]
+    for inputs in wrong if model.V is not None else [*wrong, longer.swapaxes(1, 2), good[..., :-1]]:
+        words = f"inputs have shape {inputs.shape}; rows of shape {needed} are needed"
+        with pytest.raises(ValueError, match=re.escape(words)):
+            session.predict(inputs)
+    if model.V is None:
+        with pytest.raises(ValueError, match="inputs are complex64; they must be real numbers"):
+            session.predict(good.astype(np.complex64))
+    else:
+        for kind in (np.float64, np.bool_):
+            with pytest.raises(ValueError, match=f"tokens are {np.dtype(kind)}; they must be integers"):
+                session.predict(good.astype(kind))
+        for bad in (-1, model.V, 2**32 + 1, -(2**31)):
+            inputs = good.astype(np.int64)
+            inputs[1, 0] = bad
+            words = f"token {bad} is outside the vocabulary: tokens must lie in [0, {model.V})"
+            with pytest.raises(ValueError, match=re.escape(words)):
+                session.predict(inputs)
+    none = session.predict(good[:0])
+    assert (none.shape, none.dtype) == ((0, *before.shape[1:]), before.dtype)
+    np.testing.assert_array_equal(session.predict(good), before)
 
 
 __all__ = [
     "TRAINS",
     "arrays_of",
-    "assert_absent_rows_are_refused",
     "assert_agrees",
     "assert_same_bits",
+    "assert_what_is_not_there_is_refused",
     "oracle",
     "random_data",
     "random_params",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -50,39 +51,79 @@ def check_data(problem: Problem, data: Data) -> None:
         raise ValueError(f"there are {len(inputs)} rows; a batch needs B = {problem.B}")
     if len(inputs) != len(targets):
         raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets; each row needs one")
+    check_rows(problem, inputs)
+    has_classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
+    steps = (problem.T,) if model.head is Head.EVERY else ()
+    allowed = [steps] if has_classes else [(*steps, model.O)] + [steps] * (model.O == 1)
+    if targets.shape[1:] not in allowed:
+        raise ValueError(f"targets have shape {targets.shape}; rows of shape {allowed[0]} are needed")
+    if has_classes:
+        _check_whole("class", targets, model.O, "the outputs", "classes")
+    else:
+        _check_real("targets", targets)
+        if not np.isfinite(targets).all():
+            raise ValueError("a target is NaN or infinite; targets must be finite numbers")
+
+
+def check_rows(problem: Problem, inputs: Inputs) -> None:
+    """Raise ValueError for inputs, of any number of rows, that are not as `Data` has them or are outside V."""
+    model = problem.model
     expected = (problem.T,) if model.V is not None else (problem.T, model.E)
-    if inputs.shape[1:] != expected:
+    if inputs.ndim == 0 or inputs.shape[1:] != expected:
         raise ValueError(f"inputs have shape {inputs.shape}; rows of shape {expected} are needed")
     if model.V is not None:
-        low, high = int(inputs.min()), int(inputs.max())
-        if low < 0 or high >= model.V:
-            bad = low if low < 0 else high
-            raise ValueError(f"token {bad} is outside the vocabulary: tokens must lie in [0, {model.V})")
-    if model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
-        low, high = int(targets.min()), int(targets.max())
-        if low < 0 or high >= model.O:
-            bad = low if low < 0 else high
-            raise ValueError(f"class {bad} is outside the outputs: classes must lie in [0, {model.O})")
-    elif not np.isfinite(targets).all():
-        raise ValueError("a target is NaN or infinite; targets must be finite numbers")
+        _check_whole("token", inputs, model.V, "the vocabulary", "tokens")
+    else:
+        _check_real("inputs", inputs)
 
 
-def check_batch(batch: int, staged: int, B: int) -> None:
-    """Raise ValueError for a batch that is not there; compiled code would read whatever lies at its place."""
+def _check_whole(kind: str, values: Inputs, limit: int, where: str, kinds: str) -> None:
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{kinds} are {values.dtype}; they must be integers")
+    if values.size:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= limit:
+            bad = low if low < 0 else high
+            raise ValueError(f"{kind} {bad} is outside {where}: {kinds} must lie in [0, {limit})")
+
+
+def _check_real(kinds: str, values: Inputs) -> None:
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{kinds} are {values.dtype}; they must be real numbers")
+
+
+def checked_state(problem: Problem, state: Array) -> Array:
+    """A copy of an initial state (B, H) in the problem's type. Raises ValueError for another shape or kind."""
+    given, expected = np.asarray(state), (problem.B, problem.model.H)
+    if given.shape != expected:
+        raise ValueError(f"the state has shape {given.shape}; this problem needs {expected}")
+    _check_real("states", given)
+    return np.array(given, str(problem.dtype), order="C")
+
+
+def checked_batch(batch: int, staged: int, B: int) -> int:
+    """The number of a batch. Raises ValueError for one that is not there."""
     last = staged // B - 1
-    if not 0 <= batch <= last:
+    try:
+        number = operator.index(batch)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= last:
         raise ValueError(f"there is no batch {batch}: {staged} rows are staged, batches 0 to {last}")
+    return number
 
 
 def checked_order(order: NDArray[np.int64], staged: int) -> NDArray[np.int64]:
     """Row numbers (n,) as compiled code reads them. Raises ValueError for none, or one that is not staged."""
-    rows = np.ascontiguousarray(order, np.int64)
+    rows = np.asarray(order)
     if rows.size == 0:
         raise ValueError("the order is empty; an epoch needs at least 1 row")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ValueError(f"the order is {rows.dtype} of shape {rows.shape}; one axis of integers is needed")
     for row in (rows.min(), rows.max()):
         if not 0 <= row < staged:
             raise ValueError(f"row {row} is not among the {staged} rows that are staged")
-    return rows
+    return np.ascontiguousarray(rows, np.int64)
 
 
 @dataclass(frozen=True)
@@ -154,16 +195,32 @@ class Events(DeviceClock):
 class Session(abc.ABC):
     """One problem, staged on one backend. The pass methods do the measured work and nothing else.
 
-    The harness calls `select` and `reset` outside the clock, then a pass and `synchronize` inside it.
+    The harness calls `select`, `reset` and `epoch_of` outside the clock, then a pass and `synchronize` inside it.
+    What comes from outside is checked here, for all backends alike: compiled code would read whatever lies at the
+    place of a row or word that is not there. Methods with an underscore are what a backend does after these checks.
     """
 
-    @abc.abstractmethod
+    def __init__(self, problem: Problem, data: Data) -> None:
+        self.problem, self.staged = problem, len(data.inputs)
+
     def select(self, batch: int) -> None:
-        """Make rows [batch B, (batch + 1) B) the current batch."""
+        """Make rows [batch B, (batch + 1) B) the current batch. ValueError for one that is not staged."""
+        self._select(checked_batch(batch, self.staged, self.problem.B))
 
     @abc.abstractmethod
+    def _select(self, batch: int) -> None:
+        """`select` after its check."""
+
     def start_from(self, state: Array | None) -> None:
-        """Let the next passes, epochs apart, start from this state (B, H); None is zeros."""
+        """Let the next passes, epochs apart, start from a copy of this state (B, H); None is zeros.
+
+        ValueError for another shape.
+        """
+        self._start_from(None if state is None else checked_state(self.problem, state))
+
+    @abc.abstractmethod
+    def _start_from(self, state: Array | None) -> None:
+        """`start_from` after its check: a contiguous state of the problem's type, which is the session's to keep."""
 
     @abc.abstractmethod
     def reset(self) -> None:
@@ -181,17 +238,38 @@ class Session(abc.ABC):
     def train_step(self) -> None:
         """Gradient, clipping and one optimizer step on the current batch."""
 
-    @abc.abstractmethod
     def train_epoch(self, order: NDArray[np.int64]) -> None:
         """One optimizer step per B rows of `order` (row numbers), the last batch as short as what is left.
 
         `fetch` then gives the parameters, and loss and accuracy as means over the rows seen, each row as it was
-        computed in its own step.
+        computed in its own step. ValueError for no row, or one that is not staged.
         """
+        self.epoch_of(order)()
+
+    def epoch_of(self, order: NDArray[np.int64]) -> Callable[[], None]:
+        """`train_epoch` as a call to be timed: the order is checked now, and not inside the clock."""
+        rows = checked_order(order, self.staged)
+        return lambda: self._train_epoch(rows)
 
     @abc.abstractmethod
+    def _train_epoch(self, order: NDArray[np.int64]) -> None:
+        """`train_epoch` after its check: a contiguous order of at least one row."""
+
     def predict(self, inputs: Inputs) -> Array:
-        """Logits for any number of rows, (n, O) or (n, T, O), from a zero state."""
+        """Logits for any number of rows, (n, O) or (n, T, O), from a zero state.
+
+        ValueError for rows of another length, width or type, and for tokens outside the vocabulary.
+        """
+        problem, model, rows = self.problem, self.problem.model, np.asarray(inputs)
+        check_rows(problem, rows)
+        kind = str(problem.dtype)
+        if len(rows) == 0:
+            return np.empty((0, *((problem.T,) if model.head is Head.EVERY else ()), model.O), kind)
+        return self._predict(np.ascontiguousarray(rows, kind if model.V is None else np.int32))
+
+    @abc.abstractmethod
+    def _predict(self, inputs: Inputs) -> Array:
+        """`predict` after its checks: at least one row, contiguous, int32 or the problem's type."""
 
     @abc.abstractmethod
     def fetch(self) -> Outputs:

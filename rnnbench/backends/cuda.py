@@ -24,8 +24,6 @@ from rnnbench.backends.base import (
     Inputs,
     Outputs,
     Session,
-    check_batch,
-    checked_order,
     shaped_targets,
 )
 from rnnbench.kernels.cuda import device, losses
@@ -83,8 +81,9 @@ class CudaSession(Session):
         self, problem: Problem, params: Params, data: Data, plan: Plan, launch: Launcher | None = None
     ) -> None:
         model = problem.model
-        self.problem, self.model, self.plan = problem, model, plan
-        self.sizes, self.rule, self.staged = sizes_of(problem), rule_of(problem), len(data.inputs)
+        super().__init__(problem, data)
+        self.model, self.plan = model, plan
+        self.sizes, self.rule = sizes_of(problem), rule_of(problem)
         ordered = cast({name: params[name] for name in model.shapes}, problem.dtype)
         self.initial = cuda.to_device(np.concatenate([value.ravel() for value in ordered.values()]))
         flat = {name: cuda.device_array_like(self.initial) for name in ("params", "grads")}
@@ -115,14 +114,11 @@ class CudaSession(Session):
         shape = (n, self.sizes.S)
         return cuda.device_array(shape, self.sizes.dtype), cuda.device_array(shape, np.int32)
 
-    def select(self, batch: int) -> None:
-        check_batch(batch, self.staged, self.problem.B)
+    def _select(self, batch: int) -> None:
         self.offset = batch * self.problem.B
 
-    def start_from(self, state: Array | None) -> None:
-        self.state = self.zero_state
-        if state is not None:
-            self.state = cuda.to_device(np.ascontiguousarray(state, self.sizes.dtype))
+    def _start_from(self, state: Array | None) -> None:
+        self.state = self.zero_state if state is None else cuda.to_device(state)
 
     def reset(self) -> None:
         self.arrays["params"].copy_to_device(self.initial)
@@ -150,13 +146,13 @@ class CudaSession(Session):
         self._train(self._batch())
         self.last, self.rows_in_pass = Pass.TRAIN_STEP, self.problem.B
 
-    def train_epoch(self, order: NDArray[np.int64]) -> None:
+    def _train_epoch(self, order: NDArray[np.int64]) -> None:
         """The order goes to the device once; the steps are launched one after the other, with nothing copied."""
-        rows, B = checked_order(order, self.staged), self.problem.B
-        self._place_order(rows)
-        for at in range(0, rows.size, B):
-            self._train(Batch(self.order, at, min(B, rows.size - at), self.zero_state, *self.each, at))
-        self.last, self.rows_in_pass = Pass.EPOCH, rows.size
+        n, B = order.size, self.problem.B
+        self._place_order(order)
+        for at in range(0, n, B):
+            self._train(Batch(self.order, at, min(B, n - at), self.zero_state, *self.each, at))
+        self.last, self.rows_in_pass = Pass.EPOCH, n
 
     def _place_order(self, rows: NDArray[np.int64]) -> None:
         """Copy an order to where steps read it. Only one of more rows than any before makes new arrays."""
@@ -166,7 +162,7 @@ class CudaSession(Session):
             self.each = self._answers(rows.size)
         self.order[: rows.size].copy_to_device(rows)
 
-    def predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs) -> Array:
         """In blocks of rows, in buffers of their own."""
         n, S, O = len(inputs), self.sizes.S, self.sizes.O
         sizes = replace(self.sizes, B=min(n, PREDICT_ROWS))

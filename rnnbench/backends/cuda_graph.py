@@ -16,7 +16,7 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Contract, Data, Session, check_batch, checked_order
+from rnnbench.backends.base import Contract, Data, Session
 from rnnbench.backends.cuda import STAGED, CudaBackend, CudaSession, rule_of
 from rnnbench.kernels.cuda import cursor
 from rnnbench.kernels.cuda.graph import WAY_OUT, Recorder
@@ -43,14 +43,12 @@ class CudaGraphSession(CudaSession):
         table = self.rule.table(self.sizes.dtype)
         self.table = cuda.to_device(table if table.size else np.zeros((1, 2), self.sizes.dtype))
 
-    def select(self, batch: int) -> None:
-        check_batch(batch, self.staged, self.problem.B)
+    def _select(self, batch: int) -> None:
         first = batch * self.problem.B
         self.now.copy_to_device(np.arange(first, first + self.problem.B, dtype=np.int64))
 
-    def start_from(self, state: Array | None) -> None:
-        given = np.zeros(self.state.shape) if state is None else state
-        self.state.copy_to_device(np.ascontiguousarray(given, self.sizes.dtype))
+    def _start_from(self, state: Array | None) -> None:
+        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if state is None else state)
 
     def reset(self) -> None:
         super().reset()
@@ -93,18 +91,18 @@ class CudaGraphSession(CudaSession):
         self.step += 1
         self.last, self.rows_in_pass = Pass.TRAIN_STEP, self.problem.B
 
-    def train_epoch(self, order: NDArray[np.int64]) -> None:
+    def _train_epoch(self, order: NDArray[np.int64]) -> None:
         """A replay for each full batch; a short one at the end is launched kernel by kernel."""
-        rows, B = checked_order(order, self.staged), self.problem.B
-        self._place_order(rows)
-        full = rows.size // B
+        n, B = order.size, self.problem.B
+        self._place_order(order)
+        full = n // B
         for _ in range(full):
             self._run(Pass.EPOCH, self._step_of_epoch)
         self.step += full
-        if (at := full * B) < rows.size:
-            self._train(Batch(self.order, at, rows.size - at, self.zero_state, *self.each, at))
+        if (at := full * B) < n:
+            self._train(Batch(self.order, at, n - at, self.zero_state, *self.each, at))
             self._place(0)
-        self.last, self.rows_in_pass = Pass.EPOCH, rows.size
+        self.last, self.rows_in_pass = Pass.EPOCH, n
 
     def _place_order(self, rows: NDArray[np.int64]) -> None:
         """As without graphs; arrays that are new stand in another place than the graph has, and need a new one."""

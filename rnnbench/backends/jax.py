@@ -51,14 +51,15 @@ class JaxSession(Session):
     """One problem in JAX, on one device: rows, parameters and answers stay there until fetched."""
 
     def __init__(self, problem: Problem, params: Params, data: Data, device: jax.Device) -> None:
-        self.problem, self.model, self.device = problem, problem.model, device
+        super().__init__(problem, data)
+        self.model, self.device = problem.model, device
         functions = Functions(problem)
         uncut = Functions(replace(problem, truncation=None))  # the value is the same
         self._forward = jax.jit(exact(uncut.loss))
         self._gradient = jax.jit(exact(functions.gradient))
         self._train_step = jax.jit(exact(functions.train_step), donate_argnums=(0, 1))
         self._epoch = jax.jit(exact(functions.epoch), donate_argnums=(0, 1))
-        self._predict = jax.jit(exact(partial(logits_of, problem.model)))
+        self._logits = jax.jit(exact(partial(logits_of, problem.model)))
         self.initial = cast(params, problem.dtype)
         self.rows, self.answers = self._rows(data.inputs), shaped_targets(problem, data.targets)
         with precision(problem.dtype):
@@ -75,14 +76,14 @@ class JaxSession(Session):
         """A copy on the device."""
         return jnp.array(value, device=self.device)
 
-    def select(self, batch: int) -> None:
+    def _select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         with precision(self.problem.dtype):
             self.x, self.y = jax.block_until_ready((self._put(self.rows[rows]), self._put(self.answers[rows])))
 
-    def start_from(self, state: Array | None) -> None:
+    def _start_from(self, state: Array | None) -> None:
         with precision(self.problem.dtype):
-            self.state = None if state is None else self._put(state.astype(str(self.problem.dtype)))
+            self.state = None if state is None else self._put(state)
 
     def reset(self) -> None:
         with precision(self.problem.dtype):
@@ -108,7 +109,7 @@ class JaxSession(Session):
             )
         self.done = Done((loss,), result=result, params=self.params)
 
-    def train_epoch(self, order: NDArray[np.int64]) -> None:
+    def _train_epoch(self, order: NDArray[np.int64]) -> None:
         B = self.problem.B
         rows = order.astype(np.int32)
         full = len(rows) // B * B
@@ -125,13 +126,13 @@ class JaxSession(Session):
                 counts += [batches.shape[1]] * len(batches)
         self.done = Done(tuple(losses), tuple(counts), params=self.params, right=tuple(right))
 
-    def predict(self, inputs: Inputs) -> Array:
-        rows, parts = self._rows(inputs), []
+    def _predict(self, inputs: Inputs) -> Array:
+        rows, parts = inputs, []
         with precision(self.problem.dtype):
             for i in range(0, len(rows), _PREDICT_ROWS):
                 part = rows[i : i + _PREDICT_ROWS]
                 short = [(0, _PREDICT_ROWS - len(part))] + [(0, 0)] * (part.ndim - 1)
-                parts.append(self._predict(self.params, np.pad(part, short)))  # one shape, compiled once
+                parts.append(self._logits(self.params, np.pad(part, short)))  # one shape, compiled once
         predicted: Array = np.concatenate([np.asarray(part) for part in parts])[: len(rows)]
         return predicted
 

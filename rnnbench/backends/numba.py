@@ -18,8 +18,6 @@ from rnnbench.backends.base import (
     Inputs,
     Outputs,
     Session,
-    check_batch,
-    checked_order,
     shaped_targets,
 )
 from rnnbench.kernels.cpu import losses, passes
@@ -81,8 +79,8 @@ class NumbaSession(Session):
 
     def __init__(self, problem: Problem, params: Params, data: Data, flush: bool) -> None:
         model = problem.model
-        self.problem, self.model, self.dtype, self.flush = problem, model, str(problem.dtype), flush
-        self.staged = len(data.inputs)
+        super().__init__(problem, data)
+        self.model, self.dtype, self.flush = model, str(problem.dtype), flush
         ordered = cast({name: params[name] for name in model.shapes}, problem.dtype)
         self.initial = np.concatenate([value.ravel() for value in ordered.values()])
         moments = self.initial.size if problem.train.optimizer is Rule.ADAM else 0
@@ -113,14 +111,12 @@ class NumbaSession(Session):
         values = values_of(self.problem, sizes, self.flush)
         return Context(values, self.arrays | data | buffers(sizes, self.dtype))
 
-    def select(self, batch: int) -> None:
+    def _select(self, batch: int) -> None:
         B = self.problem.B
-        check_batch(batch, self.staged, B)
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
-    def start_from(self, state: Array | None) -> None:
-        state = self.zero_state if state is None else np.ascontiguousarray(state, self.dtype)
-        self.context.point({"initial": state})
+    def _start_from(self, state: Array | None) -> None:
+        self.context.point({"initial": self.zero_state if state is None else state})
 
     def reset(self) -> None:
         self.flat["params"][:] = self.initial
@@ -140,15 +136,14 @@ class NumbaSession(Session):
         self.runner.run(passes.TRAIN_STEP, self.rows)
         self.last, self.outputs_in_pass = Pass.TRAIN_STEP, self.rows.size
 
-    def train_epoch(self, order: NDArray[np.int64]) -> None:
-        rows = checked_order(order, self.staged)
+    def _train_epoch(self, order: NDArray[np.int64]) -> None:
         state = self.context.arrays["initial"]
         self.context.point({"initial": self.zero_state})
-        self.runner.run(passes.TRAIN_STEP, rows)
+        self.runner.run(passes.TRAIN_STEP, order)
         self.context.point({"initial": state})
-        self.last, self.outputs_in_pass = Pass.EPOCH, rows.size
+        self.last, self.outputs_in_pass = Pass.EPOCH, order.size
 
-    def predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs) -> Array:
         """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
         threads = numba.get_num_threads()
         steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(passes.FORWARD_STEPS))

@@ -158,7 +158,8 @@ class NumpySession(Session):
     """One problem in NumPy."""
 
     def __init__(self, problem: Problem, params: Params, data: Data) -> None:
-        self.problem, self.model = problem, problem.model
+        super().__init__(problem, data)
+        self.model = problem.model
         self.initial = cast(params, problem.dtype)
         self.inputs = np.ascontiguousarray(data.inputs, dtype=np.int32 if self.model.V is not None else problem.dtype)
         self.targets = shaped_targets(problem, data.targets)
@@ -167,12 +168,12 @@ class NumpySession(Session):
         self.reset()
         self.select(0)
 
-    def select(self, batch: int) -> None:
+    def _select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = self.inputs[rows], self.targets[rows]
 
-    def start_from(self, state: Array | None) -> None:
-        self.state = None if state is None else state.astype(str(self.problem.dtype))
+    def _start_from(self, state: Array | None) -> None:
+        self.state = state
 
     def reset(self) -> None:
         self.params = {name: value.copy() for name, value in self.initial.items()}
@@ -187,7 +188,7 @@ class NumpySession(Session):
     def train_step(self) -> None:
         self._train_step(self.x, self.y, self.state)
 
-    def train_epoch(self, order: NDArray[np.int64]) -> None:
+    def _train_epoch(self, order: NDArray[np.int64]) -> None:
         total, right, count = 0.0, 0, 0
         has_classes = True
         for rows in batches_of(order, self.problem.B):
@@ -203,7 +204,7 @@ class NumpySession(Session):
         accuracy = right / count if has_classes else None
         self.outputs = Outputs(loss=total / len(order), params=self.params, accuracy=accuracy)
 
-    def predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs) -> Array:
         return np.concatenate(
             [forward(self.model, self.params, inputs[i : i + 512], None).logits for i in range(0, len(inputs), 512)]
         )
@@ -222,7 +223,7 @@ class NumpySession(Session):
         trace = forward(self.model, self.params, x, state)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
             loss = losses(self.model, trace.logits, y).sum() * self.model.loss_scale(len(x), self.problem.T)
-        self.outputs = Outputs(loss=float(loss), logits=trace.logits, state=trace.h[-1])
+        self.outputs = Outputs(loss=float(loss), logits=trace.logits, state=trace.h[-1].copy())
         return trace
 
     def _gradient(self, x: Inputs, y: Inputs, state: Array | None) -> dict[str, Array]:

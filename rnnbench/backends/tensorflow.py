@@ -25,7 +25,8 @@ class KerasSession(Session):
     """One problem in Keras. Each pass is one function, traced at its first call; `reset` assigns in place."""
 
     def __init__(self, problem: Problem, params: Params, data: Data, jit: bool) -> None:
-        self.problem, self.dtype = problem, str(problem.dtype)
+        super().__init__(problem, data)
+        self.dtype = str(problem.dtype)
         self.inputs = np.ascontiguousarray(data.inputs, np.int32 if problem.model.V is not None else self.dtype)
         self.targets = shaped_targets(problem, data.targets)
         self.first: Tensor | None = None
@@ -35,7 +36,7 @@ class KerasSession(Session):
         self.stepped = False
         with floatx(self.dtype):
             self._build(params, jit)
-        self._forward, self._gradient, self._train_step, self._predict = (
+        self._forward, self._gradient, self._train_step, self._logits_of = (
             tf.function(function, jit_compile=jit, reduce_retracing=True)
             for function in (self._run, self._differentiate, self._update, self._logits)
         )
@@ -79,12 +80,12 @@ class KerasSession(Session):
     def _logits(self, x: Tensor) -> Tensor:
         return self.network(x)
 
-    def select(self, batch: int) -> None:
+    def _select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = tf.constant(self.inputs[rows]), tf.constant(self.targets[rows])
         self.zeros = tf.zeros((len(self.x), self.problem.model.H), self.dtype)
 
-    def start_from(self, state: Array | None) -> None:
+    def _start_from(self, state: Array | None) -> None:
         self.first = None if state is None else tf.constant(state, self.dtype)
 
     def reset(self) -> None:
@@ -106,7 +107,7 @@ class KerasSession(Session):
     def _done(self, result: Result | None, grads: list[Tensor] | None = None, stepped: bool = False) -> None:
         self.result, self.grads, self.stepped, self.epoch = result, grads or [], stepped, {}
 
-    def train_epoch(self, order: NDArray[np.int64]) -> None:
+    def _train_epoch(self, order: NDArray[np.int64]) -> None:
         rows = tf.data.Dataset.from_tensor_slices((self.inputs[order], self.targets[order]))
         batches = rows.batch(self.problem.B).prefetch(tf.data.AUTOTUNE)
         with floatx(self.dtype):
@@ -114,14 +115,14 @@ class KerasSession(Session):
         self._done(None, stepped=True)
         self.epoch = history.history
 
-    def predict(self, inputs: Inputs) -> Array:
-        x = np.asarray(inputs, self.inputs.dtype)
-        return np.concatenate([self._predicted(x[i : i + PREDICT_ROWS]) for i in range(0, len(x), PREDICT_ROWS)])
+    def _predict(self, inputs: Inputs) -> Array:
+        blocks = range(0, len(inputs), PREDICT_ROWS)
+        return np.concatenate([self._predicted(inputs[i : i + PREDICT_ROWS]) for i in blocks])
 
     def _predicted(self, x: Inputs) -> Array:
         """Logits of at most `PREDICT_ROWS` rows, padded to that many: XLA would compile each other number anew."""
         padding = ((0, PREDICT_ROWS - len(x)), *((0, 0),) * (x.ndim - 1))
-        logits: Array = self._predict(tf.constant(np.pad(x, padding))).numpy()
+        logits: Array = self._logits_of(tf.constant(np.pad(x, padding))).numpy()
         return logits[: len(x)]
 
     def poison(self) -> None:

@@ -39,7 +39,8 @@ class TorchSession(Session):
     """One problem in PyTorch, on the device of its network: rows, parameters and answers stay there until fetched."""
 
     def __init__(self, problem: Problem, params: Params, data: Data, net: Net, subnormals: Subnormals) -> None:
-        self.problem, self.model, self.net, self.subnormals = problem, problem.model, net, subnormals
+        super().__init__(problem, data)
+        self.model, self.net, self.subnormals = problem.model, net, subnormals
         self.dtype = DTYPES[problem.dtype]
         self.parameters = net.named()
         self.device = self.parameters["W_hh"].device
@@ -62,11 +63,11 @@ class TorchSession(Session):
         dtype = self.dtype if self.model.V is None else torch.int64
         return torch.from_numpy(np.ascontiguousarray(inputs)).to(self.device, dtype)
 
-    def select(self, batch: int) -> None:
+    def _select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = self.inputs[rows], self.targets[rows]
 
-    def start_from(self, state: Array | None) -> None:
+    def _start_from(self, state: Array | None) -> None:
         self.state = None if state is None else self._tensor(state)
 
     def reset(self) -> None:
@@ -89,7 +90,7 @@ class TorchSession(Session):
         with self.subnormals:
             self.done = self._train_step(self.x, self.y, self.state)
 
-    def train_epoch(self, order: NDArray[np.int64]) -> None:
+    def _train_epoch(self, order: NDArray[np.int64]) -> None:
         with self.subnormals:
             total = torch.zeros((), dtype=torch.float64, device=self.device)
             right, outputs = torch.zeros((), dtype=torch.int64, device=self.device), 0
@@ -103,7 +104,7 @@ class TorchSession(Session):
                     outputs += done.logits[..., 0].numel()
             self.done = Done(total / len(order), params=True, right=right, outputs=outputs)
 
-    def predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs) -> Array:
         with self.subnormals, torch.inference_mode():
             parts = [self.net(x, None)[0] for x in self._rows(inputs).split(_PREDICT_ROWS)]
             predicted: Array = torch.cat(parts).numpy(force=True)

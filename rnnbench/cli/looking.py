@@ -14,6 +14,7 @@ from rnnbench.cli.shell import (
     allowed_threads,
     complain,
     console_of,
+    given,
     guarded,
     print_json,
     print_table,
@@ -28,21 +29,30 @@ from rnnbench.commands.options import (
     GATE,
     JSON,
     THREADS,
+    TIMEOUT,
     WORDS,
     WORKLOAD,
     options,
+    several,
 )
 from rnnbench.model import DType, Pass
 
 
 @click.command("list")
 @click.option("--contract", is_flag=True, help="Show what each backend has inside the clock; imports all of them.")
-@click.option("--backend", "-b", "names", type=BACKENDS, help="With --contract. Default: all that are not on request.")
+@several("--backend", "-b", "names", type=BACKENDS, help="With --contract. Default: all that are not on request.")
 @click.option("--workload", "-w", type=WORKLOAD, help="With --contract: whose sizes. Default: imdb-50.")
 @click.option("--dtype", type=DTYPE, help="With --contract. Default: float32.")
-@JSON
+@options(TIMEOUT, JSON)
+@click.pass_context
 def list_(
-    contract: bool, names: tuple[str, ...] | None, workload: str | None, dtype: str | None, as_json: bool
+    ctx: click.Context,
+    contract: bool,
+    names: tuple[str, ...] | None,
+    workload: str | None,
+    dtype: str | None,
+    timeout: float,
+    as_json: bool,
 ) -> None:
     """Show the workloads and backends, and how to get what is missing.
 
@@ -53,10 +63,10 @@ def list_(
       python -m rnnbench list --contract -b numba,jax -w imdb-200
     """
     if contract:
-        guarded(lambda: _contracts(names or tuple(backends.usual()), workload or "imdb-50", dtype, as_json))
-    for flag, value in (("--backend", names), ("--workload", workload), ("--dtype", dtype)):
-        if value is not None:
-            raise click.UsageError(f"{flag} chooses among contracts; give --contract too, or leave it out")
+        guarded(lambda: _contracts(names or tuple(backends.usual()), workload or "imdb-50", dtype, timeout, as_json))
+    for option in given(ctx, {"contract", "as_json"}):
+        flag = option.opts[0]
+        raise click.UsageError(f"{flag} belongs to --contract; give that too, or leave {flag} out")
     tasks = {name: workloads.get(name) for name in workloads.REGISTRY}
     answers = {name: (entry.summary, backends.missing(name)) for name, entry in backends.REGISTRY.items()}
     if as_json:
@@ -64,7 +74,7 @@ def list_(
             {
                 "workloads": {
                     name: {"summary": w.summary, "B": w.B, "T": w.T, "epochs": w.epochs, "stand_in": w.stand_in,
-                           "shapes": w.model.shapes}
+                           "expect": w.expect, "shapes": w.model.shapes}
                     for name, w in tasks.items()
                 },
                 "backends": {name: {"summary": text, "missing": why} for name, (text, why) in answers.items()},
@@ -74,7 +84,9 @@ def list_(
             }
         )  # fmt: skip
         return
-    print_table(("workload", "what it is"), [(name, w.summary) for name, w in tasks.items()])
+    print_table(
+        ("workload", "what it is"), [(n, "; ".join(filter(None, (w.summary, w.expect)))) for n, w in tasks.items()]
+    )
     print_table(("backend", "what it is", "here"), [(n, text, why or _here(n)) for n, (text, why) in answers.items()])
 
 
@@ -83,14 +95,14 @@ def _here(name: str) -> str:
     return "installed; needs an NVIDIA GPU" if backends.REGISTRY[name].gpu else "ready"
 
 
-def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, as_json: bool) -> int:
+def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout: float, as_json: bool) -> int:
     """What `list --contract` prints; 3 where no backend could tell."""
     from rnnbench.commands import contract as telling
     from rnnbench.measure.schedule import problem_of
 
     problem = problem_of(workloads.get(workload), DType(dtype or DType.FLOAT32), None)
     with console_of(stderr=True).status(f"importing {', '.join(names)}"):
-        told = telling.ask(names, problem, allowed_threads(None), timeout=300)
+        told = telling.ask(names, problem, allowed_threads(None), timeout)
     if as_json:
         print_json(telling.as_json(told, problem))
     else:
@@ -241,7 +253,7 @@ def compare(
 
 
 @click.command()
-@click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
+@several("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
 def warm(dtypes: tuple[str, ...] | None) -> None:
     """Compile our kernels now and keep them on disk, so that nobody waits later.
 

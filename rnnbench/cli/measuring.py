@@ -23,7 +23,7 @@ from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, stopped, with_bu
 from rnnbench.commands.names import FolderType
 from rnnbench.commands.options import (
     BACKEND,
-    BACKENDS,
+    BACKEND_LIST,
     BATCH_SIZE,
     DATA_DIR,
     DTYPES,
@@ -34,8 +34,9 @@ from rnnbench.commands.options import (
     TIME_STEPS,
     TIMEOUT,
     TRUNCATION,
-    WHICH,
     options,
+    several,
+    which,
 )
 from rnnbench.model import Pass
 
@@ -44,7 +45,7 @@ Examples:
   python -m rnnbench run
   python -m rnnbench run --quick
   python -m rnnbench run -w imdb-50,imdb-200 -b numba,jax --pass train_step -o reports/mine
-  python -m rnnbench run -w running-parity -T 1000 --truncation 20:5
+  python -m rnnbench run -w running-parity -T 1000 --truncation 20:5 -b numba,jax --pass gradient
   python -m rnnbench run -k "imdb !epoch" --rigorous
   python -m rnnbench run -w parity --precision 5% --max-launches 20
   python -m rnnbench run --budget 10m --case-budget 30s
@@ -64,7 +65,7 @@ Exit codes:
 
 
 @click.command(epilog=RUN_EPILOG)
-@WHICH
+@which("parity,imdb-50,imdb-200", "Types to measure in, comma-separated. Default: float32.")
 @click.option("--quick", "mode", flag_value="quick", help="A smoke run: one launch, few samples; not for quoting.")
 @click.option(
     "--rigorous", "mode", flag_value="rigorous", help="Longer turns, launches until they are precise, and --memory."
@@ -109,6 +110,7 @@ def run(
     """Check every backend against the oracle, time those that are right, and write a report."""
     from rnnbench.commands import run as session
     from rnnbench.commands.learning import with_trainings
+    from rnnbench.measure.tasks import check_sizes
     from rnnbench.results.record import Mode
 
     def work() -> int:
@@ -121,6 +123,7 @@ def run(
         memory_too = memory or kind is Mode.RIGOROUS
         plan = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
         plan = stopped(with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
+        check_sizes(plan)
         if dry_run:
             return _dry_run(plan)
         run_id = session.new_run_id()
@@ -192,14 +195,14 @@ Exit codes: as of run.
 
 
 @click.command(epilog=SWEEP_EPILOG)
-@click.option("--H", "H", type=SIZES, help="Hidden units. One number: where this axis stays. Centre: 128.")
-@click.option("--B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
-@click.option("--T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
+@several("--H", "H", type=SIZES, help="Hidden units. One number: where this axis stays. Centre: 128.")
+@several("--B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
+@several("--T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
 @click.option("--E", "E", type=click.IntRange(1), help="Width of the inputs. Default: as wide as H.")
 @click.option("--grid", is_flag=True, help="Also each H with each B, for the map of who wins where.")
-@click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: the usual, on the CPU.")
-@click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
-@click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
+@BACKEND_LIST
+@several("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
+@several("--dtype", "dtypes", type=DTYPES, help="Types to measure in, comma-separated. Default: float32.")
 @click.option("--quick", "mode", flag_value="quick", help="A smoke run: one round, few samples; not for quoting.")
 @click.option(
     "-o", "--output", type=FolderType(), help="Folder of the run, a new or empty one. Default: reports/RUN ID."

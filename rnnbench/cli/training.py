@@ -15,7 +15,7 @@ from rnnbench.cli.shell import (
     plan_of,
     print_json,
 )
-from rnnbench.commands.names import FolderType, Name
+from rnnbench.commands.names import MOST, FolderType, Name
 from rnnbench.commands.options import (
     BACKEND,
     BATCH_SIZE,
@@ -53,7 +53,7 @@ Examples:
 @click.command(epilog=TRAIN_EPILOG)
 @click.argument("workload", type=WORKLOAD)
 @click.option("--backend", "-b", type=BACKEND, default="numba", show_default=True)
-@click.option("--epochs", type=click.IntRange(1), help="Default: the workload's.")
+@click.option("--epochs", type=click.IntRange(1, MOST), help="Default: the workload's.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True)
 @click.option("-o", "--output", type=FolderType(), help="Folder for the learning curve, a new or empty one.")
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
@@ -99,7 +99,7 @@ def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: An
         if reason := backends.missing(backend):
             return complain(reason, 3)
         plan = plan_of(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
-        findings, code = experiments_of_seeds.run(experiments or SEEDS, plan)
+        findings, code = experiments_of_seeds.run(tuple(dict.fromkeys(experiments)) or SEEDS, plan)
         if as_json:
             print_json(experiments_of_seeds.as_json(findings))
         else:

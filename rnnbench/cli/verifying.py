@@ -25,8 +25,8 @@ from rnnbench.commands.options import (
     TIME_STEPS,
     TIMEOUT,
     TRUNCATION,
-    WHICH,
     options,
+    which,
 )
 from rnnbench.model import DType, Pass
 
@@ -74,7 +74,11 @@ Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody co
 
 
 @click.command(epilog=VERIFY_EPILOG)
-@WHICH
+@which(
+    "parity,running-parity,imdb-50,imdb-200",
+    "Types that the backends compute in, comma-separated; each is judged by the limits of its type. "
+    "Default: float32,float64; with --audit: float32.",
+)
 @click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
 @options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
 @click.pass_context

@@ -79,6 +79,7 @@ def make_training(name: str, plan: Plan, run_id: str, display: Display, epochs: 
         epochs=workload.epochs if epochs is None else epochs,
         seed=plan.seed,
         run_id=run_id,
+        expect=workload.expect,
     )
 
 
@@ -88,5 +89,5 @@ def with_trainings(plan: Plan, asked: bool | None) -> Plan:
         return plan
     quick = plan.mode is Mode.QUICK
     most = workloads.get("parity").T if quick else SHORT_TRAINING
-    lengths = {name: workloads.get(name).T for name in plan.workloads}
+    lengths = {name: plan.time_steps or workloads.get(name).T for name in plan.workloads}
     return replace(plan, training=tuple(name for name, T in lengths.items() if asked or most >= T))

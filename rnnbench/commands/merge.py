@@ -65,7 +65,8 @@ def _write(output: Path, made: store.Loaded) -> None:
         scratch.chmod(0o777 & ~_umask())
         os.replace(scratch, output)
     except (OSError, store.StoreError) as error:
-        told = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        cause = error.__cause__ if isinstance(error, store.StoreError) else error
+        told = (cause.strerror if isinstance(cause, OSError) else None) or str(error)
         raise store.StoreError(f"{output} was not written: {told}; make room, or give another folder") from error
     finally:
         if scratch is not None:

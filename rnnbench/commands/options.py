@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import click
 
 from rnnbench import backends, workloads
-from rnnbench.commands.names import FolderType, GateType, Name, Names, SizesType, TruncationType
+from rnnbench.commands.names import DurationType, FolderType, GateType, Name, Names, SizesType, TruncationType
 from rnnbench.model import DType, Pass
 
 WORKLOAD = Name("workload", list(workloads.REGISTRY))
@@ -33,6 +33,15 @@ def options(*which: Callable[..., Any]) -> Callable[..., Any]:
     return decorate
 
 
+def _joined(ctx: click.Context, param: click.Parameter, value: Iterable[tuple[Any, ...]]) -> tuple[Any, ...] | None:
+    return tuple(dict.fromkeys(part for each in value for part in each)) or None
+
+
+def several(*names: str, type: click.ParamType, help: str) -> Callable[..., Any]:
+    """An option of several values: with commas between, or given more than once. None where it is not given."""
+    return click.option(*names, type=type, multiple=True, callback=_joined, help=help)
+
+
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")
 THREADS = click.option(
     "--threads", type=click.IntRange(1), help="Threads of every backend. Default: all allowed cores."
@@ -49,16 +58,22 @@ TIME_STEPS = click.option(
 )
 BATCH_SIZE = click.option("--batch-size", "-B", type=int, help="Rows of a batch. Default: the workload's.")
 TIMEOUT = click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), default=300.0, show_default=True, metavar="SECONDS",
+    "--timeout", type=DurationType(), default="300s", show_default=True,
     help="The longest that one request to a backend may take, compiling included.",
 )  # fmt: skip
 WORDS = click.option(
-    "-k", "filter_", default="", metavar="WORDS", help="Keep the cases whose name holds every word; !WORD leaves out."
-)
-WHICH = options(
-    click.option("--workload", "-w", type=WORKLOADS, help="Comma-separated. Default: parity,imdb-50,imdb-200."),
-    click.option("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: the usual, on the CPU."),
-    click.option("--pass", "passes", type=PASSES, help="Comma-separated. Default: all."),
-    click.option("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32."),
-    WORDS,
-)
+    "-k", "filter_", multiple=True, metavar="WORDS", callback=lambda ctx, param, value: " ".join(value),
+    help="Keep the cases whose name holds every word; !WORD leaves out.",
+)  # fmt: skip
+BACKEND_LIST = several("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: the usual, on the CPU.")
+
+
+def which(workloads: str, dtypes: str) -> Callable[..., Any]:
+    """Which cases; the two texts say what is taken where nothing is asked for."""
+    return options(
+        several("--workload", "-w", type=WORKLOADS, help=f"Comma-separated. Default: {workloads}."),
+        BACKEND_LIST,
+        several("--pass", "passes", type=PASSES, help="Comma-separated. Default: all."),
+        several("--dtype", "dtypes", type=DTYPES, help=dtypes),
+        WORDS,
+    )

@@ -142,9 +142,10 @@ def _measure(sitting: Sitting) -> int:
 
 def _told(error: Exception) -> str:
     """What ended the run, and the way out."""
-    if not isinstance(error, OSError):
-        return str(error)
-    return f"{error.filename or 'a file'}: {error.strerror or error}; make room and continue with --resume"
+    told = (
+        f"{error.filename or 'a file'}: {error.strerror or error}; make room" if isinstance(error, OSError) else error
+    )
+    return f"{told} and continue with --resume"
 
 
 def with_report(folder: Path, run: dict[str, Any], spent: Mapping[Kind, float]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import msgspec
 
 from rnnbench.commands.learning import trainings
 from rnnbench.commands.progress import Display
+from rnnbench.commands.progress import readable as rounded
 from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.load import Watch
 from rnnbench.measure.memory import measure_memory
@@ -95,6 +96,7 @@ class Sitting:
         store.write_json(self.folder / store.RUN, {**self.run, "finished": now()})
 
     def _answer(self, runner: Runner, curves: store.Journal) -> None:
+        self.display.say(length(self.plan, runner.expected_seconds()))
         runner.run()
         with self.ledger.spend(Kind.MEMORY):
             measure_memory(runner, self.before.records)
@@ -144,6 +146,13 @@ class Sitting:
 
     def _keep_machine(self, machine: dict[str, Any]) -> None:
         store.write_json(self.folder / store.MACHINE, {**machine, "peak": msgspec.to_builtins(self.peak)})
+
+
+def length(plan: Plan, seconds: float) -> str:
+    """One line before the first answer: how long all will take, as far as can be told."""
+    least = "at least " if plan.rule is not None else ""
+    most = "" if plan.budget is None else f"; no round begins after {readable(plan.budget)}"
+    return f"measuring takes {least}about {rounded(seconds)}{most}; Ctrl-C ends it and keeps what was measured"
 
 
 def write_noise(plan: Plan, folder: Path) -> None:

@@ -18,6 +18,7 @@ from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.schedule import Plan
+from rnnbench.measure.tasks import check_sizes
 from rnnbench.measure.train import train
 from rnnbench.results import store
 from rnnbench.results.folder import held
@@ -47,8 +48,9 @@ def line(epoch: Epoch) -> str:
 def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *, quiet: bool) -> dict[str, Any]:
     """Train the plan's one workload with its one backend. The result is for `--json`.
 
-    Raises TrainingFailed where the worker fails, StoreError for `output`, and what `load_rows` raises.
+    Raises TrainingFailed where the worker fails, StoreError for `output`, and what `check_sizes` and `load_rows` raise.
     """
+    check_sizes(plan, trained=True)
     backend = plan.backends[0]
     seen: list[Epoch] = []
     start = time.monotonic()
@@ -95,6 +97,8 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
             f"{sum(e.seconds for e in seen):.2f} s in epochs, {wall:.1f} s in all",
             markup=False, highlight=False,
         )  # fmt: skip
+        if training.expect:
+            console.print(f"Note: {training.expect}", markup=False, highlight=False, soft_wrap=True)
     return {
         "workload": problem.workload,
         "backend": backend,
@@ -103,5 +107,6 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
         "data_source": training.dataset.source,
         "epochs": [asdict(epoch) for epoch in seen],
         "test": asdict(test),
+        "expect": training.expect,
         "wall_seconds": wall,
     }

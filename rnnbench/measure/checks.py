@@ -48,6 +48,7 @@ class Task:
     rows: Split  # training rows, whole batches of them staged in every worker
     params: Params
     source: str
+    refused: str | None = None  # why nobody is asked: there are neither rows nor parameters then
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def call_of(session: Session, pass_: Pass, order: NDArray[np.int64] | None) -> C
     if pass_ is Pass.EPOCH:
         if order is None:
             raise ValueError("the epoch pass needs an order of rows; got None")
-        return lambda: session.train_epoch(order)
+        return session.epoch_of(order)
     call: Callable[[], None] = getattr(session, str(pass_))
     return call
 

@@ -178,7 +178,7 @@ class Window:
         if self.seconds < least:
             reason = (
                 f"a window of {1e3 * self.seconds:.0f} ms is shorter than {LEAST_UPDATES} updates of the counter, "
-                f"{1e3 * least:.0f} ms; use longer turns, as of --rigorous"
+                f"{1e3 * least:.0f} ms; use longer turns, as of run --rigorous"
             )
         elif filled < LEAST_FILLED:
             reason = f"calls fill {100 * filled:.0f} % of the window, less than {100 * LEAST_FILLED:.0f} %"

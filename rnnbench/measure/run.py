@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
+from rnnbench.measure import duration
 from rnnbench.measure.checks import Checker, Slot, Task
-from rnnbench.measure.client import WorkerFailure
+from rnnbench.measure.client import WorkerFailure, allowed_cores
 from rnnbench.measure.schedule import shuffled, wanted
 from rnnbench.model import Case
 from rnnbench.results.account import Kind
@@ -40,6 +41,8 @@ class Runner(Checker):
             self._fill_estimate(range(fewest))
             for launch in range(most):
                 self.stopping.settle(launch, self._answers())
+                if all(self.stopping.done(*answer) for answer in self._answers()):
+                    break
                 if launch >= fewest:
                     self._fill_estimate([launch])
                 self._launch(launch)
@@ -60,12 +63,16 @@ class Runner(Checker):
         ]
 
     def _leave_out_the_missing(self) -> None:
+        """A record for each answer of a backend that is not here, or to a problem that is too large."""
         for task in self.tasks:
             for case in task.cases:
                 for name in self.plan.backends:
-                    reason = backends.missing(name)
+                    missing = backends.missing(name)
+                    status, reason = Status.UNAVAILABLE, missing
+                    if missing is None:
+                        status, reason = Status.UNSUPPORTED, task.refused
                     if reason is not None and self._todo(case, name, 0):
-                        self._fail(Slot(task, case, name, 0), Status.UNAVAILABLE, reason)
+                        self._fail(Slot(task, case, name, 0), status, reason)
 
     def _leave_out_the_rest(self) -> None:
         """A record for each answer that no budget was left for."""
@@ -119,6 +126,22 @@ class Runner(Checker):
         for task in self.tasks:
             if 0 in launches and any(self._has_work(task, name, 0) for name in self.plan.backends):
                 self.estimate.add(("oracle", task.problem))
+
+    def expected_seconds(self) -> float:
+        """How long the fewest launches will take, guessed; what is measured already is left out."""
+        side_by_side = 1 if self.plan.effort.costs else min(len(self.plan.backends), len(allowed_cores()))
+        ready = turns = 0.0
+        for launch in range(self.plan.launches[0]):
+            for name in self.plan.backends:
+                busy = [task for task in self.tasks if self._has_work(task, name, launch)]
+                ready += duration.START * bool(busy)
+                for task in busy:
+                    ready += duration.of_check(task.cases, first=not launch)
+                    turns += sum(
+                        len(self._todo(case, name, launch)) * duration.of_turn(self.plan, case) for case in task.cases
+                    )
+        oracles = sum(duration.of_check(task.cases, first=True) for task in self.tasks if not task.refused)
+        return ready / side_by_side + turns + (oracles + duration.EXTRA if ready else 0.0)
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import numpy as np
+
+from rnnbench.measure import room
 from rnnbench.measure.checks import Task
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case, Problem
 from rnnbench.params import Init, cast, init_params
 from rnnbench.workloads import dense
+from rnnbench.workloads.base import Split
 
-GIB = 1 << 30
-PROCESS_BYTES = 400 << 20  # a worker with its library, before it has a problem
+NOTHING = np.empty(0, np.float32)
 
 
 def problems_of(plan: Plan) -> list[Problem]:
@@ -23,33 +28,42 @@ def cases_of(plan: Plan, problem: Problem) -> tuple[Case, ...]:
     return tuple(Case(**vars(problem), pass_=pass_) for pass_ in plan.passes)
 
 
-def bytes_needed(plan: Plan, problem: Problem) -> int:
-    """About what the workers of one problem take together: rows twice, and a few arrays as large as all states."""
-    number = 8 if problem.dtype == "float64" else 4
-    rows = dense.batches_of(problem) * problem.B * problem.T * problem.model.E * (4 + number)
-    states = 6 * number * problem.B * problem.T * problem.model.H
-    return len(plan.backends) * (PROCESS_BYTES + rows + states)
+def too_large(plan: Plan) -> dict[Problem, str]:
+    """The problems that need more memory than there is, each with what it would need and the way out."""
+    free, workers, kept, found = room.free(), room.workers_of(plan), 0, {}
+    for problem in problems_of(plan):
+        rows = dense.batches_of(problem) * problem.B
+        needed = kept + room.bytes_needed(problem, rows, rows, workers, making=dense.MAKING)
+        if reason := room.too_large(needed, workers, free):
+            found[problem] = f"{problem.name} {problem.dtype} {reason}; take smaller sizes, or fewer backends with -b"
+        else:  # the parameters of all sizes are made before the first one is measured
+            kept += room.params_of(problem) * problem.dtype.bytes
+    return found
 
 
 def check_memory(plan: Plan) -> None:
-    """Raise ValueError where the largest problem needs more memory than there is."""
-    import psutil
-
-    largest = max(problems_of(plan), key=lambda p: bytes_needed(plan, p))
-    needed, free = bytes_needed(plan, largest), psutil.virtual_memory().available
-    if needed > free:
-        raise ValueError(
-            f"{largest.name} needs about {needed / GIB:.1f} GiB in {len(plan.backends)} processes, and "
-            f"{free / GIB:.1f} GiB are free; take smaller sizes, or fewer backends with -b"
-        )
+    """Raise ValueError where not one size of the sweep fits into memory."""
+    refused = too_large(plan)
+    if len(refused) == len(problems_of(plan)):
+        raise ValueError(next(iter(refused.values())))
 
 
-def tasks_of_sweep(plan: Plan) -> list[Task]:
-    """One task for each problem. Raises ValueError as `check_memory`."""
+def tasks_of_sweep(plan: Plan, say: Callable[[str], None]) -> list[Task]:
+    """One task for each problem; one that needs too much memory has no rows, and says why.
+
+    Raises ValueError as `check_memory`.
+    """
     check_memory(plan)
-    problems = problems_of(plan)
+    refused, source = too_large(plan), dense.SOURCE.format(plan.seed)
+    for reason in refused.values():
+        say(f"left out: {reason}")
+    problems = [p for p in problems_of(plan) if p not in refused]
     numbers = dense.make(problems, plan.seed)
-
     made = {model: init_params(model, Init.KERAS, plan.seed) for model in {p.model for p in problems}}
-    source = dense.SOURCE.format(plan.seed)
-    return [Task(p, cases_of(plan, p), numbers.rows(p), cast(made[p.model], p.dtype), source) for p in problems]
+
+    def task(p: Problem) -> Task:
+        if p in refused:
+            return Task(p, cases_of(plan, p), Split(NOTHING, NOTHING), {}, source, refused[p])
+        return Task(p, cases_of(plan, p), numbers.rows(p), cast(made[p.model], p.dtype), source)
+
+    return [task(p) for p in problems_of(plan)]

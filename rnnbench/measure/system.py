@@ -79,6 +79,26 @@ def _memory_limit(folder: Path) -> int | str | None:
     return None if not text.isdecimal() else UNLIMITED if int(text) >= _NO_LIMIT else int(text)
 
 
+def memory_left(root: Path = Path("/")) -> int | None:
+    """Bytes that the control group may still take, of it and of those above it the least; None where nothing limits.
+
+    Files that the system keeps in memory as long as nobody asks for it count as free.
+    """
+    groups, mount = _groups(root / "proc/self/cgroup"), root / "sys/fs/cgroup"
+    if "" in groups and (mount / "cgroup.controllers").exists():
+        folders, limit, used, cached = _upwards(mount, groups[""]), _memory_max, "memory.current", "inactive_file"
+    else:
+        folders, limit = _upwards(mount / "memory", groups.get("memory", "/")), _memory_limit
+        used, cached = "memory.usage_in_bytes", "total_inactive_file"
+    left = []
+    for folder in folders:
+        most, taken = limit(folder), read(folder / used) or ""
+        if isinstance(most, int) and taken.isdecimal():
+            stat = dict(line.split(" ", 1) for line in (read(folder / "memory.stat") or "").splitlines() if " " in line)
+            left.append(max(0, most - int(taken) + int(stat.get(cached, 0))))
+    return min(left, default=None)
+
+
 def kernel(root: Path = Path("/")) -> dict[str, Any]:
     """Settings that move times: transparent huge pages, random layout of addresses, the source of the time."""
     pages = read(root / "sys/kernel/mm/transparent_hugepage/enabled") or ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rnnbench import workloads
+from rnnbench.measure import room
 from rnnbench.measure.checks import Task
 from rnnbench.measure.oracle import LOSS_STEPS
 from rnnbench.measure.schedule import Plan, epoch_steps, problem_of, wanted, workload_of
@@ -22,7 +23,7 @@ def load_rows(
 
     Raises WorkloadUnavailable where there is no stand-in.
     """
-    source = Source(T=workload.T, seed=seed, data_dir=None if data_dir is None else Path(data_dir))
+    source = Source(T=workload.T, seed=seed, data_dir=None if data_dir is None else Path(data_dir), say=say)
     try:
         return workload, workload.load(source)
     except WorkloadUnavailable as error:
@@ -36,11 +37,12 @@ def load_rows(
 def tasks_of(plan: Plan, say: Callable[[str], None]) -> list[Task]:
     """One task for each workload and type, in the plan's order; cases that the filter leaves to nobody are dropped.
 
-    A sweep has one for each size and type. Raises ValueError for a length or batch size that a workload does not
-    allow, or a sweep that needs too much memory, and WorkloadUnavailable as `load_rows`.
+    A sweep has one for each size and type. Raises ValueError as `check_sizes` and `check_memory`, and
+    WorkloadUnavailable as `load_rows`.
     """
     if plan.sweep is not None:
-        return tasks_of_sweep(plan)
+        return tasks_of_sweep(plan, say)
+    check_sizes(plan)
     tasks: dict[str, list[Task]] = {}
     for name in plan.workloads:
         asked = workload_of(name, plan)
@@ -50,6 +52,30 @@ def tasks_of(plan: Plan, say: Callable[[str], None]) -> list[Task]:
         if workload.name not in tasks:  # two names may share one stand-in
             tasks[workload.name] = _tasks_of_workload(plan, workload, dataset)
     return [task for group in tasks.values() for task in group]
+
+
+def check_sizes(plan: Plan, *, trained: bool = False) -> None:
+    """Raise ValueError for sizes that a workload does not allow, or that need more memory than there is.
+
+    Before any row is made, and, of a run, before its folder is. `trained`: the plan is of trainings, and of no cases.
+    """
+    free, workers = room.free(), room.workers_of(plan)
+    for name in plan.workloads:
+        workload = workload_of(name, plan)
+        if not _wanted_at_all(plan, workload):
+            continue
+        train, made = workload.rows
+        for dtype in plan.dtypes:
+            problem = problem_of(workload, dtype, plan.truncation, plan.batch_size)
+            if train < problem.B:
+                raise ValueError(f"batch size {problem.B} is more than the {train} training rows of {name}")
+            most = max(LOSS_STEPS, *(case.steps for case in cases_of(plan, workload, train)))
+            needed = 0 if trained else room.bytes_needed(problem, made, min(train, most * problem.B), workers)
+            if trained or name in plan.training:  # where the workers of the cases have ended
+                needed = max(needed, room.bytes_needed(problem, made, made, 1, at_once=room.PREDICTED))
+            if reason := room.too_large(needed, workers, free):
+                way_out = "a smaller -B" + " or -T" * workload.free_length + ", or fewer backends" * (workers > 1)
+                raise ValueError(f"{name} with T = {problem.T}, B = {problem.B} {reason}; take {way_out}")
 
 
 def _wanted_at_all(plan: Plan, workload: Workload) -> bool:
@@ -73,10 +99,6 @@ def _tasks_of_workload(plan: Plan, workload: Workload, dataset: Dataset) -> list
     tasks = []
     for dtype in plan.dtypes:
         problem = problem_of(workload, dtype, plan.truncation, plan.batch_size)
-        if len(train.inputs) < problem.B:
-            raise ValueError(
-                f"batch size {problem.B} is more than the {len(train.inputs)} training rows of {workload.name}"
-            )
         cases = [
             case
             for case in cases_of(plan, workload, len(train.inputs))

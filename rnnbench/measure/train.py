@@ -28,6 +28,7 @@ class Training:
     epochs: int
     seed: int
     run_id: str
+    expect: str = ""  # as of the workload
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def train(training: Training, backend: str, crew: Crew, emit: Callable[[Epoch], 
                 validation_accuracy=seen["accuracy"],
                 seconds=done["seconds"],
                 data_source=training.dataset.source,
+                expect=training.expect,
             )
         )
     test = seen if validation == "test" else crew.ask(backend, "evaluate", split="test")

@@ -47,7 +47,7 @@ def summary(findings: Sequence[Finding], gate: Gate) -> list[str]:
         had = min(min(f.launches) for f in findings if f.needed)
         lines.append(
             f"an inconclusive case would need about {median(needed):,.0f} launches a side (median of {len(needed)}; "
-            f"{had} were measured): take a quiet machine, --rigorous, or a wider margin"
+            f"{had} were measured): take a quiet machine, run --rigorous, or a wider margin"
         )
     return lines
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
 from rnnbench.report.context import Context, Problem
@@ -143,6 +143,11 @@ def _last_row(backend: str, seed: int, epochs: Sequence[Epoch]) -> list[str]:
     return [escape(backend), str(seed), f"{last.epoch} of {last.epochs}", *losses, *accuracies, spent]
 
 
+def _expected(epochs: Iterable[Epoch]) -> list[str]:
+    """What accuracy to expect, each once."""
+    return list(dict.fromkeys(e.expect for e in epochs if e.expect))
+
+
 def curves(context: Context, figures: Figures) -> list[str]:
     """Learning curves, and where each training ended."""
     if not figures.get("curves"):
@@ -152,6 +157,8 @@ def curves(context: Context, figures: Figures) -> list[str]:
     for (workload, dtype), group in trainings(context.epochs).items():
         rows = [_last_row(backend, seed, epochs) for (backend, seed), epochs in group.items()]
         parts += [f"### {escape(context.labels.problem(workload, dtype, ''))}", table(header, rows)]
+        expected = _expected(e for epochs in group.values() for e in epochs)
+        parts += [f"{escape(text[0].upper() + text[1:])}." for text in expected]
     parts.append("The last epoch of each training; the time of an epoch is the median, training alone.")
     return parts
 

@@ -116,6 +116,8 @@ def _trained(context: Context) -> Table | None:
         accuracy = "" if e.validation_accuracy is None else f"{100 * e.validation_accuracy:.1f} %"
         label = context.labels.problem(e.workload, e.dtype, "")
         table.add_row(Text(label), Text(e.backend), f"{e.epoch} of {e.epochs}", loss, accuracy)
+    told = dict.fromkeys(f"{e.workload}: {e.expect}" for e in last.values() if e.expect)
+    table.caption, table.caption_justify = Text("\n".join(told)), "left"
     return table
 
 

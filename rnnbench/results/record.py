@@ -148,7 +148,8 @@ class Epoch:
     """One epoch of a training. One line of JSON in `curves.jsonl`.
 
     Losses are means over rows; accuracies in [0, 1], None where the loss has no classes. `seconds` is the training
-    alone. Epoch 0 is the untrained network, with no training loss.
+    alone. Epoch 0 is the untrained network, with no training loss. `expect`: what accuracy to expect of the workload,
+    where that would surprise.
     """
 
     run_id: str
@@ -164,4 +165,5 @@ class Epoch:
     validation_accuracy: float | None
     seconds: float
     data_source: str = ""
+    expect: str = ""
     schema: int = SCHEMA

@@ -207,9 +207,7 @@ class Journal:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             self._file.truncate(before)
-            raise StoreError(
-                f"{self.path} cannot be written: {error.strerror}; make room and continue with --resume"
-            ) from error
+            raise StoreError(f"{self.path} cannot be written: {error.strerror}; make room") from error
 
     def close(self) -> None:
         """Close the file and give the lock back."""

@@ -32,11 +32,15 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What a loader is told: the seed for rows that are made, the folder to look in, the length of a row."""
+    """What a loader is told: the seed for rows that are made, the folder to look in, the length of a row.
+
+    `say` is told before anything that takes long, such as a download.
+    """
 
     T: int
     seed: int = 0
     data_dir: Path | None = None
+    say: Callable[[str], None] = lambda text: None
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Workload:
     """A named task. `load` makes or reads its rows; it raises `WorkloadUnavailable` where it cannot.
 
     `stand_in` names the workload to use instead where the data cannot be had; `free_length` says whether T may be
-    chosen; `seed_experiment` is the training of the seed notebook that this one repeats.
+    chosen; `expect` says what accuracy to expect where that would surprise.
     """
 
     name: str
@@ -54,10 +58,12 @@ class Workload:
     B: int
     T: int
     epochs: int
+    rows: tuple[int, int]  # to train on; in all
     load: Callable[[Source], Dataset]
     init: Init = Init.KERAS
     stand_in: str | None = None
     free_length: bool = False
+    expect: str = ""
     short_epoch: int = 25  # batches of the `epoch` pass, unless a run asks for the whole data set
 
     def with_length(self, T: int) -> Workload:

@@ -20,6 +20,7 @@ INPUT_SCALE = 0.1
 STAGED_BYTES = 32 << 20  # batches of one size, where one is not more than that
 MOST_BATCHES = 20
 SOURCE = "random numbers, seed {}"
+MAKING = 8  # bytes a number while they are made
 
 
 def problem_of(sizes: Sizes, E: int | None, dtype: DType) -> Problem:

@@ -14,7 +14,7 @@ MODEL_200 = ModelSpec(V=VOCABULARY, E=128, H=128, O=1, loss=Loss.BINARY_CROSS_EN
 
 
 def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
-    corpus, where = imdb_files.load(source.data_dir)
+    corpus, where = imdb_files.load(source.data_dir, source.say)
     return dataset(corpus, source.T, padding, validation, f"IMDB (Maas et al., 2011), from {where}")
 
 
@@ -26,6 +26,7 @@ IMDB_50 = Workload(
     B=32,
     T=50,
     epochs=5,
+    rows=(25_000, 50_000),
     load=partial(_load, padding=Padding.POST, validation=0.0),
     stand_in="imdb-synthetic-50",
 )
@@ -39,6 +40,7 @@ IMDB_200 = Workload(
     T=200,
     short_epoch=4,
     epochs=5,
+    rows=(20_000, 50_000),
     load=partial(_load, padding=Padding.POST, validation=0.2),
     stand_in="imdb-synthetic-200",
 )
@@ -52,6 +54,7 @@ IMDB_200_PRE = Workload(
     T=200,
     short_epoch=4,
     epochs=5,
+    rows=(20_000, 50_000),
     load=partial(_load, padding=Padding.PRE, validation=0.2),
     stand_in="imdb-synthetic-200-pre",
 )

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def places(data_dir: Path | None) -> list[Place]:
     return [*found, Place("~/.keras/datasets", home, False)]
 
 
-def load(data_dir: Path | None = None) -> tuple[Corpus, str]:
+def load(data_dir: Path | None = None, say: Callable[[str], None] = _log.info) -> tuple[Corpus, str]:
     """The reviews, and where they come from in words without a path.
 
     A wrong file is passed over and the search goes on. Raises WorkloadUnavailable, naming every place and what was
@@ -66,7 +67,7 @@ def load(data_dir: Path | None = None) -> tuple[Corpus, str]:
         _first([place for place in where if place.asked], misses)
         or _from_cache()
         or _first([place for place in where if not place.asked], misses)
-        or _from_download(misses)
+        or _from_download(misses, say)
     )
     if found is None:
         raise WorkloadUnavailable(f"IMDB cannot be had: {'; '.join(miss.text for miss in misses)}; {_WAY_OUT}")
@@ -132,7 +133,7 @@ class _Sink(io.BytesIO):
         return super().write(data)
 
 
-def _from_download(misses: list[Miss]) -> tuple[Corpus, str] | None:
+def _from_download(misses: list[Miss], say: Callable[[str], None]) -> tuple[Corpus, str] | None:
     if os.environ.get("RNNBENCH_OFFLINE", "0") not in ("", "0"):
         misses.append(Miss("the download is switched off by $RNNBENCH_OFFLINE", telling=False))
         return None
@@ -140,7 +141,7 @@ def _from_download(misses: list[Miss]) -> tuple[Corpus, str] | None:
     try:
         import pooch  # slow to import, and needed only here
 
-        _log.info("downloading IMDB (17 MB) from %s", URL)
+        say(f"downloading IMDB ({FILE}, 17 MB) from {URL}")
         pooch.HTTPDownloader(chunk_size=1 << 18, timeout=TIMEOUT_S)(URL, sink, None)
     except (OSError, ValueError, ImportError) as error:
         misses.append(Miss(f"the download from {URL} failed ({_short(error)})", telling=True))

@@ -43,7 +43,9 @@ PARITY = Workload(
     B=32,
     T=5,
     epochs=10,
+    rows=(_TRAIN, _TRAIN + _TEST),
     load=_parity,
+    expect="the accuracy to expect is chance, 0.5: 800 rows do not teach the parity of a sum in 10 epochs",
 )
 
 RUNNING_PARITY = Workload(
@@ -54,6 +56,8 @@ RUNNING_PARITY = Workload(
     B=32,
     T=100,
     epochs=10,
+    rows=(_TRAIN, _TRAIN + _TEST),
     load=_running_parity,
+    expect="the accuracy to expect is chance, 0.5: only rows of a few steps are learned",
     free_length=True,
 )

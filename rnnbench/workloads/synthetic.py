@@ -91,6 +91,7 @@ IMDB_SYNTHETIC_50 = Workload(
     B=32,
     T=50,
     epochs=5,
+    rows=(N, 2 * N),
     load=partial(_load, padding=Padding.POST, validation=0.0),
 )
 
@@ -103,6 +104,7 @@ IMDB_SYNTHETIC_200 = Workload(
     T=200,
     short_epoch=4,
     epochs=5,
+    rows=(N * 4 // 5, 2 * N),
     load=partial(_load, padding=Padding.POST, validation=0.2),
 )
 
@@ -115,5 +117,6 @@ IMDB_SYNTHETIC_200_PRE = Workload(
     T=200,
     short_epoch=4,
     epochs=5,
+    rows=(N * 4 // 5, 2 * N),
     load=partial(_load, padding=Padding.PRE, validation=0.2),
 )

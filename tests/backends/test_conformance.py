@@ -13,7 +13,15 @@ import pytest
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.measure.verify import LOSS_LIMITS, relative_error
 from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, Truncation
-from tests.helpers import TRAINS, assert_agrees, oracle, random_data, random_params, small_problem
+from tests.helpers import (
+    TRAINS,
+    assert_agrees,
+    assert_what_is_not_there_is_refused,
+    oracle,
+    random_data,
+    random_params,
+    small_problem,
+)
 
 DTYPES = list(DType)
 
@@ -139,6 +147,28 @@ def test_long_rows(backend, dtype, truncation):
     assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
 
 
+@pytest.mark.parametrize(("head", "V"), [(Head.LAST, 11), (Head.EVERY, None)], ids=str)
+def test_what_is_not_there_is_refused(backend, head, V):
+    problem = small_problem(head=head, V=V)
+    assert_what_is_not_there_is_refused(backend.prepare(problem, random_params(problem), random_data(problem)))
+
+
+def test_a_state_is_copied(backend):
+    problem = small_problem()
+    state = np.full((4, 5), 0.5)
+    ref, got = sessions(backend, problem, state)
+    state[:] = np.nan
+    assert_agrees(run(ref, "forward"), run(got, "forward"), problem.dtype)
+    assert np.isfinite(run(got, "forward").loss)
+
+
+def test_a_row_may_come_twice_in_an_epoch(backend):
+    problem = small_problem()
+    ref, got = sessions(backend, problem)
+    order = np.array([9, 0, 9], np.int32)
+    assert_agrees(run(ref, "train_epoch", order), run(got, "train_epoch", order), problem.dtype)
+
+
 def test_bad_data_is_refused_with_the_value_and_the_limit(backend):
     problem = small_problem()
     params, data = random_params(problem), random_data(problem)
@@ -148,6 +178,11 @@ def test_bad_data_is_refused_with_the_value_and_the_limit(backend):
         backend.prepare(problem, params, type(data)(outside, data.targets))
     with pytest.raises(ValueError, match="the batch is empty"):
         backend.prepare(problem, params, type(data)(data.inputs[:0], data.targets[:0]))
+    with pytest.raises(ValueError, match="tokens are float64; they must be integers"):
+        backend.prepare(problem, params, type(data)(data.inputs.astype(float), data.targets))
+    for targets in (np.zeros((len(data.targets), 2)), np.zeros((len(data.targets), problem.T, 1)), data.targets[0]):
+        with pytest.raises(ValueError, match=r"each row needs one|targets have shape .*; rows of shape \(1,\)"):
+            backend.prepare(problem, params, type(data)(data.inputs, targets))
     with pytest.raises(ValueError, match="W_hh has shape"):
         backend.prepare(problem, params | {"W_hh": params["W_hh"][:2]}, data)
 

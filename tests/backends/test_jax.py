@@ -60,7 +60,7 @@ def test_each_function_is_compiled_once_for_each_shape():
         session.train_epoch(np.arange(14))
     session.predict(random_data(small_problem(), rows=3).inputs)
     session.predict(random_data(small_problem(), rows=600).inputs)
-    sizes = [f._cache_size() for f in (session._forward, session._gradient, session._train_step, session._predict)]
+    sizes = [f._cache_size() for f in (session._forward, session._gradient, session._train_step, session._logits)]
     assert sizes == [1, 1, 1, 1]
     assert session._epoch._cache_size() == 2  # full batches, and the short one
 

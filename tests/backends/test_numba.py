@@ -8,7 +8,7 @@ import pytest
 from rnnbench import backends
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.model import DType, Optimizer, TrainSpec
-from tests.helpers import assert_absent_rows_are_refused, random_data, random_params, small_problem
+from tests.helpers import random_data, random_params, small_problem
 
 
 def subnormals(values) -> int:
@@ -33,11 +33,3 @@ def test_subnormals_are_flushed_or_kept(name, kept):
 def test_the_variant_is_left_out_unless_it_is_named():
     assert "numba+subnormal" not in backends.usual()
     assert set(backends.usual()) < set(backends.REGISTRY)
-
-
-def test_rows_that_are_not_there_are_refused():
-    problem = small_problem()
-    session = backends.load("numba").prepare(problem, random_params(problem), random_data(problem, rows=10))
-    assert_absent_rows_are_refused(session, rows=10, batches=2)
-    session.train_epoch(np.array([9, 0, 9]))
-    assert np.isfinite(session.fetch().loss)

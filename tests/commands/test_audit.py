@@ -39,7 +39,7 @@ def test_faulty_backends_say_why_they_have_no_contract():
 def test_options_that_would_do_nothing_are_refused():
     done = called("list", "-w", "parity")
     assert done.exit_code == 2
-    assert "--workload chooses among contracts; give --contract too" in done.stderr
+    assert "--workload belongs to --contract; give that too" in done.stderr
     done = called("verify", "--audit", "-w", "parity")
     assert done.exit_code == 2
     assert "leave out: --workload" in done.stderr

@@ -7,16 +7,29 @@ import os
 import re
 import subprocess
 import sys
+import types
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from rnnbench import backends, workloads
 from rnnbench.cli import main
+from rnnbench.cli.measuring import RUN_EPILOG
 from rnnbench.cli.training import SEEDS
+from rnnbench.commands.learning import with_trainings
+from rnnbench.commands.names import Names, SizesType
 from rnnbench.commands.run import EXIT_CODES
-from rnnbench.commands.seeds import EXPERIMENTS
-from rnnbench.model import Pass
+from rnnbench.commands.seeds import EXPERIMENTS, MADE_UP, of_reviews
+from rnnbench.measure.run import Runner
+from rnnbench.measure.schedule import Plan
+from rnnbench.measure.tasks import tasks_of
+from rnnbench.model import DType, Pass, Truncation
+from rnnbench.results.record import Mode
 from tests.calling import called
+from tests.measure.test_run import Listener
+
+ROOT = Path(__file__).resolve().parents[2]
 
 FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "numba", "optax")
 
@@ -95,6 +108,146 @@ def test_dry_run_lists_the_plan_and_runs_nothing(tmp_path):
     assert "torch" not in text
     assert "gradient" not in text
     assert not (tmp_path / "run").exists()
+
+
+def test_a_length_below_1_is_refused():
+    words = "Error: T is 0; it must be at least 1\n"
+    assert called("run", "-w", "running-parity", "-T", "0", "--quick", code=2).output == words
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "-w parity,running-parity -b numpy,numba --pass forward,gradient --dtype float32,float64",
+        "-w parity -w running-parity -b numpy -b numba --pass forward --pass gradient --dtype float32 --dtype float64",
+        "-w parity,parity -w parity,running-parity -b numpy -b numba,numpy --pass forward,gradient --pass forward"
+        " --dtype float32,float64 --dtype float32",
+    ],
+    ids=["with commas", "again and again", "both, and some twice"],
+)
+def test_several_values_are_given_with_commas_or_again_and_each_counts_once(options):
+    text = invoke("run", "--dry-run", *options.split())
+    assert "16 answers, each in" in text
+    for name in ("parity gradient float32", "running-parity forward float64"):
+        for backend in ("numpy", "numba"):
+            assert re.search(rf"^ *{name} +{backend} *$", text, re.MULTILINE), text
+
+
+def test_words_and_sizes_given_again_add_up():
+    text = invoke("run", "--dry-run", "-w", "parity", "-b", "numpy,numba", "-k", "forward", "-k", "!numba")
+    assert "1 answers, each in" in text
+    text = invoke(
+        "sweep", "--dry-run", "--H", "3", "--H", "4,3", "--pass", "forward", "--pass", "gradient", "-b", "numpy"
+    )
+    assert "4 cases, each by numpy" in text
+
+
+def test_every_option_of_several_names_may_be_given_again():
+    found = [
+        (name, parameter.opts)
+        for name, command in main.commands.items()
+        for parameter in command.params
+        if isinstance(parameter.type, Names | SizesType)
+    ]
+    assert len(found) >= 14
+    for name, opts in found:
+        (parameter,) = (p for p in main.commands[name].params if p.opts == opts)
+        assert parameter.multiple, (name, opts)
+
+
+def test_help_of_types_says_what_they_do_and_what_is_taken_by_default():
+    text = " ".join(invoke("verify", "--help").replace("-\n", "-").split())
+    assert "each is judged by the limits of its type. Default: float32,float64; with --audit: float32." in text
+    assert "Default: parity,running- parity,imdb-50,imdb-200" in text.replace("running-parity", "running- parity")
+
+
+def test_an_experiment_named_twice_is_done_once():
+    found = json.loads(invoke("seeds", "sentiment-toy", "sentiment-toy", "-b", "numpy", "--json"))
+    assert len(found["findings"]) == 1
+
+
+def test_figures_of_made_up_reviews_agree_and_differ_with_nothing(tmp_path, monkeypatch):
+    for name in ("HOME", "KERAS_HOME", "RNNBENCH_DATA", "RNNBENCH_CACHE"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("RNNBENCH_OFFLINE", "1")
+    result = called("seeds", "imdb-50", "-b", "numba", "--json", code=0)
+    found = json.loads(result.stdout)["findings"]
+    assert len(found) == 2
+    for finding in found:
+        assert finding["experiment"] == "imdb-synthetic-50"
+        assert finding["agrees"] is None
+        assert finding["note"] == MADE_UP
+
+
+@pytest.mark.parametrize("agrees", [True, False, None])
+def test_a_figure_of_real_reviews_agrees_or_differs(agrees):
+    def trained(workload):
+        return types.SimpleNamespace(problem=types.SimpleNamespace(workload=workload))
+
+    assert of_reviews(trained("imdb-200"), "imdb-200", agrees, "note") == (agrees, "note")
+    assert of_reviews(trained("imdb-synthetic-200"), "imdb-200", agrees, "note") == (None, MADE_UP)
+
+
+def test_what_accuracy_to_expect_is_said_wherever_one_is_shown(tmp_path):
+    expect = workloads.get("parity").expect
+    assert "chance, 0.5" in expect
+    assert expect in " ".join(invoke("train", "parity", "-b", "numpy", "--epochs", "1").split())
+    assert json.loads(invoke("list", "--json"))["workloads"]["parity"]["expect"] == expect
+    assert "to expect is chance" in " ".join(invoke("list").split())
+    folder = tmp_path / "run"
+    text = invoke("run", "-w", "parity", "-b", "numpy", "--pass", "forward", "--quick", "-o", str(folder))
+    assert f"parity: {expect}" in " ".join(text.split())
+    assert expect.partition(" ")[2] in (folder / "report.md").read_text().replace("\\", "")
+    assert not workloads.get("imdb-50").expect
+
+
+def test_a_run_of_which_nothing_is_left_ends_before_its_last_launch(tmp_path):
+    limits = ("--precision", "99%", "--max-launches", 10**30)
+    assert "5 to 1000000000000000000000000000000 launches" in invoke(
+        "run", "--dry-run", "-w", "parity", *map(str, limits)
+    )
+
+
+def test_a_run_says_how_long_it_takes_before_it_measures(tmp_path):
+    plain = ("run", "-w", "parity", "-b", "numpy", "--pass", "forward", "--quick", "--no-training")
+    said = called(*plain, "-o", tmp_path / "a", code=0).stderr
+    assert re.search(r"^measuring takes about \d+ s; Ctrl-C ends it and keeps what was measured$", said, re.MULTILINE)
+    said = called(*plain, "--budget", "50s", "-o", tmp_path / "b", code=0).stderr
+    assert re.search(r"measuring takes about \d+ s; no round begins after 50 s;", said)
+
+
+def test_long_rows_are_trained_only_when_asked_for():
+    plan = Plan(("running-parity",), ("numpy",), (Pass.FORWARD,), (DType.FLOAT32,), Mode.DEFAULT, 1, 0, 300.0)
+    assert with_trainings(plan, None).training == ("running-parity",)
+    long = replace(plan, time_steps=1000)
+    assert with_trainings(long, None).training == ()
+    assert with_trainings(long, True).training == ("running-parity",)
+
+
+@pytest.mark.parametrize("which", ["epilog", "README"])
+def test_the_example_of_long_rows_is_expected_to_end_in_a_minute(which):
+    text = RUN_EPILOG if which == "epilog" else (ROOT / "README.md").read_text()
+    line = next(line for line in text.splitlines() if "-T 1000" in line and " run " in line)
+    asked = dict(re.findall(r"(-w|-T|--truncation|-b|--pass) (\S+)", line))
+    plan = Plan(
+        ("running-parity",), tuple(asked["-b"].split(",")), tuple(Pass(p) for p in asked["--pass"].split(",")),
+        (DType.FLOAT32,), Mode.DEFAULT, 2, 0, 300.0, truncation=Truncation(*map(int, asked["--truncation"].split(":"))),
+        time_steps=int(asked["-T"]),
+    )  # fmt: skip
+    runner = Runner(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    assert 10 < runner.expected_seconds() < 60
+
+
+@pytest.mark.slow
+def test_what_a_run_is_expected_to_take_is_near_what_one_took():
+    """The published run of all backends on three workloads: 336 s on two cores."""
+    plan = Plan(("parity", "imdb-synthetic-50", "imdb-synthetic-200"), tuple(backends.usual()), tuple(Pass),
+                (DType.FLOAT32,), Mode.DEFAULT, 2, 0, 300.0)  # fmt: skip
+    runner = Runner(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    assert 336 / 2 < runner.expected_seconds() < 2 * 336
+    quick = replace(plan, mode=Mode.QUICK)
+    runner = Runner(quick, tasks_of(quick, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    assert runner.expected_seconds() < 100
 
 
 def test_a_run_is_found_by_the_id_that_it_tells(tmp_path, monkeypatch):

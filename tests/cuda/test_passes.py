@@ -15,9 +15,9 @@ from rnnbench.measure.verify import relative_error
 from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, TrainSpec, Truncation
 from tests.helpers import (
     TRAINS,
-    assert_absent_rows_are_refused,
     assert_agrees,
     assert_same_bits,
+    assert_what_is_not_there_is_refused,
     oracle,
     random_data,
     random_params,
@@ -166,10 +166,11 @@ def test_nan_and_infinity_are_not_hidden(cuda_backend, poison):
     assert np.isnan(answer.grads["W_hh"]).any()
 
 
-def test_rows_that_are_not_there_are_refused(one_backend):
-    problem = problem_of(T=1, H=1)
+@pytest.mark.parametrize("V", [7, None])
+def test_what_is_not_there_is_refused(one_backend, V):
+    problem = problem_of(T=2, H=3, V=V, E=2)
     session = one_backend.prepare(problem, random_params(problem), random_data(problem, rows=11))
-    assert_absent_rows_are_refused(session, rows=11, batches=2)
+    assert_what_is_not_there_is_refused(session)
 
 
 def test_contract_names_what_is_timed_in_every_pass(cuda_backend):

@@ -8,7 +8,7 @@ import pytest
 
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import SWEEP_EFFORTS, Plan
-from rnnbench.measure.sweep import check_memory, problems_of
+from rnnbench.measure.sweep import check_memory
 from rnnbench.measure.tasks import tasks_of
 from rnnbench.model import DType, Pass
 from rnnbench.results.record import CHECK, Mode, Status
@@ -42,14 +42,15 @@ def test_one_task_for_each_size_and_type():
         assert task.source == "random numbers, seed 0"
 
 
-def test_a_sweep_that_does_not_fit_is_refused_with_what_it_needs(monkeypatch):
-    plan = plan_of(Sweep(H=(8, 2048), centre=Sizes(8, 512, 1000)), backends=("numpy", "numba"))
+def test_a_sweep_of_which_no_size_fits_is_refused_with_what_it_needs(monkeypatch):
+    sizes = Sizes(8, 512, 1000)
     free = type("Memory", (), {"available": 2 << 30})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    with pytest.raises(ValueError, match=r"H2048 B512 T1000 needs about \d+\.\d GiB in 2 processes, and 2\.0 GiB"):
-        check_memory(plan)
+    words = r"H2048 B512 T1000 float32 needs about \d+\.\d GiB in 2 processes, and 2\.0 GiB"
+    with pytest.raises(ValueError, match=words):
+        check_memory(plan_of(Sweep(H=(2048, 4096), centre=sizes), backends=("numpy", "numba")))
     check_memory(plan_of())
-    assert max(p.model.H for p in problems_of(plan)) == 2048
+    check_memory(plan_of(Sweep(H=(8, 2048), centre=Sizes(8, 8, 100)), backends=("numpy", "numba")))
 
 
 def test_every_case_is_checked_and_timed_and_its_rows_are_dropped(tmp_path):

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from rnnbench import workloads
+from rnnbench.measure.tasks import load_rows
 from rnnbench.workloads import imdb_files
 from rnnbench.workloads.base import WorkloadUnavailable
 from tests.workloads.fake_imdb import check
@@ -70,6 +72,15 @@ def test_a_download_is_checked_and_cached(places, monkeypatch):
     assert where == "download"
     check(corpus)
     assert imdb_files.load()[1] == "the cache"
+
+
+def test_the_size_of_a_download_is_said_before_it_begins_and_by_no_load_from_the_cache(places, monkeypatch):
+    said = []
+    with server(places.content) as url:
+        monkeypatch.setattr(imdb_files, "URL", url)
+        for _ in range(2):
+            load_rows(workloads.get("imdb-50"), 0, None, said.append)
+    assert said == [f"downloading IMDB (imdb.npz, 17 MB) from {url}"]
 
 
 def test_a_download_of_another_file_is_refused(places, monkeypatch):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rnnbench.model import DENSE
 from rnnbench.results.record import Record
 from rnnbench.results.stats import summaries
 from rnnbench.results.warnings.base import Severity, Warned, grouped
@@ -20,4 +21,5 @@ __all__ = ["Severity", "Warned", "warnings_of"]
 def warnings_of(records: Sequence[Record], machine: Mapping[str, Any]) -> list[Warned]:
     """All warnings of a run, most severe first; those of one kind stand in one."""
     found = summaries(records)
-    return grouped([*of_records(records, machine), *of_machine(records, machine), *of_answers(found, machine)])
+    signs = [*of_records(records, machine), *of_machine(records, machine), *of_answers(found, machine)]
+    return grouped(signs, swept=any(r.case.workload == DENSE for r in records))

@@ -22,13 +22,15 @@ class Kind:
 
     title: str
     remedy: str
+    of_sweep: str = ""  # where another one helps a sweep
 
 
+AGAIN = "sweep again, and put the runs together with merge"
 KINDS = {
     "machines": Kind("several machines", "compare within one machine; measure again in a new folder"),
     "disturbed": Kind("disturbed", "measure again; keep the machine awake and its clock alone meanwhile"),
     "quick": Kind("quick run", "leave out --quick for numbers to quote"),
-    "crowded": Kind("more threads than cores", "lower --threads, or allow more cores"),
+    "crowded": Kind("more threads than cores", "measure with fewer --threads, or allow more cores"),
     "others": Kind("busy machine", "end other programs, or measure when they rest; trust ratios within rounds only"),
     "stolen": Kind("stolen time", "use a machine of your own, or one with dedicated cores"),
     "load": Kind("loaded machine", "wait until the load has fallen, then measure again"),
@@ -36,10 +38,14 @@ KINDS = {
     "turbo": Kind(
         "turbo", "turn it off: write 1 to intel_pstate/no_turbo, or 0 to cpufreq/boost, in /sys/devices/system/cpu"
     ),
-    "launches": Kind("few launches", "leave out --quick, or measure with run --rigorous; a sweep has one launch"),
-    "calls": Kind("few calls", "measure with --rigorous"),
-    "clock": Kind("short calls", "ask for more work in a call: a larger batch, more steps, or the epoch pass"),
-    "unsettled": Kind("warm-up not over", "measure with --rigorous: its turns are longer"),
+    "launches": Kind("few launches", "leave out --quick, or measure with run --rigorous", AGAIN),
+    "calls": Kind("few calls", "measure with run --rigorous", AGAIN),
+    "clock": Kind(
+        "short calls",
+        "ask for more work in a call: a larger batch, more steps, or the epoch pass",
+        "sweep larger sizes alone",
+    ),
+    "unsettled": Kind("warm-up not over", "measure with run --rigorous: its turns are longer", AGAIN),
     "drift": Kind("drifting rounds", "let the machine reach a steady temperature, then measure again"),
     "bimodal": Kind("two modes", "look at the raw samples; pin the clock, free the machine, or report both modes"),
     "unknown": Kind("not known", "look at the host, or measure outside of the virtual machine or container"),
@@ -80,16 +86,16 @@ def facts_of(machine: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def grouped(signs: Iterable[Sign]) -> list[Warned]:
-    """One warning a kind and severity, most severe first, then in the order of `KINDS`."""
+def grouped(signs: Iterable[Sign], *, swept: bool = False) -> list[Warned]:
+    """One warning a kind and severity, most severe first, then in the order of `KINDS`. `swept`: of a sweep."""
     groups: dict[tuple[Severity, str], list[Sign]] = {}
     for sign in signs:
         groups.setdefault((sign.severity, sign.kind), []).append(sign)
     order = sorted(groups, key=lambda key: (list(Severity).index(key[0]), list(KINDS).index(key[1])))
-    return [_together(groups[key]) for key in order]
+    return [_together(groups[key], swept) for key in order]
 
 
-def _together(signs: list[Sign]) -> Warned:
+def _together(signs: list[Sign], swept: bool) -> Warned:
     signs = sorted(signs, key=lambda sign: -sign.weight)
     worst, kind = signs[0], KINDS[signs[0].kind]
     where = tuple(dict.fromkeys(sign.where for sign in signs if sign.where))
@@ -99,4 +105,5 @@ def _together(signs: list[Sign]) -> Warned:
         text = f"{where[0]}: {worst.text}"
     else:
         text = f"{worst.text}, in {where[0]}; {len(where)} answers in all"
-    return Warned(worst.kind, worst.severity, kind.title, text, kind.remedy, where)
+    remedy = (swept and kind.of_sweep) or kind.remedy
+    return Warned(worst.kind, worst.severity, kind.title, text, remedy, where)

@@ -1,0 +1,157 @@
+"""What is too large is refused before it is made, by an estimate that peaks of real processes bear out."""
+
+from __future__ import annotations
+
+import psutil
+import pytest
+
+from rnnbench import backends, workloads
+from rnnbench.measure import room, system
+from rnnbench.measure.run import Runner
+from rnnbench.measure.sweep import problems_of
+from rnnbench.measure.tasks import check_sizes, tasks_of
+from rnnbench.model import DType, Pass
+from rnnbench.results.record import Status
+from rnnbench.sweep import Sizes, Sweep
+from rnnbench.workloads import dense
+from rnnbench.workloads.base import Source
+from tests.calling import called
+from tests.measure.test_machine import GROUP, tree
+from tests.measure.test_run import Listener
+from tests.measure.test_sweep import plan_of
+
+
+@pytest.fixture
+def two_gib(monkeypatch):
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2 << 30}))
+    monkeypatch.setattr(system, "memory_left", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("files", "left"),
+    [
+        ({"proc/self/cgroup": "0::/a/b", f"{GROUP}/cgroup.controllers": "memory", f"{GROUP}/a/memory.max": "1000",
+          f"{GROUP}/a/memory.current": "700", f"{GROUP}/a/memory.stat": "anon 500\ninactive_file 200",
+          f"{GROUP}/a/b/memory.max": "max", f"{GROUP}/a/b/memory.current": "1"}, 500),
+        ({"proc/self/cgroup": "4:memory:/gone", f"{GROUP}/memory/memory.limit_in_bytes": "100",
+          f"{GROUP}/memory/memory.usage_in_bytes": "150"}, 0),
+        ({"proc/self/cgroup": "0::/", f"{GROUP}/cgroup.controllers": "memory", f"{GROUP}/memory.max": "max"}, None),
+        ({}, None),
+    ],
+    ids=["version 2, nested", "version 1, full", "no limit", "no groups"],
+)  # fmt: skip
+def test_what_a_control_group_may_still_take(tmp_path, files, left):
+    assert system.memory_left(tree(tmp_path, **files)) == left
+
+
+def test_the_lesser_of_the_machine_and_its_control_group_counts(two_gib, monkeypatch):
+    assert room.free() == 2 << 30
+    monkeypatch.setattr(system, "memory_left", lambda: 1 << 20)
+    assert room.free() == 1 << 20
+
+
+def test_parameters_are_counted_in_every_process():
+    (small, large) = (problems_of(plan_of(Sweep(H=(H, 2 * H), centre=Sizes(1, 1, 1), E=1)))[0] for H in (8, 8000))
+    needed = [room.bytes_needed(p, 1, 1, 3) for p in (small, large)]
+    assert needed[0] < 1 << 20
+    parameters = 8000 * 8000
+    assert needed[1] > parameters * (5 * 8 + 3 * 5 * 4)  # the oracle's and those of three workers, with Adam's moments
+
+
+def test_processes_alone_are_no_reason_to_refuse():
+    assert room.too_large(1 << 20, workers=8, room=1 << 30) is None
+    assert (
+        room.too_large(1 << 30, workers=8, room=1 << 30) == "needs about 3.9 GiB in 8 processes, and 1.0 GiB are free"
+    )
+    assert "needs about 9.3e+20 GiB in 1 process," in str(room.too_large(10**30, workers=1, room=1 << 30))
+
+
+def test_a_size_that_does_not_fit_is_unsupported_and_the_others_are_measured(tmp_path, two_gib):
+    plan = plan_of(Sweep(H=(3, 100_000), centre=Sizes(3, 1, 4), E=1), passes=(Pass.FORWARD,), dtypes=(DType.FLOAT32,))
+    said, records = [], []
+    tasks = tasks_of(plan, said.append)
+    assert [task.refused is None for task in tasks] == [True, False]
+    Runner(plan, tasks, tmp_path, records.append, Listener(), run_id="r", machine_id="m").run()
+    (refused,) = (r for r in records if r.status is Status.UNSUPPORTED)
+    assert refused.case.model.H == 100_000
+    assert refused.reason in said[0]
+    assert "needs about 1," in refused.reason
+    assert "GiB in 1 process, and 2.0 GiB are free; take smaller sizes" in refused.reason
+    assert any(r.samples_ns for r in records if r.case.model.H == 3)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "-w", "running-parity", "-b", "numpy", "--quick", "-o", "run"],
+        ["run", "-w", "running-parity", "-b", "numpy", "--dry-run"],
+        ["verify", "-w", "running-parity", "-b", "numpy"],
+        ["train", "running-parity", "-b", "numpy", "-o", "run"],
+    ],
+    ids=lambda a: " ".join(a[:1] + a[-1:]),
+)
+@pytest.mark.parametrize("T", [100_000_000, 10**30])
+def test_rows_that_are_too_long_are_refused_in_one_sentence_and_nothing_is_made(arguments, T, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = called(*arguments, "-T", T, code=2)
+    (line,) = result.output.splitlines()
+    assert line.startswith(f"Error: running-parity with T = {T}, B = 32 needs about ")
+    assert line.endswith("GiB are free; take a smaller -B or -T")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", [["run", "-w", "parity", "-b", "numpy", "-o", "run"], ["train", "parity"]])
+def test_a_batch_of_more_rows_than_there_are_is_refused_before_anything_is_made(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = called(*command, "-B", 10**9, code=2)
+    assert result.output == "Error: batch size 1000000000 is more than the 800 training rows of parity\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_batch_is_refused_by_its_states(two_gib):
+    plan = plan_of(None, workloads=("imdb-200",), dtypes=(DType.FLOAT32,), passes=(Pass.FORWARD,))
+    check_sizes(plan)
+    with pytest.raises(
+        ValueError, match=r"imdb-200 with T = 200, B = 20000 needs about .* 2\.0 GiB are free; take a sm"
+    ):
+        check_sizes(plan_of(None, workloads=("imdb-200",), dtypes=(DType.FLOAT32,), batch_size=20_000))
+
+
+@pytest.mark.parametrize("name", ["parity", "running-parity", "imdb-synthetic-50", "imdb-synthetic-200"])
+def test_a_workload_has_as_many_rows_as_it_says(name):
+    workload = workloads.get(name)
+    found = workload.load(Source(T=workload.T))
+    held = 0 if found.validation is None else len(found.validation.inputs)
+    train = len(found.train.inputs)
+    assert workload.rows == (train, train + held + len(found.test.inputs))
+    if (real := name.replace("-synthetic", "")) != name:
+        assert workloads.get(real).rows == workload.rows
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sizes", "passes"),
+    [(Sizes(H=128, B=32, T=2000), (Pass.FORWARD, Pass.GRADIENT)), (Sizes(H=1500, B=1, T=2), (Pass.TRAIN_STEP,))],
+    ids=["states", "parameters"],
+)
+def test_the_estimate_is_near_the_peak_of_real_workers(tmp_path, sizes, passes):
+    """What a larger state adds to all of them, within a factor of 2: no size is refused that fits well."""
+    names = [name for name in ("numpy", "numba", "torch", "jax") if backends.missing(name) is None]
+    plan = plan_of(
+        Sweep(H=(1, sizes.H), centre=sizes, E=16), backends=tuple(names), dtypes=(DType.FLOAT32,), passes=passes
+    )
+    records = []
+    Runner(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m").run()
+    assert {r.status for r in records} == {Status.OK}
+
+    def peak(problem, name):
+        return max(r.peak_memory_bytes for r in records if r.backend == name and r.case.model == problem.model)
+
+    def told(problem):
+        rows = dense.batches_of(problem) * problem.B
+        with_it, without = (room.bytes_needed(problem, rows, rows, workers) for workers in (1, 0))
+        return with_it - without
+
+    small, large = problems_of(plan)
+    added = {name: peak(large, name) - peak(small, name) for name in names}
+    assert 1 / 2 < len(names) * (told(large) - told(small)) / sum(added.values()) < 2, (added, told(small), told(large))
