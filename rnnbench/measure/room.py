@@ -25,7 +25,7 @@ PREDICTED = 512  # rows at a time
 ROW_NUMBER_BYTES = 100  # in an order of an epoch: in the parent, as text, and in the worker
 
 # How many arrays of a kind live at once.
-OF_ORACLE = {"states": 6, "inputs": 1, "outputs": 8, "params": 35}
+OF_ORACLE = {"states": 6, "inputs": 1, "outputs": 8, "params": 28}
 OF_WORKER = {"states": 7, "inputs": 2, "outputs": 8, "params": 10}
 
 

@@ -31,6 +31,7 @@ PRINTED_BY = {
     "measure/sweep.py": ("sweep",),
     "measure/tasks.py": ("run", "verify", "train"),
     "report/history.py": ("history",),
+    "results/folder.py": MEASURING,
     "results/merge.py": ("merge",),
     "results/store.py": (*MEASURING, "train"),
     "results/warnings/base.py": ("run",),

