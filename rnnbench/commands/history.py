@@ -58,7 +58,7 @@ def read(folders: Sequence[Path], say: Callable[[str], None]) -> list[Run]:
     for path in folders:
         try:
             loaded = store.load_file(path) if path.is_file() else store.load(path)
-        except store.StoreError as error:
+        except (store.StoreError, OSError) as error:
             say(f"{error}; it was left out")
             continue
         problems_told(path, loaded.problems, say)
@@ -123,7 +123,7 @@ def commits_between(before: str, after: str) -> list[str] | None:
     try:
         done = subprocess.run(
             ["git", "log", "--format=%h %s", "--end-of-options", f"{before}..{after}"],
-            capture_output=True, text=True, check=False, timeout=10,
+            capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=10,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -6,7 +6,7 @@ import secrets
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,11 +15,14 @@ from typing import Any
 
 import msgspec
 
+from rnnbench import backends, workloads
+from rnnbench.commands.names import unknown
 from rnnbench.commands.progress import Display
 from rnnbench.commands.sitting import Sitting, now, write_noise
 from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.schedule import Plan
+from rnnbench.model import DENSE
 from rnnbench.results import store
 from rnnbench.results.account import Kind, seconds_of
 from rnnbench.results.record import Epoch, Record, Status
@@ -54,13 +57,26 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     path = folder / store.RUN
     if not path.exists():
         raise store.StoreError(f"{folder} cannot be resumed: {path} is not there")
-    run = store.read_json(path)
+    run = store.read_run(folder)
     if run.get("merged"):
         raise store.StoreError(f"{folder} cannot be resumed: it was merged of runs; resume those, and merge again")
     try:
-        return msgspec.convert(run["plan"], Plan), run
+        plan = msgspec.convert(run["plan"], Plan)
     except (KeyError, msgspec.ValidationError) as error:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
+    backend_names = [name.removesuffix(backends.TWIN) for name in plan.backends]
+    _check_names(folder, "backend", [*backend_names, *filter(None, [plan.reference])], backends.REGISTRY)
+    _check_names(folder, "workload", [*plan.workloads, *plan.training], [*workloads.REGISTRY, DENSE])
+    return plan, run
+
+
+def _check_names(folder: Path, kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise store.StoreError(
+                f"{folder} cannot be resumed: {unknown(kind, name, known)}; take the rnnbench that began it, or "
+                "measure in a new folder"
+            )
 
 
 def execute(

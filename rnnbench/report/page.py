@@ -85,5 +85,5 @@ def write_report(folder: Path, context: Context, *, vector: bool = False, proces
     written = tables.write(folder / "tables", tables.frames(context))
     figures, drawings = _figures(context, folder, vector, processes)
     page = folder / "report.md"
-    page.write_text(text(context, figures), encoding="utf-8")
+    page.write_text(text(context, figures), encoding="utf-8", errors="replace")
     return [page, *written, *drawings]
