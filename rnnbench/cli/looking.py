@@ -17,6 +17,7 @@ from rnnbench.cli.shell import (
     guarded,
     print_json,
     print_table,
+    say,
 )
 from rnnbench.cli.training import SEEDS
 from rnnbench.commands.options import (
@@ -119,6 +120,7 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
       2  an option or argument is wrong
       3  with --export: no right time to print
       4  the run cannot be read, or the report not written
+      70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
     """
     from rnnbench.results import store
 
@@ -128,7 +130,9 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
     def work() -> int:
         loaded = store.load(folder)
         for problem in loaded.problems:
-            click.echo(problem, err=True)
+            say(problem, err=True)
+        if loaded.problems and not (loaded.records or loaded.curves):
+            raise store.StoreError(f"{folder} holds no record that can be read; its report stays as it is")
         if form is not None:
             return _exported(form, loaded)
         from rnnbench.report.context import Context
@@ -142,7 +146,7 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
         render(console_of(), context)
-        click.echo(f"Report: {folder / 'report.md'}")
+        say(f"Report: {folder / 'report.md'}")
         return 0
 
     guarded(work)
@@ -154,7 +158,7 @@ def _exported(form: str, loaded: Any) -> int:
 
     printed, left = export(form, loaded.records, loaded.machine)
     for text in left:
-        click.echo(f"left out: {text}", err=True)
+        say(f"left out: {text}", err=True)
     if not printed:
         return complain("no right time to print", 3)
     print_json(printed)
@@ -184,9 +188,10 @@ Exit codes:
   1  a case is slower
   2  an option or argument is wrong
   3  no case could be compared: unlike, failed, missing, or fewer than 3 launches
-  4  a run cannot be read
+  4  a run cannot be read, or the answer not written
   5  no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW
   6  with --require-baseline: a case that NEW timed has nothing in BASE to be held against
+  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
@@ -224,12 +229,12 @@ def compare(
         raise click.UsageError("--markdown and --json are two forms of one answer; choose one of them")
 
     def work() -> int:
-        found = compared(base, new, gate, filter_, lambda text: click.echo(text, err=True), noise)
+        found = compared(base, new, gate, filter_, lambda text: say(text, err=True), noise)
         answer = found.findings, found.gate, found.notes
         if as_json:
             print_json(shown.as_json(*answer))
         elif markdown:
-            click.echo(shown.markdown(*answer), nl=False)
+            say(shown.markdown(*answer), nl=False)
         else:
             shown.render(console_of(), *answer)
         return found.code(require_baseline)

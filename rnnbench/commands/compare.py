@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.noise import gate_of, place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.measure.schedule import matches
@@ -20,9 +21,10 @@ EXIT_CODES = {
     SLOWER: "a case is slower",
     USAGE: "an option or argument is wrong",
     NOTHING: "no case could be compared: unlike, failed, missing, or fewer than 3 launches",
-    FOLDER: "a run cannot be read",
+    FOLDER: "a run cannot be read, or the answer not written",
     BROKEN: "no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW",
     NO_BASELINE: "with --require-baseline: a case that NEW timed has nothing in BASE to be held against",
+    FAULT: FAULT_MEANS,
 }
 MOST_PROBLEMS = 3  # told one by one
 

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends, workloads
+from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.names import unknown
 from rnnbench.commands.progress import Display
 from rnnbench.commands.sitting import Sitting, now, write_noise
@@ -35,6 +36,7 @@ EXIT_CODES = {
     NOTHING: "nothing was measured",
     FOLDER: "a folder cannot be read or written",
     INTERRUPTED: "interrupted; continue with --resume",
+    FAULT: FAULT_MEANS,
 }
 
 
