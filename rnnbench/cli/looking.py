@@ -170,6 +170,7 @@ Examples:
   python -m rnnbench compare reports/before reports/after
   python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
   python -m rnnbench compare base.jsonl new.jsonl --require-baseline --markdown
+  python -m rnnbench compare reports/before reports/after --fail-on median:10%,inconclusive
   python -m rnnbench compare reports/before reports/after --noise reports/aa
 
 \b
@@ -191,16 +192,19 @@ Exit codes:
   4  a run cannot be read, or the answer not written
   5  no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW
   6  with --require-baseline: a case that NEW timed has nothing in BASE to be held against
+  7  with --fail-on inconclusive: a case is inconclusive
   70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
+Where several hold, the first of 1, 5, 6, 3 and 7.
 """
 
 
 @click.command(epilog=COMPARE_EPILOG)
 @click.argument("base")
 @click.argument("new")
-@click.option("--fail-on", "gate", type=GATE, metavar="METRIC:PERCENT",
+@click.option("--fail-on", type=GATE, multiple=True, metavar="METRIC:PERCENT|inconclusive",
               help="What counts as slower: median, min or mean of the calls of a turn, and by how much. "
-                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%.")  # fmt: skip
+                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%. "
+                   "inconclusive: also fail, with 7, where a case is neither slower, faster nor the same.")  # fmt: skip
 @click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
               "of this machine beside NEW and BASE.")  # fmt: skip
 @click.option("--require-baseline", is_flag=True, help="Fail where a case of NEW has nothing to be held against.")
@@ -209,7 +213,7 @@ Exit codes:
 def compare(
     base: str,
     new: str,
-    gate: Any,
+    fail_on: tuple[tuple[Any, ...], ...],
     noise: str | None,
     require_baseline: bool,
     markdown: bool,
@@ -222,7 +226,13 @@ def compare(
     """
     from rnnbench.commands.compare import compared
     from rnnbench.report import compare as shown
+    from rnnbench.results.compare import Gate
 
+    asked = [one for each in fail_on for one in each]
+    gates = [one for one in asked if isinstance(one, Gate)]
+    if len(gates) > 1:
+        raise click.UsageError(f"--fail-on gives both {gates[0]} and {gates[1]}; choose one of them")
+    gate = gates[0] if gates else None
     if noise is not None and gate is not None:
         raise click.UsageError("--noise and --fail-on both give the margin; choose one of them")
     if markdown and as_json:
@@ -237,7 +247,7 @@ def compare(
             say(shown.markdown(*answer), nl=False)
         else:
             shown.render(console_of(), *answer)
-        return found.code(require_baseline)
+        return found.code(require_baseline, len(asked) > len(gates))
 
     guarded(work)
 
