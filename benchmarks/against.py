@@ -17,12 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+import faults
+
+if __name__ == "__main__":
+    faults.apart()
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
 
 from cases import Case
 from checkout import ROOT, CheckoutError, checked_out, resolve
 from duel import Duel, Effort, Measured
 from options import PERCENT, effort_of, writable, write
+from rnnbench.cli.shell import STDOUT, Command
 
 if TYPE_CHECKING:
     from verdict import Finding, Unit
@@ -179,11 +185,15 @@ Exit codes:
      median too; with --confirm in both measurements
   {USAGE}  an option or the commit is wrong
   {BROKEN}  a case failed or did other work, or nothing could be compared
+  {faults.FAULT}  a fault of this script, or its answer cannot be written; RNNBENCH_TRACEBACK=1 in the environment
+     shows where
   {INTERRUPTED}  interrupted
 """
 
 
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(
+    cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.argument("ref", default="HEAD")
 @click.option("--margin", type=PERCENT, default="10%", show_default=True, help="A slow-down up to this is let pass.")
 @click.option("--launches", type=click.IntRange(1), default=3, show_default=True, help="Pairs of processes.")
@@ -222,6 +232,8 @@ def main(
     except CheckoutError as error:
         raise click.BadParameter(str(error), param_hint="REF") from error
     except OSError as error:
+        if error.filename in (None, STDOUT):
+            raise
         raise click.UsageError(f"{error.filename}: {error.strerror}; choose another file, or make room") from error
     except KeyboardInterrupt:
         click.echo("Error: interrupted; nothing is kept", err=True)

@@ -13,12 +13,18 @@ from pathlib import Path
 
 import click
 
+import faults
+
+if __name__ == "__main__":
+    faults.apart()
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
 
 from against import SLOWER, Question, compare, false_alarms, threads_of, two_trees
 from cases import Case
 from checkout import ROOT, CheckoutError, git, resolve
 from duel import Duel, Effort
+from rnnbench.cli.shell import STDOUT, Command
 
 OK, INTERRUPTED = 0, 130
 WATCHED = ("rnnbench/kernels", "rnnbench/backends/numba.py", ":(exclude)rnnbench/kernels/cuda")
@@ -72,7 +78,7 @@ def measured(base: str, comparisons: int | None, seed: int, path: Path | None) -
         return compare(question, path) if comparisons is None else false_alarms(question, path, comparisons)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.command(cls=Command, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Order of cases and sides.")
 @click.option("--json", "path", type=click.Path(path_type=Path, dir_okay=False), help="Write all of it to this file.")
 @click.option("--aa", "comparisons", type=click.IntRange(1), metavar="N",
@@ -84,6 +90,14 @@ def main(seed: int, path: Path | None, comparisons: int | None) -> None:
     Examples:
       python benchmarks/gate.py
       python benchmarks/gate.py --aa 20 --json runs/alarms.json
+
+    \b
+    Exit codes:
+      0  no case is slower twice over, or none could be compared
+      1  a case is slower, and slower again
+      2  an option is wrong
+      70  a fault of this script, or its answer cannot be written; RNNBENCH_TRACEBACK=1 in the environment shows where
+      130  interrupted
     """
     from options import writable
 
@@ -98,6 +112,8 @@ def main(seed: int, path: Path | None, comparisons: int | None) -> None:
     try:
         code = measured(base_of(ROOT) if comparisons is None else "HEAD", comparisons, seed, path)
     except (CheckoutError, OSError) as error:
+        if getattr(error, "filename", "") == STDOUT:  # what was found is not seen
+            raise
         click.echo(f"No comparison: {error}.")
         return
     except KeyboardInterrupt:

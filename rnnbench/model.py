@@ -235,6 +235,10 @@ class Case(Problem):
     pass_: Pass = Pass.TRAIN_STEP
     steps: int = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_positive(steps=self.steps)
+
     @property
     def key(self) -> str:
         """A short readable name, unique within a run; for showing and for grouping, never to be split."""

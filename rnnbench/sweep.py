@@ -44,6 +44,8 @@ class Sweep:
     def __post_init__(self) -> None:
         if self.E is not None and self.E < 1:
             raise ValueError(f"E is {self.E}; it must be at least 1")
+        for axis in AXES:
+            self.centre.along(axis, getattr(self, axis))  # refuses a size below 1
         if not any(getattr(self, axis) for axis in AXES):
             raise ValueError("no axis is swept; give H, B or T more than one size")
         if self.grid and not (self.H and self.B):

@@ -14,9 +14,16 @@ from rnnbench.results import store
 from rnnbench.results.record import Record
 
 
-def called(*arguments: object, command: click.Command = main, code: int | None = None) -> Result:
-    """What a command answers, with this exit code if one is given. Whatever it raises goes through."""
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
+def called(
+    *arguments: object,
+    command: click.Command = main,
+    code: int | None = None,
+    env: Mapping[str, str] | None = None,
+) -> Result:
+    """What a command answers, with this exit code if one is given. A fault of ours is told with its traceback."""
+    result = CliRunner(env={"RNNBENCH_TRACEBACK": "1", **(env or {})}).invoke(
+        command, [str(argument) for argument in arguments], catch_exceptions=False
+    )
     assert code in (None, result.exit_code), result.output
     return result
 

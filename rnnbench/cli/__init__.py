@@ -8,10 +8,11 @@ import click
 
 from rnnbench import __version__
 from rnnbench.cli import checking, looking, measuring, merging, tracking, training, verifying
+from rnnbench.cli.shell import Command
 from rnnbench.commands.names import unknown
 
 
-class Group(click.Group):
+class Group(Command, click.Group):
     """Commands, with the nearest right one for a wrong one."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from rnnbench.cli.shell import console_of, guarded, print_json
+from rnnbench.cli.shell import console_of, guarded, print_json, say
 from rnnbench.commands.options import JSON
 
 CHECK_EPILOG = """\b
@@ -17,7 +17,8 @@ Exit codes:
   0  no warnings; notes on what is not known may be there
   1  warnings
   2  an option or argument is wrong
-  4  the run cannot be read, or holds no record
+  4  the run cannot be read, or holds no record, or the answer cannot be written
+  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
@@ -33,7 +34,7 @@ def check(run: str, as_json: bool) -> None:
     from rnnbench.report import warnings
 
     def work() -> int:
-        found = checked(run, lambda text: click.echo(text, err=True))
+        found = checked(run, lambda text: say(text, err=True))
         if as_json:
             print_json(warnings.as_json(found))
         else:

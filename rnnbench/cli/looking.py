@@ -18,6 +18,7 @@ from rnnbench.cli.shell import (
     guarded,
     print_json,
     print_table,
+    say,
 )
 from rnnbench.cli.training import SEEDS
 from rnnbench.commands.names import FolderType
@@ -132,6 +133,7 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
       2  an option or argument is wrong
       3  with --export: no right time to print
       4  the run cannot be read, or the report not written
+      70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
     """
     from rnnbench.results import store
 
@@ -141,7 +143,9 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
     def work() -> int:
         loaded = store.load(folder)
         for problem in loaded.problems:
-            click.echo(problem, err=True)
+            say(problem, err=True)
+        if loaded.problems and not (loaded.records or loaded.curves):
+            raise store.StoreError(f"{folder} holds no record that can be read; its report stays as it is")
         if form is not None:
             return _exported(form, loaded)
         if not (loaded.records or loaded.curves or store.is_run(folder)):
@@ -157,7 +161,7 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
         except OSError as error:
             raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
         render(console_of(), context)
-        click.echo(f"Report: {folder / 'report.md'}")
+        say(f"Report: {folder / 'report.md'}")
         return 0
 
     guarded(work)
@@ -169,7 +173,7 @@ def _exported(form: str, loaded: Any) -> int:
 
     printed, left = export(form, loaded.records, loaded.machine)
     for text in left:
-        click.echo(f"left out: {text}", err=True)
+        say(f"left out: {text}", err=True)
     if not printed:
         return complain("no right time to print", 3)
     print_json(printed)
@@ -181,6 +185,7 @@ Examples:
   python -m rnnbench compare reports/before reports/after
   python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
   python -m rnnbench compare base.jsonl new.jsonl --require-baseline --markdown
+  python -m rnnbench compare reports/before reports/after --fail-on median:10%,inconclusive
   python -m rnnbench compare reports/before reports/after --noise reports/aa
 
 \b
@@ -199,18 +204,22 @@ Exit codes:
   1  a case is slower
   2  an option or argument is wrong
   3  no case could be compared: unlike, failed, missing, or fewer than 3 launches
-  4  a run cannot be read
+  4  a run cannot be read, or the answer not written
   5  no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW
   6  with --require-baseline: a case that NEW timed has nothing in BASE to be held against
+  7  with --fail-on inconclusive: a case is inconclusive
+  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
+Where several hold, the first of 1, 5, 6, 3 and 7.
 """
 
 
 @click.command(epilog=COMPARE_EPILOG)
 @click.argument("base")
 @click.argument("new")
-@click.option("--fail-on", "gate", type=GATE, metavar="METRIC:PERCENT",
+@click.option("--fail-on", type=GATE, multiple=True, metavar="METRIC:PERCENT|inconclusive",
               help="What counts as slower: median, min or mean of the calls of a turn, and by how much. "
-                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%.")  # fmt: skip
+                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%. "
+                   "inconclusive: also fail, with 7, where a case is neither slower, faster nor the same.")  # fmt: skip
 @click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
               "of this machine beside NEW and BASE.")  # fmt: skip
 @click.option("--require-baseline", is_flag=True, help="Fail where a case of NEW has nothing to be held against.")
@@ -219,7 +228,7 @@ Exit codes:
 def compare(
     base: str,
     new: str,
-    gate: Any,
+    fail_on: tuple[tuple[Any, ...], ...],
     noise: str | None,
     require_baseline: bool,
     markdown: bool,
@@ -232,22 +241,28 @@ def compare(
     """
     from rnnbench.commands.compare import compared
     from rnnbench.report import compare as shown
+    from rnnbench.results.compare import Gate
 
+    asked = [one for each in fail_on for one in each]
+    gates = [one for one in asked if isinstance(one, Gate)]
+    if len(gates) > 1:
+        raise click.UsageError(f"--fail-on gives both {gates[0]} and {gates[1]}; choose one of them")
+    gate = gates[0] if gates else None
     if noise is not None and gate is not None:
         raise click.UsageError("--noise and --fail-on both give the margin; choose one of them")
     if markdown and as_json:
         raise click.UsageError("--markdown and --json are two forms of one answer; choose one of them")
 
     def work() -> int:
-        found = compared(base, new, gate, filter_, lambda text: click.echo(text, err=True), noise)
+        found = compared(base, new, gate, filter_, lambda text: say(text, err=True), noise)
         answer = found.findings, found.gate, found.notes
         if as_json:
             print_json(shown.as_json(*answer))
         elif markdown:
-            click.echo(shown.markdown(*answer), nl=False)
+            say(shown.markdown(*answer), nl=False)
         else:
             shown.render(console_of(), *answer)
-        return found.code(require_baseline)
+        return found.code(require_baseline, len(asked) > len(gates))
 
     guarded(work)
 

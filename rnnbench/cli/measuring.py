@@ -18,6 +18,7 @@ from rnnbench.cli.shell import (
     guarded,
     plan_of,
     print_table,
+    say,
 )
 from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, stopped, with_budgets
 from rnnbench.commands.names import FolderType
@@ -61,6 +62,7 @@ Exit codes:
   3  nothing was measured
   4  a folder cannot be read or written, or holds something else than this run
   130  interrupted; continue with --resume
+  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
@@ -158,9 +160,9 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run
     render(console_of(), context)
     spent_here = {Kind.START: start - asked, Kind.REPORT: time.monotonic() - start}
     if spent := line(session.with_report(folder, loaded.run, spent_here)):
-        click.echo(f"{spent}.")
+        say(f"{spent}.")
     if written:
-        click.echo(f"Report: {folder / 'report.md'}")
+        say(f"Report: {folder / 'report.md'}")
     return code
 
 
@@ -177,7 +179,7 @@ def _dry_run(plan: Any) -> int:
     ]
     print_table(("case", "backend", ""), rows)
     memory = ", then once for its memory" if plan.memory else ""
-    click.echo(f"{len(rows)} answers, each in {length_of(plan)}{memory}; nothing was run.")
+    say(f"{len(rows)} answers, each in {length_of(plan)}{memory}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)
 
 
@@ -247,7 +249,7 @@ def sweep(
         if dry_run:
             rows = sizes.rows_of(plan)
             print_table(("case", "MFLOP", "FLOP a byte"), rows)
-            click.echo(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
+            say(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
             return 0
         check_memory(plan)
         run_id = session.new_run_id()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from rnnbench.cli.shell import console_of, guarded
+from rnnbench.cli.shell import console_of, guarded, say
 from rnnbench.commands.names import FolderType
 
 MERGE_EPILOG = """\b
@@ -20,6 +20,7 @@ Exit codes:
   0  merged
   2  refused: a run is there twice, or the runs did unlike work or are of unlike machines
   4  a run cannot be read, or OUT cannot be written or is not empty
+  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
@@ -43,14 +44,14 @@ def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:
 
     def work() -> int:
         command = " ".join(["python -m rnnbench", *sys.argv[1:]])
-        made = put_together(out, runs, command, lambda text: click.echo(text, err=True), force=force)
+        made = put_together(out, runs, command, lambda text: say(text, err=True), force=force)
         context = Context(made.records, made.curves, made.machine, made.run, made.run["reference"])
         try:
             write_report(out, context)
         except OSError as error:
             raise StoreError(f"the report cannot be written to {out}: {error.strerror}; the runs are merged") from error
         render(console_of(), context)
-        click.echo(f"Report: {out / 'report.md'}")
+        say(f"Report: {out / 'report.md'}")
         return 0
 
     guarded(work)

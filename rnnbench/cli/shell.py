@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
+import errno
+import io
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import click
 
 from rnnbench import backends
+from rnnbench.commands import FAULT
 from rnnbench.model import DType, Pass
+
+PACKAGE = Path(backends.__file__).resolve().parents[1]
 
 DEFAULT_WORKLOADS = ("parity", "imdb-50", "imdb-200")
 
@@ -80,10 +89,116 @@ def console_of(*, stderr: bool = False) -> Any:
     return console if console.is_terminal else Console(stderr=stderr, width=120)
 
 
+STDOUT = "standard output"  # as an error calls it
+
+
+class Outlet(io.FileIO):
+    """A standard stream that cannot end a command: what nobody reads any more is dropped.
+
+    That stdout cannot be written for another reason, such as a full disk, is raised once: the answer is lost.
+    """
+
+    def write(self, data: Any, /) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, self.fileno())  # also for what is flushed when Python ends
+            os.close(null)
+            if error.errno == errno.EPIPE or self.fileno() != 1:
+                return len(data)
+            error.filename = STDOUT
+            raise
+
+
+SHOWN = "rnnbench.shown"
+_IN_ASCII = {"µ": "u", "°": "", "…": "...", "†": "+", "‡": "++"}
+
+
+def _shown(error: UnicodeError) -> tuple[str, int]:
+    """What stands for signs that a stream cannot encode."""
+    assert isinstance(error, UnicodeEncodeError)
+    return "".join(_IN_ASCII.get(sign, "?") for sign in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(SHOWN, _shown)
+
+
+def own_streams() -> None:
+    """Give stdout and stderr the manners of `Outlet`; signs that they cannot encode are replaced."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: the next file that is opened would get its number, and all that is printed
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        try:
+            ours = stream is None or stream.fileno() == number
+        except (AttributeError, OSError, ValueError):  # a notebook's, or a test's
+            ours = False
+        if ours:
+            if stream is not None:
+                stream.flush()
+            setattr(sys, name, io.TextIOWrapper(
+                io.BufferedWriter(Outlet(number, "wb", closefd=False)), getattr(stream, "encoding", "utf-8"), SHOWN,
+                newline="\n", line_buffering=getattr(stream, "line_buffering", False),
+                write_through=getattr(stream, "write_through", False),
+            ))  # fmt: skip
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=SHOWN)
+
+
+class Command(click.Command):
+    """A command whose exit code is true, whatever happens: 1 is never what Python or click gives an error."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """As click's, with codes for an interruption and for a fault of ours."""
+        own_streams()
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
+        except click.ClickException as error:
+            error.show(sys.stderr)
+            code = error.exit_code
+        except click.Abort:
+            from rnnbench.commands.run import INTERRUPTED
+
+            code = complain("interrupted", INTERRUPTED)
+        except Exception as error:
+            code = fault(error)
+        sys.exit(code)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's; but a broken pipe is not our output's, and ends nothing quietly."""
+        try:
+            return super().invoke(ctx)
+        except OSError as error:
+            sys.exit(fault(error))
+
+
+def fault(error: Exception) -> int:
+    """Say that what happened is a fault of ours; the exit code. RNNBENCH_TRACEBACK shows where it was."""
+    if os.environ.get("RNNBENCH_TRACEBACK"):
+        traceback.print_exception(error)
+    if isinstance(error, OSError) and error.filename == STDOUT:
+        return complain(f"{STDOUT} cannot be written: {error.strerror}", FAULT)
+    said = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
+    return complain(f"this is a fault of rnnbench, {said}; RNNBENCH_TRACEBACK=1 in the environment shows where", FAULT)
+
+
+def _meant(error: ValueError) -> bool:
+    """Whether a line of ours raised it, for the user to read, and not a library or a calculation."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return Path(last.filename).resolve().is_relative_to(PACKAGE) and (last.line or "raise").startswith("raise")
+
+
 def guarded(work: Callable[[], int]) -> None:
-    """Run a command's body; turn what a user can cause into one sentence and an exit code."""
+    """Run a command's body; turn what a user can cause into one sentence and an exit code.
+
+    Whatever else is raised goes on, to be told as a fault.
+    """
     from rnnbench.commands.run import FOLDER, INTERRUPTED, NOTHING, USAGE
-    from rnnbench.results.store import StoreError
+    from rnnbench.results.store import FULL, StoreError
     from rnnbench.workloads.base import WorkloadUnavailable
 
     try:
@@ -93,24 +208,33 @@ def guarded(work: Callable[[], int]) -> None:
     except WorkloadUnavailable as error:
         code = complain(str(error), NOTHING)
     except OSError as error:
+        if error.filename is None and error.errno not in FULL:
+            raise
         where, why = error.filename or "a file", error.strerror or error
         code = complain(f"{where}: {why}; choose another folder, or make room", FOLDER)
     except ValueError as error:
+        if not _meant(error):
+            raise
         code = complain(str(error), USAGE)
     except KeyboardInterrupt:
         code = complain("interrupted", INTERRUPTED)
     sys.exit(code)
 
 
+def say(text: str, *, err: bool = False, nl: bool = True) -> None:
+    """Print a line, by the stream as it is: of one in ASCII click makes another, in UTF-8."""
+    click.echo(text, sys.stderr if err else sys.stdout, nl)
+
+
 def complain(text: str, code: int) -> int:
     """Print what went wrong; the exit code."""
-    click.echo(f"Error: {text}", err=True)
+    say(f"Error: {text}", err=True)
     return code
 
 
 def print_json(value: Any) -> None:
     """Print for programs."""
-    click.echo(json.dumps(value, indent=2, default=str))
+    say(json.dumps(value, indent=2, default=str))
 
 
 def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from rnnbench.cli.shell import console_of, guarded, print_json
+from rnnbench.cli.shell import console_of, guarded, print_json, say
 from rnnbench.commands.names import FolderType, PercentType
 from rnnbench.commands.options import JSON, WORDS, options
 
@@ -22,7 +22,8 @@ Exit codes:
   1  with --fail: the last step of a case made it slower
   2  an option or argument is wrong
   3  no run has a right time
-  4  no run can be read
+  4  no run can be read, or the answer not written
+  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
@@ -47,17 +48,17 @@ def history(
     from rnnbench.report import history as shown
 
     def work() -> int:
-        found = told(folders, filter_, margin, lambda text: click.echo(text, err=True))
+        found = told(folders, filter_, margin, lambda text: say(text, err=True))
         answer = found.lines, found.origins, found.margin, found.notes
         if as_json:
             print_json(shown.as_json(*answer))
         elif found.lines:
             shown.render(console_of(), *answer)
         else:
-            click.echo("Error: no run has a right time", err=True)
+            say("Error: no run has a right time", err=True)
         if output is not None and found.lines:
             written = shown.write(output, *answer)
-            click.echo(f"History: {written[0]}", err=as_json)
+            say(f"History: {written[0]}", err=as_json)
         return found.code(fail)
 
     guarded(work)

@@ -69,7 +69,8 @@ Examples:
   python -m rnnbench verify --audit -b numba,torch --pass gradient
 
 \b
-Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked.
+Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked, 70 a fault of
+rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where.
 """
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.compare import side_of
 from rnnbench.commands.run import FOLDER, OK, USAGE
 from rnnbench.results.warnings import Warned, warnings_of
@@ -13,7 +14,8 @@ EXIT_CODES = {
     OK: "no warnings; notes on what is not known may be there",
     WARNED: "warnings",
     USAGE: "an option or argument is wrong",
-    FOLDER: "the run cannot be read, or holds no record",
+    FOLDER: "the run cannot be read, or holds no record, or the answer cannot be written",
+    FAULT: FAULT_MEANS,
 }
 
 

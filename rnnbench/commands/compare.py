@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.noise import gate_of, place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.measure.schedule import matches
@@ -14,15 +15,17 @@ from rnnbench.results.comparable import Side
 from rnnbench.results.compare import Finding, Gate, Verdict, compare
 from rnnbench.results.record import Mode
 
-SLOWER, BROKEN, NO_BASELINE = 1, 5, 6
+SLOWER, BROKEN, NO_BASELINE, UNDECIDED = 1, 5, 6, 7
 EXIT_CODES = {
     OK: "no case is slower, as far as can be told",
     SLOWER: "a case is slower",
     USAGE: "an option or argument is wrong",
     NOTHING: "no case could be compared: unlike, failed, missing, or fewer than 3 launches",
-    FOLDER: "a run cannot be read",
+    FOLDER: "a run cannot be read, or the answer not written",
     BROKEN: "no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW",
     NO_BASELINE: "with --require-baseline: a case that NEW timed has nothing in BASE to be held against",
+    UNDECIDED: "with --fail-on inconclusive: a case is inconclusive",
+    FAULT: FAULT_MEANS,
 }
 MOST_PROBLEMS = 3  # told one by one
 
@@ -35,15 +38,17 @@ class Compared:
     gate: Gate
     notes: Sequence[str] = ()
 
-    def code(self, require_baseline: bool) -> int:
-        """One of EXIT_CODES: of several that hold the worst, in the order slower, broken, no baseline, nothing."""
+    def code(self, require_baseline: bool, fail_inconclusive: bool = False) -> int:
+        """One of EXIT_CODES: of several the first, in the order slower, broken, no baseline, nothing, inconclusive."""
         if any(f.verdict is Verdict.SLOWER for f in self.findings):
             return SLOWER
         if any(f.broken for f in self.findings):
             return BROKEN
         if require_baseline and any(f.no_baseline for f in self.findings):
             return NO_BASELINE
-        return OK if any(f.told for f in self.findings) else NOTHING
+        if not any(f.told for f in self.findings):
+            return NOTHING
+        return UNDECIDED if fail_inconclusive and any(f.verdict is Verdict.INCONCLUSIVE for f in self.findings) else OK
 
 
 def side_of(name: str, say: Callable[[str], None]) -> Side:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.compare import kept, problems_told
 from rnnbench.commands.noise import place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
@@ -20,7 +21,8 @@ EXIT_CODES = {
     SLOWER: "with --fail: the last step of a case made it slower",
     USAGE: "an option or argument is wrong",
     NOTHING: "no run has a right time",
-    FOLDER: "no run can be read",
+    FOLDER: "no run can be read, or the answer not written",
+    FAULT: FAULT_MEANS,
 }
 DEFAULT = ("reports", "runs")  # where runs lie
 
@@ -58,7 +60,7 @@ def read(folders: Sequence[Path], say: Callable[[str], None]) -> list[Run]:
     for path in folders:
         try:
             loaded = store.load_file(path) if path.is_file() else store.load(path)
-        except store.StoreError as error:
+        except (store.StoreError, OSError) as error:
             say(f"{error}; it was left out")
             continue
         problems_told(path, loaded.problems, say)

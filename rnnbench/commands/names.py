@@ -159,19 +159,24 @@ class DurationType(click.ParamType):
 
 
 class GateType(click.ParamType):
-    """`METRIC:PERCENT`, such as `median:5%`; the sign may be left out."""
+    """`METRIC:PERCENT`, such as `median:5%`, where the sign may be left out, `inconclusive`, or both with a comma."""
 
     name = "metric:percent"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from rnnbench.results.compare import Gate
+        if isinstance(value, tuple):
+            return value
+        return tuple(self._one(part.strip(), param, ctx) for part in str(value).split(","))
+
+    def _one(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from rnnbench.results.compare import Gate, Verdict
         from rnnbench.results.stats import Metric
 
-        if isinstance(value, Gate):
-            return value
-        metric, _, percent = str(value).partition(":")
+        if value == Verdict.INCONCLUSIVE:
+            return Verdict.INCONCLUSIVE
+        metric, _, percent = value.partition(":")
         if metric not in list(Metric):
-            self.fail(unknown("metric", metric, list(Metric)), param, ctx)
+            self.fail(unknown("metric", metric, [*Metric, Verdict.INCONCLUSIVE]), param, ctx)
         try:
             margin = float(percent.removesuffix("%"))
         except ValueError:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+from msgspec import Meta
+
+from rnnbench.commands.names import MOST_PERCENT
 from rnnbench.results import store
 from rnnbench.results.comparable import Side
 from rnnbench.results.compare import FEWEST_LAUNCHES, Gate
@@ -31,19 +34,20 @@ def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) ->
     Raises StoreError where the A/A run that was asked for holds no noise, or that of another machine.
     """
     machines = {r.machine_id for side in (base, new) for r in side.records}
+    damaged: list[str] = []
     if asked is not None:
         folder = place_of(asked)
         found = _checked(folder, machines)
-    elif (newest := _newest(places, machines)) is not None:
+    elif (newest := _newest(places, machines, damaged)) is not None:
         folder, found = newest
     else:
-        return Gate(), []
+        return Gate(), damaged
     margin = float(f"{max(LEAST, found['floor']):.3g}")
     pairs = len(found["pairs"])
     told = f"margin {100 * margin:.3g} %: the noise of {pairs} pairs, {found['launches']} launches each, in {folder}"
     if found["floor"] < LEAST:
         told += f" (it is {100 * found['floor']:.2g} %, and no margin is below {100 * LEAST:g} %)"
-    return Gate(margin=margin), [told]
+    return Gate(margin=margin), [*damaged, told]
 
 
 def _checked(folder: Path, machines: set[str]) -> dict[str, Any]:
@@ -61,25 +65,29 @@ def _checked(folder: Path, machines: set[str]) -> dict[str, Any]:
     return found
 
 
-def _newest(places: Iterable[Path], machines: set[str]) -> tuple[Path, dict[str, Any]] | None:
-    """The latest A/A run of the one machine of both sides, in the folders that they lie in."""
+def _newest(places: Iterable[Path], machines: set[str], damaged: list[str]) -> tuple[Path, dict[str, Any]] | None:
+    """The latest A/A run of the one machine of both sides, in the folders that they lie in; `damaged` ones are told."""
     parents = {(place if place.is_dir() else place.parent).resolve().parent for place in places}
     files = [file for parent in parents for file in parent.glob(f"*/{NOISE}")]
     for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
-        found = _read(file.parent)
+        try:
+            found = _read(file.parent)
+        except store.StoreError as error:
+            damaged.append(f"{error}; its noise was left out")
+            continue
         if found is not None and machines == {found["machine_id"]}:
             return file.parent, found
     return None
 
 
+class _Noise(TypedDict):
+    floor: Annotated[float, Meta(ge=0, le=MOST_PERCENT / 100)]
+    launches: Annotated[int, Meta(ge=1)]
+    pairs: list[dict[str, Any]]
+    machine_id: str
+
+
 def _read(folder: Path) -> dict[str, Any] | None:
-    """What an A/A run says; None where it is none, too short, or damaged."""
-    try:
-        found = store.read_json(folder / NOISE)
-    except store.StoreError:
-        return None
-    whole = all(isinstance(found.get(name), kind) for name, kind in _FIELDS.items())
-    return found if whole and found["launches"] >= FEWEST_LAUNCHES else None
-
-
-_FIELDS = {"floor": float, "launches": int, "pairs": list, "machine_id": str}
+    """What an A/A run says; None where it is none, or too short. Raises StoreError for a damaged one."""
+    found = store.read_json(folder / NOISE, _Noise)
+    return found if found and found["launches"] >= FEWEST_LAUNCHES else None

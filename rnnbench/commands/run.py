@@ -6,7 +6,7 @@ import secrets
 import shlex
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +15,16 @@ from typing import Any
 
 import msgspec
 
+from rnnbench import backends, workloads
+from rnnbench.commands import FAULT, FAULT_MEANS
+from rnnbench.commands.names import unknown
 from rnnbench.commands.progress import Display
 from rnnbench.commands.sitting import Sitting, now, write_noise
 from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.schedule import Plan
+from rnnbench.model import DENSE
 from rnnbench.results import store
 from rnnbench.results.account import Kind, seconds_of
 from rnnbench.results.comparable import Side, unlike_machines
@@ -36,6 +40,7 @@ EXIT_CODES = {
     NOTHING: "nothing was measured",
     FOLDER: "a folder cannot be read or written, or holds something else than this run",
     INTERRUPTED: "interrupted; continue with --resume",
+    FAULT: FAULT_MEANS,
 }
 
 
@@ -56,7 +61,7 @@ def new_run_id() -> str:
 def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     """What an interrupted run was asked. Raises StoreError where it cannot be resumed."""
     path = folder / store.RUN
-    run = store.read_json(path) if folder.is_dir() else {}
+    run = store.read_run(folder) if folder.is_dir() else {}
     if run.get("merged"):
         raise store.StoreError(f"{folder} cannot be resumed: it was merged of runs; resume those, and merge again")
     if not store.is_run(folder):
@@ -65,9 +70,22 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
             why = f"it has no {store.RUN} of a run" if folder.is_dir() else "it is not a folder"
         raise store.StoreError(f"{folder} cannot be resumed: {why}; give the folder of an interrupted run")
     try:
-        return msgspec.convert(run["plan"], Plan), run
+        plan = msgspec.convert(run["plan"], Plan)
     except (KeyError, msgspec.ValidationError) as error:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
+    backend_names = [name.removesuffix(backends.TWIN) for name in plan.backends]
+    _check_names(folder, "backend", [*backend_names, *filter(None, [plan.reference])], backends.REGISTRY)
+    _check_names(folder, "workload", [*plan.workloads, *plan.training], [*workloads.REGISTRY, DENSE])
+    return plan, run
+
+
+def _check_names(folder: Path, kind: str, names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise store.StoreError(
+                f"{folder} cannot be resumed: {unknown(kind, name, known)}; take the rnnbench that began it, or "
+                "measure in a new folder"
+            )
 
 
 def execute(

@@ -40,11 +40,11 @@ def call_of(session: Session, pass_: Pass, order: NDArray[np.int64] | None) -> C
 
 
 def time_call(call: Callable[[], None], synchronize: Callable[[], None], clock: Clock = time.perf_counter_ns) -> int:
-    """Nanoseconds from before the call until its work is done."""
+    """Nanoseconds from before the call until its work is done; at least 1, where a coarse clock has not moved."""
     start = clock()
     call()
     synchronize()
-    return clock() - start
+    return max(1, clock() - start)
 
 
 class DeviceTimes:
@@ -73,7 +73,7 @@ class DeviceTimes:
     def keep(self) -> None:
         """Read the marks of the call before, whose work is done."""
         if self.clock is not None:
-            self.ns.append(self.clock.nanoseconds())
+            self.ns.append(max(1, self.clock.nanoseconds()))
 
 
 def begin_turn(session: Session, idle_ns: int = 0) -> int:

@@ -69,8 +69,8 @@ def answer_of(command: Sequence[str], seconds: float) -> subprocess.CompletedPro
     """
     try:
         process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            errors="replace", start_new_session=True,
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            encoding="utf-8", errors="replace", start_new_session=True,
         )  # fmt: skip
     except OSError:
         return None

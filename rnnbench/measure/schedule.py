@@ -6,14 +6,15 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
 from rnnbench import workloads
 from rnnbench.measure.clock import Turn
 from rnnbench.model import Case, DType, Pass, Problem, Truncation
-from rnnbench.results.record import Mode
+from rnnbench.results.record import Count, Mode, Positive
 from rnnbench.results.stops import Rule
 from rnnbench.sweep import Sweep
 from rnnbench.workloads.base import Workload
@@ -50,6 +51,9 @@ SWEEP_EFFORTS: dict[Mode, Effort] = {
 }
 
 
+Size = Annotated[int, Meta(ge=1)]
+
+
 @dataclass(frozen=True)
 class Plan:
     """All that was asked of a run; `run.json` holds it, and a resumed run reads it back.
@@ -62,21 +66,21 @@ class Plan:
     passes: tuple[Pass, ...]
     dtypes: tuple[DType, ...]
     mode: Mode
-    threads: int
-    seed: int
-    timeout: float
+    threads: Size
+    seed: Count
+    timeout: Positive
     reference: str | None = None
     truncation: Truncation | None = None
-    time_steps: int | None = None
-    batch_size: int | None = None
-    epoch_batches: int | None = None
+    time_steps: Size | None = None
+    batch_size: Size | None = None
+    epoch_batches: Count | None = None
     filter: str = ""
     data_dir: str | None = None
     training: tuple[str, ...] = ()
     sweep: Sweep | None = None  # dense cases of these sizes, in place of workloads
     rule: Rule | None = None  # launches until the times are precise, in place of the mode's number
-    budget: float | None = None  # seconds of the whole run; once spent, no round begins
-    case_budget: float | None = None  # seconds of each backend in each case: its checks, compiling and turns
+    budget: Positive | None = None  # seconds of the whole run; once spent, no round begins
+    case_budget: Positive | None = None  # seconds of each backend in each case: its checks, compiling and turns
     memory: bool = False  # also the peak memory of each pass, in processes of their own
 
     @property

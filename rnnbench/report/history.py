@@ -184,6 +184,6 @@ def write(
     saved = [plots.save(folder / "figures", one, vector=True) for one in made]
     embedded = [figure(paths, folder, one.alt) for paths, one in zip(saved, made, strict=True)]
     csv, written = folder / "tables" / "history.csv", folder / PAGE
-    frame(lines).to_csv(csv, index=False)
-    written.write_text(page(lines, origins, margin, notes, embedded), encoding="utf-8")
+    frame(lines).to_csv(csv, index=False, errors="replace")
+    written.write_text(page(lines, origins, margin, notes, embedded), encoding="utf-8", errors="replace")
     return [written, csv, *(path for paths in saved for path in paths)]

@@ -15,13 +15,19 @@ def lines(machine: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in machine.items():
         if key == "workers":
             yield from ((f"worker {name}", _worker(facts)) for name, facts in value.items())
-        elif isinstance(value, Mapping):
-            yield from ((f"{key} {name}", text) for name, text in lines(value))
-        elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
-            for number, item in enumerate(value):
-                yield from ((f"{key} {number} {name}", text) for name, text in lines(item))
         else:
-            yield key, _said(value)
+            yield from _lines(key, value)
+
+
+def _lines(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _lines(f"{key} {name}", inner)
+    elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value):
+            yield from _lines(f"{key} {number}", item)
+    else:
+        yield key, _said(value)
 
 
 def _said(value: Any) -> str:
@@ -32,7 +38,7 @@ def _said(value: Any) -> str:
 
 def _pool(pool: Mapping[str, Any]) -> str:
     kind = " ".join(str(pool[key]) for key in ("version", "architecture", "threading_layer") if pool.get(key))
-    name = " ".join(filter(None, (pool.get("internal_api", "a thread pool"), kind)))
+    name = " ".join(filter(None, (pool.get("internal_api") or "a thread pool", kind)))
     return f"{name}, {threads(pool['num_threads'])}" if "num_threads" in pool else name
 
 

@@ -102,5 +102,5 @@ def write_report(folder: Path, context: Context, *, vector: bool = False, proces
     folder.mkdir(parents=True, exist_ok=True)
     written = tables.write(folder / "tables", tables.frames(context))
     figures, drawings = _figures(context, folder, vector, processes)
-    page.write_text(text(context, figures), encoding="utf-8")
+    page.write_text(text(context, figures), encoding="utf-8", errors="replace")
     return [page, *written, *drawings]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import msgspec
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -15,7 +16,7 @@ from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, marked, table
 from rnnbench.report.text import number, times_with_interval
 from rnnbench.results.noise import MARK, Noise, Pair, noise_of
-from rnnbench.results.stops import LEAST, Why, percent
+from rnnbench.results.stops import LEAST, Rule, Why, percent
 
 _SHORT = {Why.PRECISE: "", Why.CAP: "cap", Why.BUDGET: "budget", Why.CASE_BUDGET: "case budget", Why.ALL: ""}
 _ENDED = {
@@ -51,9 +52,10 @@ def stops(context: Context) -> list[str]:
 def _asked(context: Context) -> Iterator[str]:
     rule = (context.run.get("plan") or {}).get("rule")
     if rule:
+        asked = msgspec.convert(rule, Rule)
         yield (
-            f"Each case went on, with all its backends, until every time was precise to {percent(rule['precision'])}: "
-            f"{rule['fewest']} launches at least, {rule['most']} at most."
+            f"Each case went on, with all its backends, until every time was precise to {percent(asked.precision)}: "
+            f"{asked.fewest} launches at least, {asked.most} at most."
         )
 
 

@@ -119,7 +119,7 @@ def _versions(backend: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     worker = machine.get("workers", {}).get(backend, {})
     versions = dict(worker.get("libraries") or machine.get("libraries", {}))
     for pool in worker.get("threadpools") or ():
-        name = pool.get("internal_api", "threads")
+        name = pool.get("internal_api") or "threads"
         told = " ".join(str(pool[key]) for key in ("version", "architecture") if pool.get(key))
-        versions[name] = " and ".join(sorted({*filter(None, versions.get(name, "").split(" and ")), told}))
+        versions[name] = " and ".join(sorted({*filter(None, (versions.get(name) or "").split(" and ")), told}))
     return versions

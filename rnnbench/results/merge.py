@@ -163,7 +163,7 @@ def _plan(parents: Sequence[Parent]) -> dict[str, Any]:
         asked = p.loaded.run.get("plan")
         for name, value in (asked if isinstance(asked, Mapping) else {}).items():
             both = isinstance(value, list) and isinstance(plan.get(name), list)
-            plan[name] = list(dict.fromkeys([*plan[name], *value])) if both else plan.get(name, value)
+            plan[name] = [*plan[name], *(v for v in value if v not in plan[name])] if both else plan.get(name, value)
     return plan
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from rnnbench.model import DType
 from rnnbench.results.devices import on_gpu
-from rnnbench.results.record import Record
+from rnnbench.results.record import Positive, Record
 from rnnbench.results.stats import Summary, turn_seconds
 from rnnbench.results.work import work_of
 
@@ -28,9 +28,9 @@ class Rates:
     """
 
     threads: int
-    flops: float
-    read: float
-    mixed: float
+    flops: Positive
+    read: Positive
+    mixed: Positive
 
     @property
     def bytes(self) -> float:

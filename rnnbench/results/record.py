@@ -10,11 +10,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Annotated
+
+from msgspec import Meta
 
 from rnnbench.backends.base import Contract
 from rnnbench.model import Case
 
 SCHEMA = 3
+
+# What a line is held to when it is read; a number outside is damage.
+Nanoseconds = Annotated[int, Meta(gt=0)]  # of a call: the clock of a turn gives at least 1
+Count = Annotated[int, Meta(ge=0)]
+Amount = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Place = Annotated[int, Meta(ge=-2)]  # of a launch or a round, and what stands for none
 
 CHECK, MEMORY = -1, -2  # rounds that are none: the check before the first, and a process for the memory of one pass
 
@@ -47,8 +57,8 @@ class ErrorOf:
     `error` is None where it is not a number: the array, but not the oracle's, holds NaN or infinity.
     """
 
-    error: float | None
-    limit: float
+    error: Amount | None
+    limit: Positive
 
     @property
     def ok(self) -> bool:
@@ -65,9 +75,9 @@ class Costs:
     the pass, compiling included. `cache`: "cold" where no compiled code was on disk, else "warm".
     """
 
-    import_ns: int | None = None
-    prepare_ns: int | None = None
-    first_call_ns: int | None = None
+    import_ns: Count | None = None
+    prepare_ns: Count | None = None
+    first_call_ns: Count | None = None
     cache: str = "cold"
 
 
@@ -97,8 +107,8 @@ class DeviceState:
 class Energy:
     """Joules over all calls of a turn, or the reason why they are not known; never 0 for unknown."""
 
-    joules: float | None = None
-    seconds: float | None = None  # the window that they were counted over
+    joules: Amount | None = None
+    seconds: Amount | None = None  # the window that they were counted over
     source: str = ""  # "rapl package-0", "nvml"
     reason: str | None = None
 
@@ -117,24 +127,24 @@ class Record:
     backend: str
     status: Status
     mode: Mode
-    launch: int  # which process of this backend, from 0
-    round: int  # which turn within the launch, from 0; -1 for the check before the first
-    part: int = 0  # 0, and 1 more for each resumption of the run
+    launch: Place  # which process of this backend, from 0
+    round: Place  # which turn within the launch, from 0; -1 for the check before the first
+    part: Count = 0  # 0, and 1 more for each resumption of the run
     reason: str | None = None
-    samples_ns: tuple[int, ...] = ()  # one call each, in order, warm-ups first
-    warmup: int = 0  # how many of samples_ns are warm-ups
-    device_ns: tuple[int, ...] = ()  # the same calls by the device's own clock; empty where it has none
+    samples_ns: tuple[Nanoseconds, ...] = ()  # one call each, in order, warm-ups first
+    warmup: Count = 0  # how many of samples_ns are warm-ups
+    device_ns: tuple[Nanoseconds, ...] = ()  # the same calls by the device's own clock; empty where it has none
     device_states: tuple[DeviceState, ...] = ()  # before the turn and after it
     energy: Energy | None = None
     disturbances: tuple[str, ...] = ()  # what befell the machine meanwhile: suspended, its clock set, another run
     errors: dict[str, ErrorOf] = field(default_factory=dict)
     costs: Costs = Costs()
-    peak_memory_bytes: int | None = None  # of the process so far
-    memory_before_bytes: int | None = None  # of the process before the pass, in round -2
-    peak_device_bytes: int | None = None  # the same on the device
-    flops: int | None = None  # of one call, by `results.work`
-    least_bytes: int | None = None  # the traffic of one call, by `results.work`
-    share_of_peak: float | None = None  # of this machine's multiply-add peak, by the time of this turn
+    peak_memory_bytes: Count | None = None  # of the process so far
+    memory_before_bytes: Count | None = None  # of the process before the pass, in round -2
+    peak_device_bytes: Count | None = None  # the same on the device
+    flops: Count | None = None  # of one call, by `results.work`
+    least_bytes: Count | None = None  # the traffic of one call, by `results.work`
+    share_of_peak: Amount | None = None  # of this machine's multiply-add peak, by the time of this turn
     contract: Contract | None = None  # with the check
     seeds: Seeds = Seeds(0, 0, 0)
     machine_id: str = ""
@@ -157,13 +167,13 @@ class Epoch:
     backend: str
     dtype: str
     seed: int
-    epoch: int
-    epochs: int
+    epoch: Count
+    epochs: Count
     loss: float | None
-    accuracy: float | None
+    accuracy: Amount | None
     validation_loss: float | None
-    validation_accuracy: float | None
-    seconds: float
+    validation_accuracy: Amount | None
+    seconds: Amount
     data_source: str = ""
     expect: str = ""
     schema: int = SCHEMA

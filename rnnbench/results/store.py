@@ -9,22 +9,28 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypedDict, TypeVar
 
 import msgspec
 
 from rnnbench.files import read_file
 from rnnbench.results.migrate import migrated
 from rnnbench.results.record import SCHEMA, Costs, Epoch, Record, Seeds
+from rnnbench.results.stops import Rule, Stop
+from rnnbench.sweep import Sweep
 
 Line = TypeVar("Line", Record, Epoch)
 
 RECORDS, CURVES, RUN, MACHINE = "records.jsonl", "curves.jsonl", "run.json", "machine.json"
+
+LARGEST = 2**63 - 1  # number in a file: sums and products of a few stay floats
+DEEPEST = 32  # level of a file: whoever reads one may call himself for each
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a system says that there is no room
 
@@ -39,6 +45,51 @@ _DEFAULTS: dict[str, Any] = {
     "costs": msgspec.to_builtins(Costs()),
     "seeds": msgspec.to_builtins(Seeds(0, 0, 0)),
 }
+
+
+# What is read from the two files of facts, where it is there; whatever else they hold is only shown.
+class _Pool(TypedDict, total=False):
+    internal_api: str | None
+    version: str | None
+    architecture: str | None
+
+
+class _Worker(TypedDict, total=False):
+    libraries: dict[str, str]
+    threadpools: list[_Pool]
+    built_for: dict[str, Any]
+
+
+class _Git(TypedDict, total=False):
+    commit: str | None
+    dirty: bool | None
+
+
+class _Machine(TypedDict, total=False):
+    machine_id: str
+    hashes: dict[str, str] | None
+    libraries: dict[str, str]
+    workers: dict[str, _Worker]
+    git: _Git | None
+
+
+class _Plan(TypedDict, total=False):
+    rule: Rule | None
+    sweep: Sweep | None
+
+
+class _Run(TypedDict, total=False):
+    run_id: str
+    command: str
+    started: str | None
+    finished: str | None
+    resumed: list[str]
+    beside: list[str]
+    unlike: list[str]
+    merged: dict[str, dict[str, Any]]
+    reference: str | None
+    stops: dict[str, dict[str, Stop]]
+    plan: _Plan | None
 
 
 class StoreError(Exception):
@@ -66,9 +117,42 @@ def encode(record: Record | Epoch) -> bytes:
     return msgspec.json.encode(raw) + b"\n"
 
 
-def _checked_schema(raw: dict[str, Any]) -> dict[str, Any]:
+def _decoded(data: bytes, decode: Callable[[bytes], Any] = msgspec.json.decode) -> Any:
+    """JSON as Python. Raises ValueError: what cannot be calculated with, or is nested too deep, is damage."""
+    try:
+        value = decode(data)
+    except RecursionError as error:
+        raise msgspec.ValidationError(f"it is nested more than {DEEPEST} levels deep") from error
+    _check(value, DEEPEST)
+    return value
+
+
+def _facts(data: bytes) -> Any:
+    """JSON with NaN and infinity, which are no JSON and not known."""
+
+    def known(text: str) -> float | None:
+        return value if math.isfinite(value := float(text)) else None
+
+    return json.loads(data, parse_float=known, parse_constant=lambda _: None)
+
+
+def _check(value: Any, levels: int) -> None:
+    if isinstance(value, dict | list):
+        if not levels:
+            raise msgspec.ValidationError(f"it is nested more than {DEEPEST} levels deep")
+        for inner in value.values() if isinstance(value, dict) else value:
+            _check(inner, levels - 1)
+    elif isinstance(value, int) and abs(value) > LARGEST:
+        raise msgspec.ValidationError(f"a number has {len(f'{value:d}'.lstrip('-'))} digits; at most {LARGEST} is read")
+
+
+def _line(data: bytes) -> dict[str, Any]:
+    """A line with a schema that is known. Raises msgspec.DecodeError, and StoreError for a newer schema."""
+    raw = _decoded(data)
+    if not isinstance(raw, dict):
+        raise msgspec.ValidationError(f"it holds {type(raw).__name__}; an object is needed")
     schema = raw.get("schema")
-    if not isinstance(schema, int) or schema < 1:
+    if type(schema) is not int or schema < 1:
         raise msgspec.ValidationError(f"schema is {schema!r}; a whole number from 1 to {SCHEMA} is needed")
     if schema > SCHEMA:
         raise StoreError(f"a record has schema {schema}, this rnnbench reads up to {SCHEMA}; upgrade rnnbench")
@@ -78,16 +162,24 @@ def _checked_schema(raw: dict[str, Any]) -> dict[str, Any]:
 def decode_record(line: bytes) -> Record:
     """A record from its line, in the newest schema.
 
-    Raises msgspec.ValidationError or DecodeError, and StoreError for a newer schema.
+    Raises msgspec.DecodeError for a damaged one, and StoreError for a newer schema.
     """
-    raw = _checked_schema(msgspec.json.decode(line))
+    raw = _line(line)
+    if not isinstance(raw.get("case"), dict):
+        raise msgspec.ValidationError("it has no case")
     raw["case"] = {("pass_" if key == "pass" else key): value for key, value in raw["case"].items()}
-    return msgspec.convert(migrated(raw), Record)
+    record = msgspec.convert(migrated(raw), Record)
+    samples = len(record.samples_ns)
+    if samples and record.warmup >= samples:
+        raise msgspec.ValidationError(f"{record.warmup} of {samples} samples are warm-ups; one at least must count")
+    if len(record.device_ns) not in (0, samples):
+        raise msgspec.ValidationError(f"{samples} samples, but {len(record.device_ns)} by the device's clock")
+    return record
 
 
 def decode_epoch(line: bytes) -> Epoch:
     """An epoch from its line, as `decode_record`."""
-    return msgspec.convert(migrated(_checked_schema(msgspec.json.decode(line))), Epoch)
+    return msgspec.convert(migrated(_line(line)), Epoch)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -102,22 +194,36 @@ def _read(path: Path, decode: Callable[[bytes], Line], problems: list[str]) -> l
     for number, line in _lines(path):
         try:
             items.append(decode(line))
-        except (msgspec.DecodeError, KeyError, AttributeError, TypeError) as error:
+        except msgspec.DecodeError as error:
             problems.append(f"{path.name} line {number} was left out: it is cut or damaged ({error})")
+        except StoreError as error:
+            raise StoreError(f"{path} line {number}: {error}") from error
     return items
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """An object from a file, empty where there is no file. Raises StoreError for a damaged one."""
+def read_json(path: Path, form: Any = dict[str, Any]) -> dict[str, Any]:
+    """An object from a file, empty where there is no file. Raises StoreError for a damaged one.
+
+    `form`: what of it must have which type, where it is there.
+    """
     try:
-        value = json.loads(read_file(path))
+        value = _decoded(read_file(path), _facts)
+        msgspec.convert(value, form)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, dict):
-        raise StoreError(f"{path} holds {type(value).__name__}; an object is needed")
-    return value
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise StoreError(
+            f"{path} cannot be read: it is cut or damaged ({error}); put back a copy, or remove it"
+        ) from error
+    found: dict[str, Any] = value
+    return found
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What was asked of the run in a folder, as `read_json`."""
+    return read_json(folder / RUN, _Run)
 
 
 def is_run(folder: Path) -> bool:
@@ -132,15 +238,15 @@ def is_run(folder: Path) -> bool:
 
 def load(folder: Path) -> Loaded:
     """Everything in a run's folder. Raises StoreError where there is no run, or a newer one than can be read."""
-    if not (folder / RECORDS).exists() and not (folder / CURVES).exists() and not is_run(folder):
-        raise StoreError(f"{folder} holds no run: neither {RECORDS} nor {CURVES} is there")
     problems: list[str] = []
     try:
+        if not (folder / RECORDS).exists() and not (folder / CURVES).exists() and not is_run(folder):
+            raise StoreError(f"{folder} holds no run: neither {RECORDS} nor {CURVES} is there")
         records = _read(folder / RECORDS, decode_record, problems)
         curves = _read(folder / CURVES, decode_epoch, problems)
     except OSError as error:
         raise StoreError(f"{folder} cannot be read: {error.strerror}") from error
-    return Loaded(records, curves, read_json(folder / RUN), read_json(folder / MACHINE), problems)
+    return Loaded(records, curves, read_run(folder), read_json(folder / MACHINE, _Machine), problems)
 
 
 def load_file(path: Path) -> Loaded:
@@ -150,7 +256,7 @@ def load_file(path: Path) -> Loaded:
         records = _read(path, decode_record, problems)
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from error
-    return Loaded(records, [], read_json(path.parent / RUN), read_json(path.parent / MACHINE), problems)
+    return Loaded(records, [], read_run(path.parent), read_json(path.parent / MACHINE, _Machine), problems)
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, Problem, blocks_of
+from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, Problem
 
 _BYTES = {DType.FLOAT32: 4, DType.FLOAT64: 8}
 _INDEX_BYTES = 4  # of a token or a class number
@@ -69,14 +69,31 @@ def _outputs(problem: Problem) -> int:
 
 def _reached(problem: Problem) -> int:
     """R. Windows meet or overlap, so it is all steps from the start of the first one."""
-    return problem.T - blocks_of(problem.model, problem.truncation, problem.T)[0].start
+    return problem.T - _first_step(problem)
+
+
+def _first_step(problem: Problem) -> int:
+    """Where the first reverse pass starts: a window before the end where the last step alone has a loss."""
+    if problem.truncation is None or problem.model.head is Head.EVERY:
+        return 0
+    return max(0, problem.T - problem.truncation.window)
+
+
+def _deltas(problem: Problem) -> int:
+    """N - K, of the blocks in `model.blocks_of`; counted without them, as a record may name any T."""
+    T, truncation = problem.T, problem.truncation
+    if truncation is None or problem.model.head is Head.LAST:
+        return _reached(problem) - 1
+    before = (T - 1) // truncation.stride  # blocks before the one that ends at T
+    grown = min(before, truncation.window // truncation.stride)  # those that reach back to the first step
+    steps = truncation.stride * grown * (grown + 1) // 2 + (before - grown) * truncation.window
+    return steps + min(truncation.window, T) - (before + 1)
 
 
 def _operations(problem: Problem) -> tuple[int, int]:
     model, B, T, S, R = problem.model, problem.B, problem.T, _outputs(problem), _reached(problem)
     E, H, O = model.E, model.H, model.O
-    blocks = blocks_of(model, problem.truncation, T)
-    deltas = sum(block.end - block.start - 1 for block in blocks)
+    deltas = _deltas(problem)
     through_embedding = 0 if model.V is None else R * E * H
     forward = 2 * B * (T * (E * H + H * H) + S * H * O)
     backward = 2 * B * (R * (E * H + H * H) + deltas * H * H + 2 * S * H * O + through_embedding)

@@ -29,6 +29,13 @@ def against(*arguments: str, **env: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+def test_a_reader_that_has_gone_is_not_slower():
+    for arguments in (["--help"], ["--timeout", "x"]):
+        line = f"{' '.join([*AGAINST, *arguments])} 2>&1 | true"
+        done = subprocess.run(["bash", "-o", "pipefail", "-c", line], capture_output=True, check=False, timeout=60)
+        assert (done.returncode, done.stderr) == (2 if "x" in arguments else 0, b"")
+
+
 def worktrees() -> str:
     return subprocess.run(["git", "-C", ROOT, "worktree", "list"], capture_output=True, text=True, check=True).stdout
 

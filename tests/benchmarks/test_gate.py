@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
+import sys
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +21,7 @@ from tests import calling
 from tests.benchmarks.test_duel import CALM, FAKE
 from verdict import ratios_for
 
+ROOT = Path(__file__).resolve().parents[2]
 KERNEL = Path("rnnbench/kernels/cpu/forward.py")
 
 
@@ -165,6 +168,31 @@ def test_interrupt_and_wrong_options(called, repository, monkeypatch, tmp_path):
     assert "choose another file" in called(CALM, 2, "--json", str(tmp_path / "file" / "under"))
     monkeypatch.setattr(gate, "two_trees", Broken(KeyboardInterrupt()))
     assert "interrupted; nothing is kept" in called(CALM, 130)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), RecursionError(), BrokenPipeError(32, "Broken pipe")])
+def test_what_nobody_foresaw_is_not_slower(called, repository, monkeypatch, error):
+    commit(repository, KERNEL, "second")
+    monkeypatch.setattr(gate, "measured", Broken(error))
+    if isinstance(error, OSError):
+        assert called(CALM, 0).startswith("No comparison: [Errno 32]")
+    else:
+        assert f"a fault of rnnbench, {type(error).__name__}" in called(CALM, 70)
+    monkeypatch.setattr(gate, "measured", Broken(OSError(28, "No space left on device", "standard output")))
+    assert called(CALM, 70).endswith("Error: standard output cannot be written: No space left on device")
+
+
+@pytest.mark.parametrize("script", ["gate.py", "against.py"])
+def test_a_tree_that_cannot_be_imported_is_not_slower(script, tmp_path):
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "rnnbench").mkdir()
+    (tmp_path / "rnnbench/__init__.py").write_text("raise RuntimeError('half edited')")
+    done = subprocess.run(
+        [sys.executable, tmp_path / "benchmarks" / script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 70, done.stderr
+    assert done.stderr.startswith("Error: nothing was compared, RuntimeError: half edited; RNNBENCH_TRACEBACK=1")
+    assert done.stderr.count("\n") == 1
 
 
 def test_the_same_tree_twice_is_asked_for_by_number(called, tmp_path):

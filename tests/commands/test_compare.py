@@ -83,6 +83,33 @@ def test_the_gate_moves_the_verdict(folder):
     assert (code, "2 same; by mean:30%" in text) == (0, True)
 
 
+WIDE = [record(c, "numba", [s * 1e-3], launch=i, contract=Contract(2, "kept", False, {}))
+        for c in CASES[:1] for i, s in enumerate((1.0, 1.5, 2.0))]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("new", "code"),
+    [
+        (WIDE + times(1, cases=CASES[1:]), 7),
+        (WIDE + times(1.2, cases=CASES[1:]), 1),
+        ([*WIDE, replace(CRASH, launch=7)], 5),
+        (times(1), 0),
+        (times(0.5), 0),
+        (times(1)[:1], 3),
+        (times(1, cases=CASES[:1])[:1] + times(1, cases=CASES[1:]), 7),
+    ],
+    ids=["one of two", "slower too", "broken too", "same", "faster", "nothing compared", "one launch of one"],
+)
+def test_what_is_inconclusive_can_fail(new, code, folder):
+    base, new = folder("base", times(1)), folder("new", new)
+    for gate in (["--fail-on", "median:5%,inconclusive"], ["--fail-on", "inconclusive", "--fail-on", "median:5%"]):
+        found, text = invoke(base, new, *gate)
+        assert found == code, text
+        assert "by median:5%" in text or code == 3
+    assert invoke(base, new, "--fail-on", "inconclusive")[0] == code
+    assert invoke(base, new)[0] == (0 if code == 7 else code)
+
+
 def test_folders_files_and_run_ids_are_the_same_to_it(folder, tmp_path, monkeypatch):
     folder("reports/before", times(1), {"python": "3.11"})
     new = folder("new", times(1.2))
@@ -136,6 +163,8 @@ def test_what_to_bear_in_mind_is_said(folder):
         (["{base}", "{base}", "--fail-on", "medan:5%"], 2, "did you mean median"),
         (["{base}", "{base}", "--fail-on", "median:-5%"], 2, "has -5 %; above 0 and at most 1000 is allowed"),
         (["{base}", "{base}", "--fail-on", "median:nan"], 2, "above 0 and at most 1000 is allowed"),
+        (["{base}", "{base}", "--fail-on", "inconclusiv"], 2, "did you mean inconclusive"),
+        (["{base}", "{base}", "--fail-on", "median:5%,min:3%"], 2, "gives both median:5% and min:3%; choose one"),
         (["{base}", "{base}", "--json", "--markdown"], 2, "choose one of them"),
         (["{base}", "{base}", "-k", "nothing-like-it"], 2, "the filter 'nothing-like-it' leaves no case"),
     ],

@@ -122,3 +122,13 @@ def test_every_turn_starts_from_the_initial_parameters():
         time_turn(session, Pass.TRAIN_STEP, Turn(1.0, 7, 7), batches=3)
         losses.append(session.fetch().loss)
     assert losses[0] == losses[1]
+
+
+def test_no_call_takes_no_time():
+    """A coarse clock may not move during a call; 0 would be read back as damage."""
+    spy = Spy(FakeClock(0))
+    device = DeviceTimes(Marks(spy))
+    device.clock.nanoseconds = lambda: 0
+    samples = time_turn(spy, Pass.FORWARD, Turn(0.0, 3, 3), 1, clock=lambda: 7, device=device)
+    assert samples == [1, 1, 1]
+    assert device.ns == [1, 1, 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -115,3 +116,19 @@ def test_json_is_replaced_whole(tmp_path):
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(store.StoreError, match="cannot be read"):
         store.read_json(tmp_path / "run.json")
+
+
+def test_facts_are_read_as_far_as_json_goes(tmp_path):
+    (tmp_path / "run.json").write_text('{"a": NaN, "b": [Infinity, 1e400, -1e400, 1e300], "c": "\\ud800"}')
+    assert store.read_json(tmp_path / "run.json") == {"a": None, "b": [None, None, None, 1e300], "c": "\ud800"}
+    for text, words in (('{"a": 1' + "0" * 400 + "}", "401 digits"), ('{"a":' * 40 + "0" + "}" * 40, "32 levels")):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(store.StoreError, match=f"run.json cannot be read: it is cut or damaged .*{words}"):
+            store.read_json(tmp_path / "run.json")
+
+
+@pytest.mark.parametrize("name", ["cpu-2-cores", "sweep-cpu-2-cores"])
+def test_stored_reports_are_whole(name):
+    loaded = store.load(Path(__file__).resolve().parents[2] / "reports" / name)
+    assert loaded.records
+    assert loaded.problems == []

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, TrainSpec, Truncation, blocks_of
+from rnnbench.results import work
 from rnnbench.results.work import work_of
 from tests.helpers import small_problem
 
@@ -138,3 +139,14 @@ def test_a_size_known_by_heart():
     """imdb-200: 32 rows, 200 steps, E = H = 128; 2 x 32 x 200 x 2 x 128^2 and the head forward."""
     problem = small_problem(B=32, T=200, E=128, H=128, V=10_000, dtype=DType.FLOAT32)
     assert work_of(Case(**vars(problem), pass_=Pass.FORWARD)).flops == 419_430_400 + 2 * 32 * 128
+
+
+def test_reverse_passes_are_counted_without_making_them():
+    for T, window, stride in ((T, w, s) for T in range(1, 13) for w in range(1, 14) for s in range(1, w + 1)):
+        for head in Head:
+            asked = small_problem(T=T, head=head, truncation=Truncation(window, stride))
+            blocks = blocks_of(asked.model, asked.truncation, T)
+            assert work._deltas(asked) == sum(block.end - block.start - 1 for block in blocks)
+            assert work._reached(asked) == T - blocks[0].start
+    huge = small_problem(T=10**15, head=Head.EVERY, truncation=Truncation(1, 1))
+    assert work._deltas(huge) == 0
