@@ -86,7 +86,7 @@ class _Drift:
     def limits(self, drifts: float) -> dict[str, float]:
         """Array -> so many times its distance, and for parameters `verify.PARAM_DRIFTS` times."""
         return {
-            name: apart * (verify.PARAM_DRIFTS if name.startswith("param ") else drifts)
+            name: min(apart * (verify.PARAM_DRIFTS if name.startswith("param ") else drifts), verify.MAX_LIMIT)
             for name, apart in self.of.items()
             if name != "accuracy"
         }
@@ -174,7 +174,7 @@ class Oracle:
         drift = self._drift(precision)
         for step in range(LOSS_STEPS):
             drift.step(self._step(step))
-            limit = verify.LOSS_DRIFTS * drift.of["loss"]
+            limit = drift.limits(verify.LOSS_DRIFTS)["loss"]
             if step and limit > verify.MAX_LOSS_LIMIT:
                 break
             limits.append(limit)

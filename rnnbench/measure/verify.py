@@ -29,6 +29,7 @@ ACCURACY_LIMITS: dict[str, float] = {DType.FLOAT32: 2e-2, DType.FLOAT64: 1e-9, T
 # times the distance that such a rounding at the start makes. Parameters by more, for Adam divides each gradient by its
 # own size, however small. What could be off by more than the last two after several steps is not judged.
 PASS_DRIFTS, PARAM_DRIFTS, LOSS_DRIFTS = 5.0, 30.0, 10.0
+MAX_LIMIT = 2.0  # of one pass; two arrays that have nothing in common but their size are 1.4 apart
 MAX_LOSS_LIMIT = 1e-1
 MAX_EPOCH_LIMITS: dict[str, float] = {DType.FLOAT32: 3e-2, DType.FLOAT64: 3e-2, TF32: 1.0}
 # Adam moves each number by the sign of its gradient, however small: TF32 turns that of the smallest.
@@ -39,7 +40,7 @@ def relative_error(ref: Array | float, got: Array | float) -> float | None:
     """norm(got - ref) / norm(ref) in float64; the plain norm of `got` where ref is all zero.
 
     NaN and infinity must stand where the oracle has them and nowhere else; None where they do not. Shapes must be
-    equal, else None.
+    equal, else None, and so is an error that no number holds.
     """
     a, b = np.asarray(ref, np.float64), np.asarray(got, np.float64)
     if a.shape != b.shape:
@@ -48,8 +49,11 @@ def relative_error(ref: Array | float, got: Array | float) -> float | None:
     if not (np.array_equal(finite, np.isfinite(b)) and np.array_equal(a[~finite], b[~finite], equal_nan=True)):
         return None
     a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
-    scale = float(np.linalg.norm(a.ravel()))
-    return float(np.linalg.norm((b - a).ravel())) / (scale or 1.0)
+    largest = float(np.abs(a).max(initial=0.0)) or 1.0  # its square may be more than a float64 holds
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = float(np.linalg.norm(a.ravel() / largest)) or 1.0
+        error = float(np.linalg.norm((b / largest - a / largest).ravel())) / scale
+    return error if np.isfinite(error) else None
 
 
 def arrays_of(outputs: Outputs) -> Iterator[tuple[str, Array | float]]:

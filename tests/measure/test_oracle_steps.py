@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.backends.base import Data
+from rnnbench.backends.base import Data, Outputs
 from rnnbench.backends.numpy import NumpySession
 from rnnbench.measure.oracle import LOSS_STEPS, Oracle
-from rnnbench.measure.verify import ACCURACY_LIMITS, EPOCH_LIMITS, LIMITS, LOSS_LIMITS, MAX_LOSS_LIMIT
+from rnnbench.measure.verify import ACCURACY_LIMITS, EPOCH_LIMITS, LIMITS, LOSS_LIMITS, MAX_LIMIT, MAX_LOSS_LIMIT
 from rnnbench.model import DType, Optimizer, Pass, TrainSpec
 from rnnbench.params import Init, cast, init_params
 from rnnbench.results.record import ErrorOf
@@ -113,3 +113,14 @@ def test_one_pass_whose_rows_cancel_is_judged_by_what_rounding_leaves_of_it():
     assert all(e.ok for e in right.values())
     wrong = {name for name, e in errors(ScaledGradient).items() if not e.ok}
     assert wrong >= {"grad embedding", "grad W_xh", "grad W_hh", "grad W_hy"}
+
+
+def test_no_limit_is_infinite():
+    """Where rounding grows beyond any number, and where it turns a number into none."""
+    oracle = oracle_of(DType.FLOAT32, 6.0, 1e300)
+    ((name, error),) = oracle.loss_errors([0.5] * LOSS_STEPS).items()
+    assert name.startswith("losses of ")
+    assert 0 < error.limit <= MAX_LIMIT
+    for e in oracle.errors(Pass.TRAIN_STEP, Outputs(loss=0.5)).values():
+        assert 0 < e.limit <= MAX_LIMIT
+        assert not e.ok
