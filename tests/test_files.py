@@ -38,7 +38,7 @@ def test_noise_that_is_no_file_is_one_sentence(folder, tmp_path, make):
     (tmp_path / "aa").mkdir()
     make(tmp_path / "aa" / "noise.json")
     result = called("compare", folder, folder, "--noise", tmp_path / "aa", code=4)
-    assert "holds no noise" in result.output
+    assert "and not a file" in result.output
 
 
 def test_a_pipe_among_the_neighbours_is_nobody(tmp_path):

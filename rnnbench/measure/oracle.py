@@ -27,8 +27,9 @@ Kept = TypeVar("Kept")
 class _Session(NumpySession):
     """Asks before each forward whether to go on.
 
-    With a `rounding`, the derivative of each loss is off by about so much: a probability less a target is rounded at
-    their size, and where the rows of a batch cancel, that is most of what is left.
+    With a `rounding`, two differences are off by what rounds their terms: each loss, of numbers as large as its logit,
+    and its derivative, of a probability and a target. Where a row is learnt, or the rows of a batch cancel, little else
+    is left.
     """
 
     def __init__(
@@ -45,7 +46,13 @@ class _Session(NumpySession):
 
     def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
         self.go_on()
-        return super()._forward(x, y, state)
+        trace = super()._forward(x, y, state)
+        if self.rng is not None and self.outputs.loss is not None:
+            with np.errstate(over="ignore"):
+                size = float(np.linalg.norm(trace.logits.ravel()))
+            off = self.rounding * self.rng.standard_normal() * self.model.loss_scale(len(x), self.problem.T) * size
+            self.outputs = replace(self.outputs, loss=self.outputs.loss + off)
+        return trace
 
     def _dlosses(self, z: Array, y: Inputs) -> Array:
         exact = super()._dlosses(z, y)

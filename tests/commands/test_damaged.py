@@ -88,7 +88,7 @@ def test_a_damaged_run_is_left_out_of_the_history_of_the_others(runs, tmp_path):
     (folder / store.RECORDS).mkdir()
     code, text = sound("history", tmp_path)
     assert code == 0
-    assert f"{folder} cannot be read: it is not a file; it was left out" in text
+    assert f"{folder} cannot be read: it is a folder and not a file; it was left out" in text
     assert text.count("it was left out") >= 10
     assert " base " in text
     assert " other " in text
@@ -195,7 +195,7 @@ def test_the_report_of_a_backend_that_is_no_more_can_be_made(runs, tmp_path):
         ({"seed": -1}, "Expected `int` >= 0 - at `$.seed`"),
         ({"sweep": {"H": [0]}}, "H is 0; it must be at least 1"),
         ({"rule": {"precision": 7.0}}, "the precision is 7; it must be above 0 and below 1"),
-        (None, "does not hold the plan of a run"),
+        (None, "it has no run.json of a run"),
     ],
 )
 def test_a_plan_that_cannot_be_followed_is_refused_before_anything_is_measured(plan, words, runs, tmp_path):
@@ -230,4 +230,4 @@ def test_a_pipe_is_not_waited_for(runs, tmp_path):
     (damaged / store.RECORDS).unlink()
     os.mkfifo(damaged / store.RECORDS)
     code, text = sound("check", damaged)
-    assert (code, "it is not a file" in text) == (4, True)
+    assert (code, "it is a pipe and not a file" in text) == (4, True)

@@ -487,7 +487,7 @@ def test_no_report_is_written_where_there_is_no_run(kept, tmp_path):
     foreign = owned_by_somebody(tmp_path / "home")
     (foreign / store.MACHINE).unlink()
     before = snapshot(foreign)
-    assert "home holds no run: no record in it can be read; no report was written" in said("report", foreign, code=4)
+    assert "home holds no record that can be read; its report stays as it is" in said("report", foreign, code=4)
     assert snapshot(foreign) == before
     (tmp_path / "paper" / "figures").mkdir(parents=True)
     (tmp_path / "paper" / "figures" / "time.png").write_text("mine")

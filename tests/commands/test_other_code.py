@@ -89,13 +89,13 @@ def test_a_hook_of_the_interpreter_that_prints_costs_nothing(tmp_path):
     hook.mkdir()
     (hook / "sitecustomize.py").write_text(HOOK)
     run(["-m", "rnnbench"], tmp_path / "run", PACKAGE.parent, PYTHONPATH=str(hook))
-    assert "a hook prints" in (tmp_path / "run" / "logs" / "numpy.log").read_text()
+    assert "a hook prints" in (tmp_path / "run" / "scratch" / "logs" / "numpy.log").read_text()
 
 
 @pytest.mark.slow
 def test_what_numba_prints_of_its_cache_costs_nothing(tmp_path):
     run(["-m", "rnnbench"], tmp_path / "run", PACKAGE.parent, backend="numba", NUMBA_DEBUG_CACHE="1")
-    assert "[cache]" in (tmp_path / "run" / "logs" / "numba.log").read_text()
+    assert "[cache]" in (tmp_path / "run" / "scratch" / "logs" / "numba.log").read_text()
 
 
 def test_a_worker_finds_what_the_environment_s_path_holds_and_no_more_switches_than_were_given(tmp_path):

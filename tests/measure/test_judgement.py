@@ -98,6 +98,14 @@ class Judged:
         found = {p: verdict(self.errors(backend, p)) for p in passes}
         return {p: reason for p, reason in found.items() if reason is not None}
 
+    @property
+    def vanishes(self) -> bool:
+        """Whether the exact gradient is the same without its first step, as far as the limits of this type tell."""
+        exact = replace(self.problem, dtype=DType.FLOAT64)
+        session = SESSIONS["off-by-one"](exact, self.params, self.data)
+        session.gradient()
+        return verdict(self.oracle.errors(Pass.GRADIENT, session.fetch())) is None
+
     def is_wrong(self, backend: Backend) -> bool:
         """Whether any pass is judged wrong."""
         return any(verdict(self.errors(backend, p)) for p in Pass)
@@ -139,9 +147,13 @@ def test_every_planted_fault_is_judged_wrong(problem):
 
 
 def faults_of(problem: Judged) -> list[str]:
-    """The faults that change an answer here: SGD has clipping and no moments, a batch of one row is never short."""
+    """The faults that change an answer here: SGD has clipping and no moments, a batch of one row is never short,
+    and where gradients vanish before they reach the first step, nobody sees that it is left out.
+    """
     train = problem.problem.train
     none = {"forgets-moments", "swapped-betas"} if train.clips else {"no-clip"}
     if problem.problem.B == 1:
         none.add("drops-short-batch")
+    if problem.vanishes:
+        none.add("off-by-one")
     return [name for name in FAULTS if name not in none]
