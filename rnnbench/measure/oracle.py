@@ -90,12 +90,11 @@ class _Drift:
             worst = max(math.inf if error is None else error for error in apart)
             self.of[name] = max(worst, self.of.get(name, 0.0))
 
-    def limits(self, drifts: float) -> dict[str, float]:
-        """Array -> so many times its distance, and for parameters `verify.PARAM_DRIFTS` times."""
+    def limits(self, after: float, before: float | None = None) -> dict[str, float]:
+        """Array -> so many times its distance: parameters and losses after an update, and all else before it."""
+        times = {name: after if before is None or name.startswith("param ") else before for name in self.of}
         return {
-            name: min(apart * (verify.PARAM_DRIFTS if name.startswith("param ") else drifts), verify.MAX_LIMIT)
-            for name, apart in self.of.items()
-            if name != "accuracy"
+            name: min(times[name] * apart, verify.MAX_LIMIT) for name, apart in self.of.items() if name != "accuracy"
         }
 
 
@@ -158,7 +157,7 @@ class Oracle:
         drift, limits = self._drift(precision), dict[str, float]()
         for steps, rows in enumerate(batches):
             drift.step(lambda session, rows=rows: session.train_epoch(rows))  # type: ignore[misc]
-            found = drift.limits(verify.LOSS_DRIFTS)
+            found = drift.limits(verify.UPDATE_DRIFTS[precision])
             if steps and max(found.values()) > verify.MAX_EPOCH_LIMITS[precision]:
                 order = order[: (steps - 1) * B + len(batches[-1])]  # the last batch as short as it is in the whole
                 break
@@ -181,10 +180,10 @@ class Oracle:
         drift = self._drift(precision)
         for step in range(LOSS_STEPS):
             drift.step(self._step(step))
-            limit = drift.limits(verify.LOSS_DRIFTS)["loss"]
+            limit = drift.limits(verify.UPDATE_DRIFTS[precision])["loss"]
             if step and limit > verify.MAX_LOSS_LIMIT:
                 break
-            limits.append(limit)
+            limits.append(min(limit, verify.MAX_LOSS_LIMIT))
         return limits
 
     def _step(self, step: int) -> Callable[[Session], None]:
@@ -198,7 +197,7 @@ class Oracle:
         """The limit of each array of one call, as the problem's own sensitivity has it."""
         drift = self._drift(precision)
         drift.step(_first(pass_))
-        return drift.limits(verify.PASS_DRIFTS)
+        return drift.limits(verify.UPDATE_DRIFTS[precision], verify.PASS_DRIFTS)
 
     def _drift(self, precision: str) -> _Drift:
         self.session.reset()

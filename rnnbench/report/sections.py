@@ -113,22 +113,19 @@ def errors(context: Context, figures: Figures) -> list[str]:
         limits.setdefault(_type_of(r), set()).update(e.limit for e in r.errors.values())
     said = ", ".join(f"{dtype}: {min(of):.0e} to {max(of):.0e}, by array" for dtype, of in sorted(limits.items()) if of)
     parts.append(f"Each figure is the largest error of any pass and round, as a part of its limit ({said}).")
-    if judged := sorted(_judged_in_part(context)):
-        parts.append(
-            "Judged in part, since beyond those steps rounding alone moves the answer further than a limit can be: "
-            f"{'; '.join(judged)}."
-        )
-    return parts
+    return [*parts, *judged_in_part(context)]
 
 
-def _judged_in_part(context: Context) -> set[str]:
-    """Of each case and backend whose steps were not all judged: how many were."""
-    return {
-        f"{escape(s.backend)} in {escape(context.labels.of(s.case))}, {part.group()}"
-        for s in context.summaries
-        for name in worst_errors(s)
-        if (part := re.search(r"[0-9]+ of [0-9]+ steps$", name))
-    }
+def judged_in_part(context: Context) -> list[str]:
+    """Of each case whose steps were not all judged: how many were, and whose."""
+    judged: dict[str, set[str]] = {}
+    for s in context.summaries:
+        for name in worst_errors(s):
+            if part := re.search(r"[0-9]+ of [0-9]+ steps$", name):
+                judged.setdefault(f"{escape(context.labels.of(s.case))}, {part.group()}", set()).add(escape(s.backend))
+    reason = "beyond those steps rounding alone moves the answer further than a limit can be"
+    of_cases = "; ".join(f"{case} ({', '.join(sorted(names))})" for case, names in judged.items())
+    return [f"Judged in part, since {reason}: {of_cases}."] if judged else []
 
 
 def _type_of(record: Record) -> str:

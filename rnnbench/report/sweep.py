@@ -109,7 +109,10 @@ def errors(context: Context) -> list[str]:
         for e in worst_errors(s).values():
             worst[s.backend] = max(worst.get(s.backend, 0.0), share(e))
     rows = [[escape(name), scientific(value)] for name, value in worst.items()]
-    return ["## Errors against the oracle", table(["backend", "largest error over its limit"], rows)] if rows else []
+    if not rows:
+        return []
+    heading = ["## Errors against the oracle", table(["backend", "largest error over its limit"], rows)]
+    return [*heading, *sections.judged_in_part(context)]
 
 
 def parts(context: Context, figures: Figures) -> list[str]:

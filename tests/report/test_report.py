@@ -57,7 +57,7 @@ def test_what_was_judged_in_part_is_said(tmp_path):
         for r in fake.records
     ]
     text = written(tmp_path / "part", replace(fake, records=records))
-    assert "can be: jax in imdb-50 train_step, 6 of 20 steps." in text
+    assert "can be: imdb-50 train_step, 6 of 20 steps (jax)." in text
 
 
 def test_a_whole_run(tmp_path):
