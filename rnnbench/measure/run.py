@@ -131,16 +131,17 @@ class Runner(Checker):
         """How long the fewest launches will take, guessed; what is measured already is left out."""
         side_by_side = 1 if self.plan.effort.costs else min(len(self.plan.backends), len(allowed_cores()))
         ready = turns = 0.0
+        tasks = [task for task in self.tasks if not task.refused]
         for launch in range(self.plan.launches[0]):
             for name in self.plan.backends:
-                busy = [task for task in self.tasks if self._has_work(task, name, launch)]
+                busy = [task for task in tasks if self._has_work(task, name, launch)]
                 ready += duration.START * bool(busy)
                 for task in busy:
                     ready += duration.of_check(task.cases, first=not launch)
                     turns += sum(
                         len(self._todo(case, name, launch)) * duration.of_turn(self.plan, case) for case in task.cases
                     )
-        oracles = sum(duration.of_check(task.cases, first=True) for task in self.tasks if not task.refused)
+        oracles = sum(duration.of_check(task.cases, first=True) for task in tasks)
         return ready / side_by_side + turns + (oracles + duration.EXTRA if ready else 0.0)
 
     def _launch(self, launch: int) -> None:
