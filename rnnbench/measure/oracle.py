@@ -158,7 +158,7 @@ class Oracle:
         for steps, rows in enumerate(batches):
             drift.step(lambda session, rows=rows: session.train_epoch(rows))  # type: ignore[misc]
             found = drift.limits(verify.UPDATE_DRIFTS[precision])
-            if steps and max(found.values()) > verify.MAX_EPOCH_LIMITS[precision]:
+            if steps > 1 and max(found.values()) > verify.MAX_EPOCH_LIMITS[precision]:  # a whole and a short batch stay
                 order = order[: (steps - 1) * B + len(batches[-1])]  # the last batch as short as it is in the whole
                 break
             limits = found
