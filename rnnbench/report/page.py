@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, BrokenExecutor, ProcessPoolExecutor, wait
 from functools import partial
 from importlib import import_module
 from multiprocessing import active_children, get_context
@@ -58,8 +58,12 @@ def _side_by_side(draw: Callable[[str], Drawn], names: Sequence[str], processes:
     others = set(active_children())
     with catch_warnings(), ProcessPoolExecutor(processes, get_context("fork")) as pool:
         simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on: BLAS's start again in a child
+        futures = [
+            pool.submit(draw, name) for name in names
+        ]  # not `map`: a pool that breaks trips on what that cancels
+        wait(futures, DRAWN_WITHIN, FIRST_EXCEPTION)
         try:
-            return list(pool.map(draw, names, timeout=DRAWN_WITHIN))
+            return [future.result(timeout=0) for future in futures]
         except (BrokenExecutor, TimeoutError):
             for process in set(active_children()) - others:
                 process.kill()

@@ -108,7 +108,7 @@ def test_without_module_driver_or_device_nothing_is_known_and_nothing_fails(driv
     assert machine["machine_id"] != without["machine_id"]
 
 
-def test_device_times_states_and_memory_reach_the_record(tmp_path, monkeypatch):
+def test_device_times_states_and_memory_reach_the_record(tmp_path, monkeypatch, faulty_backends):
     entry = backends.Entry("tests.measure.fake_gpu:PretendsAGpu", (), None, "a processor under a GPU's contract")
     monkeypatch.setitem(backends.REGISTRY, "gpu-like", entry)
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=1, rounds=1, turn=Turn(0.01, 2, 4)))
