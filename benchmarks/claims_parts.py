@@ -10,13 +10,14 @@ import numpy as np
 
 from claims_bootstrap import METHODS, every_method, of_two_runs
 from claims_found import Found, Table, percent, rng_of
+from rnnbench.records.stops import Rule
 from rnnbench.results.compare import Ratio, Verdict, judge, launch_logs, launches_needed
 from rnnbench.results.compare import ratio_of as ratio_of_runs
 from rnnbench.results.noise import noise_of
 from rnnbench.results.shape import BIMODAL, bimodal, drifts, separation
 from rnnbench.results.stats import Interval, Metric, interval_of, ratio_of
 from rnnbench.results.steps import LEVEL, steps
-from rnnbench.results.stops import Rule
+from rnnbench.results.stops import precise_enough
 from worlds import (
     NOISY,
     ONE_MODE,
@@ -123,7 +124,7 @@ def ended(rng: Rng, rule: Rule, spread: float, rounds: int = 2) -> tuple[int, bo
     """Launches of a run that ends by the rule, and whether its interval then holds the truth."""
     turns = turns_of(spread_of_both(rng, rule.most, rounds, spread))
     n = rule.fewest
-    while n < rule.most and not rule.holds({k: v for k, v in turns.items() if k[1] < n}):
+    while n < rule.most and not precise_enough(rule, {k: v for k, v in turns.items() if k[1] < n}):
         n += 1
     return n, holds(interval_of({k: v for k, v in turns.items() if k[1] < n}), 1)
 

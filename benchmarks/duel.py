@@ -17,7 +17,7 @@ from cases import Case
 from rnnbench.measure.client import Worker, WorkerFailure, environment
 from rnnbench.measure.limits import Limit
 from rnnbench.measure.schedule import shuffled
-from rnnbench.results.record import Status
+from rnnbench.records.record import Status
 
 HERE = Path(__file__).resolve().parent
 SERVE = (str(HERE / "worker.py"),)

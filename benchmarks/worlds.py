@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.model import Pass
-from rnnbench.results.record import Record
+from rnnbench.records.record import Record
 from rnnbench.results.stats import Summary, TurnKey, summarise
 from tests.report.fake import case, record
 

@@ -10,8 +10,8 @@ import click
 from click.testing import CliRunner, Result
 
 from rnnbench.cli import main
-from rnnbench.results import store
-from rnnbench.results.record import Record
+from rnnbench.records import store
+from rnnbench.records.record import Record
 
 
 def called(

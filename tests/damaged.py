@@ -15,10 +15,11 @@ import msgspec
 
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import DType, Pass
-from rnnbench.results import store
+from rnnbench.records import store
+from rnnbench.records.record import Mode
+from rnnbench.records.stops import Rule, Why
 from rnnbench.results.noise import NOISE, noise_of
-from rnnbench.results.record import Mode
-from rnnbench.results.stops import Rule, Why, stop_of
+from rnnbench.results.stops import stop_of
 from tests.calling import stored
 from tests.report.fake import make
 

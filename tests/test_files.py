@@ -7,7 +7,7 @@ import os
 import pytest
 
 from rnnbench.measure.neighbours import Neighbours
-from rnnbench.results import store
+from rnnbench.records import store
 from tests.calling import called, stored
 from tests.report.fake import case, record
 

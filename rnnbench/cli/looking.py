@@ -135,7 +135,7 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
       4  the run cannot be read, or the report not written
       70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
     """
-    from rnnbench.results import store
+    from rnnbench.records import store
 
     if svg and form is not None:
         raise click.UsageError("--export writes no figures; leave out --svg")

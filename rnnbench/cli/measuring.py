@@ -113,7 +113,8 @@ def run(
     from rnnbench.commands import run as session
     from rnnbench.commands.learning import with_trainings
     from rnnbench.measure.tasks import check_sizes
-    from rnnbench.results.record import Mode
+    from rnnbench.records import store
+    from rnnbench.records.record import Mode
 
     def work() -> int:
         if resume is not None:
@@ -128,7 +129,7 @@ def run(
         check_sizes(plan)
         if dry_run:
             return _dry_run(plan)
-        run_id = session.new_run_id()
+        run_id = store.new_run_id()
         folder = output or Path("reports") / run_id
         command = " ".join(["python -m rnnbench", *sys.argv[1:]])
         return _execute(plan, folder, command, run_id=run_id)
@@ -139,10 +140,10 @@ def run(
 def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None) -> int:
     from rnnbench.commands import run as session
     from rnnbench.commands.progress import Display
+    from rnnbench.records.account import Kind, line
     from rnnbench.report.context import Context
     from rnnbench.report.page import load_libraries, write_report
     from rnnbench.report.terminal import render
-    from rnnbench.results.account import Kind, line
 
     with Display(console_of(stderr=True)) as display:
         result = session.execute(plan, folder, command, display, resume=resume, run_id=run_id)
@@ -235,7 +236,8 @@ def sweep(
     from rnnbench.commands import sweep as sizes
     from rnnbench.measure.sweep import check_memory
     from rnnbench.model import DENSE
-    from rnnbench.results.record import Mode
+    from rnnbench.records import store
+    from rnnbench.records.record import Mode
 
     def work() -> int:
         if resume is not None:
@@ -252,7 +254,7 @@ def sweep(
             say(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
             return 0
         check_memory(plan)
-        run_id = session.new_run_id()
+        run_id = store.new_run_id()
         folder = output or Path("reports") / run_id
         return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]), run_id=run_id)
 

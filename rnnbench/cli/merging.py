@@ -34,10 +34,10 @@ def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:
     RUNs are folders, or ids of runs under reports. The same case must have meant the same work in all of them.
     """
     from rnnbench.commands.merge import merge as put_together
+    from rnnbench.records.store import StoreError
     from rnnbench.report.context import Context
     from rnnbench.report.page import write_report
     from rnnbench.report.terminal import render
-    from rnnbench.results.store import StoreError
 
     if len(runs) < 2:
         raise click.UsageError(f"one run is given, {runs[0]}; merging takes two or more after OUT")

@@ -198,7 +198,7 @@ def guarded(work: Callable[[], int]) -> None:
     Whatever else is raised goes on, to be told as a fault.
     """
     from rnnbench.commands.run import FOLDER, INTERRUPTED, NOTHING, USAGE
-    from rnnbench.results.store import FULL, StoreError
+    from rnnbench.records.store import FULL, StoreError
     from rnnbench.workloads.base import WorkloadUnavailable
 
     try:

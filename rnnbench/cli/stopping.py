@@ -46,8 +46,9 @@ def stopped(
     aa: bool,
 ) -> Plan:
     """The plan with its rule, its budgets and its twins. UsageError for a cap with nothing to be capped."""
-    from rnnbench.results.record import Mode
-    from rnnbench.results.stops import RIGOROUS, Rule
+    from rnnbench.records.record import Mode
+    from rnnbench.records.stops import Rule
+    from rnnbench.results.stops import RIGOROUS
 
     if precision is None and plan.mode is Mode.RIGOROUS:
         precision = RIGOROUS

@@ -62,7 +62,7 @@ def train(
 ) -> None:
     """Train one workload with one backend; loss and accuracy after each epoch, and on the test rows at the end."""
     from rnnbench.commands import train as training
-    from rnnbench.results.record import Mode
+    from rnnbench.records.record import Mode
 
     def work() -> int:
         if reason := backends.missing(backend):
@@ -93,7 +93,7 @@ Examples:
 def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: Any) -> None:
     """Repeat the experiments of the two notebooks this project grew from, their figures beside ours."""
     from rnnbench.commands import seeds as experiments_of_seeds
-    from rnnbench.results.record import Mode
+    from rnnbench.records.record import Mode
 
     def work() -> int:
         if reason := backends.missing(backend):

@@ -10,10 +10,10 @@ from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.noise import gate_of, place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.measure.schedule import matches
-from rnnbench.results import store
+from rnnbench.records import store
+from rnnbench.records.record import Mode
 from rnnbench.results.comparable import Side
 from rnnbench.results.compare import Finding, Gate, Verdict, compare
-from rnnbench.results.record import Mode
 
 SLOWER, BROKEN, NO_BASELINE, UNDECIDED = 1, 5, 6, 7
 EXIT_CODES = {

@@ -11,7 +11,7 @@ from rnnbench.commands.compare import kept, problems_told
 from rnnbench.commands.noise import place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.measure.processor import answer_of
-from rnnbench.results import store
+from rnnbench.records import store
 from rnnbench.results.history import Line, Run, in_order, lines, runs_of
 from rnnbench.results.steps import FEWEST
 

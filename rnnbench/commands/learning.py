@@ -17,9 +17,9 @@ from rnnbench.measure.tasks import load_rows
 from rnnbench.measure.train import Training, train
 from rnnbench.model import DType
 from rnnbench.params import cast, init_params
-from rnnbench.results import store
-from rnnbench.results.account import Kind
-from rnnbench.results.record import Epoch, Mode
+from rnnbench.records import store
+from rnnbench.records.account import Kind
+from rnnbench.records.record import Epoch, Mode
 
 SHORT_TRAINING = 100  # time steps: a training on longer rows takes more than seconds, and is done when asked for
 

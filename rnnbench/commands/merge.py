@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rnnbench.commands.noise import place_of
-from rnnbench.commands.run import new_run_id
-from rnnbench.results import store
-from rnnbench.results.folder import contents
+from rnnbench.records import store
+from rnnbench.records.folder import contents
+from rnnbench.records.store import new_run_id
 from rnnbench.results.merge import Parent, check, merged
 
 

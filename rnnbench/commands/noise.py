@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypedDict
 from msgspec import Meta
 
 from rnnbench.commands.names import MOST_PERCENT
-from rnnbench.results import store
+from rnnbench.records import store
 from rnnbench.results.comparable import Side
 from rnnbench.results.compare import FEWEST_LAUNCHES, Gate
 from rnnbench.results.noise import LEAST, NOISE

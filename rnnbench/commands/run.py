@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import secrets
 import shlex
 import signal
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +23,13 @@ from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import DENSE
-from rnnbench.results import store
-from rnnbench.results.account import Kind, seconds_of
+from rnnbench.records import store
+from rnnbench.records.account import Kind, seconds_of
+from rnnbench.records.folder import ARRAYS, CACHE, clear, held, scratch_of
+from rnnbench.records.record import Epoch, Record, Status
+from rnnbench.records.store import new_run_id
 from rnnbench.results.comparable import Side, unlike_machines
-from rnnbench.results.folder import ARRAYS, CACHE, clear, held, scratch_of
 from rnnbench.results.merge import few
-from rnnbench.results.record import Epoch, Record, Status
 
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 EXIT_CODES = {
@@ -51,11 +50,6 @@ class Result:
     folder: Path
     loaded: store.Loaded
     code: int
-
-
-def new_run_id() -> str:
-    """Sortable by time, unique enough for two runs begun in one second."""
-    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
 def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:

@@ -21,7 +21,6 @@ from rnnbench.backends.base import Data, Outputs
 from rnnbench.commands.learning import make_training
 from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
 from rnnbench.commands.progress import Display
-from rnnbench.commands.run import new_run_id
 from rnnbench.measure import arrays
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
@@ -29,7 +28,8 @@ from rnnbench.measure.schedule import Plan
 from rnnbench.measure.train import Test, Training, train
 from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, Pass, Problem, StepSum, TrainSpec
 from rnnbench.params import Init, Params, cast, init_params
-from rnnbench.results.record import Epoch
+from rnnbench.records.record import Epoch
+from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import Dataset, Split
 
 # fmt: off

@@ -24,11 +24,12 @@ from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.stopping import readable
 from rnnbench.measure.tasks import tasks_of
-from rnnbench.results import noise, store
-from rnnbench.results.account import Kind, seconds_of
+from rnnbench.records import store
+from rnnbench.records.account import Kind, seconds_of
+from rnnbench.records.record import Mode, Record
+from rnnbench.results import noise
 from rnnbench.results.disturbed import BESIDE
 from rnnbench.results.peak import Peak, with_work
-from rnnbench.results.record import Mode, Record
 
 
 def now() -> str:

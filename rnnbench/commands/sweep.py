@@ -11,8 +11,8 @@ from rnnbench.measure.schedule import Plan
 from rnnbench.measure.sweep import cases_of, problems_of
 from rnnbench.model import Pass
 from rnnbench.report.text import number
-from rnnbench.results.work import work_of
 from rnnbench.sweep import Sizes, Sweep
+from rnnbench.work import work_of
 
 DEFAULT_AXES = {"H": (16, 32, 64, 128, 256, 512, 1024), "B": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
                 "T": (1, 10, 100, 1000)}  # fmt: skip

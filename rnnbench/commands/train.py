@@ -13,16 +13,16 @@ from rich.console import Console
 
 from rnnbench.commands.learning import make_training
 from rnnbench.commands.progress import Display
-from rnnbench.commands.run import new_run_id
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.tasks import check_sizes
 from rnnbench.measure.train import train
-from rnnbench.results import store
-from rnnbench.results.folder import held
-from rnnbench.results.record import Epoch
+from rnnbench.records import store
+from rnnbench.records.folder import held
+from rnnbench.records.record import Epoch
+from rnnbench.records.store import new_run_id
 
 
 class TrainingFailed(ValueError):

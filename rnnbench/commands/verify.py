@@ -17,7 +17,7 @@ from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.tasks import tasks_of
 from rnnbench.model import Truncation
-from rnnbench.results.record import Mode, Record, Status
+from rnnbench.records.record import Mode, Record, Status
 
 MODE = Mode.QUICK
 WORKLOADS = ("parity", "running-parity", "imdb-50", "imdb-200")

@@ -24,8 +24,8 @@ from rnnbench.measure.schedule import Estimate, Plan, order_of
 from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
-from rnnbench.results.account import Kind
-from rnnbench.results.record import CHECK, MEMORY, Costs, Record, Seeds, Status
+from rnnbench.records.account import Kind
+from rnnbench.records.record import CHECK, MEMORY, Costs, Record, Seeds, Status
 from rnnbench.workloads.base import Split
 
 

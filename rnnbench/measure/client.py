@@ -18,7 +18,7 @@ from typing import Any
 
 import rnnbench
 from rnnbench.measure.limits import Limit
-from rnnbench.results.record import Status
+from rnnbench.records.record import Status
 
 LAST_LINES = 3
 LONGEST_WAIT = 1e6  # seconds that one call of the system can wait, and fewer than it could

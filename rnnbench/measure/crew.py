@@ -16,8 +16,8 @@ from rnnbench import backends
 from rnnbench.measure.client import Worker, WorkerFailure, allowed_cores, environment
 from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.limits import Limit
-from rnnbench.results.account import Kind
-from rnnbench.results.record import Status
+from rnnbench.records.account import Kind
+from rnnbench.records.record import Status
 
 KINDS = {  # request -> what the time until its answer is for; of a turn the calls are taken out again
     "unsupported": Kind.CHECK, "prepare": Kind.PREPARE, "first": Kind.CHECK, "losses": Kind.CHECK, "turn": Kind.AROUND,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from rnnbench.measure.oracle import LOSS_STEPS
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case, Pass
-from rnnbench.results.work import work_of
+from rnnbench.work import work_of
 
 START, PREPARE = 2.5, 2.5  # seconds: a process with its library; preparing, compiling and first calls
 FLOPS = 20e9  # in a second

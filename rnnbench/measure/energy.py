@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from rnnbench.measure.gpu import Gpu
-from rnnbench.results.record import Energy
+from rnnbench.records.record import Energy
 
 POWERCAP = Path("/sys/class/powercap")
 UPDATE_SECONDS = 0.001  # how often RAPL counts: Haehnel et al., Measuring Energy Consumption for Short Code Paths, 2012

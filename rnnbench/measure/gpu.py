@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from rnnbench.results.record import DeviceState
+from rnnbench.records.record import DeviceState
 
 # Bits of the reasons why clocks are held back (NVML, nvmlClocksEventReasons). That the GPU is idle is not among them.
 _HELD_BACK = {

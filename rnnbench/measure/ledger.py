@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rnnbench.results.account import Kind
+from rnnbench.records.account import Kind
 
 
 class Ledger:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rnnbench.results.record import Status
+from rnnbench.records.record import Status
 
 
 @dataclass(frozen=True)

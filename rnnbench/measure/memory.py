@@ -17,7 +17,7 @@ from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.schedule import wanted
 from rnnbench.model import Case
-from rnnbench.results.record import MEMORY, Record, Status
+from rnnbench.records.record import MEMORY, Record, Status
 
 
 def measure_memory(runner: Checker, before: list[Record]) -> None:

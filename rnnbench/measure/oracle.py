@@ -16,7 +16,7 @@ from rnnbench.backends.numpy import NumpySession, Trace
 from rnnbench.measure import verify
 from rnnbench.model import DType, Pass, Problem
 from rnnbench.params import Array, Params, cast, check_shapes
-from rnnbench.results.record import ErrorOf
+from rnnbench.records.record import ErrorOf
 
 LOSS_STEPS = 20
 STARTS = 3  # runs beside the oracle's, each of which starts a few roundings away

@@ -15,8 +15,8 @@ import msgspec
 from rnnbench.measure.client import WorkerFailure, asked, environment
 from rnnbench.measure.limits import Limit
 from rnnbench.model import DType
+from rnnbench.records.record import Status
 from rnnbench.results.peak import Peak
-from rnnbench.results.record import Status
 
 SECONDS, QUICK_SECONDS = 0.15, 0.04  # of trials for each figure
 TIMEOUT = 60.0

@@ -18,9 +18,9 @@ from rnnbench.measure.checks import Checker, Slot, Task
 from rnnbench.measure.client import WorkerFailure, allowed_cores
 from rnnbench.measure.schedule import shuffled, wanted
 from rnnbench.model import Case
-from rnnbench.results.account import Kind
-from rnnbench.results.record import CHECK, DeviceState, Energy, Record, Status
-from rnnbench.results.stops import Stop
+from rnnbench.records.account import Kind
+from rnnbench.records.record import CHECK, DeviceState, Energy, Record, Status
+from rnnbench.records.stops import Stop
 
 TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
 

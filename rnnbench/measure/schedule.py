@@ -14,8 +14,8 @@ from msgspec import Meta
 from rnnbench import workloads
 from rnnbench.measure.clock import Turn
 from rnnbench.model import Case, DType, Pass, Problem, Truncation
-from rnnbench.results.record import Count, Mode, Positive
-from rnnbench.results.stops import Rule
+from rnnbench.records.record import Count, Mode, Positive
+from rnnbench.records.stops import Rule
 from rnnbench.sweep import Sweep
 from rnnbench.workloads.base import Workload
 

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from rnnbench.measure.limits import Limit
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case
-from rnnbench.results.record import Record, Status
+from rnnbench.records.record import Record, Status
+from rnnbench.records.stops import Stop, Why
 from rnnbench.results.stats import TurnKey, turn_seconds
-from rnnbench.results.stops import Stop, Why, percent, stop_of
+from rnnbench.results.stops import percent, precise_enough, stop_of
 
 Answer = tuple[Case, str]  # a case and who answers it
 GRACE = 1.0  # seconds that a request may go on after a budget is spent: a turn is not thrown away for less
@@ -113,7 +114,7 @@ class Stopping:
         for case, name in answers:
             if not self.done(case, name):
                 before = {key: s for key, s in self.turns.get((case, name), {}).items() if key[1] < launch}
-                open_[case] = open_.get(case, False) or not rule.holds(before)
+                open_[case] = open_.get(case, False) or not precise_enough(rule, before)
         self.settled |= {case for case, needs_more in open_.items() if not needs_more}
 
     def stops(self, answers: Iterable[Answer]) -> dict[str, dict[str, Stop]]:
@@ -129,7 +130,7 @@ class Stopping:
 
     def _stop(self, case: Case, name: str) -> Stop | None:
         plan, turns = self.plan, self.turns[case, name]
-        if plan.rule is not None and plan.rule.holds(turns):
+        if plan.rule is not None and precise_enough(plan.rule, turns):
             return stop_of(Why.PRECISE, turns, percent(plan.rule.precision))
         if self.over(case, name):
             return stop_of(Why.CASE_BUDGET, turns, readable(plan.case_budget or 0.0))

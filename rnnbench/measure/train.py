@@ -14,7 +14,7 @@ from rnnbench.measure import arrays
 from rnnbench.measure.crew import Crew
 from rnnbench.model import Problem
 from rnnbench.params import Params
-from rnnbench.results.record import Epoch
+from rnnbench.records.record import Epoch
 from rnnbench.workloads.base import Dataset
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from rnnbench.backends.base import Outputs
 from rnnbench.model import DType, Pass
 from rnnbench.params import Array
-from rnnbench.results.record import ErrorOf
+from rnnbench.records.record import ErrorOf
 
 TF32 = "tf32"  # float32 whose products round their factors to 11 significant bits, as a contract says
 # What a value may be off by once an implementation has rounded all that it is made of: 16 roundings of its type. TF32

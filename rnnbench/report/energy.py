@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rnnbench.records.record import Status
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import escape, marked, table
 from rnnbench.report.text import with_interval
 from rnnbench.results.energy import joules_of, reasons_of, sources_of
-from rnnbench.results.record import Status
 from rnnbench.results.stats import Summary
 
 READING = """\

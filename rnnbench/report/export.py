@@ -6,8 +6,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rnnbench.records.record import Record
 from rnnbench.report.text import number
-from rnnbench.results.record import Record
 from rnnbench.results.stats import NS, Summary, summaries
 
 

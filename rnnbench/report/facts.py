@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rnnbench.backends.base import Contract
+from rnnbench.records import account
+from rnnbench.records.record import Record
 from rnnbench.report.context import Context
 from rnnbench.report.machine import lines
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.text import short, workload_label
-from rnnbench.results import account
-from rnnbench.results.record import Record
 
 _LONGEST = 160  # signs of one fact; the whole is in machine.json
 

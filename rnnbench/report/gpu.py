@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rnnbench.records.record import DeviceState
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, marked, table
 from rnnbench.report.plots.gpu import shown
@@ -11,7 +12,6 @@ from rnnbench.report.plots.gpu_sweep import Duel, duels
 from rnnbench.report.text import duration, number, plain, times_with_interval
 from rnnbench.results.crossing import Ahead, Stretch, ahead
 from rnnbench.results.devices import OnDevice, Span, held_back, span_of
-from rnnbench.results.record import DeviceState
 from rnnbench.results.stats import Interval, ratio_of
 
 READING = """\

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnbench.records.folder import refuse_foreign
 from rnnbench.report.markdown import escape, figure, marked, table
 from rnnbench.report.text import FOOTNOTES, Labels, times, unit_for, with_interval
-from rnnbench.results.folder import refuse_foreign
 from rnnbench.results.history import Line, Point
 from rnnbench.results.steps import LEVEL, Step
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rnnbench.model import Pass
+from rnnbench.records.record import Status
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.text import (
     FOOTNOTES,
@@ -19,7 +20,6 @@ from rnnbench.report.text import (
     with_interval,
 )
 from rnnbench.results.costs import main_cases, spent
-from rnnbench.results.record import Status
 from rnnbench.results.stats import Interval, Summary, ratio_of
 
 Rows = Sequence[Sequence[str]]

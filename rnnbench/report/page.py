@@ -11,11 +11,11 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
+from rnnbench.records.folder import refuse_foreign
 from rnnbench.report import energy, facts, gpu, memory, peak, plots, sections, stopping, sweep, tables, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, figure
 from rnnbench.report.text import QUICK
-from rnnbench.results.folder import refuse_foreign
 
 TITLE = "# rnnbench: "
 Drawn = tuple[list[str], list[Path]]  # a figure's pages as Markdown, and the paths

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from rnnbench.model import Pass
+from rnnbench.records.record import Status
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.text import number, threads, told
 from rnnbench.results.peak import Peak, Rates, reached
-from rnnbench.results.record import Status
 from rnnbench.results.stats import Summary
-from rnnbench.results.work import work_of
+from rnnbench.work import work_of
 
 READING = """\
 Operations are those of the matrix products that the equations need, two in each multiply-add; tanh, losses and the
 optimizer are not counted. Equal tokens have equal products: a backend that computes them once is credited with all.
 Traffic is the least that must pass to and from memory, each array once and the states twice; small networks stay in
-cache, and may lie above the roof that memory sets. The formulas stand in `rnnbench/results/work.py`."""
+cache, and may lie above the roof that memory sets. The formulas stand in `rnnbench/work.py`."""
 
 
 def percent(share: float) -> str:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
+from rnnbench.records.record import Epoch, Record, Status
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import (
     costs_tables,
@@ -22,7 +23,6 @@ from rnnbench.report.plots.errors import shares_of
 from rnnbench.report.tables import worst_errors
 from rnnbench.report.text import duration, how_sure, number, times_with_interval, verdict_of
 from rnnbench.results.calls import calls_of
-from rnnbench.results.record import Epoch, Record, Status
 from rnnbench.results.stats import Summary
 
 Figures = Mapping[str, Sequence[str]]  # name -> embedded pages

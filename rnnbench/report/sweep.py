@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from rnnbench.model import DType, Pass
+from rnnbench.records.record import Status
 from rnnbench.report import facts, gpu, peak, sections, warnings
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.plots.sweep import kinds_of, sizes_of
 from rnnbench.report.tables import share, worst_errors
 from rnnbench.report.text import duration, scientific, times, told
-from rnnbench.results.record import Status
 from rnnbench.results.standings import NEAR, Standing, standings
 from rnnbench.results.stats import Summary
 

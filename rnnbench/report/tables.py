@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rnnbench.records.record import Epoch, ErrorOf
 from rnnbench.report.context import Context
 from rnnbench.results.costs import costs
 from rnnbench.results.memory import memories
 from rnnbench.results.peak import shares
-from rnnbench.results.record import Epoch, ErrorOf
 from rnnbench.results.standings import cells
 from rnnbench.results.stats import Summary, frame
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rnnbench.records.record import Status
 from rnnbench.report import warnings
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.stopping import noise_lines, stops_line
@@ -26,7 +27,6 @@ from rnnbench.report.text import (
     workload_label,
 )
 from rnnbench.results.answers import Answer
-from rnnbench.results.record import Status
 from rnnbench.results.standings import standings
 from rnnbench.results.stats import Summary
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from rnnbench.results.record import Record
+from rnnbench.records.record import Record
 from rnnbench.results.stats import Interval, Summary, TurnKey, interval_of, outliers_of
 
 UNSETTLED = 1.1  # first counted call over the later ones: from here on it is told

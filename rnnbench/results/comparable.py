@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
+from rnnbench.records.record import Record
 from rnnbench.results.devices import on_gpu
 from rnnbench.results.parts import GPU, flat, parts_of
-from rnnbench.results.record import Record
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from enum import StrEnum
 import numpy as np
 
 from rnnbench.model import Case
+from rnnbench.records.record import Record, Status
 from rnnbench.results.comparable import Side, differences
-from rnnbench.results.record import Record, Status
 from rnnbench.results.stats import CONFIDENCE, Metric, Summary, launch_medians, summaries, turn_seconds
 
 FEWEST_LAUNCHES = 3  # a side: of fewer there is no interval

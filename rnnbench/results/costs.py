@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from rnnbench.model import Case, Pass
-from rnnbench.results.record import Costs, Record
+from rnnbench.records.record import Costs, Record
 from rnnbench.results.stats import NS, Summary, by_case, problem_of
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rnnbench.backends.base import CPU
-from rnnbench.results.record import DeviceState, Record
+from rnnbench.records.record import DeviceState, Record
 from rnnbench.results.stats import Interval, Summary, TurnKey, device_turn_seconds, interval_of, turns_of
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from rnnbench.results.record import Record
+from rnnbench.records.record import Record
 
 # How a disturbance begins, as `measure` writes it into `Record.disturbances`.
 SUSPENDED = "suspended"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from rnnbench.results.record import Record
+from rnnbench.records.record import Record
 from rnnbench.results.stats import Interval, Summary, interval_of
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rnnbench.model import Case
+from rnnbench.records.record import Mode, Record
+from rnnbench.records.store import Loaded
 from rnnbench.results.comparable import Side, differences
-from rnnbench.results.record import Mode, Record
 from rnnbench.results.stats import Interval, Summary, summaries
 from rnnbench.results.steps import Step, steps
-from rnnbench.results.store import Loaded
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rnnbench.results.record import MEMORY, Status
+from rnnbench.records.record import MEMORY, Status
 from rnnbench.results.stats import Summary
 
 if TYPE_CHECKING:

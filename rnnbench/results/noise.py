@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.model import Case
-from rnnbench.results.record import Record
+from rnnbench.records.record import Record
 from rnnbench.results.stats import (
     CONFIDENCE,
     Basis,

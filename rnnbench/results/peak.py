@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rnnbench.model import DType
+from rnnbench.records.record import Positive, Record
 from rnnbench.results.devices import on_gpu
-from rnnbench.results.record import Positive, Record
 from rnnbench.results.stats import Summary, turn_seconds
-from rnnbench.results.work import work_of
+from rnnbench.work import work_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -85,7 +85,7 @@ def with_work(record: Record, peak: Peak | None) -> Record:
 class Reached:
     """What one backend made of one case. `share` is of the multiply-add peak in its type, None where that is unknown.
 
-    A share above 1 is possible where a backend is credited with work that it spares itself; see `results.work`.
+    A share above 1 is possible where a backend is credited with work that it spares itself; see `work`.
     """
 
     flops_per_second: float

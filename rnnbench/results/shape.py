@@ -9,7 +9,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.results.record import Record
+from rnnbench.records.record import Record
 from rnnbench.results.stats import Summary, launch_medians
 
 FALSE_DISCOVERIES = 0.05  # of the drifts that are told, by Benjamini and Hochberg

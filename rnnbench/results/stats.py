@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnbench.model import Case, Pass
+from rnnbench.records.record import MEMORY, Record, Status
 from rnnbench.results.disturbed import left_out
-from rnnbench.results.record import MEMORY, Record, Status
 
 if TYPE_CHECKING:
     import pandas as pd

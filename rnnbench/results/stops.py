@@ -3,66 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 
+from rnnbench.records.stops import Rule, Stop, Why
 from rnnbench.results.stats import Basis, TurnKey, interval_of
 
-FEWEST = 5  # launches before a rule may stop: with 3 its intervals would hold the truth less often
-LEAST = 3  # launches that any rule makes: of fewer there is no interval
-MOST = 30  # launches, unless asked otherwise
 RIGOROUS = 0.02  # the precision of a rigorous run
-
-
-class Why(StrEnum):
-    """What ended the launches of a case."""
-
-    PRECISE = "precise enough"
-    CAP = "cap of launches"
-    BUDGET = "budget spent"
-    CASE_BUDGET = "case budget spent"
-    ALL = "all launches"  # as many as the mode has
-
-
-@dataclass(frozen=True)
-class Rule:
-    """Launches go on until the 95 % interval of each time reaches no further than `precision` of it, or the cap.
-
-    At least `fewest` launches and at most `most`. Raises ValueError for a precision or a number that makes no sense.
-    """
-
-    precision: float
-    fewest: int = FEWEST
-    most: int = MOST
-
-    def __post_init__(self) -> None:
-        if not 0 < self.precision < 1:
-            raise ValueError(f"the precision is {self.precision:.3g}; it must be above 0 and below 1, such as 0.05")
-        if not LEAST <= self.fewest <= self.most:
-            raise ValueError(
-                f"{self.fewest} to {self.most} launches; {LEAST} at least are needed for an interval, the fewest first"
-            )
-
-    @classmethod
-    def until(cls, precision: float, most: int | None = None) -> Rule:
-        """The rule for a precision and a cap; None for the usual cap. ValueError for fewer than `LEAST` launches."""
-        most = MOST if most is None else most
-        return cls(precision, min(FEWEST, most), most)
-
-    def holds(self, turns: Mapping[TurnKey, float]) -> bool:
-        """Whether these turns give a time that is precise enough."""
-        reached = precision_of(turns)
-        return reached is not None and reached <= self.precision
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Why one backend was measured no further in one case. `reached` is None where there is no interval."""
-
-    why: Why
-    reason: str
-    launches: int
-    reached: float | None
 
 
 def precision_of(turns: Mapping[TurnKey, float]) -> float | None:
@@ -71,6 +16,12 @@ def precision_of(turns: Mapping[TurnKey, float]) -> float | None:
     if interval is None or interval.basis is not Basis.LAUNCHES:
         return None
     return interval.high / interval.value - 1
+
+
+def precise_enough(rule: Rule, turns: Mapping[TurnKey, float]) -> bool:
+    """Whether these turns give a time that is as precise as the rule asks."""
+    reached = precision_of(turns)
+    return reached is not None and reached <= rule.precision
 
 
 def launches_of(turns: Mapping[TurnKey, float]) -> int:

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from rnnbench.commands.check import EXIT_CODES
-from rnnbench.results import store
+from rnnbench.records import store
 from tests.calling import called
 from tests.results.test_warnings import QUIET, steady
 

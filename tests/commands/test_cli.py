@@ -25,7 +25,7 @@ from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.tasks import tasks_of
 from rnnbench.model import DType, Pass, Truncation
-from rnnbench.results.record import Mode
+from rnnbench.records.record import Mode
 from tests.calling import called
 from tests.measure.test_run import Listener
 

@@ -14,8 +14,8 @@ import pytest
 from rnnbench.backends.base import Contract
 from rnnbench.commands.compare import EXIT_CODES
 from rnnbench.model import Pass
-from rnnbench.results import store
-from rnnbench.results.record import Mode, Status
+from rnnbench.records import store
+from rnnbench.records.record import Mode, Status
 from tests.calling import called
 from tests.report.fake import case, failure, record
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from rnnbench.results import store
-from rnnbench.results.folder import SCRATCH
+from rnnbench.records import store
+from rnnbench.records.folder import SCRATCH
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, "-m", "tests.driver", "run", "-w", "parity", "--threads", "1"]

@@ -14,8 +14,8 @@ import pytest
 
 from rnnbench.commands import run as session
 from rnnbench.commands.sitting import Sitting
-from rnnbench.results import store
-from rnnbench.results.folder import SCRATCH, held, scratch_of
+from rnnbench.records import store
+from rnnbench.records.folder import SCRATCH, held, scratch_of
 from tests.calling import called
 from tests.results.test_migrate import FIXTURES
 

@@ -18,9 +18,9 @@ from rnnbench.measure import arrays, crew
 from rnnbench.measure.clock import Turn
 from rnnbench.measure.schedule import EFFORTS, Effort, Plan
 from rnnbench.model import DType, Pass
-from rnnbench.results import store
-from rnnbench.results.account import Kind, overhead, seconds_of
-from rnnbench.results.record import Mode
+from rnnbench.records import store
+from rnnbench.records.account import Kind, overhead, seconds_of
+from rnnbench.records.record import Mode
 
 LAUNCHES = 1
 

@@ -12,8 +12,8 @@ import pytest
 from rnnbench.backends.base import Contract
 from rnnbench.commands.history import EXIT_CODES
 from rnnbench.model import Pass
-from rnnbench.results import store
-from rnnbench.results.record import Mode, Status
+from rnnbench.records import store
+from rnnbench.records.record import Mode, Status
 from tests.calling import called, stored
 from tests.report.fake import case, failure, record
 

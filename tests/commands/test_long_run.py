@@ -15,8 +15,8 @@ from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import SWEEP_EFFORTS, Effort, Plan
 from rnnbench.measure.tasks import tasks_of
 from rnnbench.model import DENSE, DType, Pass
-from rnnbench.results import store
-from rnnbench.results.record import CHECK, Mode, Status
+from rnnbench.records import store
+from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.sweep import Sizes, Sweep
 from tests.measure.test_run import Listener
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.results import store
+from rnnbench.records import store
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rnnbench"
 ARGUMENTS = ("run", "-w", "parity", "--pass", "forward", "--quick", "--no-training", "--threads", "1")

@@ -7,9 +7,9 @@ import pytest
 from rnnbench.commands import run, sitting
 from rnnbench.measure.peak import PeakUnknown
 from rnnbench.model import DType
-from rnnbench.results import store
+from rnnbench.records import store
+from rnnbench.records.record import Mode
 from rnnbench.results.peak import Peak, Rates, peak_of
-from rnnbench.results.record import Mode
 from rnnbench.results.stats import turn_seconds
 from tests.measure.test_schedule import plan_of
 

@@ -31,9 +31,9 @@ PRINTED_BY = {
     "measure/sweep.py": ("sweep",),
     "measure/tasks.py": ("run", "verify", "train"),
     "report/history.py": ("history",),
-    "results/folder.py": MEASURING,
+    "records/folder.py": MEASURING,
     "results/merge.py": ("merge",),
-    "results/store.py": (*MEASURING, "train"),
+    "records/store.py": (*MEASURING, "train"),
     "results/warnings/base.py": ("run",),
     "workloads/imdb_files.py": ("run", "verify", "train", "seeds"),
 }

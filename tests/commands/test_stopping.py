@@ -12,7 +12,7 @@ import pytest
 
 from rnnbench.commands.names import DurationType
 from rnnbench.model import Pass
-from rnnbench.results import store
+from rnnbench.records import store
 from rnnbench.results.noise import NOISE
 from tests.calling import called
 from tests.commands.test_compare import invoke, times
@@ -141,7 +141,7 @@ def test_compare_takes_the_noise_of_the_machine_for_its_margin(folder, tmp_path)
 
 
 def test_a_skipped_case_is_missing_and_harms_nothing(folder):
-    from rnnbench.results.record import Status
+    from rnnbench.records.record import Status
     from tests.report.fake import failure
 
     lost = failure(case("imdb-50", Pass.EPOCH), "numba", Status.SKIPPED, "the budget of 9 s was spent")

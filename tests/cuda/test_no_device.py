@@ -6,8 +6,8 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.kernels.cuda import device
-from rnnbench.results import store
-from rnnbench.results.record import Status
+from rnnbench.records import store
+from rnnbench.records.record import Status
 from tests.calling import called
 
 

@@ -21,10 +21,10 @@ from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, GUESSES, Effort
 from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Pass
-from rnnbench.results import store
-from rnnbench.results.record import CHECK, Mode, Status
+from rnnbench.records import store
+from rnnbench.records.record import CHECK, Mode, Status
+from rnnbench.records.stops import Why
 from rnnbench.results.stats import summaries
-from rnnbench.results.stops import Why
 from tests.measure.test_run import Listener, plan_of, task_of
 from tests.report.fake import case, failure
 

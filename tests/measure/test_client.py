@@ -14,7 +14,7 @@ from rnnbench.measure import client
 from rnnbench.measure.client import Worker, WorkerFailure, environment, safe_environment
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.limits import Limit
-from rnnbench.results.record import Status
+from rnnbench.records.record import Status
 
 SOON = 30.0  # seconds that none of this takes, on a machine however busy
 LONG = Limit(120.0)

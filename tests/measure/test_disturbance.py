@@ -14,11 +14,11 @@ from rnnbench.measure.clock import Turn
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, Effort
 from rnnbench.model import Pass
+from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.report.context import Context
 from rnnbench.report.facts import run
 from rnnbench.report.terminal import render
 from rnnbench.results import disturbed
-from rnnbench.results.record import CHECK, Mode, Status
 from rnnbench.results.stats import summaries
 from tests.measure.test_run import Listener, plan_of, task_of
 from tests.report import fake

@@ -9,7 +9,7 @@ import pytest
 
 from rnnbench.measure.energy import EnergyUnknown, OfGpu, Rapl, Window, meter_of
 from rnnbench.measure.gpu import Gpu
-from rnnbench.results.record import Energy
+from rnnbench.records.record import Energy
 from tests.measure.fake_gpu import FakeNvml, NVMLError
 
 RANGE = 262_143_328_850

@@ -16,7 +16,7 @@ from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, Effort
 from rnnbench.model import Pass
-from rnnbench.results.record import CHECK, DeviceState, Mode, Record, Status
+from rnnbench.records.record import CHECK, DeviceState, Mode, Record, Status
 from tests.measure.fake_gpu import FakeNvml, NVMLError
 from tests.measure.test_run import Listener, plan_of, task_of
 

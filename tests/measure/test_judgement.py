@@ -16,7 +16,7 @@ from rnnbench.measure.oracle import Oracle
 from rnnbench.measure.verify import verdict
 from rnnbench.model import Case, DType, ModelSpec, Optimizer, Pass, Problem, TrainSpec
 from rnnbench.params import Init, cast, init_params
-from rnnbench.results.record import ErrorOf
+from rnnbench.records.record import ErrorOf
 from rnnbench.workloads import dense
 from tests.faulty import SESSIONS, made_of
 

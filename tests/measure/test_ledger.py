@@ -7,8 +7,8 @@ import threading
 import pytest
 
 from rnnbench.measure.ledger import Ledger
-from rnnbench.results import account
-from rnnbench.results.account import WORK, Kind, line, overhead, seconds_of
+from rnnbench.records import account
+from rnnbench.records.account import WORK, Kind, line, overhead, seconds_of
 
 
 class Clock:

@@ -11,7 +11,7 @@ from rnnbench.measure.oracle import LOSS_STEPS, Oracle
 from rnnbench.measure.verify import ACCURACY_LIMITS, EPOCH_LIMITS, LIMITS, LOSS_LIMITS, MAX_LIMIT, MAX_LOSS_LIMIT
 from rnnbench.model import DType, Optimizer, Pass, TrainSpec
 from rnnbench.params import Init, cast, init_params
-from rnnbench.results.record import ErrorOf
+from rnnbench.records.record import ErrorOf
 from tests.faulty import DropsShortBatch, SameBatch, ScaledGradient, SwappedWeights
 from tests.helpers import random_data, random_params, small_problem
 

@@ -11,7 +11,7 @@ from rnnbench.measure.run import Runner
 from rnnbench.measure.sweep import problems_of
 from rnnbench.measure.tasks import check_sizes, tasks_of
 from rnnbench.model import DType, Pass
-from rnnbench.results.record import Status
+from rnnbench.records.record import Status
 from rnnbench.sweep import Sizes, Sweep
 from rnnbench.workloads import dense
 from rnnbench.workloads.base import Source

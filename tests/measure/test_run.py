@@ -18,7 +18,7 @@ from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, Effort, Plan
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
-from rnnbench.results.record import CHECK, Mode, Record, Status
+from rnnbench.records.record import CHECK, Mode, Record, Status
 from rnnbench.workloads.base import Split
 from tests.helpers import random_data, random_params, small_problem
 

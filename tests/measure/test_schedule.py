@@ -8,8 +8,8 @@ import pytest
 from rnnbench.measure.schedule import Estimate, Plan, epoch_steps, matches, order_of, shuffled
 from rnnbench.measure.tasks import cases_of, tasks_of
 from rnnbench.model import DType, Pass, Truncation
-from rnnbench.results.record import Mode
-from rnnbench.results.stops import Rule
+from rnnbench.records.record import Mode
+from rnnbench.records.stops import Rule
 from rnnbench.workloads.parity import PARITY, RUNNING_PARITY
 
 

@@ -15,8 +15,8 @@ from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, Effort
 from rnnbench.measure.stopping import Stopping, readable
 from rnnbench.model import Pass
-from rnnbench.results.record import CHECK, Mode, Status
-from rnnbench.results.stops import Rule, Why
+from rnnbench.records.record import CHECK, Mode, Status
+from rnnbench.records.stops import Rule, Why
 from tests.measure.test_run import Listener, plan_of, task_of
 from tests.report.fake import case, record
 

@@ -11,7 +11,7 @@ from rnnbench.measure.schedule import SWEEP_EFFORTS, Plan
 from rnnbench.measure.sweep import check_memory
 from rnnbench.measure.tasks import tasks_of
 from rnnbench.model import DType, Pass
-from rnnbench.results.record import CHECK, Mode, Status
+from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.sweep import Sizes, Sweep
 from tests.measure.test_run import Listener
 

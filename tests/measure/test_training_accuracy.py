@@ -12,7 +12,7 @@ from rnnbench.measure.crew import Crew
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.train import train
 from rnnbench.model import DType, Pass
-from rnnbench.results.record import Epoch, Mode
+from rnnbench.records.record import Epoch, Mode
 
 pytestmark = [pytest.mark.realdata, pytest.mark.slow, pytest.mark.timeout(1200)]
 

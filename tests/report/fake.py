@@ -10,7 +10,7 @@ import numpy as np
 
 from rnnbench.backends.base import Contract
 from rnnbench.model import Case, DType, Head, Loss, ModelSpec, Pass, TrainSpec, Truncation
-from rnnbench.results.record import Costs, Epoch, ErrorOf, Mode, Record, Seeds, Status
+from rnnbench.records.record import Costs, Epoch, ErrorOf, Mode, Record, Seeds, Status
 
 BACKENDS = ("numpy", "numba", "torch", "torch+flush", "torch+compile", "tensorflow", "tensorflow+xla", "jax")
 SLOWNESS = dict(zip(BACKENDS, (14.0, 1.0, 9.0, 4.1, 3.6, 7.3, 6.6, 3.3), strict=True))

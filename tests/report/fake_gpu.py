@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnbench.backends.base import CUDA, Contract
 from rnnbench.model import Case, DType, Pass
-from rnnbench.results.record import CHECK, DeviceState, Record
+from rnnbench.records.record import CHECK, DeviceState, Record
 from rnnbench.sweep import Sizes, Sweep
 from rnnbench.workloads import dense
 from tests.report.fake import Fake, case, contract, make, record

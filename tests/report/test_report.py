@@ -16,12 +16,12 @@ import pytest
 from rich.console import Console
 
 from rnnbench.model import DType, Pass, Truncation
+from rnnbench.records.record import Energy, ErrorOf, Mode, Status
 from rnnbench.report import page
 from rnnbench.report.context import Context
 from rnnbench.report.page import write_report
 from rnnbench.report.style import look
 from rnnbench.report.terminal import render
-from rnnbench.results.record import Energy, ErrorOf, Mode, Status
 from tests.report.fake import BACKENDS, MIXED, Fake, make
 
 FIGURES = ("time", "speedup", "roofline", "costs", "break-even", "errors", "curves")

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 
 from rnnbench.model import Case, DType, Pass
+from rnnbench.records.record import Mode, Status
 from rnnbench.report.context import Context
 from rnnbench.report.plots.crossover import cells_of
 from rnnbench.report.plots.sweep import panel_of
-from rnnbench.results.record import Mode, Status
-from rnnbench.results.work import work_of
 from rnnbench.sweep import Sizes, Sweep
+from rnnbench.work import work_of
 from rnnbench.workloads import dense
 from tests.report.fake import Fake, failure, make, record
 from tests.report.test_report import shown, written

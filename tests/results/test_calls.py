@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rnnbench.model import Pass
+from rnnbench.records.record import Status
 from rnnbench.results.calls import calls_of
-from rnnbench.results.record import Status
 from rnnbench.results.stats import summarise
 from tests.report.fake import case, failure, record
 

@@ -10,6 +10,7 @@ import pytest
 
 from rnnbench.backends.base import Contract
 from rnnbench.model import DType, Truncation
+from rnnbench.records.record import Seeds, Status
 from rnnbench.results.comparable import Side, differences
 from rnnbench.results.compare import (
     Gate,
@@ -22,7 +23,6 @@ from rnnbench.results.compare import (
     ratio_of,
 )
 from rnnbench.results.parts import hashes_of
-from rnnbench.results.record import Seeds, Status
 from rnnbench.results.stats import Metric
 from tests.report.fake import failure, record
 from worlds import CASE, NOISY, QUIET, run_of

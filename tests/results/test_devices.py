@@ -8,10 +8,10 @@ import pytest
 
 from rnnbench.backends.base import CUDA
 from rnnbench.model import DType
+from rnnbench.records.record import CHECK, DeviceState
 from rnnbench.results.comparable import Side, differences
 from rnnbench.results.devices import Span, held_back, on_gpu, span_of
 from rnnbench.results.peak import Peak, Rates, with_work
-from rnnbench.results.record import CHECK, DeviceState
 from rnnbench.results.stats import device_turn_seconds, turn_seconds
 from tests.report.fake import case, contract, record
 

@@ -10,12 +10,12 @@ import pytest
 
 from rnnbench.commands.compare import compared
 from rnnbench.commands.merge import merge
+from rnnbench.records import migrate, store
+from rnnbench.records.record import SCHEMA
 from rnnbench.report.context import Context
 from rnnbench.report.page import write_report
-from rnnbench.results import migrate, store
 from rnnbench.results.compare import Gate
-from rnnbench.results.record import SCHEMA
-from rnnbench.results.work import work_of
+from rnnbench.work import work_of
 
 FIXTURES = Path(__file__).parent / "fixtures"
 OLDER = list(range(1, SCHEMA))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rnnbench.model import Pass
+from rnnbench.records.record import Status
 from rnnbench.results.noise import noise_of
-from rnnbench.results.record import Status
 from tests.report.fake import case, failure
 from worlds import twins
 

@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from rnnbench.model import DType, Pass
-from rnnbench.results import store
+from rnnbench.records import store
 from rnnbench.results.peak import Peak, Rates, peak_of, shares, with_work
 from rnnbench.results.stats import summaries
-from rnnbench.results.work import work_of
+from rnnbench.work import work_of
 from tests.report.fake import case, record
 
 PEAK = Peak("by hand", {DType.FLOAT32: (Rates(1, 1e10, 8e9, 9e9), Rates(2, 2e10, 1.2e10, 1e10))})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rnnbench.model import Pass
-from rnnbench.results.record import Status
+from rnnbench.records.record import Status
 from rnnbench.results.standings import cells, standings
 from rnnbench.results.stats import summaries
 from tests.report.fake import case, failure, record

@@ -7,8 +7,8 @@ import math
 import pytest
 
 from rnnbench.model import Pass
+from rnnbench.records.record import MEMORY, Status
 from rnnbench.results.answers import answers, choose_reference, speedups
-from rnnbench.results.record import MEMORY, Status
 from rnnbench.results.stats import Basis, frame, interval_of, ratio_of, summaries, turn_seconds
 from tests.report.fake import MIXED, case, failure, make, record
 

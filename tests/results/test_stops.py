@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from claims_parts import ended
+from rnnbench.records.stops import FEWEST, MOST, Rule, Why
 from rnnbench.results.stats import interval_of
-from rnnbench.results.stops import FEWEST, MOST, Rule, Why, precision_of, stop_of
+from rnnbench.results.stops import precise_enough, precision_of, stop_of
 from worlds import turns_of
 
 
@@ -28,7 +29,7 @@ def test_the_precision_is_how_far_the_interval_reaches():
     assert precision_of(turns_of([[1.0], [1.1]])) is None
     assert precision_of(turns_of([[1.0, 1.0, 1.0, 1.0]])) is None  # one launch: not between processes
     assert precision_of({}) is None
-    assert not Rule(0.5).holds({})
+    assert not precise_enough(Rule(0.5), {})
 
 
 def test_a_reason_gives_the_number_and_the_limit():

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rnnbench.model import Pass
-from rnnbench.results.record import Mode
+from rnnbench.records.record import Mode
 from rnnbench.results.warnings import Severity, warnings_of
 from tests.report.fake import BACKENDS, case, contract, make, record
 

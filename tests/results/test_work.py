@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from rnnbench import work
 from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, TrainSpec, Truncation, blocks_of
-from rnnbench.results import work
-from rnnbench.results.work import work_of
+from rnnbench.work import work_of
 from tests.helpers import small_problem
 
 

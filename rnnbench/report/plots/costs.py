@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnbench.records.record import Status
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import (
     Mark,
@@ -25,7 +26,6 @@ from rnnbench.report.plots.layout import (
 from rnnbench.report.style import FAINT, INK, WRONG, look
 from rnnbench.report.text import duration, told
 from rnnbench.results.costs import Spent, main_cases, spent
-from rnnbench.results.record import Status
 from rnnbench.results.stats import Summary
 
 if TYPE_CHECKING:

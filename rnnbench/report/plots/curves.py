@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rnnbench.records.record import Epoch
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Frame, Page, cut, headline, legend_below, page_name, placed
 from rnnbench.report.style import FAINT, GRID, INK, look
 from rnnbench.report.text import plain
-from rnnbench.results.record import Epoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -28,7 +28,7 @@ from rnnbench.report.text import number, plain, threads
 from rnnbench.results.devices import on_gpu
 from rnnbench.results.peak import Peak, Rates, reached
 from rnnbench.results.stats import Summary
-from rnnbench.results.work import work_of
+from rnnbench.work import work_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rnnbench.model import DENSE
-from rnnbench.results.record import Record
+from rnnbench.records.record import Record
 from rnnbench.results.stats import summaries
 from rnnbench.results.warnings.base import Severity, Warned, grouped
 from rnnbench.results.warnings.machine import of_machine

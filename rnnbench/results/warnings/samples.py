@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from rnnbench.records.record import CHECK, Mode, Record
 from rnnbench.results.calls import UNSETTLED, calls_of
 from rnnbench.results.disturbed import harmless
-from rnnbench.results.record import CHECK, Mode, Record
 from rnnbench.results.shape import BIMODAL, bimodal, drifts
 from rnnbench.results.stats import Summary
 from rnnbench.results.warnings.base import Severity, Sign, facts_of

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from rnnbench.model import Case
-from rnnbench.results.record import SCHEMA
-from rnnbench.results.work import work_of
+from rnnbench.records.record import SCHEMA
+from rnnbench.work import work_of
 
 Raw = dict[str, Any]
 

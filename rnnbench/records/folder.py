@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from rnnbench.results import store
+from rnnbench.records import store
 
 SCRATCH = "scratch"
 ARRAYS, CACHE, LOGS = "arrays", "cache", "logs"  # of the workers, in the scratch folder

@@ -142,8 +142,8 @@ class Record:
     peak_memory_bytes: Count | None = None  # of the process so far
     memory_before_bytes: Count | None = None  # of the process before the pass, in round -2
     peak_device_bytes: Count | None = None  # the same on the device
-    flops: Count | None = None  # of one call, by `results.work`
-    least_bytes: Count | None = None  # the traffic of one call, by `results.work`
+    flops: Count | None = None  # of one call, by `work`
+    least_bytes: Count | None = None  # the traffic of one call, by `work`
     share_of_peak: Amount | None = None  # of this machine's multiply-add peak, by the time of this turn
     contract: Contract | None = None  # with the check
     seeds: Seeds = Seeds(0, 0, 0)

@@ -11,18 +11,20 @@ import fcntl
 import json
 import math
 import os
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypedDict, TypeVar
 
 import msgspec
 
 from rnnbench.files import read_file
-from rnnbench.results.migrate import migrated
-from rnnbench.results.record import SCHEMA, Costs, Epoch, Record, Seeds
-from rnnbench.results.stops import Rule, Stop
+from rnnbench.records.migrate import migrated
+from rnnbench.records.record import SCHEMA, Costs, Epoch, Record, Seeds
+from rnnbench.records.stops import Rule, Stop
 from rnnbench.sweep import Sweep
 
 Line = TypeVar("Line", Record, Epoch)
@@ -318,3 +320,8 @@ class Journal:
     def close(self) -> None:
         """Close the file and give the lock back."""
         self._file.close()
+
+
+def new_run_id() -> str:
+    """Sortable by time, unique enough for two runs begun in one second."""
+    return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
