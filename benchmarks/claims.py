@@ -1,7 +1,7 @@
 """Do the claims of this project hold? `python benchmarks/claims.py`: every percentage that its documents simulated.
 
-Runs whose truth is known are drawn (`worlds.py`) and given to the functions of `rnnbench.results`; counted is how often
-intervals hold the truth and alarms are false. The same seed prints the same figures.
+Runs whose truth is known are drawn (`worlds.py`) and given to the functions of `rnnbench.analysis`; counted is how
+often intervals hold the truth and alarms are false. The same seed prints the same figures.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnbench.results.compare import ratio_of
-from rnnbench.results.stats import CONFIDENCE, interval_of
+from rnnbench.analysis.compare import ratio_of
+from rnnbench.analysis.stats import CONFIDENCE, interval_of
 from worlds import Floats, Rng, World, turns_of
 
 RESAMPLES = 1_999

@@ -45,7 +45,7 @@ def unpaired(turns: Turns, margin: float) -> str:
     """What `rnnbench compare` would say, were the launches of each side a run of its own."""
     import numpy as np
 
-    from rnnbench.results.compare import judge, ratio_of
+    from rnnbench.analysis.compare import judge, ratio_of
 
     base, new = (
         [float(np.median([math.log(np.median(turn[side])) for turn in rounds])) for rounds in turns] for side in (0, 1)

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
+from rnnbench.analysis.noise import NOISE, noise_of
+from rnnbench.analysis.stop_rule import stop_of
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import Mode
 from rnnbench.records.stops import Rule, Why
-from rnnbench.results.noise import NOISE, noise_of
-from rnnbench.results.stops import stop_of
 from tests.calling import stored
 from tests.report.fake import make
 

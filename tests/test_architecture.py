@@ -12,11 +12,11 @@ FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "optax", "numba", "llvmlite
 
 # room -> the rooms that it may not import
 CLOSED = {
-    "kernels": "backends workloads records results measure report commands cli",
-    "backends": "workloads records results measure report commands cli",
-    "workloads": "kernels records results measure report commands cli",
-    "records": "kernels workloads results measure report commands cli",
-    "results": "kernels workloads measure report commands cli",
+    "kernels": "backends workloads records analysis measure report commands cli",
+    "backends": "workloads records analysis measure report commands cli",
+    "workloads": "kernels records analysis measure report commands cli",
+    "records": "kernels workloads analysis measure report commands cli",
+    "analysis": "kernels workloads measure report commands cli",
     "measure": "kernels report commands cli",
     "report": "kernels workloads measure commands cli",
     "commands": "kernels",

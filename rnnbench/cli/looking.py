@@ -239,9 +239,9 @@ def compare(
 
     BASE and NEW are folders of runs, ids of runs under reports, or files of records.
     """
+    from rnnbench.analysis.compare import Gate
     from rnnbench.commands.compare import compared
     from rnnbench.report import compare as shown
-    from rnnbench.results.compare import Gate
 
     asked = [one for each in fail_on for one in each]
     gates = [one for one in asked if isinstance(one, Gate)]

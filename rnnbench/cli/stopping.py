@@ -46,9 +46,9 @@ def stopped(
     aa: bool,
 ) -> Plan:
     """The plan with its rule, its budgets and its twins. UsageError for a cap with nothing to be capped."""
+    from rnnbench.analysis.stop_rule import RIGOROUS
     from rnnbench.records.record import Mode
     from rnnbench.records.stops import Rule
-    from rnnbench.results.stops import RIGOROUS
 
     if precision is None and plan.mode is Mode.RIGOROUS:
         precision = RIGOROUS
@@ -63,8 +63,8 @@ def stopped(
 
 def length_of(plan: Any) -> str:
     """`3 launches of 2 rounds`, and what may end it before."""
+    from rnnbench.analysis.stop_rule import percent
     from rnnbench.measure.stopping import readable
-    from rnnbench.results.stops import percent
 
     fewest, most = plan.launches
     if plan.rule is None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from rnnbench.analysis.warnings import Warned, warnings_of
 from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.compare import side_of
 from rnnbench.commands.run import FOLDER, OK, USAGE
-from rnnbench.results.warnings import Warned, warnings_of
 
 WARNED = 1
 EXIT_CODES = {

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rnnbench.analysis.comparable import Side
+from rnnbench.analysis.compare import Finding, Gate, Verdict, compare
 from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.noise import gate_of, place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.measure.schedule import matches
 from rnnbench.records import store
 from rnnbench.records.record import Mode
-from rnnbench.results.comparable import Side
-from rnnbench.results.compare import Finding, Gate, Verdict, compare
 
 SLOWER, BROKEN, NO_BASELINE, UNDECIDED = 1, 5, 6, 7
 EXIT_CODES = {

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from rnnbench.analysis.changepoints import FEWEST
+from rnnbench.analysis.history import Line, Run, in_order, lines, runs_of
 from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.compare import kept, problems_told
 from rnnbench.commands.noise import place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.measure.processor import answer_of
 from rnnbench.records import store
-from rnnbench.results.history import Line, Run, in_order, lines, runs_of
-from rnnbench.results.steps import FEWEST
 
 SLOWER = 1
 EXIT_CODES = {

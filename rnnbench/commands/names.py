@@ -169,8 +169,8 @@ class GateType(click.ParamType):
         return tuple(self._one(part.strip(), param, ctx) for part in str(value).split(","))
 
     def _one(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from rnnbench.results.compare import Gate, Verdict
-        from rnnbench.results.stats import Metric
+        from rnnbench.analysis.compare import Gate, Verdict
+        from rnnbench.analysis.stats import Metric
 
         if value == Verdict.INCONCLUSIVE:
             return Verdict.INCONCLUSIVE

@@ -8,11 +8,11 @@ from typing import Annotated, Any, TypedDict
 
 from msgspec import Meta
 
+from rnnbench.analysis.comparable import Side
+from rnnbench.analysis.compare import FEWEST_LAUNCHES, Gate
+from rnnbench.analysis.noise import LEAST, NOISE
 from rnnbench.commands.names import MOST_PERCENT
 from rnnbench.records import store
-from rnnbench.results.comparable import Side
-from rnnbench.results.compare import FEWEST_LAUNCHES, Gate
-from rnnbench.results.noise import LEAST, NOISE
 
 REPORTS = Path("reports")  # where `run` puts its folders
 

@@ -14,6 +14,8 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends, workloads
+from rnnbench.analysis.comparable import Side, unlike_machines
+from rnnbench.analysis.merge import few
 from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.names import unknown
 from rnnbench.commands.progress import Display
@@ -28,8 +30,6 @@ from rnnbench.records.account import Kind, seconds_of
 from rnnbench.records.folder import ARRAYS, CACHE, clear, held, scratch_of
 from rnnbench.records.record import Epoch, Record, Status
 from rnnbench.records.store import new_run_id
-from rnnbench.results.comparable import Side, unlike_machines
-from rnnbench.results.merge import few
 
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 EXIT_CODES = {

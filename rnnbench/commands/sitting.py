@@ -12,6 +12,9 @@ from typing import Any
 
 import msgspec
 
+from rnnbench.analysis import noise
+from rnnbench.analysis.disturbances import BESIDE
+from rnnbench.analysis.roofline import Peak, with_work
 from rnnbench.commands.learning import trainings
 from rnnbench.commands.progress import Display
 from rnnbench.commands.progress import readable as rounded
@@ -27,9 +30,6 @@ from rnnbench.measure.tasks import tasks_of
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of
 from rnnbench.records.record import Mode, Record
-from rnnbench.results import noise
-from rnnbench.results.disturbed import BESIDE
-from rnnbench.results.peak import Peak, with_work
 
 
 def now() -> str:

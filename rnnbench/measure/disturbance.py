@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from rnnbench.results.disturbed import CLOCK_SET, SUSPENDED
+from rnnbench.analysis.disturbances import CLOCK_SET, SUSPENDED
 
 SHORTEST_NS = 10_000_000  # a shorter jump does no harm, and may be the reading's own
 SURE_NS = 50_000  # clocks read within this are taken as read at once
@@ -41,7 +41,7 @@ def now(clock: Clock | None = None) -> Moment:
 
 
 def between(before: Moment, after: Moment) -> list[str]:
-    """What happened between two moments, in words that `results.disturbed` knows."""
+    """What happened between two moments, in words that `analysis.disturbances` knows."""
     least = SHORTEST_NS + before.doubt + after.doubt
     slept = after.boot - before.boot
     jumped = after.real - before.real - slept

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench import __version__
+from rnnbench.analysis.parts import digest, hashes_of
 from rnnbench.measure import system
 from rnnbench.measure.client import THREAD_COUNTS
 from rnnbench.measure.gpu import gpu_facts
 from rnnbench.measure.processor import answer_of, processor
-from rnnbench.results.parts import digest, hashes_of
 
 LIBRARIES = (
     "numpy",
@@ -59,7 +59,7 @@ def git() -> dict[str, Any] | None:
 def fingerprint() -> dict[str, Any]:
     """All facts; None for what the system does not tell.
 
-    `hashes` are of the parts that make two machines unlike (`results.parts`), and `machine_id` is of those hashes.
+    `hashes` are of the parts that make two machines unlike (`analysis.parts`), and `machine_id` is of those hashes.
     """
     import psutil
 

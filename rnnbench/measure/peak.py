@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 
+from rnnbench.analysis.roofline import Peak
 from rnnbench.measure.client import WorkerFailure, asked, environment
 from rnnbench.measure.limits import Limit
 from rnnbench.model import DType
 from rnnbench.records.record import Status
-from rnnbench.results.peak import Peak
 
 SECONDS, QUICK_SECONDS = 0.15, 0.04  # of trials for each figure
 TIMEOUT = 60.0

@@ -18,11 +18,11 @@ import msgspec
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from rnnbench.analysis.roofline import Peak, Rates
 from rnnbench.measure.clock import Clock
 from rnnbench.measure.worker import serve
 from rnnbench.model import DType
 from rnnbench.params import Array
-from rnnbench.results.peak import Peak, Rates
 
 KERNELS = "rnnbench.kernels.cpu.peak"
 TRIAL_SECONDS = 0.002  # long beside the start of a thread's share, short beside a neighbour's turn on the core

@@ -6,13 +6,13 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
+from rnnbench.analysis.stats import TurnKey, turn_seconds
+from rnnbench.analysis.stop_rule import percent, precise_enough, stop_of
 from rnnbench.measure.limits import Limit
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status
 from rnnbench.records.stops import Stop, Why
-from rnnbench.results.stats import TurnKey, turn_seconds
-from rnnbench.results.stops import percent, precise_enough, stop_of
 
 Answer = tuple[Case, str]  # a case and who answers it
 GRACE = 1.0  # seconds that a request may go on after a budget is spent: a turn is not thrown away for less

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rnnbench.analysis.compare import Finding, Gate, Ratio, Verdict
+from rnnbench.analysis.stats import Basis, Interval
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.text import FOOTNOTES, NO_INTERVAL, Labels, duration, number, short, times_with_interval
-from rnnbench.results.compare import Finding, Gate, Ratio, Verdict
-from rnnbench.results.stats import Basis, Interval
 
 _STYLES = {
     Verdict.SLOWER: "bold red", Verdict.FASTER: "bold green", Verdict.SAME: "green", Verdict.INCONCLUSIVE: "yellow",

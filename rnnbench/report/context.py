@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rnnbench.analysis import disturbances as disturbed
+from rnnbench.analysis.costs import break_evens
+from rnnbench.analysis.devices import OnDevice, gpu_backends, on_device
+from rnnbench.analysis.ranking import Answer, answers, choose_reference, speedups
+from rnnbench.analysis.roofline import Peak, peak_of
+from rnnbench.analysis.stats import Summary, problem_of, summaries
+from rnnbench.analysis.warnings import Warned, warnings_of
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import Epoch, Mode, Record
 from rnnbench.report.text import Labels
-from rnnbench.results import disturbed
-from rnnbench.results.answers import Answer, answers, choose_reference, speedups
-from rnnbench.results.costs import break_evens
-from rnnbench.results.devices import OnDevice, gpu_backends, on_device
-from rnnbench.results.peak import Peak, peak_of
-from rnnbench.results.stats import Summary, problem_of, summaries
-from rnnbench.results.warnings import Warned, warnings_of
 from rnnbench.sweep import Sweep
 
 if TYPE_CHECKING:

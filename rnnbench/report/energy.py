@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rnnbench.analysis.energy import joules_of, reasons_of, sources_of
+from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Status
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import escape, marked, table
 from rnnbench.report.text import with_interval
-from rnnbench.results.energy import joules_of, reasons_of, sources_of
-from rnnbench.results.stats import Summary
 
 READING = """\
 Joules of one call: what the counters gained over a turn, over its calls, warm-ups too. The counters are of the whole

@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from rnnbench.analysis.stats import NS, Summary, summaries
 from rnnbench.records.record import Record
 from rnnbench.report.text import number
-from rnnbench.results.stats import NS, Summary, summaries
 
 
 def github(found: Iterable[Summary], machine: Mapping[str, Any]) -> list[dict[str, Any]]:

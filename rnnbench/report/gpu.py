@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rnnbench.analysis.crossing import Ahead, Stretch, ahead
+from rnnbench.analysis.devices import OnDevice, Span, held_back, span_of
+from rnnbench.analysis.stats import Interval, ratio_of
 from rnnbench.records.record import DeviceState
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, marked, table
 from rnnbench.report.plots.gpu import shown
 from rnnbench.report.plots.gpu_sweep import Duel, duels
 from rnnbench.report.text import duration, number, plain, times_with_interval
-from rnnbench.results.crossing import Ahead, Stretch, ahead
-from rnnbench.results.devices import OnDevice, Span, held_back, span_of
-from rnnbench.results.stats import Interval, ratio_of
 
 READING = """\
 *Wall* is the time of a call until the device is idle; every ranking and every other ratio of this page is by it.

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnbench.analysis.changepoints import LEVEL, Step
+from rnnbench.analysis.history import Line, Point
 from rnnbench.records.folder import refuse_foreign
 from rnnbench.report.markdown import escape, figure, marked, table
 from rnnbench.report.text import FOOTNOTES, Labels, times, unit_for, with_interval
-from rnnbench.results.history import Line, Point
-from rnnbench.results.steps import LEVEL, Step
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rnnbench.analysis.costs import main_cases, spent
+from rnnbench.analysis.stats import Interval, Summary, ratio_of
 from rnnbench.model import Pass
 from rnnbench.records.record import Status
 from rnnbench.report.context import Context, Problem
@@ -19,8 +21,6 @@ from rnnbench.report.text import (
     unit_for,
     with_interval,
 )
-from rnnbench.results.costs import main_cases, spent
-from rnnbench.results.stats import Interval, Summary, ratio_of
 
 Rows = Sequence[Sequence[str]]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rnnbench.analysis.memory import memory_of
+from rnnbench.analysis.stats import Summary
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.text import number
-from rnnbench.results.memory import memory_of
-from rnnbench.results.stats import Summary
 
 READING = """\
 The most resident memory of a process that did nothing but prepare and call the pass twice; in brackets what of it came

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rnnbench.analysis.roofline import Peak, Rates, reached
+from rnnbench.analysis.stats import Summary
 from rnnbench.model import Pass
 from rnnbench.records.record import Status
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.text import number, threads, told
-from rnnbench.results.peak import Peak, Rates, reached
-from rnnbench.results.stats import Summary
 from rnnbench.work import work_of
 
 READING = """\

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
+from rnnbench.analysis.calls import calls_of
+from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Epoch, Record, Status
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import (
@@ -22,8 +24,6 @@ from rnnbench.report.plots.curves import trainings
 from rnnbench.report.plots.errors import shares_of
 from rnnbench.report.tables import worst_errors
 from rnnbench.report.text import duration, how_sure, number, times_with_interval, verdict_of
-from rnnbench.results.calls import calls_of
-from rnnbench.results.stats import Summary
 
 Figures = Mapping[str, Sequence[str]]  # name -> embedded pages
 

@@ -12,12 +12,12 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from rnnbench.analysis.noise import MARK, Noise, Pair, noise_of
+from rnnbench.analysis.stop_rule import percent
 from rnnbench.records.stops import LEAST, Rule, Why
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, marked, table
 from rnnbench.report.text import number, times_with_interval
-from rnnbench.results.noise import MARK, Noise, Pair, noise_of
-from rnnbench.results.stops import percent
 
 _SHORT = {Why.PRECISE: "", Why.CAP: "cap", Why.BUDGET: "budget", Why.CASE_BUDGET: "case budget", Why.ALL: ""}
 _ENDED = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rnnbench.analysis.standings import NEAR, Standing, standings
+from rnnbench.analysis.stats import Summary
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Status
 from rnnbench.report import facts, gpu, peak, sections, warnings
@@ -12,8 +14,6 @@ from rnnbench.report.markdown import escape, table
 from rnnbench.report.plots.sweep import kinds_of, sizes_of
 from rnnbench.report.tables import share, worst_errors
 from rnnbench.report.text import duration, scientific, times, told
-from rnnbench.results.standings import NEAR, Standing, standings
-from rnnbench.results.stats import Summary
 
 Figures = Mapping[str, Sequence[str]]  # name -> embedded pages
 

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.costs import costs
+from rnnbench.analysis.memory import memories
+from rnnbench.analysis.roofline import shares
+from rnnbench.analysis.standings import cells
+from rnnbench.analysis.stats import Summary, frame
 from rnnbench.records.record import Epoch, ErrorOf
 from rnnbench.report.context import Context
-from rnnbench.results.costs import costs
-from rnnbench.results.memory import memories
-from rnnbench.results.peak import shares
-from rnnbench.results.standings import cells
-from rnnbench.results.stats import Summary, frame
 
 if TYPE_CHECKING:
     import pandas as pd

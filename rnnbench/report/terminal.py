@@ -9,6 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rnnbench.analysis.ranking import Answer
+from rnnbench.analysis.standings import standings
+from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Status
 from rnnbench.report import warnings
 from rnnbench.report.context import Context, Problem
@@ -26,9 +29,6 @@ from rnnbench.report.text import (
     with_interval,
     workload_label,
 )
-from rnnbench.results.answers import Answer
-from rnnbench.results.standings import standings
-from rnnbench.results.stats import Summary
 
 # Text objects throughout: a reason may hold brackets, which rich would read as markup.
 

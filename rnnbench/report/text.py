@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from rnnbench.analysis.ranking import Answer
+from rnnbench.analysis.stats import Basis, Interval
 from rnnbench.model import Case, Pass
-from rnnbench.results.answers import Answer
-from rnnbench.results.stats import Basis, Interval
 
 QUICK = "quick: a smoke run, not for quoting"
 ONE_LAUNCH = "†"

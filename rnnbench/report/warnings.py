@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from rnnbench.analysis.warnings import Severity, Warned
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape
-from rnnbench.results.warnings import Severity, Warned
 
 _STYLES = {Severity.SEVERE: "bold red", Severity.WARNING: "yellow", Severity.NOTE: "dim"}
 

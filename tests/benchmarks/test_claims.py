@@ -16,7 +16,7 @@ import claims
 from claims_bootstrap import every_method
 from claims_found import Found, Table
 from claims_parts import PARTS, intervals
-from rnnbench.results import stats
+from rnnbench.analysis import stats
 from worlds import worlds
 
 REDUCED = {"intervals": 150, "stop": 40, "verdicts": 60, "noise": 8, "history": 30, "alarms": 60}

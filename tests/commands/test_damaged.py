@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rnnbench.analysis.noise import NOISE
 from rnnbench.records import store
-from rnnbench.results.noise import NOISE
 from tests.calling import called
 from tests.damaged import WHOLE, WHOLE_OBJECTS, copy_of, damage, run_of
 

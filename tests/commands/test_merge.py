@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from rnnbench.analysis.compare import Gate, Verdict
+from rnnbench.analysis.stats import summaries
 from rnnbench.commands.compare import compared
 from rnnbench.commands.merge import merge
 from rnnbench.commands.run import read_plan
 from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import MEMORY, Mode, Seeds
-from rnnbench.results.compare import Gate, Verdict
-from rnnbench.results.stats import summaries
 from tests.calling import called, stored
 from tests.report import fake
 

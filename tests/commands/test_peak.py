@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from rnnbench.analysis.roofline import Peak, Rates, peak_of
+from rnnbench.analysis.stats import turn_seconds
 from rnnbench.commands import run, sitting
 from rnnbench.measure.peak import PeakUnknown
 from rnnbench.model import DType
 from rnnbench.records import store
 from rnnbench.records.record import Mode
-from rnnbench.results.peak import Peak, Rates, peak_of
-from rnnbench.results.stats import turn_seconds
 from tests.measure.test_schedule import plan_of
 
 LOW, HIGH = (Peak("by hand", {DType.FLOAT32: (Rates(1, flops, 1e9, 1e9),)}) for flops in (1e10, 2e10))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 import rnnbench
+from rnnbench.analysis.warnings.base import KINDS
 from rnnbench.cli import main
-from rnnbench.results.warnings.base import KINDS
 
 PACKAGE = Path(rnnbench.__file__).parent
 COMMANDS = {name: {o for p in command.params for o in p.opts} for name, command in main.commands.items()}
@@ -32,9 +32,9 @@ PRINTED_BY = {
     "measure/tasks.py": ("run", "verify", "train"),
     "report/history.py": ("history",),
     "records/folder.py": MEASURING,
-    "results/merge.py": ("merge",),
+    "analysis/merge.py": ("merge",),
     "records/store.py": (*MEASURING, "train"),
-    "results/warnings/base.py": ("run",),
+    "analysis/warnings/base.py": ("run",),
     "workloads/imdb_files.py": ("run", "verify", "train", "seeds"),
 }
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from rnnbench.analysis.noise import NOISE
 from rnnbench.commands.names import DurationType
 from rnnbench.model import Pass
 from rnnbench.records import store
-from rnnbench.results.noise import NOISE
 from tests.calling import called
 from tests.commands.test_compare import invoke, times
 from tests.report.fake import case

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import pytest
 
+from rnnbench.analysis.stats import summaries
 from rnnbench.backends.numpy import NumpySession
 from rnnbench.commands.learning import trainings
 from rnnbench.commands.run import code_of
@@ -24,7 +25,6 @@ from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.records.stops import Why
-from rnnbench.results.stats import summaries
 from tests.measure.test_run import Listener, plan_of, task_of
 from tests.report.fake import case, failure
 

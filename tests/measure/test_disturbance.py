@@ -9,6 +9,8 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from rnnbench.analysis import disturbances
+from rnnbench.analysis.stats import summaries
 from rnnbench.measure import disturbance
 from rnnbench.measure.clock import Turn
 from rnnbench.measure.run import Runner
@@ -18,8 +20,6 @@ from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.report.context import Context
 from rnnbench.report.facts import run
 from rnnbench.report.terminal import render
-from rnnbench.results import disturbed
-from rnnbench.results.stats import summaries
 from tests.measure.test_run import Listener, plan_of, task_of
 from tests.report import fake
 
@@ -86,7 +86,7 @@ def test_a_turn_in_which_the_machine_slept_is_kept_told_and_left_out(tmp_path, m
     assert sorted(key[2] for key in summary.turns) == [1, 2]
     assert summary.status is Status.OK
     assert summary.reason == "1 of 3 turns left out: the machine was suspended meanwhile"
-    slept, set_ = disturbed.notes(records)
+    slept, set_ = disturbances.notes(records)
     assert slept.startswith("1 of 3 turns (sleeper 1): the machine was suspended")
     assert set_.startswith("1 of 3 turns (sleeper 1): the system's clock was set")
 
@@ -99,7 +99,7 @@ def test_an_answer_of_suspended_turns_alone_has_no_time():
     assert "1 of 1 turns left out" in (summary.reason or "")
 
 
-@pytest.mark.parametrize("kind", [disturbed.SUSPENDED, disturbed.CLOCK_SET, disturbed.BESIDE])
+@pytest.mark.parametrize("kind", [disturbances.SUSPENDED, disturbances.CLOCK_SET, disturbances.BESIDE])
 def test_the_report_and_the_terminal_tell_of_it(kind):
     made = fake.make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
     records = [replace(r, disturbances=(f"{kind} x",)) if r.launch == 1 else r for r in made.records]

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from rnnbench.analysis.parts import hashes_of, parts_of
 from rnnbench.measure import load, processor, system
 from rnnbench.measure.load import Moment, between
 from rnnbench.measure.machine import fingerprint
-from rnnbench.results.parts import hashes_of, parts_of
 
 
 def tree(root: Path, **files: str) -> Path:

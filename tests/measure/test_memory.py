@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import pytest
 
+from rnnbench.analysis.memory import memories, memory_of
+from rnnbench.analysis.stats import summaries
 from rnnbench.measure.memory import measure_memory
 from rnnbench.measure.run import Runner
 from rnnbench.model import Pass
 from rnnbench.records.record import MEMORY, Status
 from rnnbench.report.context import Context
 from rnnbench.report.memory import section
-from rnnbench.results.memory import memories, memory_of
-from rnnbench.results.stats import summaries
 from tests.measure.test_run import Listener, plan_of, task_of
 
 MIB = 1 << 20

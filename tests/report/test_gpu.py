@@ -8,6 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
+from rnnbench.analysis.stats import frame, summaries
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import CHECK, Status
 from rnnbench.report import gpu, plots
@@ -15,7 +16,6 @@ from rnnbench.report.context import Context
 from rnnbench.report.plots.gpu import groups_of, pair_of
 from rnnbench.report.plots.gpu_step import lines_of, rivals
 from rnnbench.report.plots.gpu_sweep import duels, looks_of
-from rnnbench.results.stats import frame, summaries
 from rnnbench.sweep import Sizes, Sweep
 from tests.report.fake import Fake, make
 from tests.report.fake_gpu import make_gpu, seconds_of, sweep_gpu

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from rnnbench.analysis.calls import calls_of
+from rnnbench.analysis.stats import summarise
 from rnnbench.model import Pass
 from rnnbench.records.record import Status
-from rnnbench.results.calls import calls_of
-from rnnbench.results.stats import summarise
 from tests.report.fake import case, failure, record
 
 CASE = case("imdb-50", Pass.TRAIN_STEP)

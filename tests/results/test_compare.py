@@ -8,22 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rnnbench.analysis.comparable import Side, differences
+from rnnbench.analysis.compare import Gate, Ratio, Verdict, compare, judge, launch_logs, launches_needed, ratio_of
+from rnnbench.analysis.parts import hashes_of
+from rnnbench.analysis.stats import Metric
 from rnnbench.backends.base import Contract
 from rnnbench.model import DType, Truncation
 from rnnbench.records.record import Seeds, Status
-from rnnbench.results.comparable import Side, differences
-from rnnbench.results.compare import (
-    Gate,
-    Ratio,
-    Verdict,
-    compare,
-    judge,
-    launch_logs,
-    launches_needed,
-    ratio_of,
-)
-from rnnbench.results.parts import hashes_of
-from rnnbench.results.stats import Metric
 from tests.report.fake import failure, record
 from worlds import CASE, NOISY, QUIET, run_of
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from rnnbench.analysis.costs import break_even, main_cases, spent
+from rnnbench.analysis.stats import summaries
 from rnnbench.model import Pass
 from rnnbench.records.record import Costs
-from rnnbench.results.costs import break_even, main_cases, spent
-from rnnbench.results.stats import summaries
 from tests.report.fake import case, record
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rnnbench.results.crossing import Ahead, Stretch, ahead, crossing, fastest
+from rnnbench.analysis.crossing import Ahead, Stretch, ahead, crossing, fastest
 
 
 def test_the_crossing_lies_where_the_power_laws_meet():

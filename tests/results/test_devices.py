@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from rnnbench.analysis.comparable import Side, differences
+from rnnbench.analysis.devices import Span, held_back, on_gpu, span_of
+from rnnbench.analysis.roofline import Peak, Rates, with_work
+from rnnbench.analysis.stats import device_turn_seconds, turn_seconds
 from rnnbench.backends.base import CUDA
 from rnnbench.model import DType
 from rnnbench.records.record import CHECK, DeviceState
-from rnnbench.results.comparable import Side, differences
-from rnnbench.results.devices import Span, held_back, on_gpu, span_of
-from rnnbench.results.peak import Peak, Rates, with_work
-from rnnbench.results.stats import device_turn_seconds, turn_seconds
 from tests.report.fake import case, contract, record
 
 STATE = DeviceState("Made-up GPU 100", sm_mhz=1980, throttled="")

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from rnnbench.analysis.compare import Gate
 from rnnbench.commands.compare import compared
 from rnnbench.commands.merge import merge
 from rnnbench.records import migrate, store
 from rnnbench.records.record import SCHEMA
 from rnnbench.report.context import Context
 from rnnbench.report.page import write_report
-from rnnbench.results.compare import Gate
 from rnnbench.work import work_of
 
 FIXTURES = Path(__file__).parent / "fixtures"

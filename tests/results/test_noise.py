@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rnnbench.analysis.noise import noise_of
 from rnnbench.model import Pass
 from rnnbench.records.record import Status
-from rnnbench.results.noise import noise_of
 from tests.report.fake import case, failure
 from worlds import twins
 

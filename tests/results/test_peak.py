@@ -8,10 +8,10 @@ import math
 import msgspec
 import pytest
 
+from rnnbench.analysis.roofline import Peak, Rates, peak_of, shares, with_work
+from rnnbench.analysis.stats import summaries
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
-from rnnbench.results.peak import Peak, Rates, peak_of, shares, with_work
-from rnnbench.results.stats import summaries
 from rnnbench.work import work_of
 from tests.report.fake import case, record
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from rnnbench.analysis.standings import cells, standings
+from rnnbench.analysis.stats import summaries
 from rnnbench.model import Pass
 from rnnbench.records.record import Status
-from rnnbench.results.standings import cells, standings
-from rnnbench.results.stats import summaries
 from tests.report.fake import case, failure, record
 
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
+from rnnbench.analysis.ranking import answers, choose_reference, speedups
+from rnnbench.analysis.stats import Basis, frame, interval_of, ratio_of, summaries, turn_seconds
 from rnnbench.model import Pass
 from rnnbench.records.record import MEMORY, Status
-from rnnbench.results.answers import answers, choose_reference, speedups
-from rnnbench.results.stats import Basis, frame, interval_of, ratio_of, summaries, turn_seconds
 from tests.report.fake import MIXED, case, failure, make, record
 
 CASE = case("imdb-50", Pass.TRAIN_STEP)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.results.steps import FEWEST, MOST, best_cut, levels, steps
+from rnnbench.analysis.changepoints import FEWEST, MOST, best_cut, levels, steps
 from worlds import series
 
 MARGIN = 0.05

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from claims_parts import ended
+from rnnbench.analysis.stats import interval_of
+from rnnbench.analysis.stop_rule import precise_enough, precision_of, stop_of
 from rnnbench.records.stops import FEWEST, MOST, Rule, Why
-from rnnbench.results.stats import interval_of
-from rnnbench.results.stops import precise_enough, precision_of, stop_of
 from worlds import turns_of
 
 

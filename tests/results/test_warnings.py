@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from rnnbench.analysis.warnings import Severity, warnings_of
 from rnnbench.model import Pass
 from rnnbench.records.record import Mode
-from rnnbench.results.warnings import Severity, warnings_of
 from tests.report.fake import BACKENDS, case, contract, make, record
 
 QUIET = {

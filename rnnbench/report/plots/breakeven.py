@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.costs import Spent, break_even, main_cases, spent
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Frame, Page, cut, headline, log_axis, page_name, placed, span, spread
 from rnnbench.report.style import INK, look
 from rnnbench.report.text import duration, plain
-from rnnbench.results.costs import Spent, break_even, main_cases, spent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

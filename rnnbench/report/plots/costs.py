@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.costs import Spent, main_cases, spent
+from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Status
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import (
@@ -25,8 +27,6 @@ from rnnbench.report.plots.layout import (
 )
 from rnnbench.report.style import FAINT, INK, WRONG, look
 from rnnbench.report.text import duration, told
-from rnnbench.results.costs import Spent, main_cases, spent
-from rnnbench.results.stats import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

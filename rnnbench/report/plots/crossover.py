@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rnnbench.analysis.ranking import Answer
 from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
 from rnnbench.report.plots.sweep import kinds_of, sizes_of
 from rnnbench.report.style import FAINT, INK, look
 from rnnbench.report.text import plain, times
-from rnnbench.results.answers import Answer
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

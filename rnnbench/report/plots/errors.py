@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Status
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.plots.layout import (
@@ -25,7 +26,6 @@ from rnnbench.report.plots.layout import (
 from rnnbench.report.style import INK, WRONG, look
 from rnnbench.report.tables import group_of, share, worst_errors
 from rnnbench.report.text import told
-from rnnbench.results.stats import Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

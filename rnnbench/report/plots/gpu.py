@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.devices import OnDevice
+from rnnbench.analysis.stats import Interval
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, backend_rows, cut, grid, headline, page_name
 from rnnbench.report.plots.sweep import sizes_of
 from rnnbench.report.style import GRID, INK, look
 from rnnbench.report.text import Unit, number, plain, unit_for
-from rnnbench.results.devices import OnDevice
-from rnnbench.results.stats import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

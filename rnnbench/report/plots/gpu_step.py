@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.devices import OnDevice
 from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.gpu import Pair, draw_pairs, legend, pair_of
@@ -12,7 +13,6 @@ from rnnbench.report.plots.layout import Page, cut, grid, headline, log_axis, pa
 from rnnbench.report.plots.sweep import NAMES, kinds_of, sizes_of
 from rnnbench.report.style import INK, look
 from rnnbench.report.text import UNITS, number, plain
-from rnnbench.results.devices import OnDevice
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

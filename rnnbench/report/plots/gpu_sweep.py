@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.crossing import Ahead, ahead, fastest
 from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, grid, headline, log_axis, page_name, span
 from rnnbench.report.plots.sweep import Panel, draw_sizes, kinds_of, panel_of
 from rnnbench.report.style import INK, Look, look
 from rnnbench.report.text import duration, number, plain
-from rnnbench.results.crossing import Ahead, ahead, fastest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

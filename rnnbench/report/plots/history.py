@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.changepoints import levels
+from rnnbench.analysis.history import Line
 from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
 from rnnbench.report.style import FAINT, GRID, INK, WRONG, look
 from rnnbench.report.text import number, plain, times, unit_for
-from rnnbench.results.history import Line
-from rnnbench.results.steps import levels
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rnnbench.analysis.devices import on_gpu
+from rnnbench.analysis.roofline import Peak, Rates, reached
+from rnnbench.analysis.stats import Summary
 from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import (
@@ -25,9 +28,6 @@ from rnnbench.report.plots.layout import (
 )
 from rnnbench.report.style import FAINT, INK, look
 from rnnbench.report.text import number, plain, threads
-from rnnbench.results.devices import on_gpu
-from rnnbench.results.peak import Peak, Rates, reached
-from rnnbench.results.stats import Summary
 from rnnbench.work import work_of
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from rnnbench.analysis.stats import Basis
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, placed_rows, point_rows
 from rnnbench.report.style import FAINT
 from rnnbench.report.text import times
-from rnnbench.results.stats import Basis
 
 if TYPE_CHECKING:
     import pandas as pd

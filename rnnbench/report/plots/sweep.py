@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.roofline import reached
+from rnnbench.analysis.stats import Summary
 from rnnbench.model import Case, DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, grid, headline, log_axis, page_name, span
 from rnnbench.report.style import FAINT, GRID, look
 from rnnbench.report.text import duration, number, plain, threads
-from rnnbench.results.peak import reached
-from rnnbench.results.stats import Summary
 from rnnbench.sweep import AXES, Sizes
 
 if TYPE_CHECKING:

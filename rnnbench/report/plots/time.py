@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.stats import Basis, Summary
 from rnnbench.model import Case, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, placed_rows, point_rows
 from rnnbench.report.text import Unit, number, told, unit_for
-from rnnbench.results.stats import Basis, Summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

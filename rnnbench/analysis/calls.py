@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
+from rnnbench.analysis.stats import Interval, Summary, TurnKey, interval_of, outliers_of
 from rnnbench.records.record import Record
-from rnnbench.results.stats import Interval, Summary, TurnKey, interval_of, outliers_of
 
 UNSETTLED = 1.1  # first counted call over the later ones: from here on it is told
 FEWEST_CALLS = 4  # of a turn, to say anything of one of them

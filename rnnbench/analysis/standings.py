@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.stats import Summary, by_case, ratio_of
 from rnnbench.model import Case
-from rnnbench.results.stats import Summary, by_case, ratio_of
 
 if TYPE_CHECKING:
     import pandas as pd

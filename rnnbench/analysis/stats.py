@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnbench.analysis.disturbances import left_out
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import MEMORY, Record, Status
-from rnnbench.results.disturbed import left_out
 
 if TYPE_CHECKING:
     import pandas as pd

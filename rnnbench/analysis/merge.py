@@ -9,11 +9,11 @@ from typing import Any
 
 import msgspec
 
+from rnnbench.analysis.comparable import Side, unlike_machines, unlike_work
+from rnnbench.analysis.roofline import peak_of
 from rnnbench.records.account import Kind, seconds_of
 from rnnbench.records.record import MEMORY, Epoch, Record
 from rnnbench.records.store import Loaded
-from rnnbench.results.comparable import Side, unlike_machines, unlike_work
-from rnnbench.results.peak import peak_of
 
 MOST_DIFFERENCES = 5  # told one by one
 

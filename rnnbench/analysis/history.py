@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from rnnbench.analysis.changepoints import Step, steps
+from rnnbench.analysis.comparable import Side, differences
+from rnnbench.analysis.stats import Interval, Summary, summaries
 from rnnbench.model import Case
 from rnnbench.records.record import Mode, Record
 from rnnbench.records.store import Loaded
-from rnnbench.results.comparable import Side, differences
-from rnnbench.results.stats import Interval, Summary, summaries
-from rnnbench.results.steps import Step, steps
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from rnnbench.analysis.stats import Interval, Summary, interval_of
 from rnnbench.records.record import Record
-from rnnbench.results.stats import Interval, Summary, interval_of
 
 
 def joules_of(summary: Summary) -> Interval | None:

@@ -14,10 +14,10 @@ from enum import StrEnum
 
 import numpy as np
 
+from rnnbench.analysis.comparable import Side, differences
+from rnnbench.analysis.stats import CONFIDENCE, Metric, Summary, launch_medians, summaries, turn_seconds
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status
-from rnnbench.results.comparable import Side, differences
-from rnnbench.results.stats import CONFIDENCE, Metric, Summary, launch_medians, summaries, turn_seconds
 
 FEWEST_LAUNCHES = 3  # a side: of fewer there is no interval
 MOST_LAUNCHES = 10_000  # looked for

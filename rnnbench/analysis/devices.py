@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rnnbench.analysis.stats import Interval, Summary, TurnKey, device_turn_seconds, interval_of, turns_of
 from rnnbench.backends.base import CPU
 from rnnbench.records.record import DeviceState, Record
-from rnnbench.results.stats import Interval, Summary, TurnKey, device_turn_seconds, interval_of, turns_of
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rnnbench.analysis.devices import on_gpu
+from rnnbench.analysis.stats import Summary, turn_seconds
 from rnnbench.model import DType
 from rnnbench.records.record import Positive, Record
-from rnnbench.results.devices import on_gpu
-from rnnbench.results.stats import Summary, turn_seconds
 from rnnbench.work import work_of
 
 if TYPE_CHECKING:

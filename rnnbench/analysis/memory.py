@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import MEMORY, Status
-from rnnbench.results.stats import Summary
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rnnbench.analysis.warnings.base import Severity, Sign, facts_of
 from rnnbench.records.record import Record
-from rnnbench.results.warnings.base import Severity, Sign, facts_of
 
 OTHERS, OTHERS_SEVERE = 0.05, 0.25  # of the time of the allowed cores
 STOLEN, STOLEN_SEVERE = 0.01, 0.1

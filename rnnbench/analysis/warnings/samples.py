@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from rnnbench.analysis.calls import UNSETTLED, calls_of
+from rnnbench.analysis.disturbances import harmless
+from rnnbench.analysis.shape import BIMODAL, bimodal, drifts
+from rnnbench.analysis.stats import Summary
+from rnnbench.analysis.warnings.base import Severity, Sign, facts_of
 from rnnbench.records.record import CHECK, Mode, Record
-from rnnbench.results.calls import UNSETTLED, calls_of
-from rnnbench.results.disturbed import harmless
-from rnnbench.results.shape import BIMODAL, bimodal, drifts
-from rnnbench.results.stats import Summary
-from rnnbench.results.warnings.base import Severity, Sign, facts_of
 
 LEAST_LAUNCHES = 3  # of fewer there is no interval
 LEAST_CALLS = 6  # one in each turn of a default run

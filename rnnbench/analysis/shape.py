@@ -9,8 +9,8 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench.analysis.stats import Summary, launch_medians
 from rnnbench.records.record import Record
-from rnnbench.results.stats import Summary, launch_medians
 
 FALSE_DISCOVERIES = 0.05  # of the drifts that are told, by Benjamini and Hochberg
 LEAST_TURNS = 10  # within launches, to see a trend over rounds

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.stats import Basis, Interval, Summary, by_case, ratio_of
 from rnnbench.model import Case
-from rnnbench.results.stats import Basis, Interval, Summary, by_case, ratio_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from rnnbench.analysis.stats import NS, Summary, by_case, problem_of
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import Costs, Record
-from rnnbench.results.stats import NS, Summary, by_case, problem_of
 
 if TYPE_CHECKING:
     import pandas as pd

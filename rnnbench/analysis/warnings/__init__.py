@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rnnbench.analysis.stats import summaries
+from rnnbench.analysis.warnings.base import Severity, Warned, grouped
+from rnnbench.analysis.warnings.machine import of_machine
+from rnnbench.analysis.warnings.samples import of_answers, of_records
 from rnnbench.model import DENSE
 from rnnbench.records.record import Record
-from rnnbench.results.stats import summaries
-from rnnbench.results.warnings.base import Severity, Warned, grouped
-from rnnbench.results.warnings.machine import of_machine
-from rnnbench.results.warnings.samples import of_answers, of_records
 
 __all__ = ["Severity", "Warned", "warnings_of"]
 

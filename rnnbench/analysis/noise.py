@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.model import Case
-from rnnbench.records.record import Record
-from rnnbench.results.stats import (
+from rnnbench.analysis.stats import (
     CONFIDENCE,
     Basis,
     Interval,
@@ -26,6 +24,8 @@ from rnnbench.results.stats import (
     ratio_of,
     summaries,
 )
+from rnnbench.model import Case
+from rnnbench.records.record import Record
 
 NOISE = "noise.json"
 MARK = "#"  # of a twin: numba#2

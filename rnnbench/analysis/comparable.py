@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
+from rnnbench.analysis.devices import on_gpu
+from rnnbench.analysis.parts import GPU, flat, parts_of
 from rnnbench.records.record import Record
-from rnnbench.results.devices import on_gpu
-from rnnbench.results.parts import GPU, flat, parts_of
 
 
 @dataclass(frozen=True)

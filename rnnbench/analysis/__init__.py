@@ -1,0 +1,1 @@
+"""What is derived from records: times with intervals, rankings, comparisons, history, warnings."""
