@@ -53,7 +53,7 @@ def chosen(words: str) -> list[Case]:
 
 def threads_of(asked: int | None) -> int:
     """Threads of each side. Raises UsageError for more than there are cores."""
-    from rnnbench.measure.client import allowed_cores
+    from rnnbench.machine.cores import allowed_cores
 
     cores = len(allowed_cores())
     if asked is not None and asked > cores:
@@ -136,7 +136,7 @@ def code_of(found: Sequence[Finding]) -> int:
 
 def compare(question: Question, path: Path | None) -> int:
     """One comparison, shown and written; the exit code."""
-    from rnnbench.measure.machine import git
+    from rnnbench.machine.fingerprint import git
     from show import console, show
 
     found, measured = question.answer(question.seed)

@@ -11,7 +11,7 @@ import pytest
 
 from cases import Case, Work, check
 from facts import facts
-from rnnbench.measure.machine import git
+from rnnbench.machine.fingerprint import git
 
 STATE = ("git", "load", "clock")  # facts of the moment, not of the machine
 RATES: dict[str, str] = {}  # case -> what it reached, by the median

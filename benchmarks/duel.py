@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cases import Case
-from rnnbench.measure.client import Worker, WorkerFailure, environment
+from rnnbench.machine.cores import environment
+from rnnbench.measure.client import Worker, WorkerFailure
 from rnnbench.measure.limits import Limit
 from rnnbench.measure.schedule import shuffled
 from rnnbench.records.record import Status

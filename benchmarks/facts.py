@@ -25,6 +25,6 @@ def kernel_facts() -> dict[str, Any]:
 
 def facts() -> dict[str, Any]:
     """The fingerprint of a run (processor, memory, system, libraries, git commit, load) and the kernels."""
-    from rnnbench.measure.machine import fingerprint
+    from rnnbench.machine.fingerprint import fingerprint
 
     return {**fingerprint(), "kernels": kernel_facts()}

@@ -123,7 +123,7 @@ class Results:
 
     def add(self, outcome: Outcome) -> None:
         """Keep an outcome, in place of an earlier one of the same step."""
-        from rnnbench.measure.machine import git
+        from rnnbench.machine.fingerprint import git
 
         when = datetime.now(UTC).isoformat(timespec="seconds")
         self.before[outcome.name] = {**asdict(outcome), "when": when, "git": git()}

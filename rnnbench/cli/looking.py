@@ -300,10 +300,10 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
       python -m rnnbench env --json
       python -m rnnbench env --peak
     """
+    from rnnbench.machine.fingerprint import fingerprint
+    from rnnbench.machine.interference import Watch
+    from rnnbench.machine.peak import PeakUnknown, measure
     from rnnbench.measure.computing import computing
-    from rnnbench.measure.load import Watch
-    from rnnbench.measure.machine import fingerprint
-    from rnnbench.measure.peak import PeakUnknown, measure
     from rnnbench.report import machine
     from rnnbench.report.peak import lines
 

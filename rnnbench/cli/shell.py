@@ -26,7 +26,7 @@ DEFAULT_WORKLOADS = ("parity", "imdb-50", "imdb-200")
 
 def allowed_threads(asked: int | None) -> int:
     """As many as asked, else all allowed cores."""
-    from rnnbench.measure.client import allowed_cores
+    from rnnbench.machine.cores import allowed_cores
 
     cores = len(allowed_cores())
     if asked is not None and asked > cores:

@@ -12,7 +12,7 @@ from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.compare import kept, problems_told
 from rnnbench.commands.noise import place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
-from rnnbench.measure.processor import answer_of
+from rnnbench.machine.processor import answer_of
 from rnnbench.records import store
 
 SLOWER = 1

@@ -20,9 +20,9 @@ from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.names import unknown
 from rnnbench.commands.progress import Display
 from rnnbench.commands.sitting import Sitting, now, write_noise
+from rnnbench.machine.fingerprint import fingerprint
+from rnnbench.machine.neighbours import Neighbours
 from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.machine import fingerprint
-from rnnbench.measure.neighbours import Neighbours
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import DENSE
 from rnnbench.records import store

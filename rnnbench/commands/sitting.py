@@ -18,11 +18,11 @@ from rnnbench.analysis.roofline import Peak, with_work
 from rnnbench.commands.learning import trainings
 from rnnbench.commands.progress import Display
 from rnnbench.commands.progress import readable as rounded
+from rnnbench.machine.interference import Watch
+from rnnbench.machine.neighbours import Neighbours
+from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.load import Watch
 from rnnbench.measure.memory import measure_memory
-from rnnbench.measure.neighbours import Neighbours
-from rnnbench.measure.peak import PeakUnknown, measure
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.stopping import readable

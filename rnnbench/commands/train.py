@@ -13,9 +13,9 @@ from rich.console import Console
 
 from rnnbench.commands.learning import make_training
 from rnnbench.commands.progress import Display
+from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
-from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.schedule import Plan
 from rnnbench.measure.tasks import check_sizes
 from rnnbench.measure.train import train

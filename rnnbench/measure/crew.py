@@ -13,7 +13,8 @@ from typing import Any
 
 import rnnbench
 from rnnbench import backends
-from rnnbench.measure.client import Worker, WorkerFailure, allowed_cores, environment
+from rnnbench.machine.cores import allowed_cores, environment
+from rnnbench.measure.client import Worker, WorkerFailure
 from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.limits import Limit
 from rnnbench.records.account import Kind

@@ -11,7 +11,7 @@ import math
 import psutil
 
 from rnnbench import backends
-from rnnbench.measure import system
+from rnnbench.machine import system
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Head, Problem, Truncation
 

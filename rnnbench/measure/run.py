@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
+from rnnbench.machine.cores import allowed_cores
 from rnnbench.measure import duration
 from rnnbench.measure.checks import Checker, Slot, Task
-from rnnbench.measure.client import WorkerFailure, allowed_cores
+from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.schedule import shuffled, wanted
 from rnnbench.model import Case
 from rnnbench.records.account import Kind

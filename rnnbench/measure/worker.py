@@ -120,7 +120,7 @@ class Worker:
         import numpy as np
 
         from rnnbench.backends.base import CUDA, Data
-        from rnnbench.measure import energy, gpu
+        from rnnbench.machine import energy, gpu
         from rnnbench.model import Problem
 
         self.close()
@@ -173,7 +173,7 @@ class Worker:
         """Samples of one turn, and what it took beside them: parameters put back, batches chosen, time slept."""
         import numpy as np
 
-        from rnnbench.measure import disturbance, energy
+        from rnnbench.machine import disturbance, energy
         from rnnbench.measure.clock import DeviceTimes, Turn, begin_turn, time_turn, warmups
         from rnnbench.model import Pass
 

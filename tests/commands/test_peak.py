@@ -7,7 +7,7 @@ import pytest
 from rnnbench.analysis.roofline import Peak, Rates, peak_of
 from rnnbench.analysis.stats import turn_seconds
 from rnnbench.commands import run, sitting
-from rnnbench.measure.peak import PeakUnknown
+from rnnbench.machine.peak import PeakUnknown
 from rnnbench.model import DType
 from rnnbench.records import store
 from rnnbench.records.record import Mode

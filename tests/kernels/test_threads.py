@@ -15,7 +15,7 @@ from rnnbench.backends import missing
 from rnnbench.backends.base import Data, Outputs
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
 from rnnbench.kernels.cpu.team import team
-from rnnbench.measure.client import environment
+from rnnbench.machine.cores import environment
 from rnnbench.model import DType, Head, Problem, TrainSpec, Truncation
 from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem, threads
 

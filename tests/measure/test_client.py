@@ -10,8 +10,9 @@ import pytest
 
 import rnnbench
 from rnnbench import backends
+from rnnbench.machine.cores import environment, safe_environment
 from rnnbench.measure import client
-from rnnbench.measure.client import Worker, WorkerFailure, environment, safe_environment
+from rnnbench.measure.client import Worker, WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.limits import Limit
 from rnnbench.records.record import Status

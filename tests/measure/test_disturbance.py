@@ -11,7 +11,7 @@ from rich.console import Console
 
 from rnnbench.analysis import disturbances
 from rnnbench.analysis.stats import summaries
-from rnnbench.measure import disturbance
+from rnnbench.machine import disturbance
 from rnnbench.measure.clock import Turn
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, Effort

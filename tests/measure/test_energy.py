@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.measure.energy import EnergyUnknown, OfGpu, Rapl, Window, meter_of
-from rnnbench.measure.gpu import Gpu
+from rnnbench.machine.energy import EnergyUnknown, OfGpu, Rapl, Window, meter_of
+from rnnbench.machine.gpu import Gpu
 from rnnbench.records.record import Energy
 from tests.measure.fake_gpu import FakeNvml, NVMLError
 

@@ -10,9 +10,9 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.backends.base import CUDA
-from rnnbench.measure import gpu
+from rnnbench.machine import gpu
+from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.measure.clock import Turn
-from rnnbench.measure.machine import fingerprint
 from rnnbench.measure.run import Runner
 from rnnbench.measure.schedule import EFFORTS, Effort
 from rnnbench.model import Pass

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from rnnbench.analysis.parts import hashes_of, parts_of
-from rnnbench.measure import load, processor, system
-from rnnbench.measure.load import Moment, between
-from rnnbench.measure.machine import fingerprint
+from rnnbench.machine import interference, processor, system
+from rnnbench.machine.fingerprint import fingerprint
+from rnnbench.machine.interference import Moment, between
 
 
 def tree(root: Path, **files: str) -> Path:
@@ -112,15 +112,15 @@ def test_shares_leave_out_this_process_and_tell_the_rest():
 
 
 def test_a_busy_child_is_ours_once_it_has_ended_and_another_process_is_not():
-    first = load.now()
+    first = interference.now()
     if first is None:
         pytest.skip("this system does not count its processors' time")
     busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     child = subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     child.stdout.readline()
-    assert load.now().own - first.own < 0.25
+    assert interference.now().own - first.own < 0.25
     child.communicate("\n")
-    assert load.now().own - first.own > 0.29
+    assert interference.now().own - first.own > 0.29
 
 
 def test_a_fingerprint_hashes_what_matters():

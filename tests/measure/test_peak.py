@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rnnbench.kernels.cpu.simd import EXPLICIT
-from rnnbench.measure import peak
-from rnnbench.measure.peak_worker import Ceilings, NumpyLoops, best, ceilings
+from rnnbench.machine import peak
+from rnnbench.machine.peak_worker import Ceilings, NumpyLoops, best, ceilings
 from rnnbench.model import DType
 
 

@@ -6,7 +6,8 @@ import psutil
 import pytest
 
 from rnnbench import backends, workloads
-from rnnbench.measure import room, system
+from rnnbench.machine import system
+from rnnbench.measure import room
 from rnnbench.measure.run import Runner
 from rnnbench.measure.sweep import problems_of
 from rnnbench.measure.tasks import check_sizes, tasks_of

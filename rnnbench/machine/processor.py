@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rnnbench.measure.client import WorkerFailure, allowed_cores, asked, safe_environment
+from rnnbench.machine.cores import allowed_cores, safe_environment
+from rnnbench.measure.client import WorkerFailure, asked
 from rnnbench.measure.limits import Limit
 from rnnbench.measure.worker import serve
 
@@ -92,7 +93,7 @@ def _described() -> dict[str, Any]:
     print into what it reads: so it is asked in a process that can be ended.
     """
     try:
-        return asked("rnnbench.measure.processor", "describe", Limit(30), safe_environment())["found"]
+        return asked("rnnbench.machine.processor", "describe", Limit(30), safe_environment())["found"]
     except (WorkerFailure, OSError):
         return {}
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from rnnbench.measure.client import allowed_cores
+from rnnbench.machine.cores import allowed_cores
 
 LOOK_SECONDS = 0.2  # how long a single look lasts
 

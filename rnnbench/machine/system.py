@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rnnbench.measure.processor import read
+from rnnbench.machine.processor import read
 
 UNLIMITED = "unlimited"
 PREFIXES = ("OMP_", "MKL_", "NUMBA_", "KMP_", "GOMP_", "OPENBLAS_", "BLIS_", "TF_NUM_", "XLA_FLAGS", "MALLOC_")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from rnnbench.measure.gpu import Gpu
+from rnnbench.machine.gpu import Gpu
 from rnnbench.records.record import Energy
 
 POWERCAP = Path("/sys/class/powercap")

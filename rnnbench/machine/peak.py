@@ -13,7 +13,8 @@ from typing import Any
 import msgspec
 
 from rnnbench.analysis.roofline import Peak
-from rnnbench.measure.client import WorkerFailure, asked, environment
+from rnnbench.machine.cores import environment
+from rnnbench.measure.client import WorkerFailure, asked
 from rnnbench.measure.limits import Limit
 from rnnbench.model import DType
 from rnnbench.records.record import Status
@@ -59,7 +60,7 @@ def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False, timeo
         "seconds": QUICK_SECONDS if quick else SECONDS,
     }
     try:
-        module = "rnnbench.measure.peak_worker"
+        module = "rnnbench.machine.peak_worker"
         reply = asked(module, "peak", Limit(timeout), environment(threads, None), **request)
         return msgspec.convert(reply["peak"], Peak)
     except WorkerFailure as failure:

@@ -10,10 +10,10 @@ from typing import Any
 
 from rnnbench import __version__
 from rnnbench.analysis.parts import digest, hashes_of
-from rnnbench.measure import system
-from rnnbench.measure.client import THREAD_COUNTS
-from rnnbench.measure.gpu import gpu_facts
-from rnnbench.measure.processor import answer_of, processor
+from rnnbench.machine import system
+from rnnbench.machine.cores import THREAD_COUNTS
+from rnnbench.machine.gpu import gpu_facts
+from rnnbench.machine.processor import answer_of, processor
 
 LIBRARIES = (
     "numpy",

@@ -1,4 +1,4 @@
-"""The process that measures ceilings, started by `measure.peak`: it answers one request, `peak`.
+"""The process that measures ceilings, started by `machine.peak`: it answers one request, `peak`.
 
 Each figure is the best of many short trials, a trial being one call in each thread: the work of all over the time from
 the first start to the last end.
