@@ -14,7 +14,7 @@ import pytest
 
 from rnnbench.backends.base import Data, Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
-from rnnbench.measure.verify import arrays_of, errors_of, relative_error
+from rnnbench.correctness.tolerances import arrays_of, errors_of, relative_error
 from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, Problem, TrainSpec, Truncation
 from rnnbench.params import Init, Params, init_params
 

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from rnnbench import backends
 from rnnbench.commands.progress import Display
-from rnnbench.measure.audit import Finding
+from rnnbench.correctness.audit import Finding
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.model import DType, Pass

@@ -6,7 +6,7 @@ import numpy as np
 
 from rnnbench.backends.base import Data, shaped_targets
 from rnnbench.backends.numpy import backward, dlosses, forward
-from rnnbench.measure.verify import relative_error
+from rnnbench.correctness.tolerances import relative_error
 from rnnbench.model import Problem
 from rnnbench.params import Array, Params
 

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 import msgspec
 
 from rnnbench.backends.base import Contract
-from rnnbench.measure import arrays, verify
+from rnnbench.correctness import tolerances
+from rnnbench.correctness.oracle import LOSS_STEPS, Oracle
+from rnnbench.measure import arrays
 from rnnbench.measure.client import WorkerFailure
 from rnnbench.measure.crew import Crew
 from rnnbench.measure.ledger import Ledger
 from rnnbench.measure.limits import Limit
-from rnnbench.measure.oracle import LOSS_STEPS, Oracle
 from rnnbench.measure.schedule import Estimate, Plan, order_of
 from rnnbench.measure.stopping import Stopping
 from rnnbench.model import Case, Pass, Problem
@@ -176,7 +177,7 @@ class Checker:
         out = self.folder / "arrays" / f"{name}.npz"
         order = self.order_of(slot.task, case)
         first = self._ask([slot], "first", pass_=case.pass_, order=order, out=str(out))
-        precision = verify.precision_of(case.dtype, contract.tf32)
+        precision = tolerances.precision_of(case.dtype, contract.tf32)
         with self.crew.ledger.spend(Kind.CHECK):
             oracle = self._oracle(slot.task)
             epoch = oracle.epoch(precision).rows if order else []
@@ -188,7 +189,7 @@ class Checker:
             losses = self._ask([slot], "losses", steps=LOSS_STEPS)["losses"]
             with self.crew.ledger.spend(Kind.CHECK):
                 errors |= oracle.loss_errors(losses, precision)
-        wrong = verify.verdict(errors)
+        wrong = tolerances.verdict(errors)
         record = replace(
             self.record_of(slot),
             errors=errors,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rnnbench.measure.oracle import LOSS_STEPS
+from rnnbench.correctness.oracle import LOSS_STEPS
 from rnnbench.measure.schedule import Plan
 from rnnbench.model import Case, Pass
 from rnnbench.work import work_of

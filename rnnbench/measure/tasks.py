@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rnnbench import workloads
+from rnnbench.correctness.oracle import LOSS_STEPS
 from rnnbench.measure import room
 from rnnbench.measure.checks import Task
-from rnnbench.measure.oracle import LOSS_STEPS
 from rnnbench.measure.schedule import Plan, epoch_steps, problem_of, wanted, workload_of
 from rnnbench.measure.sweep import tasks_of_sweep
 from rnnbench.model import Case, Pass

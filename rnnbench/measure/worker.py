@@ -103,7 +103,7 @@ class Worker:
         """All findings of the audit, or the reason why this backend cannot be audited."""
         import msgspec
 
-        from rnnbench.measure import audit
+        from rnnbench.correctness import audit
         from rnnbench.model import Case, DType, Pass
 
         problem = audit.audited_problem(DType(dtype))

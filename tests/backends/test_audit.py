@@ -10,9 +10,9 @@ from threadpoolctl import threadpool_limits
 
 from rnnbench.backends.base import Session
 from rnnbench.backends.numba import NumbaBackend
-from rnnbench.measure import audit
-from rnnbench.measure.audit import Subject, audited_problem
-from rnnbench.measure.verify import relative_error
+from rnnbench.correctness import audit
+from rnnbench.correctness.audit import Subject, audited_problem
+from rnnbench.correctness.tolerances import relative_error
 from rnnbench.model import DType, Pass
 from tests.helpers import arrays_of, failed, threads
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.base import Outputs, Session
-from rnnbench.measure.verify import LOSS_LIMITS, relative_error
+from rnnbench.correctness.tolerances import LOSS_LIMITS, relative_error
 from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, Truncation
 from tests.helpers import (
     TRAINS,

@@ -8,7 +8,7 @@ import sys
 
 from rnnbench.backends.base import Contract
 from rnnbench.commands.audit import Audited
-from rnnbench.measure.audit import Finding
+from rnnbench.correctness.audit import Finding
 from rnnbench.model import DType, Pass
 from tests.calling import called
 

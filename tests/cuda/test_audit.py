@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rnnbench.correctness import audit
+from rnnbench.correctness.audit import Subject, audited_problem
 from rnnbench.kernels.cuda import device
-from rnnbench.measure import audit
-from rnnbench.measure.audit import Subject, audited_problem
 from rnnbench.model import DType, Pass
 from tests.helpers import arrays_of, failed
 

@@ -10,8 +10,8 @@ import pytest
 
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.cuda import CudaBackend
+from rnnbench.correctness.tolerances import relative_error
 from rnnbench.kernels.cuda.plan import Kind, Plan
-from rnnbench.measure.verify import relative_error
 from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, TrainSpec, Truncation
 from tests.helpers import (
     TRAINS,

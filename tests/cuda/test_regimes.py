@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.cuda import CudaBackend
+from rnnbench.correctness.tolerances import relative_error
 from rnnbench.kernels.cuda.device import SIMULATOR, Room
 from rnnbench.kernels.cuda.launch import Launcher, Size
 from rnnbench.kernels.cuda.plan import Kind, Plan
 from rnnbench.kernels.cuda.recurrence import steps_back
 from rnnbench.kernels.cuda.regimes import choose, describe
-from rnnbench.measure.verify import relative_error
 from rnnbench.model import DType, Head, Truncation
 from tests.cuda.conftest import TINY, WIDE
 from tests.cuda.test_passes import check, problem_of, run, sessions

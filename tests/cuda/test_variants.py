@@ -13,11 +13,11 @@ from rnnbench import backends
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.backends.cuda_fast import CudaFastTanhBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
+from rnnbench.correctness.tolerances import errors_of, verdict
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.graph import Tape, captured
 from rnnbench.kernels.cuda.passes import Rule
 from rnnbench.kernels.cuda.plan import Kind, Plan
-from rnnbench.measure.verify import errors_of, verdict
 from rnnbench.model import Case, DType, Head, Optimizer, Pass, TrainSpec
 from tests.cuda.conftest import TINY
 from tests.cuda.test_passes import problem_of, run, sessions

@@ -8,7 +8,7 @@ import pytest
 from rnnbench.backends.base import Data, Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.backends.numpy import NumpyBackend, Trace, backward, dlosses
-from rnnbench.measure.verify import LIMITS, arrays_of, relative_error
+from rnnbench.correctness.tolerances import LIMITS, arrays_of, relative_error
 from rnnbench.model import DType, Head, Loss, Optimizer, Problem, TrainSpec
 from rnnbench.params import cast
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem, threads

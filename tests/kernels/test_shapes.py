@@ -14,7 +14,7 @@ from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.base import Data, Outputs, Session, shaped_targets
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.backends.numpy import Trace, backward, dlosses, forward
-from rnnbench.measure.verify import LIMITS, errors_of, relative_error
+from rnnbench.correctness.tolerances import LIMITS, errors_of, relative_error
 from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, TrainSpec, Truncation
 from rnnbench.params import Params, cast
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem, threads

@@ -75,7 +75,7 @@ def resident(name: str) -> int:
 SCRIPT = """
 from tests.kernels.test_streams import *
 from rnnbench.backends.numpy import forward
-from rnnbench.measure.verify import relative_error
+from rnnbench.correctness.tolerances import relative_error
 
 def work(problem, params, data):
     session = NumbaBackend().prepare(problem, params, data)

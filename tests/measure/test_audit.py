@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
-from rnnbench.measure import audit
-from rnnbench.measure.audit import Finding, Subject, audited_problem
+from rnnbench.correctness import audit
+from rnnbench.correctness.audit import Finding, Subject, audited_problem
 from rnnbench.model import DType, Pass
 from tests import cheats
 from tests.cheats import made_of

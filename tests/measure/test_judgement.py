@@ -12,8 +12,8 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.backends.base import Backend, Data, Session
-from rnnbench.measure.oracle import Oracle
-from rnnbench.measure.verify import verdict
+from rnnbench.correctness.oracle import Oracle
+from rnnbench.correctness.tolerances import verdict
 from rnnbench.model import Case, DType, ModelSpec, Optimizer, Pass, Problem, TrainSpec
 from rnnbench.params import Init, cast, init_params
 from rnnbench.records.record import ErrorOf

@@ -7,8 +7,15 @@ import pytest
 
 from rnnbench.backends.base import Data, Outputs
 from rnnbench.backends.numpy import NumpySession
-from rnnbench.measure.oracle import LOSS_STEPS, Oracle
-from rnnbench.measure.verify import ACCURACY_LIMITS, EPOCH_LIMITS, LIMITS, LOSS_LIMITS, MAX_LIMIT, MAX_LOSS_LIMIT
+from rnnbench.correctness.oracle import LOSS_STEPS, Oracle
+from rnnbench.correctness.tolerances import (
+    ACCURACY_LIMITS,
+    EPOCH_LIMITS,
+    LIMITS,
+    LOSS_LIMITS,
+    MAX_LIMIT,
+    MAX_LOSS_LIMIT,
+)
 from rnnbench.model import DType, Optimizer, Pass, TrainSpec
 from rnnbench.params import Init, cast, init_params
 from rnnbench.records.record import ErrorOf

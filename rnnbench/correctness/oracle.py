@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from rnnbench.backends.base import Data, Inputs, Outputs, Session, batches_of, check_data
 from rnnbench.backends.numpy import NumpySession, Trace
-from rnnbench.measure import verify
+from rnnbench.correctness import tolerances
 from rnnbench.model import DType, Pass, Problem
 from rnnbench.params import Array, Params, cast, check_shapes
 from rnnbench.records.record import ErrorOf
@@ -84,9 +84,9 @@ class _Drift:
 
     def step(self, call: Callable[[Session], None]) -> None:
         """Let each session do the same, and compare all arrays that the oracle's then has."""
-        ref, *others = (dict(verify.arrays_of(_done(session, call))) for session in self.sessions)
+        ref, *others = (dict(tolerances.arrays_of(_done(session, call))) for session in self.sessions)
         for name, value in ref.items():
-            apart = [verify.relative_error(value, other[name]) for other in others]
+            apart = [tolerances.relative_error(value, other[name]) for other in others]
             worst = max(math.inf if error is None else error for error in apart)
             self.of[name] = max(worst, self.of.get(name, 0.0))
 
@@ -94,7 +94,9 @@ class _Drift:
         """Array -> so many times its distance: parameters and losses after an update, and all else before it."""
         times = {name: after if before is None or name.startswith("param ") else before for name in self.of}
         return {
-            name: min(times[name] * apart, verify.MAX_LIMIT) for name, apart in self.of.items() if name != "accuracy"
+            name: min(times[name] * apart, tolerances.MAX_LIMIT)
+            for name, apart in self.of.items()
+            if name != "accuracy"
         }
 
 
@@ -157,8 +159,10 @@ class Oracle:
         drift, limits = self._drift(precision), dict[str, float]()
         for steps, rows in enumerate(batches):
             drift.step(lambda session, rows=rows: session.train_epoch(rows))  # type: ignore[misc]
-            found = drift.limits(verify.UPDATE_DRIFTS[precision])
-            if steps > 1 and max(found.values()) > verify.MAX_EPOCH_LIMITS[precision]:  # a whole and a short batch stay
+            found = drift.limits(tolerances.UPDATE_DRIFTS[precision])
+            if (
+                steps > 1 and max(found.values()) > tolerances.MAX_EPOCH_LIMITS[precision]
+            ):  # a whole and a short batch stay
                 order = order[: (steps - 1) * B + len(batches[-1])]  # the last batch as short as it is in the whole
                 break
             limits = found
@@ -180,8 +184,10 @@ class Oracle:
         drift = self._drift(precision)
         for step in range(LOSS_STEPS):
             drift.step(self._step(step))
-            limit = drift.limits(verify.UPDATE_DRIFTS[precision])["loss"]
-            if step > 2 and limit > verify.MAX_LOSS_LIMIT:  # the third loss tells of the first update that has a past
+            limit = drift.limits(tolerances.UPDATE_DRIFTS[precision])["loss"]
+            if (
+                step > 2 and limit > tolerances.MAX_LOSS_LIMIT
+            ):  # the third loss tells of the first update that has a past
                 break
             limits.append(limit)
         return limits
@@ -197,11 +203,11 @@ class Oracle:
         """The limit of each array of one call, as the problem's own sensitivity has it."""
         drift = self._drift(precision)
         drift.step(_first(pass_))
-        return drift.limits(verify.UPDATE_DRIFTS[precision], verify.PASS_DRIFTS)
+        return drift.limits(tolerances.UPDATE_DRIFTS[precision], tolerances.PASS_DRIFTS)
 
     def _drift(self, precision: str) -> _Drift:
         self.session.reset()
-        return _Drift([self.session, *(self._moved(verify.ROUNDING[precision], start) for start in range(STARTS))])
+        return _Drift([self.session, *(self._moved(tolerances.ROUNDING[precision], start) for start in range(STARTS))])
 
     def _moved(self, rounding: float, start: int) -> Session:
         """A session with each parameter moved by about so much of itself."""
@@ -222,9 +228,9 @@ class Oracle:
             answer = self.epoch(precision)
             whole = -(-len(self.order or ()) // self.problem.B)
             after = "" if answer.steps == whole else f" after {answer.steps} of {whole} steps"
-            errors = _widened(verify.errors_of(answer.outputs, got, precision, pass_), answer.limits)
+            errors = _widened(tolerances.errors_of(answer.outputs, got, precision, pass_), answer.limits)
             return {f"{name}{after}": e for name, e in errors.items()}
-        errors = verify.errors_of(self.answer(pass_), got, precision, pass_)
+        errors = tolerances.errors_of(self.answer(pass_), got, precision, pass_)
         if all(e.ok for e in errors.values()):
             return errors
         return _widened(errors, self._once(self._pass_limits, pass_, precision))
@@ -232,9 +238,9 @@ class Oracle:
     def loss_errors(self, got: list[float], precision: str | None = None) -> dict[str, ErrorOf]:
         """Of the losses of the first steps, the relative error that is nearest to its limit, under one name."""
         precision = precision or str(self.problem.dtype)
-        floor = verify.LOSS_LIMITS[precision]
+        floor = tolerances.LOSS_LIMITS[precision]
         pairs = zip(self.losses(), got, strict=True)
-        each = [ErrorOf(verify.relative_error(ref, x), floor) for ref, x in pairs]
+        each = [ErrorOf(tolerances.relative_error(ref, x), floor) for ref, x in pairs]
         name = f"losses of {LOSS_STEPS} steps"
         if not all(e.ok for e in each):
             limits = self._once(self._loss_limits, precision)
