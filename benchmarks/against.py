@@ -41,7 +41,7 @@ AGAIN = 10_000  # added to the seed of a confirmation
 def chosen(words: str) -> list[Case]:
     """The cases that a filter leaves. Raises UsageError for none."""
     from cases import all_cases
-    from rnnbench.measure.schedule import matches
+    from rnnbench.harness.plan import matches
 
     every = all_cases()
     kept = [case for case in every if matches(words, str(case))]

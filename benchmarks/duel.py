@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from cases import Case
+from rnnbench.harness.limits import Limit
+from rnnbench.harness.plan import shuffled
+from rnnbench.harness.worker_client import Worker, WorkerFailure
 from rnnbench.machine.cores import environment
-from rnnbench.measure.client import Worker, WorkerFailure
-from rnnbench.measure.limits import Limit
-from rnnbench.measure.schedule import shuffled
 from rnnbench.records.record import Status
 
 HERE = Path(__file__).resolve().parent

@@ -15,7 +15,7 @@ import msgspec
 
 from rnnbench.analysis.noise import NOISE, noise_of
 from rnnbench.analysis.stop_rule import stop_of
-from rnnbench.measure.schedule import Plan
+from rnnbench.harness.plan import Plan
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import Mode

@@ -12,15 +12,15 @@ FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "optax", "numba", "llvmlite
 
 # room -> the rooms that it may not import
 CLOSED = {
-    "kernels": "backends workloads records analysis machine correctness measure report commands cli",
-    "backends": "workloads records analysis machine correctness measure report commands cli",
-    "workloads": "kernels records analysis machine correctness measure report commands cli",
-    "records": "kernels workloads analysis machine correctness measure report commands cli",
-    "analysis": "kernels workloads machine correctness measure report commands cli",
+    "kernels": "backends workloads records analysis machine correctness harness report commands cli",
+    "backends": "workloads records analysis machine correctness harness report commands cli",
+    "workloads": "kernels records analysis machine correctness harness report commands cli",
+    "records": "kernels workloads analysis machine correctness harness report commands cli",
+    "analysis": "kernels workloads machine correctness harness report commands cli",
     "machine": "kernels report commands cli",
     "correctness": "kernels report commands cli",
-    "measure": "kernels report commands cli",
-    "report": "kernels workloads machine correctness measure commands cli",
+    "harness": "kernels report commands cli",
+    "report": "kernels workloads machine correctness harness commands cli",
     "commands": "kernels",
 }
 LIBRARIES = {"kernels": ("torch", "tensorflow", "keras", "jax"), "backends": ()}  # those that others may not

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from rnnbench.records.record import Record
 
-# How a disturbance begins, as `measure` writes it into `Record.disturbances`.
+# How a disturbance begins, as the harness writes it into `Record.disturbances`.
 SUSPENDED = "suspended"
 CLOCK_SET = "clock set"
 BESIDE = "beside another run"

@@ -99,7 +99,7 @@ def _here(name: str) -> str:
 def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout: float, as_json: bool) -> int:
     """What `list --contract` prints; 3 where no backend could tell."""
     from rnnbench.commands import contract as telling
-    from rnnbench.measure.schedule import problem_of
+    from rnnbench.harness.plan import problem_of
 
     problem = problem_of(workloads.get(workload), DType(dtype or DType.FLOAT32), None)
     with console_of(stderr=True).status(f"importing {', '.join(names)}"):
@@ -300,10 +300,10 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
       python -m rnnbench env --json
       python -m rnnbench env --peak
     """
+    from rnnbench.harness.computing import computing
     from rnnbench.machine.fingerprint import fingerprint
     from rnnbench.machine.interference import Watch
     from rnnbench.machine.peak import PeakUnknown, measure
-    from rnnbench.measure.computing import computing
     from rnnbench.report import machine
     from rnnbench.report.peak import lines
 

@@ -112,7 +112,7 @@ def run(
     """Check every backend against the oracle, time those that are right, and write a report."""
     from rnnbench.commands import run as session
     from rnnbench.commands.learning import with_trainings
-    from rnnbench.measure.tasks import check_sizes
+    from rnnbench.harness.tasks import check_sizes
     from rnnbench.records import store
     from rnnbench.records.record import Mode
 
@@ -168,8 +168,8 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run
 
 
 def _dry_run(plan: Any) -> int:
-    from rnnbench.measure.schedule import wanted, workload_of
-    from rnnbench.measure.tasks import cases_of
+    from rnnbench.harness.plan import wanted, workload_of
+    from rnnbench.harness.tasks import cases_of
 
     rows = [
         (case.key, name, "missing" if backends.missing(name) else "")
@@ -234,7 +234,7 @@ def sweep(
     """
     from rnnbench.commands import run as session
     from rnnbench.commands import sweep as sizes
-    from rnnbench.measure.sweep import check_memory
+    from rnnbench.harness.sweep import check_memory
     from rnnbench.model import DENSE
     from rnnbench.records import store
     from rnnbench.records.record import Mode

@@ -13,7 +13,7 @@ from rnnbench.cli.shell import given, written
 from rnnbench.sweep import AXES
 
 if TYPE_CHECKING:
-    from rnnbench.measure.schedule import Plan
+    from rnnbench.harness.plan import Plan
 
 
 def _trained(plan: Plan) -> Any:

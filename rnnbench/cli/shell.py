@@ -42,7 +42,7 @@ def plan_of(
     **rest: Any,
 ) -> Any:
     """A `Plan` of the options as click gives them."""
-    from rnnbench.measure.schedule import Plan
+    from rnnbench.harness.plan import Plan
 
     threads = allowed_threads(rest.pop("threads"))
     data_dir, reference = rest.pop("data_dir"), rest.get("reference")

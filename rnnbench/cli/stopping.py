@@ -12,7 +12,7 @@ from rnnbench.commands.names import DurationType, PercentType
 from rnnbench.commands.options import options
 
 if TYPE_CHECKING:
-    from rnnbench.measure.schedule import Plan
+    from rnnbench.harness.plan import Plan
 
 STOPPING = options(
     click.option("--precision", type=PercentType(),
@@ -64,7 +64,7 @@ def stopped(
 def length_of(plan: Any) -> str:
     """`3 launches of 2 rounds`, and what may end it before."""
     from rnnbench.analysis.stop_rule import percent
-    from rnnbench.measure.stopping import readable
+    from rnnbench.harness.stopping import readable
 
     fewest, most = plan.launches
     if plan.rule is None:

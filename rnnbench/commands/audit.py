@@ -16,8 +16,8 @@ from rich.table import Table
 from rnnbench import backends
 from rnnbench.commands.progress import Display
 from rnnbench.correctness.audit import Finding
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.crew import Crew
+from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import DType, Pass
 
 

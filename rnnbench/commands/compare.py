@@ -11,7 +11,7 @@ from rnnbench.analysis.compare import Finding, Gate, Verdict, compare
 from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.noise import gate_of, place_of
 from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
-from rnnbench.measure.schedule import matches
+from rnnbench.harness.plan import matches
 from rnnbench.records import store
 from rnnbench.records.record import Mode
 

@@ -15,8 +15,8 @@ from rich.table import Table
 
 from rnnbench import backends
 from rnnbench.backends.base import Contract
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.crew import Crew
+from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import Case, Pass, Problem
 
 

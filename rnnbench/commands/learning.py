@@ -8,13 +8,13 @@ from pathlib import Path
 
 from rnnbench import workloads
 from rnnbench.commands.progress import Display
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.crew import Crew
-from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.schedule import Plan, problem_of, workload_of
-from rnnbench.measure.stopping import Stopping
-from rnnbench.measure.tasks import load_rows
-from rnnbench.measure.train import Training, train
+from rnnbench.harness.plan import Plan, problem_of, workload_of
+from rnnbench.harness.stopping import Stopping
+from rnnbench.harness.tasks import load_rows
+from rnnbench.harness.timers import Ledger
+from rnnbench.harness.train import Training, train
+from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import DType
 from rnnbench.params import cast, init_params
 from rnnbench.records import store

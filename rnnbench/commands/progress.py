@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
 if TYPE_CHECKING:
-    from rnnbench.measure.schedule import Estimate
+    from rnnbench.harness.plan import Estimate
 
 
 def readable(seconds: float) -> str:

@@ -20,10 +20,10 @@ from rnnbench.commands import FAULT, FAULT_MEANS
 from rnnbench.commands.names import unknown
 from rnnbench.commands.progress import Display
 from rnnbench.commands.sitting import Sitting, now, write_noise
+from rnnbench.harness.plan import Plan
+from rnnbench.harness.timers import Ledger
 from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.machine.neighbours import Neighbours
-from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.schedule import Plan
 from rnnbench.model import DENSE
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of

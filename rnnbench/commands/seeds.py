@@ -21,11 +21,11 @@ from rnnbench.backends.base import Data, Outputs
 from rnnbench.commands.learning import make_training
 from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
 from rnnbench.commands.progress import Display
-from rnnbench.measure import arrays
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.crew import Crew
-from rnnbench.measure.schedule import Plan
-from rnnbench.measure.train import Test, Training, train
+from rnnbench.harness import arrays
+from rnnbench.harness.plan import Plan
+from rnnbench.harness.train import Test, Training, train
+from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, Pass, Problem, StepSum, TrainSpec
 from rnnbench.params import Init, Params, cast, init_params
 from rnnbench.records.record import Epoch

@@ -18,15 +18,15 @@ from rnnbench.analysis.roofline import Peak, with_work
 from rnnbench.commands.learning import trainings
 from rnnbench.commands.progress import Display
 from rnnbench.commands.progress import readable as rounded
+from rnnbench.harness.memory import measure_memory
+from rnnbench.harness.plan import Plan
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.stopping import readable
+from rnnbench.harness.tasks import tasks_of
+from rnnbench.harness.timers import Ledger
 from rnnbench.machine.interference import Watch
 from rnnbench.machine.neighbours import Neighbours
 from rnnbench.machine.peak import PeakUnknown, measure
-from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.memory import measure_memory
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import Plan
-from rnnbench.measure.stopping import readable
-from rnnbench.measure.tasks import tasks_of
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of
 from rnnbench.records.record import Mode, Record

@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from rnnbench.measure.schedule import Plan
-from rnnbench.measure.sweep import cases_of, problems_of
+from rnnbench.harness.plan import Plan
+from rnnbench.harness.sweep import cases_of, problems_of
 from rnnbench.model import Pass
 from rnnbench.report.text import number
 from rnnbench.sweep import Sizes, Sweep

@@ -13,12 +13,12 @@ from rich.console import Console
 
 from rnnbench.commands.learning import make_training
 from rnnbench.commands.progress import Display
+from rnnbench.harness.plan import Plan
+from rnnbench.harness.tasks import check_sizes
+from rnnbench.harness.train import train
+from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.machine.fingerprint import fingerprint
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.crew import Crew
-from rnnbench.measure.schedule import Plan
-from rnnbench.measure.tasks import check_sizes
-from rnnbench.measure.train import train
 from rnnbench.records import store
 from rnnbench.records.folder import held
 from rnnbench.records.record import Epoch

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnbench.commands.progress import Display
-from rnnbench.measure.checks import Task
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import Plan
-from rnnbench.measure.tasks import tasks_of
+from rnnbench.harness.checker import Task
+from rnnbench.harness.plan import Plan
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import Truncation
 from rnnbench.records.record import Mode, Record, Status
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rnnbench.backends.base import Backend, Data, Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.correctness.tolerances import arrays_of, errors_of, precision_of
-from rnnbench.measure.clock import Clock, call_of, time_call
+from rnnbench.harness.clock import Clock, call_of, time_call
 from rnnbench.model import DType, Head, Loss, ModelSpec, Pass, Problem, TrainSpec
 from rnnbench.params import Array, Init, Params, cast, init_params
 

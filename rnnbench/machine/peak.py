@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from rnnbench.analysis.roofline import Peak
+from rnnbench.harness.limits import Limit
+from rnnbench.harness.worker_client import WorkerFailure, asked
 from rnnbench.machine.cores import environment
-from rnnbench.measure.client import WorkerFailure, asked
-from rnnbench.measure.limits import Limit
 from rnnbench.model import DType
 from rnnbench.records.record import Status
 

@@ -19,8 +19,8 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rnnbench.analysis.roofline import Peak, Rates
-from rnnbench.measure.clock import Clock
-from rnnbench.measure.worker import serve
+from rnnbench.harness.clock import Clock
+from rnnbench.harness.worker import serve
 from rnnbench.model import DType
 from rnnbench.params import Array
 

@@ -15,10 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rnnbench.harness.limits import Limit
+from rnnbench.harness.worker import serve
+from rnnbench.harness.worker_client import WorkerFailure, asked
 from rnnbench.machine.cores import allowed_cores, safe_environment
-from rnnbench.measure.client import WorkerFailure, asked
-from rnnbench.measure.limits import Limit
-from rnnbench.measure.worker import serve
 
 CPUS = "sys/devices/system/cpu"
 CACHES = {"l1d": (1, "Data"), "l1i": (1, "Instruction"), "l2": (2, "Unified"), "l3": (3, "Unified")}

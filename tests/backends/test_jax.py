@@ -9,7 +9,7 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.backends.base import Data
-from rnnbench.measure.clock import time_call
+from rnnbench.harness.clock import time_call
 from rnnbench.model import DType, Head, Loss, TrainSpec, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
 

@@ -21,9 +21,9 @@ from rnnbench.commands.learning import with_trainings
 from rnnbench.commands.names import Names, SizesType
 from rnnbench.commands.run import EXIT_CODES
 from rnnbench.commands.seeds import EXPERIMENTS, MADE_UP, of_reviews
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import Plan
-from rnnbench.measure.tasks import tasks_of
+from rnnbench.harness.plan import Plan
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Pass, Truncation
 from rnnbench.records.record import Mode
 from tests.calling import called

@@ -329,7 +329,7 @@ def test_every_option_of_a_run_is_known_to_the_check():
     from rnnbench.cli.measuring import run, sweep
     from rnnbench.cli.resuming import _IN_PLAN
     from rnnbench.cli.stopping import BUDGETS
-    from rnnbench.measure.schedule import Plan
+    from rnnbench.harness.plan import Plan
 
     known = {*_IN_PLAN, *Plan.__dataclass_fields__, *BUDGETS, "output", "resume"}
     assert {option.name for command in (run, sweep) for option in command.params} <= known

@@ -14,9 +14,9 @@ from rich.console import Console
 from rnnbench.commands import run as session
 from rnnbench.commands import sitting
 from rnnbench.commands.progress import Display
-from rnnbench.measure import arrays, crew
-from rnnbench.measure.clock import Turn
-from rnnbench.measure.schedule import EFFORTS, Effort, Plan
+from rnnbench.harness import arrays, worker_pool
+from rnnbench.harness.clock import Turn
+from rnnbench.harness.plan import EFFORTS, Effort, Plan
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.account import Kind, overhead, seconds_of
@@ -46,7 +46,7 @@ def full_arrays(patch, folder):
 
 
 def full_log(patch, folder):
-    patch.setattr(crew, "Worker", from_call(2, crew.Worker))
+    patch.setattr(worker_pool, "Worker", from_call(2, worker_pool.Worker))
 
 
 def full_machine(patch, folder):

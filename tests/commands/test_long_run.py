@@ -10,10 +10,10 @@ import threading
 
 import pytest
 
-from rnnbench.measure.clock import Turn
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import SWEEP_EFFORTS, Effort, Plan
-from rnnbench.measure.tasks import tasks_of
+from rnnbench.harness.clock import Turn
+from rnnbench.harness.plan import SWEEP_EFFORTS, Effort, Plan
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DENSE, DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import CHECK, Mode, Status

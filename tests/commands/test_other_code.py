@@ -16,7 +16,7 @@ from rnnbench.records import store
 PACKAGE = Path(__file__).resolve().parents[2] / "rnnbench"
 ARGUMENTS = ("run", "-w", "parity", "--pass", "forward", "--quick", "--no-training", "--threads", "1")
 HOSTILE = (
-    "rnnbench/__init__", "rnnbench/measure/worker", "numpy/__init__", "msgspec", "queue", "json", "socket", "typing",
+    "rnnbench/__init__", "rnnbench/harness/worker", "numpy/__init__", "msgspec", "queue", "json", "socket", "typing",
     "runpy", "sitecustomize", "usercustomize", "cpuinfo/__init__", "threadpoolctl", "psutil",
 )  # fmt: skip
 HOOK = """
@@ -104,7 +104,7 @@ def test_a_worker_finds_what_the_environment_s_path_holds_and_no_more_switches_t
     hook.mkdir()
     (hook / "sitecustomize.py").write_text("raise SystemExit('read in spite of -I')")
     code = (
-        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from rnnbench.measure.computing import computing; "
+        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from rnnbench.harness.computing import computing; "
         "import json; print(json.dumps(sorted(computing(1))))"
     )
     env = os.environ | {"PYTHONPATH": str(hook)}

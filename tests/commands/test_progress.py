@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from rnnbench.commands.progress import Display
-from rnnbench.measure.schedule import Estimate
+from rnnbench.harness.plan import Estimate
 
 
 class Asked(Estimate):

@@ -16,7 +16,7 @@ from rnnbench import workloads
 from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.base import Data
 from rnnbench.backends.numba import NumbaBackend
-from rnnbench.measure.schedule import problem_of
+from rnnbench.harness.plan import problem_of
 from rnnbench.model import DType, Problem, Truncation
 from rnnbench.params import Params, cast, init_params
 from tests.helpers import assert_agrees, oracle, threads

@@ -13,14 +13,14 @@ from rnnbench.analysis.stats import summaries
 from rnnbench.backends.numpy import NumpySession
 from rnnbench.commands.learning import trainings
 from rnnbench.commands.run import code_of
-from rnnbench.measure import stopping
-from rnnbench.measure.clock import Turn
-from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.limits import Limit
-from rnnbench.measure.memory import measure_memory
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import EFFORTS, GUESSES, Effort
-from rnnbench.measure.stopping import Stopping
+from rnnbench.harness import stopping
+from rnnbench.harness.clock import Turn
+from rnnbench.harness.limits import Limit
+from rnnbench.harness.memory import measure_memory
+from rnnbench.harness.plan import EFFORTS, GUESSES, Effort
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.stopping import Stopping
+from rnnbench.harness.timers import Ledger
 from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import CHECK, Mode, Status

@@ -10,11 +10,11 @@ import pytest
 
 import rnnbench
 from rnnbench import backends
+from rnnbench.harness import worker_client
+from rnnbench.harness.limits import Limit
+from rnnbench.harness.worker_client import Worker, WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.machine.cores import environment, safe_environment
-from rnnbench.measure import client
-from rnnbench.measure.client import Worker, WorkerFailure
-from rnnbench.measure.crew import Crew
-from rnnbench.measure.limits import Limit
 from rnnbench.records.record import Status
 
 SOON = 30.0  # seconds that none of this takes, on a machine however busy
@@ -98,7 +98,7 @@ def test_a_worker_that_closes_its_channel_and_lives_on_is_not_blamed_for_memory(
 
 def test_a_process_that_cannot_be_killed_is_not_waited_for(started, monkeypatch):
     worker = started("time.sleep(1000)")
-    monkeypatch.setattr(client, "GONE_WITHIN", 0.2)
+    monkeypatch.setattr(worker_client, "GONE_WITHIN", 0.2)
     with monkeypatch.context() as patch:
         patch.setattr(os, "killpg", lambda group, number: None)  # as of one that hangs in a driver
         begun = time.monotonic()
@@ -117,8 +117,8 @@ def test_limits_beyond_what_the_system_can_wait(started):
 @pytest.mark.parametrize(("name", "value"), [("__version__", "0.0.7"), ("__file__", "/elsewhere/rnnbench/__init__.py")])
 def test_a_worker_of_another_package_is_refused_in_one_sentence(tmp_path, monkeypatch, name, value):
     crew = Crew(("numpy",), tmp_path, 1, 60.0, None)
-    launched = client.command("rnnbench.measure.worker")
-    monkeypatch.setattr(client, "command", lambda module: launched)
+    launched = worker_client.command("rnnbench.harness.worker")
+    monkeypatch.setattr(worker_client, "command", lambda module: launched)
     monkeypatch.setattr(rnnbench, name, value)
     with pytest.raises(WorkerFailure, match=r"^hello: the worker has rnnbench .* and this process .*") as caught:
         crew.ask("numpy", "contract", problem={})

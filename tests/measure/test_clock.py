@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.numpy import NumpyBackend
-from rnnbench.measure.clock import SETTLE_NS, DeviceTimes, Turn, begin_turn, time_turn, warmups
+from rnnbench.harness.clock import SETTLE_NS, DeviceTimes, Turn, begin_turn, time_turn, warmups
 from rnnbench.model import Pass
 from tests.helpers import random_data, random_params, small_problem
 

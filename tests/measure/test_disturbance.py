@@ -11,10 +11,10 @@ from rich.console import Console
 
 from rnnbench.analysis import disturbances
 from rnnbench.analysis.stats import summaries
+from rnnbench.harness.clock import Turn
+from rnnbench.harness.plan import EFFORTS, Effort
+from rnnbench.harness.runner import Runner
 from rnnbench.machine import disturbance
-from rnnbench.measure.clock import Turn
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import EFFORTS, Effort
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.report.context import Context

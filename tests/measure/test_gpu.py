@@ -10,11 +10,11 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.backends.base import CUDA
+from rnnbench.harness.clock import Turn
+from rnnbench.harness.plan import EFFORTS, Effort
+from rnnbench.harness.runner import Runner
 from rnnbench.machine import gpu
 from rnnbench.machine.fingerprint import fingerprint
-from rnnbench.measure.clock import Turn
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import EFFORTS, Effort
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, DeviceState, Mode, Record, Status
 from tests.measure.fake_gpu import FakeNvml, NVMLError

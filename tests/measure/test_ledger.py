@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from rnnbench.measure.ledger import Ledger
+from rnnbench.harness.timers import Ledger
 from rnnbench.records import account
 from rnnbench.records.account import WORK, Kind, line, overhead, seconds_of
 

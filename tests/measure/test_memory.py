@@ -9,8 +9,8 @@ import pytest
 
 from rnnbench.analysis.memory import memories, memory_of
 from rnnbench.analysis.stats import summaries
-from rnnbench.measure.memory import measure_memory
-from rnnbench.measure.run import Runner
+from rnnbench.harness.memory import measure_memory
+from rnnbench.harness.runner import Runner
 from rnnbench.model import Pass
 from rnnbench.records.record import MEMORY, Status
 from rnnbench.report.context import Context

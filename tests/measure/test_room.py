@@ -6,11 +6,11 @@ import psutil
 import pytest
 
 from rnnbench import backends, workloads
+from rnnbench.harness import footprint
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.sweep import problems_of
+from rnnbench.harness.tasks import check_sizes, tasks_of
 from rnnbench.machine import system
-from rnnbench.measure import room
-from rnnbench.measure.run import Runner
-from rnnbench.measure.sweep import problems_of
-from rnnbench.measure.tasks import check_sizes, tasks_of
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Status
 from rnnbench.sweep import Sizes, Sweep
@@ -46,25 +46,26 @@ def test_what_a_control_group_may_still_take(tmp_path, files, left):
 
 
 def test_the_lesser_of_the_machine_and_its_control_group_counts(two_gib, monkeypatch):
-    assert room.free() == 2 << 30
+    assert footprint.free() == 2 << 30
     monkeypatch.setattr(system, "memory_left", lambda: 1 << 20)
-    assert room.free() == 1 << 20
+    assert footprint.free() == 1 << 20
 
 
 def test_parameters_are_counted_in_every_process():
     (small, large) = (problems_of(plan_of(Sweep(H=(H, 2 * H), centre=Sizes(1, 1, 1), E=1)))[0] for H in (8, 8000))
-    needed = [room.bytes_needed(p, 1, 1, 3) for p in (small, large)]
+    needed = [footprint.bytes_needed(p, 1, 1, 3) for p in (small, large)]
     assert needed[0] < 1 << 20
     parameters = 8000 * 8000
     assert needed[1] > parameters * (5 * 8 + 3 * 5 * 4)  # the oracle's and those of three workers, with Adam's moments
 
 
 def test_processes_alone_are_no_reason_to_refuse():
-    assert room.too_large(1 << 20, workers=8, room=1 << 30) is None
+    assert footprint.too_large(1 << 20, workers=8, room=1 << 30) is None
     assert (
-        room.too_large(1 << 30, workers=8, room=1 << 30) == "needs about 3.9 GiB in 8 processes, and 1.0 GiB are free"
+        footprint.too_large(1 << 30, workers=8, room=1 << 30)
+        == "needs about 3.9 GiB in 8 processes, and 1.0 GiB are free"
     )
-    assert "needs about 9.3e+20 GiB in 1 process," in str(room.too_large(10**30, workers=1, room=1 << 30))
+    assert "needs about 9.3e+20 GiB in 1 process," in str(footprint.too_large(10**30, workers=1, room=1 << 30))
 
 
 def test_a_size_that_does_not_fit_is_unsupported_and_the_others_are_measured(tmp_path, two_gib):
@@ -153,7 +154,7 @@ def test_the_estimate_is_near_the_peak_of_real_workers(tmp_path, sizes, passes):
 
     def told(problem):
         rows = dense.batches_of(problem) * problem.B
-        with_it, without = (room.bytes_needed(problem, rows, rows, workers) for workers in (1, 0))
+        with_it, without = (footprint.bytes_needed(problem, rows, rows, workers) for workers in (1, 0))
         return with_it - without
 
     small, large = problems_of(plan)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnbench.measure.checks import Task
-from rnnbench.measure.clock import Turn
-from rnnbench.measure.crew import Crew
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import EFFORTS, Effort, Plan
+from rnnbench.harness.checker import Task
+from rnnbench.harness.clock import Turn
+from rnnbench.harness.plan import EFFORTS, Effort, Plan
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
 from rnnbench.records.record import CHECK, Mode, Record, Status

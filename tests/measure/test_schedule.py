@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from rnnbench.measure.schedule import Estimate, Plan, epoch_steps, matches, order_of, shuffled
-from rnnbench.measure.tasks import cases_of, tasks_of
+from rnnbench.harness.plan import Estimate, Plan, epoch_steps, matches, order_of, shuffled
+from rnnbench.harness.tasks import cases_of, tasks_of
 from rnnbench.model import DType, Pass, Truncation
 from rnnbench.records.record import Mode
 from rnnbench.records.stops import Rule

@@ -9,11 +9,11 @@ from dataclasses import replace
 import pytest
 
 from rnnbench import backends
-from rnnbench.measure import stopping
-from rnnbench.measure.clock import Turn
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import EFFORTS, Effort
-from rnnbench.measure.stopping import Stopping, readable
+from rnnbench.harness import stopping
+from rnnbench.harness.clock import Turn
+from rnnbench.harness.plan import EFFORTS, Effort
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.stopping import Stopping, readable
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.records.stops import Rule, Why

@@ -6,10 +6,10 @@ import msgspec
 import psutil
 import pytest
 
-from rnnbench.measure.run import Runner
-from rnnbench.measure.schedule import SWEEP_EFFORTS, Plan
-from rnnbench.measure.sweep import check_memory
-from rnnbench.measure.tasks import tasks_of
+from rnnbench.harness.plan import SWEEP_EFFORTS, Plan
+from rnnbench.harness.runner import Runner
+from rnnbench.harness.sweep import check_memory
+from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.sweep import Sizes, Sweep

@@ -8,9 +8,9 @@ from rich.console import Console
 from rnnbench import backends
 from rnnbench.commands.learning import make_training
 from rnnbench.commands.progress import Display
-from rnnbench.measure.crew import Crew
-from rnnbench.measure.schedule import Plan
-from rnnbench.measure.train import train
+from rnnbench.harness.plan import Plan
+from rnnbench.harness.train import train
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Epoch, Mode
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from rnnbench import workloads
-from rnnbench.measure.tasks import load_rows
+from rnnbench.harness.tasks import load_rows
 from rnnbench.workloads import imdb_files
 from rnnbench.workloads.base import WorkloadUnavailable
 from tests.workloads.fake_imdb import check

@@ -1,8 +1,8 @@
 """The worker process: one backend, told by JSON lines what to do.
 
-`rnnbench.measure.worker NAME MODULE:CLASS`, started by `measure.client`. Requests and replies go over a socket of
-their own, whose number is in RNNBENCH_CHANNEL: what libraries and hooks print is no reply. The process ends when the
-parent's end of the socket is closed.
+`rnnbench.harness.worker NAME MODULE:CLASS`, started by `harness.worker_client`. Requests and replies go over a socket
+of their own, whose number is in RNNBENCH_CHANNEL: what libraries and hooks print is no reply. The process ends when
+the parent's end of the socket is closed.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class Worker:
         """The first call of a pass, from the initial parameters; its outputs go to `out`."""
         import numpy as np
 
-        from rnnbench.measure.arrays import save_outputs
-        from rnnbench.measure.clock import call_of, time_call
+        from rnnbench.harness.arrays import save_outputs
+        from rnnbench.harness.clock import call_of, time_call
         from rnnbench.model import Pass
 
         self.session.reset()
@@ -173,8 +173,8 @@ class Worker:
         """Samples of one turn, and what it took beside them: parameters put back, batches chosen, time slept."""
         import numpy as np
 
+        from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, time_turn, warmups
         from rnnbench.machine import disturbance, energy
-        from rnnbench.measure.clock import DeviceTimes, Turn, begin_turn, time_turn, warmups
         from rnnbench.model import Pass
 
         start = time.perf_counter_ns()
@@ -213,8 +213,8 @@ class Worker:
         """The peak memory of one pass, called twice, and what the process had before."""
         import numpy as np
 
-        from rnnbench.measure.clock import call_of
-        from rnnbench.measure.resident import before_a_pass
+        from rnnbench.harness.clock import call_of
+        from rnnbench.harness.resident import before_a_pass
         from rnnbench.model import Pass
 
         call = call_of(self.session, Pass(pass_), None if order is None else np.array(order, dtype=np.int64))

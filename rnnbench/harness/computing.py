@@ -7,8 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.crew import Crew
+from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 
 ALWAYS_THERE = ("numpy", "numba")  # they need no extra
 TIMEOUT = 60.0

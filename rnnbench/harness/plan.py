@@ -12,7 +12,7 @@ import numpy as np
 from msgspec import Meta
 
 from rnnbench import workloads
-from rnnbench.measure.clock import Turn
+from rnnbench.harness.clock import Turn
 from rnnbench.model import Case, DType, Pass, Problem, Truncation
 from rnnbench.records.record import Count, Mode, Positive
 from rnnbench.records.stops import Rule

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from rnnbench.analysis.stats import TurnKey, turn_seconds
 from rnnbench.analysis.stop_rule import percent, precise_enough, stop_of
-from rnnbench.measure.limits import Limit
-from rnnbench.measure.schedule import Plan
+from rnnbench.harness.limits import Limit
+from rnnbench.harness.plan import Plan
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status
 from rnnbench.records.stops import Stop, Why

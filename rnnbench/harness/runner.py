@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
+from rnnbench.harness import duration
+from rnnbench.harness.checker import Checker, Slot, Task
+from rnnbench.harness.plan import shuffled, wanted
+from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.machine.cores import allowed_cores
-from rnnbench.measure import duration
-from rnnbench.measure.checks import Checker, Slot, Task
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.schedule import shuffled, wanted
 from rnnbench.model import Case
 from rnnbench.records.account import Kind
 from rnnbench.records.record import CHECK, DeviceState, Energy, Record, Status

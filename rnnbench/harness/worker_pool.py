@@ -13,10 +13,10 @@ from typing import Any
 
 import rnnbench
 from rnnbench import backends
+from rnnbench.harness.limits import Limit
+from rnnbench.harness.timers import Ledger
+from rnnbench.harness.worker_client import Worker, WorkerFailure
 from rnnbench.machine.cores import allowed_cores, environment
-from rnnbench.measure.client import Worker, WorkerFailure
-from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.limits import Limit
 from rnnbench.records.account import Kind
 from rnnbench.records.record import Status
 

@@ -16,13 +16,13 @@ import msgspec
 from rnnbench.backends.base import Contract
 from rnnbench.correctness import tolerances
 from rnnbench.correctness.oracle import LOSS_STEPS, Oracle
-from rnnbench.measure import arrays
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.crew import Crew
-from rnnbench.measure.ledger import Ledger
-from rnnbench.measure.limits import Limit
-from rnnbench.measure.schedule import Estimate, Plan, order_of
-from rnnbench.measure.stopping import Stopping
+from rnnbench.harness import arrays
+from rnnbench.harness.limits import Limit
+from rnnbench.harness.plan import Estimate, Plan, order_of
+from rnnbench.harness.stopping import Stopping
+from rnnbench.harness.timers import Ledger
+from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
 from rnnbench.records.account import Kind

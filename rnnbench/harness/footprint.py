@@ -11,8 +11,8 @@ import math
 import psutil
 
 from rnnbench import backends
+from rnnbench.harness.plan import Plan
 from rnnbench.machine import system
-from rnnbench.measure.schedule import Plan
 from rnnbench.model import Head, Problem, Truncation
 
 GIB = 1 << 30

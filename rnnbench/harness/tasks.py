@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rnnbench import workloads
 from rnnbench.correctness.oracle import LOSS_STEPS
-from rnnbench.measure import room
-from rnnbench.measure.checks import Task
-from rnnbench.measure.schedule import Plan, epoch_steps, problem_of, wanted, workload_of
-from rnnbench.measure.sweep import tasks_of_sweep
+from rnnbench.harness import footprint
+from rnnbench.harness.checker import Task
+from rnnbench.harness.plan import Plan, epoch_steps, problem_of, wanted, workload_of
+from rnnbench.harness.sweep import tasks_of_sweep
 from rnnbench.model import Case, Pass
 from rnnbench.params import cast, init_params
 from rnnbench.workloads.base import Dataset, Source, Workload, WorkloadUnavailable, rows
@@ -59,7 +59,7 @@ def check_sizes(plan: Plan, *, trained: bool = False) -> None:
 
     Before any row is made, and, of a run, before its folder is. `trained`: the plan is of trainings, and of no cases.
     """
-    free, workers = room.free(), room.workers_of(plan)
+    free, workers = footprint.free(), footprint.workers_of(plan)
     for name in plan.workloads:
         workload = workload_of(name, plan)
         if not _wanted_at_all(plan, workload):
@@ -70,10 +70,10 @@ def check_sizes(plan: Plan, *, trained: bool = False) -> None:
             if train < problem.B:
                 raise ValueError(f"batch size {problem.B} is more than the {train} training rows of {name}")
             most = max(LOSS_STEPS, *(case.steps for case in cases_of(plan, workload, train)))
-            needed = 0 if trained else room.bytes_needed(problem, made, min(train, most * problem.B), workers)
+            needed = 0 if trained else footprint.bytes_needed(problem, made, min(train, most * problem.B), workers)
             if trained or name in plan.training:  # where the workers of the cases have ended
-                needed = max(needed, room.bytes_needed(problem, made, made, 1, at_once=room.PREDICTED))
-            if reason := room.too_large(needed, workers, free):
+                needed = max(needed, footprint.bytes_needed(problem, made, made, 1, at_once=footprint.PREDICTED))
+            if reason := footprint.too_large(needed, workers, free):
                 way_out = "a smaller -B" + " or -T" * workload.free_length + ", or fewer backends" * (workers > 1)
                 raise ValueError(f"{name} with T = {problem.T}, B = {problem.B} {reason}; take {way_out}")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rnnbench.correctness.oracle import LOSS_STEPS
-from rnnbench.measure.schedule import Plan
+from rnnbench.harness.plan import Plan
 from rnnbench.model import Case, Pass
 from rnnbench.work import work_of
 

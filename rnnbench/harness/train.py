@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from rnnbench.measure import arrays
-from rnnbench.measure.crew import Crew
+from rnnbench.harness import arrays
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import Problem
 from rnnbench.params import Params
 from rnnbench.records.record import Epoch

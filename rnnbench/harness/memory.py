@@ -11,11 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from rnnbench.measure import arrays
-from rnnbench.measure.checks import Checker, Slot, Task
-from rnnbench.measure.client import WorkerFailure
-from rnnbench.measure.crew import Crew
-from rnnbench.measure.schedule import wanted
+from rnnbench.harness import arrays
+from rnnbench.harness.checker import Checker, Slot, Task
+from rnnbench.harness.plan import wanted
+from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import Case
 from rnnbench.records.record import MEMORY, Record, Status
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import rnnbench
-from rnnbench.measure.limits import Limit
+from rnnbench.harness.limits import Limit
 from rnnbench.records.record import Status
 
 LAST_LINES = 3
@@ -44,7 +44,7 @@ def command(module: str) -> list[str]:
         "-s": sys.flags.no_user_site,
         "-S": sys.flags.no_site,
     }
-    launcher = Path(rnnbench.__file__).resolve().with_name("measure") / "launcher.py"
+    launcher = Path(rnnbench.__file__).resolve().with_name("harness") / "launcher.py"
     return ["-P", *(switch for switch, given in switches.items() if given), str(launcher), module]
 
 
@@ -81,7 +81,7 @@ def last_lines(path: Path, count: int = LAST_LINES) -> str:
 class Worker:
     """A worker process. Everything it prints goes to `log`; requests and replies go over a socket of their own.
 
-    `serve` is what Python runs: `rnnbench.measure.worker`, or another program that answers as it does. It finds the
+    `serve` is what Python runs: `rnnbench.harness.worker`, or another program that answers as it does. It finds the
     number of its end of the socket in RNNBENCH_CHANNEL.
     """
 
@@ -91,7 +91,7 @@ class Worker:
         self.name, self.log = name, log
         log.parent.mkdir(parents=True, exist_ok=True)
         self.channel, theirs = socket.socketpair()
-        serve = command("rnnbench.measure.worker") if serve is None else serve
+        serve = command("rnnbench.harness.worker") if serve is None else serve
         with theirs, log.open("ab") as printed:
             self.process = subprocess.Popen(
                 [sys.executable, *serve, name, target],

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rnnbench.measure import room
-from rnnbench.measure.checks import Task
-from rnnbench.measure.schedule import Plan
+from rnnbench.harness import footprint
+from rnnbench.harness.checker import Task
+from rnnbench.harness.plan import Plan
 from rnnbench.model import Case, Problem
 from rnnbench.params import Init, cast, init_params
 from rnnbench.workloads import dense
@@ -30,14 +30,14 @@ def cases_of(plan: Plan, problem: Problem) -> tuple[Case, ...]:
 
 def too_large(plan: Plan) -> dict[Problem, str]:
     """The problems that need more memory than there is, each with what it would need and the way out."""
-    free, workers, kept, found = room.free(), room.workers_of(plan), 0, {}
+    free, workers, kept, found = footprint.free(), footprint.workers_of(plan), 0, {}
     for problem in problems_of(plan):
         rows = dense.batches_of(problem) * problem.B
-        needed = kept + room.bytes_needed(problem, rows, rows, workers, making=dense.MAKING)
-        if reason := room.too_large(needed, workers, free):
+        needed = kept + footprint.bytes_needed(problem, rows, rows, workers, making=dense.MAKING)
+        if reason := footprint.too_large(needed, workers, free):
             found[problem] = f"{problem.name} {problem.dtype} {reason}; take smaller sizes, or fewer backends with -b"
         else:  # the parameters of all sizes are made before the first one is measured
-            kept += room.params_of(problem) * problem.dtype.bytes
+            kept += footprint.params_of(problem) * problem.dtype.bytes
     return found
 
 

@@ -1,0 +1,1 @@
+"""Checking and timing in workers. Knows the protocol of `backends.base` and no framework."""

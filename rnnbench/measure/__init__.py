@@ -1,1 +1,0 @@
-"""Checking and timing. Knows the protocol of `backends.base` and no framework."""
