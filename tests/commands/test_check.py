@@ -8,8 +8,8 @@ import pytest
 
 from rnnbench.commands.check import EXIT_CODES
 from rnnbench.records import store
+from tests.analysis.test_warnings import QUIET, steady
 from tests.calling import called
-from tests.results.test_warnings import QUIET, steady
 
 
 def check(*arguments):

@@ -27,7 +27,7 @@ from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Pass, Truncation
 from rnnbench.records.record import Mode
 from tests.calling import called
-from tests.measure.test_run import Listener
+from tests.harness.test_runner import Listener
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -17,7 +17,7 @@ from rnnbench.commands.sitting import Sitting
 from rnnbench.records import store
 from rnnbench.records.folder import SCRATCH, held, scratch_of
 from tests.calling import called
-from tests.results.test_migrate import FIXTURES
+from tests.records.test_migrate import FIXTURES
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("run", "-w", "parity", "-b", "numpy", "--pass", "forward", "--quick", "--no-training", "--threads", "1")

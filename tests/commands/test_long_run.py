@@ -18,7 +18,7 @@ from rnnbench.model import DENSE, DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.sweep import Sizes, Sweep
-from tests.measure.test_run import Listener
+from tests.harness.test_runner import Listener
 
 VICTIM = "chatty"
 ROUNDS = 2

@@ -11,7 +11,7 @@ from rnnbench.machine.peak import PeakUnknown
 from rnnbench.model import DType
 from rnnbench.records import store
 from rnnbench.records.record import Mode
-from tests.measure.test_schedule import plan_of
+from tests.harness.test_plan import plan_of
 
 LOW, HIGH = (Peak("by hand", {DType.FLOAT32: (Rates(1, flops, 1e9, 1e9),)}) for flops in (1e10, 2e10))
 

@@ -1,6 +1,7 @@
 """Over sizes and seeds at random, no right backend is judged wrong, and no planted fault right.
 
-`make test WHAT=tests/measure/test_judgement.py ARGS=--every-case` makes more than 1,000 judgements, in about an hour.
+`make test WHAT=tests/correctness/test_judgement.py ARGS=--every-case` makes more than 1,000 judgements, in about an
+hour.
 """
 
 from __future__ import annotations

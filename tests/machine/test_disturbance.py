@@ -20,7 +20,7 @@ from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.report.context import Context
 from rnnbench.report.facts import run
 from rnnbench.report.terminal import render
-from tests.measure.test_run import Listener, plan_of, task_of
+from tests.harness.test_runner import Listener, plan_of, task_of
 from tests.report import fake
 
 S = 10**9

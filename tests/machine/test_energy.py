@@ -10,7 +10,7 @@ import pytest
 from rnnbench.machine.energy import EnergyUnknown, OfGpu, Rapl, Window, meter_of
 from rnnbench.machine.gpu import Gpu
 from rnnbench.records.record import Energy
-from tests.measure.fake_gpu import FakeNvml, NVMLError
+from tests.machine.fake_gpu import FakeNvml, NVMLError
 
 RANGE = 262_143_328_850
 

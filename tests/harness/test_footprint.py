@@ -17,9 +17,9 @@ from rnnbench.sweep import Sizes, Sweep
 from rnnbench.workloads import dense
 from rnnbench.workloads.base import Source
 from tests.calling import called
-from tests.measure.test_machine import GROUP, tree
-from tests.measure.test_run import Listener
-from tests.measure.test_sweep import plan_of
+from tests.harness.test_runner import Listener
+from tests.harness.test_sweep import plan_of
+from tests.machine.test_fingerprint import GROUP, tree
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from rnnbench.model import Pass
 from rnnbench.records.record import MEMORY, Status
 from rnnbench.report.context import Context
 from rnnbench.report.memory import section
-from tests.measure.test_run import Listener, plan_of, task_of
+from tests.harness.test_runner import Listener, plan_of, task_of
 
 MIB = 1 << 20
 pytestmark = pytest.mark.usefixtures("faulty_backends")

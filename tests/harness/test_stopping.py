@@ -17,7 +17,7 @@ from rnnbench.harness.stopping import Stopping, readable
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.records.stops import Rule, Why
-from tests.measure.test_run import Listener, plan_of, task_of
+from tests.harness.test_runner import Listener, plan_of, task_of
 from tests.report.fake import case, record
 
 CASE, OTHER = case("parity", Pass.FORWARD), case("parity", Pass.GRADIENT)

@@ -25,7 +25,7 @@ from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.records.stops import Why
-from tests.measure.test_run import Listener, plan_of, task_of
+from tests.harness.test_runner import Listener, plan_of, task_of
 from tests.report.fake import case, failure
 
 ROUNDS = 3

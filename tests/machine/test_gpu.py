@@ -17,8 +17,8 @@ from rnnbench.machine import gpu
 from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, DeviceState, Mode, Record, Status
-from tests.measure.fake_gpu import FakeNvml, NVMLError
-from tests.measure.test_run import Listener, plan_of, task_of
+from tests.harness.test_runner import Listener, plan_of, task_of
+from tests.machine.fake_gpu import FakeNvml, NVMLError
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_without_module_driver_or_device_nothing_is_known_and_nothing_fails(driv
 
 
 def test_device_times_states_and_memory_reach_the_record(tmp_path, monkeypatch, faulty_backends):
-    entry = backends.Entry("tests.measure.fake_gpu:PretendsAGpu", (), None, "a processor under a GPU's contract")
+    entry = backends.Entry("tests.machine.fake_gpu:PretendsAGpu", (), None, "a processor under a GPU's contract")
     monkeypatch.setitem(backends.REGISTRY, "gpu-like", entry)
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=1, rounds=1, turn=Turn(0.01, 2, 4)))
     records: list[Record] = []

@@ -13,7 +13,7 @@ from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.sweep import Sizes, Sweep
-from tests.measure.test_run import Listener
+from tests.harness.test_runner import Listener
 
 SWEEP = Sweep(H=(3, 8), B=(1, 2), centre=Sizes(3, 2, 4), grid=True)
 
