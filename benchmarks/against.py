@@ -97,7 +97,7 @@ class Question:
         return confirmed(found, again), [measured, repeated]
 
     def _once(self, cases: Sequence[Case], seed: int, label: str) -> tuple[list[Finding], Measured]:
-        from rnnbench.commands.progress import Display
+        from rnnbench.cli.progress import Display
         from show import console
         from verdict import findings
 

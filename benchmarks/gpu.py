@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 
 from checkout import ROOT
 from gpu_steps import FAULTY, Ending, Outcome, Step, backends_here, environment, last_lines, run_steps, steps
-from rnnbench.commands.names import Names
+from rnnbench.cli.names import Names
 from rnnbench.records.folder import contents
 
 OK, FAILED, USAGE, NO_GPU, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130

@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from rnnbench import __version__
-from rnnbench.cli import checking, looking, measuring, merging, tracking, training, verifying
+from rnnbench.cli import check, compare, env, history, merge, report, run, seeds, sweep, train, verify, warm
+from rnnbench.cli import list as list_
+from rnnbench.cli.names import unknown
 from rnnbench.cli.shell import Command
-from rnnbench.commands.names import unknown
 
 
 class Group(Command, click.Group):
@@ -41,18 +42,18 @@ def main() -> None:
 
 
 for _command in (
-    measuring.run,
-    looking.list_,
-    verifying.verify,
-    training.train,
-    training.seeds,
-    measuring.sweep,
-    looking.report,
-    looking.compare,
-    checking.check,
-    tracking.history,
-    merging.merge,
-    looking.env,
-    looking.warm,
+    run.run,
+    list_.list_,
+    verify.verify,
+    train.train,
+    seeds.seeds,
+    sweep.sweep,
+    report.report,
+    compare.compare,
+    check.check,
+    history.history,
+    merge.merge,
+    env.env,
+    warm.warm,
 ):
     main.add_command(_command)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnbench import backends
-from rnnbench.commands.names import DurationType, PercentType
-from rnnbench.commands.options import options
+from rnnbench.cli.names import DurationType, PercentType
+from rnnbench.cli.options import options
 
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Plan

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnbench import backends
-from rnnbench.commands.progress import Display
+from rnnbench.cli.progress import Display
 from rnnbench.correctness.audit import Finding
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import Crew

@@ -16,9 +16,9 @@ import msgspec
 from rnnbench import backends, workloads
 from rnnbench.analysis.comparable import Side, unlike_machines
 from rnnbench.analysis.merge import few
+from rnnbench.cli.names import unknown
+from rnnbench.cli.progress import Display
 from rnnbench.commands import FAULT, FAULT_MEANS
-from rnnbench.commands.names import unknown
-from rnnbench.commands.progress import Display
 from rnnbench.commands.sitting import Sitting, now, write_noise
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.timers import Ledger

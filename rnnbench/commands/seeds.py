@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnbench.backends.base import Data, Outputs
+from rnnbench.cli.progress import Display
 from rnnbench.commands.learning import make_training
 from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
-from rnnbench.commands.progress import Display
 from rnnbench.harness import arrays
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.train import Test, Training, train

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
+from rnnbench.cli.progress import Display
 from rnnbench.commands.learning import make_training
-from rnnbench.commands.progress import Display
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import check_sizes
 from rnnbench.harness.train import train

@@ -11,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from rnnbench.commands.progress import Display
+from rnnbench.cli.progress import Display
 from rnnbench.harness.checker import Task
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner

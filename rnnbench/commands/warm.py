@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from rich.console import Console
 
 from rnnbench import backends
-from rnnbench.commands.progress import Display
+from rnnbench.cli.progress import Display
 from rnnbench.model import DType
 
 

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from rnnbench import backends
+from rnnbench.cli.progress import Display
 from rnnbench.commands.learning import make_training
-from rnnbench.commands.progress import Display
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.train import train
 from rnnbench.harness.worker_pool import Crew

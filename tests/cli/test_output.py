@@ -125,13 +125,13 @@ def test_a_library_s_value_error_is_no_wrong_option(run, monkeypatch):
 def test_an_interruption_is_130_wherever_it_comes(run, monkeypatch):
     monkeypatch.setattr(compare, "compared", failing(KeyboardInterrupt()))
     assert called("compare", run, run).exit_code == 130
-    monkeypatch.setattr("rnnbench.cli.looking.print_table", failing(KeyboardInterrupt()))
+    monkeypatch.setattr("rnnbench.cli.list.print_table", failing(KeyboardInterrupt()))
     result = called("list")
     assert (result.exit_code, "interrupted" in result.output) == (130, True)
 
 
 def test_a_fault_outside_of_a_command_s_body_too(monkeypatch):
-    monkeypatch.setattr("rnnbench.cli.looking.print_table", failing(OSError(32, "Broken pipe")))
+    monkeypatch.setattr("rnnbench.cli.list.print_table", failing(OSError(32, "Broken pipe")))
     assert called("list").exit_code == 70
-    monkeypatch.setattr("rnnbench.cli.looking.print_table", failing(RuntimeError("no")))
+    monkeypatch.setattr("rnnbench.cli.list.print_table", failing(RuntimeError("no")))
     assert called("list").exit_code == 70

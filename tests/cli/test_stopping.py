@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from rnnbench.analysis.noise import NOISE
-from rnnbench.commands.names import DurationType
+from rnnbench.cli.names import DurationType
 from rnnbench.model import Pass
 from rnnbench.records import store
 from tests.calling import called
-from tests.commands.test_compare import invoke, times
+from tests.cli.test_compare import invoke, times
 from tests.report.fake import case
 
 ROOT = Path(__file__).resolve().parents[2]

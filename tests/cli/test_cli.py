@@ -15,10 +15,10 @@ import pytest
 
 from rnnbench import backends, workloads
 from rnnbench.cli import main
-from rnnbench.cli.measuring import RUN_EPILOG
-from rnnbench.cli.training import SEEDS
+from rnnbench.cli.names import Names, SizesType
+from rnnbench.cli.run import RUN_EPILOG
+from rnnbench.cli.seeds import SEEDS
 from rnnbench.commands.learning import with_trainings
-from rnnbench.commands.names import Names, SizesType
 from rnnbench.commands.run import EXIT_CODES
 from rnnbench.commands.seeds import EXPERIMENTS, MADE_UP, of_reviews
 from rnnbench.harness.plan import Plan

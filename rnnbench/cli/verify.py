@@ -7,16 +7,7 @@ from typing import Any
 import click
 
 from rnnbench import backends
-from rnnbench.cli.shell import (
-    allowed_threads,
-    console_of,
-    given,
-    guarded,
-    plan_of,
-    print_json,
-    written,
-)
-from rnnbench.commands.options import (
+from rnnbench.cli.options import (
     BATCH_SIZE,
     DATA_DIR,
     JSON,
@@ -27,6 +18,15 @@ from rnnbench.commands.options import (
     TRUNCATION,
     options,
     which,
+)
+from rnnbench.cli.shell import (
+    allowed_threads,
+    console_of,
+    given,
+    guarded,
+    plan_of,
+    print_json,
+    written,
 )
 from rnnbench.model import DType, Pass
 
@@ -42,8 +42,8 @@ def _audit(
     timeout: float,
 ) -> int:
     """What `verify --audit` does."""
+    from rnnbench.cli.progress import Display
     from rnnbench.commands import audit as auditing
-    from rnnbench.commands.progress import Display
 
     with Display(console_of(stderr=True)) as display:
         result = auditing.audit(
@@ -90,8 +90,8 @@ def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked
             names = ", ".join(written(option, ctx) for option in extra)
             raise click.UsageError(f"--audit has a problem of its own; leave out: {names}")
         guarded(lambda: _audit(as_json, **{name: asked[name] for name in asked.keys() & AUDIT_OPTIONS}))
+    from rnnbench.cli.progress import Display
     from rnnbench.commands import verify as checking
-    from rnnbench.commands.progress import Display
 
     def work() -> int:
         asked["workload"] = asked["workload"] or checking.WORKLOADS

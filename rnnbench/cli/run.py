@@ -1,4 +1,4 @@
-"""`run` and `sweep`."""
+"""`run`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from typing import Any
 import click
 
 from rnnbench import backends
+from rnnbench.cli.names import FolderType
+from rnnbench.cli.options import (
+    BACKEND,
+    BATCH_SIZE,
+    DATA_DIR,
+    SEED,
+    THREADS,
+    TIME_STEPS,
+    TIMEOUT,
+    TRUNCATION,
+    options,
+    which,
+)
 from rnnbench.cli.resuming import check_options
 from rnnbench.cli.shell import (
     allowed_threads,
@@ -21,25 +34,6 @@ from rnnbench.cli.shell import (
     say,
 )
 from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, stopped, with_budgets
-from rnnbench.commands.names import FolderType
-from rnnbench.commands.options import (
-    BACKEND,
-    BACKEND_LIST,
-    BATCH_SIZE,
-    DATA_DIR,
-    DTYPES,
-    PASSES,
-    SEED,
-    SIZES,
-    THREADS,
-    TIME_STEPS,
-    TIMEOUT,
-    TRUNCATION,
-    options,
-    several,
-    which,
-)
-from rnnbench.model import Pass
 
 RUN_EPILOG = """\b
 Examples:
@@ -138,8 +132,8 @@ def run(
 
 
 def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None) -> int:
+    from rnnbench.cli.progress import Display
     from rnnbench.commands import run as session
-    from rnnbench.commands.progress import Display
     from rnnbench.records.account import Kind, line
     from rnnbench.report.context import Context
     from rnnbench.report.page import load_libraries, write_report
@@ -182,80 +176,3 @@ def _dry_run(plan: Any) -> int:
     memory = ", then once for its memory" if plan.memory else ""
     say(f"{len(rows)} answers, each in {length_of(plan)}{memory}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)
-
-
-SWEEP_EPILOG = """\b
-Examples:
-  python -m rnnbench sweep
-  python -m rnnbench sweep --H 8:1024 --T 100 -b numba,jax,torch+flush
-  python -m rnnbench sweep --H 16:1024 --B 1:512 --grid -o reports/map
-  python -m rnnbench sweep --T 1:10000 --H 32 --pass forward --threads 1
-  python -m rnnbench sweep --resume reports/map
-
-\b
-Exit codes: as of run.
-"""
-
-
-@click.command(epilog=SWEEP_EPILOG)
-@several("--H", "H", type=SIZES, help="Hidden units. One number: where this axis stays. Centre: 128.")
-@several("--B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
-@several("--T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
-@click.option("--E", "E", type=click.IntRange(1), help="Width of the inputs. Default: as wide as H.")
-@click.option("--grid", is_flag=True, help="Also each H with each B, for the map of who wins where.")
-@BACKEND_LIST
-@several("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
-@several("--dtype", "dtypes", type=DTYPES, help="Types to measure in, comma-separated. Default: float32.")
-@click.option("--quick", "mode", flag_value="quick", help="A smoke run: one round, few samples; not for quoting.")
-@click.option(
-    "-o", "--output", type=FolderType(), help="Folder of the run, a new or empty one. Default: reports/RUN ID."
-)
-@click.option("--resume", type=FolderType(), help="Continue the interrupted run in this folder.")
-@options(THREADS, SEED, TIMEOUT)
-@click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
-@click.pass_context
-def sweep(
-    ctx: click.Context,
-    H: tuple[int, ...] | None,
-    B: tuple[int, ...] | None,
-    T: tuple[int, ...] | None,
-    E: int | None,
-    grid: bool,
-    passes: tuple[str, ...] | None,
-    mode: str | None,
-    output: Path | None,
-    resume: Path | None,
-    dry_run: bool,
-    **asked: Any,
-) -> None:
-    """Check and time everybody on dense inputs of many sizes, one axis at a time; plots, and a map of who wins.
-
-    Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between.
-    """
-    from rnnbench.commands import run as session
-    from rnnbench.commands import sweep as sizes
-    from rnnbench.harness.sweep import check_memory
-    from rnnbench.model import DENSE
-    from rnnbench.records import store
-    from rnnbench.records.record import Mode
-
-    def work() -> int:
-        if resume is not None:
-            plan, described = session.read_plan(resume)
-            check_options(ctx, plan, resume)
-            return _execute(plan, resume, described.get("command", ""), resume=True)
-        swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid)
-        chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)
-        sizes.check_passes(chosen)
-        plan = plan_of((DENSE,), passes=chosen, mode=Mode(mode or "default"), sweep=swept, data_dir=None, **asked)
-        if dry_run:
-            rows = sizes.rows_of(plan)
-            print_table(("case", "MFLOP", "FLOP a byte"), rows)
-            say(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
-            return 0
-        check_memory(plan)
-        run_id = store.new_run_id()
-        folder = output or Path("reports") / run_id
-        return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]), run_id=run_id)
-
-    guarded(work)

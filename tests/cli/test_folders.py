@@ -326,9 +326,10 @@ def test_a_run_is_not_resumed_as_another_one(kept, options, words, monkeypatch, 
 
 
 def test_every_option_of_a_run_is_known_to_the_check():
-    from rnnbench.cli.measuring import run, sweep
     from rnnbench.cli.resuming import _IN_PLAN
+    from rnnbench.cli.run import run
     from rnnbench.cli.stopping import BUDGETS
+    from rnnbench.cli.sweep import sweep
     from rnnbench.harness.plan import Plan
 
     known = {*_IN_PLAN, *Plan.__dataclass_fields__, *BUDGETS, "output", "resume"}

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
+from rnnbench.cli.names import FolderType, PercentType
+from rnnbench.cli.options import JSON, WORDS, options
 from rnnbench.cli.shell import console_of, guarded, print_json, say
-from rnnbench.commands.names import FolderType, PercentType
-from rnnbench.commands.options import JSON, WORDS, options
 
 EPILOG = """\b
 Examples:

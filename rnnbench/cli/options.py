@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from rnnbench import backends, workloads
-from rnnbench.commands.names import DurationType, FolderType, GateType, Name, Names, SizesType, TruncationType
+from rnnbench.cli.names import DurationType, FolderType, GateType, Name, Names, SizesType, TruncationType
 from rnnbench.model import DType, Pass
 
 WORKLOAD = Name("workload", list(workloads.REGISTRY))

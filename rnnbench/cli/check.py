@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from rnnbench.cli.options import JSON
 from rnnbench.cli.shell import console_of, guarded, print_json, say
-from rnnbench.commands.options import JSON
 
 CHECK_EPILOG = """\b
 Examples:

@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from rnnbench.commands.progress import Display
+from rnnbench.cli.progress import Display
 from rnnbench.harness.plan import Estimate
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import click
 
+from rnnbench.cli.names import FolderType
 from rnnbench.cli.shell import console_of, guarded, say
-from rnnbench.commands.names import FolderType
 
 MERGE_EPILOG = """\b
 Examples:

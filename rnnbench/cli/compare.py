@@ -1,0 +1,106 @@
+"""`compare`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from rnnbench.cli.options import (
+    GATE,
+    JSON,
+    WORDS,
+    options,
+)
+from rnnbench.cli.shell import (
+    console_of,
+    guarded,
+    print_json,
+    say,
+)
+
+COMPARE_EPILOG = """\b
+Examples:
+  python -m rnnbench compare reports/before reports/after
+  python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
+  python -m rnnbench compare base.jsonl new.jsonl --require-baseline --markdown
+  python -m rnnbench compare reports/before reports/after --fail-on median:10%,inconclusive
+  python -m rnnbench compare reports/before reports/after --noise reports/aa
+
+\b
+Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
+  slower          surely not equal (among all cases no more than 5 % of such calls are wrong), and the ratio is
+                  above 1 + PERCENT
+  faster          the same in the other direction
+  same            the whole interval is within PERCENT
+  inconclusive    neither: more launches or a quieter machine would tell
+  not comparable  unlike work, threads, dtype, machine or versions, each named; or one side failed
+  missing         on one side
+
+\b
+Exit codes:
+  0  no case is slower, as far as can be told
+  1  a case is slower
+  2  an option or argument is wrong
+  3  no case could be compared: unlike, failed, missing, or fewer than 3 launches
+  4  a run cannot be read, or the answer not written
+  5  no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW
+  6  with --require-baseline: a case that NEW timed has nothing in BASE to be held against
+  7  with --fail-on inconclusive: a case is inconclusive
+  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
+Where several hold, the first of 1, 5, 6, 3 and 7.
+"""
+
+
+@click.command(epilog=COMPARE_EPILOG)
+@click.argument("base")
+@click.argument("new")
+@click.option("--fail-on", type=GATE, multiple=True, metavar="METRIC:PERCENT|inconclusive",
+              help="What counts as slower: median, min or mean of the calls of a turn, and by how much. "
+                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%. "
+                   "inconclusive: also fail, with 7, where a case is neither slower, faster nor the same.")  # fmt: skip
+@click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
+              "of this machine beside NEW and BASE.")  # fmt: skip
+@click.option("--require-baseline", is_flag=True, help="Fail where a case of NEW has nothing to be held against.")
+@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@options(WORDS, JSON)
+def compare(
+    base: str,
+    new: str,
+    fail_on: tuple[tuple[Any, ...], ...],
+    noise: str | None,
+    require_baseline: bool,
+    markdown: bool,
+    filter_: str,
+    as_json: bool,
+) -> None:
+    """Say for each case whether the run NEW is slower than the run BASE, and how sure that is.
+
+    BASE and NEW are folders of runs, ids of runs under reports, or files of records.
+    """
+    from rnnbench.analysis.compare import Gate
+    from rnnbench.commands.compare import compared
+    from rnnbench.report import compare as shown
+
+    asked = [one for each in fail_on for one in each]
+    gates = [one for one in asked if isinstance(one, Gate)]
+    if len(gates) > 1:
+        raise click.UsageError(f"--fail-on gives both {gates[0]} and {gates[1]}; choose one of them")
+    gate = gates[0] if gates else None
+    if noise is not None and gate is not None:
+        raise click.UsageError("--noise and --fail-on both give the margin; choose one of them")
+    if markdown and as_json:
+        raise click.UsageError("--markdown and --json are two forms of one answer; choose one of them")
+
+    def work() -> int:
+        found = compared(base, new, gate, filter_, lambda text: say(text, err=True), noise)
+        answer = found.findings, found.gate, found.notes
+        if as_json:
+            print_json(shown.as_json(*answer))
+        elif markdown:
+            say(shown.markdown(*answer), nl=False)
+        else:
+            shown.render(console_of(), *answer)
+        return found.code(require_baseline, len(asked) > len(gates))
+
+    guarded(work)

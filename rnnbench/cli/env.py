@@ -1,0 +1,57 @@
+"""`env`."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+
+import click
+
+from rnnbench.cli.options import (
+    JSON,
+    THREADS,
+    options,
+)
+from rnnbench.cli.shell import (
+    allowed_threads,
+    complain,
+    print_json,
+    print_table,
+)
+from rnnbench.model import DType
+
+
+@click.command()
+@click.option("--peak", is_flag=True, help="Also measure multiply-adds and bytes a second, which takes seconds.")
+@options(THREADS, JSON)
+def env(peak: bool, threads: int | None, as_json: bool) -> None:
+    """Show this machine as a run would record it.
+
+    \b
+    Examples:
+      python -m rnnbench env
+      python -m rnnbench env --json
+      python -m rnnbench env --peak
+    """
+    from rnnbench.harness.computing import computing
+    from rnnbench.machine.fingerprint import fingerprint
+    from rnnbench.machine.interference import Watch
+    from rnnbench.machine.peak import PeakUnknown, measure
+    from rnnbench.report import machine
+    from rnnbench.report.peak import lines
+
+    cores, start, found = allowed_threads(threads), Watch().start, None
+    facts = {**fingerprint(), "start": start, "workers": computing(cores)}
+    if peak:
+        try:
+            found = measure(tuple(DType), cores)
+        except PeakUnknown as error:
+            sys.exit(complain(str(error), 3))
+        facts["peak"] = asdict(found)
+    if as_json:
+        print_json(facts)
+        return
+    shown = [*machine.lines({key: value for key, value in facts.items() if key != "peak"})]
+    if found:
+        shown += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
+    print_table(("fact", "value"), shown)
