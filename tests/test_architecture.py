@@ -12,18 +12,22 @@ FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "optax", "numba", "llvmlite
 
 # room -> the rooms that it may not import
 CLOSED = {
-    "kernels": "backends workloads records analysis machine correctness harness report commands cli",
-    "backends": "workloads records analysis machine correctness harness report commands cli",
-    "workloads": "kernels records analysis machine correctness harness report commands cli",
-    "records": "kernels workloads analysis machine correctness harness report commands cli",
-    "analysis": "kernels workloads machine correctness harness report commands cli",
-    "machine": "kernels report commands cli",
-    "correctness": "kernels report commands cli",
-    "harness": "kernels report commands cli",
-    "report": "kernels workloads machine correctness harness commands cli",
+    "kernels": "backends workloads records analysis machine correctness harness report api commands cli",
+    "backends": "workloads records analysis machine correctness harness report api commands cli",
+    "workloads": "kernels records analysis machine correctness harness report api commands cli",
+    "records": "kernels workloads analysis machine correctness harness report api commands cli",
+    "analysis": "kernels workloads machine correctness harness report api commands cli",
+    "machine": "kernels report api commands cli",
+    "correctness": "kernels report api commands cli",
+    "harness": "kernels report api commands cli",
+    "report": "kernels workloads machine correctness harness api commands cli",
+    "api": "kernels commands cli",
+    "cli": "kernels",
     "commands": "kernels",
 }
-LIBRARIES = {"kernels": ("torch", "tensorflow", "keras", "jax"), "backends": ()}  # those that others may not
+LIBRARIES = {  # what a room may not import besides; else FRAMEWORKS
+    "kernels": ("torch", "tensorflow", "keras", "jax"), "backends": (), "api": (*FRAMEWORKS, "click", "rich"),
+}  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from rnnbench import __version__
+from rnnbench.api.names import unknown
 from rnnbench.cli import check, compare, env, history, merge, report, run, seeds, sweep, train, verify, warm
 from rnnbench.cli import list as list_
-from rnnbench.cli.names import unknown
 from rnnbench.cli.shell import Command
 
 

@@ -30,7 +30,7 @@ def check(run: str, as_json: bool) -> None:
 
     RUN is the folder of a run, its id under reports, or a file of records.
     """
-    from rnnbench.commands.check import checked, code_of
+    from rnnbench.api.check import checked, code_of
     from rnnbench.report import warnings
 
     def work() -> int:

@@ -79,7 +79,7 @@ def compare(
     BASE and NEW are folders of runs, ids of runs under reports, or files of records.
     """
     from rnnbench.analysis.compare import Gate
-    from rnnbench.commands.compare import compared
+    from rnnbench.api.compare import compared
     from rnnbench.report import compare as shown
 
     asked = [one for each in fail_on for one in each]

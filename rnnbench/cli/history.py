@@ -44,7 +44,7 @@ def history(
     work or versions are kept on lines of their own, as `compare` tells them apart. A step is looked for from ten runs
     on, in the last 100, by ranks, and the commits that it came between are named.
     """
-    from rnnbench.commands.history import told
+    from rnnbench.api.history import told
     from rnnbench.report import history as shown
 
     def work() -> int:

@@ -85,7 +85,8 @@ def _here(name: str) -> str:
 
 def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout: float, as_json: bool) -> int:
     """What `list --contract` prints; 3 where no backend could tell."""
-    from rnnbench.commands import contract as telling
+    from rnnbench.api import contract as telling
+    from rnnbench.cli.tables import print_contracts
     from rnnbench.harness.plan import problem_of
 
     problem = problem_of(workloads.get(workload), DType(dtype or DType.FLOAT32), None)
@@ -94,5 +95,5 @@ def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout
     if as_json:
         print_json(telling.as_json(told, problem))
     else:
-        telling.show(console_of(), told, problem)
+        print_contracts(console_of(), told, problem)
     return 0 if any(t.contract for t in told.values()) else 3

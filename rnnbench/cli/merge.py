@@ -33,7 +33,7 @@ def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:
 
     RUNs are folders, or ids of runs under reports. The same case must have meant the same work in all of them.
     """
-    from rnnbench.commands.merge import merge as put_together
+    from rnnbench.api.merge import merge as put_together
     from rnnbench.records.store import StoreError
     from rnnbench.report.context import Context
     from rnnbench.report.page import write_report

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 import click
 
+from rnnbench.api.names import MOST_PERCENT, unknown
 from rnnbench.model import Truncation
 
 MOST = 1_000_000  # of any size
 MOST_SECONDS = 10_000_000  # of a budget: months
-MOST_PERCENT = 1000.0  # of a gate: more is a mistake
-
-
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """One sentence for an unknown name: the nearest right ones, or all."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
-    return f"there is no {kind} {name!r}; {hint}"
 
 
 class Name(click.ParamType):

@@ -104,8 +104,8 @@ def run(
     **asked: Any,
 ) -> None:
     """Check every backend against the oracle, time those that are right, and write a report."""
-    from rnnbench.commands import run as session
-    from rnnbench.commands.learning import with_trainings
+    from rnnbench.api import run as session
+    from rnnbench.api.learning import with_trainings
     from rnnbench.harness.tasks import check_sizes
     from rnnbench.records import store
     from rnnbench.records.record import Mode
@@ -132,8 +132,8 @@ def run(
 
 
 def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None) -> int:
+    from rnnbench.api import run as session
     from rnnbench.cli.progress import Display
-    from rnnbench.commands import run as session
     from rnnbench.records.account import Kind, line
     from rnnbench.report.context import Context
     from rnnbench.report.page import load_libraries, write_report

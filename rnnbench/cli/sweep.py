@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -78,8 +79,8 @@ def sweep(
 
     Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between.
     """
-    from rnnbench.commands import run as session
-    from rnnbench.commands import sweep as sizes
+    from rnnbench.api import run as session
+    from rnnbench.api import sweep as sizes
     from rnnbench.harness.sweep import check_memory
     from rnnbench.model import DENSE
     from rnnbench.records import store
@@ -92,7 +93,7 @@ def sweep(
             return _execute(plan, resume, described.get("command", ""), resume=True)
         swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid)
         chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)
-        sizes.check_passes(chosen)
+        check_passes(chosen)
         plan = plan_of((DENSE,), passes=chosen, mode=Mode(mode or "default"), sweep=swept, data_dir=None, **asked)
         if dry_run:
             rows = sizes.rows_of(plan)
@@ -105,3 +106,9 @@ def sweep(
         return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]), run_id=run_id)
 
     guarded(work)
+
+
+def check_passes(passes: Iterable[Pass]) -> None:
+    """Raise click.UsageError for a pass that has no meaning on made-up rows."""
+    if Pass.EPOCH in passes:
+        raise click.UsageError("a sweep has no epoch, as its rows are made up; choose forward, gradient or train_step")

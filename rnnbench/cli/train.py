@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,23 @@ def train(
     workload: str, backend: str, epochs: int | None, dtype: str, output: Path | None, as_json: bool, **asked: Any
 ) -> None:
     """Train one workload with one backend; loss and accuracy after each epoch, and on the test rows at the end."""
-    from rnnbench.commands import train as training
+    from rnnbench.api import train as training
+    from rnnbench.cli.progress import Display
     from rnnbench.records.record import Mode
 
     def work() -> int:
         if reason := backends.missing(backend):
             return complain(reason, 3)
         plan = plan_of((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, **asked)
-        result = training.run(plan, epochs, output, console_of(stderr=as_json), quiet=as_json)
+        show = partial(console_of().print, markup=False, highlight=False, soft_wrap=True)
+        with Display(console_of(stderr=True)) as display:
+            result = training.run(plan, epochs, output, display, (lambda _: None) if as_json else show)
         if as_json:
             print_json(result)
+        else:
+            show(training.summary(result))
+            if result["expect"]:
+                show(f"Note: {result['expect']}")
         return 0
 
     guarded(work)

@@ -42,8 +42,9 @@ def _audit(
     timeout: float,
 ) -> int:
     """What `verify --audit` does."""
+    from rnnbench.api import audit as auditing
     from rnnbench.cli.progress import Display
-    from rnnbench.commands import audit as auditing
+    from rnnbench.cli.tables import print_audit
 
     with Display(console_of(stderr=True)) as display:
         result = auditing.audit(
@@ -57,7 +58,7 @@ def _audit(
     if as_json:
         print_json(result.as_json())
     else:
-        result.print(console_of())
+        print_audit(console_of(), result)
     return result.code
 
 
@@ -90,8 +91,9 @@ def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked
             names = ", ".join(written(option, ctx) for option in extra)
             raise click.UsageError(f"--audit has a problem of its own; leave out: {names}")
         guarded(lambda: _audit(as_json, **{name: asked[name] for name in asked.keys() & AUDIT_OPTIONS}))
+    from rnnbench.api import verify as checking
     from rnnbench.cli.progress import Display
-    from rnnbench.commands import verify as checking
+    from rnnbench.cli.tables import print_checks
 
     def work() -> int:
         asked["workload"] = asked["workload"] or checking.WORKLOADS
@@ -101,7 +103,7 @@ def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked
         if as_json:
             print_json(result.as_json())
         else:
-            result.print(console_of())
+            print_checks(console_of(), result)
         return result.code
 
     guarded(work)

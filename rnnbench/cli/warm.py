@@ -27,10 +27,12 @@ def warm(dtypes: tuple[str, ...] | None) -> None:
       python -m rnnbench warm
       python -m rnnbench warm --dtype float32,float64
     """
-    from rnnbench.commands import warm as warming
+    from rnnbench.api import warm as warming
+    from rnnbench.cli.progress import Display
 
     def work() -> int:
-        warming.run(tuple(DType(d) for d in dtypes or (DType.FLOAT32,)), console_of(stderr=True))
+        with Display(console_of(stderr=True)) as display:
+            warming.run(tuple(DType(d) for d in dtypes or (DType.FLOAT32,)), display)
         return 0
 
     guarded(work)

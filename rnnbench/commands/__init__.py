@@ -1,4 +1,1 @@
-"""What each command of the command line does, apart from parsing and printing its result."""
-
-FAULT = 70  # the exit code of what nobody foresaw, as EX_SOFTWARE of sysexits.h
-FAULT_MEANS = "a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where"
+"""The experiments of the seed notebooks."""

@@ -17,9 +17,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from rnnbench.api.learning import make_training
 from rnnbench.backends.base import Data, Outputs
 from rnnbench.cli.progress import Display
-from rnnbench.commands.learning import make_training
 from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
 from rnnbench.harness import arrays
 from rnnbench.harness.plan import Plan

@@ -6,8 +6,8 @@ import json
 import subprocess
 import sys
 
+from rnnbench.api.audit import Audited
 from rnnbench.backends.base import Contract
-from rnnbench.commands.audit import Audited
 from rnnbench.correctness.audit import Finding
 from rnnbench.model import DType, Pass
 from tests.calling import called

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rnnbench.commands.check import EXIT_CODES
+from rnnbench.api.check import EXIT_CODES
 from rnnbench.records import store
 from tests.analysis.test_warnings import QUIET, steady
 from tests.calling import called

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from rnnbench import backends, workloads
+from rnnbench.api.learning import with_trainings
+from rnnbench.api.run import EXIT_CODES
 from rnnbench.cli import main
 from rnnbench.cli.names import Names, SizesType
 from rnnbench.cli.run import RUN_EPILOG
 from rnnbench.cli.seeds import SEEDS
-from rnnbench.commands.learning import with_trainings
-from rnnbench.commands.run import EXIT_CODES
 from rnnbench.commands.seeds import EXPERIMENTS, MADE_UP, of_reviews
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from rnnbench.api import run as session
+from rnnbench.api import session as sitting
 from rnnbench.cli.progress import Display
-from rnnbench.commands import run as session
-from rnnbench.commands import sitting
 from rnnbench.harness import arrays, worker_pool
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from rnnbench.api.history import EXIT_CODES
 from rnnbench.backends.base import Contract
-from rnnbench.commands.history import EXIT_CODES
 from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import Mode, Status

@@ -9,9 +9,9 @@ import pytest
 
 from rnnbench.analysis.compare import Gate, Verdict
 from rnnbench.analysis.stats import summaries
-from rnnbench.commands.compare import compared
-from rnnbench.commands.merge import merge
-from rnnbench.commands.run import read_plan
+from rnnbench.api.compare import compared
+from rnnbench.api.merge import merge
+from rnnbench.api.run import read_plan
 from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import MEMORY, Mode, Seeds

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnbench.commands import compare
+from rnnbench.api import compare
 from tests.calling import called
 from tests.damaged import run_of
 

@@ -21,11 +21,11 @@ OF_COMMAND = re.compile(rf"\b({'|'.join(COMMANDS)})( +(?!and |or )[^\s;,]+)* +$"
 MEASURING = ("run", "sweep")
 WORKING = (*MEASURING, "verify", "train", "seeds", "list")
 PRINTED_BY = {
-    "commands/compare.py": ("compare",),
-    "commands/history.py": ("history",),
-    "commands/merge.py": ("merge",),
-    "commands/noise.py": ("compare",),
-    "commands/run.py": MEASURING,
+    "api/compare.py": ("compare",),
+    "api/history.py": ("history",),
+    "api/merge.py": ("merge",),
+    "api/noise.py": ("compare",),
+    "api/run.py": MEASURING,
     "harness/limits.py": WORKING,
     "harness/stopping.py": ("run",),
     "harness/sweep.py": ("sweep",),

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from rnnbench.commands.sweep import DEFAULT_AXES, sweep_of
+from rnnbench.api.sweep import DEFAULT_AXES, sweep_of
 from rnnbench.records import store
 from rnnbench.sweep import Sizes
 from tests.calling import called

@@ -10,9 +10,9 @@ from typing import ClassVar
 import pytest
 
 from rnnbench.analysis.stats import summaries
+from rnnbench.api.learning import trainings
+from rnnbench.api.run import code_of
 from rnnbench.backends.numpy import NumpySession
-from rnnbench.commands.learning import trainings
-from rnnbench.commands.run import code_of
 from rnnbench.harness import stopping
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.limits import Limit

@@ -6,8 +6,8 @@ import pytest
 from rich.console import Console
 
 from rnnbench import backends
+from rnnbench.api.learning import make_training
 from rnnbench.cli.progress import Display
-from rnnbench.commands.learning import make_training
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.train import train
 from rnnbench.harness.worker_pool import Crew

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from rnnbench.analysis.compare import Gate
-from rnnbench.commands.compare import compared
-from rnnbench.commands.merge import merge
+from rnnbench.api.compare import compared
+from rnnbench.api.merge import merge
 from rnnbench.records import migrate, store
 from rnnbench.records.record import SCHEMA
 from rnnbench.report.context import Context

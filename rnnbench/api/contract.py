@@ -9,9 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from rnnbench import backends
 from rnnbench.backends.base import Contract
@@ -82,16 +79,6 @@ def rows_of(told: Told, problem: Problem) -> list[tuple[str, str]]:
         ("libraries", ", ".join(f"{name} {version}" for name, version in (told.libraries or {}).items())),
     ]
     return [(name, text) for name, text in rows if text]
-
-
-def show(console: Console, told: dict[str, Told], problem: Problem) -> None:
-    """A table for each backend."""
-    for name, answer in told.items():
-        table = Table(name, f"{problem.name} {problem.dtype}", box=box.SIMPLE_HEAD, width=console.width)
-        table.columns[0].no_wrap = True
-        for key, text in rows_of(answer, problem):
-            table.add_row(key, text)
-        console.print(table, markup=False)
 
 
 def as_json(told: dict[str, Told], problem: Problem) -> dict[str, Any]:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
-from rnnbench.cli.progress import Display
-from rnnbench.commands.learning import make_training
+from rnnbench.api.learning import make_training
+from rnnbench.api.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import check_sizes
 from rnnbench.harness.train import train
@@ -45,8 +44,10 @@ def line(epoch: Epoch) -> str:
     )
 
 
-def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *, quiet: bool) -> dict[str, Any]:
-    """Train the plan's one workload with its one backend. The result is for `--json`.
+def run(
+    plan: Plan, epochs: int | None, output: Path | None, observer: Observer, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Train the plan's one workload with its one backend. `tell` has a line for each epoch; the result is for `--json`.
 
     Raises TrainingFailed where the worker fails, StoreError for `output`, and what `check_sizes` and `load_rows` raise.
     """
@@ -55,21 +56,18 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
     seen: list[Epoch] = []
     start = time.monotonic()
     with ExitStack() as stack:
-        display = stack.enter_context(Display(Console(stderr=True)))
         if output is not None:
             stack.enter_context(held(output, new=True))
         journal = None if output is None else store.Journal(output, store.CURVES)
         if journal is not None:
             stack.callback(journal.close)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rnnbench-train-")))
-        training = make_training(plan.workloads[0], plan, new_run_id(), display, epochs)
+        training = make_training(plan.workloads[0], plan, new_run_id(), observer, epochs)
         problem = training.problem
-        if not quiet:
-            console.print(
-                f"{problem.workload}, {backend}, {problem.dtype}, seed {plan.seed}, {plan.threads} threads; "
-                f"{len(training.dataset.train.inputs)} rows; data: {training.dataset.source}",
-                markup=False, highlight=False, soft_wrap=True,
-            )  # fmt: skip
+        tell(
+            f"{problem.workload}, {backend}, {problem.dtype}, seed {plan.seed}, {plan.threads} threads; "
+            f"{len(training.dataset.train.inputs)} rows; data: {training.dataset.source}"
+        )
         crew = Crew([backend], folder, plan.threads, plan.timeout, cache=None)
         stack.callback(crew.kill)
 
@@ -77,11 +75,10 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
             seen.append(epoch)
             if journal is not None:
                 journal.append([epoch])
-            if not quiet:
-                console.print(line(epoch), markup=False, highlight=False, soft_wrap=True)
-            display.show(f"epoch {epoch.epoch + 1} of {epoch.epochs}", epoch.epoch / epoch.epochs)
+            tell(line(epoch))
+            observer.show(f"epoch {epoch.epoch + 1} of {epoch.epochs}", epoch.epoch / epoch.epochs)
 
-        display.show(f"{backend}: starting", 0.0)
+        observer.show(f"{backend}: starting", 0.0)
         try:
             test = train(training, backend, crew, emit)
         except WorkerFailure as failure:
@@ -90,15 +87,6 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
             ) from failure
     if output is not None:
         store.write_json(output / store.MACHINE, fingerprint())
-    wall = time.monotonic() - start
-    if not quiet:
-        console.print(
-            f"test loss {test.loss:.4f}, accuracy {percent(test.accuracy)}; "
-            f"{sum(e.seconds for e in seen):.2f} s in epochs, {wall:.1f} s in all",
-            markup=False, highlight=False,
-        )  # fmt: skip
-        if training.expect:
-            console.print(f"Note: {training.expect}", markup=False, highlight=False, soft_wrap=True)
     return {
         "workload": problem.workload,
         "backend": backend,
@@ -108,5 +96,14 @@ def run(plan: Plan, epochs: int | None, output: Path | None, console: Console, *
         "epochs": [asdict(epoch) for epoch in seen],
         "test": asdict(test),
         "expect": training.expect,
-        "wall_seconds": wall,
+        "wall_seconds": time.monotonic() - start,
     }
+
+
+def summary(result: dict[str, Any]) -> str:
+    """How a training ended, in one line."""
+    test, seconds = result["test"], sum(epoch["seconds"] for epoch in result["epochs"])
+    return (
+        f"test loss {test['loss']:.4f}, accuracy {percent(test['accuracy'])}; "
+        f"{seconds:.2f} s in epochs, {result['wall_seconds']:.1f} s in all"
+    )

@@ -15,9 +15,9 @@ import msgspec
 from rnnbench.analysis import noise
 from rnnbench.analysis.disturbances import BESIDE
 from rnnbench.analysis.roofline import Peak, with_work
-from rnnbench.cli.progress import Display
-from rnnbench.cli.progress import readable as rounded
-from rnnbench.commands.learning import trainings
+from rnnbench.api.learning import trainings
+from rnnbench.api.observer import Observer
+from rnnbench.api.observer import readable as rounded
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner
@@ -50,7 +50,7 @@ class Sitting:
     machine: dict[str, Any]
     before: store.Loaded
     ledger: Ledger
-    display: Display
+    display: Observer
     begun: float
     peak: Peak | None = None
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
-
-import click
 
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.sweep import cases_of, problems_of
@@ -30,12 +27,6 @@ def sweep_of(axes: dict[str, tuple[int, ...] | None], E: int | None, grid: bool)
     if not swept:
         swept = {axis: sizes for axis, sizes in DEFAULT_AXES.items() if axis not in given}
     return Sweep(**swept, centre=centre, E=E, grid=grid)
-
-
-def check_passes(passes: Iterable[Pass]) -> None:
-    """Raise click.UsageError for a pass that has no meaning on made-up rows."""
-    if Pass.EPOCH in passes:
-        raise click.UsageError("a sweep has no epoch, as its rows are made up; choose forward, gradient or train_step")
 
 
 def rows_of(plan: Plan) -> list[tuple[Any, ...]]:

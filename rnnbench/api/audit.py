@@ -9,12 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from rnnbench import backends
-from rnnbench.cli.progress import Display
+from rnnbench.api.observer import Observer
 from rnnbench.correctness.audit import Finding
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import Crew
@@ -45,28 +42,9 @@ class Audited:
         ]
         return {"findings": rows, "missing": self.reasons, "failed": self.failures}
 
-    def print(self, console: Console) -> None:
-        """A line for each check of a backend, with the pass that is nearest to the limit or furthest over it."""
-        table = Table("backend", "dtype", "check", "holds", "worst pass", "found", "limit", "what", box=box.SIMPLE_HEAD)
-        for (name, dtype), found in self.findings.items():
-            for check in dict.fromkeys(f.check for f in found):
-                same = [f for f in found if f.check == check]
-                table.add_row(name, dtype, *_line(check, same))
-        console.print(table)
-        for name, reason in (self.reasons | self.failures).items():
-            console.print(f"{name}: {reason}", markup=False, highlight=False)
-        every = [f for found in self.findings.values() for f in found]
-        console.print(f"{sum(f.ok for f in every)} of {len(every)} findings are within their limits.")
-
-
-def _line(check: str, found: list[Finding]) -> tuple[str, ...]:
-    worst = max(found, key=lambda f: float("inf") if f.value is None else f.value - f.limit)
-    value = "none" if worst.value is None else f"{worst.value:.2g}"
-    return check, "yes" if all(f.ok for f in found) else "NO", worst.pass_, value, f"{worst.limit:.2g}", worst.what
-
 
 def audit(
-    names: Sequence[str], dtypes: Sequence[DType], passes: Sequence[Pass], threads: int, timeout: float, show: Display
+    names: Sequence[str], dtypes: Sequence[DType], passes: Sequence[Pass], threads: int, timeout: float, show: Observer
 ) -> Audited:
     """Audit backend after backend: beside others their times would be those of the others too."""
     findings: dict[tuple[str, DType], list[Finding]] = {}

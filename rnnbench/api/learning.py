@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rnnbench import workloads
-from rnnbench.cli.progress import Display
+from rnnbench.api.observer import Observer
 from rnnbench.harness.plan import Plan, problem_of, workload_of
 from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.tasks import load_rows
@@ -34,7 +34,7 @@ def trainings(
     able: Sequence[str],
     folder: Path,
     run_id: str,
-    display: Display,
+    display: Observer,
     curves: store.Journal,
     before: list[Epoch],
     ledger: Ledger,
@@ -68,7 +68,7 @@ def trainings(
         crew.kill()
 
 
-def make_training(name: str, plan: Plan, run_id: str, display: Display, epochs: int | None = None) -> Training:
+def make_training(name: str, plan: Plan, run_id: str, display: Observer, epochs: int | None = None) -> Training:
     """A training of a workload as the plan has it, in its first type."""
     workload, dataset = load_rows(workload_of(name, plan), plan.seed, plan.data_dir, display.say)
     dtype: DType = plan.dtypes[0]

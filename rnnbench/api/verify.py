@@ -7,11 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from rnnbench.cli.progress import Display
+from rnnbench.api.observer import Observer
 from rnnbench.harness.checker import Task
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner
@@ -56,28 +52,6 @@ class Checked:
             for record in self.records
         ]
 
-    def print(self, console: Console) -> None:
-        """A table with the array of each record that is nearest to its limit, and a last line with the verdict."""
-        table = Table("case", "backend", "status", "worst array", "error", "limit", box=box.SIMPLE_HEAD)
-        for record in self.records:
-            table.add_row(record.case.key, record.backend, record.status, *worst(record))
-        console.print(table)
-        for record in self.records:
-            if record.reason is not None:
-                console.print(f"{record.backend} on {record.case.key}: {record.reason}", markup=False, highlight=False)
-        good = sum(record.status is Status.OK for record in self.records)
-        arrays = sum(len(record.errors) for record in self.records)
-        console.print(f"{good} of {len(self.records)} answers agree with the oracle; {arrays} arrays were compared.")
-
-
-def worst(record: Record) -> tuple[str, str, str]:
-    """The array that is nearest to its limit, or furthest over it: name, error, limit."""
-    if not record.errors:
-        return "", "", ""
-    infinity = float("inf")
-    name, e = max(record.errors.items(), key=lambda i: infinity if i[1].error is None else i[1].error / i[1].limit)
-    return name, "none" if e.error is None else f"{e.error:.1e}", f"{e.limit:.0e}"
-
 
 class CheckOnly(Runner):
     """A run of one launch whose rounds are left out."""
@@ -86,7 +60,7 @@ class CheckOnly(Runner):
         return
 
 
-def tasks_with_truncation(plan: Plan, display: Display) -> list[Task]:
+def tasks_with_truncation(plan: Plan, display: Observer) -> list[Task]:
     """The plan's tasks; `running-parity` once more truncated, unless the plan itself says how to truncate."""
     tasks = tasks_of(plan, display.say)
     if plan.truncation is None and "running-parity" in plan.workloads:
@@ -94,7 +68,7 @@ def tasks_with_truncation(plan: Plan, display: Display) -> list[Task]:
     return tasks
 
 
-def check(plan: Plan, display: Display) -> Checked:
+def check(plan: Plan, display: Observer) -> Checked:
     """Check a plan's cases. Raises ValueError and WorkloadUnavailable as `tasks_of`."""
     records: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as folder:

@@ -11,7 +11,7 @@ from msgspec import Meta
 from rnnbench.analysis.comparable import Side
 from rnnbench.analysis.compare import FEWEST_LAUNCHES, Gate
 from rnnbench.analysis.noise import LEAST, NOISE
-from rnnbench.cli.names import MOST_PERCENT
+from rnnbench.api.names import MOST_PERCENT
 from rnnbench.records import store
 
 REPORTS = Path("reports")  # where `run` puts its folders

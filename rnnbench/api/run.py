@@ -16,10 +16,10 @@ import msgspec
 from rnnbench import backends, workloads
 from rnnbench.analysis.comparable import Side, unlike_machines
 from rnnbench.analysis.merge import few
-from rnnbench.cli.names import unknown
-from rnnbench.cli.progress import Display
-from rnnbench.commands import FAULT, FAULT_MEANS
-from rnnbench.commands.sitting import Sitting, now, write_noise
+from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
+from rnnbench.api.names import unknown
+from rnnbench.api.observer import Observer
+from rnnbench.api.session import Sitting, now, write_noise
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.timers import Ledger
 from rnnbench.machine.fingerprint import fingerprint
@@ -83,7 +83,7 @@ def _check_names(folder: Path, kind: str, names: Iterable[str], known: Collectio
 
 
 def execute(
-    plan: Plan, folder: Path, command: str, display: Display, *, resume: bool = False, run_id: str | None = None
+    plan: Plan, folder: Path, command: str, display: Observer, *, resume: bool = False, run_id: str | None = None
 ) -> Result:
     """Measure a plan into a new folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rnnbench.analysis.changepoints import FEWEST
 from rnnbench.analysis.history import Line, Run, in_order, lines, runs_of
-from rnnbench.commands import FAULT, FAULT_MEANS
-from rnnbench.commands.compare import kept, problems_told
-from rnnbench.commands.noise import place_of
-from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
+from rnnbench.api.compare import kept, problems_told
+from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
+from rnnbench.api.noise import place_of
+from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.machine.processor import answer_of
 from rnnbench.records import store
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rnnbench.analysis.comparable import Side
 from rnnbench.analysis.compare import Finding, Gate, Verdict, compare
-from rnnbench.commands import FAULT, FAULT_MEANS
-from rnnbench.commands.noise import gate_of, place_of
-from rnnbench.commands.run import FOLDER, NOTHING, OK, USAGE
+from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
+from rnnbench.api.noise import gate_of, place_of
+from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.harness.plan import matches
 from rnnbench.records import store
 from rnnbench.records.record import Mode

@@ -1,0 +1,1 @@
+"""What each command does, for Python too: it takes an observer and prints nothing."""

@@ -1,0 +1,67 @@
+"""What `verify` and `list --contract` print for people."""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from rnnbench.api.audit import Audited
+from rnnbench.api.contract import Told, rows_of
+from rnnbench.api.verify import Checked
+from rnnbench.correctness.audit import Finding
+from rnnbench.model import Problem
+from rnnbench.records.record import Record, Status
+
+
+def print_contracts(console: Console, told: dict[str, Told], problem: Problem) -> None:
+    """A table for each backend."""
+    for name, answer in told.items():
+        table = Table(name, f"{problem.name} {problem.dtype}", box=box.SIMPLE_HEAD, width=console.width)
+        table.columns[0].no_wrap = True
+        for key, text in rows_of(answer, problem):
+            table.add_row(key, text)
+        console.print(table, markup=False)
+
+
+def print_audit(console: Console, audited: Audited) -> None:
+    """A line for each check of a backend, with the pass that is nearest to the limit or furthest over it."""
+    table = Table("backend", "dtype", "check", "holds", "worst pass", "found", "limit", "what", box=box.SIMPLE_HEAD)
+    for (name, dtype), found in audited.findings.items():
+        for check in dict.fromkeys(f.check for f in found):
+            same = [f for f in found if f.check == check]
+            table.add_row(name, dtype, *_line(check, same))
+    console.print(table)
+    for name, reason in (audited.reasons | audited.failures).items():
+        console.print(f"{name}: {reason}", markup=False, highlight=False)
+    every = [f for found in audited.findings.values() for f in found]
+    console.print(f"{sum(f.ok for f in every)} of {len(every)} findings are within their limits.")
+
+
+def _line(check: str, found: list[Finding]) -> tuple[str, ...]:
+    worst = max(found, key=lambda f: float("inf") if f.value is None else f.value - f.limit)
+    value = "none" if worst.value is None else f"{worst.value:.2g}"
+    return check, "yes" if all(f.ok for f in found) else "NO", worst.pass_, value, f"{worst.limit:.2g}", worst.what
+
+
+def print_checks(console: Console, checked: Checked) -> None:
+    """A table with the array of each record that is nearest to its limit, and a last line with the verdict."""
+    table = Table("case", "backend", "status", "worst array", "error", "limit", box=box.SIMPLE_HEAD)
+    for record in checked.records:
+        table.add_row(record.case.key, record.backend, record.status, *worst(record))
+    console.print(table)
+    for record in checked.records:
+        if record.reason is not None:
+            console.print(f"{record.backend} on {record.case.key}: {record.reason}", markup=False, highlight=False)
+    good = sum(record.status is Status.OK for record in checked.records)
+    arrays = sum(len(record.errors) for record in checked.records)
+    console.print(f"{good} of {len(checked.records)} answers agree with the oracle; {arrays} arrays were compared.")
+
+
+def worst(record: Record) -> tuple[str, str, str]:
+    """The array that is nearest to its limit, or furthest over it: name, error, limit."""
+    if not record.errors:
+        return "", "", ""
+    infinity = float("inf")
+    name, e = max(record.errors.items(), key=lambda i: infinity if i[1].error is None else i[1].error / i[1].limit)
+    return name, "none" if e.error is None else f"{e.error:.1e}", f"{e.limit:.0e}"
