@@ -1,4 +1,4 @@
-"""Steps in simulated series whose truth is known; how seldom one is false, in tests/benchmarks/test_claims.py."""
+"""Steps in simulated series whose truth is known; how seldom one is false, in tests/validation/test_claims.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A backend against itself: the noise floor, and the edges; false alarms are in tests/benchmarks/test_claims.py."""
+"""A backend against itself: the noise floor, and the edges; false alarms are in tests/validation/test_claims.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drift and two modes are found where they are; false alarms are in tests/benchmarks/test_claims.py."""
+"""Drift and two modes are found where they are; false alarms are in tests/validation/test_claims.py."""
 
 from __future__ import annotations
 

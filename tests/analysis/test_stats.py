@@ -1,4 +1,4 @@
-"""Intervals and ratios at the edges; what they cover is simulated in tests/benchmarks/test_claims.py."""
+"""Intervals and ratios at the edges; what they cover is simulated in tests/validation/test_claims.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stop rule: when it holds and what it says; what its intervals cover is in tests/benchmarks/test_claims.py."""
+"""The stop rule: when it holds and what it says; what its intervals cover is in tests/validation/test_claims.py."""
 
 from __future__ import annotations
 

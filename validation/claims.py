@@ -1,4 +1,4 @@
-"""Do the claims of this project hold? `python benchmarks/claims.py`: every percentage that its documents simulated.
+"""Do the claims of this project hold? `python validation/claims.py`: every percentage that its documents simulated.
 
 Runs whose truth is known are drawn (`worlds.py`) and given to the functions of `rnnbench.analysis`; counted is how
 often intervals hold the truth and alarms are false. The same seed prints the same figures.
@@ -25,8 +25,8 @@ noise (a backend against itself), history (steps), alarms (two modes, drift); al
 
 \b
 Examples:
-  python benchmarks/claims.py
-  python benchmarks/claims.py intervals stop --runs 500 --seed 1
+  python validation/claims.py
+  python validation/claims.py intervals stop --runs 500 --seed 1
 
 \b
 Exit codes:

@@ -13,7 +13,7 @@ import pytest
 from planted import MISSED, OK, code_of, summary
 from planted_worker import slowed
 
-PLANTED = str(Path(__file__).resolve().parents[2] / "benchmarks" / "planted.py")
+PLANTED = str(Path(__file__).resolve().parents[2] / "validation" / "planted.py")
 
 
 def test_the_loop_takes_its_share_of_the_call():

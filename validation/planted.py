@@ -1,4 +1,4 @@
-"""Is a planted slow-down found? `python benchmarks/planted.py`: many comparisons of real processes, the truth known.
+"""Is a planted slow-down found? `python validation/planted.py`: many comparisons of real processes, the truth known.
 
 At `new` one case of two spins after each call for a share of that call's own time; the other is the same on both sides.
 Counted is how often each is called slower: by launch, as `against.py --by launch` judges, and by `rnnbench compare`,
@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
+sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "benchmarks"))  # what lets two sides take turns
 
 from checkout import ROOT
 from duel import Duel, Effort, Measured, Turns
@@ -99,8 +100,8 @@ def code_of(done: Sequence[dict[str, Any]]) -> int:
 
 EPILOG = f"""\b
 Examples:
-  python benchmarks/planted.py
-  python benchmarks/planted.py --tries 20 --share 5% --margin 1% --launches 12
+  python validation/planted.py
+  python validation/planted.py --tries 20 --share 5% --margin 1% --launches 12
 
 \b
 Exit codes:

@@ -1,6 +1,6 @@
 """A side with two cases of the `numpy` backend, one of which is slower at `new`, by a busy loop.
 
-`python benchmarks/planted_worker.py NAME TREE`, as `worker.py`. RNNBENCH_PLANTED is the share of its own time for which
+`python validation/planted_worker.py NAME TREE`, as `worker.py`. RNNBENCH_PLANTED is the share of its own time for which
 a call of "planted ..." spins after its work; "unchanged ..." is the same on both sides.
 """
 
