@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
-from rnnbench.api.observer import Observer
 from rnnbench.correctness.audit import Finding
+from rnnbench.harness.observer import Observer
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import Crew
 from rnnbench.model import DType, Pass

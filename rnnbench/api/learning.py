@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from rnnbench import workloads
-from rnnbench.api.observer import Observer
+from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan, problem_of, workload_of
 from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.tasks import load_rows

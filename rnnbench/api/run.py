@@ -18,8 +18,8 @@ from rnnbench.analysis.comparable import Side, unlike_machines
 from rnnbench.analysis.merge import few
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
 from rnnbench.api.names import unknown
-from rnnbench.api.observer import Observer
 from rnnbench.api.session import Sitting, now, write_noise
+from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.timers import Ledger
 from rnnbench.machine.fingerprint import fingerprint

@@ -16,9 +16,9 @@ from rnnbench.analysis import noise
 from rnnbench.analysis.disturbances import BESIDE
 from rnnbench.analysis.roofline import Peak, with_work
 from rnnbench.api.learning import trainings
-from rnnbench.api.observer import Observer
-from rnnbench.api.observer import readable as rounded
 from rnnbench.harness.memory import measure_memory
+from rnnbench.harness.observer import Observer
+from rnnbench.harness.observer import readable as rounded
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner
 from rnnbench.harness.stopping import readable

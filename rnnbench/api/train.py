@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.api.learning import make_training
-from rnnbench.api.observer import Observer
+from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import check_sizes
 from rnnbench.harness.train import train

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rnnbench.api.observer import Observer
 from rnnbench.harness.checker import Task
+from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 
 from rnnbench import backends
-from rnnbench.api.observer import Observer
+from rnnbench.harness.observer import Observer
 from rnnbench.model import DType
 
 

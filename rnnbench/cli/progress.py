@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from rnnbench.api.observer import readable
+from rnnbench.harness.observer import readable
 
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Estimate

@@ -82,10 +82,12 @@ class _Drift:
         self.sessions = sessions
         self.of: dict[str, float] = {}
 
-    def step(self, call: Callable[[Session], None]) -> None:
-        """Let each session do the same, and compare all arrays that the oracle's then has."""
+    def step(self, call: Callable[[Session], None], only: str | None = None) -> None:
+        """Let each session do the same, and compare all arrays that the oracle's then has, or one of them."""
         ref, *others = (dict(tolerances.arrays_of(_done(session, call))) for session in self.sessions)
         for name, value in ref.items():
+            if only not in (None, name):
+                continue
             apart = [tolerances.relative_error(value, other[name]) for other in others]
             worst = max(math.inf if error is None else error for error in apart)
             self.of[name] = max(worst, self.of.get(name, 0.0))
@@ -135,9 +137,10 @@ class Oracle:
     def _once(self, work: Callable[..., Kept], *arguments: str) -> Kept:
         """What the work gives, done the first time that it is asked for."""
         key = (work.__name__, *arguments)
-        with self._working, threadpool_limits(limits=1, user_api="blas"):  # small products: two threads wait, not work
+        with self._working:
             if key not in self._kept:
-                self._kept[key] = work(*arguments)
+                with threadpool_limits(limits=1, user_api="blas"):  # small products: two threads wait, not work
+                    self._kept[key] = work(*arguments)
             kept: Kept = self._kept[key]
         return kept
 
@@ -160,10 +163,9 @@ class Oracle:
         for steps, rows in enumerate(batches):
             drift.step(lambda session, rows=rows: session.train_epoch(rows))  # type: ignore[misc]
             found = drift.limits(tolerances.UPDATE_DRIFTS[precision])
-            if (
-                steps > 1 and max(found.values()) > tolerances.MAX_EPOCH_LIMITS[precision]
-            ):  # a whole and a short batch stay
-                order = order[: (steps - 1) * B + len(batches[-1])]  # the last batch as short as it is in the whole
+            # Two batches stay: a whole one, and one as short as the last of all.
+            if steps > 1 and max(found.values()) > tolerances.MAX_EPOCH_LIMITS[precision]:
+                order = order[: (steps - 1) * B + len(batches[-1])]
                 break
             limits = found
         self.session.reset()
@@ -176,18 +178,18 @@ class Oracle:
 
     def _losses(self) -> list[float]:
         self.session.reset()
-        return [float(_done(self.session, self._step(step)).loss or 0.0) for step in range(LOSS_STEPS)]
+        losses = (_done(self.session, self._step(step)).loss for step in range(LOSS_STEPS))
+        return [loss for loss in losses if loss is not None]
 
     def _loss_limits(self, precision: str) -> list[float]:
         """The limit of each loss as the problem's own sensitivity has it, as far as a loss can be judged."""
         limits: list[float] = []
         drift = self._drift(precision)
         for step in range(LOSS_STEPS):
-            drift.step(self._step(step))
+            drift.step(self._step(step), "loss")
             limit = drift.limits(tolerances.UPDATE_DRIFTS[precision])["loss"]
-            if (
-                step > 2 and limit > tolerances.MAX_LOSS_LIMIT
-            ):  # the third loss tells of the first update that has a past
+            # Three losses stay: the last of them tells of the first update that has a past.
+            if step > 2 and limit > tolerances.MAX_LOSS_LIMIT:
                 break
             limits.append(limit)
         return limits

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from rnnbench.correctness import tolerances
 from rnnbench.correctness.oracle import LOSS_STEPS, Oracle
 from rnnbench.harness import arrays
 from rnnbench.harness.limits import Limit
+from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Estimate, Plan, order_of
 from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.timers import Ledger
@@ -28,16 +29,6 @@ from rnnbench.params import Params
 from rnnbench.records.account import Kind
 from rnnbench.records.record import CHECK, MEMORY, Costs, Record, Seeds, Status
 from rnnbench.workloads.base import Split
-
-
-class Observer(Protocol):
-    """Who is told what runs."""
-
-    def doing(self, what: str, estimate: Estimate) -> None:
-        """`what` begins now."""
-
-    def say(self, text: str) -> None:
-        """A sentence for the user."""
 
 
 @dataclass(frozen=True)
