@@ -76,10 +76,14 @@ def check(work: Work) -> None:
 def session_of(workload: str, backend: str = "numba") -> Session:
     """A backend with a workload's first batches staged, float32, at its initial parameters."""
     from rnnbench import backends, workloads
-    from rnnbench.backends.base import Data
     from rnnbench.model import DType, Problem
     from rnnbench.params import init_params
     from rnnbench.workloads.base import Source
+
+    try:
+        from rnnbench.data import Data
+    except ImportError:  # a commit from before it was a module
+        from rnnbench.backends.base import Data  # type: ignore[attr-defined]
 
     w = workloads.get(workload)
     train = w.load(Source(T=w.T)).train

@@ -23,10 +23,10 @@ from rnnbench.backends.cuda_fast import CudaFastTanhBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.plan import Plan
-from rnnbench.model import DType, Head, Loss, Optimizer, TrainSpec, Truncation
+from rnnbench.model import DType, Head, Loss, Optimizer, Train, Truncation
 
 LOSSES = list(Loss)
-UPDATES = (TrainSpec(clip_norm=0.05), TrainSpec(optimizer=Optimizer.SGD, clip_value=0.01))
+UPDATES = (Train(clip_norm=0.05), Train(optimizer=Optimizer.SGD, clip_value=0.01))
 WIDTHS = (20, 128, 200, 256, 512, 1100)  # H on a device: each regime of the recurrence
 
 

@@ -72,7 +72,7 @@ def _require_positive(**values: float) -> None:
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class Model:
     """Embedding (or dense input) -> tanh RNN -> dense head -> loss.
 
     `V` is the vocabulary size of the embedding, or None for dense input of width E.
@@ -112,7 +112,7 @@ class ModelSpec:
 
 
 @dataclass(frozen=True)
-class TrainSpec:
+class Train:
     """One update: clip the gradient, then SGD or Adam.
 
     Adam is Algorithm 1 of Kingma and Ba, "Adam", 2015: epsilon is added to the bias-corrected root, as PyTorch and
@@ -187,7 +187,7 @@ class Truncation:
             emit = end
 
 
-def blocks_of(model: ModelSpec, truncation: Truncation | None, T: int) -> list[Block]:
+def blocks_of(model: Model, truncation: Truncation | None, T: int) -> list[Block]:
     """The reverse passes that carry a loss: one for full BPTT, one a block if truncated, the last for `Head.LAST`."""
     blocks = [Block(0, 0, T)] if truncation is None else list(truncation.blocks(T))
     return blocks[-1:] if model.head is Head.LAST else blocks
@@ -211,8 +211,8 @@ class Problem:
 
     workload: str
     dtype: DType
-    model: ModelSpec
-    train: TrainSpec
+    model: Model
+    train: Train
     B: int
     T: int
     truncation: Truncation | None = None

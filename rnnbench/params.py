@@ -1,6 +1,6 @@
 """Named parameters, made once in NumPy from one seed and given to every backend.
 
-Shapes and order are `ModelSpec.shapes`: row-major, input x output. Gradients carry the same names and shapes.
+Shapes and order are `Model.shapes`: row-major, input x output. Gradients carry the same names and shapes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.model import DType, ModelSpec
+from rnnbench.model import DType, Model
 
 Array = NDArray[np.floating]
 Params = Mapping[str, Array]
@@ -42,7 +42,7 @@ def orthogonal(rng: np.random.Generator, n: int) -> Array:
     return q * np.sign(np.diag(r))
 
 
-def _keras(model: ModelSpec, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
+def _keras(model: Model, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
     E, H, O = model.E, model.H, model.O
     params = {
         "W_xh": glorot_uniform(rng["W_xh"], (E, H)),
@@ -56,7 +56,7 @@ def _keras(model: ModelSpec, rng: dict[str, np.random.Generator]) -> dict[str, A
     return params
 
 
-def _torch(model: ModelSpec, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
+def _torch(model: Model, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
     limit = 1.0 / np.sqrt(model.H)
     params = {name: uniform(rng[name], shape, limit) for name, shape in model.shapes.items() if name != "embedding"}
     params["b_h"] += uniform(rng["b_h"], (model.H,), limit)  # nn.RNN has two biases; ours is their sum
@@ -65,7 +65,7 @@ def _torch(model: ModelSpec, rng: dict[str, np.random.Generator]) -> dict[str, A
     return params
 
 
-_INITS: dict[Init, Callable[[ModelSpec, dict[str, np.random.Generator]], dict[str, Array]]] = {
+_INITS: dict[Init, Callable[[Model, dict[str, np.random.Generator]], dict[str, Array]]] = {
     Init.KERAS: _keras,
     Init.TORCH: _torch,
 }
@@ -73,8 +73,8 @@ _INITS: dict[Init, Callable[[ModelSpec, dict[str, np.random.Generator]], dict[st
 _STREAMS = ("embedding", "W_xh", "W_hh", "b_h", "W_hy", "b_y")
 
 
-def init_params(model: ModelSpec, init: Init, seed: int) -> dict[str, Array]:
-    """Initial parameters in float64, by name, in the order of `ModelSpec.shapes`.
+def init_params(model: Model, init: Init, seed: int) -> dict[str, Array]:
+    """Initial parameters in float64, by name, in the order of `Model.shapes`.
 
     Each parameter draws from a stream of its own, so that a change of one shape leaves the others as they were.
     `Init.KERAS`: embedding uniform on +-0.05, Glorot uniform, orthogonal recurrent, zero biases.
@@ -102,7 +102,7 @@ def parts(flat: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     return found
 
 
-def check_shapes(params: Params, model: ModelSpec) -> None:
+def check_shapes(params: Params, model: Model) -> None:
     """Raise ValueError where a parameter is missing, unknown or of another shape than the model says."""
     expected = model.shapes
     if set(params) != set(expected):

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from rnnbench.backends.base import Contract, Outputs, Session
+from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
+from rnnbench.contract import Contract
 from rnnbench.params import Params
 
 

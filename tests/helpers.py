@@ -12,10 +12,11 @@ import numba
 import numpy as np
 import pytest
 
-from rnnbench.backends.base import Data, Outputs, Session
+from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.correctness.tolerances import arrays_of, errors_of, relative_error
-from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, Problem, TrainSpec, Truncation
+from rnnbench.data import Data
+from rnnbench.model import DType, Head, Loss, Model, Optimizer, Problem, Train, Truncation
 from rnnbench.params import Init, Params, init_params
 
 
@@ -30,13 +31,13 @@ def small_problem(
     head: Head = Head.LAST,
     loss: Loss = Loss.BINARY_CROSS_ENTROPY,
     dtype: DType = DType.FLOAT64,
-    train: TrainSpec | None = None,
+    train: Train | None = None,
     truncation: Truncation | None = None,
     **model: object,
 ) -> Problem:
     """A problem small enough for any test, every part of it a keyword."""
-    spec = ModelSpec(E=E, H=H, O=O, V=V, head=head, loss=loss, **model)  # type: ignore[arg-type]
-    return Problem("test", dtype, spec, train or TrainSpec(), B, T, truncation)
+    spec = Model(E=E, H=H, O=O, V=V, head=head, loss=loss, **model)  # type: ignore[arg-type]
+    return Problem("test", dtype, spec, train or Train(), B, T, truncation)
 
 
 def random_data(problem: Problem, rows: int | None = None, seed: int = 1) -> Data:
@@ -93,11 +94,11 @@ def assert_agrees(ref: Outputs, got: Outputs, dtype: DType) -> None:
 
 
 TRAINS = {
-    "sgd": TrainSpec(Optimizer.SGD, learning_rate=0.1),
-    "adam": TrainSpec(epsilon=1e-5),
-    "adam, clipped by value": TrainSpec(epsilon=1e-5, clip_value=0.01),
-    "sgd, clipped by norm": TrainSpec(Optimizer.SGD, learning_rate=0.1, clip_norm=0.05),
-    "adam, norm under its limit": TrainSpec(epsilon=1e-5, clip_norm=1e6),
+    "sgd": Train(Optimizer.SGD, learning_rate=0.1),
+    "adam": Train(epsilon=1e-5),
+    "adam, clipped by value": Train(epsilon=1e-5, clip_value=0.01),
+    "sgd, clipped by norm": Train(Optimizer.SGD, learning_rate=0.1, clip_norm=0.05),
+    "adam, norm under its limit": Train(epsilon=1e-5, clip_norm=1e6),
 }
 
 

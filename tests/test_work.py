@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rnnbench import work
-from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, TrainSpec, Truncation, blocks_of
+from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, Train, Truncation, blocks_of
 from rnnbench.work import work_of
 from tests.helpers import small_problem
 
@@ -113,8 +113,8 @@ PROBLEMS = {
     "truncated, last": small_problem(B=2, T=9, V=40, truncation=Truncation(3, 2)),
     "truncated, every": small_problem(B=2, T=7, V=11, head=Head.EVERY, truncation=Truncation(4, 2)),
     "chunks": small_problem(B=2, T=7, V=None, head=Head.EVERY, truncation=Truncation(3, 3)),
-    "sgd": small_problem(B=2, T=4, V=50, train=TrainSpec(Optimizer.SGD)),
-    "sgd, dense": small_problem(B=2, T=4, V=None, train=TrainSpec(Optimizer.SGD)),
+    "sgd": small_problem(B=2, T=4, V=50, train=Train(Optimizer.SGD)),
+    "sgd, dense": small_problem(B=2, T=4, V=None, train=Train(Optimizer.SGD)),
 }
 
 

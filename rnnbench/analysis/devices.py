@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rnnbench.analysis.stats import Interval, Summary, TurnKey, device_turn_seconds, interval_of, turns_of
-from rnnbench.backends.base import CPU
+from rnnbench.contract import CPU
 from rnnbench.records.record import DeviceState, Record
 
 

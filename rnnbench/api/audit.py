@@ -14,7 +14,7 @@ from rnnbench import backends
 from rnnbench.correctness.audit import Finding
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import DType, Pass
 
 
@@ -52,13 +52,13 @@ def audit(
     failures: dict[str, str] = {}
     here = [name for name in names if name not in reasons]
     with tempfile.TemporaryDirectory(prefix="rnnbench-audit-") as folder:
-        crew = Crew(here, Path(folder), threads, timeout, cache=None)
+        pool = WorkerPool(here, Path(folder), threads, timeout, cache=None)
         try:
             for i, name in enumerate(here):
                 show.show(f"audit of {name}", i / len(here))
                 try:
                     for dtype in dtypes:
-                        said = crew.ask(name, "audit", dtype=dtype, passes=list(passes))
+                        said = pool.ask(name, "audit", dtype=dtype, passes=list(passes))
                         if said["reason"]:
                             reasons[name] = said["reason"]
                         else:
@@ -66,5 +66,5 @@ def audit(
                 except WorkerFailure as failure:
                     failures[name] = failure.reason
         finally:
-            crew.kill()
+            pool.kill()
     return Audited(findings, reasons, failures)

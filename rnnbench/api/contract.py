@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
-from rnnbench.backends.base import Contract
+from rnnbench.contract import Contract
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, Pass, Problem
 
 
@@ -31,34 +31,34 @@ def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) ->
     """Ask all of them, side by side: importing a framework takes seconds."""
     told: dict[str, Told] = {}
     with tempfile.TemporaryDirectory(prefix="rnnbench-list-") as folder:
-        crew = Crew(names, Path(folder), threads, timeout, cache=None)
+        pool = WorkerPool(names, Path(folder), threads, timeout, cache=None)
 
         def one(name: str) -> None:
             try:
-                told[name] = _told(crew, name, problem)
+                told[name] = _told(pool, name, problem)
             except WorkerFailure as failure:
                 told[name] = Told(missing=failure.reason)
 
         try:
-            crew.side_by_side(one, names)
+            pool.side_by_side(one, names)
         finally:
-            crew.kill()
+            pool.kill()
     return {name: told[name] for name in names}
 
 
-def _told(crew: Crew, name: str, problem: Problem) -> Told:
+def _told(pool: WorkerPool, name: str, problem: Problem) -> Told:
     if reason := backends.missing(name):
         return Told(missing=reason)
     unsupported = {}
     for pass_ in Pass:
         case = msgspec.to_builtins(Case(**vars(problem), pass_=pass_))
-        said = crew.ask(name, "unsupported", case=case)
+        said = pool.ask(name, "unsupported", case=case)
         if said["unavailable"]:
             return Told(missing=said["reason"])
         if said["reason"]:
             unsupported[str(pass_)] = said["reason"]
-    said = crew.ask(name, "contract", problem=msgspec.to_builtins(problem))
-    libraries = crew.libraries[name]["libraries"]
+    said = pool.ask(name, "contract", problem=msgspec.to_builtins(problem))
+    libraries = pool.libraries[name]["libraries"]
     return Told(msgspec.convert(said["contract"], Contract), libraries, unsupported=unsupported)
 
 

@@ -14,7 +14,7 @@ from rnnbench.harness.tasks import load_rows
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.train import Training, train
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import DType
 from rnnbench.params import cast, init_params
 from rnnbench.records import store
@@ -44,13 +44,13 @@ def trainings(
     name = training_backend(able)
     if name is None:
         return
-    crew = Crew([name], folder, plan.threads, plan.timeout, folder / "cache", ledger, stopping.limit)
+    pool = WorkerPool([name], folder, plan.threads, plan.timeout, folder / "cache", ledger, stopping.limit)
     try:
         for workload in plan.training:
             if stopping.left <= 0:
                 display.say(f"{workload} was not trained: {stopping.limit().budget}")
                 continue
-            with crew.ledger.spend(Kind.DATA):
+            with pool.ledger.spend(Kind.DATA):
                 training = make_training(workload, plan, run_id, display)
             whole = {(e.workload, e.backend) for e in before if e.epoch == e.epochs}
             if (training.problem.workload, name) in whole:
@@ -61,11 +61,11 @@ def trainings(
                 curves.append([epoch])
 
             try:
-                train(training, name, crew, emit)
+                train(training, name, pool, emit)
             except WorkerFailure as failure:
                 display.say(f"{name} in training {workload}: {failure.status}. {failure.reason}")
     finally:
-        crew.kill()
+        pool.kill()
 
 
 def make_training(name: str, plan: Plan, run_id: str, display: Observer, epochs: int | None = None) -> Training:

@@ -18,7 +18,7 @@ from rnnbench.analysis.comparable import Side, unlike_machines
 from rnnbench.analysis.merge import few
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
 from rnnbench.api.names import unknown
-from rnnbench.api.session import Sitting, now, write_noise
+from rnnbench.api.session import RunSession, now, write_noise
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.timers import Ledger
@@ -99,7 +99,7 @@ def execute(
             store.write_json(folder / store.RUN, run)  # first of all: the mark of a run
         machine = fingerprint()
         _refuse_unlike(folder, before, machine)
-        code = _measure(Sitting(plan, folder, run, machine, before, ledger, display, begun))
+        code = _measure(RunSession(plan, folder, run, machine, before, ledger, display, begun))
         loaded = store.load(folder)
     return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
 
@@ -122,20 +122,20 @@ def _refuse_unlike(folder: Path, before: store.Loaded, machine: dict[str, Any]) 
         )
 
 
-def _measure(sitting: Sitting) -> int:
-    """Run a sitting to whatever end; the exit code so far. Raises what ends it before anything was measured."""
-    folder, display, code = sitting.folder, sitting.display, OK
+def _measure(session: RunSession) -> int:
+    """Run a session to whatever end; the exit code so far. Raises what ends it before anything was measured."""
+    folder, display, code = session.folder, session.display, OK
     with closing(store.Journal(folder)) as journal, closing(store.Journal(folder, store.CURVES)) as curves:
         if torn := [*journal.problems, *curves.problems]:
-            sitting.before = store.load(folder)
-        for problem in (*torn, *sitting.before.problems):
+            session.before = store.load(folder)
+        for problem in (*torn, *session.before.problems):
             display.say(problem)
         scratch: Path | None = None
         try:
             scratch = scratch_of(folder)
             with Neighbours(str(folder)) as neighbours:
-                sitting.measure(neighbours, journal, curves, scratch)
-            write_noise(sitting.plan, folder)
+                session.measure(neighbours, journal, curves, scratch)
+            write_noise(session.plan, folder)
             clear(scratch, CACHE)
         except (store.StoreError, OSError) as error:
             if not journal.path.stat().st_size:

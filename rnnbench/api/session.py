@@ -1,4 +1,4 @@
-"""One sitting of a run: all answers into its folder, and beside them what the machine is and where the time went."""
+"""One session of a run: all answers into its folder, and beside them what the machine is and where the time went."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def now() -> str:
 
 
 @dataclass
-class Sitting:
+class RunSession:
     """A plan, its folder, what was there `before`, and the facts for `run.json` and `machine.json`.
 
     `begun` is since when a budget counts, by the monotonic clock.
@@ -55,7 +55,7 @@ class Sitting:
     peak: Peak | None = None
 
     def __post_init__(self) -> None:
-        self.earlier: dict[Kind, float] = seconds_of(self.run)  # of the sittings that this one goes on with
+        self.earlier: dict[Kind, float] = seconds_of(self.run)  # of the sessions that this one goes on with
 
     def measure(self, neighbours: Neighbours, journal: store.Journal, curves: store.Journal, scratch: Path) -> None:
         """All answers, memory and trainings. What ends it early leaves the facts that are known by then."""
@@ -140,7 +140,7 @@ class Sitting:
         if stops := runner.stops:
             self.run["stops"] = msgspec.to_builtins(stops)
         self._keep_run()
-        self._keep_machine({**machine, "workers": runner.crew.libraries})
+        self._keep_machine({**machine, "workers": runner.pool.libraries})
 
     def _keep_run(self) -> None:
         store.write_json(self.folder / store.RUN, self.run)

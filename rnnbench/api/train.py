@@ -16,7 +16,7 @@ from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import check_sizes
 from rnnbench.harness.train import train
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.records import store
 from rnnbench.records.folder import held
@@ -68,8 +68,8 @@ def run(
             f"{problem.workload}, {backend}, {problem.dtype}, seed {plan.seed}, {plan.threads} threads; "
             f"{len(training.dataset.train.inputs)} rows; data: {training.dataset.source}"
         )
-        crew = Crew([backend], folder, plan.threads, plan.timeout, cache=None)
-        stack.callback(crew.kill)
+        pool = WorkerPool([backend], folder, plan.threads, plan.timeout, cache=None)
+        stack.callback(pool.kill)
 
         def emit(epoch: Epoch) -> None:
             seen.append(epoch)
@@ -80,7 +80,7 @@ def run(
 
         observer.show(f"{backend}: starting", 0.0)
         try:
-            test = train(training, backend, crew, emit)
+            test = train(training, backend, pool, emit)
         except WorkerFailure as failure:
             raise TrainingFailed(
                 f"{backend} in training {problem.workload}: {failure.status}. {failure.reason}"

@@ -13,19 +13,9 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import (
-    CPU,
-    CUDA,
-    Backend,
-    Contract,
-    Data,
-    DeviceClock,
-    Events,
-    Inputs,
-    Outputs,
-    Session,
-    shaped_targets,
-)
+from rnnbench.backends.base import Backend, DeviceClock, Events, Outputs, Session
+from rnnbench.contract import CPU, CUDA, Contract
+from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.kernels.cuda import device, losses
 from rnnbench.kernels.cuda.buffers import Sizes, bytes_kept, bytes_needed, work
 from rnnbench.kernels.cuda.launch import Launcher

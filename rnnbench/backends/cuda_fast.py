@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar
 
-from rnnbench.backends.base import Contract
 from rnnbench.backends.cuda import CudaBackend
+from rnnbench.contract import Contract
 from rnnbench.kernels.cuda.plan import Plan
 from rnnbench.model import Case, DType, Problem
 

@@ -16,8 +16,10 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Contract, Data, Session
+from rnnbench.backends.base import Session
 from rnnbench.backends.cuda import STAGED, CudaBackend, CudaSession, rule_of
+from rnnbench.contract import Contract
+from rnnbench.data import Data
 from rnnbench.kernels.cuda import cursor
 from rnnbench.kernels.cuda.graph import WAY_OUT, Recorder
 from rnnbench.kernels.cuda.launch import Size

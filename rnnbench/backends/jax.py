@@ -16,8 +16,10 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import CPU, Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
+from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.backends.jax_parts import Functions, Result, exact, logits_of, optimizer_of
+from rnnbench.contract import CPU, Contract
+from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.model import Case, DType, Head, Problem
 from rnnbench.params import Array, Params, cast
 

@@ -12,8 +12,8 @@ from typing import ClassVar
 
 import jax
 
-from rnnbench.backends.base import CUDA, Contract
 from rnnbench.backends.jax import JaxBackend, JaxSession
+from rnnbench.contract import CUDA, Contract
 from rnnbench.model import Problem
 
 _PLUGINS = ("jax-cuda13-plugin", "jax-cuda12-plugin")

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from rnnbench.model import Head, Loss, ModelSpec, Optimizer, Problem, TrainSpec, Truncation, blocks_of
+from rnnbench.model import Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
 
 _UNROLLED = 10  # scans of up to so many steps are written out: a third faster at 5 steps, no faster or slower from 50
 
@@ -41,7 +41,7 @@ def scan_steps(w: jax.Array, state: jax.Array, projected: jax.Array, every: bool
     return lax.scan(step, state, projected, unroll=unroll_of(len(projected)))
 
 
-def project(model: ModelSpec, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
+def project(model: Model, params: dict[str, jax.Array], x: jax.Array) -> jax.Array:
     """x_t W_xh + b_h of all steps, (T, B, H), from rows (B, T) or (B, T, E)."""
     steps = jnp.swapaxes(x, 0, 1)
     steps = steps if model.V is None else params["embedding"][steps]
@@ -53,7 +53,7 @@ def read(params: dict[str, jax.Array], states: jax.Array) -> jax.Array:
     return states @ params["W_hy"] + params["b_y"]
 
 
-def emitted_losses(model: ModelSpec, z: jax.Array, y: jax.Array) -> jax.Array:
+def emitted_losses(model: Model, z: jax.Array, y: jax.Array) -> jax.Array:
     """The loss of each emitted output: z without its last axis."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -66,7 +66,7 @@ def emitted_losses(model: ModelSpec, z: jax.Array, y: jax.Array) -> jax.Array:
             return optax.l2_loss(jax.nn.sigmoid(z), y).sum(axis=-1)
 
 
-def hits(model: ModelSpec, z: jax.Array, y: jax.Array) -> jax.Array | None:
+def hits(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
     """How many outputs are classified right; None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -77,7 +77,7 @@ def hits(model: ModelSpec, z: jax.Array, y: jax.Array) -> jax.Array | None:
             return None
 
 
-def optimizer_of(train: TrainSpec) -> optax.GradientTransformation:
+def optimizer_of(train: Train) -> optax.GradientTransformation:
     """Clipping and the update, chained."""
     update = (
         optax.sgd(train.learning_rate)
@@ -162,7 +162,7 @@ def chunks(w: jax.Array, state: jax.Array, projected: jax.Array, stride: int) ->
 
 
 def overlapping(
-    model: ModelSpec, truncation: Truncation, params: Any, projected: jax.Array, state: jax.Array, y: jax.Array
+    model: Model, truncation: Truncation, params: Any, projected: jax.Array, state: jax.Array, y: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """The last state, the logits (B, T, O) and the sum of losses, where blocks reach back before their own losses.
 
@@ -203,7 +203,7 @@ def overlapping(
     return last, logits, total
 
 
-def logits_of(model: ModelSpec, params: Any, x: jax.Array) -> jax.Array:
+def logits_of(model: Model, params: Any, x: jax.Array) -> jax.Array:
     """Logits of rows x from a zero state."""
     every = model.head is Head.EVERY
     state = jnp.zeros((len(x), model.H), params["W_hh"].dtype)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.model import Block, Head, Loss, ModelSpec, Optimizer, Problem, StepSum, TrainSpec, blocks_of
+from rnnbench.model import Block, Head, Loss, Model, Optimizer, Problem, StepSum, Train, blocks_of
 
 
 @contextmanager
@@ -188,7 +188,7 @@ class Network(keras.Model):
         }
 
 
-def losses(model: ModelSpec, z: Tensor, y: Tensor) -> Tensor:
+def losses(model: Model, z: Tensor, y: Tensor) -> Tensor:
     """The loss of each output, (B,) or (B, T), from logits z and targets y; (B,) with `StepSum.SUM` over time."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -203,14 +203,14 @@ def losses(model: ModelSpec, z: Tensor, y: Tensor) -> Tensor:
     return tf.reduce_sum(each, axis=-1) if summed else each
 
 
-def hits(model: ModelSpec, y: Tensor, z: Tensor) -> Tensor:
+def hits(model: Model, y: Tensor, z: Tensor) -> Tensor:
     """Which outputs are classified right, (B,) or (B, T)."""
     if model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
         return tf.argmax(z, axis=-1, output_type=tf.int32) == y
     return tf.reduce_all((z > 0) == (y > 0.5), axis=-1)
 
 
-def metrics(model: ModelSpec, dtype: str) -> list[Any]:
+def metrics(model: Model, dtype: str) -> list[Any]:
     """What `fit` reports beside the loss: the accuracy, where the loss has classes."""
     if model.loss not in (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY):
         return []
@@ -257,7 +257,7 @@ class Adam(SummedGradients, keras.optimizers.Adam):
         )
 
 
-def optimizer(train: TrainSpec) -> Any:
+def optimizer(train: Train) -> Any:
     """The Keras optimizer of a train spec. Its learning rate takes the type that `floatx` says."""
     clip = {"clipvalue": train.clip_value, "global_clipnorm": train.clip_norm}
     rate = float(train.learning_rate)

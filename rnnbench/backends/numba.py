@@ -11,15 +11,9 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import (
-    Backend,
-    Contract,
-    Data,
-    Inputs,
-    Outputs,
-    Session,
-    shaped_targets,
-)
+from rnnbench.backends.base import Backend, Outputs, Session
+from rnnbench.contract import Contract
+from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.kernels.cpu import losses, passes
 from rnnbench.kernels.cpu.context import PARAMETERS, Context, Sizes, aligned, buffers
 from rnnbench.kernels.cpu.flush import CAN_FLUSH

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, batches_of, shaped_targets
-from rnnbench.model import Case, Head, Loss, ModelSpec, Optimizer, Problem, TrainSpec, Truncation, blocks_of
+from rnnbench.backends.base import Backend, Outputs, Session
+from rnnbench.contract import Contract
+from rnnbench.data import Data, Inputs, batches_of, shaped_targets
+from rnnbench.model import Case, Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
 from rnnbench.params import Array, Params, cast
 
 
@@ -32,7 +34,7 @@ def sigmoid(z: Array) -> Array:
     return np.where(z >= 0, 1, e) / (1 + e)
 
 
-def forward(model: ModelSpec, params: Params, inputs: Inputs, state: Array | None) -> Trace:
+def forward(model: Model, params: Params, inputs: Inputs, state: Array | None) -> Trace:
     """Run all T steps. inputs (B, T) tokens or (B, T, E); state (B, H) or None for zeros."""
     dtype = params["W_hh"].dtype
     x = (inputs.astype(dtype, copy=False) if model.V is None else params["embedding"][inputs]).swapaxes(0, 1)
@@ -46,7 +48,7 @@ def forward(model: ModelSpec, params: Params, inputs: Inputs, state: Array | Non
     return Trace(x, h, read @ params["W_hy"] + params["b_y"])
 
 
-def losses(model: ModelSpec, z: Array, y: Inputs) -> Array:
+def losses(model: Model, z: Array, y: Inputs) -> Array:
     """The loss of each emitted output, (B,) or (B, T), from logits z and targets y laid out by `shaped_targets`."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -61,7 +63,7 @@ def losses(model: ModelSpec, z: Array, y: Inputs) -> Array:
             return (0.5 * (sigmoid(z) - y) ** 2).sum(axis=-1)
 
 
-def dlosses(model: ModelSpec, z: Array, y: Inputs) -> Array:
+def dlosses(model: Model, z: Array, y: Inputs) -> Array:
     """The derivative of each `losses` value by its own logits, shaped like z."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -77,7 +79,7 @@ def dlosses(model: ModelSpec, z: Array, y: Inputs) -> Array:
 
 
 def backward(
-    model: ModelSpec, params: Params, inputs: Inputs, trace: Trace, dz: Array, truncation: Truncation | None
+    model: Model, params: Params, inputs: Inputs, trace: Trace, dz: Array, truncation: Truncation | None
 ) -> dict[str, Array]:
     """Gradients by name, from dz, the derivative of the loss by the logits. Werbos, 1990; cut as `Truncation` says."""
     T, B, _ = trace.x.shape
@@ -100,14 +102,14 @@ def backward(
     return grads
 
 
-def _dlogits_of_step(model: ModelSpec, dz: Array, t: int, T: int) -> Array | None:
+def _dlogits_of_step(model: Model, dz: Array, t: int, T: int) -> Array | None:
     """The (B, O) part of dz that step t emits, or None where it emits nothing."""
     if model.head is Head.EVERY:
         return dz[:, t]
     return dz if t == T - 1 else None
 
 
-def hits(model: ModelSpec, z: Array, y: Inputs) -> NDArray[np.bool_] | None:
+def hits(model: Model, z: Array, y: Inputs) -> NDArray[np.bool_] | None:
     """Which outputs are classified right, (B,) or (B, T); None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -118,7 +120,7 @@ def hits(model: ModelSpec, z: Array, y: Inputs) -> NDArray[np.bool_] | None:
             return None
 
 
-def clip(train: TrainSpec, grads: dict[str, Array]) -> dict[str, Array]:
+def clip(train: Train, grads: dict[str, Array]) -> dict[str, Array]:
     """Clipped gradients. By norm: Pascanu et al., 2013, Algorithm 1, with one norm over all parameters."""
     if train.clip_value is not None:
         return {name: g.clip(-train.clip_value, train.clip_value) for name, g in grads.items()}
@@ -132,7 +134,7 @@ def clip(train: TrainSpec, grads: dict[str, Array]) -> dict[str, Array]:
 class Stepper:
     """SGD, or Adam (Kingma and Ba, 2015, Algorithm 1) with its moments."""
 
-    def __init__(self, train: TrainSpec, params: Params) -> None:
+    def __init__(self, train: Train, params: Params) -> None:
         self.train = train
         self.step = 0
         adam = train.optimizer is Optimizer.ADAM

@@ -8,8 +8,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
+from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.backends.keras_parts import Network, Tensor, chains, floatx, keras, metrics, optimizer, tf
+from rnnbench.contract import Contract
+from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.model import Case, Head, Optimizer, Problem, blocks_of
 from rnnbench.params import Array, Params, cast
 

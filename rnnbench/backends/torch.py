@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnnbench.backends.base import Backend, Contract, Data, Inputs, Outputs, Session, shaped_targets
+from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals, clip, hits, mean_loss, optimizer_for
+from rnnbench.contract import Contract
+from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.model import Case, Head, Loss, Optimizer, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rnnbench.backends.base import Contract, Data, Session
+from rnnbench.backends.base import Session
 from rnnbench.backends.torch import Done, TorchFlushBackend, TorchSession, update_of
 from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals, mean_loss
+from rnnbench.contract import Contract
+from rnnbench.data import Data
 from rnnbench.model import Case, Head, Problem, StepSum
 from rnnbench.params import Params
 

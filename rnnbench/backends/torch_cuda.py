@@ -12,9 +12,11 @@ from typing import ClassVar
 
 import torch
 
-from rnnbench.backends.base import CPU, CUDA, Contract, Data, DeviceClock, Events, Session
+from rnnbench.backends.base import DeviceClock, Events, Session
 from rnnbench.backends.torch import TorchBackend, TorchSession
 from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals
+from rnnbench.contract import CPU, CUDA, Contract
+from rnnbench.data import Data
 from rnnbench.model import Case, DType, Problem
 from rnnbench.params import Params
 

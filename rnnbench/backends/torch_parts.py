@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from rnnbench.backends.base import CPU
-from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, TrainSpec
+from rnnbench.contract import CPU
+from rnnbench.model import DType, Head, Loss, Model, Optimizer, Train
 
 DTYPES = {DType.FLOAT32: torch.float32, DType.FLOAT64: torch.float64}
 
@@ -41,7 +41,7 @@ class Subnormals:
 class Net(nn.Module):
     """Embedding (or dense input), nn.RNN and a dense head, in PyTorch's own layouts."""
 
-    def __init__(self, model: ModelSpec, dtype: torch.dtype, device: str = CPU) -> None:
+    def __init__(self, model: Model, dtype: torch.dtype, device: str = CPU) -> None:
         super().__init__()
         kind = {"dtype": dtype, "device": device}
         self.embedding = None if model.V is None else nn.Embedding(model.V, model.E, **kind)
@@ -81,7 +81,7 @@ class Net(nn.Module):
         return self.read(states if self.every else last), last
 
 
-def mean_loss(model: ModelSpec, z: Tensor, y: Tensor) -> Tensor:
+def mean_loss(model: Model, z: Tensor, y: Tensor) -> Tensor:
     """The mean over rows, and over the steps that are in z, of each emitted output's loss."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -94,7 +94,7 @@ def mean_loss(model: ModelSpec, z: Tensor, y: Tensor) -> Tensor:
             return F.mse_loss(z.sigmoid(), y) * (0.5 * model.O)
 
 
-def hits(model: ModelSpec, z: Tensor, y: Tensor) -> Tensor | None:
+def hits(model: Model, z: Tensor, y: Tensor) -> Tensor | None:
     """How many outputs are classified right, a scalar; None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -105,7 +105,7 @@ def hits(model: ModelSpec, z: Tensor, y: Tensor) -> Tensor | None:
             return None
 
 
-def optimizer_for(train: TrainSpec, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
+def optimizer_for(train: Train, trained: list[nn.Parameter]) -> torch.optim.Optimizer:
     """PyTorch's fused optimizers: one pass over each parameter."""
     if train.optimizer is Optimizer.SGD:
         return torch.optim.SGD(trained, lr=train.learning_rate, fused=True)
@@ -113,7 +113,7 @@ def optimizer_for(train: TrainSpec, trained: list[nn.Parameter]) -> torch.optim.
     return torch.optim.Adam(trained, lr=train.learning_rate, betas=betas, eps=train.epsilon, fused=True)
 
 
-def clip(train: TrainSpec, trained: list[nn.Parameter]) -> None:
+def clip(train: Train, trained: list[nn.Parameter]) -> None:
     """Clip the gradients in place. `clip_grad_norm_` would add 1e-6 to the norm; this does not."""
     if train.clip_value is not None:
         nn.utils.clip_grad_value_(trained, train.clip_value)

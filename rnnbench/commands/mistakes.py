@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnbench.backends.base import Data, shaped_targets
 from rnnbench.backends.numpy import backward, dlosses, forward
 from rnnbench.correctness.tolerances import relative_error
+from rnnbench.data import Data, shaped_targets
 from rnnbench.model import Problem
 from rnnbench.params import Array, Params
 

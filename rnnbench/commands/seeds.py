@@ -18,15 +18,16 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnbench.api.learning import make_training
-from rnnbench.backends.base import Data, Outputs
+from rnnbench.backends.base import Outputs
 from rnnbench.cli.progress import Display
 from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
+from rnnbench.data import Data
 from rnnbench.harness import arrays
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.train import Test, Training, train
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.harness.worker_pool import Crew
-from rnnbench.model import DType, Head, Loss, ModelSpec, Optimizer, Pass, Problem, StepSum, TrainSpec
+from rnnbench.harness.worker_pool import WorkerPool
+from rnnbench.model import DType, Head, Loss, Model, Optimizer, Pass, Problem, StepSum, Train
 from rnnbench.params import Init, Params, cast, init_params
 from rnnbench.records.record import Epoch
 from rnnbench.records.store import new_run_id
@@ -70,16 +71,16 @@ class Finding:
 class Bench:
     """One worker of the chosen backend, and the plan's seed, folder and display."""
 
-    def __init__(self, plan: Plan, crew: Crew, folder: Path, display: Display) -> None:
-        self.plan, self.crew, self.folder, self.display = plan, crew, folder, display
+    def __init__(self, plan: Plan, pool: WorkerPool, folder: Path, display: Display) -> None:
+        self.plan, self.pool, self.folder, self.display = plan, pool, folder, display
         self.backend = plan.backends[0]
 
     def answer(self, problem: Problem, params: Params, data: Data, pass_: Pass) -> Outputs:
         """The outputs of one pass."""
         staged, out = self.folder / "arrays" / "golden.npz", self.folder / "arrays" / "out.npz"
         arrays.save_problem(staged, params, data)
-        self.crew.ask(self.backend, "prepare", problem=msgspec.to_builtins(problem), arrays=str(staged))
-        self.crew.ask(self.backend, "first", pass_=pass_, order=None, out=str(out))
+        self.pool.ask(self.backend, "prepare", problem=msgspec.to_builtins(problem), arrays=str(staged))
+        self.pool.ask(self.backend, "first", pass_=pass_, order=None, out=str(out))
         return arrays.load_outputs(out)
 
     def training(self, workload: str) -> Training:
@@ -95,14 +96,14 @@ class Bench:
             self.display.show(f"{name}: epoch {epoch.epoch} of {epoch.epochs}", epoch.epoch / epoch.epochs)
 
         self.display.show(f"{name}: {self.backend}", 0.0)
-        return epochs, train(training, self.backend, self.crew, emit)
+        return epochs, train(training, self.backend, self.pool, emit)
 
 
 def forward_golden(bench: Bench) -> list[Finding]:
     """Six steps of a random network with seed 0."""
     rng = np.random.RandomState(0)
     x, W_xh, W_hh, W_hy = (rng.randn(*shape) for shape in ((6, 4), (5, 4), (5, 5), (2, 5)))
-    model = ModelSpec(E=4, H=5, O=2, head=Head.EVERY, loss=Loss.SQUARED_ERROR)
+    model = Model(E=4, H=5, O=2, head=Head.EVERY, loss=Loss.SQUARED_ERROR)
     params = {
         "W_xh": W_xh.T.copy(),
         "W_hh": W_hh.T.copy(),
@@ -110,7 +111,7 @@ def forward_golden(bench: Bench) -> list[Finding]:
         "W_hy": W_hy.T.copy(),
         "b_y": np.zeros(2),
     }
-    problem = Problem("forward-golden", DType.FLOAT64, model, TrainSpec(), B=1, T=6)
+    problem = Problem("forward-golden", DType.FLOAT64, model, Train(), B=1, T=6)
     logits = bench.answer(problem, params, Data(x[None], np.zeros((1, 6, 2))), Pass.FORWARD).logits
     assert logits is not None
     off = float(np.abs(logits[0] - FORWARD_OUTPUTS).max())
@@ -130,10 +131,10 @@ def bptt_problem() -> tuple[Problem, dict[str, np.ndarray], Data]:
     """Three steps, squared error of a sigmoid, clipping at 1, SGD with 0.1, weights near 0.01, seed 42."""
     rng = np.random.RandomState(42)
     W_xh, W_hh, W_hy = (0.01 * rng.randn(*shape) for shape in ((4, 2), (4, 4), (1, 4)))
-    model = ModelSpec(
+    model = Model(
         E=2, H=4, O=1, head=Head.EVERY, loss=Loss.SIGMOID_SQUARED_ERROR, step_sum=StepSum.SUM
     )  # fmt: skip
-    train_spec = TrainSpec(Optimizer.SGD, learning_rate=0.1, clip_value=1.0)
+    train_spec = Train(Optimizer.SGD, learning_rate=0.1, clip_value=1.0)
     params = {
         "W_xh": W_xh.T.copy(),
         "W_hh": W_hh.T.copy(),
@@ -179,7 +180,7 @@ def sentiment_toy(bench: Bench) -> list[Finding]:
     tokens = np.zeros((len(TOY_ROWS), 5), dtype=np.int32)
     for row, words in zip(tokens, TOY_ROWS, strict=True):
         row[: len(words)] = words
-    model = ModelSpec(V=int(tokens.max()) + 1, E=2, H=1, O=1)
+    model = Model(V=int(tokens.max()) + 1, E=2, H=1, O=1)
     shape = init_params(model, Init.KERAS, 0)["embedding"][tokens].shape
     return [Finding("sentiment-toy", "shape of the prediction", "(10, 5, 2)", str(shape), shape == (10, 5, 2))]
 
@@ -272,13 +273,13 @@ def run(names: tuple[str, ...], plan: Plan) -> tuple[list[Finding], int]:
     """The findings of the named experiments, and the exit code: 1 where a figure does not agree or a worker failed."""
     findings: list[Finding] = []
     with tempfile.TemporaryDirectory(prefix="rnnbench-seeds-") as folder, Display(Console(stderr=True)) as display:
-        crew = Crew(plan.backends, Path(folder), plan.threads, plan.timeout, cache=None)
-        bench = Bench(plan, crew, Path(folder), display)
+        pool = WorkerPool(plan.backends, Path(folder), plan.threads, plan.timeout, cache=None)
+        bench = Bench(plan, pool, Path(folder), display)
         try:
             for name in names:
                 findings += _findings_of(name, bench)
         finally:
-            crew.kill()
+            pool.kill()
     return findings, 1 if any(finding.agrees is False for finding in findings) else 0
 
 

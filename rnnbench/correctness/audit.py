@@ -13,11 +13,12 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Backend, Data, Outputs, Session
+from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.correctness.tolerances import arrays_of, errors_of, precision_of
+from rnnbench.data import Data
 from rnnbench.harness.clock import Clock, call_of, time_call
-from rnnbench.model import DType, Head, Loss, ModelSpec, Pass, Problem, TrainSpec
+from rnnbench.model import DType, Head, Loss, Model, Pass, Problem, Train
 from rnnbench.params import Array, Init, Params, cast, init_params
 
 REPEATS = 5  # of what is timed
@@ -49,8 +50,8 @@ class Finding:
 
 def audited_problem(dtype: DType, *, B: int = 32, T: int = 100, V: int = 50, E: int = 16, H: int = 64) -> Problem:
     """Work enough that a call takes milliseconds, with outputs so small that copying them does not."""
-    model = ModelSpec(E=E, H=H, O=1, V=V, head=Head.LAST, loss=Loss.BINARY_CROSS_ENTROPY)
-    return Problem("audit", dtype, model, TrainSpec(epsilon=1e-5), B, T)
+    model = Model(E=E, H=H, O=1, V=V, head=Head.LAST, loss=Loss.BINARY_CROSS_ENTROPY)
+    return Problem("audit", dtype, model, Train(epsilon=1e-5), B, T)
 
 
 class Subject:

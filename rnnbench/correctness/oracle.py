@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from rnnbench.backends.base import Data, Inputs, Outputs, Session, batches_of, check_data
+from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numpy import NumpySession, Trace
 from rnnbench.correctness import tolerances
+from rnnbench.data import Data, Inputs, batches_of, check_data
 from rnnbench.model import DType, Pass, Problem
 from rnnbench.params import Array, Params, cast, check_shapes
 from rnnbench.records.record import ErrorOf

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from rnnbench.backends.base import Contract
+from rnnbench.contract import Contract
 from rnnbench.correctness import tolerances
 from rnnbench.correctness.oracle import LOSS_STEPS, Oracle
 from rnnbench.harness import arrays
@@ -23,7 +23,7 @@ from rnnbench.harness.plan import Estimate, Plan, order_of
 from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
 from rnnbench.records.account import Kind
@@ -79,7 +79,7 @@ class Checker:
         self.plan, self.tasks, self.folder = plan, tasks, folder
         self.emit, self.observer = emit, observer
         self.run_id, self.machine_id = run_id, machine_id
-        self.crew = Crew(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger, self._limit)
+        self.pool = WorkerPool(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger, self._limit)
         self.oracles: dict[Problem, Oracle] = {}
         self.first_of: dict[str, str] = {}  # backend -> which of it and its twin was prepared first
         self.estimate = Estimate()
@@ -111,7 +111,7 @@ class Checker:
         limit = self.stopping.limit_of([slot.case for slot in slots], name)
         begun = time.monotonic()
         try:
-            return self.crew.ask(name, op, limit, **arguments)
+            return self.pool.ask(name, op, limit, **arguments)
         finally:
             for slot in slots:
                 self.stopping.charge(slot.case, name, (time.monotonic() - begun) / len(slots))
@@ -135,7 +135,7 @@ class Checker:
         contract = msgspec.convert(prepared["contract"], Contract)
         first = self.first_of.setdefault(name.partition("#")[0], name)  # its twin finds what it compiled
         cache = "warm" if slots[0].launch or self.part or name != first else "cold"
-        costs = Costs(self.crew.places[name].import_ns, prepared["prepare_ns"], None, cache)
+        costs = Costs(self.pool.places[name].import_ns, prepared["prepare_ns"], None, cache)
         for slot in slots:
             try:
                 self._check_pass(slot, costs, contract)
@@ -145,10 +145,10 @@ class Checker:
                     return
 
     def _start(self, name: str) -> None:
-        place = self.crew.places[name]
+        place = self.pool.places[name]
         if place.worker is None:
             self.observer.doing(f"{name}: starting", self.estimate)
-            self.crew.worker(name)
+            self.pool.worker(name)
             self.estimate.done(("start", name), place.start_seconds)
 
     def _supported(self, slots: list[Slot]) -> list[Slot]:
@@ -169,16 +169,16 @@ class Checker:
         order = self.order_of(slot.task, case)
         first = self._ask([slot], "first", pass_=case.pass_, order=order, out=str(out))
         precision = tolerances.precision_of(case.dtype, contract.tf32)
-        with self.crew.ledger.spend(Kind.CHECK):
+        with self.pool.ledger.spend(Kind.CHECK):
             oracle = self._oracle(slot.task)
             epoch = oracle.epoch(precision).rows if order else []
         if order and len(epoch) < len(order):  # no further can it be compared, and the last step is as short as in all
             self._ask([slot], "first", pass_=case.pass_, order=epoch, out=str(out))
-        with self.crew.ledger.spend(Kind.CHECK):
+        with self.pool.ledger.spend(Kind.CHECK):
             errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
         if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
             losses = self._ask([slot], "losses", steps=LOSS_STEPS)["losses"]
-            with self.crew.ledger.spend(Kind.CHECK):
+            with self.pool.ledger.spend(Kind.CHECK):
                 errors |= oracle.loss_errors(losses, precision)
         wrong = tolerances.verdict(errors)
         record = replace(
@@ -191,7 +191,7 @@ class Checker:
         )
         if wrong is None:
             self._emit(record)
-            self.crew.places[name].ready.add(case.key)
+            self.pool.places[name].ready.add(case.key)
         else:
             self._fail(slot, Status.WRONG, wrong, record)
 
@@ -201,7 +201,7 @@ class Checker:
             order = next((self.order_of(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
             oracle = Oracle(task.problem, task.params, task.rows, order, self._while_budget)
             self.oracles[task.problem] = oracle
-            with self._timed(("oracle", task.problem)), self.crew.ledger.spend(Kind.CHECK):
+            with self._timed(("oracle", task.problem)), self.pool.ledger.spend(Kind.CHECK):
                 for case in task.cases:
                     if case.pass_ is Pass.EPOCH:
                         oracle.epoch()
@@ -226,7 +226,7 @@ class Checker:
     def _arrays(self, task: Task) -> Path:
         path = self._path(task)
         if not path.exists():
-            with self.crew.ledger.spend(Kind.PREPARE):
+            with self.pool.ledger.spend(Kind.PREPARE):
                 arrays.save_problem(path, task.params, task.rows)
         return path
 
@@ -249,10 +249,10 @@ class Checker:
 
     def _fail(self, slot: Slot, status: Status, reason: str, record: Record | None = None) -> None:
         """Record why; the case is not tried again by this backend. Whoever was ended with the run did not fail."""
-        if self.crew.closed:
+        if self.pool.closed:
             return
         self.failed.add((slot.case, slot.backend))
-        self.crew.places[slot.backend].ready.discard(slot.case.key)
+        self.pool.places[slot.backend].ready.discard(slot.case.key)
         self.estimate.drop(("turn", slot.backend, slot.case))
         if status not in (Status.UNAVAILABLE, Status.UNSUPPORTED):
             self.observer.say(f"{slot.backend} on {slot.case.key}: {status}. {reason}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 
 ALWAYS_THERE = ("numpy", "numba")  # they need no extra
 TIMEOUT = 60.0
@@ -17,11 +17,11 @@ TIMEOUT = 60.0
 def computing(threads: int) -> dict[str, Any]:
     """Backend -> what its worker says of itself; one that does not start is left out. Takes a second."""
     with tempfile.TemporaryDirectory() as folder:
-        crew = Crew(ALWAYS_THERE, Path(folder), threads, TIMEOUT, None)
+        pool = WorkerPool(ALWAYS_THERE, Path(folder), threads, TIMEOUT, None)
         try:
             for name in ALWAYS_THERE:
                 with suppress(WorkerFailure):
-                    crew.worker(name)
+                    pool.worker(name)
         finally:
-            crew.kill()
-    return crew.libraries
+            pool.kill()
+    return pool.libraries

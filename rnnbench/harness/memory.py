@@ -15,7 +15,7 @@ from rnnbench.harness import arrays
 from rnnbench.harness.checker import Checker, Slot, Task
 from rnnbench.harness.plan import wanted
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case
 from rnnbench.records.record import MEMORY, Record, Status
 
@@ -51,25 +51,25 @@ def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> 
     path = runner.folder / "arrays" / "memory.npz"
     arrays.save_problem(path, task.params, task.rows)
     cache, limit = runner.folder / "cache", runner.stopping.limit
-    crew = Crew(list(asked), runner.folder, plan.threads, plan.timeout, cache, limit=limit)
+    pool = WorkerPool(list(asked), runner.folder, plan.threads, plan.timeout, cache, limit=limit)
 
     def ask(name: str) -> None:
         for case in asked[name]:
             runner.observer.doing(f"peak memory of {case.key}: {name}", runner.estimate)
-            record = _record(runner, task, crew, name, case, path)
-            if crew.closed:  # whoever was ended with the run did not fail
+            record = _record(runner, task, pool, name, case, path)
+            if pool.closed:  # whoever was ended with the run did not fail
                 return
             with runner.writing:
                 runner.emit(record)
 
     try:
-        crew.side_by_side(ask, asked)
+        pool.side_by_side(ask, asked)
     finally:
-        crew.kill()
+        pool.kill()
         path.unlink(missing_ok=True)
 
 
-def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path: Path) -> Record:
+def _record(runner: Checker, task: Task, pool: WorkerPool, name: str, case: Case, path: Path) -> Record:
     """The answer of a fresh process, or how it failed. Its launch has a number that no timed one has."""
     record = runner.record_of(Slot(task, case, name, launch=MEMORY, round=MEMORY))
     begun, stopping = time.monotonic(), runner.stopping
@@ -77,15 +77,15 @@ def _record(runner: Checker, task: Task, crew: Crew, name: str, case: Case, path
         return replace(record, status=Status.SKIPPED, reason=f"its memory: not begun: {stopping.limit().budget}")
     try:
         problem, limit = msgspec.to_builtins(task.problem), stopping.limit(0.0)
-        crew.ask(name, "prepare", limit, problem=problem, arrays=str(path))
+        pool.ask(name, "prepare", limit, problem=problem, arrays=str(path))
         limit = stopping.limit(time.monotonic() - begun)
-        reply = crew.ask(name, "memory", limit, pass_=case.pass_, order=runner.order_of(task, case))
+        reply = pool.ask(name, "memory", limit, pass_=case.pass_, order=runner.order_of(task, case))
     except WorkerFailure as failure:
-        if not crew.closed:
+        if not pool.closed:
             runner.observer.say(f"{name} on {case.key}, its memory: {failure.status}. {failure.reason}")
         return replace(record, status=failure.status, reason=f"its memory: {failure.reason}")
     finally:
-        crew.dismiss(name)
+        pool.dismiss(name)
     return replace(
         record,
         peak_memory_bytes=reply["peak_memory_bytes"],

@@ -49,7 +49,7 @@ class Runner(Checker):
                 self._launch(launch)
             self._leave_out_the_rest()
         finally:
-            self.crew.kill()
+            self.pool.kill()
 
     @property
     def stops(self) -> dict[str, dict[str, Stop]]:
@@ -95,7 +95,7 @@ class Runner(Checker):
         """As of the checks; an answer that no budget was left for did not fail, and what was measured of it stays."""
         if status is not Status.SKIPPED:
             super()._fail(slot, status, reason, record)
-        elif not self.crew.closed and self._leave_out(slot, reason):
+        elif not self.pool.closed and self._leave_out(slot, reason):
             self.observer.say(f"{slot.backend} on {slot.case.key}: {status}. {reason}")
 
     def able(self, name: str) -> bool:
@@ -155,13 +155,13 @@ class Runner(Checker):
             if not any(self._has_work(task, name, launch + 1) for name in names):  # of many, no more than one is kept
                 self.oracles.pop(task.problem, None)
                 self._path(task).unlink(missing_ok=True)
-        self.crew.stop()
+        self.pool.stop()
 
     def _start_all(self, launch: int) -> None:
         names = [n for n in self.plan.backends if any(self._has_work(task, n, launch) for task in self.tasks)]
         self.observer.doing(f"starting {len(names)} backends", self.estimate)
-        with self.crew.ledger.spend(Kind.START):
-            self.crew.side_by_side(self.crew.start, names)
+        with self.pool.ledger.spend(Kind.START):
+            self.pool.side_by_side(self.pool.start, names)
         for name in names:
             self.estimate.drop(("start", name))
 
@@ -173,7 +173,7 @@ class Runner(Checker):
             return
         self._arrays(task)  # before workers that start side by side ask for it
         for name in names:
-            self.crew.places[name].lives = 2
+            self.pool.places[name].lives = 2
         for number, case in enumerate(task.cases):
             self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases[number:], names)
             self._make_ready(task, names, launch)
@@ -182,14 +182,14 @@ class Runner(Checker):
                 if not self._time_for(case, launch, round_):
                     break
                 for name in shuffled(names, self.plan.seed, launch, number, round_):
-                    ready = case.key in self.crew.places[name].ready
+                    ready = case.key in self.pool.places[name].ready
                     if ready and round_ in self._todo(case, name, launch):
                         self._turn(Slot(task, case, name, launch, round_))
         for name in names:
-            self.crew.places[name].ready = set()
-            if self.crew.places[name].worker is not None:
+            self.pool.places[name].ready = set()
+            if self.pool.places[name].worker is not None:
                 with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
-                    self.crew.ask(name, "close")
+                    self.pool.ask(name, "close")
 
     def _first_round(self, cases: Iterable[Case], names: Iterable[str]) -> float:
         """Seconds that checks leave for whoever is right by then: one turn each, of a budget half of what is left."""
@@ -217,12 +217,12 @@ class Runner(Checker):
                 self._make_one_ready(task, name, launch)
         else:
             longest_first = sorted(names, key=lambda name: not backends.entry_of(name).compiles)
-            with self.crew.ledger.spend(Kind.CHECK):
-                self.crew.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
+            with self.pool.ledger.spend(Kind.CHECK):
+                self.pool.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
 
     def _make_one_ready(self, task: Task, name: str, launch: int) -> None:
-        place = self.crew.places[name]
-        while self._has_work(task, name, launch) and not place.ready and not self.crew.closed:
+        place = self.pool.places[name]
+        while self._has_work(task, name, launch) and not place.ready and not self.pool.closed:
             slots = [Slot(task, case, name, launch) for case in task.cases if self._todo(case, name, launch)]
             if self.stopping.left <= self.stopping.kept_back:
                 for slot in slots:
@@ -246,8 +246,8 @@ class Runner(Checker):
         begun = time.monotonic()
         try:
             with self._timed(("turn", name, case)):
-                limit, idle_ns = self.stopping.limit_of([case], name), self.crew.idle_ns
-                reply = self.crew.ask(name, "turn", limit, pass_=case.pass_, turn=turn, order=order, idle_ns=idle_ns)
+                limit, idle_ns = self.stopping.limit_of([case], name), self.pool.idle_ns
+                reply = self.pool.ask(name, "turn", limit, pass_=case.pass_, turn=turn, order=order, idle_ns=idle_ns)
         except WorkerFailure as failure:
             self._fail(slot, failure.status, failure.reason)
             return

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from rnnbench.harness import arrays
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Problem
 from rnnbench.params import Params
 from rnnbench.records.record import Epoch
@@ -41,20 +41,20 @@ class Test:
     seconds: float
 
 
-def train(training: Training, backend: str, crew: Crew, emit: Callable[[Epoch], None]) -> Test:
+def train(training: Training, backend: str, pool: WorkerPool, emit: Callable[[Epoch], None]) -> Test:
     """Train in the backend's worker. `emit` gets epoch 0, the untrained network, and then each epoch as it ends.
 
     Raises WorkerFailure.
     """
-    path = _stage(training, crew.folder)
-    crew.ask(backend, "prepare", problem=msgspec.to_builtins(training.problem), arrays=str(path))
+    path = _stage(training, pool.folder)
+    pool.ask(backend, "prepare", problem=msgspec.to_builtins(training.problem), arrays=str(path))
     validation = "test" if training.dataset.validation is None else "validation"
     orders = np.random.SeedSequence([training.seed, 1]).generate_state(training.epochs)
     for number in range(training.epochs + 1):
         done: dict[str, Any] = {"loss": None, "accuracy": None, "seconds": 0.0}
         if number:
-            done = crew.ask(backend, "epoch", seed=int(orders[number - 1]))
-        seen = crew.ask(backend, "evaluate", split=validation)
+            done = pool.ask(backend, "epoch", seed=int(orders[number - 1]))
+        seen = pool.ask(backend, "evaluate", split=validation)
         emit(
             Epoch(
                 run_id=training.run_id,
@@ -73,8 +73,8 @@ def train(training: Training, backend: str, crew: Crew, emit: Callable[[Epoch], 
                 expect=training.expect,
             )
         )
-    test = seen if validation == "test" else crew.ask(backend, "evaluate", split="test")
-    crew.ask(backend, "close")
+    test = seen if validation == "test" else pool.ask(backend, "evaluate", split="test")
+    pool.ask(backend, "close")
     return Test(**test)
 
 

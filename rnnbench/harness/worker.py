@@ -119,7 +119,8 @@ class Worker:
         import msgspec
         import numpy as np
 
-        from rnnbench.backends.base import CUDA, Data
+        from rnnbench.contract import CUDA
+        from rnnbench.data import Data
         from rnnbench.machine import energy, gpu
         from rnnbench.model import Problem
 
@@ -243,8 +244,8 @@ class Worker:
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """Loss and accuracy, as means over the rows of `inputs SPLIT`, with the parameters as they are."""
-        from rnnbench.backends.base import shaped_targets
         from rnnbench.backends.numpy import hits, losses
+        from rnnbench.data import shaped_targets
 
         start = time.perf_counter_ns()
         logits = self.session.predict(self.arrays[f"inputs {split}"])

@@ -46,7 +46,7 @@ def _same_package(theirs: dict[str, str]) -> None:
         raise WorkerFailure(Status.CRASHED, reason, alive=False)
 
 
-class Crew:
+class WorkerPool:
     """Workers by backend name, in a folder for their logs, arrays and compiler caches.
 
     `cache` None leaves the compilers their own caches. `ledger` is told what the time was for. `limit` is asked how

@@ -14,7 +14,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from rnnbench.backends.base import Contract
+from rnnbench.contract import Contract
 from rnnbench.model import Case
 
 SCHEMA = 3

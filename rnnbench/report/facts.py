@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rnnbench.backends.base import Contract
+from rnnbench.contract import Contract
 from rnnbench.records import account
 from rnnbench.records.record import Record
 from rnnbench.report.context import Context

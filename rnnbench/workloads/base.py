@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rnnbench.backends.base import Data, Inputs
-from rnnbench.model import ModelSpec, TrainSpec
+from rnnbench.data import Data, Inputs
+from rnnbench.model import Model, Train
 from rnnbench.params import Init
 
 Split = Data
@@ -53,8 +53,8 @@ class Workload:
 
     name: str
     summary: str
-    model: ModelSpec
-    train: TrainSpec
+    model: Model
+    train: Train
     B: int
     T: int
     epochs: int

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnbench.backends.base import Inputs
-from rnnbench.model import DENSE, DType, ModelSpec, Problem, TrainSpec
+from rnnbench.data import Inputs
+from rnnbench.model import DENSE, DType, Model, Problem, Train
 from rnnbench.sweep import Sizes
 from rnnbench.workloads.base import Split
 
@@ -25,8 +25,8 @@ MAKING = 8  # bytes a number while they are made
 
 def problem_of(sizes: Sizes, E: int | None, dtype: DType) -> Problem:
     """Input as wide as E, or as the state; one logit from the last state."""
-    model = ModelSpec(E=sizes.H if E is None else E, H=sizes.H, O=1)
-    return Problem(DENSE, dtype, model, TrainSpec(), sizes.B, sizes.T)
+    model = Model(E=sizes.H if E is None else E, H=sizes.H, O=1)
+    return Problem(DENSE, dtype, model, Train(), sizes.B, sizes.T)
 
 
 def batches_of(problem: Problem) -> int:

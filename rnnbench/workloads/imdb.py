@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from functools import partial
 
-from rnnbench.model import Loss, ModelSpec, TrainSpec
+from rnnbench.model import Loss, Model, Train
 from rnnbench.workloads import imdb_files
 from rnnbench.workloads.base import Dataset, Source, Workload
 from rnnbench.workloads.reviews import VOCABULARY, Padding, dataset
 
-MODEL_50 = ModelSpec(V=VOCABULARY, E=2, H=32, O=1, loss=Loss.BINARY_CROSS_ENTROPY)
-MODEL_200 = ModelSpec(V=VOCABULARY, E=128, H=128, O=1, loss=Loss.BINARY_CROSS_ENTROPY)
+MODEL_50 = Model(V=VOCABULARY, E=2, H=32, O=1, loss=Loss.BINARY_CROSS_ENTROPY)
+MODEL_200 = Model(V=VOCABULARY, E=128, H=128, O=1, loss=Loss.BINARY_CROSS_ENTROPY)
 
 
 def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
@@ -22,7 +22,7 @@ IMDB_50 = Workload(
     name="imdb-50",
     summary="IMDB reviews, last 50 tokens, padded at the end: V 10000, E 2, H 32",
     model=MODEL_50,
-    train=TrainSpec(),
+    train=Train(),
     B=32,
     T=50,
     epochs=5,
@@ -35,7 +35,7 @@ IMDB_200 = Workload(
     name="imdb-200",
     summary="IMDB reviews, last 200 tokens, padded at the end: V 10000, E 128, H 128",
     model=MODEL_200,
-    train=TrainSpec(),
+    train=Train(),
     B=32,
     T=200,
     short_epoch=4,
@@ -49,7 +49,7 @@ IMDB_200_PRE = Workload(
     name="imdb-200-pre",
     summary="IMDB reviews, last 200 tokens, padded in front: V 10000, E 128, H 128",
     model=MODEL_200,
-    train=TrainSpec(),
+    train=Train(),
     B=32,
     T=200,
     short_epoch=4,

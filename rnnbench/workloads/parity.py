@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnbench.model import Head, Loss, ModelSpec, TrainSpec
+from rnnbench.model import Head, Loss, Model, Train
 from rnnbench.workloads.base import Dataset, Source, Split, Workload, rows
 
 _TRAIN, _TEST = 800, 200  # the seed's 1000 sequences, split 80 : 20
@@ -38,8 +38,8 @@ def _running_parity(source: Source) -> Dataset:
 PARITY = Workload(
     name="parity",
     summary="sum of 5 integers mod 2: T 5, E 8, H 32, two classes",
-    model=ModelSpec(V=11, E=8, H=32, O=2, loss=Loss.CATEGORICAL_CROSS_ENTROPY),
-    train=TrainSpec(),
+    model=Model(V=11, E=8, H=32, O=2, loss=Loss.CATEGORICAL_CROSS_ENTROPY),
+    train=Train(),
     B=32,
     T=5,
     epochs=10,
@@ -51,8 +51,8 @@ PARITY = Workload(
 RUNNING_PARITY = Workload(
     name="running-parity",
     summary="parity of all bits so far, asked at every step: any T (100), dense input E 1, H 32",
-    model=ModelSpec(E=1, H=32, O=1, head=Head.EVERY, loss=Loss.BINARY_CROSS_ENTROPY),
-    train=TrainSpec(clip_norm=1.0),
+    model=Model(E=1, H=32, O=1, head=Head.EVERY, loss=Loss.BINARY_CROSS_ENTROPY),
+    train=Train(clip_norm=1.0),
     B=32,
     T=100,
     epochs=10,

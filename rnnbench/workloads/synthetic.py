@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.model import TrainSpec
+from rnnbench.model import Train
 from rnnbench.workloads.base import Dataset, Source, Workload
 from rnnbench.workloads.imdb import MODEL_50, MODEL_200
 from rnnbench.workloads.reviews import INDEX_FROM, VOCABULARY, Corpus, Padding, Reviews, dataset
@@ -87,7 +87,7 @@ IMDB_SYNTHETIC_50 = Workload(
     name="imdb-synthetic-50",
     summary="made-up reviews shaped as imdb-50, for machines without the data",
     model=MODEL_50,
-    train=TrainSpec(),
+    train=Train(),
     B=32,
     T=50,
     epochs=5,
@@ -99,7 +99,7 @@ IMDB_SYNTHETIC_200 = Workload(
     name="imdb-synthetic-200",
     summary="made-up reviews shaped as imdb-200, for machines without the data",
     model=MODEL_200,
-    train=TrainSpec(),
+    train=Train(),
     B=32,
     T=200,
     short_epoch=4,
@@ -112,7 +112,7 @@ IMDB_SYNTHETIC_200_PRE = Workload(
     name="imdb-synthetic-200-pre",
     summary="made-up reviews shaped as imdb-200-pre, for machines without the data",
     model=MODEL_200,
-    train=TrainSpec(),
+    train=Train(),
     B=32,
     T=200,
     short_epoch=4,

@@ -12,7 +12,7 @@ from rnnbench.analysis.comparable import Side, differences
 from rnnbench.analysis.compare import Gate, Ratio, Verdict, compare, judge, launch_logs, launches_needed, ratio_of
 from rnnbench.analysis.parts import hashes_of
 from rnnbench.analysis.stats import Metric
-from rnnbench.backends.base import Contract
+from rnnbench.contract import Contract
 from rnnbench.model import DType, Truncation
 from rnnbench.records.record import Seeds, Status
 from tests.report.fake import failure, record

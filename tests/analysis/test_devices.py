@@ -10,7 +10,7 @@ from rnnbench.analysis.comparable import Side, differences
 from rnnbench.analysis.devices import Span, held_back, on_gpu, span_of
 from rnnbench.analysis.roofline import Peak, Rates, with_work
 from rnnbench.analysis.stats import device_turn_seconds, turn_seconds
-from rnnbench.backends.base import CUDA
+from rnnbench.contract import CUDA
 from rnnbench.model import DType
 from rnnbench.records.record import CHECK, DeviceState
 from tests.report.fake import case, contract, record

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.backends.base import Data
+from rnnbench.data import Data
 from rnnbench.harness.clock import time_call
-from rnnbench.model import DType, Head, Loss, TrainSpec, Truncation
+from rnnbench.model import DType, Head, Loss, Train, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
 
 if reason := backends.missing("jax"):
@@ -52,7 +52,7 @@ def test_donated_parameters_leave_the_initial_ones_and_earlier_answers_as_they_w
 
 
 def test_each_function_is_compiled_once_for_each_shape():
-    session = prepare(small_problem(train=TrainSpec(clip_norm=1.0)))
+    session = prepare(small_problem(train=Train(clip_norm=1.0)))
     for batch in (0, 1, 2):
         session.select(batch)
         for name in ("forward", "gradient", "train_step"):

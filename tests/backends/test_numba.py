@@ -7,7 +7,7 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
-from rnnbench.model import DType, Optimizer, TrainSpec
+from rnnbench.model import DType, Optimizer, Train
 from tests.helpers import random_data, random_params, small_problem
 
 
@@ -20,7 +20,7 @@ def subnormals(values) -> int:
 @pytest.mark.parametrize(("name", "kept"), [("numba", False), ("numba+subnormal", True)])
 def test_subnormals_are_flushed_or_kept(name, kept):
     backend = backends.load(name)
-    problem = small_problem(B=64, T=200, E=64, H=64, V=None, dtype=DType.FLOAT32, train=TrainSpec(Optimizer.SGD))
+    problem = small_problem(B=64, T=200, E=64, H=64, V=None, dtype=DType.FLOAT32, train=Train(Optimizer.SGD))
     params = random_params(problem)
     params["W_hh"] *= 0.3  # contracting: gradients vanish
     params["W_hy"] *= np.float32(1e-36)

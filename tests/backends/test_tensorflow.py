@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.backends.base import Data
-from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, StepSum, TrainSpec, Truncation
+from rnnbench.data import Data
+from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, StepSum, Train, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, relative_error, small_problem
 
 NAMES = ("tensorflow", "tensorflow+xla")
@@ -35,7 +35,7 @@ def one_word(problem):
 
 
 def test_adam_adds_epsilon_after_the_bias_correction_and_sums_repeated_tokens_before_squaring(keras_backend):
-    problem = small_problem(dtype=DType.FLOAT64, train=TrainSpec(epsilon=0.05, learning_rate=0.01))
+    problem = small_problem(dtype=DType.FLOAT64, train=Train(epsilon=0.05, learning_rate=0.01))
     ref, got = pair(keras_backend, problem)
     for session in (ref, got):
         for step in range(20):
@@ -47,7 +47,7 @@ def test_adam_adds_epsilon_after_the_bias_correction_and_sums_repeated_tokens_be
 @pytest.mark.parametrize("rule", list(Optimizer))
 @pytest.mark.parametrize("clip", [{"clip_value": 0.02}, {"clip_norm": 0.05}], ids=str)
 def test_repeated_tokens_are_summed_before_they_are_clipped(keras_backend, rule, clip):
-    train = TrainSpec(rule, learning_rate=0.1, epsilon=1e-3, **clip)
+    train = Train(rule, learning_rate=0.1, epsilon=1e-3, **clip)
     problem = small_problem(dtype=DType.FLOAT64, train=train, head=Head.EVERY, step_sum=StepSum.SUM)
     ref, got = pair(keras_backend, problem, one_word(problem))
     for session in (ref, got):
@@ -62,7 +62,7 @@ def test_repeated_tokens_are_summed_before_they_are_clipped(keras_backend, rule,
     ids=str,
 )
 def test_an_epoch_reports_row_means_with_a_short_last_batch(keras_backend, loss, head):
-    train = TrainSpec(learning_rate=0.05)
+    train = Train(learning_rate=0.05)
     problem = small_problem(loss=loss, head=head, O=3, dtype=DType.FLOAT64, train=train, step_sum=StepSum.SUM)
     ref, got = pair(keras_backend, problem)
     order = np.random.default_rng(0).permutation(13)
@@ -109,7 +109,7 @@ def test_each_session_has_its_own_float_type_and_leaves_the_default_alone(keras_
 
     before = keras.config.floatx()
     for dtype in (DType.FLOAT32, DType.FLOAT64, DType.FLOAT32):
-        _, session = pair(keras_backend, small_problem(dtype=dtype, train=TrainSpec(learning_rate=0.1)))
+        _, session = pair(keras_backend, small_problem(dtype=dtype, train=Train(learning_rate=0.1)))
         rate = session.network.optimizer.learning_rate.numpy()
         assert rate.dtype == str(dtype)
         assert rate == np.dtype(str(dtype)).type(0.1)

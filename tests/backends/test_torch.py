@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.model import Case, Head, TrainSpec
+from rnnbench.model import Case, Head, Train
 from tests.helpers import random_data, random_params, small_problem
 
 if reason := backends.missing("torch"):
@@ -44,7 +44,7 @@ def test_fetched_arrays_do_not_change_with_later_steps():
 
 
 def test_a_clipped_gradient_that_is_not_finite_stays_so():
-    problem = small_problem(train=TrainSpec(clip_norm=1.0))
+    problem = small_problem(train=Train(clip_norm=1.0))
     params = random_params(problem)
     params["W_hh"][0, 0] = np.nan
     session = backends.load("torch").prepare(problem, params, random_data(problem))
@@ -56,11 +56,11 @@ def test_a_clipped_gradient_that_is_not_finite_stays_so():
 SUBNORMALS = """
 import sys, numpy as np, torch
 from rnnbench import backends
-from rnnbench.model import DType, TrainSpec, Optimizer
+from rnnbench.model import DType, Train, Optimizer
 from tests.helpers import random_data, random_params, small_problem
 torch.set_num_threads(2)
 backend = backends.load(sys.argv[1])
-problem = small_problem(B=64, T=200, E=64, H=64, V=None, dtype=DType.FLOAT32, train=TrainSpec(Optimizer.SGD))
+problem = small_problem(B=64, T=200, E=64, H=64, V=None, dtype=DType.FLOAT32, train=Train(Optimizer.SGD))
 params = random_params(problem)
 params["W_hh"] *= 0.3  # contracting: gradients vanish
 params["W_hy"] *= np.float32(1e-36)

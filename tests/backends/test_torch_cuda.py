@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.backends.base import CPU
-from rnnbench.model import Case, DType, Head, Loss, Pass, TrainSpec, Truncation
+from rnnbench.contract import CPU
+from rnnbench.model import Case, DType, Head, Loss, Pass, Train, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
 
 if reason := backends.missing("torch"):
@@ -68,11 +68,11 @@ def on_meta(monkeypatch):
 
 PROBLEMS = {
     "tokens": small_problem(),
-    "dense, every step": small_problem(V=None, head=Head.EVERY, train=TrainSpec(clip_norm=1.0)),
+    "dense, every step": small_problem(V=None, head=Head.EVERY, train=Train(clip_norm=1.0)),
     "classes, truncated": small_problem(
         O=3, head=Head.EVERY, loss=Loss.CATEGORICAL_CROSS_ENTROPY, truncation=Truncation(4, 3)
     ),
-    "last window": small_problem(truncation=Truncation(3, 2), train=TrainSpec(clip_value=0.1)),
+    "last window": small_problem(truncation=Truncation(3, 2), train=Train(clip_value=0.1)),
 }
 
 

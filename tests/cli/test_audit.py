@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 from rnnbench.api.audit import Audited
-from rnnbench.backends.base import Contract
+from rnnbench.contract import Contract
 from rnnbench.correctness.audit import Finding
 from rnnbench.model import DType, Pass
 from tests.calling import called

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rnnbench.api.compare import EXIT_CODES
-from rnnbench.backends.base import Contract
+from rnnbench.contract import Contract
 from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import Mode, Status

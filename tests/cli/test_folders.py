@@ -13,7 +13,7 @@ from threading import Barrier
 import pytest
 
 from rnnbench.api import run as session
-from rnnbench.api.session import Sitting
+from rnnbench.api.session import RunSession
 from rnnbench.records import store
 from rnnbench.records.folder import SCRATCH, held, scratch_of
 from tests.calling import called
@@ -43,7 +43,7 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes | None, int]]:
 
 @pytest.fixture(autouse=True)
 def _no_peak(monkeypatch):
-    monkeypatch.setattr(Sitting, "_look_for_peak", lambda self: None)
+    monkeypatch.setattr(RunSession, "_look_for_peak", lambda self: None)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def kept(tmp_path_factory):
     """A run and a sweep, made once."""
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Sitting, "_look_for_peak", lambda self: None)
+        patch.setattr(RunSession, "_look_for_peak", lambda self: None)
         called(*RUN, "--timeout", "77", "-o", folder / "run", code=0)
         called(*SWEEP, "-o", folder / "sweep", code=0)
     return folder

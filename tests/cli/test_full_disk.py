@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from rnnbench.api import run as session
-from rnnbench.api import session as sitting
+from rnnbench.api import session as run_session
 from rnnbench.cli.progress import Display
 from rnnbench.harness import arrays, worker_pool
 from rnnbench.harness.clock import Turn
@@ -77,7 +77,7 @@ PLACES = {"arrays": full_arrays, "log": full_log, "machine.json": full_machine, 
 def plan(monkeypatch, tmp_path, faulty_backends):
     monkeypatch.setenv("TEST_FULL", str(tmp_path / "full"))
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=LAUNCHES, rounds=1, turn=Turn(0.001, 1, 2)))
-    monkeypatch.setattr(sitting.Sitting, "_look_for_peak", lambda self: None)
+    monkeypatch.setattr(run_session.RunSession, "_look_for_peak", lambda self: None)
     monkeypatch.setattr(session, "fingerprint", lambda: {"machine_id": "m"})
     passes = (Pass.FORWARD, Pass.GRADIENT)
     return Plan(("parity",), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)

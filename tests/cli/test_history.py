@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from rnnbench.api.history import EXIT_CODES
-from rnnbench.backends.base import Contract
+from rnnbench.contract import Contract
 from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import Mode, Status

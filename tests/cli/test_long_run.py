@@ -40,7 +40,7 @@ class Killer:
             self.timers[-1].start()
 
     def kill(self):
-        worker = self.runner.crew.places[VICTIM].worker
+        worker = self.runner.pool.places[VICTIM].worker
         if worker is not None and worker.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.process.pid, signal.SIGKILL)
@@ -75,7 +75,7 @@ def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, reque
         timer.join()
     journal.close()
     assert killer.killed >= kills // 2
-    assert not any(place.worker for place in runner.crew.places.values())
+    assert not any(place.worker for place in runner.pool.places.values())
     _check(store.load(tmp_path), asked, killer.killed)
 
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.backends.base import Backend, Data, Session
+from rnnbench.backends.base import Backend, Session
 from rnnbench.correctness.oracle import Oracle
 from rnnbench.correctness.tolerances import verdict
-from rnnbench.model import Case, DType, ModelSpec, Optimizer, Pass, Problem, TrainSpec
+from rnnbench.data import Data
+from rnnbench.model import Case, DType, Model, Optimizer, Pass, Problem, Train
 from rnnbench.params import Init, cast, init_params
 from rnnbench.records.record import ErrorOf
 from rnnbench.workloads import dense
@@ -46,16 +47,14 @@ def drawn(number: int, flops: float) -> dict[str, int]:
 class Judged:
     """One problem, its rows (five batches and half a one) and its oracle."""
 
-    def __init__(
-        self, H: int, B: int, T: int, E: int, seed: int, dtype: DType, train: TrainSpec, *, tokens: bool
-    ) -> None:
+    def __init__(self, H: int, B: int, T: int, E: int, seed: int, dtype: DType, train: Train, *, tokens: bool) -> None:
         rng = np.random.default_rng(seed)
         n = EPOCH_STEPS * B - B // 2
         if tokens:
-            model = ModelSpec(E=E, H=H, O=1, V=500)
+            model = Model(E=E, H=H, O=1, V=500)
             inputs = rng.integers(0, 500, (n, T), dtype=np.int32)
         else:
-            model = ModelSpec(E=E, H=H, O=1)
+            model = Model(E=E, H=H, O=1)
             inputs = np.float32(dense.INPUT_SCALE) * rng.standard_normal((n, T, E), dtype=np.float32)
         self.problem = Problem("test", dtype, model, train, B, T)
         self.data = Data(inputs, rng.integers(0, 2, n).astype(np.float32))
@@ -115,7 +114,7 @@ class Judged:
 def judged(number: int, flops: float = 1e10) -> Judged:
     """The problem of that number: the known ones, then at random; each third in float64, each second of tokens."""
     sizes = {**KNOWN[number], "seed": 0} if number < len(KNOWN) else drawn(number, flops)
-    train = TrainSpec() if number % 4 < 3 else TrainSpec(Optimizer.SGD, learning_rate=0.05, clip_norm=1e-3)
+    train = Train() if number % 4 < 3 else Train(Optimizer.SGD, learning_rate=0.05, clip_norm=1e-3)
     dtype = DType.FLOAT64 if number >= len(KNOWN) and number % 3 == 0 else DType.FLOAT32
     return Judged(**sizes, dtype=dtype, train=train, tokens=number >= len(KNOWN) and number % 2 == 0)
 

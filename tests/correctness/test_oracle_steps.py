@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.backends.base import Data, Outputs
+from rnnbench.backends.base import Outputs
 from rnnbench.backends.numpy import NumpySession
 from rnnbench.correctness.oracle import LOSS_STEPS, Oracle
 from rnnbench.correctness.tolerances import (
@@ -16,7 +16,8 @@ from rnnbench.correctness.tolerances import (
     MAX_LIMIT,
     MAX_LOSS_LIMIT,
 )
-from rnnbench.model import DType, Optimizer, Pass, TrainSpec
+from rnnbench.data import Data
+from rnnbench.model import DType, Optimizer, Pass, Train
 from rnnbench.params import Init, cast, init_params
 from rnnbench.records.record import ErrorOf
 from tests.faulty import DropsShortBatch, SameBatch, ScaledGradient, SwappedWeights
@@ -24,7 +25,7 @@ from tests.helpers import random_data, random_params, small_problem
 
 
 def oracle_of(dtype: DType, scale: float, learning_rate: float, order: list[int] | None = None) -> Oracle:
-    train = TrainSpec(Optimizer.SGD, learning_rate=learning_rate)
+    train = Train(Optimizer.SGD, learning_rate=learning_rate)
     problem = small_problem(B=8, T=40, H=24, V=None, dtype=dtype, train=train)
     return Oracle(problem, random_params(problem, scale=scale), random_data(problem, rows=8 * LOSS_STEPS), order)
 

@@ -7,7 +7,7 @@ import pytest
 
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.kernels.cuda import device
-from rnnbench.model import DType, Head, Problem, TrainSpec, Truncation
+from rnnbench.model import DType, Head, Problem, Train, Truncation
 from tests.cuda.test_passes import check, run, sessions
 from tests.helpers import assert_agrees, assert_same_bits, small_problem
 
@@ -40,7 +40,7 @@ def test_dense_inputs_every_step_and_truncation(H):
 
 @pytest.mark.parametrize("H", [32, 128, 512])
 def test_train_steps_and_an_epoch(H):
-    problem = used(H, 32, train=TrainSpec(clip_norm=0.05))
+    problem = used(H, 32, train=Train(clip_norm=0.05))
     ref, got = sessions(CudaBackend(), problem)
     assert_agrees(run(ref, "train_step"), run(got, "train_step"), problem.dtype)
     for session in (ref, got):

@@ -12,7 +12,7 @@ from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.correctness.tolerances import relative_error
 from rnnbench.kernels.cuda.plan import Kind, Plan
-from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, TrainSpec, Truncation
+from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, Train, Truncation
 from tests.helpers import (
     TRAINS,
     assert_agrees,
@@ -124,7 +124,7 @@ def test_predict_in_several_blocks_of_rows(one_backend, monkeypatch):
 
 @pytest.mark.parametrize("name", ["gradient", "train_step"])
 def test_the_same_numbers_give_the_same_bits(cuda_backend, name):
-    problem = problem_of(dtype=DType.FLOAT32, head=Head.EVERY, train=TrainSpec(clip_norm=0.05))
+    problem = problem_of(dtype=DType.FLOAT32, head=Head.EVERY, train=Train(clip_norm=0.05))
     _, got = sessions(cuda_backend, problem)
     first = run(got, name)
     got.reset()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnbench.backends.base import CPU, CUDA, Events
+from rnnbench.backends.base import Events
 from rnnbench.backends.cuda import rule_of, sizes_of
 from rnnbench.backends.cuda_graph import CudaGraphBackend
+from rnnbench.contract import CPU, CUDA
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.buffers import bytes_needed
 from rnnbench.model import DType

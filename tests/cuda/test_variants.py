@@ -18,12 +18,12 @@ from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.graph import Tape, captured
 from rnnbench.kernels.cuda.passes import Rule
 from rnnbench.kernels.cuda.plan import Kind, Plan
-from rnnbench.model import Case, DType, Head, Optimizer, Pass, TrainSpec
+from rnnbench.model import Case, DType, Head, Optimizer, Pass, Train
 from tests.cuda.conftest import TINY
 from tests.cuda.test_passes import problem_of, run, sessions
 from tests.helpers import assert_agrees, assert_same_bits, random_data, random_params, small_problem
 
-TRAIN = TrainSpec(optimizer=Optimizer.ADAM, clip_norm=0.05)
+TRAIN = Train(optimizer=Optimizer.ADAM, clip_norm=0.05)
 
 
 def small(**sizes):

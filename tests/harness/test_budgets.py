@@ -91,7 +91,7 @@ def run(*arguments, **named):
     runner.run()
     assert time.monotonic() - begun < SOON
     assert {r.status for r in records} <= {Status.OK, Status.SKIPPED}
-    assert not any(place.worker for place in runner.crew.places.values())
+    assert not any(place.worker for place in runner.pool.places.values())
     return records, listener, runner
 
 

@@ -15,7 +15,7 @@ from rnnbench.harness.checker import Task
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
 from rnnbench.harness.runner import Runner
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
 from rnnbench.records.record import CHECK, Mode, Record, Status
@@ -84,7 +84,7 @@ def test_two_right_backends_share_all_rounds(tmp_path):
     assert {r.costs.cache for r in records if r.round == CHECK} == {"cold", "warm"}
     assert listener.said == []
     assert listener.fractions[-1] > 0.5
-    assert not any(place.worker for place in runner.crew.places.values())
+    assert not any(place.worker for place in runner.pool.places.values())
     assert "hello from a library" in (tmp_path / "logs" / "chatty.log").read_text()
     steps = [r for r in records if r.case.pass_ is Pass.TRAIN_STEP and r.round == CHECK and r.launch == 0]
     assert all("losses of 20 steps" in r.errors for r in steps)
@@ -103,7 +103,7 @@ def test_order_of_turns_is_shuffled_and_repeatable(tmp_path):
 
 def test_a_turn_counts_its_rest_from_the_last_answer_of_anybody(tmp_path, monkeypatch):
     """From a check too, and not from the last turn alone: the threads of whoever was checked are awake."""
-    ask, answered, seen = Crew.ask, [time.monotonic_ns()], []
+    ask, answered, seen = WorkerPool.ask, [time.monotonic_ns()], []
 
     def noted(self, name, op, limit=None, **arguments):
         if op == "turn":
@@ -113,7 +113,7 @@ def test_a_turn_counts_its_rest_from_the_last_answer_of_anybody(tmp_path, monkey
         finally:
             answered.append(time.monotonic_ns())
 
-    monkeypatch.setattr(Crew, "ask", noted)
+    monkeypatch.setattr(WorkerPool, "ask", noted)
     run(tmp_path, plan_of("numpy", "chatty"), [task_of(passes=(Pass.FORWARD,))])
     assert len(seen) >= 4
     assert all(0 <= idle <= since + 50_000_000 for idle, since in seen)
@@ -134,9 +134,9 @@ def test_a_wrong_backend_is_caught_and_not_timed(tmp_path, name):
 
 
 def test_a_forgotten_clipping_is_caught_in_the_train_step(tmp_path):
-    from rnnbench.model import Optimizer, TrainSpec
+    from rnnbench.model import Optimizer, Train
 
-    problem = small_problem(train=TrainSpec(Optimizer.SGD, learning_rate=0.5, clip_norm=0.01))
+    problem = small_problem(train=Train(Optimizer.SGD, learning_rate=0.5, clip_norm=0.01))
     records, _, _ = run(tmp_path, plan_of("no-clip"), [task_of(problem)])
     assert status_of(records, "no-clip") == {
         Pass.FORWARD: Status.OK, Pass.GRADIENT: Status.OK, Pass.TRAIN_STEP: Status.WRONG, Pass.EPOCH: Status.WRONG,
@@ -207,7 +207,7 @@ def test_an_interrupt_while_workers_start_side_by_side_ends_them_all(tmp_path, m
     with pytest.raises(KeyboardInterrupt):
         runner.run()
     waiting.join()
-    assert not any(place.worker for place in runner.crew.places.values())
+    assert not any(place.worker for place in runner.pool.places.values())
     assert {r.status for r in records} == {Status.OK}
     assert {r.launch for r in records} == {0, 1}
 

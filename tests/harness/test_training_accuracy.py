@@ -10,7 +10,7 @@ from rnnbench.api.learning import make_training
 from rnnbench.cli.progress import Display
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.train import train
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Epoch, Mode
 
@@ -39,11 +39,11 @@ def test_held_out_accuracy_after_five_epochs(name, request, tmp_path):
     if training.problem.workload != "imdb-50":
         pytest.skip("the real imdb.npz is not here; set KERAS_HOME or RNNBENCH_DATA to the folder that has it")
     epochs: list[Epoch] = []
-    crew = Crew([name], tmp_path, plan_of(name).threads, TIMEOUT, cache=None)
+    pool = WorkerPool([name], tmp_path, plan_of(name).threads, TIMEOUT, cache=None)
     try:
-        test = train(training, name, crew, epochs.append)
+        test = train(training, name, pool, epochs.append)
     finally:
-        crew.kill()
+        pool.kill()
     print(f"{name}: test accuracy {test.accuracy}, {sum(epoch.seconds for epoch in epochs):.1f} s in epochs")
     assert [epoch.epoch for epoch in epochs] == list(range(6))
     losses = [epoch.loss for epoch in epochs[1:]]

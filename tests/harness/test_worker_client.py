@@ -13,7 +13,7 @@ from rnnbench import backends
 from rnnbench.harness import worker_client
 from rnnbench.harness.limits import Limit
 from rnnbench.harness.worker_client import Worker, WorkerFailure
-from rnnbench.harness.worker_pool import Crew
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.cores import environment, safe_environment
 from rnnbench.records.record import Status
 
@@ -116,15 +116,15 @@ def test_limits_beyond_what_the_system_can_wait(started):
 
 @pytest.mark.parametrize(("name", "value"), [("__version__", "0.0.7"), ("__file__", "/elsewhere/rnnbench/__init__.py")])
 def test_a_worker_of_another_package_is_refused_in_one_sentence(tmp_path, monkeypatch, name, value):
-    crew = Crew(("numpy",), tmp_path, 1, 60.0, None)
+    pool = WorkerPool(("numpy",), tmp_path, 1, 60.0, None)
     launched = worker_client.command("rnnbench.harness.worker")
     monkeypatch.setattr(worker_client, "command", lambda module: launched)
     monkeypatch.setattr(rnnbench, name, value)
     with pytest.raises(WorkerFailure, match=r"^hello: the worker has rnnbench .* and this process .*") as caught:
-        crew.ask("numpy", "contract", problem={})
+        pool.ask("numpy", "contract", problem={})
     assert caught.value.status is Status.CRASHED
-    assert crew.places["numpy"].worker is None
-    assert not crew.libraries
+    assert pool.places["numpy"].worker is None
+    assert not pool.libraries
 
 
 def test_folders_of_the_path_are_named_in_full_and_empty_ones_are_left_out(tmp_path, monkeypatch):

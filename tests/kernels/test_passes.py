@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from numba.core.event import install_recorder
 
-from rnnbench.backends.base import Data
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
+from rnnbench.data import Data
 from rnnbench.kernels.cpu import passes, share
-from rnnbench.model import DType, Head, Loss, Optimizer, TrainSpec, Truncation
+from rnnbench.model import DType, Head, Loss, Optimizer, Train, Truncation
 from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem, threads
 
 BIG = small_problem(B=30, T=30, E=20, H=48, O=3, V=60, head=Head.EVERY, dtype=DType.FLOAT32)
@@ -71,7 +71,7 @@ def test_no_compilation_for_another_size():
         for dtype, loss, head, V in product(DType, Loss, Head, (7, None)):
             problem = small_problem(B=7, T=3, E=2, H=19, O=4, V=V, loss=loss, head=head, dtype=dtype)
             outputs(problem, "train_step")
-            sgd = TrainSpec(Optimizer.SGD, clip_value=0.1)
+            sgd = Train(Optimizer.SGD, clip_value=0.1)
             outputs(replace(problem, B=1, T=20, train=sgd, truncation=Truncation(3, 2)), "train_step")
         for count in (1, 3):
             with threads(count):

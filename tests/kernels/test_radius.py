@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.backends.base import Data, Outputs, Session
+from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.backends.numpy import NumpyBackend, Trace, backward, dlosses
 from rnnbench.correctness.tolerances import LIMITS, arrays_of, relative_error
-from rnnbench.model import DType, Head, Loss, Optimizer, Problem, TrainSpec
+from rnnbench.data import Data
+from rnnbench.model import DType, Head, Loss, Optimizer, Problem, Train
 from rnnbench.params import cast
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem, threads
 
@@ -79,7 +80,7 @@ def test_chaotic_states_solve_the_equations_and_have_the_gradients_of_their_own(
     assert_agrees(Outputs(grads=ref), Outputs(grads=got.grads), dtype)
 
 
-def growing(dtype: DType, steps: int, train: TrainSpec | None = None, B: int = 4) -> tuple[Problem, dict, Data]:
+def growing(dtype: DType, steps: int, train: Train | None = None, B: int = 4) -> tuple[Problem, dict, Data]:
     """Positive weights of radius 3, no input: a small state triples with every step, and so does a delta, backwards."""
     problem = small_problem(B=B, T=steps, E=2, H=9, V=None, dtype=dtype, loss=Loss.SQUARED_ERROR, train=train)
     params, data = random_params(problem), random_data(problem)
@@ -90,7 +91,7 @@ def growing(dtype: DType, steps: int, train: TrainSpec | None = None, B: int = 4
 
 
 @pytest.mark.parametrize(("dtype", "steps", "size"), [(DType.FLOAT32, 60, 1e26), (DType.FLOAT64, T, 1e92)])
-@pytest.mark.parametrize("train", [None, TrainSpec(Optimizer.SGD, 0.1, clip_norm=1.0), TrainSpec(clip_value=1.0)])
+@pytest.mark.parametrize("train", [None, Train(Optimizer.SGD, 0.1, clip_norm=1.0), Train(clip_value=1.0)])
 def test_exploding_gradients_agree(dtype, steps, size, train):
     """Also where the square of a gradient is beyond float32: the norm that clips them is not."""
     problem, params, data = growing(dtype, steps, train)

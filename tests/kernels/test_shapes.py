@@ -11,11 +11,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from rnnbench.backends import numba as numba_backend
-from rnnbench.backends.base import Data, Outputs, Session, shaped_targets
+from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.backends.numpy import Trace, backward, dlosses, forward
 from rnnbench.correctness.tolerances import LIMITS, errors_of, relative_error
-from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, TrainSpec, Truncation
+from rnnbench.data import Data, shaped_targets
+from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, Train, Truncation
 from rnnbench.params import Params, cast
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem, threads
 
@@ -41,11 +42,11 @@ class Question:
 
 
 @st.composite
-def trains(draw) -> TrainSpec:
+def trains(draw) -> Train:
     """Epsilon as large as in other tests: with less of it, Adam's first step asks for the sign of a rounding error."""
     optimizer = draw(st.sampled_from(Optimizer))
     clip = draw(st.sampled_from(({}, {"clip_value": 0.01}, {"clip_norm": 0.05}, {"clip_norm": 1e6})))
-    return TrainSpec(optimizer, learning_rate=0.1 if optimizer is Optimizer.SGD else 1e-3, epsilon=1e-5, **clip)
+    return Train(optimizer, learning_rate=0.1 if optimizer is Optimizer.SGD else 1e-3, epsilon=1e-5, **clip)
 
 
 @st.composite

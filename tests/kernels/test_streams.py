@@ -14,8 +14,8 @@ import pytest
 
 from rnnbench import workloads
 from rnnbench.backends import numba as numba_backend
-from rnnbench.backends.base import Data
 from rnnbench.backends.numba import NumbaBackend
+from rnnbench.data import Data
 from rnnbench.harness.plan import problem_of
 from rnnbench.model import DType, Problem, Truncation
 from rnnbench.params import Params, cast, init_params

@@ -12,11 +12,12 @@ import psutil
 import pytest
 
 from rnnbench.backends import missing
-from rnnbench.backends.base import Data, Outputs
+from rnnbench.backends.base import Outputs
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
+from rnnbench.data import Data
 from rnnbench.kernels.cpu.team import team
 from rnnbench.machine.cores import environment
-from rnnbench.model import DType, Head, Problem, TrainSpec, Truncation
+from rnnbench.model import DType, Head, Problem, Train, Truncation
 from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem, threads
 
 WORDS = small_problem(B=26, T=40, E=20, H=57, O=3, V=90, head=Head.EVERY, dtype=DType.FLOAT32)
@@ -47,7 +48,7 @@ def trained(session: NumbaSession, steps: int = 3) -> list[Outputs]:
 
 @PROBLEMS
 @COUNTS
-@pytest.mark.parametrize("train", [TrainSpec(), TrainSpec(clip_norm=0.01)], ids=["plain", "clipped by norm"])
+@pytest.mark.parametrize("train", [Train(), Train(clip_norm=0.01)], ids=["plain", "clipped by norm"])
 def test_the_same_bits_every_time(problem, count, train):
     """Thirty times, for helpers come late or not at all as the machine pleases."""
     session = session_of(replace(problem, train=train), count)
@@ -101,7 +102,7 @@ def test_adam_is_the_same_bits_however_it_is_shared_out(dtype):
 @pytest.mark.parametrize("dtype", list(DType))
 def test_adam_moves_rows_that_a_batch_does_not_touch(dtype, count):
     """A word of the first batch alone moves at every later step, as in the oracle; one that never comes stays."""
-    problem = small_problem(B=2, T=4, E=17, H=9, V=3000, dtype=dtype, train=TrainSpec(epsilon=1e-5))
+    problem = small_problem(B=2, T=4, E=17, H=9, V=3000, dtype=dtype, train=Train(epsilon=1e-5))
     tokens = np.array([[1, 2, 3, 1], [2, 2, 5, 2999], [7, 8, 9, 10], [7, 7, 8, 8]], np.int32)
     data = Data(tokens, np.array([0, 1, 1, 0], str(dtype)))
     params = random_params(problem)

@@ -6,8 +6,9 @@ import sys
 from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 
-from rnnbench.backends.base import CUDA, DeviceClock
+from rnnbench.backends.base import DeviceClock
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
+from rnnbench.contract import CUDA
 
 
 class NVMLError(Exception):

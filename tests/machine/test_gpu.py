@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from rnnbench import backends
-from rnnbench.backends.base import CUDA
+from rnnbench.contract import CUDA
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
 from rnnbench.harness.runner import Runner

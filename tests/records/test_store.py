@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.backends.base import Contract
-from rnnbench.model import Case, DType, Head, ModelSpec, Pass, TrainSpec, Truncation
+from rnnbench.contract import Contract
+from rnnbench.model import Case, DType, Head, Model, Pass, Train, Truncation
 from rnnbench.records import store
 from rnnbench.records.record import SCHEMA, Costs, Epoch, ErrorOf, Mode, Record, Seeds, Status
 
-MODEL = ModelSpec(V=11, E=2, H=3, O=1, head=Head.EVERY)
-CASE = Case("parity", DType.FLOAT32, MODEL, TrainSpec(clip_norm=1.0), 32, 5, Truncation(3, 2), Pass.EPOCH, 7)
+MODEL = Model(V=11, E=2, H=3, O=1, head=Head.EVERY)
+CASE = Case("parity", DType.FLOAT32, MODEL, Train(clip_norm=1.0), 32, 5, Truncation(3, 2), Pass.EPOCH, 7)
 RECORD = Record(
     run_id="r",
     case=CASE,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.backends.base import Contract
-from rnnbench.model import Case, DType, Head, Loss, ModelSpec, Pass, TrainSpec, Truncation
+from rnnbench.contract import Contract
+from rnnbench.model import Case, DType, Head, Loss, Model, Pass, Train, Truncation
 from rnnbench.records.record import Costs, Epoch, ErrorOf, Mode, Record, Seeds, Status
 
 BACKENDS = ("numpy", "numba", "torch", "torch+flush", "torch+compile", "tensorflow", "tensorflow+xla", "jax")
@@ -41,11 +41,11 @@ def case(
     truncation: Truncation | None = None,
 ) -> Case:
     T, batches = SIZES.get(workload.replace("synthetic-", ""), (50, 782))
-    model = ModelSpec(V=10_000, E=2, H=32, O=1)
+    model = Model(V=10_000, E=2, H=32, O=1)
     if workload == "running-parity":
-        model = ModelSpec(E=1, H=32, O=1, head=Head.EVERY, loss=Loss.BINARY_CROSS_ENTROPY)
+        model = Model(E=1, H=32, O=1, head=Head.EVERY, loss=Loss.BINARY_CROSS_ENTROPY)
     steps = batches if pass_ is Pass.EPOCH else 1
-    return Case(workload, dtype, model, TrainSpec(), 32, T, truncation, pass_, steps)
+    return Case(workload, dtype, model, Train(), 32, T, truncation, pass_, steps)
 
 
 def source_of(workload: str) -> str:

@@ -9,7 +9,7 @@ from itertools import product
 import msgspec
 import numpy as np
 
-from rnnbench.backends.base import CUDA, Contract
+from rnnbench.contract import CUDA, Contract
 from rnnbench.model import Case, DType, Pass
 from rnnbench.records.record import CHECK, DeviceState, Record
 from rnnbench.sweep import Sizes, Sweep

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnbench.backends.base import check_data
+from rnnbench.data import check_data
 from rnnbench.model import DType
 from rnnbench.sweep import Sizes
 from rnnbench.workloads import dense

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rnnbench import workloads
-from rnnbench.backends.base import Data
 from rnnbench.backends.numpy import NumpyBackend
+from rnnbench.data import Data
 from rnnbench.model import DType, Problem
 from rnnbench.params import init_params
 from rnnbench.workloads import synthetic

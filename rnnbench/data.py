@@ -1,0 +1,127 @@
+"""Rows to compute on: their layout, and the checks that every backend relies on."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rnnbench.model import Head, Loss, Problem
+from rnnbench.params import Array
+
+Inputs = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Training rows, staged by `prepare`. Batch i is rows [i B, (i + 1) B).
+
+    `inputs`: tokens (N, T) int32 for an embedding, else (N, T, E) float.
+    `targets`: class numbers int32, or floats; (N,) or (N, O) with `Head.LAST`, (N, T) or (N, T, O) with `Head.EVERY`.
+    """
+
+    inputs: Inputs
+    targets: Inputs
+
+
+def shaped_targets(problem: Problem, targets: Inputs) -> Inputs:
+    """Targets in the one layout that backends compute with, contiguous.
+
+    Classes: int32 (N,) or (N, T). All else: floats of the problem's type with the outputs last, (N, O) or (N, T, O).
+    """
+    if problem.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
+        return np.ascontiguousarray(targets, dtype=np.int32)
+    steps = (problem.T,) if problem.model.head is Head.EVERY else ()
+    return np.ascontiguousarray(targets, dtype=str(problem.dtype)).reshape(len(targets), *steps, problem.model.O)
+
+
+def check_data(problem: Problem, data: Data) -> None:
+    """Raise ValueError for data that does not fit the problem: empty, of another length or width, outside V or O."""
+    model, inputs, targets = problem.model, data.inputs, data.targets
+    if len(inputs) == 0:
+        raise ValueError("the batch is empty: 0 rows; at least 1 is needed")
+    if len(inputs) < problem.B:
+        raise ValueError(f"there are {len(inputs)} rows; a batch needs B = {problem.B}")
+    if len(inputs) != len(targets):
+        raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets; each row needs one")
+    check_rows(problem, inputs)
+    has_classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
+    steps = (problem.T,) if model.head is Head.EVERY else ()
+    allowed = [steps] if has_classes else [(*steps, model.O)] + [steps] * (model.O == 1)
+    if targets.shape[1:] not in allowed:
+        raise ValueError(f"targets have shape {targets.shape}; rows of shape {allowed[0]} are needed")
+    if has_classes:
+        _check_whole("class", targets, model.O, "the outputs", "classes")
+    else:
+        _check_real("targets", targets)
+        if not np.isfinite(targets).all():
+            raise ValueError("a target is NaN or infinite; targets must be finite numbers")
+
+
+def check_rows(problem: Problem, inputs: Inputs) -> None:
+    """Raise ValueError for inputs, of any number of rows, that are not as `Data` has them or are outside V."""
+    model = problem.model
+    expected = (problem.T,) if model.V is not None else (problem.T, model.E)
+    if inputs.ndim == 0 or inputs.shape[1:] != expected:
+        raise ValueError(f"inputs have shape {inputs.shape}; rows of shape {expected} are needed")
+    if model.V is not None:
+        _check_whole("token", inputs, model.V, "the vocabulary", "tokens")
+    else:
+        _check_real("inputs", inputs)
+
+
+def _check_whole(kind: str, values: Inputs, limit: int, where: str, kinds: str) -> None:
+    if values.dtype.kind not in "iu":
+        raise ValueError(f"{kinds} are {values.dtype}; they must be integers")
+    if values.size:
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high >= limit:
+            bad = low if low < 0 else high
+            raise ValueError(f"{kind} {bad} is outside {where}: {kinds} must lie in [0, {limit})")
+
+
+def _check_real(kinds: str, values: Inputs) -> None:
+    if values.dtype.kind not in "fiu":
+        raise ValueError(f"{kinds} are {values.dtype}; they must be real numbers")
+
+
+def checked_state(problem: Problem, state: Array) -> Array:
+    """A copy of an initial state (B, H) in the problem's type. Raises ValueError for another shape or kind."""
+    given, expected = np.asarray(state), (problem.B, problem.model.H)
+    if given.shape != expected:
+        raise ValueError(f"the state has shape {given.shape}; this problem needs {expected}")
+    _check_real("states", given)
+    return np.array(given, str(problem.dtype), order="C")
+
+
+def checked_batch(batch: int, staged: int, B: int) -> int:
+    """The number of a batch. Raises ValueError for one that is not there."""
+    last = staged // B - 1
+    try:
+        number = operator.index(batch)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= last:
+        raise ValueError(f"there is no batch {batch}: {staged} rows are staged, batches 0 to {last}")
+    return number
+
+
+def checked_order(order: NDArray[np.int64], staged: int) -> NDArray[np.int64]:
+    """Row numbers (n,) as compiled code reads them. Raises ValueError for none, or one that is not staged."""
+    rows = np.asarray(order)
+    if rows.size == 0:
+        raise ValueError("the order is empty; an epoch needs at least 1 row")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise ValueError(f"the order is {rows.dtype} of shape {rows.shape}; one axis of integers is needed")
+    for row in (rows.min(), rows.max()):
+        if not 0 <= row < staged:
+            raise ValueError(f"row {row} is not among the {staged} rows that are staged")
+    return np.ascontiguousarray(rows, np.int64)
+
+
+def batches_of(order: NDArray[np.int64], B: int) -> list[NDArray[np.int64]]:
+    """`order` cut into runs of B rows, the last one as short as what is left."""
+    return [order[i : i + B] for i in range(0, len(order), B)]
