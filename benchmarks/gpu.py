@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 
 from checkout import ROOT
 from gpu_steps import FAULTY, Ending, Outcome, Step, backends_here, environment, last_lines, run_steps, steps
-from rnnbench.cli.names import Names
+from rnnbench.cli.names import Name, Names
 from rnnbench.records.folder import contents
 
 OK, FAILED, USAGE, NO_GPU, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -170,7 +170,7 @@ Exit codes:
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--plan", "plan_only", is_flag=True, help="Print the commands, and stop. Needs no GPU.")
-@click.option("--only", type=Names("step", STEPS), help="Comma-separated steps. Default: all.")
+@click.option("--only", type=Names(Name("step", STEPS)), help="Comma-separated steps. Default: all.")
 @click.option("--within", "minutes", type=click.FloatRange(1), metavar="MINUTES",
               help="Stop in this time; steps that find none are told. Default: each step's own limit.")  # fmt: skip
 @click.option("--continue", "go_on", is_flag=True, help="Leave out steps that have passed, and resume runs.")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from rnnbench import workloads
 from rnnbench.harness.observer import Observer
-from rnnbench.harness.plan import Plan, problem_of, workload_of
+from rnnbench.harness.plan import Plan
 from rnnbench.harness.stopping import Stopping
-from rnnbench.harness.tasks import load_rows
+from rnnbench.harness.tasks import load_rows, workload_of
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.train import Training, train
 from rnnbench.harness.worker_client import WorkerFailure
@@ -20,6 +19,7 @@ from rnnbench.params import cast, init_params
 from rnnbench.records import store
 from rnnbench.records.account import Kind
 from rnnbench.records.record import Epoch, Mode
+from rnnbench.workloads.base import MADE_UP, Spec, Workload
 
 SHORT_TRAINING = 100  # time steps: a training on longer rows takes more than seconds, and is done when asked for
 
@@ -39,6 +39,8 @@ def trainings(
     before: list[Epoch],
     ledger: Ledger,
     stopping: Stopping,
+    given: Mapping[str, Workload],
+    run_folder: Path,
 ) -> None:
     """One for each workload of the plan, by one of the backends that are `able`, while there is a budget for it."""
     name = training_backend(able)
@@ -46,12 +48,12 @@ def trainings(
         return
     pool = WorkerPool([name], folder, plan.threads, plan.timeout, folder / "cache", ledger, stopping.limit)
     try:
-        for workload in plan.training:
+        for spec in (spec for spec in plan.workloads if spec.name in plan.training):
             if stopping.left <= 0:
-                display.say(f"{workload} was not trained: {stopping.limit().budget}")
+                display.say(f"{spec.name} was not trained: {stopping.limit().budget}")
                 continue
             with pool.ledger.spend(Kind.DATA):
-                training = make_training(workload, plan, run_id, display)
+                training = make_training(spec, plan, run_id, display, given=given, folder=run_folder)
             whole = {(e.workload, e.backend) for e in before if e.epoch == e.epochs}
             if (training.problem.workload, name) in whole:
                 continue
@@ -63,17 +65,25 @@ def trainings(
             try:
                 train(training, name, pool, emit)
             except WorkerFailure as failure:
-                display.say(f"{name} in training {workload}: {failure.status}. {failure.reason}")
+                display.say(f"{name} in training {spec.name}: {failure.status}. {failure.reason}")
     finally:
         pool.kill()
 
 
-def make_training(name: str, plan: Plan, run_id: str, display: Observer, epochs: int | None = None) -> Training:
-    """A training of a workload as the plan has it, in its first type."""
-    workload, dataset = load_rows(workload_of(name, plan), plan.seed, plan.data_dir, display.say)
+def make_training(
+    spec: Spec,
+    plan: Plan,
+    run_id: str,
+    display: Observer,
+    epochs: int | None = None,
+    given: Mapping[str, Workload] | None = None,
+    folder: Path | None = None,
+) -> Training:
+    """A training of a plan's workload, in its first type. `given` and `folder` as of `workload_of`."""
+    workload, dataset = load_rows(workload_of(spec, given or {}, folder), plan.seed, plan.data_dir, display.say)
     dtype: DType = plan.dtypes[0]
     return Training(
-        problem=problem_of(workload, dtype, plan.truncation, plan.batch_size),
+        problem=workload.spec.problem(dtype, plan.truncation),
         params=cast(init_params(workload.model, workload.init, plan.seed), dtype),
         dataset=dataset,
         epochs=workload.epochs if epochs is None else epochs,
@@ -84,10 +94,9 @@ def make_training(name: str, plan: Plan, run_id: str, display: Observer, epochs:
 
 
 def with_trainings(plan: Plan, asked: bool | None) -> Plan:
-    """The plan with its trainings: as `asked`, else those that take seconds; of a quick run `parity` alone."""
+    """The plan with its trainings: as `asked`, else those that take seconds and can learn."""
     if asked is False or (plan.filter and asked is None):
         return plan
-    quick = plan.mode is Mode.QUICK
-    most = workloads.get("parity").T if quick else SHORT_TRAINING
-    lengths = {name: plan.time_steps or workloads.get(name).T for name in plan.workloads}
-    return replace(plan, training=tuple(name for name, T in lengths.items() if asked or most >= T))
+    longest, largest = (5, 1_000) if plan.mode is Mode.QUICK else (SHORT_TRAINING, 50_000)
+    short = [s.name for s in plan.workloads if longest >= s.T and s.rows[0] <= largest and s.origin != MADE_UP]
+    return replace(plan, training=tuple(s.name for s in plan.workloads) if asked else tuple(short))

@@ -17,19 +17,20 @@ from rnnbench import backends, workloads
 from rnnbench.analysis.comparable import Side, unlike_machines
 from rnnbench.analysis.merge import few
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
-from rnnbench.api.names import unknown
 from rnnbench.api.session import RunSession, now, write_noise
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.timers import Ledger
 from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.machine.neighbours import Neighbours
-from rnnbench.model import DENSE
+from rnnbench.names import unknown
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of
 from rnnbench.records.folder import ARRAYS, CACHE, clear, held, scratch_of
 from rnnbench.records.record import Epoch, Record, Status
 from rnnbench.records.store import new_run_id
+from rnnbench.workloads.base import MADE_UP, Workload
+from rnnbench.workloads.files import keep_rows
 
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 EXIT_CODES = {
@@ -69,7 +70,8 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
     backend_names = [name.removesuffix(backends.TWIN) for name in plan.backends]
     _check_names(folder, "backend", [*backend_names, *filter(None, [plan.reference])], backends.REGISTRY)
-    _check_names(folder, "workload", [*plan.workloads, *plan.training], [*workloads.REGISTRY, DENSE])
+    origins = [spec.origin for spec in plan.workloads if spec.origin]
+    _check_names(folder, "workload", origins, [*workloads.REGISTRY, MADE_UP])
     return plan, run
 
 
@@ -83,12 +85,20 @@ def _check_names(folder: Path, kind: str, names: Iterable[str], known: Collectio
 
 
 def execute(
-    plan: Plan, folder: Path, command: str, display: Observer, *, resume: bool = False, run_id: str | None = None
+    plan: Plan,
+    folder: Path,
+    command: str,
+    display: Observer,
+    *,
+    resume: bool = False,
+    run_id: str | None = None,
+    given: Mapping[str, Workload] | None = None,
 ) -> Result:
     """Measure a plan into a new folder, or what is left of it. Raises StoreError, ValueError, WorkloadUnavailable.
 
     Ctrl-C and SIGTERM end the run in order: what was measured stays and the code is INTERRUPTED. `run_id` is that of a
-    new run, None for any. What is resumed under other conditions than it was begun is refused.
+    new run, None for any; `given` are its workloads by name, of which the user's own are kept in the folder. What is
+    resumed under other conditions than it was begun is refused.
     """
     begun, ledger = time.monotonic(), Ledger()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -97,11 +107,23 @@ def execute(
         run = _describe(plan, command, before.run, run_id)
         if not resume:
             store.write_json(folder / store.RUN, run)  # first of all: the mark of a run
+            _keep_rows(folder, plan, given or {})
         machine = fingerprint()
         _refuse_unlike(folder, before, machine)
-        code = _measure(RunSession(plan, folder, run, machine, before, ledger, display, begun))
+        code = _measure(RunSession(plan, folder, run, machine, before, ledger, display, begun, given or {}))
         loaded = store.load(folder)
     return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
+
+
+def _keep_rows(folder: Path, plan: Plan, given: Mapping[str, Workload]) -> None:
+    """The rows of the user's own workloads, so that the run can go on without their files."""
+    for workload in {spec.kept: given[spec.name] for spec in plan.workloads if not spec.origin}.values():
+        try:
+            keep_rows(folder, workload)
+        except OSError as error:
+            raise store.StoreError(
+                f"{folder} cannot be written: {error.strerror}; choose another folder with -o"
+            ) from error
 
 
 def _refuse_unlike(folder: Path, before: store.Loaded, machine: dict[str, Any]) -> None:

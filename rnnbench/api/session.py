@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of
 from rnnbench.records.record import Mode, Record
+from rnnbench.workloads.base import Workload
 
 
 def now() -> str:
@@ -52,6 +54,7 @@ class RunSession:
     ledger: Ledger
     display: Observer
     begun: float
+    given: Mapping[str, Workload] = field(default_factory=dict)  # the plan's workloads that are here already
     peak: Peak | None = None
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ class RunSession:
         self._look_for_peak()
         self._keep_machine(machine)
         with self.ledger.spend(Kind.DATA):
-            tasks = tasks_of(self.plan, self.display.say)
+            tasks = tasks_of(self.plan, self.display.say, self.given, self.folder)
 
         def emit(record: Record) -> None:
             others = neighbours.seen()
@@ -103,7 +106,7 @@ class RunSession:
             measure_memory(runner, self.before.records)
         able = [name for name in self.plan.backends if runner.able(name)]
         trainings(self.plan, able, runner.folder, self.run["run_id"], self.display, curves, self.before.curves,
-                  self.ledger, runner.stopping)  # fmt: skip
+                  self.ledger, runner.stopping, self.given, self.folder)  # fmt: skip
         if runner.stopping.left <= 0:
             self.display.say(f"the budget of {readable(self.plan.budget or 0.0)} is spent; what was measured is kept")
         elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible

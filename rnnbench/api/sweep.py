@@ -1,35 +1,51 @@
-"""`rnnbench sweep`: sizes from the command line, the plan, and what a dry run shows of it."""
+"""`rnnbench sweep`: from sizes to a list of workloads, and what a dry run shows of it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from rnnbench.harness.plan import Plan
-from rnnbench.harness.sweep import cases_of, problems_of
+from rnnbench.harness.plan import Plan, cases_of
 from rnnbench.model import Pass
 from rnnbench.report.text import number
 from rnnbench.sweep import Sizes, Sweep
 from rnnbench.work import work_of
+from rnnbench.workloads.base import MADE_UP, Workload
 
 DEFAULT_AXES = {"H": (16, 32, 64, 128, 256, 512, 1024), "B": (1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
                 "T": (1, 10, 100, 1000)}  # fmt: skip
 DEFAULT_PASSES = (Pass.FORWARD, Pass.GRADIENT)
 
 
-def sweep_of(axes: dict[str, tuple[int, ...] | None], E: int | None, grid: bool) -> Sweep:
+def sweep_of(axes: dict[str, tuple[int, ...] | None], E: int | None, grid: bool, base: Workload | None = None) -> Sweep:
     """One size moves the centre of its axis; several sweep it. Where none is swept, all that were not given are.
 
-    Raises ValueError as `Sweep`.
+    The centre is that of `base`, whose T is swept by default only where it has no rows of its own. Raises ValueError
+    as `Sweep`.
     """
     given = {axis: sizes for axis, sizes in axes.items() if sizes is not None}
-    centre = Sizes(**{axis: sizes[0] for axis, sizes in given.items() if len(sizes) == 1})
+    own = {} if base is None else {"H": base.model.H, "B": base.B, "T": base.T}
+    centre = Sizes(**{**own, **{axis: sizes[0] for axis, sizes in given.items() if len(sizes) == 1}})
     swept = {axis: sizes for axis, sizes in given.items() if len(sizes) > 1}
     if not swept:
-        swept = {axis: sizes for axis, sizes in DEFAULT_AXES.items() if axis not in given}
+        fixed = {"T"} if base is not None and not callable(base.data) else set()
+        swept = {axis: sizes for axis, sizes in DEFAULT_AXES.items() if axis not in given.keys() | fixed}
     return Sweep(**swept, centre=centre, E=E, grid=grid)
+
+
+def swept_workloads(sweep: Sweep, base: Workload) -> list[Workload]:
+    """The workload at each size of a sweep. Dense made-up inputs are as wide as the state, unless E is given.
+
+    Raises ValueError where the workload has no rows of a length or width.
+    """
+    as_wide = sweep.E is None and base.origin == MADE_UP and base.model.V is None
+    found = []
+    for sizes in sweep.cases:
+        E = sizes.H if as_wide else sweep.E
+        found.append(base.resized(T=sizes.T, B=sizes.B, H=sizes.H, E=E))
+    return list({workload.name: workload for workload in found}.values())
 
 
 def rows_of(plan: Plan) -> list[tuple[Any, ...]]:
     """Case, millions of operations, operations a byte: a line for each case of the plan."""
-    cases = [case for problem in problems_of(plan) for case in cases_of(plan, problem)]
+    cases = [case for spec in plan.workloads for case in cases_of(plan, spec)]
     return [(c.key, number(work_of(c).flops / 1e6), number(work_of(c).intensity)) for c in cases]

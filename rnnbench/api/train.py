@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +22,7 @@ from rnnbench.records import store
 from rnnbench.records.folder import held
 from rnnbench.records.record import Epoch
 from rnnbench.records.store import new_run_id
+from rnnbench.workloads.base import Workload
 
 
 class TrainingFailed(ValueError):
@@ -45,7 +46,12 @@ def line(epoch: Epoch) -> str:
 
 
 def run(
-    plan: Plan, epochs: int | None, output: Path | None, observer: Observer, tell: Callable[[str], None]
+    plan: Plan,
+    given: Mapping[str, Workload],
+    epochs: int | None,
+    output: Path | None,
+    observer: Observer,
+    tell: Callable[[str], None],
 ) -> dict[str, Any]:
     """Train the plan's one workload with its one backend. `tell` has a line for each epoch; the result is for `--json`.
 
@@ -62,7 +68,7 @@ def run(
         if journal is not None:
             stack.callback(journal.close)
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rnnbench-train-")))
-        training = make_training(plan.workloads[0], plan, new_run_id(), observer, epochs)
+        training = make_training(plan.workloads[0], plan, new_run_id(), observer, epochs, given)
         problem = training.problem
         tell(
             f"{problem.workload}, {backend}, {problem.dtype}, seed {plan.seed}, {plan.threads} threads; "

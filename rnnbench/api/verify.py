@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
-from rnnbench.model import Truncation
+from rnnbench.model import Head, Truncation
 from rnnbench.records.record import Mode, Record, Status
+from rnnbench.workloads.base import Workload
 
 MODE = Mode.QUICK
 WORKLOADS = ("parity", "running-parity", "imdb-50", "imdb-200")
-TRUNCATED = Truncation(20, 5)  # what `running-parity` is checked with, besides full BPTT
+TRUNCATED = Truncation(20, 5)  # what outputs at every step are checked with, besides full BPTT
 
 
 @dataclass(frozen=True)
@@ -60,18 +62,19 @@ class CheckOnly(Runner):
         return
 
 
-def tasks_with_truncation(plan: Plan, display: Observer) -> list[Task]:
-    """The plan's tasks; `running-parity` once more truncated, unless the plan itself says how to truncate."""
-    tasks = tasks_of(plan, display.say)
-    if plan.truncation is None and "running-parity" in plan.workloads:
-        tasks += tasks_of(replace(plan, workloads=("running-parity",), truncation=TRUNCATED), display.say)
+def tasks_with_truncation(plan: Plan, given: Mapping[str, Workload], display: Observer) -> list[Task]:
+    """The plan's tasks; those with outputs at every step once more truncated, unless the plan says how to truncate."""
+    tasks = tasks_of(plan, display.say, given)
+    every = tuple(spec for spec in plan.workloads if spec.model.head is Head.EVERY)
+    if plan.truncation is None and every:
+        tasks += tasks_of(replace(plan, workloads=every, truncation=TRUNCATED), display.say, given)
     return tasks
 
 
-def check(plan: Plan, display: Observer) -> Checked:
-    """Check a plan's cases. Raises ValueError and WorkloadUnavailable as `tasks_of`."""
+def check(plan: Plan, given: Mapping[str, Workload], display: Observer) -> Checked:
+    """Check a plan's cases. `given` are its workloads by name. Raises ValueError and WorkloadUnavailable."""
     records: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as folder:
-        tasks = tasks_with_truncation(plan, display)
+        tasks = tasks_with_truncation(plan, given, display)
         CheckOnly(plan, tasks, Path(folder), records.append, display, run_id="verify", machine_id="").run()
     return Checked(records)

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from rnnbench import __version__
-from rnnbench.api.names import unknown
 from rnnbench.cli import check, compare, env, history, merge, report, run, seeds, sweep, train, verify, warm
 from rnnbench.cli import list as list_
 from rnnbench.cli.shell import Command
+from rnnbench.names import unknown
 
 
 class Group(Command, click.Group):

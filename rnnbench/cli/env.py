@@ -13,7 +13,6 @@ from rnnbench.cli.options import (
     options,
 )
 from rnnbench.cli.shell import (
-    allowed_threads,
     complain,
     print_json,
     print_table,
@@ -33,6 +32,7 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
       python -m rnnbench env --json
       python -m rnnbench env --peak
     """
+    from rnnbench.api.planning import allowed_threads
     from rnnbench.harness.computing import computing
     from rnnbench.machine.fingerprint import fingerprint
     from rnnbench.machine.interference import Watch

@@ -5,18 +5,17 @@ from __future__ import annotations
 import click
 
 from rnnbench import backends, workloads
+from rnnbench.cli.names import Name
 from rnnbench.cli.options import (
     BACKENDS,
     DTYPE,
     JSON,
     TIMEOUT,
-    WORKLOAD,
     options,
     several,
 )
 from rnnbench.cli.seeds import SEEDS
 from rnnbench.cli.shell import (
-    allowed_threads,
     console_of,
     given,
     guarded,
@@ -29,7 +28,12 @@ from rnnbench.model import DType, Pass
 @click.command("list")
 @click.option("--contract", is_flag=True, help="Show what each backend has inside the clock; imports all of them.")
 @several("--backend", "-b", "names", type=BACKENDS, help="With --contract. Default: all that are not on request.")
-@click.option("--workload", "-w", type=WORKLOAD, help="With --contract: whose sizes. Default: imdb-50.")
+@click.option(
+    "--workload",
+    "-w",
+    type=Name("workload", list(workloads.REGISTRY)),
+    help="With --contract: whose sizes. Default: imdb-50.",
+)
 @click.option("--dtype", type=DTYPE, help="With --contract. Default: float32.")
 @options(TIMEOUT, JSON)
 @click.pass_context
@@ -86,10 +90,10 @@ def _here(name: str) -> str:
 def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout: float, as_json: bool) -> int:
     """What `list --contract` prints; 3 where no backend could tell."""
     from rnnbench.api import contract as telling
+    from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.tables import print_contracts
-    from rnnbench.harness.plan import problem_of
 
-    problem = problem_of(workloads.get(workload), DType(dtype or DType.FLOAT32), None)
+    problem = workloads.get(workload).spec.problem(DType(dtype or DType.FLOAT32))
     with console_of(stderr=True).status(f"importing {', '.join(names)}"):
         told = telling.ask(names, problem, allowed_threads(None), timeout)
     if as_json:

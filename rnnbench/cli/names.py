@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 
 import click
 
-from rnnbench.api.names import MOST_PERCENT, unknown
+from rnnbench.api.names import MOST_PERCENT
 from rnnbench.model import Truncation
+from rnnbench.names import unknown
+from rnnbench.workloads.resolve import is_file
 
 MOST = 1_000_000  # of any size
 MOST_SECONDS = 10_000_000  # of a budget: months
@@ -36,8 +38,11 @@ class Name(click.ParamType):
         return [CompletionItem(name) for name in self.known if name.startswith(incomplete)]
 
 
-class Names(Name):
+class Names(click.ParamType):
     """Several names of a registry, separated by commas, each once, in the order given."""
+
+    def __init__(self, one: Name) -> None:
+        self.one, self.name, self.known = one, one.name, one.known
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
         return f"{self.name.upper()}[,...]"
@@ -48,7 +53,25 @@ class Names(Name):
         names = [part.strip() for part in str(value).split(",") if part.strip()]
         if not names:
             self.fail(f"no {self.name} is named; known: {', '.join(self.known)}", param, ctx)
-        return tuple(dict.fromkeys(super(Names, self).convert(name, param, ctx) for name in names))
+        return tuple(dict.fromkeys(self.one.convert(name, param, ctx) for name in names))
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        return self.one.shell_complete(ctx, param, incomplete)
+
+
+class WorkloadName(Name):
+    """The name of a built-in workload, or a file of the user's: rows.npz, mine.toml, mine.py:NAME."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        super().__init__("workload", known)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return value if is_file(str(value)) else super().convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        return [*super().shell_complete(ctx, param, incomplete), CompletionItem(incomplete, type="file")]
 
 
 class FolderType(click.Path):

@@ -8,18 +8,18 @@ from typing import Any
 import click
 
 from rnnbench import backends, workloads
-from rnnbench.cli.names import DurationType, FolderType, GateType, Name, Names, SizesType, TruncationType
-from rnnbench.model import DType, Pass
+from rnnbench.cli.names import DurationType, FolderType, GateType, Name, Names, SizesType, TruncationType, WorkloadName
+from rnnbench.model import DType, Head, Loss, Pass
 
-WORKLOAD = Name("workload", list(workloads.REGISTRY))
+WORKLOAD = WorkloadName(list(workloads.REGISTRY))
 BACKEND = Name("backend", list(backends.REGISTRY))
 DTYPE = Name("dtype", [str(d) for d in DType])
-WORKLOADS = Names("workload", list(workloads.REGISTRY))
-BACKENDS = Names("backend", list(backends.REGISTRY))
-PASSES = Names("pass", [str(p) for p in Pass])
+WORKLOADS = Names(WORKLOAD)
+BACKENDS = Names(BACKEND)
+PASSES = Names(Name("pass", [str(p) for p in Pass]))
 SIZES = SizesType()
 GATE = GateType()
-DTYPES = Names("dtype", [str(d) for d in DType])
+DTYPES = Names(DTYPE)
 
 
 def options(*which: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,10 +53,41 @@ DATA_DIR = click.option(
 TRUNCATION = click.option(
     "--truncation", type=TruncationType(), help="Truncated BPTT, such as 20:5. Default: full BPTT."
 )
-TIME_STEPS = click.option(
-    "--time-steps", "-T", type=int, help="Length of the rows, for running-parity, the only workload of free length."
+SIZE = click.IntRange(1)
+
+
+def _lower(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
+    return None if value is None else {"head": Head, "loss": Loss}[str(param.name)](value)
+
+
+MODEL = options(
+    click.option("-V", "V", type=SIZE, help="Vocabulary size. Where it is not given, made-up inputs are dense."),
+    click.option("-O", "O", type=SIZE, help="Outputs. Default: 1."),
+    click.option(
+        "--head", type=Name("head", list(Head)), callback=_lower, help="Outputs at the last step, or at every one."
+    ),
+    click.option("--loss", type=Name("loss", list(Loss)), callback=_lower, help="Default: binary_cross_entropy."),
+)  # what only rows of one's own and made-up ones may be given
+PROBLEM = options(
+    click.option("--hidden", "-H", "H", type=SIZE, help="Hidden units. Default: the workload's."),
+    click.option(
+        "--input-width", "-E", "E", type=SIZE, help="Width of the embedding or input. Default: the workload's."
+    ),
+    click.option("--time-steps", "-T", "T", type=int, help="Steps of a row. Default: the workload's."),
+    click.option("--batch-size", "-B", "B", type=int, help="Rows of a batch. Default: the workload's."),
+    MODEL,
 )
-BATCH_SIZE = click.option("--batch-size", "-B", type=int, help="Rows of a batch. Default: the workload's.")
+PROBLEM_HELP = """\b
+Which network:
+  -w parity,imdb-50     built-in workloads (`list`); -H -E -T -B change them
+  -w rows.npz           your rows: arrays x and y, optionally x_test and y_test
+  -w mine.toml          a description of yours, with or without rows
+  -w mine.py:WORKLOAD   a rnnbench.Workload of yours
+  -V 20000 -E 64 -H 256 -T 120 -B 64
+                        sizes alone: made-up rows, under the name made-up
+
+"""
+SIZE_OPTIONS = ("V", "E", "H", "T", "B", "O", "head", "loss")
 TIMEOUT = click.option(
     "--timeout", type=DurationType(), default="300s", show_default=True,
     help="The longest that one request to a backend may take, compiling included.",
@@ -71,9 +102,10 @@ BACKEND_LIST = several("--backend", "-b", type=BACKENDS, help="Comma-separated. 
 def which(workloads: str, dtypes: str) -> Callable[..., Any]:
     """Which cases; the two texts say what is taken where nothing is asked for."""
     return options(
-        several("--workload", "-w", type=WORKLOADS, help=f"Comma-separated. Default: {workloads}."),
+        several("--workload", "-w", type=WORKLOADS,
+                help=f"Comma-separated: names, or rows.npz, mine.toml, mine.py:NAME. Default: {workloads}."),
         BACKEND_LIST,
         several("--pass", "passes", type=PASSES, help="Comma-separated. Default: all."),
         several("--dtype", "dtypes", type=DTYPES, help=dtypes),
         WORDS,
-    )
+    )  # fmt: skip

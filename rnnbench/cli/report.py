@@ -12,7 +12,6 @@ from rnnbench.cli.options import (
     BACKEND,
 )
 from rnnbench.cli.shell import (
-    allowed_threads,
     complain,
     console_of,
     guarded,
@@ -45,6 +44,7 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
       4  the run cannot be read, or the report not written
       70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
     """
+    from rnnbench.api.planning import allowed_threads
     from rnnbench.records import store
 
     if svg and form is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def _trained(plan: Plan) -> Any:
-    return {(): False, plan.workloads: True}.get(plan.training, plan.training)
+    return {(): False, tuple(spec.name for spec in plan.workloads): True}.get(plan.training, plan.training)
 
 
 def _sizes(axis: str) -> Callable[[Plan], Any]:
@@ -25,15 +26,19 @@ def _sizes(axis: str) -> Callable[[Plan], Any]:
 
     def told(plan: Plan) -> Any:
         if plan.sweep is None:
-            return None
+            return getattr(plan.sizes, axis)
         return tuple(sorted(getattr(plan.sweep, axis))) or (getattr(plan.sweep.centre, axis),)
 
     return told
 
 
+def _model(name: str, plan: Plan) -> Any:
+    return getattr(plan.sizes, name)
+
+
 # The name of an option's value -> the same in a plan. Of all others the plan has a field of that name.
 _IN_PLAN: dict[str, Callable[[Plan], Any]] = {
-    "workload": lambda plan: plan.workloads,
+    "workload": lambda plan: plan.names if plan.sweep is None else (plan.names or (None,))[0],
     "backend": lambda plan: tuple(name for name in plan.backends if not name.endswith(backends.TWIN)),
     "filter_": lambda plan: plan.filter,
     "training": _trained,
@@ -41,7 +46,8 @@ _IN_PLAN: dict[str, Callable[[Plan], Any]] = {
     "max_launches": lambda plan: plan.rule and plan.rule.most,
     "aa": lambda plan: any(name.endswith(backends.TWIN) for name in plan.backends),
     **{axis: _sizes(axis) for axis in AXES},
-    "E": lambda plan: plan.sweep and plan.sweep.E,
+    "E": lambda plan: plan.sizes.E if plan.sweep is None else plan.sweep.E,
+    **{name: partial(_model, name) for name in ("V", "O", "head", "loss")},
     "grid": lambda plan: plan.sweep is not None and plan.sweep.grid,
     "dry_run": lambda plan: False,
 }
@@ -61,7 +67,7 @@ def check_options(ctx: click.Context, plan: Plan, folder: Path, free: frozenset[
             alike = asked.resolve() == folder.resolve()
         else:
             has = _IN_PLAN[name](plan) if name in _IN_PLAN else getattr(plan, name)
-            if name in AXES:
+            if name in AXES and isinstance(asked, tuple):
                 asked = tuple(sorted(asked))
             alike = asked == has or (isinstance(asked, Path) and str(asked) == has)
         if not alike:

@@ -13,11 +13,11 @@ from rnnbench import backends
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND,
-    BATCH_SIZE,
     DATA_DIR,
+    PROBLEM,
+    PROBLEM_HELP,
     SEED,
     THREADS,
-    TIME_STEPS,
     TIMEOUT,
     TRUNCATION,
     options,
@@ -25,7 +25,6 @@ from rnnbench.cli.options import (
 )
 from rnnbench.cli.resuming import check_options
 from rnnbench.cli.shell import (
-    allowed_threads,
     complain,
     console_of,
     guarded,
@@ -35,12 +34,16 @@ from rnnbench.cli.shell import (
 )
 from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, stopped, with_budgets
 
-RUN_EPILOG = """\b
+RUN_EPILOG = (
+    PROBLEM_HELP
+    + """\b
 Examples:
   python -m rnnbench run
   python -m rnnbench run --quick
   python -m rnnbench run -w imdb-50,imdb-200 -b numba,jax --pass train_step -o reports/mine
   python -m rnnbench run -w running-parity -T 1000 --truncation 20:5 -b numba,jax --pass gradient
+  python -m rnnbench run -V 20000 -E 64 -H 256 -T 120 -B 64 --pass forward,train_step
+  python -m rnnbench run -w rows.npz -H 256 -o reports/mine
   python -m rnnbench run -k "imdb !epoch" --rigorous
   python -m rnnbench run -w parity --precision 5% --max-launches 20
   python -m rnnbench run --budget 10m --case-budget 30s
@@ -58,6 +61,7 @@ Exit codes:
   130  interrupted; continue with --resume
   70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
+)
 
 
 @click.command(epilog=RUN_EPILOG)
@@ -84,7 +88,7 @@ Exit codes:
 )
 @STOPPING
 @click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
-@options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT)
+@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
 def run(
@@ -118,7 +122,7 @@ def run(
             return _execute(plan, resume, described.get("command", ""), resume=True)
         kind = Mode(mode or "default")
         memory_too = memory or kind is Mode.RIGOROUS
-        plan = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
+        plan, given = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
         plan = stopped(with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
         check_sizes(plan)
         if dry_run:
@@ -126,13 +130,16 @@ def run(
         run_id = store.new_run_id()
         folder = output or Path("reports") / run_id
         command = " ".join(["python -m rnnbench", *sys.argv[1:]])
-        return _execute(plan, folder, command, run_id=run_id)
+        return _execute(plan, folder, command, run_id=run_id, given=given)
 
     guarded(work)
 
 
-def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None) -> int:
+def _execute(
+    plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None, given: Any = None
+) -> int:
     from rnnbench.api import run as session
+    from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.progress import Display
     from rnnbench.records.account import Kind, line
     from rnnbench.report.context import Context
@@ -140,7 +147,7 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run
     from rnnbench.report.terminal import render
 
     with Display(console_of(stderr=True)) as display:
-        result = session.execute(plan, folder, command, display, resume=resume, run_id=run_id)
+        result = session.execute(plan, folder, command, display, resume=resume, run_id=run_id, given=given)
         display.show("writing the report", 1.0)
         loaded, code = result.loaded, result.code
         asked = time.monotonic()
@@ -162,13 +169,12 @@ def _execute(plan: Any, folder: Path, command: str, *, resume: bool = False, run
 
 
 def _dry_run(plan: Any) -> int:
-    from rnnbench.harness.plan import wanted, workload_of
-    from rnnbench.harness.tasks import cases_of
+    from rnnbench.harness.plan import cases_of, wanted
 
     rows = [
         (case.key, name, "missing" if backends.missing(name) else "")
-        for workload in plan.workloads
-        for case in cases_of(plan, workload_of(workload, plan), 1 << 30)
+        for spec in plan.workloads
+        for case in cases_of(plan, spec)
         for name in plan.backends
         if wanted(plan, case, name)
     ]

@@ -58,7 +58,7 @@ def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: An
     def work() -> int:
         if reason := backends.missing(backend):
             return complain(reason, 3)
-        plan = plan_of(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
+        plan, _ = plan_of(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
         findings, code = experiments_of_seeds.run(tuple(dict.fromkeys(experiments)) or SEEDS, plan)
         if as_json:
             print_json(experiments_of_seeds.as_json(findings))

@@ -17,21 +17,8 @@ import click
 
 from rnnbench import backends
 from rnnbench.api.exit_codes import FAULT
-from rnnbench.model import DType, Pass
 
 PACKAGE = Path(backends.__file__).resolve().parents[1]
-
-DEFAULT_WORKLOADS = ("parity", "imdb-50", "imdb-200")
-
-
-def allowed_threads(asked: int | None) -> int:
-    """As many as asked, else all allowed cores."""
-    from rnnbench.machine.cores import allowed_cores
-
-    cores = len(allowed_cores())
-    if asked is not None and asked > cores:
-        raise click.UsageError(f"--threads {asked} is more than the {cores} cores allowed here; choose 1 to {cores}")
-    return asked or cores
 
 
 def plan_of(
@@ -39,24 +26,23 @@ def plan_of(
     backend: tuple[str, ...] | None,
     passes: tuple[str, ...] | None,
     dtypes: tuple[str, ...] | None,
+    *,
+    data_dir: Path | None = None,
+    default: Iterable[str] | None = None,
     **rest: Any,
-) -> Any:
-    """A `Plan` of the options as click gives them."""
-    from rnnbench.harness.plan import Plan
+) -> tuple[Any, dict[str, Any]]:
+    """A `Plan` of the options as click gives them, and its workloads by name."""
+    from rnnbench.api import planning
+    from rnnbench.workloads import resolve
 
-    threads = allowed_threads(rest.pop("threads"))
-    data_dir, reference = rest.pop("data_dir"), rest.get("reference")
-    if reference is not None and backend is not None and reference not in backend:
-        raise click.UsageError(f"--reference {reference} is not among the backends of this run: {', '.join(backend)}")
-    return Plan(
-        workloads=workload or DEFAULT_WORKLOADS,
-        backends=backend or tuple(backends.usual()),
-        passes=tuple(Pass(p) for p in passes or tuple(Pass)),
-        dtypes=tuple(DType(d) for d in dtypes or (DType.FLOAT32,)),
-        threads=threads,
-        data_dir=None if data_dir is None else str(data_dir),
-        **rest,
-    )
+    sizes = resolve.Asked(**{name: rest.pop(name) for name in list(rest) if name in resolve.Asked.__annotations__})
+    usual = resolve.DEFAULT if default is None else default
+    found = resolve.resolve(workload, sizes, lambda text: say(text, err=True), default=usual, seed=rest.get("seed", 0))
+    plan = planning.plan_of(
+        found, backend, passes, dtypes, names=workload or (), sizes=sizes,
+        data_dir=None if data_dir is None else str(data_dir), **rest,
+    )  # fmt: skip
+    return plan, {each.name: each for each in found}
 
 
 def given(ctx: click.Context, allowed: Collection[str]) -> list[click.Parameter]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND_LIST,
     DTYPES,
+    MODEL,
     PASSES,
+    PROBLEM_HELP,
     SEED,
     SIZES,
     THREADS,
     TIMEOUT,
+    WORKLOAD,
     options,
     several,
 )
@@ -25,30 +29,42 @@ from rnnbench.cli.resuming import check_options
 from rnnbench.cli.run import _execute
 from rnnbench.cli.shell import (
     guarded,
-    plan_of,
     print_table,
     say,
 )
 from rnnbench.model import Pass
 
-SWEEP_EPILOG = """\b
+SWEEP_EPILOG = (
+    PROBLEM_HELP
+    + """\b
 Examples:
   python -m rnnbench sweep
   python -m rnnbench sweep --H 8:1024 --T 100 -b numba,jax,torch+flush
   python -m rnnbench sweep --H 16:1024 --B 1:512 --grid -o reports/map
   python -m rnnbench sweep --T 1:10000 --H 32 --pass forward --threads 1
+  python -m rnnbench sweep -V 20000 -E 64 -H 64:512 -B 64
+  python -m rnnbench sweep -w imdb-50 -T 50:400
   python -m rnnbench sweep --resume reports/map
 
 \b
 Exit codes: as of run.
 """
+)
 
 
 @click.command(epilog=SWEEP_EPILOG)
-@several("--H", "H", type=SIZES, help="Hidden units. One number: where this axis stays. Centre: 128.")
-@several("--B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
-@several("--T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
-@click.option("--E", "E", type=click.IntRange(1), help="Width of the inputs. Default: as wide as H.")
+@click.option("--workload", "-w", type=WORKLOAD, help="Whose sizes are changed. Default: made-up rows.")
+@several("--H", "-H", "H", type=SIZES, help="Hidden units. One number: where this axis stays. Centre: 128.")
+@several("--B", "-B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
+@several("--T", "-T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
+@click.option(
+    "--E",
+    "-E",
+    "E",
+    type=click.IntRange(1),
+    help="Width of the inputs. Default: as wide as H where they are dense and made up.",
+)
+@MODEL
 @click.option("--grid", is_flag=True, help="Also each H with each B, for the map of who wins where.")
 @BACKEND_LIST
 @several("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
@@ -63,6 +79,7 @@ Exit codes: as of run.
 @click.pass_context
 def sweep(
     ctx: click.Context,
+    workload: str | None,
     H: tuple[int, ...] | None,
     B: tuple[int, ...] | None,
     T: tuple[int, ...] | None,
@@ -75,35 +92,49 @@ def sweep(
     dry_run: bool,
     **asked: Any,
 ) -> None:
-    """Check and time everybody on dense inputs of many sizes, one axis at a time; plots, and a map of who wins.
+    """Check and time all backends at many sizes of one network, one axis at a time; plots, and a map of the fastest.
 
     Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between.
     """
+    from rnnbench.api import planning
     from rnnbench.api import run as session
     from rnnbench.api import sweep as sizes
-    from rnnbench.harness.sweep import check_memory
-    from rnnbench.model import DENSE
+    from rnnbench.harness.tasks import check_sizes
     from rnnbench.records import store
     from rnnbench.records.record import Mode
+    from rnnbench.workloads.base import MADE_UP
+    from rnnbench.workloads.resolve import Asked, resolve
 
     def work() -> int:
         if resume is not None:
             plan, described = session.read_plan(resume)
             check_options(ctx, plan, resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
-        swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid)
+        own = {name: asked.pop(name) for name in ("V", "O", "head", "loss")}
+        (base,) = resolve([workload or MADE_UP], Asked(**own), partial(say, err=True), seed=asked["seed"])
+        swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid, base)
         chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)
         check_passes(chosen)
-        plan = plan_of((DENSE,), passes=chosen, mode=Mode(mode or "default"), sweep=swept, data_dir=None, **asked)
+        found = sizes.swept_workloads(swept, base)
+        plan = planning.plan_of(
+            found, asked.pop("backend"), chosen, mode=Mode(mode or "default"), sweep=swept,
+            names=(workload,) if workload else (), sizes=Asked(**own), **asked,
+        )  # fmt: skip
         if dry_run:
             rows = sizes.rows_of(plan)
             print_table(("case", "MFLOP", "FLOP a byte"), rows)
             say(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
             return 0
-        check_memory(plan)
+        check_sizes(plan)
         run_id = store.new_run_id()
         folder = output or Path("reports") / run_id
-        return _execute(plan, folder, " ".join(["python -m rnnbench", *sys.argv[1:]]), run_id=run_id)
+        return _execute(
+            plan,
+            folder,
+            " ".join(["python -m rnnbench", *sys.argv[1:]]),
+            run_id=run_id,
+            given={w.name: w for w in found},
+        )
 
     guarded(work)
 

@@ -12,13 +12,13 @@ from rnnbench import backends
 from rnnbench.cli.names import MOST, FolderType
 from rnnbench.cli.options import (
     BACKEND,
-    BATCH_SIZE,
     DATA_DIR,
     DTYPE,
     JSON,
+    PROBLEM,
+    PROBLEM_HELP,
     SEED,
     THREADS,
-    TIME_STEPS,
     TIMEOUT,
     TRUNCATION,
     WORKLOAD,
@@ -32,12 +32,17 @@ from rnnbench.cli.shell import (
     print_json,
 )
 
-TRAIN_EPILOG = """\b
+TRAIN_EPILOG = (
+    PROBLEM_HELP.replace("-w ", "   ")
+    + """\b
 Examples:
   python -m rnnbench train imdb-50
   python -m rnnbench train imdb-50 --backend jax --epochs 5
   python -m rnnbench train running-parity -T 1000 --truncation 50:25 --json
+  python -m rnnbench train rows.npz -H 64 --epochs 10
+  python -m rnnbench train made-up -E 8 -H 64 -T 50
 """
+)
 
 
 @click.command(epilog=TRAIN_EPILOG)
@@ -46,7 +51,7 @@ Examples:
 @click.option("--epochs", type=click.IntRange(1, MOST), help="Default: the workload's.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True)
 @click.option("-o", "--output", type=FolderType(), help="Folder for the learning curve, a new or empty one.")
-@options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
 def train(
     workload: str, backend: str, epochs: int | None, dtype: str, output: Path | None, as_json: bool, **asked: Any
 ) -> None:
@@ -58,10 +63,10 @@ def train(
     def work() -> int:
         if reason := backends.missing(backend):
             return complain(reason, 3)
-        plan = plan_of((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, **asked)
+        plan, given = plan_of((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, **asked)
         show = partial(console_of().print, markup=False, highlight=False, soft_wrap=True)
         with Display(console_of(stderr=True)) as display:
-            result = training.run(plan, epochs, output, display, (lambda _: None) if as_json else show)
+            result = training.run(plan, given, epochs, output, display, (lambda _: None) if as_json else show)
         if as_json:
             print_json(result)
         else:

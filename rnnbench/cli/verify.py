@@ -8,19 +8,18 @@ import click
 
 from rnnbench import backends
 from rnnbench.cli.options import (
-    BATCH_SIZE,
     DATA_DIR,
     JSON,
+    PROBLEM,
+    PROBLEM_HELP,
     SEED,
     THREADS,
-    TIME_STEPS,
     TIMEOUT,
     TRUNCATION,
     options,
     which,
 )
 from rnnbench.cli.shell import (
-    allowed_threads,
     console_of,
     given,
     guarded,
@@ -43,6 +42,7 @@ def _audit(
 ) -> int:
     """What `verify --audit` does."""
     from rnnbench.api import audit as auditing
+    from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.progress import Display
     from rnnbench.cli.tables import print_audit
 
@@ -62,17 +62,21 @@ def _audit(
     return result.code
 
 
-VERIFY_EPILOG = """\b
+VERIFY_EPILOG = (
+    PROBLEM_HELP
+    + """\b
 Examples:
   python -m rnnbench verify
   python -m rnnbench verify -b numba,torch -w imdb-200 --dtype float64
   python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
+  python -m rnnbench verify -w rows.npz -H 256 -b numba,jax
   python -m rnnbench verify --audit -b numba,torch --pass gradient
 
 \b
 Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked, 70 a fault of
 rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where.
 """
+)
 
 
 @click.command(epilog=VERIFY_EPILOG)
@@ -82,7 +86,7 @@ rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where.
     "Default: float32,float64; with --audit: float32.",
 )
 @click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
-@options(TRUNCATION, TIME_STEPS, BATCH_SIZE, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
 @click.pass_context
 def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
     """Compare every backend with the float64 oracle, array by array, and time nothing."""
@@ -96,10 +100,10 @@ def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked
     from rnnbench.cli.tables import print_checks
 
     def work() -> int:
-        asked["workload"] = asked["workload"] or checking.WORKLOADS
         asked["dtypes"] = asked["dtypes"] or tuple(DType)
+        plan, given = plan_of(filter=filter_, mode=checking.MODE, default=checking.WORKLOADS, **asked)
         with Display(console_of(stderr=True)) as display:
-            result = checking.check(plan_of(filter=filter_, mode=checking.MODE, **asked), display)
+            result = checking.check(plan, given, display)
         if as_json:
             print_json(result.as_json())
         else:

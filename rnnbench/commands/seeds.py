@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from rnnbench import workloads
 from rnnbench.api.learning import make_training
 from rnnbench.backends.base import Outputs
 from rnnbench.cli.progress import Display
@@ -85,7 +86,7 @@ class Bench:
 
     def training(self, workload: str) -> Training:
         """A workload's training with its own number of epochs."""
-        return make_training(workload, self.plan, new_run_id(), self.display)
+        return make_training(workloads.get(workload).spec, self.plan, new_run_id(), self.display)
 
     def train(self, training: Training, name: str) -> tuple[list[Epoch], Test]:
         """All epochs, and the test."""

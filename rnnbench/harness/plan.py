@@ -11,13 +11,13 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
-from rnnbench import workloads
 from rnnbench.harness.clock import Turn
-from rnnbench.model import Case, DType, Pass, Problem, Truncation
+from rnnbench.model import Case, DType, Pass, Truncation
 from rnnbench.records.record import Count, Mode, Positive
 from rnnbench.records.stops import Rule
 from rnnbench.sweep import Sweep
-from rnnbench.workloads.base import Workload
+from rnnbench.workloads.base import Spec
+from rnnbench.workloads.resolve import NOTHING, Asked
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,12 @@ Size = Annotated[int, Meta(ge=1)]
 class Plan:
     """All that was asked of a run; `run.json` holds it, and a resumed run reads it back.
 
-    `epoch_batches` is the length of the `epoch` pass: None for each workload's short one, 0 for the whole data set.
+    `workloads` are whole, so that the run needs neither a registry nor a user's file to go on; `names` and `sizes` are
+    what they were asked by. `epoch_batches` is the length of the `epoch` pass: None for each workload's short one, 0
+    for the whole data set. `sweep` says which sizes the workloads of a sweep go through.
     """
 
-    workloads: tuple[str, ...]
+    workloads: tuple[Spec, ...]
     backends: tuple[str, ...]
     passes: tuple[Pass, ...]
     dtypes: tuple[DType, ...]
@@ -71,13 +73,13 @@ class Plan:
     timeout: Positive
     reference: str | None = None
     truncation: Truncation | None = None
-    time_steps: Size | None = None
-    batch_size: Size | None = None
+    names: tuple[str, ...] = ()
+    sizes: Asked = NOTHING
     epoch_batches: Count | None = None
     filter: str = ""
     data_dir: str | None = None
     training: tuple[str, ...] = ()
-    sweep: Sweep | None = None  # dense cases of these sizes, in place of workloads
+    sweep: Sweep | None = None
     rule: Rule | None = None  # launches until the times are precise, in place of the mode's number
     budget: Positive | None = None  # seconds of the whole run; once spent, no round begins
     case_budget: Positive | None = None  # seconds of each backend in each case: its checks, compiling and turns
@@ -99,23 +101,21 @@ class Plan:
         return self.budget is not None or self.case_budget is not None
 
 
-def workload_of(name: str, plan: Plan) -> Workload:
-    """The workload with the plan's length. Raises ValueError where its length is fixed."""
-    workload = workloads.get(name)
-    return workload if plan.time_steps is None else workload.with_length(plan.time_steps)
-
-
-def problem_of(workload: Workload, dtype: DType, truncation: Truncation | None, B: int | None = None) -> Problem:
-    """The arithmetic that a workload asks for. Raises ValueError for sizes below 1."""
-    return Problem(
-        workload.name, dtype, workload.model, workload.train, workload.B if B is None else B, workload.T, truncation
-    )
-
-
-def epoch_steps(workload: Workload, B: int, rows: int, asked: int | None) -> int:
+def epoch_steps(spec: Spec, rows: int, asked: int | None) -> int:
     """Batches in the `epoch` pass: as asked (0: all), never more than the data set has."""
-    whole = -(-rows // B)
-    return min(whole, workload.short_epoch if asked is None else asked or whole)
+    whole = -(-rows // spec.B)
+    return min(whole, spec.short_epoch if asked is None else asked or whole)
+
+
+def cases_of(plan: Plan, spec: Spec, rows: int | None = None) -> list[Case]:
+    """All cases that a plan asks of a workload, before the filter. `rows`: how many there are to train on."""
+    cases = []
+    for dtype in plan.dtypes:
+        for pass_ in plan.passes:
+            n = spec.rows[0] if rows is None else rows
+            steps = epoch_steps(spec, n, plan.epoch_batches) if pass_ is Pass.EPOCH else 1
+            cases.append(Case(**vars(spec.problem(dtype, plan.truncation)), pass_=pass_, steps=steps))
+    return cases
 
 
 def matches(words: str, line: str) -> bool:

@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from rnnbench import workloads
 from rnnbench.correctness.oracle import LOSS_STEPS
 from rnnbench.harness import footprint
 from rnnbench.harness.checker import Task
-from rnnbench.harness.plan import Plan, epoch_steps, problem_of, wanted, workload_of
-from rnnbench.harness.sweep import tasks_of_sweep
-from rnnbench.model import Case, Pass
-from rnnbench.params import cast, init_params
-from rnnbench.workloads.base import Dataset, Source, Workload, WorkloadUnavailable, rows
+from rnnbench.harness.plan import Plan, cases_of, wanted
+from rnnbench.model import Model
+from rnnbench.params import Init, Params, cast, init_params
+from rnnbench.workloads import files, made_up
+from rnnbench.workloads.base import MADE_UP, Dataset, Source, Spec, Split, Workload, WorkloadUnavailable, rows
+
+Say = Callable[[str], None]
 
 
-def load_rows(
-    workload: Workload, seed: int, data_dir: str | None, say: Callable[[str], None]
-) -> tuple[Workload, Dataset]:
+def workload_of(spec: Spec, given: Mapping[str, Workload], folder: Path | None = None) -> Workload:
+    """The workload that a plan's spec stands for: as `given`, from the registry, or from the folder of the run.
+
+    Raises ValueError where the rows that a run has kept cannot be read.
+    """
+    if spec.name in given:
+        return given[spec.name]
+    if spec.origin == MADE_UP:
+        return made_up.made_up(spec.model, spec.B, spec.T, spec.train, spec.name)
+    if spec.origin:
+        own = workloads.get(spec.origin)
+        return replace(own, **{name: value for name, value in vars(spec).items() if name != "rows"})
+    assert folder is not None
+    return files.kept_workload(folder, spec)
+
+
+def load_rows(workload: Workload, seed: int, data_dir: str | None, say: Say) -> tuple[Workload, Dataset]:
     """The workload and its rows; the stand-in, said in one line, where the rows cannot be had.
 
     Raises WorkloadUnavailable where there is no stand-in.
@@ -29,83 +46,99 @@ def load_rows(
     except WorkloadUnavailable as error:
         if workload.stand_in is None:
             raise
-        say(f"{workload.name} cannot be had, {workload.stand_in} is used under its own name. {error}")
-        stand_in = workloads.get(workload.stand_in)
-        return stand_in, stand_in.load(Source(T=stand_in.T, seed=seed))
-
-
-def tasks_of(plan: Plan, say: Callable[[str], None]) -> list[Task]:
-    """One task for each workload and type, in the plan's order; cases that the filter leaves to nobody are dropped.
-
-    A sweep has one for each size and type. Raises ValueError as `check_sizes` and `check_memory`, and
-    WorkloadUnavailable as `load_rows`.
-    """
-    if plan.sweep is not None:
-        return tasks_of_sweep(plan, say)
-    check_sizes(plan)
-    tasks: dict[str, list[Task]] = {}
-    for name in plan.workloads:
-        asked = workload_of(name, plan)
-        if not _wanted_at_all(plan, asked):
-            continue
-        workload, dataset = load_rows(asked, plan.seed, plan.data_dir, say)
-        if workload.name not in tasks:  # two names may share one stand-in
-            tasks[workload.name] = _tasks_of_workload(plan, workload, dataset)
-    return [task for group in tasks.values() for task in group]
+        name = workload.stand_in + workload.name.removeprefix(workload.origin)
+        say(f"{workload.name} cannot be had, {name} is used under its own name. {error}")
+        own, spec = workloads.get(workload.stand_in), workload.spec
+        stand_in = replace(own, name=name, model=spec.model, train=spec.train, B=spec.B, T=spec.T)
+        return stand_in, stand_in.load(source)
 
 
 def check_sizes(plan: Plan, *, trained: bool = False) -> None:
-    """Raise ValueError for sizes that a workload does not allow, or that need more memory than there is.
+    """Raise ValueError for batches larger than the data set, and where memory does not hold what is asked.
 
     Before any row is made, and, of a run, before its folder is. `trained`: the plan is of trainings, and of no cases.
+    Of a sweep, sizes that memory does not hold are left out, and an error only where not one is left.
     """
-    free, workers = footprint.free(), footprint.workers_of(plan)
-    for name in plan.workloads:
-        workload = workload_of(name, plan)
-        if not _wanted_at_all(plan, workload):
+    for spec in plan.workloads:
+        if spec.rows[0] < spec.B:
+            raise ValueError(f"batch size {spec.B} is more than the {spec.rows[0]} training rows of {spec.name}")
+    refused = too_large(plan, trained=trained)
+    if refused and (plan.sweep is None or len(refused) == len(plan.workloads)):
+        raise ValueError(next(iter(refused.values())))
+
+
+def too_large(plan: Plan, *, trained: bool = False) -> dict[str, str]:
+    """The workloads that need more memory than there is: by name, what each would need and the way out."""
+    free, workers, kept, found = footprint.free(), footprint.workers_of(plan), 0, {}
+    for spec in plan.workloads:
+        if not _wanted_at_all(plan, spec):
             continue
-        train, made = workload.rows
+        train, total = spec.rows
         for dtype in plan.dtypes:
-            problem = problem_of(workload, dtype, plan.truncation, plan.batch_size)
-            if train < problem.B:
-                raise ValueError(f"batch size {problem.B} is more than the {train} training rows of {name}")
-            most = max(LOSS_STEPS, *(case.steps for case in cases_of(plan, workload, train)))
-            needed = 0 if trained else footprint.bytes_needed(problem, made, min(train, most * problem.B), workers)
-            if trained or name in plan.training:  # where the workers of the cases have ended
-                needed = max(needed, footprint.bytes_needed(problem, made, made, 1, at_once=footprint.PREDICTED))
-            if reason := footprint.too_large(needed, workers, free):
-                way_out = "a smaller -B" + " or -T" * workload.free_length + ", or fewer backends" * (workers > 1)
-                raise ValueError(f"{name} with T = {problem.T}, B = {problem.B} {reason}; take {way_out}")
+            problem = spec.problem(dtype, plan.truncation)
+            most = max(LOSS_STEPS, *(case.steps for case in cases_of(plan, spec)))
+            making = made_up.MAKING if spec.made_up and spec.origin == MADE_UP else footprint.MAKING
+            needed = 0
+            if not trained:
+                needed = footprint.bytes_needed(problem, total, min(train, most * spec.B), workers, making=making)
+            if trained or spec.name in plan.training:  # where the workers of the cases have ended
+                alone = footprint.bytes_needed(problem, total, total, 1, at_once=footprint.PREDICTED, making=making)
+                needed = max(needed, alone)
+            if reason := footprint.too_large(kept + needed, workers, free):
+                fewer = ", or fewer backends" * (workers > 1)
+                way_out = f"smaller sizes{fewer}" if plan.sweep else f"a smaller -B or -T{fewer}"
+                found[spec.name] = f"{spec.name} with T = {spec.T}, B = {spec.B} {reason}; take {way_out}"
+                break
+        else:  # the parameters of all workloads are made before the first one is measured
+            kept += footprint.params_of(problem) * 8
+    return found
 
 
-def _wanted_at_all(plan: Plan, workload: Workload) -> bool:
-    return any(wanted(plan, case, name) for case in cases_of(plan, workload, rows=1 << 30) for name in plan.backends)
+def _wanted_at_all(plan: Plan, spec: Spec) -> bool:
+    return any(wanted(plan, case, name) for case in cases_of(plan, spec) for name in plan.backends)
 
 
-def cases_of(plan: Plan, workload: Workload, rows: int) -> list[Case]:
-    """All cases that a plan asks of a workload with so many training rows, before the filter."""
-    cases = []
+def tasks_of(
+    plan: Plan, say: Say, given: Mapping[str, Workload] | None = None, folder: Path | None = None
+) -> list[Task]:
+    """One task for each workload and type, in the plan's order; cases that the filter leaves to no backend are dropped.
+
+    `given` are workloads that are here already, by name; rows of others that are a user's own are in `folder`. Of a
+    sweep, a size that memory does not hold gets a task without rows that says why. Raises ValueError as `check_sizes`,
+    and WorkloadUnavailable as `load_rows`.
+    """
+    check_sizes(plan)
+    refused = too_large(plan)
+    for reason in refused.values():
+        say(f"left out: {reason}")
+    tasks: dict[str, list[Task]] = {}
+    params: dict[tuple[Model, Init], Params] = {}  # many sizes of a sweep share a model
+    for spec in plan.workloads:
+        if not _wanted_at_all(plan, spec):
+            continue
+        if spec.name in refused:
+            nothing = Dataset(made_up.NOTHING, made_up.NOTHING, None, "")
+            tasks[spec.name] = _tasks_of_workload(plan, spec, nothing, {}, refused[spec.name])
+            continue
+        workload, dataset = load_rows(workload_of(spec, given or {}, folder), plan.seed, plan.data_dir, say)
+        if workload.name not in tasks:  # two names may share one stand-in
+            key = workload.model, workload.init
+            if key not in params:
+                params[key] = init_params(*key, plan.seed)
+            tasks[workload.name] = _tasks_of_workload(plan, workload.spec, dataset, params[key])
+    return [task for group in tasks.values() for task in group]
+
+
+def _tasks_of_workload(
+    plan: Plan, spec: Spec, dataset: Dataset, params: Params, refused: str | None = None
+) -> list[Task]:
+    train, tasks = dataset.train, []
     for dtype in plan.dtypes:
-        problem = problem_of(workload, dtype, plan.truncation, plan.batch_size)
-        for pass_ in plan.passes:
-            steps = epoch_steps(workload, problem.B, rows, plan.epoch_batches) if pass_ is Pass.EPOCH else 1
-            cases.append(Case(**vars(problem), pass_=pass_, steps=steps))
-    return cases
-
-
-def _tasks_of_workload(plan: Plan, workload: Workload, dataset: Dataset) -> list[Task]:
-    params = init_params(workload.model, workload.init, plan.seed)
-    train = dataset.train
-    tasks = []
-    for dtype in plan.dtypes:
-        problem = problem_of(workload, dtype, plan.truncation, plan.batch_size)
-        cases = [
-            case
-            for case in cases_of(plan, workload, len(train.inputs))
-            if case.dtype is dtype and any(wanted(plan, case, name) for name in plan.backends)
-        ]
+        every = cases_of(plan, spec, None if refused else len(train.inputs))
+        cases = [c for c in every if c.dtype is dtype and any(wanted(plan, c, name) for name in plan.backends)]
         if cases:
             most = max(LOSS_STEPS, *(case.steps for case in cases))
-            staged = rows(train.inputs, train.targets, 0, most * problem.B)
-            tasks.append(Task(problem, tuple(cases), staged, cast(params, dtype), dataset.source))
+            staged: Split = rows(train.inputs, train.targets, 0, most * spec.B)
+            problem = spec.problem(dtype, plan.truncation)
+            tasks.append(Task(problem, tuple(cases), staged, cast(params, dtype), dataset.source, refused))
     return tasks

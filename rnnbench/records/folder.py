@@ -18,6 +18,7 @@ from pathlib import Path
 from rnnbench.records import store
 
 SCRATCH = "scratch"
+ROWS = "rows"  # of the user's own workloads
 ARRAYS, CACHE, LOGS = "arrays", "cache", "logs"  # of the workers, in the scratch folder
 _TAG = "CACHEDIR.TAG"
 _TAGGED = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by rnnbench; it may be deleted once the run is over.\n"
@@ -123,6 +124,8 @@ def _leave(folder: Path, made: bool) -> None:
     with contextlib.suppress(OSError):
         if _is_tagged(folder / SCRATCH):
             shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+        if not (folder / ROWS).is_symlink():
+            shutil.rmtree(folder / ROWS, ignore_errors=True)
         for name in (store.RECORDS, store.CURVES, store.MACHINE, store.RUN):
             (folder / name).unlink(missing_ok=True)
         if made:

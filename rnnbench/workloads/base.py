@@ -1,16 +1,23 @@
-"""What a workload is: a model, how it is trained, and where its rows come from."""
+"""What a workload is: a model, how it is trained, how many rows a batch has, and where the rows come from."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
-from rnnbench.data import Data, Inputs
-from rnnbench.model import Model, Train
+import numpy as np
+
+from rnnbench.data import Data, Inputs, check_data
+from rnnbench.model import DType, Loss, Model, Problem, Train
 from rnnbench.params import Init
 
 Split = Data
+MADE_UP = "made-up"  # where a spec's rows come from: random numbers of any sizes
+MAX_NAME = 60
+ADAM = Train()  # how a workload is trained that does not say
 
 
 class WorkloadUnavailable(Exception):
@@ -32,47 +39,206 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What a loader is told: the seed for rows that are made, the folder to look in, the length of a row.
+    """What a loader is given: the sizes it is asked for, the seed for rows that are made, the folder to look in.
 
-    `say` is told before anything that takes long, such as a download.
+    `say` gets a sentence before anything that takes long, such as a download.
     """
 
     T: int
     seed: int = 0
     data_dir: Path | None = None
     say: Callable[[str], None] = lambda text: None
+    model: Model | None = None
+    B: int = 1
+
+
+Loader = Callable[[Source], Dataset]
 
 
 @dataclass(frozen=True)
-class Workload:
-    """A named task. `load` makes or reads its rows; it raises `WorkloadUnavailable` where it cannot.
+class Spec:
+    """All of a workload but its rows, as a plan keeps it: a run is resumed by this alone.
 
-    `stand_in` names the workload to use instead where the data cannot be had; `free_length` says whether T may be
-    chosen; `expect` says what accuracy to expect where that would surprise.
+    `origin` says where the rows come from: the built-in workload of that name, `made-up`, or, where it is empty, the
+    folder of the run. `rows`: how many to train on, and how many in all.
     """
 
     name: str
-    summary: str
     model: Model
     train: Train
     B: int
     T: int
     epochs: int
-    rows: tuple[int, int]  # to train on; in all
-    load: Callable[[Source], Dataset]
+    rows: tuple[int, int]
     init: Init = Init.KERAS
-    stand_in: str | None = None
-    free_length: bool = False
+    short_epoch: int = 25
     expect: str = ""
-    short_epoch: int = 25  # batches of the `epoch` pass, unless a run asks for the whole data set
+    stand_in: str | None = None
+    made_up: bool = False
+    origin: str = ""
+    kept: str = ""  # the file of the rows in the folder of a run; workloads that differ in sizes alone share one
 
-    def with_length(self, T: int) -> Workload:
-        """The same task on rows of T steps. Raises ValueError where T is fixed by the data or below 1."""
-        if not self.free_length:
-            raise ValueError(f"{self.name} has T = {self.T}, fixed; only running-parity takes another length")
-        if T < 1:
-            raise ValueError(f"T is {T}; it must be at least 1")
-        return replace(self, T=T)
+    def problem(self, dtype: DType, truncation: Any = None) -> Problem:
+        """The arithmetic that the workload asks for. Raises ValueError for sizes below 1."""
+        return Problem(self.name, dtype, self.model, self.train, self.B, self.T, truncation)
+
+
+@dataclass(frozen=True, eq=False)
+class Workload:
+    """A named task: a model, rows to run it on, and how it is trained.
+
+    `data` are the rows themselves, `Data(x, y)`, or a function that makes or reads them, given a `Source`; of the
+    latter `T`, the steps of a row, and `rows`, how many to train on and in all, must be given. `test` rows belong to
+    `Data`; without them the last fifth of the rows is kept for testing. `epochs`: of a training; `short_epoch`: batches
+    of the `epoch` pass, unless a run asks for the whole data set. `expect` says what accuracy to expect where that
+    would surprise; `stand_in` names the built-in workload to use where the data cannot be had; `made_up` says that the
+    rows mean nothing.
+
+    Raises ValueError where rows, model and loss do not fit together.
+    """
+
+    name: str
+    model: Model
+    data: Data | Loader
+    B: int = 32
+    T: int = 0
+    train: Train = ADAM
+    test: Data | None = None
+    epochs: int = 5
+    init: Init = Init.KERAS
+    short_epoch: int = 25
+    rows: tuple[int, int] = (0, 0)
+    summary: str = ""
+    expect: str = ""
+    stand_in: str | None = None
+    made_up: bool = False
+    origin: str = ""
+    kept: str = ""
+    source: str = "rows given by the user"
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(rf"[\w.+ -]{{1,{MAX_NAME}}}", self.name) or self.name.strip(" .") != self.name:
+            raise ValueError(
+                f"{self.name!r} is no name of a workload; take 1 to {MAX_NAME} letters, digits, spaces or . _ + -, and "
+                "no space or dot at an end"
+            )
+        if self.B < 1:
+            raise ValueError(f"B is {self.B}; it must be at least 1")
+        for name in ("epochs", "short_epoch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if callable(self.data):
+            if self.T < 1:
+                raise ValueError(f"T is {self.T}; rows that are made or read need a length of at least 1")
+            return
+        if not self.origin and not self.kept:
+            self._set(kept=self.name)
+        data, T = as_rows(self.name, self.model, self.data)
+        if self.T not in (0, T):
+            raise ValueError(f"T is {self.T}, but the rows of {self.name} have {T} steps; leave T out")
+        self._set(data=data, T=T)
+        if self.test is None:
+            held_out = len(data.inputs) // 5
+            self._set(rows=(len(data.inputs) - (held_out if self._may_hold_out(held_out) else 0), len(data.inputs)))
+        else:
+            test, steps = as_rows(f"the test rows of {self.name}", self.model, self.test)
+            if steps != T:
+                raise ValueError(f"test rows of {self.name} have {steps} steps, the others {T}; all need the same")
+            self._set(test=test, rows=(len(data.inputs), len(data.inputs) + len(test.inputs)))
+        check_data(self.spec.problem(DType.FLOAT32), data)
+
+    def _set(self, **values: Any) -> None:
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def _may_hold_out(self, count: int) -> bool:
+        return 0 < count <= len(self.data.inputs) - self.B  # type: ignore[union-attr]
+
+    @property
+    def spec(self) -> Spec:
+        """All but the rows."""
+        return Spec(**{f.name: getattr(self, f.name) for f in fields(Spec)})
+
+    def load(self, source: Source) -> Dataset:
+        """The rows, made or read where they are not given. Raises WorkloadUnavailable where they cannot be had."""
+        if callable(self.data):
+            return self.data(replace(source, model=self.model, B=self.B))
+        data, (train, total) = self.data, self.rows
+        if self.test is not None:
+            return Dataset(data, self.test, None, self.source)
+        if train < total:
+            kept = rows(data.inputs, data.targets, train, total)
+            return Dataset(rows(data.inputs, data.targets, 0, train), kept, None, self.source)
+        return Dataset(data, data, None, f"{self.source}; tested on the same rows")
+
+    def resized(
+        self, T: int | None = None, B: int | None = None, H: int | None = None, E: int | None = None, **rest: Any
+    ) -> Workload:
+        """The same task at other sizes, under a name that has those that differ: `imdb-50 H64 T100`.
+
+        `rest` replaces further fields of the model, such as `cell`. Raises ValueError for a size below 1 and for one
+        that the data fix.
+        """
+        model, changed, sizes = self.model, list[str](), {"E": E, "H": H, "B": B, "T": T}
+        for letter, size in sizes.items():
+            if size is not None and size < 1:
+                raise ValueError(f"{letter} is {size}; it must be at least 1")
+        if E is not None and E != model.E and model.V is None and not self.made_up:
+            raise ValueError(f"E is {model.E} in {self.name}, the width of its rows; leave -E {E} out")
+        if T is not None and T != self.T and not callable(self.data):
+            raise ValueError(
+                f"the rows of {self.name} have T = {self.T}; give rows of another length instead of -T {T}"
+            )
+        model = replace(model, E=E or model.E, H=H or model.H, **{k: v for k, v in rest.items() if v is not None})
+        if model.cell != self.model.cell:
+            changed.append(model.cell)
+        now = {"E": model.E, "H": model.H, "B": B or self.B, "T": T or self.T}
+        own = {"E": self.model.E, "H": self.model.H, "B": self.B, "T": self.T}
+        changed += [f"{letter}{size}" for letter, size in now.items() if size != own[letter]]
+        if not changed:
+            return self
+        if self.origin == MADE_UP:
+            from rnnbench.workloads.made_up import made_up
+
+            named = self.name != made_up(self.model, self.B, self.T).name
+            return made_up(model, now["B"], now["T"], self.train, " ".join([self.name, *changed]) if named else "")
+        return replace(self, name=" ".join([self.name, *changed]), model=model, B=now["B"], T=now["T"])
+
+
+def as_rows(name: str, model: Model, data: Data) -> tuple[Data, int]:
+    """Rows as backends read them, and their length. Raises ValueError with the value, the limit and the way out."""
+    x, y = np.asarray(data.inputs), np.asarray(data.targets)
+    if x.ndim < 2 or y.ndim < 1 or not x.size:
+        raise ValueError(
+            f"{name}: x has shape {x.shape} and y {y.shape}; x needs rows of at least one step, y one each"
+        )
+    if len(x) != len(y):
+        raise ValueError(f"{name}: x has {len(x)} rows and y {len(y)}; each row needs its own target")
+    if x.dtype.kind == "b" or (x.dtype.kind in "iu" and model.V is None):
+        x = x.astype(np.float32)
+    if model.V is None and x.ndim == 2:
+        x = x[:, :, None]
+    for letter, array in (("x", x), ("y", y)):
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise ValueError(f"{name}: {letter} holds NaN or infinity, first in row {row}; all numbers must be finite")
+    if model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
+        if y.dtype.kind == "f" and (y == np.round(y)).all():
+            y = y.astype(np.int64)
+    elif y.dtype.kind in "biu":
+        y = y.astype(np.float32)
+    if model.loss is Loss.BINARY_CROSS_ENTROPY and y.dtype.kind == "f" and not ((y >= 0) & (y <= 1)).all():
+        bad = float(y[(y < 0) | (y > 1)][0])
+        raise ValueError(
+            f"{name}: a target is {bad:g}, and {model.loss} needs 0 to 1; take {Loss.CATEGORICAL_CROSS_ENTROPY} for "
+            f"classes, or {Loss.SQUARED_ERROR}"
+        )
+    T = x.shape[1]
+    try:
+        check_data(Problem(name, DType.FLOAT32, model, Train(), 1, T), Data(x, y))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    return Data(x, y), T
 
 
 def rows(inputs: Inputs, targets: Inputs, start: int, stop: int) -> Split:

@@ -20,6 +20,7 @@ def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
 
 IMDB_50 = Workload(
     name="imdb-50",
+    origin="imdb-50",
     summary="IMDB reviews, last 50 tokens, padded at the end: V 10000, E 2, H 32",
     model=MODEL_50,
     train=Train(),
@@ -27,12 +28,13 @@ IMDB_50 = Workload(
     T=50,
     epochs=5,
     rows=(25_000, 50_000),
-    load=partial(_load, padding=Padding.POST, validation=0.0),
+    data=partial(_load, padding=Padding.POST, validation=0.0),
     stand_in="imdb-synthetic-50",
 )
 
 IMDB_200 = Workload(
     name="imdb-200",
+    origin="imdb-200",
     summary="IMDB reviews, last 200 tokens, padded at the end: V 10000, E 128, H 128",
     model=MODEL_200,
     train=Train(),
@@ -41,12 +43,13 @@ IMDB_200 = Workload(
     short_epoch=4,
     epochs=5,
     rows=(20_000, 50_000),
-    load=partial(_load, padding=Padding.POST, validation=0.2),
+    data=partial(_load, padding=Padding.POST, validation=0.2),
     stand_in="imdb-synthetic-200",
 )
 
 IMDB_200_PRE = Workload(
     name="imdb-200-pre",
+    origin="imdb-200-pre",
     summary="IMDB reviews, last 200 tokens, padded in front: V 10000, E 128, H 128",
     model=MODEL_200,
     train=Train(),
@@ -55,6 +58,6 @@ IMDB_200_PRE = Workload(
     short_epoch=4,
     epochs=5,
     rows=(20_000, 50_000),
-    load=partial(_load, padding=Padding.PRE, validation=0.2),
+    data=partial(_load, padding=Padding.PRE, validation=0.2),
     stand_in="imdb-synthetic-200-pre",
 )

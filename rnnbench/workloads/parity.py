@@ -37,6 +37,7 @@ def _running_parity(source: Source) -> Dataset:
 
 PARITY = Workload(
     name="parity",
+    origin="parity",
     summary="sum of 5 integers mod 2: T 5, E 8, H 32, two classes",
     model=Model(V=11, E=8, H=32, O=2, loss=Loss.CATEGORICAL_CROSS_ENTROPY),
     train=Train(),
@@ -44,12 +45,13 @@ PARITY = Workload(
     T=5,
     epochs=10,
     rows=(_TRAIN, _TRAIN + _TEST),
-    load=_parity,
+    data=_parity,
     expect="the accuracy to expect is chance, 0.5: 800 rows do not teach the parity of a sum in 10 epochs",
 )
 
 RUNNING_PARITY = Workload(
     name="running-parity",
+    origin="running-parity",
     summary="parity of all bits so far, asked at every step: any T (100), dense input E 1, H 32",
     model=Model(E=1, H=32, O=1, head=Head.EVERY, loss=Loss.BINARY_CROSS_ENTROPY),
     train=Train(clip_norm=1.0),
@@ -57,7 +59,6 @@ RUNNING_PARITY = Workload(
     T=100,
     epochs=10,
     rows=(_TRAIN, _TRAIN + _TEST),
-    load=_running_parity,
+    data=_running_parity,
     expect="the accuracy to expect is chance, 0.5: only rows of a few steps are learned",
-    free_length=True,
 )

@@ -85,6 +85,7 @@ def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
 
 IMDB_SYNTHETIC_50 = Workload(
     name="imdb-synthetic-50",
+    origin="imdb-synthetic-50",
     summary="made-up reviews shaped as imdb-50, for machines without the data",
     model=MODEL_50,
     train=Train(),
@@ -92,11 +93,12 @@ IMDB_SYNTHETIC_50 = Workload(
     T=50,
     epochs=5,
     rows=(N, 2 * N),
-    load=partial(_load, padding=Padding.POST, validation=0.0),
+    data=partial(_load, padding=Padding.POST, validation=0.0),
 )
 
 IMDB_SYNTHETIC_200 = Workload(
     name="imdb-synthetic-200",
+    origin="imdb-synthetic-200",
     summary="made-up reviews shaped as imdb-200, for machines without the data",
     model=MODEL_200,
     train=Train(),
@@ -105,11 +107,12 @@ IMDB_SYNTHETIC_200 = Workload(
     short_epoch=4,
     epochs=5,
     rows=(N * 4 // 5, 2 * N),
-    load=partial(_load, padding=Padding.POST, validation=0.2),
+    data=partial(_load, padding=Padding.POST, validation=0.2),
 )
 
 IMDB_SYNTHETIC_200_PRE = Workload(
     name="imdb-synthetic-200-pre",
+    origin="imdb-synthetic-200-pre",
     summary="made-up reviews shaped as imdb-200-pre, for machines without the data",
     model=MODEL_200,
     train=Train(),
@@ -118,5 +121,5 @@ IMDB_SYNTHETIC_200_PRE = Workload(
     short_epoch=4,
     epochs=5,
     rows=(N * 4 // 5, 2 * N),
-    load=partial(_load, padding=Padding.PRE, validation=0.2),
+    data=partial(_load, padding=Padding.PRE, validation=0.2),
 )

@@ -1,0 +1,64 @@
+"""From what is asked to a plan: the same for the command line and for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rnnbench import backends as registry
+from rnnbench.harness.plan import Plan
+from rnnbench.machine.cores import allowed_cores
+from rnnbench.model import DType, Pass
+from rnnbench.names import unknown
+from rnnbench.workloads.base import Workload
+
+
+def allowed_threads(asked: int | None) -> int:
+    """As many as asked, else all allowed cores. Raises ValueError for more than those, and for none."""
+    cores = len(allowed_cores())
+    if asked is not None and asked < 1:
+        raise ValueError(f"threads = {asked}; it must be at least 1")
+    if asked is not None and asked > cores:
+        raise ValueError(f"threads = {asked} is more than the {cores} cores allowed here; choose 1 to {cores}")
+    return asked or cores
+
+
+def plan_of(
+    workloads: Sequence[Workload],
+    backends: Iterable[str] | None = None,
+    passes: Iterable[str] | None = None,
+    dtypes: Iterable[str] | None = None,
+    *,
+    threads: int | None = None,
+    reference: str | None = None,
+    **rest: Any,
+) -> Plan:
+    """The plan for these workloads; `rest` are further fields of `Plan`. None is what the command line takes then.
+
+    Raises ValueError for a name that is not known, a reference that is not measured, and too many threads.
+    """
+    names = tuple(registry.usual() if backends is None else dict.fromkeys(backends))
+    chosen = _known("pass", Pass if passes is None else passes, Pass)
+    types = _known("dtype", [DType.FLOAT32] if dtypes is None else dtypes, DType)
+    _known("backend", names, registry.REGISTRY)
+    if reference is not None and reference not in names:
+        raise ValueError(f"the reference {reference} is not among the backends of this run: {', '.join(names)}")
+    return Plan(
+        workloads=tuple(workload.spec for workload in workloads),
+        backends=names,
+        passes=tuple(Pass(name) for name in chosen),
+        dtypes=tuple(DType(name) for name in types),
+        threads=allowed_threads(threads),
+        reference=reference,
+        **rest,
+    )
+
+
+def _known(kind: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    found, every = list(dict.fromkeys(names)), [str(name) for name in known]
+    if not found:
+        raise ValueError(f"no {kind} is named; known: {', '.join(every)}")
+    for name in found:
+        if str(name) not in every:
+            raise ValueError(unknown(kind, str(name), every))
+    return found
