@@ -1,6 +1,6 @@
 """What is computed: the model, how it is trained, where back-propagation is cut. Data only, no arithmetic.
 
-Letters: B batch rows, T time steps, V vocabulary, E input width, H hidden units, O outputs.
+Letters: B batch rows, T time steps, V vocabulary, E input width, H hidden units, O outputs, G gates of the cell.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+
+from rnnbench.cells import Cell, cell_of
 
 
 class Head(StrEnum):
@@ -73,11 +75,11 @@ def _require_positive(**values: float) -> None:
 
 @dataclass(frozen=True)
 class Model:
-    """Embedding (or dense input) -> tanh RNN -> dense head -> loss.
+    """Embedding (or dense input) -> recurrence -> dense head -> loss.
 
-    `V` is the vocabulary size of the embedding, or None for dense input of width E.
-    h_t = tanh(x_t W_xh + h_{t-1} W_hh + b_h), y_t = h_t W_hy + b_y: Elman, "Finding Structure in Time", 1990.
-    Raises ValueError for a size below 1.
+    `V` is the vocabulary size of the embedding, or None for dense input of width E. `cell` names the recurrence, an
+    entry of `cells.CELLS`; the head reads its state h: y_t = h_t W_hy + b_y.
+    Raises ValueError for a size below 1 and for an unknown cell.
     """
 
     E: int
@@ -87,23 +89,25 @@ class Model:
     head: Head = Head.LAST
     loss: Loss = Loss.BINARY_CROSS_ENTROPY
     step_sum: StepSum = StepSum.MEAN
+    cell: str = "rnn"
 
     def __post_init__(self) -> None:
         _require_positive(E=self.E, H=self.H, O=self.O)
         if self.V is not None:
             _require_positive(V=self.V)
+        cell_of(self.cell)
+
+    @property
+    def recurrence(self) -> Cell:
+        """What the cell carries, learns and computes."""
+        return cell_of(self.cell)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of every parameter, in the order that everything keeps: row-major, input x output."""
         embedding = {} if self.V is None else {"embedding": (self.V, self.E)}
-        return embedding | {
-            "W_xh": (self.E, self.H),
-            "W_hh": (self.H, self.H),
-            "b_h": (self.H,),
-            "W_hy": (self.H, self.O),
-            "b_y": (self.O,),
-        }
+        head = {"W_hy": (self.H, self.O), "b_y": (self.O,)}
+        return embedding | self.recurrence.shapes(self.E, self.H) | head
 
     def loss_scale(self, B: int, T: int) -> float:
         """The factor that turns the sum of all emitted losses of a batch into the reported loss."""
@@ -222,10 +226,12 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """The workload, with its sizes where many share it: what the cases of one problem are shown and grouped by."""
-        if self.workload != DENSE:
-            return self.workload
-        return f"{self.workload} E{self.model.E} H{self.model.H} B{self.B} T{self.T}"
+        """The workload, its cell if that is not the plain rnn, and its sizes where many share it: what the cases of one
+        problem are shown and grouped by.
+        """
+        cell = "" if self.model.cell == "rnn" else f" {self.model.cell}"
+        sizes = f" E{self.model.E} H{self.model.H} B{self.B} T{self.T}" if self.workload == DENSE else ""
+        return f"{self.workload}{cell}{sizes}"
 
 
 @dataclass(frozen=True)

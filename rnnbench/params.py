@@ -11,11 +11,10 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rnnbench.cells import Array as Array
 from rnnbench.model import DType, Model
 
-Array = NDArray[np.floating]
 Params = Mapping[str, Array]
 
 

@@ -1,11 +1,12 @@
 """The plain equations in NumPy: one step a line. In float64 this is the oracle that every other backend must equal.
 
-Nothing here is written for speed, and nothing is shared with the kernels that it judges.
+The equations of one step are those of the cell, in `cells.py`; here they are run over time, forward and back, between
+embedding and head. Nothing here is written for speed, and nothing is shared with the kernels that it judges.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from rnnbench.backends.base import Backend, Outputs, Session
+from rnnbench.cells import Arrays, sigmoid
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, batches_of, shaped_targets
 from rnnbench.model import Case, Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
@@ -21,31 +23,36 @@ from rnnbench.params import Array, Params, cast
 
 @dataclass(frozen=True)
 class Trace:
-    """What the forward pass leaves for the backward pass, time first: x (T, B, E), h (T + 1, B, H) from h_0 on."""
+    """What the forward pass leaves for the backward pass, time first: x (T, B, E); states by name, each (T + 1, B, H)
+    from the initial ones on; the cell's tape of each step.
+    """
 
     x: Array
-    h: Array
+    states: dict[str, Array]
+    tape: list[dict[str, Array]]
     logits: Array  # (B, O) or (B, T, O)
 
-
-def sigmoid(z: Array) -> Array:
-    """1 / (1 + exp(-z)), of any shape, without overflow."""
-    e = np.exp(-np.abs(z))
-    return np.where(z >= 0, 1, e) / (1 + e)
+    def at(self, t: int) -> dict[str, Array]:
+        """The states that step t starts from."""
+        return {name: value[t] for name, value in self.states.items()}
 
 
-def forward(model: Model, params: Params, inputs: Inputs, state: Array | None) -> Trace:
-    """Run all T steps. inputs (B, T) tokens or (B, T, E); state (B, H) or None for zeros."""
-    dtype = params["W_hh"].dtype
+def forward_pass(model: Model, params: Params, inputs: Inputs, initial: Arrays | None) -> Trace:
+    """Run all T steps. inputs (B, T) tokens or (B, T, E); initial states by name, each (B, H), or None for zeros."""
+    cell, dtype = model.recurrence, params["W_hh"].dtype
     x = (inputs.astype(dtype, copy=False) if model.V is None else params["embedding"][inputs]).swapaxes(0, 1)
     T, B, _ = x.shape
-    h = np.zeros((T + 1, B, model.H), dtype)
-    if state is not None:
-        h[0] = state
+    states = {name: np.zeros((T + 1, B, model.H), dtype) for name in cell.states}
+    for name, value in (initial or {}).items():
+        states[name][0] = value
+    trace = Trace(x, states, [], np.empty(0))
     for t in range(T):
-        h[t + 1] = np.tanh(x[t] @ params["W_xh"] + h[t] @ params["W_hh"] + params["b_h"])
-    read = h[T] if model.head is Head.LAST else h[1:].swapaxes(0, 1)
-    return Trace(x, h, read @ params["W_hy"] + params["b_y"])
+        step = cell.forward(params, x[t], trace.at(t))
+        for name, value in step.after.items():
+            states[name][t + 1] = value
+        trace.tape.append(step.tape)
+    read = states["h"][T] if model.head is Head.LAST else states["h"][1:].swapaxes(0, 1)
+    return replace(trace, logits=read @ params["W_hy"] + params["b_y"])
 
 
 def losses(model: Model, z: Array, y: Inputs) -> Array:
@@ -78,27 +85,26 @@ def dlosses(model: Model, z: Array, y: Inputs) -> Array:
             return (p - y) * p * (1 - p)
 
 
-def backward(
+def backward_pass(
     model: Model, params: Params, inputs: Inputs, trace: Trace, dz: Array, truncation: Truncation | None
 ) -> dict[str, Array]:
     """Gradients by name, from dz, the derivative of the loss by the logits. Werbos, 1990; cut as `Truncation` says."""
     T, B, _ = trace.x.shape
     grads = {name: np.zeros_like(value) for name, value in params.items()}
     for block in blocks_of(model, truncation, T):
-        dh = np.zeros((B, model.H), dz.dtype)
+        dstates = {name: np.zeros((B, model.H), dz.dtype) for name in model.recurrence.states}
         for t in reversed(range(block.start, block.end)):
             dy = _dlogits_of_step(model, dz, t, T) if t >= block.emit else None
             if dy is not None:
-                grads["W_hy"] += trace.h[t + 1].T @ dy
+                grads["W_hy"] += trace.states["h"][t + 1].T @ dy
                 grads["b_y"] += dy.sum(axis=0)
-                dh = dh + dy @ params["W_hy"].T
-            delta = dh * (1 - trace.h[t + 1] ** 2)
-            grads["W_xh"] += trace.x[t].T @ delta
-            grads["W_hh"] += trace.h[t].T @ delta
-            grads["b_h"] += delta.sum(axis=0)
+                dstates["h"] = dstates["h"] + dy @ params["W_hy"].T
+            step = model.recurrence.backward(params, trace.x[t], trace.at(t), trace.at(t + 1), trace.tape[t], dstates)
+            for name, grad in step.grads.items():
+                grads[name] += grad
             if model.V is not None:
-                np.add.at(grads["embedding"], inputs[:, t], delta @ params["W_xh"].T)
-            dh = delta @ params["W_hh"].T
+                np.add.at(grads["embedding"], inputs[:, t], step.delta @ params["W_xh"].T)
+            dstates = step.before
     return grads
 
 
@@ -109,7 +115,7 @@ def _dlogits_of_step(model: Model, dz: Array, t: int, T: int) -> Array | None:
     return dz if t == T - 1 else None
 
 
-def hits(model: Model, z: Array, y: Inputs) -> NDArray[np.bool_] | None:
+def correct(model: Model, z: Array, y: Inputs) -> NDArray[np.bool_] | None:
     """Which outputs are classified right, (B,) or (B, T); None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -199,16 +205,19 @@ class NumpySession(Session):
             assert self.outputs.loss is not None
             assert self.outputs.logits is not None
             total += self.outputs.loss * len(rows)
-            hit = hits(self.model, self.outputs.logits, y)
-            has_classes = hit is not None
-            right += 0 if hit is None else int(hit.sum())
-            count += 1 if hit is None else hit.size
+            found = correct(self.model, self.outputs.logits, y)
+            has_classes = found is not None
+            right += 0 if found is None else int(found.sum())
+            count += 1 if found is None else found.size
         accuracy = right / count if has_classes else None
         self.outputs = Outputs(loss=total / len(order), params=self.params, accuracy=accuracy)
 
     def _predict(self, inputs: Inputs) -> Array:
         return np.concatenate(
-            [forward(self.model, self.params, inputs[i : i + 512], None).logits for i in range(0, len(inputs), 512)]
+            [
+                forward_pass(self.model, self.params, inputs[i : i + 512], None).logits
+                for i in range(0, len(inputs), 512)
+            ]
         )
 
     def fetch(self) -> Outputs:
@@ -222,17 +231,17 @@ class NumpySession(Session):
         self.outputs = Outputs()
 
     def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
-        trace = forward(self.model, self.params, x, state)
+        trace = forward_pass(self.model, self.params, x, None if state is None else {"h": state})
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
             loss = losses(self.model, trace.logits, y).sum() * self.model.loss_scale(len(x), self.problem.T)
-        self.outputs = Outputs(loss=float(loss), logits=trace.logits, state=trace.h[-1].copy())
+        self.outputs = Outputs(loss=float(loss), logits=trace.logits, state=trace.states["h"][-1].copy())
         return trace
 
     def _gradient(self, x: Inputs, y: Inputs, state: Array | None) -> dict[str, Array]:
         trace = self._forward(x, y, state)
         scale = trace.logits.dtype.type(self.model.loss_scale(len(x), self.problem.T))
         dz = self._dlosses(trace.logits, y) * scale
-        grads = backward(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
+        grads = backward_pass(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
         done = self.outputs
         self.outputs = Outputs(done.loss, done.logits, done.state, grads)
         return grads
@@ -272,7 +281,7 @@ class NumpyBackend(Backend):
                 "forward": f"{loop}; the loss",
                 "gradient": f"{loop}; the loss; the reverse loop{scatter}",
                 "train_step": f"gradient, {clipped}the optimizer's equations on whole arrays",
-                "epoch": "a Python loop of train steps over rows gathered by index; loss and hits added up",
+                "epoch": "a Python loop of train steps over rows gathered by index; loss and correct outputs added up",
             },
             notes="threads are those of the BLAS; all else is done by one",
             staged="rows and targets as arrays; a batch is a view of them",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnbench.backends.numpy import backward, dlosses, forward
+from rnnbench.backends.numpy import backward_pass, dlosses, forward_pass
 from rnnbench.correctness.tolerances import relative_error
 from rnnbench.data import Data, shaped_targets
 from rnnbench.model import Problem
@@ -25,19 +25,19 @@ MISTAKES = {
 
 def seed_gradient(problem: Problem, params: Params, data: Data) -> tuple[dict[str, Array], dict[str, Array]]:
     """The right gradient, and the one with the notebook's derivative of tanh."""
-    trace = forward(problem.model, params, data.inputs, None)
+    trace = forward_pass(problem.model, params, data.inputs, None)
     targets = shaped_targets(problem, data.targets)
     dz = dlosses(problem.model, trace.logits, targets) * problem.model.loss_scale(problem.B, problem.T)
-    right = backward(problem.model, params, data.inputs, trace, dz, None)
-    h = trace.h[1:]
+    right = backward_pass(problem.model, params, data.inputs, trace, dz, None)
+    h = trace.states["h"]
     wrong = {name: np.zeros_like(value) for name, value in params.items()}
     dh = np.zeros_like(h[0])
     for t in reversed(range(problem.T)):
-        wrong["W_hy"] += h[t].T @ dz[:, t]
+        wrong["W_hy"] += h[t + 1].T @ dz[:, t]
         wrong["b_y"] += dz[:, t].sum(axis=0)
-        delta = (dh + dz[:, t] @ params["W_hy"].T) * (1 - np.tanh(h[t]) ** 2)
+        delta = (dh + dz[:, t] @ params["W_hy"].T) * (1 - np.tanh(h[t + 1]) ** 2)
         wrong["W_xh"] += trace.x[t].T @ delta
-        wrong["W_hh"] += trace.h[t].T @ delta
+        wrong["W_hh"] += h[t].T @ delta
         wrong["b_h"] += delta.sum(axis=0)
         dh = delta @ params["W_hh"].T
     return right, wrong

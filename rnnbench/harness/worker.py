@@ -244,7 +244,7 @@ class Worker:
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """Loss and accuracy, as means over the rows of `inputs SPLIT`, with the parameters as they are."""
-        from rnnbench.backends.numpy import hits, losses
+        from rnnbench.backends.numpy import correct, losses
         from rnnbench.data import shaped_targets
 
         start = time.perf_counter_ns()
@@ -252,11 +252,11 @@ class Worker:
         seconds = (time.perf_counter_ns() - start) / 1e9
         logits = logits.astype("float64")
         targets = shaped_targets(self.problem, self.arrays[f"targets {split}"])
-        hit = hits(self.problem.model, logits, targets)
+        found = correct(self.problem.model, logits, targets)
         scale = self.problem.model.loss_scale(len(logits), self.problem.T)
         return {
             "loss": float(losses(self.problem.model, logits, targets).sum() * scale),
-            "accuracy": None if hit is None else float(hit.mean()),
+            "accuracy": None if found is None else float(found.mean()),
             "seconds": seconds,
             "positive": float((logits > 0).mean()),
         }

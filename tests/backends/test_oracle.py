@@ -60,9 +60,9 @@ def test_truncated_gradient_is_the_sum_over_blocks_from_constant_states(head, wi
     session.gradient()
     got = session.fetch().grads
 
-    from rnnbench.backends.numpy import forward  # the states that blocks start from
+    from rnnbench.backends.numpy import forward_pass  # the states that blocks start from
 
-    states = forward(full.model, params, data.inputs[:2], None).h
+    states = forward_pass(full.model, params, data.inputs[:2], None).states["h"]
     expected = {name: np.zeros_like(value) for name, value in params.items()}
     ends = [*range(stride, T, stride), T]
     for i, end in enumerate(ends):
@@ -73,7 +73,7 @@ def test_truncated_gradient_is_the_sum_over_blocks_from_constant_states(head, wi
 
         def block_loss(p, start=start, emit=emit, end=end):
             y = data.targets[:2].reshape(2, *((T,) if head is Head.EVERY else ()), 1)
-            z = forward(full.model, p, data.inputs[:2, start:end], states[start]).logits
+            z = forward_pass(full.model, p, data.inputs[:2, start:end], {"h": states[start]}).logits
             if head is Head.EVERY:
                 z, y = z[:, emit - start :], y[:, emit:end]
             return float((np.logaddexp(0, z) - y * z).sum() / 2)

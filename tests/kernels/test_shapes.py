@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
-from rnnbench.backends.numpy import Trace, backward, dlosses, forward
+from rnnbench.backends.numpy import Trace, backward_pass, dlosses, forward_pass
 from rnnbench.correctness.tolerances import LIMITS, errors_of, relative_error
 from rnnbench.data import Data, shaped_targets
 from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, Train, Truncation
@@ -98,13 +98,13 @@ def shaken(problem: Problem, params: Params, data: Data, state: np.ndarray | Non
 
     moved = {name: off(value) for name, value in cast(params, DType.FLOAT64).items()}
     inputs = data.inputs[: problem.B]
-    trace = forward(model, moved, inputs, state)
-    h = off(trace.h)
+    trace = forward_pass(model, moved, inputs, None if state is None else {"h": state})
+    h = off(trace.states["h"])
     read = h[-1] if model.head is Head.LAST else h[1:].swapaxes(0, 1)
     logits = read @ moved["W_hy"] + moved["b_y"]
     targets = shaped_targets(replace(problem, dtype=DType.FLOAT64), data.targets)[: problem.B]
     dz = dlosses(model, logits, targets) * model.loss_scale(problem.B, problem.T)
-    return backward(model, moved, inputs, Trace(trace.x, h, logits), dz, problem.truncation)
+    return backward_pass(model, moved, inputs, Trace(trace.x, {"h": h}, trace.tape, logits), dz, problem.truncation)
 
 
 def is_calm(asked: Question) -> bool:

@@ -74,7 +74,7 @@ def resident(name: str) -> int:
 # Runs alone, once on a short stream, so that what is measured is the long one; then its logits against the equations.
 SCRIPT = """
 from tests.kernels.test_streams import *
-from rnnbench.backends.numpy import forward
+from rnnbench.backends.numpy import forward_pass
 from rnnbench.correctness.tolerances import relative_error
 
 def work(problem, params, data):
@@ -92,7 +92,7 @@ print(resident("VmHWM") - before - session.context.arrays["logits"].nbytes)
 session.reset()
 session.forward()
 problem, params, data = asked
-exact = forward(problem.model, cast(params, DType.FLOAT64), data.inputs[:4], None)
+exact = forward_pass(problem.model, cast(params, DType.FLOAT64), data.inputs[:4], None)
 print(relative_error(exact.logits, session.fetch().logits[:4]))
 """
 

@@ -1,0 +1,89 @@
+"""The recurrent cells: what each one carries and learns, and its equations for one step, forward and back, in NumPy.
+
+A cell is an entry of `CELLS`. `backends/numpy.py` loops over time with these equations and is the oracle; all else that
+asks about a cell (shapes, gate width, states) reads the entry.
+
+Letters: B batch rows, E input width, H hidden units, G gates. Gates lie side by side, in the order of `Cell.gates`, so
+that weights are (E, G H) and (H, G H). A step starts from `before` and ends in `after`: states by name, each (B, H).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.floating]
+Arrays = Mapping[str, Array]  # parameters or states by name
+
+
+class StepForward(NamedTuple):
+    """States after a step, and what its backward step needs besides: the tape."""
+
+    after: dict[str, Array]
+    tape: dict[str, Array]
+
+
+class StepBackward(NamedTuple):
+    """Derivatives of the loss by the projected input x W_xh + b_h, by parameters, and by the states before the step."""
+
+    delta: Array  # (B, G H)
+    grads: dict[str, Array]
+    before: dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One kind of recurrence. The head reads the state `h`; all states go from step to step.
+
+    One step of x (B, E): `forward(params, x, before)` and `backward(params, x, before, after, tape, dafter)`;
+    `after` and `tape` are what `forward` gave, `dafter` the derivatives of the loss by `after`.
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    states: tuple[str, ...]
+    forward: Callable[[Arrays, Array, Arrays], StepForward]
+    backward: Callable[[Arrays, Array, Arrays, Arrays, Arrays, Arrays], StepBackward]
+
+    def width(self, H: int) -> int:
+        """G H: the width of weights, biases and tape of H units."""
+        return len(self.gates) * H
+
+    def shapes(self, E: int, H: int) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of the recurrent parameters, input x output, for inputs of width E."""
+        return {"W_xh": (E, self.width(H)), "W_hh": (H, self.width(H)), "b_h": (self.width(H),)}
+
+
+def sigmoid(z: Array) -> Array:
+    """1 / (1 + exp(-z)), of any shape, without overflow."""
+    e = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1, e) / (1 + e)
+
+
+def rnn_forward(params: Arrays, x: Array, before: Arrays) -> StepForward:
+    """Elman, "Finding Structure in Time", 1990."""
+    h = np.tanh(x @ params["W_xh"] + before["h"] @ params["W_hh"] + params["b_h"])
+    return StepForward({"h": h}, {})
+
+
+def rnn_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: Arrays, dafter: Arrays) -> StepBackward:
+    """The chain rule through `rnn_forward`."""
+    delta = dafter["h"] * (1 - after["h"] ** 2)
+    grads = {"W_xh": x.T @ delta, "W_hh": before["h"].T @ delta, "b_h": delta.sum(axis=0)}
+    return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T})
+
+
+CELLS: dict[str, Cell] = {
+    cell.name: cell for cell in (Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),)
+}
+
+
+def cell_of(name: str) -> Cell:
+    """The entry of a cell. ValueError for an unknown name."""
+    if name not in CELLS:
+        raise ValueError(f"there is no cell {name!r}; the cells are {', '.join(CELLS)}")
+    return CELLS[name]

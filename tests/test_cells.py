@@ -1,0 +1,58 @@
+"""The cell table: what a model takes from it, and each cell's backward step against finite differences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from rnnbench.cells import CELLS
+from rnnbench.model import Case, Model
+
+KEPT = Path(__file__).resolve().parents[1] / "reports" / "cpu-2-cores" / "records.jsonl"
+
+
+def test_an_unknown_cell_is_refused_with_those_that_there_are():
+    with pytest.raises(ValueError, match=f"there is no cell 'elman'; the cells are {', '.join(CELLS)}"):
+        Model(E=2, H=3, O=1, cell="elman")
+
+
+def test_a_kept_run_without_a_cell_is_one_of_the_rnn():
+    with KEPT.open() as lines:
+        case = json.loads(next(lines))["case"]
+    assert "cell" not in case["model"]
+    case["pass_"] = case.pop("pass")
+    assert msgspec.convert(case, Case).model.cell == "rnn"
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
+def test_a_step_back_equals_finite_differences(cell):
+    """Of the sum of all states after the step, each weighted at random."""
+    B, E, H = 3, 2, 4
+    rng = np.random.default_rng(0)
+    params = {name: rng.standard_normal(shape) for name, shape in cell.shapes(E, H).items()}
+    assert params["W_xh"].shape == (E, len(cell.gates) * H)
+    x = rng.standard_normal((B, E))
+    before, dafter = ({name: rng.uniform(-1, 1, (B, H)) for name in cell.states} for _ in range(2))
+    step = cell.forward(params, x, before)
+    back = cell.backward(params, x, before, step.after, step.tape, dafter)
+    assert back.grads.keys() == params.keys()
+    found = [(params, back.grads), (before, back.before), ({"x": x}, {"x": back.delta @ params["W_xh"].T})]
+
+    def weighted() -> float:
+        after = cell.forward(params, x, before).after
+        return sum(float((dafter[name] * value).sum()) for name, value in after.items())
+
+    for arrays, grads in found:
+        for name, array in arrays.items():
+            for index in np.ndindex(array.shape):
+                value = array[index]
+                array[index] = value + 1e-6
+                up = weighted()
+                array[index] = value - 1e-6
+                down = weighted()
+                array[index] = value
+                assert grads[name][index] == pytest.approx((up - down) / 2e-6, rel=1e-6, abs=1e-8), (name, index)
