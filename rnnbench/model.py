@@ -226,10 +226,11 @@ class Problem:
 
     @property
     def name(self) -> str:
-        """The workload, its cell if that is not the plain rnn, and its sizes where many share it: what the cases of one
-        problem are shown and grouped by.
+        """The workload, its cell unless that is the plain rnn or the workload's name has it, and its sizes where many
+        share it: what the cases of one problem are shown and grouped by.
         """
-        cell = "" if self.model.cell == "rnn" else f" {self.model.cell}"
+        named = self.model.cell == "rnn" or self.model.cell in self.workload.split()
+        cell = "" if named else f" {self.model.cell}"
         sizes = f" E{self.model.E} H{self.model.H} B{self.B} T{self.T}" if self.workload == DENSE else ""
         return f"{self.workload}{cell}{sizes}"
 

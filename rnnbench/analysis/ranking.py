@@ -123,3 +123,29 @@ def speedups(found: Iterable[Summary], reference: str) -> pd.DataFrame:
         base = next((s for s in group if s.backend == reference), None)
         rows += [_speedup_row(s, base, reference) for s in group]
     return pd.DataFrame(rows)
+
+
+def ranking(found: Iterable[Summary]) -> pd.DataFrame:
+    """One row for each case and backend that was right and timed, the fastest of a case first.
+
+    `behind`: its time over that of the fastest, by shared rounds, with the 95 % interval `behind_low` to `behind_high`;
+    `sure`: the interval lies above 1.
+    """
+    import pandas as pd
+
+    rows = []
+    for group in by_case(found).values():
+        ranked = sorted((s for s in group if s.ranked and s.time), key=lambda s: s.time.value if s.time else math.inf)
+        for rank, s in enumerate(ranked, start=1):
+            behind = ratio_of(s.turns, ranked[0].turns) if rank > 1 else Interval(1.0, 1.0, 1.0, Basis.NONE)
+            assert s.time is not None
+            rows.append({
+                "case": s.case.key, "workload": s.case.workload, "cell": s.case.model.cell, "pass": str(s.case.pass_),
+                "dtype": str(s.case.dtype), "truncation": str(s.case.truncation or ""), "rank": rank,
+                "backend": s.backend, "seconds": s.time.value, "low": s.time.low, "high": s.time.high,
+                "behind": behind.value if behind else math.nan, "behind_low": behind.low if behind else math.nan,
+                "behind_high": behind.high if behind else math.nan, "sure": behind is not None and behind.above_one,
+            })  # fmt: skip
+    columns = ["case", "workload", "cell", "pass", "dtype", "truncation", "rank", "backend", "seconds", "low", "high",
+               "behind", "behind_low", "behind_high", "sure"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)

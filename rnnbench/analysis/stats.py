@@ -253,6 +253,7 @@ def _row(s: Summary) -> dict[str, object]:
     return {
         "case": case.key,
         "workload": case.workload,
+        "cell": case.model.cell,
         "pass": str(case.pass_),
         "dtype": str(case.dtype),
         "truncation": str(case.truncation or ""),

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import html
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rnnbench.analysis.comparable import Side
-from rnnbench.analysis.compare import Finding, Gate, Verdict, compare
+from rnnbench.analysis.compare import Finding, Gate, Ratio, Verdict, compare
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
 from rnnbench.api.noise import gate_of, place_of
 from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.harness.plan import matches
 from rnnbench.records import store
 from rnnbench.records.record import Mode
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SLOWER, BROKEN, NO_BASELINE, UNDECIDED = 1, 5, 6, 7
 EXIT_CODES = {
@@ -30,13 +36,36 @@ EXIT_CODES = {
 MOST_PROBLEMS = 3  # told one by one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compared:
     """The findings, what they were made with, and sentences on what to bear in mind."""
 
     findings: Sequence[Finding]
     gate: Gate
     notes: Sequence[str] = ()
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row for each case and backend: verdict, reason, ratio new over base with its interval, seconds a call."""
+        import pandas as pd
+
+        rows = []
+        for f in self.findings:
+            ratio = f.ratio or Ratio(math.nan)
+            rows.append((f.case.key, f.case.workload, str(f.case.pass_), str(f.case.dtype), f.backend, str(f.verdict),
+                         f.reason or "", ratio.value, ratio.low, ratio.high, f.base, f.new, *f.launches))  # fmt: skip
+        columns = ["case", "workload", "pass", "dtype", "backend", "verdict", "reason", "ratio", "low", "high",
+                   "base_seconds", "new_seconds", "base_launches", "new_launches"]  # fmt: skip
+        return pd.DataFrame(rows, columns=columns)
+
+    def __repr__(self) -> str:
+        shown = self.table[["case", "backend", "verdict", "ratio", "low", "high"]]
+        return "\n".join([shown.to_string(index=False, float_format="{:.3f}".format), *self.notes])
+
+    def _repr_html_(self) -> str:
+        shown = self.table[["case", "backend", "verdict", "ratio", "low", "high", "reason"]]
+        notes = "".join(f"<p>{html.escape(note)}</p>" for note in self.notes)
+        return shown.to_html(index=False, float_format="{:.3f}".format) + notes
 
     def code(self, require_baseline: bool, fail_inconclusive: bool = False) -> int:
         """One of EXIT_CODES: of several the first, in the order slower, broken, no baseline, nothing, inconclusive."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from rnnbench import backends as registry
+from rnnbench.analysis.stop_rule import RIGOROUS
 from rnnbench.harness.plan import Plan
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.model import DType, Pass
 from rnnbench.names import unknown
+from rnnbench.records.record import Mode
+from rnnbench.records.stops import Rule
 from rnnbench.workloads.base import Workload
 
 
@@ -38,9 +42,9 @@ def plan_of(
     Raises ValueError for a name that is not known, a reference that is not measured, and too many threads.
     """
     names = tuple(registry.usual() if backends is None else dict.fromkeys(backends))
-    chosen = _known("pass", Pass if passes is None else passes, Pass)
-    types = _known("dtype", [DType.FLOAT32] if dtypes is None else dtypes, DType)
-    _known("backend", names, registry.REGISTRY)
+    chosen = known_names("pass", Pass if passes is None else passes, Pass)
+    types = known_names("dtype", [DType.FLOAT32] if dtypes is None else dtypes, DType)
+    known_names("backend", names, registry.REGISTRY)
     if reference is not None and reference not in names:
         raise ValueError(f"the reference {reference} is not among the backends of this run: {', '.join(names)}")
     return Plan(
@@ -54,7 +58,28 @@ def plan_of(
     )
 
 
-def _known(kind: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+def stopped(
+    plan: Plan,
+    precision: float | None = None,
+    max_launches: int | None = None,
+    budget: float | None = None,
+    case_budget: float | None = None,
+    aa: bool = False,
+) -> Plan:
+    """The plan with its rule, its budgets and its twins. Raises ValueError for a cap with nothing to be capped."""
+    if precision is None and plan.mode is Mode.RIGOROUS:
+        precision = RIGOROUS
+    if precision is None and max_launches is not None:
+        raise ValueError(f"max launches {max_launches} cap nothing; give a precision, such as 5 %, too")
+    rule = None if precision is None else Rule.until(precision, max_launches)
+    names = plan.backends
+    if aa:
+        names = tuple(name for each in names for name in (each, each + registry.TWIN))
+    return replace(plan, rule=rule, budget=budget, case_budget=case_budget, backends=names)
+
+
+def known_names(kind: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    """The names, each once. Raises ValueError for none and for one that is not known."""
     found, every = list(dict.fromkeys(names)), [str(name) for name in known]
     if not found:
         raise ValueError(f"no {kind} is named; known: {', '.join(every)}")

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import html
 import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rnnbench.api.learning import make_training
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import check_sizes
-from rnnbench.harness.train import train
+from rnnbench.harness.train import Test, train
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.fingerprint import fingerprint
@@ -22,11 +23,55 @@ from rnnbench.records import store
 from rnnbench.records.folder import held
 from rnnbench.records.record import Epoch
 from rnnbench.records.store import new_run_id
+from rnnbench.report.tables import curves
 from rnnbench.workloads.base import Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class TrainingFailed(ValueError):
     """The worker gave up; the message is its reason."""
+
+
+@dataclass(frozen=True, repr=False)
+class Trained:
+    """How a training went: every epoch, the first one untrained, and the test after the last."""
+
+    epochs: tuple[Epoch, ...]
+    test: Test
+    seed: int
+    data_source: str
+    expect: str
+    wall_seconds: float
+
+    @property
+    def curve(self) -> pd.DataFrame:
+        """One row for each epoch; the columns are those of `tables/curves.csv`."""
+        return curves(self.epochs)
+
+    def as_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        first = self.epochs[0]
+        return {
+            "workload": first.workload, "backend": first.backend, "dtype": first.dtype, "seed": self.seed,
+            "data_source": self.data_source, "epochs": [asdict(epoch) for epoch in self.epochs],
+            "test": asdict(self.test), "expect": self.expect, "wall_seconds": self.wall_seconds,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        seconds = sum(epoch.seconds for epoch in self.epochs)
+        return (
+            f"test loss {self.test.loss:.4f}, accuracy {percent(self.test.accuracy).strip()}; "
+            f"{seconds:.2f} s in epochs, {self.wall_seconds:.1f} s in all"
+        )
+
+    def __repr__(self) -> str:
+        return "\n".join([*map(line, self.epochs), str(self)])
+
+    def _repr_html_(self) -> str:
+        table = self.curve[["epoch", "loss", "accuracy", "validation_loss", "validation_accuracy", "seconds"]]
+        return f"<p>{html.escape(str(self))}</p>{table.to_html(index=False)}"
 
 
 def percent(value: float | None) -> str:
@@ -52,8 +97,8 @@ def run(
     output: Path | None,
     observer: Observer,
     tell: Callable[[str], None],
-) -> dict[str, Any]:
-    """Train the plan's one workload with its one backend. `tell` has a line for each epoch; the result is for `--json`.
+) -> Trained:
+    """Train the plan's one workload with its one backend. `tell` gets a line for each epoch.
 
     Raises TrainingFailed where the worker fails, StoreError for `output`, and what `check_sizes` and `load_rows` raise.
     """
@@ -93,23 +138,4 @@ def run(
             ) from failure
     if output is not None:
         store.write_json(output / store.MACHINE, fingerprint())
-    return {
-        "workload": problem.workload,
-        "backend": backend,
-        "dtype": problem.dtype,
-        "seed": plan.seed,
-        "data_source": training.dataset.source,
-        "epochs": [asdict(epoch) for epoch in seen],
-        "test": asdict(test),
-        "expect": training.expect,
-        "wall_seconds": time.monotonic() - start,
-    }
-
-
-def summary(result: dict[str, Any]) -> str:
-    """How a training ended, in one line."""
-    test, seconds = result["test"], sum(epoch["seconds"] for epoch in result["epochs"])
-    return (
-        f"test loss {test['loss']:.4f}, accuracy {percent(test['accuracy'])}; "
-        f"{seconds:.2f} s in epochs, {result['wall_seconds']:.1f} s in all"
-    )
+    return Trained(tuple(seen), test, plan.seed, training.dataset.source, training.expect, time.monotonic() - start)

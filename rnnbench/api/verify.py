@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rnnbench.analysis.stats import summaries
 from rnnbench.harness.checker import Task
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
@@ -15,14 +16,18 @@ from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import Head, Truncation
 from rnnbench.records.record import Mode, Record, Status
+from rnnbench.report.tables import errors
 from rnnbench.workloads.base import Workload
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODE = Mode.QUICK
 WORKLOADS = ("parity", "running-parity", "imdb-50", "imdb-200")
 TRUNCATED = Truncation(20, 5)  # what outputs at every step are checked with, besides full BPTT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Checked:
     """One record per case and backend, and the worst array of each."""
 
@@ -35,6 +40,27 @@ class Checked:
         if not any(record.errors for record in self.records):
             return 3
         return 0 if all(record.status in harmless for record in self.records) else 1
+
+    @property
+    def ok(self) -> bool:
+        """Whether all that could be checked agree."""
+        return self.code == 0
+
+    @property
+    def errors(self) -> pd.DataFrame:
+        """One row for each case, backend and array; the columns are those of `tables/errors.csv`."""
+        return errors(summaries(self.records))
+
+    def _lines(self) -> list[tuple[str, str, str, str]]:
+        return [(r.case.key, r.backend, str(r.status), r.reason or "") for r in self.records]
+
+    def __repr__(self) -> str:
+        return "\n".join(": ".join(filter(None, line)) for line in self._lines()) or "no case was checked"
+
+    def _repr_html_(self) -> str:
+        import pandas as pd
+
+        return pd.DataFrame(self._lines(), columns=["case", "backend", "status", "reason"]).to_html(index=False)
 
     def as_json(self) -> list[dict[str, Any]]:
         """A list of objects, one a case and backend, with the error and limit of every array."""

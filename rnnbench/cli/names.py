@@ -12,7 +12,8 @@ import click
 from rnnbench.api.names import MOST_PERCENT
 from rnnbench.model import Truncation
 from rnnbench.names import unknown
-from rnnbench.workloads.resolve import is_file
+from rnnbench.workloads.base import MADE_UP
+from rnnbench.workloads.resolve import is_file, unknown_workload
 
 MOST = 1_000_000  # of any size
 MOST_SECONDS = 10_000_000  # of a budget: months
@@ -66,7 +67,9 @@ class WorkloadName(Name):
         super().__init__("workload", known)
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        return value if is_file(str(value)) else super().convert(value, param, ctx)
+        if value not in self.known and not is_file(str(value)) and value != MADE_UP:
+            self.fail(unknown_workload(str(value)), param, ctx)
+        return value
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
         from click.shell_completion import CompletionItem

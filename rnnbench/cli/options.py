@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from rnnbench import backends, workloads
+from rnnbench.cells import CELLS
 from rnnbench.cli.names import DurationType, FolderType, GateType, Name, Names, SizesType, TruncationType, WorkloadName
 from rnnbench.model import DType, Head, Loss, Pass
 
@@ -43,8 +44,18 @@ def several(*names: str, type: click.ParamType, help: str) -> Callable[..., Any]
 
 
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON, for programs.")
+
+
+def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
+    from rnnbench.machine.cores import allowed_cores
+
+    if value is not None and value > (cores := len(allowed_cores())):
+        raise click.UsageError(f"--threads {value} is more than the {cores} cores allowed here; choose 1 to {cores}")
+    return value
+
+
 THREADS = click.option(
-    "--threads", type=click.IntRange(1), help="Threads of every backend. Default: all allowed cores."
+    "--threads", type=click.IntRange(1), callback=_threads, help="Threads of every backend. Default: all allowed cores."
 )
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Parameters, data and order.")
 DATA_DIR = click.option(
@@ -61,6 +72,7 @@ def _lower(ctx: click.Context, param: click.Parameter, value: str | None) -> Any
 
 
 MODEL = options(
+    click.option("--cell", type=Name("cell", list(CELLS)), help="Default: the workload's, which is rnn."),
     click.option("-V", "V", type=SIZE, help="Vocabulary size. Where it is not given, made-up inputs are dense."),
     click.option("-O", "O", type=SIZE, help="Outputs. Default: 1."),
     click.option(
@@ -87,7 +99,6 @@ Which network:
                         sizes alone: made-up rows, under the name made-up
 
 """
-SIZE_OPTIONS = ("V", "E", "H", "T", "B", "O", "head", "loss")
 TIMEOUT = click.option(
     "--timeout", type=DurationType(), default="300s", show_default=True,
     help="The longest that one request to a backend may take, compiling included.",

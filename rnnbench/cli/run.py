@@ -32,7 +32,7 @@ from rnnbench.cli.shell import (
     print_table,
     say,
 )
-from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, stopped, with_budgets
+from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, with_budgets
 
 RUN_EPILOG = (
     PROBLEM_HELP
@@ -110,6 +110,7 @@ def run(
     """Check every backend against the oracle, time those that are right, and write a report."""
     from rnnbench.api import run as session
     from rnnbench.api.learning import with_trainings
+    from rnnbench.api.planning import stopped
     from rnnbench.harness.tasks import check_sizes
     from rnnbench.records import store
     from rnnbench.records.record import Mode
@@ -121,6 +122,8 @@ def run(
             plan = with_budgets(plan, budget, case_budget)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         kind = Mode(mode or "default")
+        if max_launches is not None and precision is None and kind is not Mode.RIGOROUS:
+            raise click.UsageError(f"--max-launches {max_launches} caps nothing; give --precision, such as 5%, too")
         memory_too = memory or kind is Mode.RIGOROUS
         plan, given = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
         plan = stopped(with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)

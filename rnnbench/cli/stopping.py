@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnbench import backends
 from rnnbench.cli.names import DurationType, PercentType
 from rnnbench.cli.options import options
 
@@ -35,30 +34,6 @@ BUDGETS = frozenset({"budget", "case_budget"})  # what a resumed run may be give
 def with_budgets(plan: Plan, budget: float | None, case_budget: float | None) -> Plan:
     """The plan of a resumed run, with those budgets that were given anew."""
     return replace(plan, budget=budget or plan.budget, case_budget=case_budget or plan.case_budget)
-
-
-def stopped(
-    plan: Plan,
-    precision: float | None,
-    max_launches: int | None,
-    budget: float | None,
-    case_budget: float | None,
-    aa: bool,
-) -> Plan:
-    """The plan with its rule, its budgets and its twins. UsageError for a cap with nothing to be capped."""
-    from rnnbench.analysis.stop_rule import RIGOROUS
-    from rnnbench.records.record import Mode
-    from rnnbench.records.stops import Rule
-
-    if precision is None and plan.mode is Mode.RIGOROUS:
-        precision = RIGOROUS
-    if precision is None and max_launches is not None:
-        raise click.UsageError(f"--max-launches {max_launches} caps nothing; give --precision, such as 5%, too")
-    rule = None if precision is None else Rule.until(precision, max_launches)
-    names = plan.backends
-    if aa:
-        names = tuple(name for each in names for name in (each, each + backends.TWIN))
-    return replace(plan, rule=rule, budget=budget, case_budget=case_budget, backends=names)
 
 
 def length_of(plan: Any) -> str:

@@ -110,7 +110,7 @@ def sweep(
             plan, described = session.read_plan(resume)
             check_options(ctx, plan, resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
-        own = {name: asked.pop(name) for name in ("V", "O", "head", "loss")}
+        own = {name: asked.pop(name) for name in ("cell", "V", "O", "head", "loss")}
         (base,) = resolve([workload or MADE_UP], Asked(**own), partial(say, err=True), seed=asked["seed"])
         swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid, base)
         chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)

@@ -68,11 +68,11 @@ def train(
         with Display(console_of(stderr=True)) as display:
             result = training.run(plan, given, epochs, output, display, (lambda _: None) if as_json else show)
         if as_json:
-            print_json(result)
+            print_json(result.as_json())
         else:
-            show(training.summary(result))
-            if result["expect"]:
-                show(f"Note: {result['expect']}")
+            show(str(result))
+            if result.expect:
+                show(f"Note: {result.expect}")
         return 0
 
     guarded(work)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Estimate
@@ -28,3 +30,39 @@ def readable(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+class Silent:
+    """An observer that shows nothing."""
+
+    def doing(self, what: str, estimate: Estimate) -> None:
+        pass
+
+    def show(self, what: str, fraction: float) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+
+class Lines:
+    """An observer for notebooks and logs: sentences as they come, and every ten seconds what runs and how far it is."""
+
+    every = 10.0
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self.stream, self.since = stream, time.monotonic()
+
+    def doing(self, what: str, estimate: Estimate) -> None:
+        self._now_and_then(f"{what}; about {readable(estimate.remaining)} left")
+
+    def show(self, what: str, fraction: float) -> None:
+        self._now_and_then(f"{what} ({100 * fraction:.0f} %)")
+
+    def say(self, text: str) -> None:
+        print(text, file=self.stream or sys.stderr, flush=True)
+
+    def _now_and_then(self, text: str) -> None:
+        if time.monotonic() - self.since >= self.every:
+            self.since = time.monotonic()
+            self.say(text)

@@ -91,8 +91,13 @@ def from_npz(path: Path, asked: Mapping[str, Any], say: Say, **rest: Any) -> Wor
     T = arrays["x"].shape[1]
     if asked.get("T") not in (None, T):
         raise ValueError(f"the rows of {path} have T = {T}; give rows of another length instead of -T {asked['T']}")
-    workload = Workload(name, model, Data(arrays["x"], arrays["y"]), B=asked.get("B", B), test=test,
-                        source=f"rows from {path.name}", **rest)  # fmt: skip
+    try:
+        workload = Workload(
+            name, model, Data(arrays["x"], arrays["y"]), B=asked.get("B", B), test=test,
+            source=f"rows from {path.name}", **rest,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(str(error).replace(f"{name}:", f"{path}:", 1)) from error
     say(f"{path}: {described(workload)}")
     return workload
 
@@ -164,7 +169,8 @@ def from_toml(path: Path, say: Say) -> Workload:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # not UTF-8, or no TOML, which says the line
         raise ValueError(f"{path} is no TOML: {error}") from error
-    tables = {"": {k: v for k, v in raw.items() if k not in ("model", "train")}}
+    tables: dict[str, Any] = {"": {}}
+    tables[""].update((key, value) for key, value in raw.items() if key not in ("model", "train"))
     for name in ("model", "train"):
         tables[name] = raw.get(name, {})
         if not isinstance(tables[name], dict):
@@ -181,7 +187,7 @@ def _from_tables(path: Path, tables: dict[str, dict[str, Any]], say: Say) -> Wor
     rest = {k: v for k, v in top.items() if k in ("epochs", "short_epoch", "init", "expect")}
     name = top.get("name", path.stem)
     if "data" in top:
-        sizes = {**model, **{k: top[k] for k in ("B", "T") if k in top}}
+        sizes: dict[str, Any] = model | {key: top[key] for key in ("B", "T") if key in top}
         return from_npz(path.parent / top["data"], sizes, say, name=name, train=train, **rest)
     if missing := [k for k in ("E", "H") if k not in model]:
         raise ValueError(f"{path}: [model] has no {' and no '.join(missing)}; without data all sizes are needed")
@@ -251,7 +257,12 @@ def from_python(name: str) -> Workload:
         found.loader.exec_module(module)  # type: ignore[union-attr]
     except Exception as error:
         at = next(
-            (f.lineno for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename == str(file)), None
+            (
+                f.lineno
+                for f in reversed(traceback.extract_tb(error.__traceback__))
+                if Path(f.filename).resolve() == file.resolve()
+            ),
+            None,
         )
         line = getattr(error, "lineno", None) or at
         where = f"{file} line {line}" if line else str(file)

@@ -79,6 +79,12 @@ def is_file(name: str) -> bool:
     return Path(name.partition(".py:")[0] + ".py" if ".py:" in name else name).suffix in (".npz", ".toml", ".py")
 
 
+def unknown_workload(name: str) -> str:
+    """One sentence for a name that is neither built in nor a file."""
+    known = unknown("workload", name, workloads.REGISTRY)
+    return f"{known}; your own are rows.npz, mine.toml, mine.py:NAME, or sizes alone, such as -H 256"
+
+
 def _one(name: str | Workload, asked: Asked, say: Callable[[str], None]) -> Workload:
     if not isinstance(name, str):
         return _resized(name, asked)
@@ -92,8 +98,7 @@ def _one(name: str | Workload, asked: Asked, say: Callable[[str], None]) -> Work
     if name == MADE_UP:
         return sizes_alone(asked)
     if name not in workloads.REGISTRY:
-        known = unknown("workload", name, workloads.REGISTRY)
-        raise ValueError(f"{known}; your own are rows.npz, mine.toml, mine.py:NAME, or sizes alone, such as -H 256")
+        raise ValueError(unknown_workload(name))
     return _resized(workloads.get(name), asked)
 
 

@@ -12,8 +12,9 @@ from rnnbench.analysis.stats import summaries
 from rnnbench.analysis.warnings.base import Severity, Warned, grouped
 from rnnbench.analysis.warnings.machine import of_machine
 from rnnbench.analysis.warnings.samples import of_answers, of_records
-from rnnbench.model import DENSE
 from rnnbench.records.record import Record
+
+MAX_NAMED = 8  # networks of a run that were chosen one by one; of more the remedies are those of a sweep
 
 __all__ = ["Severity", "Warned", "warnings_of"]
 
@@ -22,4 +23,4 @@ def warnings_of(records: Sequence[Record], machine: Mapping[str, Any]) -> list[W
     """All warnings of a run, most severe first; those of one kind stand in one."""
     found = summaries(records)
     signs = [*of_records(records, machine), *of_machine(records, machine), *of_answers(found, machine)]
-    return grouped(signs, swept=any(r.case.workload == DENSE for r in records))
+    return grouped(signs, swept=len({r.case.name for r in records}) > MAX_NAMED)

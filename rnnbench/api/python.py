@@ -1,0 +1,329 @@
+"""What `import rnnbench` offers: the commands as functions, and their results as objects with pandas DataFrames.
+
+Times are seconds, memory bytes, ratios plain numbers. Nothing here imports a framework: backends compute in worker
+processes of their own, but for `session`, which computes in this one.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rnnbench import backends as registry
+from rnnbench.analysis.compare import Gate
+from rnnbench.analysis.ranking import ranking, speedups
+from rnnbench.analysis.stats import Metric, frame
+from rnnbench.api import compare as comparing
+from rnnbench.api import learning, planning
+from rnnbench.api import run as running
+from rnnbench.api import train as training
+from rnnbench.api import verify as verifying
+from rnnbench.api.noise import place_of
+from rnnbench.harness.observer import Lines, Observer, Silent
+from rnnbench.harness.tasks import check_sizes
+from rnnbench.model import Case, DType, Pass, Truncation
+from rnnbench.params import cast, init_params
+from rnnbench.records import store
+from rnnbench.records.record import Mode
+from rnnbench.report.context import Context
+from rnnbench.report.tables import errors
+from rnnbench.workloads.base import Source, Workload
+from rnnbench.workloads.resolve import DEFAULT, Asked, resolve
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rnnbench.backends.base import Session
+
+Problems = str | Workload | Iterable[str | Workload] | None
+WIDTH = 100  # of an answer as text
+
+
+class Run:
+    """A measured run: its folder, and what it says. The columns of the tables are those of `tables/*.csv`."""
+
+    def __init__(self, folder: Path, loaded: store.Loaded) -> None:
+        self.folder, self.loaded = folder, loaded
+
+    @cached_property
+    def _context(self) -> Context:
+        loaded = self.loaded
+        return Context(loaded.records, loaded.curves, loaded.machine, loaded.run, loaded.run.get("reference"))
+
+    @cached_property
+    def times(self) -> pd.DataFrame:
+        """One row for each case and backend: status, reason, seconds of a call with the 95 % interval low to high."""
+        return frame(self._context.summaries)
+
+    @cached_property
+    def ranking(self) -> pd.DataFrame:
+        """One row for each case and backend that was right, fastest first: rank, seconds, times behind the fastest."""
+        return ranking(self._context.summaries)
+
+    @property
+    def ratios(self) -> pd.DataFrame:
+        """Speed-ups of each backend over the run's reference, by shared rounds, or the reason why there is none."""
+        return self.ratios_over(None)
+
+    def ratios_over(self, reference: str | None) -> pd.DataFrame:
+        """Speed-ups over another backend. Raises ValueError for one that is not in the run."""
+        import pandas as pd
+
+        context = self._context
+        if reference is not None:
+            context = Context(context.records, context.epochs, context.machine, context.run, reference)
+        return pd.DataFrame() if context.reference is None else speedups(context.summaries, context.reference)
+
+    @cached_property
+    def errors(self) -> pd.DataFrame:
+        """One row for each case, backend and array: the largest error against the oracle, and its limit."""
+        return errors(self._context.summaries)
+
+    @cached_property
+    def warnings(self) -> pd.DataFrame:
+        """What to bear in mind, most severe first: severity, title, text with number and threshold, remedy."""
+        import pandas as pd
+
+        columns = ["severity", "title", "text", "remedy"]
+        rows = [{name: str(getattr(w, name)) for name in columns} for w in self._context.warnings]
+        return pd.DataFrame(rows, columns=columns)
+
+    def report(self, *, svg: bool = False) -> Path:
+        """Write `report.md`, tables and figures into the folder of the run; the path of the page."""
+        from rnnbench.report.page import write_report
+
+        write_report(self.folder, self._context, vector=svg)
+        return self.folder / "report.md"
+
+    def __repr__(self) -> str:
+        from rich.console import Console
+
+        from rnnbench.report.terminal import render
+
+        text = StringIO()
+        render(Console(file=text, width=WIDTH, color_system=None), self._context)
+        return f"{text.getvalue().rstrip()}\n{self.folder}"
+
+    def _repr_html_(self) -> str:
+        shown = self.ranking[["workload", "pass", "dtype", "rank", "backend", "seconds", "behind"]]
+        warned = "".join(f"<li>{html.escape(text)}</li>" for text in self.warnings["text"])
+        failed = self.times[self.times["status"] != "ok"][["case", "backend", "status", "reason"]]
+        parts = [shown.to_html(index=False, float_format="{:.3g}".format)]
+        parts += [failed.to_html(index=False)] if len(failed) else []
+        parts += [f"<ul>{warned}</ul>"] if warned else []
+        return f"{''.join(parts)}<p>{html.escape(str(self.folder))}</p>"
+
+
+def run(
+    workloads: Problems = None,
+    backends: Iterable[str] | None = None,
+    *,
+    passes: Iterable[str] | None = None,
+    dtypes: Iterable[str] | None = None,
+    output: str | Path | None = None,
+    resume: str | Path | None = None,
+    mode: str = "default",
+    precision: float | None = None,
+    max_launches: int | None = None,
+    budget: float | None = None,
+    case_budget: float | None = None,
+    truncation: tuple[int, int] | Truncation | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    reference: str | None = None,
+    filter: str = "",
+    epoch_batches: int | None = None,
+    training: bool | None = None,
+    memory: bool = False,
+    aa: bool = False,
+    timeout: float = 300.0,
+    data_dir: str | Path | None = None,
+    progress: bool | Observer = True,
+    **sizes: Any,
+) -> Run:
+    """Check backends against the oracle and time those that are right: `python -m rnnbench run`.
+
+    `workloads`: names, files (`rows.npz`, `mine.toml`, `mine.py:NAME`), `Workload` objects, or a mix of them; None with
+    sizes (`V`, `E`, `H`, `T`, `B`, `O`, `cell`, `head`, `loss`) is made-up rows, without any the default three.
+    `backends`: names; None is all the usual ones, of which those that are not installed are `unavailable`, with the way
+    to get them. `passes`: of forward, gradient, train_step, epoch; `mode`: quick, default or rigorous; `precision`,
+    such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `output`: a new or empty
+    folder, else one under `reports`; `resume`: go on with an interrupted run as it was asked. `progress`: lines on
+    standard error, or an observer.
+
+    Ctrl-C raises KeyboardInterrupt as ever, once what was measured is kept: `load` reads it and `resume` goes on.
+    Raises ValueError for what cannot be asked, StoreError for a folder that cannot be used, and WorkloadUnavailable
+    where data cannot be had.
+    """
+    observer = _observer(progress)
+    if resume is not None:
+        folder = Path(resume)
+        plan, described = running.read_plan(folder)
+        result = running.execute(plan, folder, described.get("command", ""), observer, resume=True)
+        return _finished(result)
+    found = _resolved(workloads, sizes, observer, seed)
+    kind = Mode(_one_of("mode", mode, Mode))
+    plan = planning.plan_of(
+        found, _names(backends), _names(passes), _names(dtypes), mode=kind, threads=threads, reference=reference,
+        seed=seed, timeout=timeout, truncation=_truncation(truncation), filter=filter, epoch_batches=epoch_batches,
+        memory=memory or kind is Mode.RIGOROUS, data_dir=None if data_dir is None else str(data_dir),
+        names=tuple(w.name for w in found), sizes=Asked(**sizes),
+    )  # fmt: skip
+    plan = learning.with_trainings(plan, training)
+    plan = planning.stopped(plan, precision, max_launches, budget, case_budget, aa)
+    check_sizes(plan)
+    run_id = store.new_run_id()
+    folder = Path("reports") / run_id if output is None else Path(output)
+    given = {workload.name: workload for workload in found}
+    return _finished(running.execute(plan, folder, "rnnbench.run in Python", observer, run_id=run_id, given=given))
+
+
+def verify(
+    workloads: Problems = None,
+    backends: Iterable[str] | None = None,
+    *,
+    passes: Iterable[str] | None = None,
+    dtypes: Iterable[str] | None = ("float32", "float64"),
+    truncation: tuple[int, int] | Truncation | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    filter: str = "",
+    timeout: float = 300.0,
+    data_dir: str | Path | None = None,
+    progress: bool | Observer = True,
+    **sizes: Any,
+) -> verifying.Checked:
+    """Compare backends with the float64 oracle, array by array, and time nothing: `python -m rnnbench verify`.
+
+    Arguments as of `run`. The result has `ok` and, as a DataFrame, `errors`.
+    """
+    observer = _observer(progress)
+    found = _resolved(workloads, sizes, observer, seed, verifying.WORKLOADS)
+    plan = planning.plan_of(
+        found, _names(backends), _names(passes), _names(dtypes), mode=verifying.MODE, threads=threads, seed=seed,
+        timeout=timeout, truncation=_truncation(truncation), filter=filter,
+        data_dir=None if data_dir is None else str(data_dir), sizes=Asked(**sizes),
+    )  # fmt: skip
+    return verifying.check(plan, {workload.name: workload for workload in found}, observer)
+
+
+def train(
+    workload: str | Workload,
+    backend: str = "numba",
+    *,
+    epochs: int | None = None,
+    dtype: str = "float32",
+    output: str | Path | None = None,
+    truncation: tuple[int, int] | Truncation | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    timeout: float = 300.0,
+    data_dir: str | Path | None = None,
+    progress: bool | Observer = True,
+    **sizes: Any,
+) -> training.Trained:
+    """Train one workload with one backend: `python -m rnnbench train`. The result has `curve`, a DataFrame, and `test`.
+
+    Arguments as of `run`. Raises TrainingFailed, a ValueError, where the backend cannot.
+    """
+    observer = _observer(progress)
+    found = _resolved(workload, sizes, observer, seed)
+    plan = planning.plan_of(
+        found, [backend], None, [dtype], mode=Mode.DEFAULT, threads=threads, seed=seed, timeout=timeout,
+        truncation=_truncation(truncation), data_dir=None if data_dir is None else str(data_dir), sizes=Asked(**sizes),
+    )  # fmt: skip
+    given = {each.name: each for each in found}
+    return training.run(plan, given, epochs, None if output is None else Path(output), observer, observer.say)
+
+
+def load(folder: str | Path) -> Run:
+    """A run from its folder, or by its id under `reports`. Raises StoreError where it cannot be read."""
+    path = place_of(str(folder))
+    return Run(path if path.is_dir() else path.parent, store.load(path) if path.is_dir() else store.load_file(path))
+
+
+def compare(
+    base: str | Path | Run,
+    new: str | Path | Run,
+    *,
+    margin: float | None = None,
+    metric: str = "median",
+    filter: str = "",
+    noise: str | Path | None = None,
+    progress: bool | Observer = True,
+) -> comparing.Compared:
+    """Two runs, case by case: faster, slower, same, or not to be told: `python -m rnnbench compare`.
+
+    `margin`, such as 0.05, is what counts as a change; None takes the noise of the machine, by the A/A run `noise` or
+    one beside the two. The result has `table`, a DataFrame.
+    """
+    a, b = (str(side.folder if isinstance(side, Run) else side) for side in (base, new))
+    gate = None if margin is None else Gate(Metric(_one_of("metric", metric, Metric)), margin)
+    say = _observer(progress).say
+    return comparing.compared(a, b, gate, filter, say, None if noise is None else str(noise))
+
+
+@contextmanager
+def session(
+    backend: str,
+    workload: str | Workload,
+    *,
+    dtype: str = "float32",
+    truncation: tuple[int, int] | Truncation | None = None,
+    seed: int = 0,
+    data_dir: str | Path | None = None,
+    **sizes: Any,
+) -> Iterator[Session]:
+    """A backend with a workload's training rows staged, in this process and with its threads as they are.
+
+    `forward`, `gradient`, `train_step` work on the batch of `select`, `train_epoch` on an order of rows, `predict` on
+    rows; `fetch` gives the outputs of the last. Raises ValueError where the backend is not here or cannot do it.
+    """
+    _one_of("backend", backend, registry.REGISTRY)
+    if reason := registry.missing(backend):
+        raise ValueError(f"{backend}: {reason}")
+    (found,) = _resolved(workload, sizes, Silent(), seed)
+    problem = found.spec.problem(DType(_one_of("dtype", dtype, DType)), _truncation(truncation))
+    made = registry.load(backend)
+    if reason := made.unavailable() or made.unsupported(Case(**vars(problem), pass_=Pass.GRADIENT)):
+        raise ValueError(f"{backend} on {problem.name}: {reason}")
+    rows = found.load(Source(found.T, seed, None if data_dir is None else Path(data_dir))).train
+    staged = made.prepare(problem, cast(init_params(found.model, found.init, seed), problem.dtype), rows)
+    try:
+        yield staged
+    finally:
+        staged.close()
+
+
+def _finished(result: running.Result) -> Run:
+    if result.code == running.INTERRUPTED:
+        raise KeyboardInterrupt(f"what was measured is kept: rnnbench.load({str(result.folder)!r})")
+    return Run(result.folder, result.loaded)
+
+
+def _observer(progress: bool | Observer) -> Observer:
+    return (Lines() if progress else Silent()) if isinstance(progress, bool) else progress
+
+
+def _resolved(
+    workloads: Problems, sizes: dict[str, Any], observer: Observer, seed: int, default: Iterable[str] = DEFAULT
+) -> list[Workload]:
+    given = [workloads] if isinstance(workloads, str | Workload) else workloads
+    return resolve(given, Asked(**sizes), observer.say, default=default, seed=seed)
+
+
+def _names(names: str | Iterable[str] | None) -> Iterable[str] | None:
+    return [names] if isinstance(names, str) else names
+
+
+def _one_of(kind: str, name: str, known: Iterable[str]) -> str:
+    return planning.known_names(kind, [name], known)[0]
+
+
+def _truncation(cut: tuple[int, int] | Truncation | None) -> Truncation | None:
+    return cut if cut is None or isinstance(cut, Truncation) else Truncation(*cut)
