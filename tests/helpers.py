@@ -12,12 +12,16 @@ import numba
 import numpy as np
 import pytest
 
+from rnnbench.api.sweep import swept_workloads
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.correctness.tolerances import arrays_of, errors_of, relative_error
 from rnnbench.data import Data
 from rnnbench.model import DType, Head, Loss, Model, Optimizer, Problem, Train, Truncation
 from rnnbench.params import Init, Params, init_params
+from rnnbench.sweep import Sizes, Sweep
+from rnnbench.workloads.made_up import made_up
+from rnnbench.workloads.resolve import Asked, resolve
 
 
 def small_problem(
@@ -177,3 +181,18 @@ def failed(findings):
     found = list(findings)
     assert found, "nothing was checked"
     return [finding for finding in found if not finding.ok]
+
+
+def specs(*names: str, **sizes: int):
+    """What a plan holds of built-in workloads, at other sizes where they are given."""
+    return tuple(workload.spec for workload in resolve(names, Asked(**sizes)))
+
+
+def made_up_problem(sizes: Sizes, E: int | None, dtype: DType) -> Problem:
+    """A problem of a sweep over dense made-up inputs, as wide as the state where no E is given."""
+    return made_up(Model(E=sizes.H if E is None else E, H=sizes.H, O=1), sizes.B, sizes.T).spec.problem(dtype)
+
+
+def swept(sweep: Sweep):
+    """What a plan of a sweep over dense made-up inputs holds."""
+    return tuple(workload.spec for workload in swept_workloads(sweep, made_up(Model(E=1, H=1, O=1))))

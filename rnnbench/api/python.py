@@ -10,7 +10,6 @@ import html
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,13 +100,9 @@ class Run:
         return self.folder / "report.md"
 
     def __repr__(self) -> str:
-        from rich.console import Console
+        from rnnbench.report.terminal import text_of
 
-        from rnnbench.report.terminal import render
-
-        text = StringIO()
-        render(Console(file=text, width=WIDTH, color_system=None), self._context)
-        return f"{text.getvalue().rstrip()}\n{self.folder}"
+        return f"{text_of(self._context, WIDTH)}\n{self.folder}"
 
     def _repr_html_(self) -> str:
         shown = self.ranking[["workload", "pass", "dtype", "rank", "backend", "seconds", "behind"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from io import StringIO
 
 from rich import box
 from rich.console import Console
@@ -167,3 +168,10 @@ def _print_footnotes(console: Console, context: Context) -> None:
     for mark, words in FOOTNOTES.items():
         if mark in used:
             console.print(Text(f"{mark} {words}", style="dim"))
+
+
+def text_of(context: Context, width: int) -> str:
+    """What `render` prints, as plain text of so many columns."""
+    text = StringIO()
+    render(Console(file=text, width=width, color_system=None), context)
+    return text.getvalue().rstrip()

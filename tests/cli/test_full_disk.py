@@ -21,6 +21,7 @@ from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.account import Kind, overhead, seconds_of
 from rnnbench.records.record import Mode
+from tests.helpers import specs
 
 LAUNCHES = 1
 
@@ -80,7 +81,7 @@ def plan(monkeypatch, tmp_path, faulty_backends):
     monkeypatch.setattr(run_session.RunSession, "_look_for_peak", lambda self: None)
     monkeypatch.setattr(session, "fingerprint", lambda: {"machine_id": "m"})
     passes = (Pass.FORWARD, Pass.GRADIENT)
-    return Plan(("parity",), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)
+    return Plan(specs("parity"), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)
 
 
 def execute(plan, folder, *, resume=False):

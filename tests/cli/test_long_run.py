@@ -14,11 +14,12 @@ from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import SWEEP_EFFORTS, Effort, Plan
 from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
-from rnnbench.model import DENSE, DType, Pass
+from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.sweep import Sizes, Sweep
 from tests.harness.test_runner import Listener
+from tests.helpers import swept
 
 VICTIM = "chatty"
 ROUNDS = 2
@@ -57,7 +58,7 @@ def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, reque
     monkeypatch.setitem(SWEEP_EFFORTS, Mode.QUICK, Effort(1, ROUNDS, Turn(0.001, 1, 2), costs=costs))
     sweep = Sweep(H=tuple(range(1, sizes + 1)), centre=Sizes(H=1, B=2, T=3), E=2)
     passes = (Pass.FORWARD, Pass.GRADIENT)
-    plan = Plan((DENSE,), ("numpy", VICTIM), passes, (DType.FLOAT32,), Mode.QUICK, 1, 0, 60.0, sweep=sweep)
+    plan = Plan(swept(sweep), ("numpy", VICTIM), passes, (DType.FLOAT32,), Mode.QUICK, 1, 0, 60.0, sweep=sweep)
     tasks = tasks_of(plan, print)
     asked = {(case.key, name) for task in tasks for case in task.cases for name in plan.backends}
     assert len(asked) == 2 * 2 * sizes

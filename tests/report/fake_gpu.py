@@ -13,7 +13,7 @@ from rnnbench.contract import CUDA, Contract
 from rnnbench.model import Case, DType, Pass
 from rnnbench.records.record import CHECK, DeviceState, Record
 from rnnbench.sweep import Sizes, Sweep
-from rnnbench.workloads import dense
+from tests.helpers import made_up_problem
 from tests.report.fake import Fake, case, contract, make, record
 
 GPUS = ("cuda", "torch-cuda", "torch-cuda+tf32", "jax-cuda")
@@ -94,7 +94,7 @@ def sweep_gpu(
         r
         for sizes, pass_, name in product(sweep.cases, passes, backends)
         for r in records_of(
-            Case(**vars(dense.problem_of(sizes, sweep.E, DType.FLOAT32)), pass_=pass_), name, rng, launches=1
+            Case(**vars(made_up_problem(sizes, sweep.E, DType.FLOAT32)), pass_=pass_), name, rng, launches=1
         )
     ]
     run = {"run_id": "fake", "mode": "default", "plan": {"sweep": msgspec.to_builtins(sweep)}}
