@@ -159,6 +159,6 @@ def test_a_caller_has_its_subnormals_after_an_exception():
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-    assert session.context.fields["step"][0] == 1 + -(-order.size // 64)
+    assert session.record.fields["step"][0] == 1 + -(-order.size // 64)
     assert halves() > 0
     assert (modes(64) & np.uint64(flush.FLUSH_BITS) == 0).all()

@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from rnnbench.kernels.cpu.compiling import kernel
+from rnnbench.kernels.cpu.compiling import cpu_kernel
 from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, Vectors, lanes_of, pointer
 
 TANH_ULP, SIGMOID_ULP = 3.0, 3.0
@@ -137,7 +137,7 @@ _tanh_here, _sigmoid_here = _over_vectors(_tanh), _over_vectors(_sigmoid)
 _add_here, _set_here = _of_vectors(lambda write, a, b: write.add(a, b)), _of_vectors(lambda write, a, b: b)
 
 
-@kernel()
+@cpu_kernel()
 def _plain_sigmoid(x):
     e = math.exp(-abs(x))
     return (e if x < 0 else 1) / (1 + e)
@@ -162,7 +162,7 @@ def flat_rows(typingctx: Any, x: Any, start: Any, rows: Any) -> Any:
     return run(x, types.intp, types.intp), codegen
 
 
-@kernel()
+@cpu_kernel()
 def tanh_rows(h, start, rows, j, n):
     """Columns j to j + n of h[start : start + rows] = tanh of themselves; h (., N); all multiples of the lanes."""
     N = h.shape[1]
@@ -180,7 +180,7 @@ def tanh_rows(h, start, rows, j, n):
                 row[v] = math.tanh(row[v])
 
 
-@kernel()
+@cpu_kernel()
 def sigmoid_rows(x, start, rows, j, n):
     """The same with sigmoid."""
     N = x.shape[1]
@@ -214,7 +214,7 @@ def copy(typingctx: Any, to: Any, of: Any) -> Any:
 
 
 @intrinsic
-def clear(typingctx: Any, to: Any) -> Any:
+def zero_row(typingctx: Any, to: Any) -> Any:
     """to = 0; of one dimension."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -226,7 +226,7 @@ def clear(typingctx: Any, to: Any) -> Any:
     return types.void(to), codegen
 
 
-@kernel()
+@cpu_kernel()
 def add_rows(out, out_row, x, x_row, rows):
     """out += x over `rows` rows, from the given row of each on; both (., N), N a multiple of the lanes."""
     if EXPLICIT:
@@ -239,7 +239,7 @@ def add_rows(out, out_row, x, x_row, rows):
             to[i] += of[i]
 
 
-@kernel()
+@cpu_kernel()
 def set_rows(out, out_row, x, x_row, rows):
     """out = x over `rows` rows. As `add_rows`, and they may not overlap."""
     if EXPLICIT:

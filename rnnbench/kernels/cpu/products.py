@@ -16,11 +16,11 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from rnnbench.kernels.cpu.calls import APART, Apart
-from rnnbench.kernels.cpu.compiling import helper, kernel
-from rnnbench.kernels.cpu.share import share
+from rnnbench.kernels.cpu.calls import SYMBOL_KERNELS, SymbolKernel
+from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
+from rnnbench.kernels.cpu.shares import share_range
 from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, INT32, TILE_ROWS, Vectors, lanes_in, panel_vectors, shifted
-from rnnbench.kernels.cpu.tile import PLAIN, SLOPE, own_rows, shared_by_tiles, tile
+from rnnbench.kernels.cpu.tile import AS_IT_IS, TANH_BACKWARD, own_rows, shared_by_tiles, tile
 
 # Steps of k for each visit of a tile: a panel of so many rows (16 or 64 KiB) stays in the first cache while rows of A
 # pass by, of which so many stay in the second. Of two long matrices, as in a weight gradient, fewer: rows of `out` are
@@ -30,7 +30,7 @@ VECTORS = panel_vectors()
 ZERO, ONE = INDEX(0), INDEX(1)
 
 
-@helper
+@inlined
 def _next_rows(left):
     """How many of the rows that are left go into the next tile: 6, and the last 12 are halved."""
     if left > 2 * TILE_ROWS:
@@ -51,7 +51,7 @@ def _product(
         steps = min(K_BLOCK, k - k0)
         first_step = start_step if k0 == 0 else out_step
         shared = shared_by_tiles(
-            out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else PLAIN, to_gate
+            out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else AS_IT_IS, to_gate
         )
         for i0 in range(0, m, row_block):
             i_end = min(m, i0 + row_block)
@@ -93,7 +93,7 @@ def _plain_product(
                 right = carray(shifted(b, j // wide * panel + step * b_step), columns)
                 for v in range(columns):
                     to[v] += x * right[v]
-            if end == SLOPE:
+            if end == TANH_BACKWARD:
                 for v in range(columns):
                     to[v] *= 1 - gate[v] * gate[v]
 
@@ -105,7 +105,7 @@ def _signature(number):
     )  # fmt: skip
 
 
-PRODUCT = APART["product"] = Apart(_product if EXPLICIT else _plain_product, _signature)
+PRODUCT = SYMBOL_KERNELS["product"] = SymbolKernel(_product if EXPLICIT else _plain_product, _signature)
 
 
 class _Rows:
@@ -140,13 +140,13 @@ class _Call:
         self, out: _Rows, o: Any, start: tuple[Any, Any], a: tuple[Any, Any, Any], b: tuple[Any, Any, Any], m: Any,
         j: Any, n: Any, k: Any, index: Any = None, gate: Any = None,
     ) -> None:  # fmt: skip
-        """start: pointer, row step; a: pointer, row step, k step; b: pointer, k step, panel; gate: pointer (SLOPE)."""
+        """start: pointer, row step; a: pointer, row step, k step; b: pointer, k step, panel; gate: pointer, or none."""
         to = out.at(o, j)
         which = ir.Constant(INT32.as_pointer(), None) if index is None else index
-        end, to_gate = PLAIN, ZERO
+        end, to_gate = AS_IT_IS, ZERO
         if gate is not None:
             bytes_apart = self.builder.sub(self.builder.ptrtoint(gate, INDEX), self.builder.ptrtoint(to, INDEX))
-            end, to_gate = SLOPE, self.builder.sdiv(bytes_apart, INDEX(self.number.bitwidth // 8))
+            end, to_gate = TANH_BACKWARD, self.builder.sdiv(bytes_apart, INDEX(self.number.bitwidth // 8))
         arguments = [to, out.width, *start, which, ir.Constant(ir.IntType(8), int(index is not None)), *a, *b, m, n,
                      k, INDEX(end), to_gate, INDEX(lanes_in(self.number))]  # fmt: skip
         PRODUCT.emit(self.builder, self.number, arguments)
@@ -250,14 +250,14 @@ def _copy_panel_row(call, to, r, of, i, j):
         write.store(write.load(first, ZERO, v), to.at(r), ZERO, v)
 
 
-@kernel()
+@cpu_kernel()
 def pack(out, W, part, parts):
     """W (k, n) in panels: out[p k + r] is row r of columns [p P, (p + 1) P); out (., P), 0 after the last column.
 
     One part of all panels, which workers share.
     """
     k, n, P = W.shape[0], W.shape[1], out.shape[1]
-    first, last = share(-(-n // P), part, parts)
+    first, last = share_range(-(-n // P), part, parts)
     for p in range(first, last):
         width = min(P, n - p * P)
         for r in range(k):
@@ -269,14 +269,14 @@ def pack(out, W, part, parts):
                     to[j] = of[p * P + j]
 
 
-@kernel()
+@cpu_kernel()
 def pack_transposed(out, W, part, parts):
     """W^T in panels, W (n, k): out[p k + r] is column r of rows [p P, (p + 1) P); out (., P), 0 after the last row.
 
     One part of all panels, as `pack`.
     """
     n, k, P = W.shape[0], W.shape[1], out.shape[1]
-    first, last = share(-(-n // P), part, parts)
+    first, last = share_range(-(-n // P), part, parts)
     for p in range(first, last):
         width = min(P, n - p * P)
         for r in range(k):

@@ -18,7 +18,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
-from rnnbench.kernels.cpu.compiling import FORCED_BYTES, PLAIN
+from rnnbench.kernels.cpu.compiling import FORCED_BYTES, PLAIN_LOOPS
 
 INDEX, INT32 = ir.IntType(64), ir.IntType(32)
 
@@ -26,7 +26,7 @@ _MACHINE = platform.machine().lower()
 X86 = _MACHINE in ("x86_64", "amd64")
 ARM = _MACHINE in ("aarch64", "arm64")
 # Elsewhere, or where the environment asks for it, plain loops stand in for the tile and the vectors of `pointwise`.
-EXPLICIT = (X86 or ARM) and not PLAIN
+EXPLICIT = (X86 or ARM) and not PLAIN_LOOPS
 
 # Rows of a register tile. With the vectors of a panel: 24 sums of 32 registers, or 12 of 16.
 TILE_ROWS = 6

@@ -1,13 +1,14 @@
 """All that a pass works with, in one record that kernels read by name: sizes, switches, and where the arrays are.
 
 Compiled code gets the address of the record and nothing else, so that a call from Python costs the same for any
-network. In kernels `c.H` is a number and `c.h` an array.
+network. In kernels `c` is the record, `c.H` a number and `c.h` an array.
 
-Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, N staged rows, P numbers in all
-parameters, S outputs per row (T where every step emits, else 1), U distinct words that a batch may hold, W workers.
-L: the steps that are kept at once, Z the outputs of those. Ep, Hp, Op: padded to whole vectors. Es, Hs: numbers from
-one row to the next, a little more where rows would meet in a cache (`simd.row_step`). panel: numbers in a row of a
-panel (`products.pack`). Who writes and who reads what stands in `kernels/README.md`.
+Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, and GH the gate width, G H numbers
+for each unit row of a step (G is 1 for the tanh cell). P numbers in all parameters, S outputs per row (T where every
+step emits, else 1). `kept`: the steps whose states are in memory at once; `kept_outputs`: the outputs of those. Ep,
+Hp, GHp, Op: padded to whole vectors. Es, Hs, GHs: numbers from one row to the next, a little more where rows would
+meet in a cache (`simd.row_step`). `panel`: numbers in a row of a panel (`products.pack`). Who writes and who reads
+what stands in `kernels/README.md`.
 """
 
 from __future__ import annotations
@@ -30,15 +31,25 @@ from rnnbench.kernels.cpu.simd import CACHE_LINE, INDEX, padded, panel_width, pa
 
 Array = NDArray[Any]
 
-WORD_BLOCK = 64  # words whose deltas are summed and multiplied together: a block of them stays in cache
+# What is asked of a pass: the field `goal`.
+PREDICT, FORWARD, GRADIENT, TRAIN_STEP = range(4)
 
+TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a block of them stays in cache
+
+# What a layer reads: sizes and switches of it, and the arguments of a stage within its rows (see `shares.stage`).
+LAYER_INTEGERS = (
+    "B", "T", "E", "H", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "panel", "has_tokens",
+    "kept_outputs", "emits", "above_width", "above_row", "column_shares", "stage", "shares",
+    "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
+    "stage_fresh", "stage_worker", "stage_row",
+)  # fmt: skip
 INTEGERS = (
-    # sizes and switches, fixed for all calls
-    "B", "T", "V", "E", "H", "O", "P", "S", "L", "Z", "Ep", "Hp", "Op", "Es", "Hs", "panel", "workers", "blocks_n",
-    "first", "has_words", "emits", "loss", "adam", "flush",
+    *LAYER_INTEGERS,
+    # of the model, fixed for all calls
+    "V", "O", "P", "S", "Op", "workers", "blocks_n", "first", "loss", "adam", "flush",
     # set for a call, and what its stages tell each other: the rows of the batch at hand and their number, ...
-    "goal", "step", "t", "order_n", "b", "team", "work", "stage", "shares", "row_shares", "word_shares",
-    "column_shares", "pack_shares", "found", "hits",
+    "goal", "step", "order_n", "b", "pool", "do_share", "row_shares", "token_shares", "pack_shares", "unique_n",
+    "correct",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",
@@ -48,63 +59,72 @@ REALS = (
 ANY = "any"
 PARAMETERS: dict[str, tuple[str, ...]] = {
     "embedding": ("V", "E"),
-    "W_xh": ("E", "H"),
-    "W_hh": ("H", "H"),
-    "b_h": ("H",),
+    "W_xh": ("E", "GH"),
+    "W_hh": ("H", "GH"),
+    "b_h": ("GH",),
     "W_hy": ("H", "O"),
     "b_y": ("O",),
 }
+# Of one layer in one direction: weights as its products read them, states, tape and delta. Where a worker with rows
+# [lo, hi) finds its own is in `layout`.
+LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_xh", "W_xh_T", "W_hh", "W_hh_T")},
+    "b_h_padded": (None, ("GHp",)),
+    "zeros": (None, (ANY,)),
+    "unit": (None, (ANY,)),  # a 1
+    "initial": (None, ("B", "H")),
+    "state": (None, ("B", "H")),  # after step T
+    # inputs of a step: rows of x, or, of tokens, rows of `projected` by the slot of each token
+    "x": (None, (ANY, "Es")),
+    "projected": (None, (ANY, "GHs")),
+    "slots": ("int32", (ANY,)),
+    # states, which are the tape of the tanh cell as well; delta, the gradient of the gates before the cell; `spare`,
+    # the delta of two steps of a reverse pass where `delta` holds the sum over passes
+    "h": (None, (ANY, "Hs")),
+    "delta": (None, (ANY, "GHs")),
+    "spare": (None, (ANY, "GHs")),
+    # what reads the states of this layer gives back gradients of them: dh_t += above_t W_above^T. Above the last layer
+    # is the head, with dz and W_hy
+    "above": (None, (ANY, "above_row")),
+    "W_above_T_panels": (None, (ANY, "panel")),
+    # sums of each worker, added up in their order
+    "part_W_xh": (None, (ANY, "GHs")),
+    "part_W_hh": (None, (ANY, "GHs")),
+    "part_b_h": (None, (ANY, "GHs")),
+}
 ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    **LAYER_ARRAYS,
     # the data, and the rows of it that a call and a pass are about
     "tokens": ("int32", (ANY, "T")),
     "inputs": (None, (ANY, "E")),  # (N, T, E)
     "classes": ("int32", (ANY, "S")),
     "targets": (None, (ANY, "O")),  # (N, S, O)
-    "initial": (None, ("B", "H")),
     "blocks": ("int64", ("blocks_n", "three")),  # start, emit, end of each reverse pass, in order of time
     "order": ("int64", ("order_n",)),
-    "given": ("int64", (ANY,)),  # arguments of a stage within the rows
     "rows": ("int64", ("b",)),
     # parameters, their gradients, Adam's moments; the named ones are views of the flat ones
     **dict.fromkeys(("params", "grads", "m", "v"), (None, ("P",))),
     **{name: (None, shape) for name, shape in PARAMETERS.items()},
     **{f"d_{name}": (None, shape) for name, shape in PARAMETERS.items()},
-    # weights as the products read them, the biases padded
-    **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_xh", "W_xh_T", "W_hh", "W_hh_T", "W_hy", "W_hy_T")},
-    "b_h_padded": (None, ("Hp",)),
-    "b_y_padded": (None, ("Op",)),
-    "zeros": (None, (ANY,)),
-    "unit": (None, (ANY,)),  # a 1
-    # the distinct words of a batch: the place of each in `words` or -1, their tokens' rows in `delta` one word after
-    # the other (those of word u at places[starts[u] : starts[u + 1]]), and the slot of each row of `delta`
-    "slot": ("int32", ("V",)),
-    "words": ("int32", (ANY,)),
+    # the unique tokens of a batch: the slot of each in `unique`, or -1; the rows of `delta` that hold their gradients,
+    # one token after the other (those of slot u at places[starts[u] : starts[u + 1]])
+    "slot_of_token": ("int32", ("V",)),
+    "unique": ("int32", (ANY,)),
     "starts": ("int32", (ANY,)),
     "places": ("int32", (ANY,)),
-    "slots": ("int32", (ANY,)),
-    "word_rows": (None, (ANY, "Es")),
-    "projected": (None, (ANY, "Hs")),
-    # forward to backward, time first for each worker: one with rows [lo, hi) owns rows [lo L, hi L) of delta and x,
-    # [lo (L + 1), hi (L + 1)) of h, [lo Z, hi Z) of z and dz; step t of its row i is row t (hi - lo) + i of those
-    "x": (None, (ANY, "Es")),
-    "h": (None, (ANY, "Hs")),
-    "delta": (None, (ANY, "Hs")),
-    "spare": (None, (ANY, "Hs")),
+    "unique_embedding": (None, (ANY, "Es")),
+    "token_delta": (None, (ANY, "GHs")),
+    "token_gradient": (None, (ANY, "Es")),
+    # the head: weights, logits and their gradient, sums of each worker; loss and correct start a cache line each
+    **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_hy", "W_hy_T")},
+    "b_y_padded": (None, ("Op",)),
     "z": (None, (ANY, "Op")),
     "dz": (None, (ANY, "Op")),
-    # sums of each worker, added up in their order; loss and hits at the start of a cache line each
-    "part_W_xh": (None, (ANY, "Hs")),
-    "part_W_hh": (None, (ANY, "Hs")),
-    "part_b_h": (None, (ANY, "Hs")),
     "part_W_hy": (None, (ANY, "Op")),
     "part_b_y": (None, (ANY, "Op")),
     "part_loss": ("float64", (ANY, "eight")),
-    "part_hits": ("int64", (ANY, "eight")),
-    "word_delta": (None, (ANY, "Hs")),
-    "word_grad": (None, (ANY, "Es")),
-    # what is read after a pass
-    "logits": (None, (ANY, "O")),  # (B, S, O)
-    "state": (None, ("B", "H")),
+    "part_correct": ("int64", (ANY, "eight")),
+    "logits": (None, (ANY, "O")),  # (B, S, O), read after a pass
 }
 _CONSTANTS = {ANY: 1 << 40, "three": 3, "eight": 8}
 # The record: integers, addresses of arrays, reals; 8 bytes each.
@@ -112,8 +132,8 @@ LAYOUT = np.dtype([*((name, "i8") for name in (*INTEGERS, *ARRAYS)), *((name, "f
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What buffers are made for. V is 0 for dense input."""
+class BufferSizes:
+    """What buffers are made for. V is 0 for dense input; `kept` as in the record."""
 
     B: int
     T: int
@@ -123,8 +143,13 @@ class Sizes:
     O: int
     emits: bool
     workers: int
-    L: int
-    whole_table: bool = False  # room for all V words, whatever the batch holds
+    kept: int
+    whole_table: bool = False  # room for all V tokens, whatever the batch holds
+
+    @property
+    def gate_width(self) -> int:
+        """GH of the record: the tanh cell has one gate."""
+        return self.H
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -135,14 +160,13 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def buffers(s: Sizes, dtype: DTypeLike) -> dict[str, Array]:
+def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     """The arrays that passes work in, by name, all C-contiguous and starting at a cache line."""
-    B, T, V, E, H, O, W, L = s.B, s.T, s.V, s.E, s.H, s.O, s.workers, s.L
-    Ep, Hp, Op = (padded(n, dtype) for n in (E, H, O))
-    Es, Hs = row_step(E, dtype), row_step(H, dtype)
-    S, Z = (T, L) if s.emits else (1, 1)
-    U = V if s.whole_table else min(V, B * T)
-    word_places, dense_rows = (B * T, 0) if V else (0, B * L)
+    B, T, V, E, H, GH, O, workers, kept = s.B, s.T, s.V, s.E, s.H, s.gate_width, s.O, s.workers, s.kept
+    Op, Es, Hs, GHs = padded(O, dtype), row_step(E, dtype), row_step(H, dtype), row_step(GH, dtype)
+    S, kept_outputs = (T, kept) if s.emits else (1, 1)
+    unique = V if s.whole_table else min(V, B * T)
+    token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
 
     def real(*shape: int) -> Array:
         return aligned(shape, dtype)
@@ -153,47 +177,48 @@ def buffers(s: Sizes, dtype: DTypeLike) -> dict[str, Array]:
     def index(*shape: int) -> Array:
         return aligned(shape, np.int32)
 
-    return {
-        "W_xh_panels": packed(E, H),
-        "W_xh_T_panels": packed(H, E),
-        "W_hh_panels": packed(H, H),
-        "W_hh_T_panels": packed(H, H),
+    made = {
+        "W_xh_panels": packed(E, GH),
+        "W_xh_T_panels": packed(GH, E),
+        "W_hh_panels": packed(H, GH),
+        "W_hh_T_panels": packed(GH, H),
         "W_hy_panels": packed(H, O),
         "W_hy_T_panels": packed(O, H),
-        "b_h_padded": real(Hp),
+        "b_h_padded": real(padded(GH, dtype)),
         "b_y_padded": real(Op),
-        "zeros": real(max(Ep, Hp, Op)),
+        "zeros": real(max(padded(n, dtype) for n in (E, H, GH, O))),
         "unit": np.ones(1, dtype),
-        "given": aligned((16,), np.int64),
-        "slot": np.full(V, -1, np.int32),
-        "words": index(U),
-        "starts": index(U + 1),
-        "places": index(word_places),
-        "slots": index(word_places),
-        "word_rows": real(U, Es),
-        "projected": real(U, Hs),
+        "slot_of_token": np.full(V, -1, np.int32),
+        "unique": index(unique),
+        "starts": index(unique + 1),
+        "places": index(token_places),
+        "slots": index(token_places),
+        "unique_embedding": real(unique, Es),
+        "projected": real(unique, GHs),
         "x": real(dense_rows, Es),
-        "h": real(B * (L + 1), Hs),
-        "delta": real(B * L, Hs),
-        "spare": real(2 * B, Hs),
-        "z": real(B * Z, Op),
-        "dz": real(B * Z, Op),
-        "part_W_xh": real(W, E, Hs),
-        "part_W_hh": real(W, H, Hs),
-        "part_b_h": real(W, Hs),
-        "part_W_hy": real(W, H, Op),
-        "part_b_y": real(W, Op),
-        "part_loss": aligned((W, 8), np.float64),
-        "part_hits": aligned((W, 8), np.int64),
-        "word_delta": real(W, WORD_BLOCK, Hs),
-        "word_grad": real(W, WORD_BLOCK, Es),
+        "h": real(B * (kept + 1), Hs),
+        "delta": real(B * kept, GHs),
+        "spare": real(2 * B, GHs),
+        "z": real(B * kept_outputs, Op),
+        "dz": real(B * kept_outputs, Op),
+        "part_W_xh": real(workers, E, GHs),
+        "part_W_hh": real(workers, H, GHs),
+        "part_b_h": real(workers, GHs),
+        "part_W_hy": real(workers, H, Op),
+        "part_b_y": real(workers, Op),
+        "part_loss": aligned((workers, 8), np.float64),
+        "part_correct": aligned((workers, 8), np.int64),
+        "token_delta": real(workers, TOKEN_BLOCK, GHs),
+        "token_gradient": real(workers, TOKEN_BLOCK, Es),
         "logits": real(B, S, O),
         "state": real(B, H),
     }
+    # One layer, and above it the head.
+    return made | {"above": made["dz"], "W_above_T_panels": made["W_hy_T_panels"]}
 
 
-class Context:
-    """A record and the arrays that it points to, which live as long as it does. `arrays` has them by name."""
+class PassRecord:
+    """The record and the arrays that it points to, which live as long as it does. `arrays` has them by name."""
 
     def __init__(self, values: Mapping[str, float], arrays: Mapping[str, Array]) -> None:
         self.record = np.zeros(1, LAYOUT)
@@ -213,12 +238,12 @@ class Context:
             self.fields[name][0] = array.ctypes.data
 
 
-class ContextType(types.Type):
-    """A context in compiled code: the address of a record, for kernels of one number type."""
+class PassRecordType(types.Type):
+    """A record in compiled code: its address, for kernels of one number type."""
 
     def __init__(self, number: types.Float) -> None:
         self.number = number
-        super().__init__(name=f"Context({number})")
+        super().__init__(name=f"PassRecord({number})")
 
     def array(self, name: str) -> types.Array:
         """The type of an array of the table."""
@@ -226,27 +251,27 @@ class ContextType(types.Type):
         return types.Array(self.number if element is None else getattr(types, element), len(shape), "C")
 
 
-@register_model(ContextType)
-class _ContextModel(models.PrimitiveModel):
+@register_model(PassRecordType)
+class _PassRecordModel(models.PrimitiveModel):
     def __init__(self, manager: Any, kind: Any) -> None:
         super().__init__(manager, kind, INDEX)
 
 
 @infer_getattr
-class _ContextAttributes(AttributeTemplate):
-    key = ContextType
+class _PassRecordAttributes(AttributeTemplate):
+    key = PassRecordType
 
-    def generic_resolve(self, context_type: ContextType, name: str) -> types.Type | None:
+    def generic_resolve(self, record_type: PassRecordType, name: str) -> types.Type | None:
         if name in INTEGERS:
             return types.int64
         if name in REALS:
             return types.float64
-        return context_type.array(name) if name in ARRAYS else None
+        return record_type.array(name) if name in ARRAYS else None
 
 
 @intrinsic
 def address_of(typingctx: Any, c: Any) -> Any:
-    """The address of a context's record."""
+    """The address of a record."""
     return types.int64(c), lambda context, builder, signature, args: args[0]
 
 
@@ -256,15 +281,15 @@ def _field(builder: Any, record: Any, name: str, kind: Any) -> Any:
     return builder.inttoptr(builder.add(record, INDEX(LAYOUT.fields[name][1])), kind.as_pointer())
 
 
-@lower_getattr_generic(ContextType)
-def _get(context: Any, builder: Any, kind: ContextType, record: Any, name: str) -> Any:
+@lower_getattr_generic(PassRecordType)
+def _get(context: Any, builder: Any, kind: PassRecordType, record: Any, name: str) -> Any:
     if name in REALS:
         return builder.load(_field(builder, record, name, ir.DoubleType()))
     value = builder.load(_field(builder, record, name, INDEX))
     return value if name in INTEGERS else _array(context, builder, kind, record, name, value)
 
 
-def _array(context: Any, builder: Any, kind: ContextType, record: Any, name: str, address: Any) -> Any:
+def _array(context: Any, builder: Any, kind: PassRecordType, record: Any, name: str, address: Any) -> Any:
     array = kind.array(name)
     number = context.get_data_type(array.dtype)
     item = INDEX(context.get_abi_sizeof(number))
@@ -281,7 +306,7 @@ def _array(context: Any, builder: Any, kind: ContextType, record: Any, name: str
     return made._getvalue()
 
 
-@lower_setattr_generic(ContextType)
+@lower_setattr_generic(PassRecordType)
 def _set(context: Any, builder: Any, signature: Any, args: Any, name: str) -> None:
     record, value = args
     if name in REALS:
