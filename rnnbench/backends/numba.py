@@ -46,12 +46,12 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
     every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
     blocks = blocks_of(model, problem.truncation, problem.T)
     return {
-        "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "GH": sizes.gate_width, "O": sizes.O,
+        "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "GH": sizes.GH, "O": sizes.O,
         "S": sizes.T if every else 1, "kept": sizes.kept, "kept_outputs": sizes.kept if every else 1,
         "P": sum(math.prod(shape) for shape in model.shapes.values()),
-        "Ep": padded(sizes.E, dtype), "Hp": padded(sizes.H, dtype), "GHp": padded(sizes.gate_width, dtype),
+        "Ep": padded(sizes.E, dtype), "Hp": padded(sizes.H, dtype), "GHp": padded(sizes.GH, dtype),
         "Op": padded(sizes.O, dtype), "above_width": sizes.O, "above_row": padded(sizes.O, dtype),
-        "Es": row_step(sizes.E, dtype), "Hs": row_step(sizes.H, dtype), "GHs": row_step(sizes.gate_width, dtype),
+        "Es": row_step(sizes.E, dtype), "Hs": row_step(sizes.H, dtype), "GHs": row_step(sizes.GH, dtype),
         "panel": panel_width(dtype), "workers": sizes.workers, "blocks_n": len(blocks), "first": blocks[0].start,
         "has_tokens": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
         "adam": train.optimizer is Optimizer.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
@@ -108,9 +108,10 @@ class NumbaSession(Session):
         self.reset()
         self.select(0)
 
-    def _shape(self, B: int) -> tuple[int, int, int, int, int, int, bool]:
+    def _shape(self, B: int) -> tuple[int, int, int, int, int, int, int, bool]:
         model = self.model
-        return B, self.problem.T, model.V or 0, model.E, model.H, model.O, model.head is Head.EVERY
+        GH = model.recurrence.width(model.H)
+        return B, self.problem.T, model.V or 0, model.E, model.H, GH, model.O, model.head is Head.EVERY
 
     def _record(self, sizes: BufferSizes, data: dict[str, Array]) -> PassRecord:
         values = values_of(self.problem, sizes, self.flush)

@@ -133,23 +133,19 @@ LAYOUT = np.dtype([*((name, "i8") for name in (*INTEGERS, *ARRAYS)), *((name, "f
 
 @dataclass(frozen=True)
 class BufferSizes:
-    """What buffers are made for. V is 0 for dense input; `kept` as in the record."""
+    """What buffers are made for. V is 0 for dense input; GH and `kept` as in the record."""
 
     B: int
     T: int
     V: int
     E: int
     H: int
+    GH: int
     O: int
     emits: bool
     workers: int
     kept: int
     whole_table: bool = False  # room for all V tokens, whatever the batch holds
-
-    @property
-    def gate_width(self) -> int:
-        """GH of the record: the tanh cell has one gate."""
-        return self.H
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -162,7 +158,7 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
 
 def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     """The arrays that passes work in, by name, all C-contiguous and starting at a cache line."""
-    B, T, V, E, H, GH, O, workers, kept = s.B, s.T, s.V, s.E, s.H, s.gate_width, s.O, s.workers, s.kept
+    B, T, V, E, H, GH, O, workers, kept = s.B, s.T, s.V, s.E, s.H, s.GH, s.O, s.workers, s.kept
     Op, Es, Hs, GHs = padded(O, dtype), row_step(E, dtype), row_step(H, dtype), row_step(GH, dtype)
     S, kept_outputs = (T, kept) if s.emits else (1, 1)
     unique = V if s.whole_table else min(V, B * T)

@@ -57,7 +57,7 @@ def room() -> Room:
     )
 
 
-def look() -> Facts:
+def probe() -> Facts:
     """Ask numba, the driver and the device."""
     from numba.cuda.cudadrv.error import CudaDriverError, CudaSupportError  # the simulator has not both
 
@@ -87,7 +87,7 @@ def _first_line(error: object) -> str | None:
     return next((line for line in lines if line and line != "Error at driver init"), None)
 
 
-def refusal(facts: Facts) -> str | None:
+def unusable(facts: Facts) -> str | None:
     """Why no kernel can run here, or None."""
     if not facts.packaged:
         return f"numba-cuda is not installed, and the target inside numba is not tested; {INSTALL}"
@@ -103,7 +103,7 @@ def refusal(facts: Facts) -> str | None:
     return None
 
 
-def too_large(facts: Facts, needed: int, kept: int = 0) -> str | None:
+def exceeds_memory(facts: Facts, needed: int, kept: int = 0) -> str | None:
     """Why a problem that needs so many bytes does not fit the device, or None. `kept`: of them, whatever the batch."""
     if needed <= facts.free_bytes:
         return None

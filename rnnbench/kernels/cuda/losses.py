@@ -1,7 +1,7 @@
-"""The loss of one emitted output, its slope by the logits, and whether the class is right. A device function each.
+"""The loss of one emitted output, its gradient by the logits, and whether the class is right. A device function each.
 
 Each is called as `of(z, dz, p, classes, targets, row, s, O, scale)`: logits z[p] (O,) against output s of a staged row,
-classes (N, S) or targets (N, S, O); it writes dz[p], the slope times `scale`, and returns the loss and 1 or 0.
+classes (N, S) or targets (N, S, O); it writes dz[p], the gradient times `scale`, and returns the loss and 1 or 0.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ def _binary(dtype: str) -> Any:
     sigmoid = _sigmoid(dtype)
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
-        loss, hit = zero, 1
+        loss, right = zero, 1
         for o in range(O):
             x, y = z[p, o], targets[row, s, o]
             above = x if not x < zero else x * zero
             loss += above + math.log1p(math.exp(-abs(x))) - y * x
             dz[p, o] = (sigmoid(x) - y) * (scale / kind(O))
             if (x > zero) != (y > half):
-                hit = 0
-        return loss / kind(O), hit
+                right = 0
+        return loss / kind(O), right
 
     return of
 
@@ -127,6 +127,6 @@ _MAKERS = {
 
 
 @compiled_once
-def loss_and_slope(dtype: str, code: int) -> Any:
+def loss_and_gradient(dtype: str, code: int) -> Any:
     """The device function of a loss."""
     return cuda.jit(device=True)(_MAKERS[code](dtype))

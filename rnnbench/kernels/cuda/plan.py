@@ -23,7 +23,7 @@ def compiled_once(factory: Factory) -> Factory:
     return functools.cache(factory)  # type: ignore[return-value]
 
 
-class Kind(enum.StrEnum):
+class RegimeKind(enum.StrEnum):
     """The regimes of the recurrence, in the order in which they are tried."""
 
     REGISTERS = "registers"
@@ -77,7 +77,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """Launch sizes.
 
     A block of a product has `side` x `side` threads with `micro` x `micro` sums each, and reads `depth` numbers of k at
@@ -85,7 +85,7 @@ class Plan:
     thread keeps H numbers of W_hh in registers, H padded to a multiple of `pad` (itself one of 4), as long as they
     take no more than `kept_bytes`. Rows of a block times H padded is at most `unrolled`, what LLVM unrolls in full:
     a loop that stays would find the weights in memory.
-    `threads`: of every other block. `words`: of the vocabulary, whose gradients one block sums. `outputs`: emitted
+    `threads`: of every other block. `tokens`: of the vocabulary, whose gradients one block sums. `outputs`: emitted
     outputs, whose losses one block computes. `blocks`: wanted where a sum over steps is split.
 
     Of two threads a column: `block_registers` of all threads of a block, of which each needs `beside` for what is not
@@ -105,7 +105,7 @@ class Plan:
     kept_bytes: int = 512
     unrolled: int = 128
     threads: int = 256
-    words: int = 64
+    tokens: int = 64
     outputs: int = 32
     blocks: int = 264
     block_registers: int = 65536
@@ -117,7 +117,7 @@ class Plan:
     few: int = 64
     step_micro: int = 2
     wide: int = 256
-    kinds: tuple[Kind, ...] = tuple(Kind)
+    kinds: tuple[RegimeKind, ...] = tuple(RegimeKind)
     fast_tanh: bool = False
 
     @property
