@@ -16,7 +16,6 @@ from rnnbench.kernels.cuda import (
     cursor,
     embedding,
     forward,
-    head,
     losses,
     optimizer,
     products,
@@ -92,7 +91,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     for name, kernel, most, arguments in recurrences(dtype, plan, a2):
         add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
-        add(f"read_out {code}", head.read_out(dtype, code, plan.threads, plan.outputs), 48,
+        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs), 48,
             a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, INT, INT, INT, INT, x)  # fmt: skip
     add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.tokens), 64,
         a2, a2, TOKENS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip

@@ -16,7 +16,7 @@ from tests.helpers import random_data, random_params, small_problem, threads
 
 pytestmark = pytest.mark.skipif(not flush.CAN_FLUSH, reason="this processor has no flush mode that we know")
 
-CONTROL = 0xFFC0 if flush._X86 else 0xFFFFFFFF  # without the x86 flags that record what has happened
+CONTROL = 0xFFC0 if flush.X86 else 0xFFFFFFFF  # without the x86 flags that record what has happened
 
 
 @njit

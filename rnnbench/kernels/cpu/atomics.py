@@ -13,6 +13,8 @@ from numba.extending import intrinsic
 
 from rnnbench.kernels.cpu.simd import ARM, INDEX, INT32, X86
 
+# seq_cst throughout: what a thread wrote before it opened a stage or finished a share is seen by whoever reads that,
+# and these are so few that a weaker order would gain nothing that can be measured.
 _INT64_POINTER = INDEX.as_pointer()
 _BYTES = 8
 
@@ -67,6 +69,7 @@ def pause(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
+# The C library's sched_yield, by its address under a name of our own: kernels are linked against nothing.
 _YIELD = "rnnbench_sched_yield"
 try:
     _address = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value

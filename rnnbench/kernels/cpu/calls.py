@@ -42,6 +42,7 @@ class SymbolKernel:
 
     def emit(self, builder: Any, number: types.Float, arguments: Sequence[Any]) -> None:
         """Write the call; `arguments` are LLVM values of the types that the signature asks for."""
+        # Declared in the caller's module and defined nowhere: the symbol of `ready` stands for it when it is linked
         kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, self._symbol(number)), arguments)
 
@@ -71,6 +72,7 @@ def symbol_kernel(function: Callable[..., Any]) -> Any:
         function, lambda number: types.void(PassRecordType(number), *[types.int64] * count)
     )
 
+    # To Numba the kernel is an intrinsic whose code is the call alone; all arguments but the record become int64
     def typing(typingctx: Any, *arguments: Any) -> Any:
         given = (
             tuple(arguments[0]) if len(arguments) == 1 and not isinstance(arguments[0], PassRecordType) else arguments
@@ -87,6 +89,9 @@ def symbol_kernel(function: Callable[..., Any]) -> Any:
 
     typing.__doc__ = function.__doc__
     return intrinsic(typing)
+
+
+# Calls by address: what is called was compiled after its caller, which has the address from the record.
 
 
 def _call_at(builder: Any, address: Any, arguments: Sequence[Any]) -> None:

@@ -26,11 +26,16 @@ def _largest(z, O):
     return best
 
 
+# Each loss reads the logits z and what was to come out, writes dz, its gradient by z times `scale`, and returns the
+# loss and 1 or 0 for right or wrong. `loss_and_gradient` chooses by code; what it calls is inlined there.
+
+
 @inlined
 def _binary(z, y, dz, scale):
     """Mean over O of log(1 + exp(z)) - y z."""
     O, loss, right = y.size, 0.0, 1
     for o in range(O):
+        # max(z, 0), but NaN where z is NaN, plus what is left of log(1 + exp(z)): nothing overflows
         above = z[o] if not z[o] < 0 else z[o] * 0
         loss += above + math.log1p(math.exp(-abs(z[o]))) - y[o] * z[o]
         dz[o] = (_sigmoid(z[o]) - y[o]) * (scale / O)
@@ -41,6 +46,7 @@ def _binary(z, y, dz, scale):
 @inlined
 def _categorical(z, y, dz, scale, O):
     """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows."""
+    # dz holds exp(z - max) until their sum is known
     best = _largest(z, O)
     total = 0.0
     for o in range(O):

@@ -34,10 +34,12 @@ def clip_scale(c):
     if math.isinf(c.clip_norm):
         return
     d_embedding, unique = c.d_embedding, c.unique
+    # The embedding comes first in the flat gradients: all that is behind it, and of it the rows of the batch
     total = _sum_of_squares(c.grads[d_embedding.size :])
     for u in range(c.unique_n):
         total += _sum_of_squares(d_embedding[unique[u]])
     norm = math.sqrt(total)
+    # Not `norm > limit`, which would let NaN pass as if it were small
     if not norm <= c.clip_norm:
         c.scale = c.clip_norm / norm
 
@@ -53,6 +55,7 @@ def _clipped(g, scale, limit):
 @inlined
 def _sgd(c, p, g):
     """p -= learning rate * clipped g; p and g (n,)."""
+    # In the type of the parameters: float64 constants would make float64 arithmetic of the loop
     number = p.dtype.type
     rate, factor, limit = number(c.learning_rate), number(c.scale), number(c.clip_value)
     for i in range(p.size):

@@ -32,6 +32,7 @@ def _multiply_adds(typingctx: Any, out: Any, n: Any) -> Any:
         base, count = args
         write = Vectors(builder, out.dtype)
         half, chains = write.constant(0.5), range(TILE_ROWS * panel_vectors())
+        # All sums are loaded once, stay in registers for n rounds, each in a phi of its own, and are stored once
         first = [write.load(base, INDEX(0), v) for v in chains]
         before, loop, after = builder.block, builder.append_basic_block("n"), builder.append_basic_block("n.end")
         builder.branch(loop)
@@ -58,6 +59,9 @@ def _multiply_adds(typingctx: Any, out: Any, n: Any) -> Any:
 def multiply_adds(out, n):
     """n multiply-adds, at least one, on each of the `numbers` of out: x = x / 2 + 1/2."""
     _multiply_adds(pointer(out, 0), n)
+
+
+# Loops over memory, for the bandwidth: x is larger than any cache, and LLVM vectorises them.
 
 
 @cpu_kernel()

@@ -64,8 +64,10 @@ def _exponential(write: Vectors, y: Any) -> tuple[Any, Any]:
     rounder = write.constant(1.5 * 2.0 ** _MANTISSA_BITS[bits])
     shifted = write.multiply_add(y, write.constant(1 / math.log(2)), rounder)
     n = write.subtract(shifted, rounder)
+    # r = y - n ln 2, with ln 2 in two parts, so that the digits that cancel are exact
     high, low = _LN2[bits]
     r = write.multiply_add(n, write.constant(-low), write.multiply_add(n, write.constant(-high), y))
+    # 2^n from the integer in the low bits: moved up to where a float has its exponent
     low_bits = builder.shl(builder.bitcast(shifted, write.integers), write.integer(_MANTISSA_BITS[bits]))
     power = builder.bitcast(builder.add(low_bits, write.integer(_BIAS[bits] << _MANTISSA_BITS[bits])), write.vector)
     tail = _polynomial(write, r, [write.constant(c) for c in _SERIES[bits]])
@@ -87,6 +89,7 @@ def _at_most(write: Vectors, x: Any, limit: float) -> Any:
 
 def _tanh(write: Vectors, x: Any) -> Any:
     builder, size, sign = write.builder, *_absolute(write, x)
+    # Of |x|, with the sign put back at the end; beyond the limit the result is 1 in this type
     size = _at_most(write, size, _TANH_LIMIT[write.bits])
     power, part = _exponential(write, write.add(size, size))
     e = write.multiply_add(power, part, write.subtract(power, write.constant(1.0)))
@@ -97,6 +100,7 @@ def _tanh(write: Vectors, x: Any) -> Any:
 def _sigmoid(write: Vectors, x: Any) -> Any:
     builder, one, zero = write.builder, write.constant(1.0), write.constant(0.0)
     size, _ = _absolute(write, x)
+    # exp(-|x|) never overflows; below the least normal number it is taken as 0
     limit = _SIGMOID_LIMIT[write.bits]
     power, part = _exponential(write, builder.fsub(zero, _at_most(write, size, limit)))
     e = write.multiply_add(power, part, power)
@@ -167,6 +171,7 @@ def tanh_rows(h, start, rows, j, n):
     """Columns j to j + n of h[start : start + rows] = tanh of themselves; h (., N); all multiples of the lanes."""
     N = h.shape[1]
     if EXPLICIT:
+        # Whole rows are one run of numbers; of some columns each row is a run of its own
         if n == N:
             rows, n = 1, rows * n
         for i in range(rows):

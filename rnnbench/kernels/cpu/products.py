@@ -46,9 +46,12 @@ def _product(
     Column j of B is in panel j // (VECTORS width), which starts at b + that number * `panel`. Row i of start is row
     index[i] if `gather`, else i.
     """
+    # Blocks of k, of rows, of the columns of a panel, and then tile by tile down the rows: the panel's part for this
+    # block of k stays in the first cache, the rows of A in the second. a_row is 1 where A is read by columns
     row_block = OUTER_ROWS if a_row == 1 else ROW_BLOCK
     for k0 in range(0, max(k, 1), K_BLOCK):
         steps = min(K_BLOCK, k - k0)
+        # Sums begin at `start` in the first block of k, at what stands in `out` in later ones; the end comes last
         first_step = start_step if k0 == 0 else out_step
         shared = shared_by_tiles(
             out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else AS_IT_IS, to_gate
@@ -175,6 +178,10 @@ def _in_kernels(emit: Callable[..., None]) -> Any:
     return intrinsic(typing)
 
 
+# The products that kernels call: each says where sums start, what A and B are, and how sums end, and writes the call
+# of the one routine above.
+
+
 @_in_kernels
 def affine(call, out, o, bias, A, a, W, m, j, n, k):
     """Columns j to j + n of: out[o : o + m] = bias + A[a : a + m, :k] W.
@@ -243,43 +250,47 @@ def sum_rows(call, out, o, fresh, zeros, one, B, b, j, n, k):
 
 @_in_kernels
 def _copy_panel_row(call, to, r, of, i, j):
-    """to[r] = of[i, j : j + P], P numbers in a row of a panel; to (., P), of (., n >= j + P)."""
+    """to[r] = of[i, j : j + wide], `wide` numbers in a row of a panel; to (., wide), of (., n >= j + wide)."""
     write = Vectors(call.builder, call.number)
     first = call.builder.gep(of.at(i), [j])
     for v in range(VECTORS):
         write.store(write.load(first, ZERO, v), to.at(r), ZERO, v)
 
 
+# Packing: a panel has all rows of a few columns one after the other, as the tile reads them.
+
+
 @cpu_kernel()
 def pack(out, W, part, parts):
-    """W (k, n) in panels: out[p k + r] is row r of columns [p P, (p + 1) P); out (., P), 0 after the last column.
+    """W (k, n) in panels: out[p k + r] is row r of columns [p wide, (p + 1) wide); out (., wide), 0 after the last.
 
     One part of all panels, which workers share.
     """
-    k, n, P = W.shape[0], W.shape[1], out.shape[1]
-    first, last = share_range(-(-n // P), part, parts)
+    k, n, wide = W.shape[0], W.shape[1], out.shape[1]
+    first, last = share_range(-(-n // wide), part, parts)
     for p in range(first, last):
-        width = min(P, n - p * P)
+        width = min(wide, n - p * wide)
         for r in range(k):
-            if width == P:
-                _copy_panel_row(out, p * k + r, W, r, p * P)
+            # Vector by vector, but for the last panel, whose columns may end before it does
+            if width == wide:
+                _copy_panel_row(out, p * k + r, W, r, p * wide)
             else:
                 to, of = out[p * k + r], W[r]
                 for j in range(width):
-                    to[j] = of[p * P + j]
+                    to[j] = of[p * wide + j]
 
 
 @cpu_kernel()
 def pack_transposed(out, W, part, parts):
-    """W^T in panels, W (n, k): out[p k + r] is column r of rows [p P, (p + 1) P); out (., P), 0 after the last row.
+    """W^T in panels, W (n, k): out[p k + r] is column r of rows [p wide, (p + 1) wide); 0 after the last.
 
     One part of all panels, as `pack`.
     """
-    n, k, P = W.shape[0], W.shape[1], out.shape[1]
-    first, last = share_range(-(-n // P), part, parts)
+    n, k, wide = W.shape[0], W.shape[1], out.shape[1]
+    first, last = share_range(-(-n // wide), part, parts)
     for p in range(first, last):
-        width = min(P, n - p * P)
+        width = min(wide, n - p * wide)
         for r in range(k):
             to = out[p * k + r]
             for i in range(width):
-                to[i] = W[p * P + i, r]
+                to[i] = W[p * wide + i, r]

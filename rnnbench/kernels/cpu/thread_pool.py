@@ -81,6 +81,7 @@ def wait_for_shares(pool, shares):
 def _take_shares(pool, thread):
     """Take shares until there has been no call for a while."""
     idle = 0
+    # `idle` counts looks at the ticket since the last share
     while idle < _SPIN_LIMIT:
         share = take_share(pool)
         if share < 0:

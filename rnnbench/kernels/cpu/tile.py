@@ -40,6 +40,7 @@ class _Tile:
 
     def emit(self) -> None:
         """Write all of it."""
+        # Load where the sums start, run over k, store. Rows of `start` go by index: rows of a table, or 0, 1, ...
         given, builder = self.given, self.builder
         index = [builder.load(builder.gep(given["index"], [INDEX(i)])) for i in range(self.rows)]
         starts = [builder.mul(builder.sext(i, INDEX), given["start_step"]) for i in index]
@@ -82,6 +83,7 @@ class _Tile:
     def _add_products(self, k: Any, sums: list[Any]) -> list[Any]:
         """sums[i, v] + A[i, k] B[k, v]."""
         given, builder = self.given, self.builder
+        # A row of B in registers, for all rows of the tile; of A one number a row, in every lane
         b_at, a_at = builder.mul(k, given["b_step"]), builder.mul(k, given["a_step"])
         b = [self.write.load(given["b"], b_at, v) for v in range(self.vectors)]
         new = []

@@ -52,6 +52,7 @@ class DeviceSizes:
 def work_shapes(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, tuple[int, ...]]:
     """Shape of each buffer of numbers: h, z, dz and, if it `learns`, what only the backward pass needs."""
     shapes: dict[str, tuple[int, ...]] = {
+        # Of the pass forward: states, the first among them, logits and the gradient of those
         "h": ((s.T + 1) * s.B, s.H),
         "z": (s.S * s.B, s.O),
         "dz": (s.S * s.B, s.O),
@@ -59,9 +60,11 @@ def work_shapes(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, tup
     if not learns:
         return shapes
     return shapes | {
+        # Backward through time: gradients of states from the head, of gates, and those of two steps of a reverse pass
         "dh": (s.S * s.B, s.H),
         "delta": (s.T * s.B, s.GH),
         "spare": (2 * s.B, s.GH),
+        # Gradients of inputs and weights: sums over steps come in parts, and are added in their order
         "dx": (s.T * s.B if s.V else 1, s.E),
         "parts": (plan.chunks(s.T * s.B, *s.step_shape), math.prod(s.step_shape)),
         "head_parts": (plan.chunks(s.S * s.B, *s.head_shape), math.prod(s.head_shape)),

@@ -55,6 +55,7 @@ class Recorder(Launcher):
         self._recorded: RecordedLaunches | None = None
 
     def __call__(self, kernel: Any, size: LaunchSize, *args: Any) -> None:
+        # While the simulator captures, launches are written down and do not run
         if self._recorded is None:
             super().__call__(kernel, size, *args)
         else:
@@ -64,6 +65,7 @@ class Recorder(Launcher):
         """What `launches` launches, none of which runs. They must have run before: to compile and to load a kernel is
         nothing that can be captured. RuntimeError where the driver refuses.
         """
+        # With no driver to ask, what was launched is kept and launched again
         if simulated():
             self._recorded = tape = RecordedLaunches(Launcher(self.stream))
             try:
@@ -90,6 +92,7 @@ def captured(driver: Any, stream: int, launches: Callable[[], None]) -> Graph:
     except BaseException:
         _end(driver, stream)
         raise
+    # What can be launched is made of the graph, which is then no longer needed
     graph = driver.cuStreamEndCapture(stream)
     try:
         return Graph(driver, stream, driver.cuGraphInstantiate(graph, 0))

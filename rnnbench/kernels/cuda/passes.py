@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.kernels.cuda import embedding, head, optimizer, products
+from rnnbench.kernels.cuda import embedding, losses, optimizer, products
 from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import room
 from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
@@ -109,15 +109,18 @@ class CudaRunner:
     def forward(self, batch: Batch, step_weight: float) -> None:
         """h, z, dz, losses and correct. `step_weight`: of one loss within its row."""
         s, a, p, b, plan = self.s, self.a, self.p, batch.b, self.plan
+        # All inputs through W_xh in one product, to where the states will stand
         n, rows = s.T * b, self.rows
         kernel = products.project_inputs(s.dtype, self.has_tokens, *self.tile)
         self.launch(
             kernel, self._tiles(n, s.GH),
             a["h"], b, rows.source, self.table, batch.order, batch.offset, b, p["W_xh"], p["b_h"], n, s.E, s.GH,
         )  # fmt: skip
+        # T steps: each state in the place of what its input gave
         self.recurrence.forward(p["W_hh"], batch.initial, b)
+        # Logits, losses and dz of the last S states
         outputs = s.S * b
-        read_out = head.read_out(s.dtype, self.loss, plan.threads, plan.outputs)
+        read_out = losses.read_out(s.dtype, self.loss, plan.threads, plan.outputs)
         self.launch(
             read_out, LaunchSize(math.ceil(outputs / plan.outputs), plan.threads),
             a["z"], a["dz"], batch.losses, batch.correct, batch.at, a["h"], (s.T - s.S + 1) * b, p["W_hy"], p["b_y"],
@@ -128,8 +131,10 @@ class CudaRunner:
         """Forward, and all gradients."""
         s, a, p, b, first = self.s, self.a, self.p, batch.b, reverse.first
         self.forward(batch, step_weight)
+        # The head's gradient of those states, then back through time to the gradient of the gates
         self._times_transposed(a["dh"], 0, a["dz"], p["W_hy"], s.S * b, s.H, s.O)
         self.recurrence.backward(p["W_hh"], reverse, b)
+        # From that all gradients, by sums over the steps that a loss reaches
         self._sums(batch, first * b)
         if self.has_tokens:
             self._sums_by_token(batch, first * b)
@@ -142,6 +147,7 @@ class CudaRunner:
         """All gradients but that of the embedding, from rows of delta from `first` on."""
         s, a, b = self.s, self.a, batch.b
         chunks = self._outer(batch, a["parts"], a["delta"], 0, first, s.T * b, s.E, s.GH)
+        # The head reads the state after a step, the layer the one before: rows of h are so far ahead of those of dz
         head_first = (s.T - s.S + 1) * b
         head_chunks = self._outer(batch, a["head_parts"], a["dz"], head_first, 0, s.S * b, 0, s.O)
         out = a["grads"][s.V * s.E :]
@@ -153,6 +159,7 @@ class CudaRunner:
         """Parts of [x | h | 1]^T d, and how many there are."""
         s, a = self.s, self.a
         m = E + s.H + 1
+        # Chunks of steps, so many that the device is busy, and no empty one at the end
         wanted = self.plan.chunks(end - first, m, n)
         chunk = math.ceil((end - first) / wanted)
         chunks = math.ceil((end - first) / chunk)

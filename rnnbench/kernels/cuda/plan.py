@@ -96,18 +96,22 @@ class LaunchPlan:
     `fast_tanh`: one instruction in place of libdevice's, float32 only.
     """
 
+    # products
     side: int = 16
     micro: int = 4
     depth: int = 16
+    # recurrences with all weights of a column in one thread
     rows: int = 4
     spread: int = 128
     pad: int = 32
     kept_bytes: int = 512
     unrolled: int = 128
+    # everything else
     threads: int = 256
     tokens: int = 64
     outputs: int = 32
     blocks: int = 264
+    # recurrences with two threads a column, or columns over blocks, or a launch a step
     block_registers: int = 65536
     beside: int = 40
     columns: tuple[int, ...] = (8, 12)
@@ -117,6 +121,7 @@ class LaunchPlan:
     few: int = 64
     step_micro: int = 2
     wide: int = 256
+    # which recurrences may be taken
     kinds: tuple[RegimeKind, ...] = tuple(RegimeKind)
     fast_tanh: bool = False
 

@@ -24,6 +24,7 @@ from rnnbench.kernels.cuda.plan import compiled_once
 def reader(tokens: bool) -> Any:
     """x of row p, column e. `source` (N, T) tokens and `table` (V, E), or `source` (N, T, E) and `table` not read."""
 
+    # Row p is step t = p // b of the batch's row p - t b, which is row order[offset + that] of the data
     def read_token(source, table, order, offset, b, p, e):
         t = p // b
         return table[source[order[offset + p - t * b], t], e]

@@ -48,6 +48,7 @@ class BackStep:
 
 def steps_back(listed: tuple[tuple[int, int, int], ...], T: int, S: int) -> Iterator[BackStep]:
     """What `backward` goes through in one launch, for those that launch each step."""
+    # A pass goes from its last step to its first; steps before `seen` have a delta of an earlier pass
     seen = 0
     for start, emit, end in listed:
         for t in range(end - 1, start - 1, -1):
@@ -66,6 +67,7 @@ class CudaRecurrence:
 
     def _size(self, b: int) -> LaunchSize:
         """Of a launch for b rows, in the regime of a full batch: a short one needs no other kernel."""
+        # Tiles of rows and columns; columns alone; or rows alone
         plan, r = self.plan, self.regime
         if r.kind is RegimeKind.TILES:
             edge = plan.side * plan.step_micro
@@ -79,6 +81,7 @@ class CudaRecurrence:
 
     def forward(self, W: Any, initial: Any, b: int) -> None:
         """h from x_t W_xh + b_h, which it holds, and initial (>= b, H)."""
+        # A launch a step, one launch whose blocks wait for each other, or one in which none does
         r, s, h = self.regime, self.s, self.a["h"]
         size, fast = self._size(b), self.plan.fast_tanh
         if r.kind is RegimeKind.TILES:
@@ -110,9 +113,13 @@ class CudaRecurrence:
             self.launch(_backward_kernel(r, s.dtype), size, *arrays, reverse.on_device, b, s.T, s.S, s.H)
 
     def _each_step_back(self, kernel: Any, size: LaunchSize, arrays: tuple[Any, ...], reverse: Reverse, b: int) -> None:
+        # What the kernels of one launch work out for each step is worked out here, and given to each launch
         T, S, H = self.s.T, self.s.S, self.s.H
         for x in steps_back(reverse.listed, T, S):
             self.launch(kernel, size, *arrays, b, x.t, T, S, H, x.more, x.emits, x.again)
+
+
+# The kernels of the other regimes are made by their factories, once for all sizes that are the same.
 
 
 def _forward_kernel(r: Regime, dtype: str, fast: bool) -> Any:

@@ -72,6 +72,7 @@ def _registers(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regi
     width = plan.width(H, dtype)
     if width is None:
         return None
+    # A block has all columns, so that no other needs its states
     rows = plan.block_rows(b, width)
     return Regime(RegimeKind.REGISTERS, math.ceil(b / rows), width, rows, width)
 
@@ -82,6 +83,7 @@ def _split(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime |
     half, threads = width // 2, 2 * width
     if threads > MAX_THREADS:
         return None
+    # As many weights of a thread in registers as it has to spare, the others in shared memory
     registers = plan.thread_registers(threads) - plan.beside
     kept = min(half, registers * 4 // size // SUMS * SUMS, plan.unrolled)
     rows = plan.block_rows(b, width)
@@ -107,6 +109,7 @@ def _shape(plan: LaunchPlan, H: int, columns: int, dtype: str) -> Shape | None:
 
 
 def _spread(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
+    # Every block reads all rows at each step: worth it for few of them, and possible where all blocks are resident
     if b > plan.few or not room.together:
         return None
     for columns in plan.columns:
@@ -117,6 +120,7 @@ def _spread(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime 
 
 
 def _steps(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
+    # The blocks of `_spread`, of the smallest size, as there may be any number of them
     shape = _shape(plan, H, plan.columns[0], dtype)
     if b > plan.few or shape is None:
         return None
@@ -125,6 +129,7 @@ def _steps(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime |
 
 
 def _tiles(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
+    # A launch for each step takes longer than a step of a narrow state
     if plan.wide > H:
         return None
     edge = plan.side * plan.step_micro

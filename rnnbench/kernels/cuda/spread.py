@@ -183,6 +183,7 @@ def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
     @cuda.jit(device=True)
     def read(w, W, column, H):
         lane, first = cuda.threadIdx.x % lanes, column + cuda.threadIdx.x // lanes * per
+        # Where H is padded, in k or in columns, zeros
         for q in range(depth):
             k = q * lanes + lane
             for c in range(per):
@@ -199,12 +200,8 @@ def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
 def forward_spread(dtype: str, shape: Shape, fast: bool) -> Any:
     """h, with h_0 = initial, for H <= width. A block of `threads` for `columns`; all are resident."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
-    columns, threads, read, step = (
-        shape.columns,
-        shape.threads,
-        _reader(dtype, shape, False),
-        _forward_body(dtype, shape, fast),
-    )
+    columns, threads = shape.columns, shape.threads
+    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape, fast)
     wait, reset = _grid_barrier(), _barrier_reset()
 
     @bounded(threads)
@@ -214,6 +211,7 @@ def forward_spread(dtype: str, shape: Shape, fast: bool) -> Any:
         w = cuda.local.array(held, kind)
         column = cuda.blockIdx.x * columns
         read(w, W, column, H)
+        # A step of this block's columns reads all states of the step before: no block is a step ahead
         for t in range(T):
             step(h, initial, w, staged, partial, column, t, b, H)
             if t + 1 < T:
@@ -227,12 +225,8 @@ def forward_spread(dtype: str, shape: Shape, fast: bool) -> Any:
 def forward_spread_step(dtype: str, shape: Shape, fast: bool) -> Any:
     """Step t of `forward`, in any number of blocks."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
-    columns, threads, read, step = (
-        shape.columns,
-        shape.threads,
-        _reader(dtype, shape, False),
-        _forward_body(dtype, shape, fast),
-    )
+    columns, threads = shape.columns, shape.threads
+    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape, fast)
 
     @bounded(threads)
     def kernel(h, W, initial, b, t, H):
@@ -250,12 +244,8 @@ def forward_spread_step(dtype: str, shape: Shape, fast: bool) -> Any:
 def backward_spread(dtype: str, shape: Shape) -> Any:
     """delta for H <= width. spare (2 b, H): the deltas of two steps of the pass at hand."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
-    columns, threads, read, step = (
-        shape.columns,
-        shape.threads,
-        _reader(dtype, shape, True),
-        _backward_body(dtype, shape),
-    )
+    columns, threads = shape.columns, shape.threads
+    read, step = _reader(dtype, shape, True), _backward_body(dtype, shape)
     wait, reset = _grid_barrier(), _barrier_reset()
 
     @bounded(threads)
@@ -285,12 +275,8 @@ def backward_spread(dtype: str, shape: Shape) -> Any:
 def backward_spread_step(dtype: str, shape: Shape) -> Any:
     """Step t of a pass of `backward`, in any number of blocks; more, emits, again are 0 or 1."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
-    columns, threads, read, step = (
-        shape.columns,
-        shape.threads,
-        _reader(dtype, shape, True),
-        _backward_body(dtype, shape),
-    )
+    columns, threads = shape.columns, shape.threads
+    read, step = _reader(dtype, shape, True), _backward_body(dtype, shape)
 
     @bounded(threads)
     def kernel(delta, spare, h, dh, W, b, t, T, S, H, more, emits, again):
