@@ -208,7 +208,7 @@ class CudaSession(Session):
         return None if device.simulated() else Events(*(cuda.event(timing=True) for _ in range(2)))
 
     def peak_device_bytes(self) -> int:
-        """What this session holds there and the most that a prediction took besides, by its own count."""
+        """What this session holds there and the largest amount that a prediction took besides, by its own count."""
         return _bytes(self._held()) - _bytes(self.grads.values()) + self.lent
 
     def _held(self) -> list[Any]:

@@ -254,7 +254,7 @@ class NumbaBackend(Backend):
 
 
 class NumbaSubnormalBackend(NumbaBackend):
-    """The same with subnormals kept: as exact as they are slow."""
+    """Our kernels with subnormals kept: as exact as they are slow."""
 
     name: ClassVar[str] = "numba+subnormal"
     flush: ClassVar[bool] = False

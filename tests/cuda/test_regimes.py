@@ -133,7 +133,7 @@ def test_the_table_of_regimes(H, b, dtype, room, kind):
     if kind is RegimeKind.SPREAD:
         assert regime.grid <= room.multiprocessors
         assert regime.grid * regime.shape.columns >= H
-        assert regime.shape.helpers * regime.shape.rows * regime.shape.columns == regime.threads
+        assert regime.shape.adders * regime.shape.rows * regime.shape.columns == regime.threads
 
 
 def test_no_regime_is_an_error_that_names_the_way_out():

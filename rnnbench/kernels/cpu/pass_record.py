@@ -3,12 +3,12 @@
 Compiled code gets the address of the record and nothing else, so that a call from Python costs the same for any
 network. In kernels `c` is the record, `c.H` a number and `c.h` an array.
 
-Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, and GH the gate width, G H numbers
-for each unit row of a step (G is 1 for the tanh cell). P numbers in all parameters, S outputs per row (T where every
-step emits, else 1). `kept`: the steps whose states are in memory at once; `kept_outputs`: the outputs of those. Ep,
-Hp, GHp, Op: padded to whole vectors. Es, Hs, GHs: numbers from one row to the next, a little more where rows would
-meet in a cache (`simd.row_step`). `panel`: numbers in a row of a panel (`products.pack`). Who writes and who reads
-what stands in `kernels/README.md`.
+Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, GH the gate width: G H, the numbers
+of one row in the gates of a step (G is 1 for the tanh cell). P numbers in all parameters, S outputs per row (T where
+every step emits, else 1). `kept`: the steps whose states are in memory at once; `kept_outputs`: the outputs of those.
+Ep, Hp, GHp, Op: padded to whole vectors. Es, Hs, GHs: numbers from one row to the next, a little more where rows would
+meet in a cache (`simd.row_step`). `panel`: numbers in a row of a panel (`products.pack`). Which kernel writes what, and
+which reads it, stands in `kernels/README.md`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ INTEGERS = (
     *LAYER_INTEGERS,
     # of the model, fixed for all calls
     "V", "O", "P", "S", "Op", "workers", "blocks_n", "first", "loss", "adam", "flush",
-    # set for a call, and what its stages tell each other: the rows of the batch at hand and their number, ...
+    # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
     "goal", "step", "order_n", "b", "pool", "do_share", "row_shares", "token_shares", "pack_shares", "unique_n",
     "correct",
 )  # fmt: skip

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 from rnnbench.kernels.cpu.compiling import cpu_kernel
 from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, TILE_ROWS, Vectors, lanes, panel_vectors, pointer
 
-# Plain loops are no peak: without vectors written by hand, somebody else has to be asked.
+# Plain loops are no peak: without vectors written by hand, NumPy is asked.
 MEASURES_PEAK = EXPLICIT
 
 

@@ -83,8 +83,8 @@ def _absolute(write: Vectors, x: Any) -> tuple[Any, Any]:
 
 def _at_most(write: Vectors, x: Any, limit: float) -> Any:
     """The lesser of x and the limit; NaN stays NaN."""
-    most = write.constant(limit)
-    return write.builder.select(write.builder.fcmp_ordered(">", x, most), most, x)
+    bound = write.constant(limit)
+    return write.builder.select(write.builder.fcmp_ordered(">", x, bound), bound, x)
 
 
 def _tanh(write: Vectors, x: Any) -> Any:
@@ -168,7 +168,7 @@ def flat_rows(typingctx: Any, x: Any, start: Any, rows: Any) -> Any:
 
 @cpu_kernel()
 def tanh_rows(h, start, rows, j, n):
-    """Columns j to j + n of h[start : start + rows] = tanh of themselves; h (., N); all multiples of the lanes."""
+    """Columns j to j + n of h[start : start + rows] = tanh of themselves; h's width, j, n multiples of lanes."""
     N = h.shape[1]
     if EXPLICIT:
         # Whole rows are one run of numbers; of some columns each row is a run of its own
@@ -187,7 +187,7 @@ def tanh_rows(h, start, rows, j, n):
 
 @cpu_kernel()
 def sigmoid_rows(x, start, rows, j, n):
-    """The same with sigmoid."""
+    """Columns j to j + n of x[start : start + rows] = sigmoid of themselves. As `tanh_rows`."""
     N = x.shape[1]
     if EXPLICIT:
         if n == N:

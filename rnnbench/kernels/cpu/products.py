@@ -79,7 +79,7 @@ def _product(
 def _plain_product(
     out, out_step, start, start_step, index, gather, a, a_row, a_step, b, b_step, panel, m, n, k, end, to_gate, width
 ):
-    """The same in plain loops, for a machine whose vectors LLVM is not known to have."""
+    """What `_product` computes, in plain loops: for a machine whose vectors are not known here."""
     every = 1 << 40  # as many numbers as anyone could ask for: a pointer has no length
     left, wide = carray(a, every), VECTORS * width
     for i in range(m):

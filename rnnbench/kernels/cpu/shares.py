@@ -15,9 +15,9 @@ PREPARE, PROJECT, ROWS, TOKENS, UPDATE, BLOCKS, INPUTS, STEP, STEP_BACK, SUMS = 
 
 
 @cpu_kernel()
-def workers_for(work, least, n, limit):
-    """How many workers, 1 to `limit`, for `work` of which each is to have `least`, in n parts that cannot be cut."""
-    return max(1, min(limit, work // least, n))
+def workers_for(work, min_work, n, limit):
+    """How many workers, 1 to `limit`, for `work` of which each is to have `min_work`, in n parts that cannot be cut."""
+    return max(1, min(limit, work // min_work, n))
 
 
 @cpu_kernel()

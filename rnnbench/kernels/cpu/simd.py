@@ -42,7 +42,7 @@ def _features() -> set[str]:
 @cache
 def register_bytes() -> int:
     """The width of a vector register in bytes: 64 (AVX-512), 32 (AVX) or 16; as restricted by NUMBA_CPU_FEATURES."""
-    # What LLVM may use is what Numba was told, which need not be all that this processor has
+    # What LLVM may use is what Numba was given, which need not be all that this processor has
     if FORCED_BYTES:
         return FORCED_BYTES
     features = _features()

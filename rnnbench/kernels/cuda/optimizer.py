@@ -165,7 +165,7 @@ def adam(dtype: str) -> Any:
 
 @compiled_once
 def adam_counted(dtype: str) -> Any:
-    """The same for the step that the cursor names: table (n, 2) has rate and root of steps 1 to n and of all later."""
+    """`adam` for the step that the cursor names: table (n, 2) has rate and root of steps 1 to n and of all later."""
     clipped, moved = _clipped(dtype), _moved(dtype)
 
     @cuda.jit

@@ -1,4 +1,4 @@
-"""The stages of a pass, launched one after the other on the device's stream: nothing is copied and nobody waits.
+"""The stages of a pass, launched one after the other on the device's stream: nothing is copied and no thread waits.
 
     forward       project, recurrence, head and loss
     gradient      forward, dh of the head, reverse recurrence, sums over steps (two, added up in one), tokens
@@ -190,7 +190,7 @@ class CudaRunner:
             self._update(rule, None)
 
     def update_counted(self, rule: UpdateRule, table: Any, cursor: Any) -> None:
-        """The same for the step that the cursor names, with the rows of `UpdateRule.table`."""
+        """`update` for the step that the cursor names, with the rows of `UpdateRule.table`."""
         if rule.adam:
             self._update(rule, optimizer.adam_counted(self.s.dtype), table, cursor)
         else:

@@ -52,7 +52,7 @@ class Shape:
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         return self.lanes * self.columns // self.per
 
     @property
@@ -71,7 +71,7 @@ class Shape:
         return self.rows * self.columns, self.lanes + APART
 
     @property
-    def helpers(self) -> int:
+    def adders(self) -> int:
         """Threads that add up one of those lines."""
         return self.threads // (self.rows * self.columns)
 

@@ -55,7 +55,7 @@ def multiplier(side: int, micro: int, depth: int) -> Any:
 def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> Any:
     """h[first + p] = bias + x_p W for p < rows. Grid: (rows, columns) in tiles.
 
-    H is the gate width: h (., H), W (E, H), bias (H,); source, table as `reader`; order (., ) of row numbers, the
+    GH is the gate width: h (., GH), W (E, GH), bias (GH,); source, table as `reader`; order (., ) of row numbers, the
     batch's from `offset` on.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
@@ -63,7 +63,7 @@ def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) 
     read, multiply = reader(tokens), multiplier(side, micro, depth)
 
     @cuda.jit
-    def kernel(h, first, source, table, order, offset, b, W, bias, rows, E, H):
+    def kernel(h, first, source, table, order, offset, b, W, bias, rows, E, GH):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -79,7 +79,7 @@ def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) 
                 left[k, m] = read(source, table, order, offset, b, row + m, k0 + k) if inside else zero
             for q in range(ty * side + tx, depth * edge, count):
                 k, n = q // edge, q % edge
-                right[k, n] = W[k0 + k, column + n] if k0 + k < E and column + n < H else zero
+                right[k, n] = W[k0 + k, column + n] if k0 + k < E and column + n < GH else zero
             cuda.syncthreads()
             multiply(sums, left, right, tx, ty)
             cuda.syncthreads()
@@ -87,7 +87,7 @@ def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) 
         for u in range(micro):
             for v in range(micro):
                 p, j = row + ty + u * side, column + tx + v * side
-                if p < rows and j < H:
+                if p < rows and j < GH:
                     h[first + p, j] = sums[u * micro + v] + bias[j]
 
     return kernel

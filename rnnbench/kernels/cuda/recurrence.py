@@ -66,7 +66,7 @@ class CudaRecurrence:
         self.regime = choose(plan, sizes.H, sizes.B, sizes.dtype, room)
 
     def _size(self, b: int) -> LaunchSize:
-        """Of a launch for b rows, in the regime of a full batch: a short one needs no other kernel."""
+        """Blocks and threads for b rows, in the regime of a full batch: a short one needs no other kernel."""
         # Tiles of rows and columns; columns alone; or rows alone
         plan, r = self.plan, self.regime
         if r.kind is RegimeKind.TILES:
@@ -123,7 +123,7 @@ class CudaRecurrence:
 
 
 def _forward_kernel(r: Regime, dtype: str, fast: bool) -> Any:
-    """Of a regime with one launch in which no block waits."""
+    """The kernel of a regime with one launch in which no block waits."""
     if r.kind is RegimeKind.REGISTERS:
         return forward.forward_in_registers(dtype, r.width, r.rows, fast)
     if r.kind is RegimeKind.SPLIT:
@@ -132,6 +132,7 @@ def _forward_kernel(r: Regime, dtype: str, fast: bool) -> Any:
 
 
 def _backward_kernel(r: Regime, dtype: str) -> Any:
+    """As `_forward_kernel`."""
     if r.kind is RegimeKind.REGISTERS:
         return backward.backward_in_registers(dtype, r.width, r.rows)
     if r.kind is RegimeKind.SPLIT:

@@ -70,11 +70,11 @@ def _barrier_reset() -> Any:
 def _multiplier(dtype: str, shape: Shape) -> Any:
     """Rows [at, at + count) of `source` (., H) times the weights w (depth per,) of the block's threads.
 
-    It leaves the sum for row r and column c of the block in partial[r columns + c, :helpers], to be added.
+    It leaves the sum for row r and column c of the block in partial[r columns + c, :adders], to be added.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes, per, depth, rows, columns = shape.lanes, shape.per, shape.depth, shape.rows, shape.columns
-    threads, width, helpers, size = shape.threads, shape.width, shape.helpers, shape.rows * shape.width
+    threads, width, adders, size = shape.threads, shape.width, shape.adders, shape.rows * shape.width
     load = ptx.coherent(dtype)
 
     @cuda.jit(device=True)
@@ -99,12 +99,12 @@ def _multiplier(dtype: str, shape: Shape) -> Any:
             for c in range(per):
                 partial[r * columns + first + c, lane] = sums[c]
         cuda.syncthreads()
-        # The parts of a row and column are a line of `partial`: `helpers` threads add some of it each, in their order
-        line, helper = x // helpers, x % helpers
+        # The parts of a row and column are a line of `partial`: `adders` threads add some of it each, in their order
+        line, adder = x // adders, x % adders
         total = zero
-        for q in range(helper, lanes, helpers):
+        for q in range(adder, lanes, adders):
             total += partial[line, q]
-        partial[line, helper] = total
+        partial[line, adder] = total
         cuda.syncthreads()
 
     return multiply
@@ -113,7 +113,7 @@ def _multiplier(dtype: str, shape: Shape) -> Any:
 @compiled_once
 def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
     """h[(t + 1) b :] of the block's columns, from `column` on; with step 0 h[:b] = initial too."""
-    rows, columns, helpers = shape.rows, shape.columns, shape.helpers
+    rows, columns, adders = shape.rows, shape.columns, shape.adders
     multiply, tanh = _multiplier(dtype, shape), ptx.tanh(dtype, fast)
     zero = np.dtype(dtype).type(0)
 
@@ -132,7 +132,7 @@ def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
             else:
                 multiply(h, state_row(t, b, low), count, w, staged, partial, H)
             if here:
-                for s in range(helpers):
+                for s in range(adders):
                     total += partial[x, s]
                 h[p, j] = tanh(total)
                 if t == 0:
@@ -144,7 +144,7 @@ def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
 @compiled_once
 def _backward_body(dtype: str, shape: Shape) -> Any:
     """delta[t b :] and spare of the block's columns. `more`: a later step of this pass is in spare; `again`: add."""
-    rows, columns, helpers = shape.rows, shape.columns, shape.helpers
+    rows, columns, adders = shape.rows, shape.columns, shape.adders
     multiply = _multiplier(dtype, shape)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
 
@@ -163,7 +163,7 @@ def _backward_body(dtype: str, shape: Shape) -> Any:
                 multiply(spare, spare_row(t + 1, b, low), count, w, staged, partial, H)
             if here:
                 if more:
-                    for s in range(helpers):
+                    for s in range(adders):
                         d += partial[x, s]
                 d *= one - state * state
                 # `spare` has what this pass alone gives, for the step before; delta the sum over passes
