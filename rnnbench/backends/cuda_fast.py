@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.contract import Contract
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.model import Case, DType, Problem
 
 ERROR = "tanh.approx.f32: relative error up to 2^-11"
@@ -18,8 +18,8 @@ class CudaFastTanhBackend(CudaBackend):
 
     name: ClassVar[str] = "cuda+fast-tanh"
 
-    def __init__(self, plan: Plan | None = None) -> None:
-        super().__init__(replace(plan or Plan(), fast_tanh=True))
+    def __init__(self, plan: LaunchPlan | None = None) -> None:
+        super().__init__(replace(plan or LaunchPlan(), fast_tanh=True))
 
     def unsupported(self, case: Case) -> str | None:
         if case.dtype is not DType.FLOAT32:

@@ -13,7 +13,7 @@ from tests.calling import called
 
 @pytest.mark.skipif(device.simulated(), reason="the simulator is a device")
 def test_a_run_goes_on_without_a_device(tmp_path):
-    reason = device.refusal(device.look())
+    reason = device.unusable(device.probe())
     if reason is None:
         pytest.skip("there is a device")
     folder = tmp_path / "run"

@@ -11,7 +11,7 @@ import pytest
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.correctness.tolerances import relative_error
-from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, Train, Truncation
 from tests.helpers import (
     TRAINS,
@@ -136,8 +136,11 @@ def test_the_same_numbers_give_the_same_bits(cuda_backend, name):
 @pytest.mark.usefixtures("gpu")
 def test_launch_sizes_change_no_more_than_rounding():
     problem = problem_of(head=Head.EVERY)
-    sizes = Plan(side=2, micro=1, depth=3, rows=1, spread=9, pad=4, threads=8, words=11, outputs=2, blocks=40)
-    for plan in (sizes, replace(sizes, kinds=(Kind.GENERAL,), rows=4, spread=1, threads=2, micro=2, words=1, blocks=1)):
+    sizes = LaunchPlan(side=2, micro=1, depth=3, rows=1, spread=9, pad=4, threads=8, tokens=11, outputs=2, blocks=40)
+    for plan in (
+        sizes,
+        replace(sizes, kinds=(RegimeKind.GENERAL,), rows=4, spread=1, threads=2, micro=2, tokens=1, blocks=1),
+    ):
         check(CudaBackend(plan), problem)
 
 

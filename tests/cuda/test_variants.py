@@ -15,9 +15,9 @@ from rnnbench.backends.cuda_fast import CudaFastTanhBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.correctness.tolerances import errors_of, verdict
 from rnnbench.kernels.cuda import device
-from rnnbench.kernels.cuda.graph import Tape, captured
-from rnnbench.kernels.cuda.passes import Rule
-from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.graph import RecordedLaunches, captured
+from rnnbench.kernels.cuda.passes import UpdateRule
+from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.model import Case, DType, Head, Optimizer, Pass, Train
 from tests.cuda.conftest import TINY
 from tests.cuda.test_passes import problem_of, run, sessions
@@ -32,7 +32,7 @@ def small(**sizes):
 
 @pytest.fixture
 def graph(gpu):
-    return CudaGraphBackend(Plan(**TINY))
+    return CudaGraphBackend(LaunchPlan(**TINY))
 
 
 def test_a_replay_sees_another_batch_and_another_state(graph):
@@ -51,7 +51,7 @@ def test_train_steps_count_on_the_device_as_the_host_does(graph):
     """The same bits as launches with numbers from the host, again after a reset."""
     problem = small(train=TRAIN)
     params, data = random_params(problem), random_data(problem)
-    plain, got = (b.prepare(problem, params, data) for b in (CudaBackend(Plan(**TINY)), graph))
+    plain, got = (b.prepare(problem, params, data) for b in (CudaBackend(LaunchPlan(**TINY)), graph))
     for steps in (3, 1):
         for step in range(steps):
             for session in (plain, got):
@@ -65,7 +65,7 @@ def test_epochs(graph):
     """Full batches are replays, a short one at the end is not; a graph serves every order that has room."""
     problem = small(train=TRAIN, head=Head.EVERY)
     params, data = random_params(problem), random_data(problem)
-    plain, got = (b.prepare(problem, params, data) for b in (CudaBackend(Plan(**TINY)), graph))
+    plain, got = (b.prepare(problem, params, data) for b in (CudaBackend(LaunchPlan(**TINY)), graph))
     rng = np.random.default_rng(0)
     kept = None
     for rows in (5, 4):
@@ -84,19 +84,19 @@ def test_epochs(graph):
 
 @pytest.mark.usefixtures("gpu")
 def test_steps_that_are_launches_are_captured_too():
-    plan = Plan(**TINY, kinds=(Kind.TILES,), wide=1, step_micro=1)
+    plan = LaunchPlan(**TINY, kinds=(RegimeKind.TILES,), wide=1, step_micro=1)
     problem = small(V=None, T=3)
     ref, got = sessions(CudaGraphBackend(plan), problem)
     run(got, "gradient")
     assert_agrees(run(ref, "gradient"), run(got, "gradient"), DType.FLOAT32)
-    if isinstance(got.graphs[Pass.GRADIENT], Tape):
+    if isinstance(got.graphs[Pass.GRADIENT], RecordedLaunches):
         assert len(got.graphs[Pass.GRADIENT].launches) == 2 + 3 + 1 + 3 + 3
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("beta", [0.0, 0.9, 0.999])
 def test_the_table_ends_where_nothing_differs(dtype, beta):
-    rule = Rule(True, 1e-3, beta, beta, 1e-8)
+    rule = UpdateRule(True, 1e-3, beta, beta, 1e-8)
     table, number = rule.table(dtype), np.dtype(dtype).type
     assert len(table) == rule.steps_that_differ(dtype)
     assert np.array_equal(table[0], np.array(rule.corrections(1), dtype))
@@ -162,7 +162,7 @@ def test_a_capture_that_fails_gives_the_stream_back():
 @pytest.mark.skipif(not device.simulated(), reason="a GPU's tanh may be less coarse than it is allowed to be")
 def test_a_fast_tanh_is_found_wrong(gpu):
     problem = small(T=3, V=None)
-    ref, got = sessions(CudaFastTanhBackend(Plan(**TINY)), problem)
+    ref, got = sessions(CudaFastTanhBackend(LaunchPlan(**TINY)), problem)
     errors = errors_of(run(ref, "gradient"), run(got, "gradient"), problem.dtype)
     assert "the limit is 1e-05" in (verdict(errors) or "")
 

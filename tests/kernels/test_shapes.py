@@ -157,7 +157,7 @@ def test_as_many_workers_as_are_asked(dtype, workers, V):
     with threads(workers):
         session = NumbaBackend().prepare(problem, random_params(problem), random_data(problem))
         session.gradient()
-    assert session.context.fields["row_shares"][0] == workers
+    assert session.record.fields["row_shares"][0] == workers
 
 
 @pytest.mark.parametrize("dtype", list(DType))

@@ -23,7 +23,7 @@ from tests.helpers import assert_agrees, oracle, threads
 STEPS = 100_000
 WINDOW = Truncation(20, 5)
 # Beyond the rows and the logits: the blocks, which are five numbers and some Python for each, and a few windows.
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 
 
 def stream(T: int, dtype: DType, truncation: Truncation | None = WINDOW, B: int = 32) -> tuple[Problem, Params, Data]:
@@ -87,7 +87,7 @@ asked = stream(STEPS, DType.FLOAT32)
 before = resident("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 session = work(*asked)
-print(resident("VmHWM") - before - session.context.arrays["logits"].nbytes)
+print(resident("VmHWM") - before - session.record.arrays["logits"].nbytes)
 session.reset()
 session.forward()
 problem, params, data = asked
@@ -106,5 +106,5 @@ def test_a_long_stream_needs_a_few_windows():
     more, error = (float(word) for word in done.stdout.split())
     print(f"{more / 2**20:.1f} MiB beyond rows and logits; error of the logits {error:.1e}")
     states = 2 * 32 * STEPS * 32 * 4
-    assert more < MOST_BYTES < states / 40
+    assert more < MAX_BYTES < states / 40
     assert error <= 1e-5

@@ -26,6 +26,7 @@ def coherent(dtype: str) -> Any:
     from numba.cuda.cgutils import get_item_pointer
     from numba.cuda.extending import intrinsic
 
+    # relaxed.gpu: not from the first cache, whose lines other blocks do not change, and with no order of its own
     kind = getattr(numba, dtype)
     code, letter = ("f32", "f") if dtype == "float32" else ("f64", "d")
 
@@ -45,6 +46,7 @@ def coherent(dtype: str) -> Any:
 @compiled_once
 def acquired() -> Any:
     """counter[0] of an int32 array."""
+    # acquire: no later read of this thread comes before it
     if simulated():
         return lambda counter: counter[0]
     from llvmlite import ir
@@ -63,6 +65,7 @@ def acquired() -> Any:
 
 def _asm(builder: Any, ir: Any, text: str, result: str, pointer: Any) -> Any:
     """A load that LLVM neither moves over other accesses nor leaves out."""
+    # Memory is named as written and the effect as real, or LLVM might move the load or use one twice
     kind = ir.FunctionType(pointer.type.pointee, [pointer.type])
     return builder.call(ir.InlineAsm(kind, text, f"{result},l,~{{memory}}", side_effect=True), [pointer])
 
@@ -96,5 +99,6 @@ def tanh(dtype: str, fast: bool) -> Any:
 
 def _coarse(x: Any) -> Any:
     """tanh with 10 bits after the point of its mantissa: an error of up to 2^-11."""
+    # The exact value with as many bits as the instruction gets right
     mantissa, exponent = math.frexp(math.tanh(x)) if math.isfinite(x) else (math.tanh(x), 0)
     return np.float32(round(mantissa * 2048) / 2048 * 2.0**exponent if math.isfinite(mantissa) else mantissa)

@@ -1,4 +1,4 @@
-"""Threads that help: they sleep when there is nothing to do, wake for what is worth it, and change no answer."""
+"""Threads that help: they wait when there is nothing to do, are woken for what is worth it, and change no answer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.kernels.cpu.team import Team, team
+from rnnbench.kernels.cpu.thread_pool import ThreadPool, thread_pool
 from rnnbench.model import DType, Head, Loss, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
 
@@ -32,27 +32,29 @@ def until(true, seconds=5.0):
     return true()
 
 
-def test_helpers_sleep_and_are_woken_for_large_calls_only(session):
-    (helper, *_) = team().helpers
+def test_threads_wait_and_are_woken_for_large_calls_only(session):
+    (thread, *_) = thread_pool().threads
     session.gradient()
-    assert until(lambda: helper.asleep)
-    members = team()
-    members.call(2, session.context.address, session.runner.work, wake=False)
-    assert helper.asleep
-    members.call(2, session.context.address, session.runner.work, wake=True)
-    assert not helper.asleep
-    members.call(2, session.context.address, session.runner.work, wake=True)  # awake, or about to be: no second time
+    assert until(lambda: thread.waiting)
+    pool = thread_pool()
+    pool.begin_call(2, session.record.address, session.runner.do_share, wake=False)
+    assert thread.waiting
+    pool.begin_call(2, session.record.address, session.runner.do_share, wake=True)
+    assert not thread.waiting
+    pool.begin_call(
+        2, session.record.address, session.runner.do_share, wake=True
+    )  # awake, or about to be: no second time
     time.sleep(0.1)
-    assert not helper.asleep  # the call lasts
-    members.rest()
-    assert until(lambda: helper.asleep)
+    assert not thread.waiting  # the call lasts
+    pool.end_call()
+    assert until(lambda: thread.waiting)
 
 
-def test_a_call_without_helpers_does_all_shares_itself(session, monkeypatch):
+def test_a_call_without_other_threads_does_all_shares_itself(session, monkeypatch):
     session.gradient()
     helped = session.fetch()
-    monkeypatch.setattr(Team, "call", lambda *_: None)  # nobody is told, nobody wakes
-    assert until(lambda: team().helpers[0].asleep)
+    monkeypatch.setattr(ThreadPool, "begin_call", lambda *_: None)  # no thread is told of it or woken
+    assert until(lambda: thread_pool().threads[0].waiting)
     session.gradient()
     alone = session.fetch()
     assert alone.loss == helped.loss
@@ -77,21 +79,21 @@ def test_workers_share_the_columns_of_a_step_where_rows_are_few(session, problem
         getattr(wide, name)()
         getattr(exact, name)()
         assert_agrees(exact.fetch(), wide.fetch(), problem.dtype)
-    assert wide.context.fields["column_shares"][0] == 2
+    assert wide.record.fields["column_shares"][0] == 2
     first = wide.fetch()
     wide.reset()
-    with team().leading:  # alone: the same shares, one after the other
+    with thread_pool().in_use:  # alone: the same shares, one after the other
         wide.train_step()
     alone = wide.fetch()
     assert alone.loss == first.loss
     assert all(np.array_equal(alone.params[name], first.params[name]) for name in first.params)
 
 
-def test_who_comes_while_another_leads_computes_alone(session):
+def test_a_call_beside_another_computes_alone(session):
     session.gradient()
     helped = session.fetch()
-    with team().leading:
+    with thread_pool().in_use:
         session.gradient()
-        assert session.context.fields["team"][0] == 0
+        assert session.record.fields["pool"][0] == 0
     alone = session.fetch()
     assert all(np.array_equal(alone.grads[name], helped.grads[name]) for name in helped.grads)
