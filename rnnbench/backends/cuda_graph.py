@@ -49,8 +49,8 @@ class CudaGraphSession(CudaSession):
         first = batch * self.problem.B
         self.now.copy_to_device(np.arange(first, first + self.problem.B, dtype=np.int64))
 
-    def _start_from(self, state: Array | None) -> None:
-        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if state is None else state)
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if states is None else states["h"])
 
     def reset(self) -> None:
         super().reset()

@@ -38,7 +38,7 @@ def precision(dtype: DType) -> contextlib.AbstractContextManager[Any]:
 
 
 @dataclass(frozen=True)
-class Done:
+class JaxOutputs:
     """What a pass leaves on the device; `losses` and `right` by batch, of `rows` rows each, after an epoch."""
 
     losses: tuple[jax.Array, ...]
@@ -67,7 +67,7 @@ class JaxSession(Session):
         with precision(problem.dtype):
             self.inputs, self.targets = self._put(self.rows), self._put(self.answers)
         self.state: jax.Array | None = None
-        self.done: Done | None = None
+        self.done: JaxOutputs | None = None
         self.reset()
         self.select(0)
 
@@ -83,9 +83,9 @@ class JaxSession(Session):
         with precision(self.problem.dtype):
             self.x, self.y = jax.block_until_ready((self._put(self.rows[rows]), self._put(self.answers[rows])))
 
-    def _start_from(self, state: Array | None) -> None:
+    def _start_from(self, states: dict[str, Array] | None) -> None:
         with precision(self.problem.dtype):
-            self.state = None if state is None else self._put(state)
+            self.state = None if states is None else self._put(states["h"])
 
     def reset(self) -> None:
         with precision(self.problem.dtype):
@@ -97,19 +97,19 @@ class JaxSession(Session):
     def forward(self) -> None:
         with precision(self.problem.dtype):
             loss, result = self._forward(self.params, self.x, self.y, self.state)
-        self.done = Done((loss,), result=result)
+        self.done = JaxOutputs((loss,), result=result)
 
     def gradient(self) -> None:
         with precision(self.problem.dtype):
             (loss, result), grads = self._gradient(self.params, self.x, self.y, self.state)
-        self.done = Done((loss,), result=result, grads=grads)
+        self.done = JaxOutputs((loss,), result=result, grads=grads)
 
     def train_step(self) -> None:
         with precision(self.problem.dtype):
             self.params, self.moments, loss, result = self._train_step(
                 self.params, self.moments, self.x, self.y, self.state
             )
-        self.done = Done((loss,), result=result, params=self.params)
+        self.done = JaxOutputs((loss,), result=result, params=self.params)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         B = self.problem.B
@@ -126,7 +126,7 @@ class JaxSession(Session):
                 losses.append(loss)
                 right += [] if hit is None else [hit]
                 counts += [batches.shape[1]] * len(batches)
-        self.done = Done(tuple(losses), tuple(counts), params=self.params, right=tuple(right))
+        self.done = JaxOutputs(tuple(losses), tuple(counts), params=self.params, right=tuple(right))
 
     def _predict(self, inputs: Inputs) -> Array:
         rows, parts = inputs, []
@@ -155,7 +155,7 @@ class JaxSession(Session):
         return Outputs(
             loss=float(losses @ np.array(done.rows) / sum(done.rows)),
             logits=None if done.result is None else np.array(done.result.logits),
-            state=None if done.result is None else np.array(done.result.state),
+            states={} if done.result is None else {"h": np.array(done.result.state)},
             grads={name: np.array(done.grads[name]) for name in self.model.shapes} if done.grads else {},
             params={name: np.array(done.params[name]) for name in self.model.shapes} if done.params else {},
             accuracy=sum(int(np.asarray(hit).sum()) for hit in done.right) / outputs if done.right else None,

@@ -109,8 +109,8 @@ class NumbaSession(Session):
         B = self.problem.B
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
-    def _start_from(self, state: Array | None) -> None:
-        self.context.point({"initial": self.zero_state if state is None else state})
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.context.point({"initial": self.zero_state if states is None else states["h"]})
 
     def reset(self) -> None:
         self.flat["params"][:] = self.initial
@@ -166,7 +166,7 @@ class NumbaSession(Session):
             accuracy = int(fields["hits"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
-        return Outputs(loss, self._shaped(arrays["logits"].copy()), arrays["state"].copy(), grads, params)
+        return Outputs(loss, self._shaped(arrays["logits"].copy()), {"h": arrays["state"].copy()}, grads, params)
 
     def poison(self) -> None:
         """Answers, packed weights, states, sums; of the embedding's gradient the words of the last call."""

@@ -171,7 +171,7 @@ class NumpySession(Session):
         self.initial = cast(params, problem.dtype)
         self.inputs = np.ascontiguousarray(data.inputs, dtype=np.int32 if self.model.V is not None else problem.dtype)
         self.targets = shaped_targets(problem, data.targets)
-        self.state: Array | None = None
+        self.states: Arrays | None = None
         self.outputs = Outputs()
         self.reset()
         self.select(0)
@@ -180,21 +180,21 @@ class NumpySession(Session):
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = self.inputs[rows], self.targets[rows]
 
-    def _start_from(self, state: Array | None) -> None:
-        self.state = state
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.states = states
 
     def reset(self) -> None:
         self.params = {name: value.copy() for name, value in self.initial.items()}
         self.stepper = Stepper(self.problem.train, self.params)
 
     def forward(self) -> None:
-        self._forward(self.x, self.y, self.state)
+        self._forward(self.x, self.y, self.states)
 
     def gradient(self) -> None:
-        self._gradient(self.x, self.y, self.state)
+        self._gradient(self.x, self.y, self.states)
 
     def train_step(self) -> None:
-        self._train_step(self.x, self.y, self.state)
+        self._train_step(self.x, self.y, self.states)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         total, right, count = 0.0, 0, 0
@@ -225,35 +225,36 @@ class NumpySession(Session):
 
     def poison(self) -> None:
         done = self.outputs
-        for array in (done.logits, done.state, *done.grads.values()):
+        for array in (done.logits, *done.states.values(), *done.grads.values()):
             if array is not None:
                 array.fill(np.nan)
         self.outputs = Outputs()
 
-    def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
-        trace = forward_pass(self.model, self.params, x, None if state is None else {"h": state})
+    def _forward(self, x: Inputs, y: Inputs, states: Arrays | None) -> Trace:
+        trace = forward_pass(self.model, self.params, x, states)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
             loss = losses(self.model, trace.logits, y).sum() * self.model.loss_scale(len(x), self.problem.T)
-        self.outputs = Outputs(loss=float(loss), logits=trace.logits, state=trace.states["h"][-1].copy())
+        last = {name: value[-1].copy() for name, value in trace.states.items()}
+        self.outputs = Outputs(loss=float(loss), logits=trace.logits, states=last)
         return trace
 
-    def _gradient(self, x: Inputs, y: Inputs, state: Array | None) -> dict[str, Array]:
-        trace = self._forward(x, y, state)
+    def _gradient(self, x: Inputs, y: Inputs, states: Arrays | None) -> dict[str, Array]:
+        trace = self._forward(x, y, states)
         scale = trace.logits.dtype.type(self.model.loss_scale(len(x), self.problem.T))
         dz = self._dlosses(trace.logits, y) * scale
         grads = backward_pass(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
         done = self.outputs
-        self.outputs = Outputs(done.loss, done.logits, done.state, grads)
+        self.outputs = Outputs(done.loss, done.logits, done.states, grads)
         return grads
 
     def _dlosses(self, z: Array, y: Inputs) -> Array:
         return dlosses(self.model, z, y)
 
-    def _train_step(self, x: Inputs, y: Inputs, state: Array | None) -> None:
-        grads = clip(self.problem.train, self._gradient(x, y, state))
+    def _train_step(self, x: Inputs, y: Inputs, states: Arrays | None) -> None:
+        grads = clip(self.problem.train, self._gradient(x, y, states))
         self.stepper.update(self.params, grads)
         done = self.outputs
-        self.outputs = Outputs(done.loss, done.logits, done.state, params=self.params)
+        self.outputs = Outputs(done.loss, done.logits, done.states, params=self.params)
 
 
 def blas_threads() -> int:

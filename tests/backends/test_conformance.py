@@ -26,12 +26,12 @@ from tests.helpers import (
 DTYPES = list(DType)
 
 
-def sessions(backend, problem: Problem, state: np.ndarray | None = None) -> tuple[Session, Session]:
+def sessions(backend, problem: Problem, states: dict[str, np.ndarray] | None = None) -> tuple[Session, Session]:
     """The oracle and the backend on the same numbers."""
     params, data = random_params(problem), random_data(problem)
     pair = oracle(problem, params, data), backend.prepare(problem, params, data)
     for session in pair:
-        session.start_from(state)
+        session.start_from(states)
     return pair
 
 
@@ -76,9 +76,9 @@ def test_truncation(backend, dtype, head):
 @pytest.mark.parametrize("truncation", [None, Truncation(4, 3)], ids=str)
 @pytest.mark.parametrize("step_sum", list(StepSum))
 def test_initial_state(backend, dtype, truncation, step_sum):
-    state = np.random.default_rng(3).uniform(-0.9, 0.9, (4, 5)).astype(str(dtype))
+    states = {"h": np.random.default_rng(3).uniform(-0.9, 0.9, (4, 5)).astype(str(dtype))}
     problem = small_problem(head=Head.EVERY, dtype=dtype, truncation=truncation, step_sum=step_sum)
-    ref, got = sessions(backend, problem, state)
+    ref, got = sessions(backend, problem, states)
     assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
     for session in (ref, got):
         session.start_from(None)
@@ -156,7 +156,7 @@ def test_what_is_not_there_is_refused(backend, head, V):
 def test_a_state_is_copied(backend):
     problem = small_problem()
     state = np.full((4, 5), 0.5)
-    ref, got = sessions(backend, problem, state)
+    ref, got = sessions(backend, problem, {"h": state})
     state[:] = np.nan
     assert_agrees(run(ref, "forward"), run(got, "forward"), problem.dtype)
     assert np.isfinite(run(got, "forward").loss)

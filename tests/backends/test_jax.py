@@ -28,7 +28,7 @@ def test_float64_and_float32_sessions_take_turns_and_keep_their_types():
             session.train_step()
             session.synchronize()
             outputs = session.fetch()
-            arrays = [outputs.logits, outputs.state, *outputs.params.values()]
+            arrays = [outputs.logits, outputs.states["h"], *outputs.params.values()]
             assert {str(array.dtype) for array in arrays} == {str(dtype)}
             assert str(session.moments[0].mu["W_hh"].dtype) == str(dtype)
 

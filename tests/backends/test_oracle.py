@@ -12,22 +12,22 @@ from rnnbench.model import Head, Loss, Problem, StepSum, Truncation
 from tests.helpers import random_data, random_params, small_problem
 
 
-def loss_at(problem: Problem, params, data, state) -> float:
+def loss_at(problem: Problem, params, data, states) -> float:
     session = NumpyBackend().prepare(problem, params, data)
-    session.start_from(state)
+    session.start_from(states)
     session.forward()
     return session.fetch().loss
 
 
-def finite_differences(problem: Problem, params, data, state, name: str) -> np.ndarray:
+def finite_differences(problem: Problem, params, data, states, name: str) -> np.ndarray:
     grad = np.zeros_like(params[name])
     step = 1e-6
     for index in np.ndindex(grad.shape):
         moved = {key: value.copy() for key, value in params.items()}
         moved[name][index] += step
-        up = loss_at(problem, moved, data, state)
+        up = loss_at(problem, moved, data, states)
         moved[name][index] -= 2 * step
-        grad[index] = (up - loss_at(problem, moved, data, state)) / (2 * step)
+        grad[index] = (up - loss_at(problem, moved, data, states)) / (2 * step)
     return grad
 
 
@@ -38,12 +38,12 @@ def test_full_gradient_equals_finite_differences(loss, head, V):
     O = 3 if loss is Loss.CATEGORICAL_CROSS_ENTROPY else 2
     problem = small_problem(loss=loss, head=head, V=V, O=O, B=3, T=5)
     params, data = random_params(problem), random_data(problem)
-    state = np.random.default_rng(5).standard_normal((3, 5)) * 0.3
+    states = {"h": np.random.default_rng(5).standard_normal((3, 5)) * 0.3}
     session = NumpyBackend().prepare(problem, params, data)
-    session.start_from(state)
+    session.start_from(states)
     session.gradient()
     for name, grad in session.fetch().grads.items():
-        expected = finite_differences(problem, params, data, state, name)
+        expected = finite_differences(problem, params, data, states, name)
         np.testing.assert_allclose(grad, expected, rtol=1e-6, atol=1e-9, err_msg=name)
 
 
@@ -107,12 +107,12 @@ def test_a_stream_cut_in_two_ends_in_the_same_state():
     params, data = random_params(whole), random_data(whole, rows=4)
     a = NumpyBackend().prepare(whole, params, data)
     a.forward()
-    state, logits = None, []
+    states, logits = None, []
     for part in (slice(0, 4), slice(4, 8)):
         b = NumpyBackend().prepare(half, params, type(data)(data.inputs[:, part], data.targets[:, part]))
-        b.start_from(state)
+        b.start_from(states)
         b.forward()
-        state = b.fetch().state
+        states = b.fetch().states
         logits.append(b.fetch().logits)
-    np.testing.assert_allclose(state, a.fetch().state, rtol=1e-14)
+    np.testing.assert_allclose(states["h"], a.fetch().states["h"], rtol=1e-14)
     np.testing.assert_allclose(np.concatenate(logits, axis=1), a.fetch().logits, rtol=1e-13)
