@@ -22,10 +22,17 @@ class Entry:
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
+    cells: tuple[str, ...] = ("rnn",)  # the cells that it computes
 
 
 REGISTRY: dict[str, Entry] = {
-    "numpy": Entry("rnnbench.backends.numpy:NumpyBackend", (), None, "plain equations; in float64 the oracle"),
+    "numpy": Entry(
+        "rnnbench.backends.numpy:NumpyBackend",
+        (),
+        None,
+        "plain equations; in float64 the oracle",
+        cells=("rnn", "gru"),
+    ),
     "numba": Entry(
         "rnnbench.backends.numba:NumbaBackend", (), None, "our kernels: batch over threads, time inside", True
     ),
@@ -101,7 +108,13 @@ REGISTRY: dict[str, Entry] = {
         "Keras with jit_compile=True",
         True,
     ),
-    "jax": Entry("rnnbench.backends.jax:JaxBackend", ("jax", "optax"), "jax", "jitted lax.scan and optax"),
+    "jax": Entry(
+        "rnnbench.backends.jax:JaxBackend",
+        ("jax", "optax"),
+        "jax",
+        "jitted lax.scan and optax",
+        cells=("rnn", "gru"),
+    ),
     "jax-cuda": Entry(
         "rnnbench.backends.jax_cuda:JaxCudaBackend",
         ("jax", "optax"),

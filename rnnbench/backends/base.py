@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench.backends import REGISTRY
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, check_data, check_rows, checked_batch, checked_order, checked_states
 from rnnbench.model import Case, DType, Head, Problem
@@ -184,9 +185,20 @@ class Backend(abc.ABC):
         """Why nothing can be computed on this machine (no device, say) and the way out, or None."""
         return None
 
-    @abc.abstractmethod
     def unsupported(self, case: Case) -> str | None:
         """Why this case cannot be computed here, or None. Never a silent substitute."""
+        return self._unsupported_cell(case) or self._unsupported(case)
+
+    def _unsupported_cell(self, problem: Problem) -> str | None:
+        entry, cell = REGISTRY.get(self.name), problem.model.cell
+        if cell in (entry.cells if entry else ("rnn",)):
+            return None
+        able = [name for name, entry in REGISTRY.items() if cell in entry.cells]
+        return f"{cell} is not implemented here yet: only {' and '.join(able)} compute it"
+
+    def _unsupported(self, case: Case) -> str | None:
+        """`unsupported` after the check of the cell."""
+        return None
 
     @abc.abstractmethod
     def contract(self, problem: Problem) -> Contract:
@@ -206,9 +218,9 @@ class Backend(abc.ABC):
 
     def prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         """Check, move, pack, allocate. `params` in any float type. ValueError where they do not fit the problem, and
-        RuntimeError where nothing can be computed on this machine.
+        RuntimeError where nothing can be computed on this machine or the cell is not implemented.
         """
-        if reason := self.unavailable():
+        if reason := self.unavailable() or self._unsupported_cell(problem):
             raise RuntimeError(reason)
         check_shapes(params, problem.model)
         check_data(problem, data)

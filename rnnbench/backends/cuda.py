@@ -241,7 +241,7 @@ class CudaBackend(Backend):
     def unavailable(self) -> str | None:
         return None if device.simulated() else device.refusal(device.look())
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         if device.simulated():
             return None
         sizes, adam = sizes_of(case), rule_of(case).adam

@@ -140,11 +140,11 @@ class CudaGraphBackend(CudaBackend):
 
     name: ClassVar[str] = "cuda+graph"
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         steps = rule_of(case).steps_that_differ(str(case.dtype))
         if steps > MOST_STEPS:
             return f"Adam's corrections differ for {steps:,} steps, at most {MOST_STEPS:,} are tabled; {WAY_OUT}"
-        return super().unsupported(case)
+        return super()._unsupported(case)
 
     def contract(self, problem: Problem) -> Contract:
         plain = super().contract(problem)

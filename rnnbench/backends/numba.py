@@ -20,7 +20,7 @@ from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.passes import Runner
 from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes, row_step
 from rnnbench.kernels.cpu.team import team
-from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, blocks_of
+from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, blocks_of
 from rnnbench.model import Optimizer as Rule
 from rnnbench.params import Array, Params, cast, parts
 
@@ -197,9 +197,6 @@ class NumbaBackend(Backend):
 
     name: ClassVar[str] = "numba"
     flush: ClassVar[bool] = True
-
-    def unsupported(self, case: Case) -> str | None:
-        return None
 
     def contract(self, problem: Problem) -> Contract:
         flushed = "flushed, per thread, inside the kernels"

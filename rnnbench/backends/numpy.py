@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from rnnbench.backends.base import Backend, Outputs, Session
-from rnnbench.cells import Arrays, sigmoid
+from rnnbench.cells import Arrays, logistic
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, batches_of, shaped_targets
-from rnnbench.model import Case, Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
+from rnnbench.model import Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
 from rnnbench.params import Array, Params, cast
 
 
@@ -67,21 +67,21 @@ def losses(model: Model, z: Array, y: Inputs) -> Array:
         case Loss.SQUARED_ERROR:
             return (0.5 * (z - y) ** 2).sum(axis=-1)
         case Loss.SIGMOID_SQUARED_ERROR:
-            return (0.5 * (sigmoid(z) - y) ** 2).sum(axis=-1)
+            return (0.5 * (logistic(z) - y) ** 2).sum(axis=-1)
 
 
 def dlosses(model: Model, z: Array, y: Inputs) -> Array:
     """The derivative of each `losses` value by its own logits, shaped like z."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
-            return (sigmoid(z) - y) / model.O
+            return (logistic(z) - y) / model.O
         case Loss.CATEGORICAL_CROSS_ENTROPY:
             e = np.exp(z - z.max(axis=-1, keepdims=True))
             return e / e.sum(axis=-1, keepdims=True) - (np.arange(model.O) == y[..., None])
         case Loss.SQUARED_ERROR:
             return z - y
         case Loss.SIGMOID_SQUARED_ERROR:
-            p = sigmoid(z)
+            p = logistic(z)
             return (p - y) * p * (1 - p)
 
 
@@ -267,11 +267,9 @@ class NumpyBackend(Backend):
 
     name: ClassVar[str] = "numpy"
 
-    def unsupported(self, case: Case) -> str | None:
-        return None
-
     def contract(self, problem: Problem) -> Contract:
-        loop = "a Python loop over T of @ and np.tanh"
+        cell = problem.model.cell
+        loop = f"a Python loop over T of @ and {'np.tanh' if cell == 'rnn' else f'the equations of the {cell}'}"
         scatter = "" if problem.model.V is None else "; np.add.at for the embedding"
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(
@@ -282,7 +280,7 @@ class NumpyBackend(Backend):
                 "forward": f"{loop}; the loss",
                 "gradient": f"{loop}; the loss; the reverse loop{scatter}",
                 "train_step": f"gradient, {clipped}the optimizer's equations on whole arrays",
-                "epoch": "a Python loop of train steps over rows gathered by index; loss and correct outputs added up",
+                "epoch": "a Python loop of train steps over rows gathered by index; loss and hits added up",
             },
             notes="threads are those of the BLAS; all else is done by one",
             staged="rows and targets as arrays; a batch is a view of them",

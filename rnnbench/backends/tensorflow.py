@@ -165,7 +165,7 @@ class TensorflowBackend(Backend):
     name: ClassVar[str] = "tensorflow"
     jit: ClassVar[bool] = False
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         size = _window_bytes(case)
         if size <= WINDOW_BYTES:
             return None

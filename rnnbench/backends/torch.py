@@ -209,9 +209,6 @@ class TorchBackend(Backend):
     subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
     recurrence: ClassVar[str] = "nn.RNN, time first"
 
-    def unsupported(self, case: Case) -> str | None:
-        return None
-
     def contract(self, problem: Problem) -> Contract:
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{self.recurrence}, nn.Linear"
         return Contract(
@@ -245,7 +242,7 @@ class TorchFlushBackend(TorchBackend):
     name: ClassVar[str] = "torch+flush"
     subnormals: ClassVar[Subnormals] = Subnormals(flush=True)
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         able = torch.set_flush_denormal(True)
         torch.set_flush_denormal(False)
         return None if able else "this processor cannot flush subnormals in PyTorch; take torch instead"

@@ -146,8 +146,8 @@ class TorchCompileBackend(TorchFlushBackend):
         f"one product for all inputs, a tanh cell in chunks of up to {_CHUNK} steps, each one compiled function"
     )
 
-    def unsupported(self, case: Case) -> str | None:
-        return super().unsupported(case) or _no_compiler()
+    def _unsupported(self, case: Case) -> str | None:
+        return super()._unsupported(case) or _no_compiler()
 
     def contract(self, problem: Problem) -> Contract:
         plain = super().contract(problem)

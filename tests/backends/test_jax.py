@@ -127,5 +127,5 @@ def test_a_truncated_problem_is_not_cut_forward():
         session.forward()
     assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT32)
     whole = backends.load("jax").prepare(replace(problem, truncation=None), params, data)
-    lowered = [str(s._forward.lower(s.params, s.x, s.y, s.state).as_text()) for s in (got, whole)]
+    lowered = [str(s._forward.lower(s.params, s.x, s.y, s.states).as_text()) for s in (got, whole)]
     assert lowered[0] == lowered[1]
