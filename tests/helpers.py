@@ -132,10 +132,14 @@ def assert_what_is_not_there_is_refused(session: Session) -> None:
             session.train_epoch(order)
     B, H = problem.B, model.H
     for shape in ((B, H + 1), (B + 1, H), (B,), (H,), (1, 1), (), (1, B, H), (H * B,)):
-        with pytest.raises(ValueError, match=re.escape(f"the state has shape {shape}; this problem needs {(B, H)}")):
-            session.start_from(np.zeros(shape, str(problem.dtype)))
+        with pytest.raises(ValueError, match=re.escape(f"state h has shape {shape}; this problem needs {(B, H)}")):
+            session.start_from({"h": np.zeros(shape, str(problem.dtype))})
     with pytest.raises(ValueError, match="states are complex128; they must be real numbers"):
-        session.start_from(np.zeros((B, H), complex))
+        session.start_from({"h": np.zeros((B, H), complex)})
+    good_state = np.zeros((B, H), str(problem.dtype))
+    for given, words in (({}, r"\[\]"), ({"h": good_state, "c": good_state}, r"\['c', 'h'\]"), (good_state, "ndarray")):
+        with pytest.raises(ValueError, match=rf"the states are {words}; {model.cell} needs a dict of arrays"):
+            session.start_from(given)  # type: ignore[arg-type]
     needed = good.shape[1:]
     longer, shorter = np.concatenate([good, good], axis=1), good[:, : problem.T - 1]
     wrong = [good[0], good[..., None], longer, shorter, longer[:0], np.zeros(0, good.dtype), good.ravel()[0]]

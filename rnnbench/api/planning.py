@@ -74,7 +74,7 @@ def stopped(
     rule = None if precision is None else Rule.until(precision, max_launches)
     names = plan.backends
     if aa:
-        names = tuple(name for each in names for name in (each, each + registry.TWIN))
+        names = tuple(name for each in names for name in (each, each + registry.REPLICA))
     return replace(plan, rule=rule, budget=budget, case_budget=case_budget, backends=names)
 
 

@@ -68,7 +68,7 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         plan = msgspec.convert(run["plan"], Plan)
     except (KeyError, msgspec.ValidationError) as error:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
-    backend_names = [name.removesuffix(backends.TWIN) for name in plan.backends]
+    backend_names = [name.removesuffix(backends.REPLICA) for name in plan.backends]
     _check_names(folder, "backend", [*backend_names, *filter(None, [plan.reference])], backends.REGISTRY)
     origins = [spec.origin for spec in plan.workloads if spec.origin]
     _check_names(folder, "workload", origins, [*workloads.REGISTRY, MADE_UP])

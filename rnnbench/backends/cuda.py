@@ -108,8 +108,8 @@ class CudaSession(Session):
     def _select(self, batch: int) -> None:
         self.offset = batch * self.problem.B
 
-    def _start_from(self, state: Array | None) -> None:
-        self.state = self.zero_state if state is None else cuda.to_device(state)
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.state = self.zero_state if states is None else cuda.to_device(states["h"])
 
     def reset(self) -> None:
         self.arrays["params"].copy_to_device(self.initial)
@@ -191,8 +191,8 @@ class CudaSession(Session):
             accuracy = int(correct.sum()) / (n * S) if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _fetched(self.grads) if self.last is Pass.GRADIENT else {}
-        state = self.arrays["h"][-n:].copy_to_host()
-        return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), state, grads, params)
+        last = {"h": self.arrays["h"][-n:].copy_to_host()}
+        return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), last, grads, params)
 
     def poison(self) -> None:
         numbers = [array for name, array in self.arrays.items() if name in WRITTEN]
@@ -242,7 +242,7 @@ class CudaBackend(Backend):
     def unavailable(self) -> str | None:
         return None if device.simulated() else device.unusable(device.probe())
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         if device.simulated():
             return None
         sizes, adam = device_sizes(case), update_rule(case).adam

@@ -49,8 +49,8 @@ class CudaGraphSession(CudaSession):
         first = batch * self.problem.B
         self.now.copy_to_device(np.arange(first, first + self.problem.B, dtype=np.int64))
 
-    def _start_from(self, state: Array | None) -> None:
-        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if state is None else state)
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if states is None else states["h"])
 
     def reset(self) -> None:
         super().reset()
@@ -142,11 +142,11 @@ class CudaGraphBackend(CudaBackend):
 
     name: ClassVar[str] = "cuda+graph"
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         steps = update_rule(case).steps_that_differ(str(case.dtype))
         if steps > MAX_STEPS:
             return f"Adam's corrections differ for {steps:,} steps, at most {MAX_STEPS:,} are tabled; {WAY_OUT}"
-        return super().unsupported(case)
+        return super()._unsupported(case)
 
     def contract(self, problem: Problem) -> Contract:
         plain = super().contract(problem)

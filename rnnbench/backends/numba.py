@@ -31,7 +31,7 @@ from rnnbench.kernels.cpu.pass_record import (
 from rnnbench.kernels.cpu.passes import CpuRunner, compile_all
 from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes, row_step
 from rnnbench.kernels.cpu.thread_pool import thread_pool
-from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
+from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
@@ -121,8 +121,8 @@ class NumbaSession(Session):
         B = self.problem.B
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
-    def _start_from(self, state: Array | None) -> None:
-        self.record.point({"initial": self.zero_state if state is None else state})
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.record.point({"initial": self.zero_state if states is None else states["h"]})
 
     def reset(self) -> None:
         self.flat["params"][:] = self.initial
@@ -178,7 +178,7 @@ class NumbaSession(Session):
             accuracy = int(fields["correct"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
-        return Outputs(loss, self._shaped(arrays["logits"].copy()), arrays["state"].copy(), grads, params)
+        return Outputs(loss, self._shaped(arrays["logits"].copy()), {"h": arrays["state"].copy()}, grads, params)
 
     def poison(self) -> None:
         """Answers, packed weights, states, sums; of the embedding's gradient the tokens of the last call."""
@@ -209,9 +209,6 @@ class NumbaBackend(Backend):
 
     name: ClassVar[str] = "numba"
     flush: ClassVar[bool] = True
-
-    def unsupported(self, case: Case) -> str | None:
-        return None
 
     def contract(self, problem: Problem) -> Contract:
         flushed = "flushed, per thread, inside the kernels"

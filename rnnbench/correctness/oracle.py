@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numpy import NumpySession, Trace
+from rnnbench.cells import Arrays
 from rnnbench.correctness import tolerances
 from rnnbench.data import Data, Inputs, batches_of, check_data
 from rnnbench.model import DType, Pass, Problem
@@ -45,9 +46,9 @@ class _Session(NumpySession):
         self.go_on, self.rounding, self.rng = go_on, rounding, rng
         super().__init__(problem, params, data)
 
-    def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
+    def _forward(self, x: Inputs, y: Inputs, states: Arrays | None) -> Trace:
         self.go_on()
-        trace = super()._forward(x, y, state)
+        trace = super()._forward(x, y, states)
         if self.rng is not None and self.outputs.loss is not None:
             with np.errstate(over="ignore"):
                 size = float(np.linalg.norm(trace.logits.ravel()))

@@ -81,7 +81,7 @@ class Checker:
         self.run_id, self.machine_id = run_id, machine_id
         self.pool = WorkerPool(plan.backends, folder, plan.threads, plan.timeout, folder / "cache", ledger, self._limit)
         self.oracles: dict[Problem, Oracle] = {}
-        self.first_of: dict[str, str] = {}  # backend -> which of it and its twin was prepared first
+        self.first_of: dict[str, str] = {}  # backend -> which of it and its replica was prepared first
         self.estimate = Estimate()
         self.writing = Lock()
         self.part = 1 + max((r.part for r in self.before), default=-1)
@@ -133,7 +133,7 @@ class Checker:
                 self._fail(slot, failure.status, failure.reason)
             return
         contract = msgspec.convert(prepared["contract"], Contract)
-        first = self.first_of.setdefault(name.partition("#")[0], name)  # its twin finds what it compiled
+        first = self.first_of.setdefault(name.partition("#")[0], name)  # its replica finds what it compiled
         cache = "warm" if slots[0].launch or self.part or name != first else "cold"
         costs = Costs(self.pool.places[name].import_ns, prepared["prepare_ns"], None, cache)
         for slot in slots:

@@ -8,33 +8,18 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from rnnbench import __version__
+from rnnbench import __version__, backends
 from rnnbench.analysis.parts import digest, hashes_of
 from rnnbench.machine import system
-from rnnbench.machine.cores import THREAD_COUNTS
+from rnnbench.machine.cores import thread_counts
 from rnnbench.machine.gpu import gpu_facts
 from rnnbench.machine.processor import answer_of, processor
-
-LIBRARIES = (
-    "numpy",
-    "numba",
-    "llvmlite",
-    "numba-cuda",
-    "scipy",
-    "torch",
-    "tensorflow",
-    "tensorflow-cpu",
-    "keras",
-    "jax",
-    "jaxlib",
-    "optax",
-)
 
 
 def libraries() -> dict[str, str]:
     """Versions of everything that computes and is installed. Imports none of it."""
     versions = {}
-    for name in LIBRARIES:
+    for name in dict.fromkeys(name for entry in backends.REGISTRY.values() for name in entry.libraries):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -63,7 +48,7 @@ def fingerprint() -> dict[str, Any]:
     """
     import psutil
 
-    variables = system.thread_variables()
+    variables, replaced = system.thread_variables(), thread_counts()
     facts: dict[str, Any] = {
         "cpu": processor(),
         "gpu": gpu_facts() or None,
@@ -78,8 +63,8 @@ def fingerprint() -> dict[str, Any]:
         "compiler": platform.python_compiler(),
         "rnnbench": __version__,
         "libraries": libraries(),
-        "environment": {k: v for k, v in variables.items() if k not in THREAD_COUNTS},
-        "replaced_in_workers": {k: v for k, v in variables.items() if k in THREAD_COUNTS},
+        "environment": {k: v for k, v in variables.items() if k not in replaced},
+        "replaced_in_workers": {k: v for k, v in variables.items() if k in replaced},
         "clock": system.clock(),
     }
     hashes = hashes_of(facts)

@@ -43,11 +43,13 @@ def run(session: Session, name: str, *args) -> Outputs:
     return session.fetch()
 
 
-def check(backend: CudaBackend, problem: Problem, name: str = "gradient", state: np.ndarray | None = None) -> Outputs:
+def check(
+    backend: CudaBackend, problem: Problem, name: str = "gradient", states: dict[str, np.ndarray] | None = None
+) -> Outputs:
     """Run a pass here and in the oracle; both answers must agree."""
     ref, got = sessions(backend, problem)
     for session in (ref, got):
-        session.start_from(state)
+        session.start_from(states)
     answer = run(got, name)
     assert_agrees(run(ref, name), answer, problem.dtype)
     return answer
@@ -85,9 +87,9 @@ def test_truncation(cuda_backend, head, cut):
 def test_initial_state(cuda_backend, truncation, step_sum):
     state = np.random.default_rng(3).uniform(-0.9, 0.9, (5, 6)).astype(np.float32)
     problem = problem_of(head=Head.EVERY, dtype=DType.FLOAT32, truncation=truncation, step_sum=step_sum)
-    with_state = check(cuda_backend, problem, state=state)
+    with_state = check(cuda_backend, problem, states={"h": state})
     without = check(cuda_backend, problem)
-    assert relative_error(without.state, with_state.state) > 1e-3
+    assert relative_error(without.states["h"], with_state.states["h"]) > 1e-3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

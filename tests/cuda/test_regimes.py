@@ -44,7 +44,7 @@ def test_truncation_from_a_state(wide_backend, head, request):
         pytest.skip("its passes are some of those of a loss a step; run with --every-case")
     state = np.random.default_rng(3).uniform(-0.9, 0.9, (3, 5))
     cut = problem_of(B=3, T=5, E=1, H=5, O=1, V=None, head=head, truncation=Truncation(3, 2))
-    check(wide_backend, cut, state=state)
+    check(wide_backend, cut, states={"h": state})
 
 
 @pytest.mark.usefixtures("gpu")
@@ -100,7 +100,7 @@ def test_a_fast_tanh_is_near():
         WIDE[RegimeKind.SPREAD],
     ):
         ref, got = sessions(CudaBackend(replace(plan, fast_tanh=True)), problem)
-        error = relative_error(run(ref, "forward").state, run(got, "forward").state)
+        error = relative_error(run(ref, "forward").states["h"], run(got, "forward").states["h"])
         assert error is not None
         assert 1e-6 < error < 2**-10
 

@@ -23,7 +23,7 @@ def test_memory_on_the_device_is_that_of_every_array_once(one_backend):
     rest += session.reverse.on_device.nbytes
     known = device_bytes_needed(device_sizes(problem), one_backend.plan, update_rule(problem).adam) + rows + rest
     assert session.peak_device_bytes() == known
-    session.start_from(np.zeros((4, 5)))
+    session.start_from({"h": np.zeros((4, 5))})
     assert session.peak_device_bytes() == known + 4 * 5 * 4
 
 

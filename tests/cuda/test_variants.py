@@ -39,7 +39,7 @@ def test_a_replay_sees_another_batch_and_another_state(graph):
     ref, got = sessions(graph, small(V=None))
     state = np.random.default_rng(3).uniform(-0.9, 0.9, (2, 3)).astype(np.float32)
     for name in ("forward", "gradient"):
-        for batch, start in ((0, None), (1, state), (2, None)):
+        for batch, start in ((0, None), (1, {"h": state}), (2, None)):
             for session in (ref, got):
                 session.select(batch)
                 session.start_from(start)

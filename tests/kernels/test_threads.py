@@ -71,7 +71,7 @@ def test_outputs_for_any_number_of_threads_differ_by_rounding_only(problem, dtyp
         session.gradient()
         assert session.record.fields["row_shares"][0] == count
         done = session.fetch()
-        found.append(Outputs(logits=done.logits, state=done.state, grads=done.grads))
+        found.append(Outputs(logits=done.logits, states=done.states, grads=done.grads))
     for outputs in found[1:]:
         assert_agrees(found[0], outputs, dtype)
 
