@@ -55,15 +55,6 @@ REGISTRY: dict[str, Entry] = {
         on_request=True,
         gpu=True,
     ),
-    "cuda+fast-tanh": Entry(
-        "rnnbench.backends.cuda_fast:CudaFastTanhBackend",
-        ("numba_cuda",),
-        "cuda",
-        "our kernels on one NVIDIA GPU, tanh in one instruction: less exact than float32 may be",
-        compiles=True,
-        on_request=True,
-        gpu=True,
-    ),
     "torch": Entry("rnnbench.backends.torch:TorchBackend", ("torch",), "torch", "nn.RNN as installed"),
     "torch+flush": Entry(
         "rnnbench.backends.torch:TorchFlushBackend", ("torch",), "torch", "nn.RNN, subnormals flushed"

@@ -77,10 +77,10 @@ def catalogue(dtype: str, plan: Plan) -> list[Entry]:
     for rows in (1, 2, 4):
         for width in (width for width in widths if plan.block_rows(1 << 20, width) >= rows):
             shape, most = f"H{width} rows{rows}", IN_REGISTERS.get((width, rows), 255)
-            ahead, back = forward.in_registers(dtype, width, rows, False), backward.in_registers(dtype, width, rows)
+            ahead, back = forward.in_registers(dtype, width, rows), backward.in_registers(dtype, width, rows)
             add(f"forward {shape}", ahead, most, *steps_forward, wide=("LDS",))
             add(f"backward {shape}", back, most, *steps_back, wide=("LDS",))
-        ahead, back = forward.general(dtype, plan.threads, rows, False), backward.general(dtype, plan.threads, rows)
+        ahead, back = forward.general(dtype, plan.threads, rows), backward.general(dtype, plan.threads, rows)
         add(f"forward general rows{rows}", ahead, GENERAL[rows], *steps_forward)
         add(f"backward general rows{rows}", back, GENERAL[rows], *steps_back)
     for name, kernel, most, arguments in recurrences(dtype, plan, a2):
@@ -96,11 +96,10 @@ def catalogue(dtype: str, plan: Plan) -> list[Entry]:
     add("adam", optimizer.adam(dtype), 24, a1, a1, a1, a1, a1, *[x] * 8)
     counted = (a1, a1, a1, a1, a1, x, a2, ORDER, *[x] * 5)
     add("adam_counted", optimizer.adam_counted(dtype), 32, *counted)
-    if dtype == "float32":  # the rest computes with integers, or is for float32 alone
+    if dtype == "float32":  # the rest computes with integers
         add("take", cursor.take(), 16, ORDER, ORDER, ORDER)
         add("keep", cursor.keep(), 24, a2, WORDS, a2, WORDS, ORDER, INT)
         add("advance cursor", cursor.advance(), 16, ORDER, INT)
-        add("forward H128 fast tanh", forward.in_registers(dtype, 128, 1, True), 184, *steps_forward, wide=("LDS",))
     return found
 
 
@@ -114,20 +113,20 @@ def recurrences(dtype: str, plan: Plan, a2: Any) -> Iterator[tuple[str, Any, int
     step_back = (a2, a2, a2, a2, a2, *[INT] * 8)
     for r in split_regimes(dtype, plan):
         name, most = f"split H{r.width} rows{r.rows}", plan.thread_registers(r.threads)
-        yield f"forward {name}", split.forward(dtype, r.width, r.kept, r.rows, False), most, ahead
+        yield f"forward {name}", split.forward(dtype, r.width, r.kept, r.rows), most, ahead
         yield f"backward {name}", split.backward(dtype, r.width, r.kept, r.rows), most, back
     for H, room in product((300, 512, 768, 1024), ROOMS):
         r = choose(replace(plan, kinds=(Kind.SPREAD,)), H, 1, dtype, ROOMS[room])
         shape, most = r.shape, plan.thread_registers(r.threads)
         name = f"spread H{H} columns{shape.columns}"
         if room == "H100" or shape.columns > plan.columns[0]:
-            yield f"forward {name}", spread.forward(dtype, shape, False), most, (*ahead, COUNTER)
+            yield f"forward {name}", spread.forward(dtype, shape), most, (*ahead, COUNTER)
             yield f"backward {name}", spread.backward(dtype, shape), most, (*back, COUNTER)
     shape = choose(replace(plan, kinds=(Kind.STEPS,)), 1024, 1, dtype, ROOMS["H100"]).shape
-    yield "forward step H1024", spread.forward_step(dtype, shape, False), 255, ahead
+    yield "forward step H1024", spread.forward_step(dtype, shape), 255, ahead
     yield "backward step H1024", spread.backward_step(dtype, shape), 255, step_back
     tile = plan.side, plan.step_micro, plan.depth
-    yield "advance", tiles.advance(dtype, *tile, False), 128, ahead
+    yield "advance", tiles.advance(dtype, *tile), 128, ahead
     yield "retreat", tiles.retreat(dtype, *tile), 128, step_back
 
 

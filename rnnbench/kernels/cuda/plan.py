@@ -93,7 +93,6 @@ class Plan:
     multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to `few` batch
     rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few. `wide`: H from
     which a launch per step is better than one block that reads all of W_hh. `kinds`: regimes that may be taken.
-    `fast_tanh`: one instruction in place of libdevice's, float32 only.
     """
 
     side: int = 16
@@ -118,7 +117,6 @@ class Plan:
     step_micro: int = 2
     wide: int = 256
     kinds: tuple[Kind, ...] = tuple(Kind)
-    fast_tanh: bool = False
 
     @property
     def edge(self) -> int:

@@ -78,16 +78,16 @@ class Recurrence:
     def forward(self, W: Any, initial: Any, b: int) -> None:
         """h from x_t W_xh + b_h, which it holds, and initial (>= b, H)."""
         r, s, h = self.regime, self.s, self.a["h"]
-        size, fast = self._size(b), self.plan.fast_tanh
+        size = self._size(b)
         if r.kind is Kind.TILES:
-            self._each_step(tiles.advance(s.dtype, *self._tile(), fast), size, W, initial, b)
+            self._each_step(tiles.advance(s.dtype, *self._tile()), size, W, initial, b)
         elif r.kind is Kind.STEPS:
-            self._each_step(spread.forward_step(s.dtype, r.shape, fast), size, W, initial, b)
+            self._each_step(spread.forward_step(s.dtype, r.shape), size, W, initial, b)
         elif r.kind is Kind.SPREAD:
-            kernel = spread.forward(s.dtype, r.shape, fast)
+            kernel = spread.forward(s.dtype, r.shape)
             self.launch(kernel, size, h, W, initial, b, s.T, s.H, self.a["arrived"])
         else:
-            self.launch(_forward_kernel(r, s.dtype, fast), size, h, W, initial, b, s.T, s.H)
+            self.launch(_forward_kernel(r, s.dtype), size, h, W, initial, b, s.T, s.H)
 
     def _each_step(self, kernel: Any, size: Size, W: Any, initial: Any, b: int) -> None:
         for t in range(self.s.T):
@@ -113,13 +113,13 @@ class Recurrence:
             self.launch(kernel, size, *arrays, b, x.t, T, S, H, x.more, x.emits, x.again)
 
 
-def _forward_kernel(r: Regime, dtype: str, fast: bool) -> Any:
+def _forward_kernel(r: Regime, dtype: str) -> Any:
     """Of a regime with one launch in which no block waits."""
     if r.kind is Kind.REGISTERS:
-        return forward.in_registers(dtype, r.width, r.rows, fast)
+        return forward.in_registers(dtype, r.width, r.rows)
     if r.kind is Kind.SPLIT:
-        return split.forward(dtype, r.width, r.kept, r.rows, fast)
-    return forward.general(dtype, r.threads, r.rows, fast)
+        return split.forward(dtype, r.width, r.kept, r.rows)
+    return forward.general(dtype, r.threads, r.rows)
 
 
 def _backward_kernel(r: Regime, dtype: str) -> Any:

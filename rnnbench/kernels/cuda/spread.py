@@ -20,6 +20,7 @@ its kernels, since the simulator puts its own in place for the time of a call.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -105,10 +106,10 @@ def _multiplier(dtype: str, shape: Shape) -> Any:
 
 
 @compiled_once
-def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
+def _forward_body(dtype: str, shape: Shape) -> Any:
     """h[(t + 1) b :] of the block's columns, from `column` on; with step 0 h[:b] = initial too."""
     rows, columns, helpers = shape.rows, shape.columns, shape.helpers
-    multiply, tanh = _multiplier(dtype, shape), ptx.tanh(dtype, fast)
+    multiply = _multiplier(dtype, shape)
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit(device=True)
@@ -127,7 +128,7 @@ def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
             if here:
                 for s in range(helpers):
                     total += partial[x, s]
-                h[p, j] = tanh(total)
+                h[p, j] = math.tanh(total)
                 if t == 0:
                     h[low + r, j] = initial[low + r, j]
 
@@ -186,14 +187,14 @@ def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
 
 
 @compiled_once
-def forward(dtype: str, shape: Shape, fast: bool) -> Any:
+def forward(dtype: str, shape: Shape) -> Any:
     """h, with h_0 = initial, for H <= width. A block of `threads` for `columns`; all are resident."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
     columns, threads, read, step = (
         shape.columns,
         shape.threads,
         _reader(dtype, shape, False),
-        _forward_body(dtype, shape, fast),
+        _forward_body(dtype, shape),
     )
     meet, leave = _meet(), _leave()
 
@@ -214,14 +215,14 @@ def forward(dtype: str, shape: Shape, fast: bool) -> Any:
 
 
 @compiled_once
-def forward_step(dtype: str, shape: Shape, fast: bool) -> Any:
+def forward_step(dtype: str, shape: Shape) -> Any:
     """Step t of `forward`, in any number of blocks."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
     columns, threads, read, step = (
         shape.columns,
         shape.threads,
         _reader(dtype, shape, False),
-        _forward_body(dtype, shape, fast),
+        _forward_body(dtype, shape),
     )
 
     @bounded(threads)

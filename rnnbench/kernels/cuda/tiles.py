@@ -8,23 +8,23 @@ Grid: (rows, columns) of a step in tiles, as in `products`. What was there in h 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda import ptx
 from rnnbench.kernels.cuda.plan import compiled_once
 from rnnbench.kernels.cuda.products import multiplier
 
 
 @compiled_once
-def advance(dtype: str, side: int, micro: int, depth: int, fast: bool) -> Any:
+def advance(dtype: str, side: int, micro: int, depth: int) -> Any:
     """Rows h[(t + 1) b :] from those before, or from initial (b, H), which h[:b] then becomes. h (., H), W (H, H)."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
-    multiply, tanh = multiplier(side, micro, depth), ptx.tanh(dtype, fast)
+    multiply = multiplier(side, micro, depth)
 
     @cuda.jit
     def kernel(h, W, initial, b, t, H):
@@ -53,7 +53,7 @@ def advance(dtype: str, side: int, micro: int, depth: int, fast: bool) -> Any:
                 i, j = row + ty + u * side, column + tx + v * side
                 if i < b and j < H:
                     p = (t + 1) * b + i
-                    h[p, j] = tanh(h[p, j] + sums[u * micro + v])
+                    h[p, j] = math.tanh(h[p, j] + sums[u * micro + v])
                     if t == 0:
                         h[i, j] = initial[i, j]
 
