@@ -55,7 +55,7 @@ def test_no_damage_is_a_fault_or_a_verdict(runs, tmp_path):
                 assert called("check", damaged).exit_code in (0, 1, 4)
                 sound("report", damaged, "--export", "bencher")
             if seed % 12 == 0:
-                sound("merge", tmp_path / f"merged-{seed}", base, damaged)
+                sound("report", base, damaged)
                 sound("report", damaged)
         except BaseException as error:
             error.add_note(f"seed {seed}, {how}")

@@ -1,4 +1,4 @@
-"""Folders as earlier versions wrote them: each is read, reported, compared and merged."""
+"""Folders as earlier versions wrote them: each is read, reported, compared and pooled."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from rnnbench.analysis.compare import Gate
 from rnnbench.api.compare import compared
-from rnnbench.api.merge import merge
+from rnnbench.api.runs import read_runs
 from rnnbench.records import migrate, store
 from rnnbench.records.record import SCHEMA
 from rnnbench.report.context import Context
@@ -71,7 +71,7 @@ def test_it_is_reported(schema, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("schema", range(1, SCHEMA + 1))
-def test_it_is_compared_and_merged_with_itself_renamed(schema, tmp_path):
+def test_it_is_compared_and_pooled_with_itself_renamed(schema, tmp_path):
     again = tmp_path / "again"
     shutil.copytree(folder_of(schema), again)
     for path in again.iterdir():
@@ -79,7 +79,7 @@ def test_it_is_compared_and_merged_with_itself_renamed(schema, tmp_path):
     found = compared(str(folder_of(schema)), str(again), Gate(), "", print)
     assert [f.ratio and f.ratio.value for f in found.findings] == [1.0] * 4
     assert all(f.told for f in found.findings)
-    made = merge(tmp_path / "all", [str(folder_of(schema)), str(again)], "", print)
+    made = read_runs([folder_of(schema), again], print)
     assert {r.launch for r in made.records} == set(range(6))
 
 
