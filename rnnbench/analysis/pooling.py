@@ -26,7 +26,7 @@ class NamedRun:
     @property
     def run_ids(self) -> list[str]:
         """The runs that its lines are of: several where older versions had merged them into its folder."""
-        ids = [line.run_id for line in (*self.loaded.records, *self.loaded.curves)]
+        ids = [r.run_id for r in self.loaded.records] + [e.run_id for e in self.loaded.curves]
         return list(dict.fromkeys(ids))
 
     @property
@@ -157,10 +157,10 @@ def _machine(runs: Sequence[NamedRun]) -> dict[str, Any]:
     """The first one's facts, the workers of all, the highest peak of any, and how busy the busiest was."""
     machines = [run.loaded.machine for run in runs]
     workers = {name: facts for m in reversed(machines) for name, facts in m.get("workers", {}).items()}
-    best, *peaks = [peak for m in machines if (peak := peak_of(m))] or [None]
-    for peak in peaks:
-        if best and peak and _threads(best.rates) == _threads(peak.rates):
-            best = best.best_of(peak)
+    best = None
+    for peak in filter(None, map(peak_of, machines)):
+        if best is None or _threads(best.rates) == _threads(peak.rates):
+            best = best.best_of(peak) if best else peak
     facts = {**machines[0], "peak": msgspec.to_builtins(best), "workers": workers}
     for when in ("start", "end"):
         moments = [m[when] for m in machines if isinstance(m.get(when), Mapping)]

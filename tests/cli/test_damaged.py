@@ -116,7 +116,7 @@ def changed(run: Path, change) -> None:
         (lambda r: r["errors"]["loss"].update(error=-1.0), "Expected `float` >= 0.0"),
         (lambda r: r["case"].update(steps=0), "steps is 0; it must be greater than 0"),
         (lambda r: r.update(energy={"joules": -1.0}), "Expected `float` >= 0.0 - at `$.energy.joules`"),
-        (lambda r: r.update(schema=True), "schema is True; a whole number from 1 to"),
+        (lambda r: r.update(schema=True), "schema is True; a whole number from 1 on"),
         (lambda r: r.pop("case"), "it has no case"),
     ],
 )  # fmt: skip
