@@ -19,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 
 from rnnbench import kernels
 from rnnbench.backends.cuda import CudaBackend
-from rnnbench.backends.cuda_fast import CudaFastTanhBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.plan import LaunchPlan
@@ -43,9 +42,9 @@ def factories() -> Iterator[tuple[str, Any]]:
 
 
 def backends_of(plans: Iterable[LaunchPlan]) -> list[CudaBackend]:
-    """One for each plan; the variants with the first."""
+    """One for each plan; the graphs with the first."""
     first, *rest = plans
-    return [CudaBackend(first), CudaGraphBackend(first), CudaFastTanhBackend(first), *map(CudaBackend, rest)]
+    return [CudaBackend(first), CudaGraphBackend(first), *map(CudaBackend, rest)]
 
 
 def run_all(plans: Iterable[LaunchPlan], widths: tuple[int, ...]) -> list[str]:

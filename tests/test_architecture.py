@@ -12,18 +12,17 @@ FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "optax", "numba", "llvmlite
 
 # room -> the rooms that it may not import
 CLOSED = {
-    "kernels": "backends workloads records analysis machine correctness harness report api commands cli",
-    "backends": "workloads records analysis machine correctness harness report api commands cli",
-    "workloads": "kernels records analysis machine correctness harness report api commands cli",
-    "records": "kernels workloads analysis machine correctness harness report api commands cli",
-    "analysis": "kernels workloads machine correctness harness report api commands cli",
-    "machine": "kernels report api commands cli",
-    "correctness": "kernels report api commands cli",
-    "harness": "kernels report api commands cli",
-    "report": "kernels workloads machine correctness harness api commands cli",
-    "api": "kernels commands cli",
+    "kernels": "backends workloads records analysis machine correctness harness report api cli",
+    "backends": "workloads records analysis machine correctness harness report api cli",
+    "workloads": "kernels records analysis machine correctness harness report api cli",
+    "records": "kernels workloads analysis machine correctness harness report api cli",
+    "analysis": "kernels workloads machine correctness harness report api cli",
+    "machine": "kernels report api cli",
+    "correctness": "kernels report api cli",
+    "harness": "kernels report api cli",
+    "report": "kernels workloads machine correctness harness api cli",
+    "api": "kernels cli",
     "cli": "kernels",
-    "commands": "kernels",
 }
 LIBRARIES = {  # what a room may not import besides; else FRAMEWORKS
     "kernels": ("torch", "tensorflow", "keras", "jax"), "backends": (), "api": (*FRAMEWORKS, "click", "rich"),

@@ -12,6 +12,8 @@ from rnnbench.analysis.devices import on_gpu
 from rnnbench.analysis.parts import GPU, flat, parts_of
 from rnnbench.records.record import Record
 
+MAX_DIFFERENCES = 5  # named one by one
+
 
 @dataclass(frozen=True)
 class Side:
@@ -49,6 +51,12 @@ def unlike_machines(base: Side, new: Side) -> list[str]:
     machines = [m for m in (base.machine, new.machine) if m]
     code = [{"rnnbench": m.get("rnnbench"), "commit": (m.get("git") or {}).get("commit")} for m in machines]
     return [*found, *(f"{name} {a} / {b}" for name, (a, b) in _unlike(code).items())]
+
+
+def first_few(differences: Sequence[str]) -> str:
+    """Differences in one sentence; of many the first."""
+    more = len(differences) - MAX_DIFFERENCES
+    return "; ".join([*differences[:MAX_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])])
 
 
 def _different(values: Iterable[Any]) -> list[Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from rnnbench.analysis.warnings import Warned, warnings_of
-from rnnbench.api.compare import side_of
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
 from rnnbench.api.run import FOLDER, OK, USAGE
+from rnnbench.api.runs import side_of
 
 WARNED = 1
 EXIT_CODES = {

@@ -6,16 +6,15 @@ import html
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnbench.analysis.comparable import Side
 from rnnbench.analysis.compare import Finding, Gate, Ratio, Verdict, compare
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
-from rnnbench.api.noise import gate_of, place_of
+from rnnbench.api.noise import gate_of
 from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
+from rnnbench.api.runs import places_of, side_of
 from rnnbench.harness.plan import matches
-from rnnbench.records import store
 from rnnbench.records.record import Mode
 
 if TYPE_CHECKING:
@@ -33,7 +32,6 @@ EXIT_CODES = {
     UNDECIDED: "with --fail-on inconclusive: a case is inconclusive",
     FAULT: FAULT_MEANS,
 }
-MOST_PROBLEMS = 3  # told one by one
 
 
 @dataclass(frozen=True, repr=False)
@@ -80,35 +78,19 @@ class Compared:
         return UNDECIDED if fail_inconclusive and any(f.verdict is Verdict.INCONCLUSIVE for f in self.findings) else OK
 
 
-def side_of(name: str, say: Callable[[str], None]) -> Side:
-    """A run's records and machine. Of a lone file the machine is known where `machine.json` lies beside it."""
-    path = place_of(name)
-    loaded = store.load_file(path) if path.is_file() else store.load(path)
-    problems_told(path, loaded.problems, say)
-    if not loaded.records:
-        raise store.StoreError(f"{path} holds no record; nothing was measured there")
-    return Side(loaded.records, loaded.machine)
-
-
-def problems_told(path: Path, problems: Sequence[str], say: Callable[[str], None]) -> None:
-    """Say which lines were left out, the first few one by one."""
-    for problem in problems[:MOST_PROBLEMS]:
-        say(f"{path}: {problem}")
-    if len(problems) > MOST_PROBLEMS:
-        say(f"{path}: {len(problems) - MOST_PROBLEMS} more lines were left out")
-
-
 def compared(
     base: str, new: str, gate: Gate | None, words: str, say: Callable[[str], None], noise: str | None = None
 ) -> Compared:
-    """Compare two runs by name. StoreError for what cannot be read; ValueError where the filter leaves nothing.
+    """Compare two sides by name, each a run or several with commas between.
+
+    StoreError for what cannot be read; ValueError where the filter leaves nothing, or for what cannot be pooled.
 
     `gate` None takes the noise of the machine for the margin, by the A/A run `noise` or one that lies beside the two.
     """
     a, b = (kept(side_of(name, say), words) for name in (base, new))
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
-    gate, told = (gate, []) if gate else gate_of(noise, [place_of(new), place_of(base)], a, b)
+    gate, told = (gate, []) if gate else gate_of(noise, [*places_of(new), *places_of(base)], a, b)
     return Compared(compare(a, b, gate), gate, [*told, *_notes(a, b)])
 
 

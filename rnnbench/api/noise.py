@@ -12,20 +12,8 @@ from rnnbench.analysis.comparable import Side
 from rnnbench.analysis.compare import FEWEST_LAUNCHES, Gate
 from rnnbench.analysis.noise import LEAST, NOISE
 from rnnbench.api.names import MOST_PERCENT
+from rnnbench.api.runs import place_of
 from rnnbench.records import store
-
-REPORTS = Path("reports")  # where `run` puts its folders
-
-
-def place_of(name: str) -> Path:
-    """The folder or file that is meant: a path, else the id of a run under `reports`. Raises StoreError for neither."""
-    for path in (Path(name), REPORTS / name):
-        if path.exists():
-            return path
-    raise store.StoreError(
-        f"{name} is neither a folder, nor a file, nor a run under {REPORTS}; give what `run -o` was given, or its "
-        f"{store.RECORDS}"
-    )
 
 
 def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) -> tuple[Gate, list[str]]:

@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends, workloads
-from rnnbench.analysis.comparable import Side, unlike_machines
-from rnnbench.analysis.merge import few
+from rnnbench.analysis.comparable import Side, first_few, unlike_machines
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
 from rnnbench.api.session import RunSession, now, write_noise
 from rnnbench.harness.observer import Observer
@@ -58,7 +57,7 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     path = folder / store.RUN
     run = store.read_run(folder) if folder.is_dir() else {}
     if run.get("merged"):
-        raise store.StoreError(f"{folder} cannot be resumed: it was merged of runs; resume those, and merge again")
+        raise store.StoreError(f"{folder} cannot be resumed: it was merged of several runs; resume those")
     if not store.is_run(folder):
         why = "it is not there"
         if folder.exists():
@@ -139,8 +138,8 @@ def _refuse_unlike(folder: Path, before: store.Loaded, machine: dict[str, Any]) 
         unlike = [f"machine id {' and '.join(ids)} / {machine['machine_id']}"]
     if unlike:
         raise store.StoreError(
-            f"{folder} cannot be resumed, as the machine or the versions are others now: {few(unlike)}; measure the "
-            "rest into another folder with -o"
+            f"{folder} cannot be resumed, as the machine or the versions are others now: {first_few(unlike)}; "
+            "measure the rest into another folder with -o"
         )
 
 

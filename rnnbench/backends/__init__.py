@@ -130,15 +130,6 @@ REGISTRY: dict[str, Entry] = {
         summary="our kernels on one NVIDIA GPU, a pass captured in a CUDA graph",
         **_CUDA,
     ),
-    "cuda+fast-tanh": Entry(
-        "rnnbench.backends.cuda_fast:CudaFastTanhBackend",
-        ("numba_cuda",),
-        "cuda",
-        "our kernels on one NVIDIA GPU, tanh in one instruction: less exact than float32 may be",
-        compiles=True,
-        on_request=True,
-        gpu=True,
-    ),
     "torch": Entry(
         "rnnbench.backends.torch:TorchBackend",
         summary="nn.RNN as installed",

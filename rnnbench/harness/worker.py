@@ -139,7 +139,7 @@ class Worker:
         if contract.device == CUDA and self.gpu is None:
             self.gpu = gpu.first()
         if self.meter is None:  # not before the backend was imported: this imports NumPy
-            self.meter = energy.meter_of((lambda: energy.OfGpu(self.gpu)) if self.gpu else energy.Rapl)
+            self.meter = energy.meter_of((lambda: energy.GpuEnergy(self.gpu)) if self.gpu else energy.Rapl)
         return {"prepare_ns": prepare_ns, "contract": msgspec.to_builtins(contract)}
 
     def first(self, pass_: str, order: list[int] | None, out: str) -> dict[str, Any]:
@@ -189,6 +189,7 @@ class Worker:
             samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
             ended = time.perf_counter_ns()
         disturbances = disturbance.between(before, disturbance.now())
+        joules = window.energy(samples)
         return {
             "samples_ns": samples,
             "warmup": warmups(samples),
@@ -196,7 +197,7 @@ class Worker:
             "slept_ns": slept_ns,
             "device_ns": device.ns,
             "device_states": states + self._device_states(),
-            "energy": asdict(window.energy(samples)),
+            "energy": asdict(joules) if joules else None,
             "disturbances": disturbances,
             **self._peaks(),
         }

@@ -1,9 +1,7 @@
 """The record: what one backend answered to one case in one round. One line of JSON in `records.jsonl`.
 
 History of `schema`:
-1  first version
-2  flops, least_bytes and share_of_peak; what an older record needs is worked out when it is read
-3  device_ns, peak_device_bytes and device_states; energy; disturbances; round -2 for memory; memory_before_bytes
+1  the first release; what development wrote under 2 and 3 is read by the commit that wrote it
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from msgspec import Meta
 from rnnbench.contract import Contract
 from rnnbench.model import Case
 
-SCHEMA = 3
+SCHEMA = 1
 
 # What a line is held to when it is read; a number outside is damage.
 Nanoseconds = Annotated[int, Meta(gt=0)]  # of a call: the clock of a turn gives at least 1

@@ -22,7 +22,6 @@ from typing import IO, Any, TypedDict, TypeVar
 import msgspec
 
 from rnnbench.files import read_file
-from rnnbench.records.migrate import migrated
 from rnnbench.records.record import SCHEMA, Costs, Epoch, Record, Seeds
 from rnnbench.records.stops import Rule, Stop
 from rnnbench.sweep import Sweep
@@ -149,28 +148,25 @@ def _check(value: Any, levels: int) -> None:
 
 
 def _line(data: bytes) -> dict[str, Any]:
-    """A line with a schema that is known. Raises msgspec.DecodeError, and StoreError for a newer schema."""
+    """A line of this schema. Raises msgspec.DecodeError, and StoreError for another schema."""
     raw = _decoded(data)
     if not isinstance(raw, dict):
         raise msgspec.ValidationError(f"it holds {type(raw).__name__}; an object is needed")
     schema = raw.get("schema")
     if type(schema) is not int or schema < 1:
-        raise msgspec.ValidationError(f"schema is {schema!r}; a whole number from 1 to {SCHEMA} is needed")
-    if schema > SCHEMA:
-        raise StoreError(f"a record has schema {schema}, this rnnbench reads up to {SCHEMA}; upgrade rnnbench")
+        raise msgspec.ValidationError(f"schema is {schema!r}; a whole number from 1 on is needed")
+    if schema != SCHEMA:
+        raise StoreError(f"a record has schema {schema}, this rnnbench reads {SCHEMA}; upgrade rnnbench")
     return raw
 
 
 def decode_record(line: bytes) -> Record:
-    """A record from its line, in the newest schema.
-
-    Raises msgspec.DecodeError for a damaged one, and StoreError for a newer schema.
-    """
+    """A record from its line. Raises msgspec.DecodeError for a damaged one, and StoreError for another schema."""
     raw = _line(line)
     if not isinstance(raw.get("case"), dict):
         raise msgspec.ValidationError("it has no case")
     raw["case"] = {("pass_" if key == "pass" else key): value for key, value in raw["case"].items()}
-    record = msgspec.convert(migrated(raw), Record)
+    record = msgspec.convert(raw, Record)
     samples = len(record.samples_ns)
     if samples and record.warmup >= samples:
         raise msgspec.ValidationError(f"{record.warmup} of {samples} samples are warm-ups; one at least must count")
@@ -181,7 +177,7 @@ def decode_record(line: bytes) -> Record:
 
 def decode_epoch(line: bytes) -> Epoch:
     """An epoch from its line, as `decode_record`."""
-    return msgspec.convert(migrated(_line(line)), Epoch)
+    return msgspec.convert(_line(line), Epoch)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -199,8 +195,18 @@ def _read(path: Path, decode: Callable[[bytes], Line], problems: list[str]) -> l
         except msgspec.DecodeError as error:
             problems.append(f"{path.name} line {number} was left out: it is cut or damaged ({error})")
         except StoreError as error:
-            raise StoreError(f"{path} line {number}: {error}") from error
+            raise StoreError(f"{path} line {number}: {error}{_or_its_writer(path.parent)}") from error
     return items
+
+
+def _or_its_writer(folder: Path) -> str:
+    """The version that wrote a run, as the end of a sentence; "" where its `machine.json` does not say."""
+    machine = read_json(folder / MACHINE, _Machine)
+    commit = (machine.get("git") or {}).get("commit")
+    at = f" at commit {commit[:7]}" if commit else ""
+    return (
+        f", or read it with the one that wrote it, rnnbench {machine['rnnbench']}{at}" if "rnnbench" in machine else ""
+    )
 
 
 def read_json(path: Path, form: Any = dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +245,7 @@ def is_run(folder: Path) -> bool:
 
 
 def load(folder: Path) -> Loaded:
-    """Everything in a run's folder. Raises StoreError where there is no run, or a newer one than can be read."""
+    """Everything in a run's folder. Raises StoreError where there is no run, or one of another schema."""
     problems: list[str] = []
     try:
         if not (folder / RECORDS).exists() and not (folder / CURVES).exists() and not is_run(folder):

@@ -16,11 +16,11 @@ import pytest
 from rnnbench import backends, workloads
 from rnnbench.api.learning import with_trainings
 from rnnbench.api.run import EXIT_CODES
+from rnnbench.api.seeds import EXPERIMENTS, MADE_UP, of_reviews
 from rnnbench.cli import main
 from rnnbench.cli.names import Names, SizesType
 from rnnbench.cli.run import RUN_EPILOG
 from rnnbench.cli.seeds import SEEDS
-from rnnbench.commands.seeds import EXPERIMENTS, MADE_UP, of_reviews
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
@@ -309,8 +309,7 @@ def test_golden_seeds_agree():
 
 
 def test_the_second_mistake_shows_with_large_weights_only():
-    from rnnbench.commands.mistakes import error_of_seed_gradient
-    from rnnbench.commands.seeds import bptt_problem
+    from rnnbench.api.seeds import bptt_problem, error_of_seed_gradient
 
     problem, params, data = bptt_problem()
     assert error_of_seed_gradient(problem, params, data) < 1e-5

@@ -157,7 +157,7 @@ def test_what_to_bear_in_mind_is_said(folder):
         (["{base}", "nowhere"], 4, "nowhere is neither a folder, nor a file, nor a run under reports"),
         (["{base}", "{empty}"], 4, "holds no run"),
         (["{base}", "{damaged}"], 4, "holds no record; nothing was measured there"),
-        (["{base}", "{newer}"], 4, "this rnnbench reads up to"),
+        (["{base}", "{newer}"], 4, "this rnnbench reads 1; upgrade"),
         (["{base}"], 2, "Missing argument 'NEW'"),
         (["{base}", "{base}", "--fail-on", "median"], 2, "'median' is not METRIC:PERCENT, such as median:5%"),
         (["{base}", "{base}", "--fail-on", "medan:5%"], 2, "did you mean median"),

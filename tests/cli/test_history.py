@@ -115,7 +115,7 @@ def test_unlike_runs_are_on_lines_of_their_own(runs):
 def test_merged_and_damaged_runs_and_smoke_tests(runs):
     together = write(runs / "merged", [*records(20, 1.3), *records(21, 1.3), *records(3, 1.0)], number=20)
     with (together / store.RECORDS).open("ab") as file:
-        file.write(b'{"schema": 3, "cut')
+        file.write(b'{"schema": 1, "cut')
     lone = runs / "lone.jsonl"
     lone.write_bytes(b"".join(map(store.encode, records(22, 1.3))))
     write(runs / "quick", records(23, 9.0, mode=Mode.QUICK), number=23)

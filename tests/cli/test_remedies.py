@@ -23,7 +23,7 @@ WORKING = (*MEASURING, "verify", "train", "seeds", "list")
 PRINTED_BY = {
     "api/compare.py": ("compare",),
     "api/history.py": ("history",),
-    "api/merge.py": ("merge",),
+    "api/runs.py": ("report",),
     "api/noise.py": ("compare",),
     "api/run.py": MEASURING,
     "harness/limits.py": WORKING,
@@ -32,7 +32,7 @@ PRINTED_BY = {
     "harness/tasks.py": ("run", "verify", "train"),
     "report/history.py": ("history",),
     "records/folder.py": MEASURING,
-    "analysis/merge.py": ("merge",),
+    "analysis/pooling.py": ("report",),
     "records/store.py": (*MEASURING, "train"),
     "analysis/warnings/base.py": ("run",),
     "workloads/imdb_files.py": ("run", "verify", "train", "seeds"),

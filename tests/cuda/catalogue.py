@@ -77,13 +77,13 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
         for width in (width for width in widths if plan.block_rows(1 << 20, width) >= rows):
             shape, most = f"H{width} rows{rows}", IN_REGISTERS.get((width, rows), 255)
             ahead, back = (
-                forward.forward_in_registers(dtype, width, rows, False),
+                forward.forward_in_registers(dtype, width, rows),
                 backward.backward_in_registers(dtype, width, rows),
             )
             add(f"forward {shape}", ahead, most, *steps_forward, wide=("LDS",))
             add(f"backward {shape}", back, most, *steps_back, wide=("LDS",))
         ahead, back = (
-            forward.forward_general(dtype, plan.threads, rows, False),
+            forward.forward_general(dtype, plan.threads, rows),
             backward.backward_general(dtype, plan.threads, rows),
         )
         add(f"forward general rows{rows}", ahead, GENERAL[rows], *steps_forward)
@@ -101,17 +101,10 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     add("adam", optimizer.adam(dtype), 24, a1, a1, a1, a1, a1, *[x] * 8)
     counted = (a1, a1, a1, a1, a1, x, a2, ORDER, *[x] * 5)
     add("adam_counted", optimizer.adam_counted(dtype), 32, *counted)
-    if dtype == "float32":  # the rest computes with integers, or is for float32 alone
+    if dtype == "float32":  # the rest computes with integers
         add("take", cursor.take_rows(), 16, ORDER, ORDER, ORDER)
         add("keep", cursor.keep_losses(), 24, a2, TOKENS, a2, TOKENS, ORDER, INT)
         add("advance cursor", cursor.advance_cursor(), 16, ORDER, INT)
-        add(
-            "forward H128 fast tanh",
-            forward.forward_in_registers(dtype, 128, 1, True),
-            184,
-            *steps_forward,
-            wide=("LDS",),
-        )
     return found
 
 
@@ -125,20 +118,20 @@ def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, An
     step_back = (a2, a2, a2, a2, a2, *[INT] * 8)
     for r in split_regimes(dtype, plan):
         name, most = f"split H{r.width} rows{r.rows}", plan.thread_registers(r.threads)
-        yield f"forward {name}", split.forward_split(dtype, r.width, r.kept, r.rows, False), most, ahead
+        yield f"forward {name}", split.forward_split(dtype, r.width, r.kept, r.rows), most, ahead
         yield f"backward {name}", split.backward_split(dtype, r.width, r.kept, r.rows), most, back
     for H, room in product((300, 512, 768, 1024), ROOMS):
         r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, 1, dtype, ROOMS[room])
         shape, most = r.shape, plan.thread_registers(r.threads)
         name = f"spread H{H} columns{shape.columns}"
         if room == "H100" or shape.columns > plan.columns[0]:
-            yield f"forward {name}", spread.forward_spread(dtype, shape, False), most, (*ahead, COUNTER)
+            yield f"forward {name}", spread.forward_spread(dtype, shape), most, (*ahead, COUNTER)
             yield f"backward {name}", spread.backward_spread(dtype, shape), most, (*back, COUNTER)
     shape = choose(replace(plan, kinds=(RegimeKind.STEPS,)), 1024, 1, dtype, ROOMS["H100"]).shape
-    yield "forward step H1024", spread.forward_spread_step(dtype, shape, False), 255, ahead
+    yield "forward step H1024", spread.forward_spread_step(dtype, shape), 255, ahead
     yield "backward step H1024", spread.backward_spread_step(dtype, shape), 255, step_back
     tile = plan.side, plan.step_micro, plan.depth
-    yield "advance", tiles.forward_tile_step(dtype, *tile, False), 128, ahead
+    yield "advance", tiles.forward_tile_step(dtype, *tile), 128, ahead
     yield "retreat", tiles.backward_tile_step(dtype, *tile), 128, step_back
 
 

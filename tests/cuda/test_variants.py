@@ -1,4 +1,4 @@
-"""`cuda+graph` and `cuda+fast-tanh`. In the simulator a tape stands for the graph: with the arguments of the capture,
+"""`cuda+graph`. In the simulator a tape stands for the graph: with the arguments of the capture,
 so that what a graph must read from device memory and does not is seen. The calls of the driver are checked by a double.
 """
 
@@ -11,9 +11,7 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.backends.cuda import CudaBackend
-from rnnbench.backends.cuda_fast import CudaFastTanhBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
-from rnnbench.correctness.tolerances import errors_of, verdict
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.graph import RecordedLaunches, captured
 from rnnbench.kernels.cuda.passes import UpdateRule
@@ -159,25 +157,8 @@ def test_a_capture_that_fails_gives_the_stream_back():
     assert driver.calls[-1] == ("cuGraphDestroy", ("graph",))
 
 
-@pytest.mark.skipif(not device.simulated(), reason="a GPU's tanh may be less coarse than it is allowed to be")
-def test_a_fast_tanh_is_found_wrong(gpu):
-    problem = small(T=3, V=None)
-    ref, got = sessions(CudaFastTanhBackend(LaunchPlan(**TINY)), problem)
-    errors = errors_of(run(ref, "gradient"), run(got, "gradient"), problem.dtype)
-    assert "the limit is 1e-05" in (verdict(errors) or "")
-
-
-def test_a_fast_tanh_is_float32_alone(monkeypatch):
-    monkeypatch.setattr(device, "simulated", lambda: True)
-    backend = CudaFastTanhBackend()
-    assert "none for float64; take the backend cuda" in (backend.unsupported(Case(**vars(small_problem()))) or "")
-    single = Case(**vars(small_problem(dtype=DType.FLOAT32)))
-    assert backend.unsupported(single) is None
-    assert "2^-11" in backend.contract(single).notes
-
-
-@pytest.mark.parametrize("name", ["cuda+graph", "cuda+fast-tanh"])
-def test_variants_are_left_out_unless_they_are_named(name):
+def test_it_is_left_out_unless_it_is_named():
+    name = "cuda+graph"
     assert name not in backends.usual()
     backend = backends.load(name)
     assert backend.name == name

@@ -25,7 +25,7 @@ class Kind:
     of_sweep: str = ""  # where another one helps a sweep
 
 
-AGAIN = "sweep again, and put the runs together with merge"
+AGAIN = "sweep again, and report both runs together"
 KINDS = {
     "machines": Kind("several machines", "compare within one machine; measure again in a new folder"),
     "disturbed": Kind("disturbed", "measure again; keep the machine awake and its clock alone meanwhile"),

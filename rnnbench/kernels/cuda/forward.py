@@ -13,13 +13,13 @@ states from h, which a block reads after its own barrier.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda import ptx
 from rnnbench.kernels.cuda.layout import state_row
 from rnnbench.kernels.cuda.plan import compiled_once
 
@@ -27,12 +27,12 @@ SUMS = 4  # of each row, added up at the end: one alone would wait for itself at
 
 
 @compiled_once
-def forward_in_registers(dtype: str, width: int, rows: int, fast: bool) -> Any:
+def forward_in_registers(dtype: str, width: int, rows: int) -> Any:
     """h, with h_0 = initial, for H <= width. A block of `width` threads for `rows` rows; `width` is a multiple of 4.
 
     h ((T + 1) b, H), W (H, H), initial (b, H).
     """
-    kind, zero, tanh = getattr(numba, dtype), np.dtype(dtype).type(0), ptx.tanh(dtype, fast)
+    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     buffers, held = (2, rows, width), rows * SUMS
 
     @cuda.jit
@@ -72,7 +72,7 @@ def forward_in_registers(dtype: str, width: int, rows: int, fast: bool) -> Any:
             # The cell; the new states go to the other buffer, so that one barrier is enough
             for r in range(rows):
                 i, q = first + r, r * SUMS
-                value = tanh((sums[q] + sums[q + 1]) + (sums[q + 2] + sums[q + 3])) if j < H else zero
+                value = math.tanh((sums[q] + sums[q + 1]) + (sums[q + 2] + sums[q + 3])) if j < H else zero
                 states[1 - now, r, j] = value
                 if i < b and j < H:
                     h[state_row(t + 1, b, i), j] = value
@@ -82,9 +82,9 @@ def forward_in_registers(dtype: str, width: int, rows: int, fast: bool) -> Any:
 
 
 @compiled_once
-def forward_general(dtype: str, threads: int, rows: int, fast: bool) -> Any:
+def forward_general(dtype: str, threads: int, rows: int) -> Any:
     """h, with h_0 = initial, for any H: a block of `threads` threads, each with some columns of `rows` rows."""
-    kind, zero, tanh = getattr(numba, dtype), np.dtype(dtype).type(0), ptx.tanh(dtype, fast)
+    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
 
     @cuda.jit
     def kernel(h, W, initial, b, T, H):
@@ -108,7 +108,7 @@ def forward_general(dtype: str, threads: int, rows: int, fast: bool) -> Any:
                             sums[r] += h[before + r, k] * x
                 for r in range(rows):
                     if r < count:
-                        h[after + r, j] = tanh(sums[r])
+                        h[after + r, j] = math.tanh(sums[r])
             cuda.syncthreads()  # before any thread reads the new states
 
     return kernel

@@ -93,7 +93,6 @@ class LaunchPlan:
     multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to `few` batch
     rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few. `wide`: H from
     which a launch per step is better than one block that reads all of W_hh. `kinds`: regimes that may be taken.
-    `fast_tanh`: one instruction in place of libdevice's, float32 only.
     """
 
     # products
@@ -123,7 +122,6 @@ class LaunchPlan:
     wide: int = 256
     # which recurrences may be taken
     kinds: tuple[RegimeKind, ...] = tuple(RegimeKind)
-    fast_tanh: bool = False
 
     @property
     def edge(self) -> int:

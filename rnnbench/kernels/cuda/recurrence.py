@@ -83,16 +83,16 @@ class CudaRecurrence:
         """h from x_t W_xh + b_h, which it holds, and initial (>= b, H)."""
         # A launch a step, one launch whose blocks wait for each other, or one in which none does
         r, s, h = self.regime, self.s, self.a["h"]
-        size, fast = self._size(b), self.plan.fast_tanh
+        size = self._size(b)
         if r.kind is RegimeKind.TILES:
-            self._each_step(tiles.forward_tile_step(s.dtype, *self._tile(), fast), size, W, initial, b)
+            self._each_step(tiles.forward_tile_step(s.dtype, *self._tile()), size, W, initial, b)
         elif r.kind is RegimeKind.STEPS:
-            self._each_step(spread.forward_spread_step(s.dtype, r.shape, fast), size, W, initial, b)
+            self._each_step(spread.forward_spread_step(s.dtype, r.shape), size, W, initial, b)
         elif r.kind is RegimeKind.SPREAD:
-            kernel = spread.forward_spread(s.dtype, r.shape, fast)
+            kernel = spread.forward_spread(s.dtype, r.shape)
             self.launch(kernel, size, h, W, initial, b, s.T, s.H, self.a["arrived"])
         else:
-            self.launch(_forward_kernel(r, s.dtype, fast), size, h, W, initial, b, s.T, s.H)
+            self.launch(_forward_kernel(r, s.dtype), size, h, W, initial, b, s.T, s.H)
 
     def _each_step(self, kernel: Any, size: LaunchSize, W: Any, initial: Any, b: int) -> None:
         for t in range(self.s.T):
@@ -122,13 +122,13 @@ class CudaRecurrence:
 # The kernels of the other regimes are made by their factories, once for all sizes that are the same.
 
 
-def _forward_kernel(r: Regime, dtype: str, fast: bool) -> Any:
+def _forward_kernel(r: Regime, dtype: str) -> Any:
     """The kernel of a regime with one launch in which no block waits."""
     if r.kind is RegimeKind.REGISTERS:
-        return forward.forward_in_registers(dtype, r.width, r.rows, fast)
+        return forward.forward_in_registers(dtype, r.width, r.rows)
     if r.kind is RegimeKind.SPLIT:
-        return split.forward_split(dtype, r.width, r.kept, r.rows, fast)
-    return forward.forward_general(dtype, r.threads, r.rows, fast)
+        return split.forward_split(dtype, r.width, r.kept, r.rows)
+    return forward.forward_general(dtype, r.threads, r.rows)
 
 
 def _backward_kernel(r: Regime, dtype: str) -> Any:

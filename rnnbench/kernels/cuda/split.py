@@ -7,13 +7,13 @@ halves meet in `halves`, which costs a second barrier a step. Arrays and equatio
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda import ptx
 from rnnbench.kernels.cuda.forward import SUMS
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.layout import emitted_row, state_row, step_row
@@ -43,11 +43,11 @@ def half_products(dtype: str, width: int, kept: int, rows: int) -> Any:
 
 
 @compiled_once
-def forward_split(dtype: str, width: int, kept: int, rows: int, fast: bool) -> Any:
+def forward_split(dtype: str, width: int, kept: int, rows: int) -> Any:
     """h, with h_0 = initial, for H <= width. A block of 2 width threads for `rows` rows; width and kept in fours."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     held, half, threads, tile = rows * SUMS, width // 2, 2 * width, (rows, width)
-    multiply, tanh = half_products(dtype, width, kept, rows), ptx.tanh(dtype, fast)
+    multiply = half_products(dtype, width, kept, rows)
 
     @bounded(threads)
     def kernel(h, W, initial, b, T, H):
@@ -93,7 +93,7 @@ def forward_split(dtype: str, width: int, kept: int, rows: int, fast: bool) -> A
             cuda.syncthreads()
             for r in range(rows):
                 if leads:
-                    value = tanh(sums[r * SUMS] + halves[r, j]) if j < H else zero
+                    value = math.tanh(sums[r * SUMS] + halves[r, j]) if j < H else zero
                     states[r, j] = value
                     if first + r < b and j < H:
                         h[state_row(t + 1, b, first + r), j] = value

@@ -20,6 +20,7 @@ with its kernels, since the simulator puts its own in place for the time of a ca
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -111,10 +112,10 @@ def _multiplier(dtype: str, shape: Shape) -> Any:
 
 
 @compiled_once
-def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
+def _forward_body(dtype: str, shape: Shape) -> Any:
     """h[(t + 1) b :] of the block's columns, from `column` on; with step 0 h[:b] = initial too."""
     rows, columns, adders = shape.rows, shape.columns, shape.adders
-    multiply, tanh = _multiplier(dtype, shape), ptx.tanh(dtype, fast)
+    multiply = _multiplier(dtype, shape)
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit(device=True)
@@ -134,7 +135,7 @@ def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
             if here:
                 for s in range(adders):
                     total += partial[x, s]
-                h[p, j] = tanh(total)
+                h[p, j] = math.tanh(total)
                 if t == 0:
                     h[state_row(0, b, low + r), j] = initial[low + r, j]
 
@@ -197,11 +198,11 @@ def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
 
 
 @compiled_once
-def forward_spread(dtype: str, shape: Shape, fast: bool) -> Any:
+def forward_spread(dtype: str, shape: Shape) -> Any:
     """h, with h_0 = initial, for H <= width. A block of `threads` for `columns`; all are resident."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
     columns, threads = shape.columns, shape.threads
-    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape, fast)
+    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape)
     wait, reset = _grid_barrier(), _barrier_reset()
 
     @bounded(threads)
@@ -222,11 +223,11 @@ def forward_spread(dtype: str, shape: Shape, fast: bool) -> Any:
 
 
 @compiled_once
-def forward_spread_step(dtype: str, shape: Shape, fast: bool) -> Any:
+def forward_spread_step(dtype: str, shape: Shape) -> Any:
     """Step t of `forward`, in any number of blocks."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
     columns, threads = shape.columns, shape.threads
-    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape, fast)
+    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape)
 
     @bounded(threads)
     def kernel(h, W, initial, b, t, H):

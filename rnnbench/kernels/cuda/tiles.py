@@ -8,24 +8,24 @@ Grid: (rows, columns) of a step in tiles, as in `products`. What was there in h 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda import ptx
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import compiled_once
 from rnnbench.kernels.cuda.products import multiplier
 
 
 @compiled_once
-def forward_tile_step(dtype: str, side: int, micro: int, depth: int, fast: bool) -> Any:
+def forward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
     """States after step t from those before, or from initial (b, H), which h[:b] then becomes. h (., H), W (H, H)."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
-    multiply, tanh = multiplier(side, micro, depth), ptx.tanh(dtype, fast)
+    multiply = multiplier(side, micro, depth)
 
     @cuda.jit
     def kernel(h, W, initial, b, t, H):
@@ -56,7 +56,7 @@ def forward_tile_step(dtype: str, side: int, micro: int, depth: int, fast: bool)
                 i, j = row + ty + u * side, column + tx + v * side
                 if i < b and j < H:
                     p = state_row(t + 1, b, i)
-                    h[p, j] = tanh(h[p, j] + sums[u * micro + v])
+                    h[p, j] = math.tanh(h[p, j] + sums[u * micro + v])
                     if t == 0:
                         h[state_row(0, b, i), j] = initial[i, j]
 

@@ -7,32 +7,42 @@ comparison of Keras and PyTorch on IMDB reviews. Facts about them are in `docs/s
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from rnnbench import workloads
 from rnnbench.api.learning import make_training
 from rnnbench.backends.base import Outputs
-from rnnbench.cli.progress import Display
-from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
-from rnnbench.data import Data
+from rnnbench.backends.numpy import backward_pass, dlosses, forward_pass
+from rnnbench.correctness.tolerances import relative_error
+from rnnbench.data import Data, shaped_targets
 from rnnbench.harness import arrays
+from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.train import Test, Training, train
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import DType, Head, Loss, Model, Optimizer, Pass, Problem, StepSum, Train
-from rnnbench.params import Init, Params, cast, init_params
+from rnnbench.params import Array, Init, Params, cast, init_params
 from rnnbench.records.record import Epoch
 from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import Dataset, Split
+
+MISTAKES = {
+    1: "bptt-golden adds the losses of its forward pass to a total that is never set back, and the cell was run "
+    "twice. The loss is 0.37498379581458174; the printed 0.7499675916291635 is its double.",
+    2: "bptt-golden multiplies by 1 - tanh(h)^2 where h is a tanh already; the derivative is 1 - h^2. With weights "
+    "near 0.01, h is near 0 and both are near 1, so it goes unseen. With larger weights the gradient is wrong.",
+    3: "The PyTorch evaluation counts sigmoid(z) > 0 as positive. A sigmoid is always above 0, so every review is, and "
+    "the accuracy is the share of positive labels: 0.5000 for any network. The threshold is 0.5 (z > 0).",
+    4: "imdb-200 pads at the end, so the network reads a short review first and then padding to the last step, "
+    "where it is asked. What it read has faded by then. Padding in front, or stopping at each review's length, is "
+    "the cure.",
+}
 
 # fmt: off
 FORWARD_OUTPUTS = np.array([
@@ -40,25 +50,16 @@ FORWARD_OUTPUTS = np.array([
     [-0.66213135, 2.32535818], [2.92316993, 0.1776373], [-2.84506174, -0.23812638],
 ])
 # fmt: on
-BPTT_PRINTED, BPTT_LOSS = 0.7499675916291635, 0.37498379581458174
+BPTT_PRINTED = 0.7499675916291635  # twice the loss: mistake 1
 
 # The ten short texts, each word by its rank in their own vocabulary of 17 words.
 TOY_ROWS = [
-    [9, 1],
-    [1, 1],
-    [3, 3, 10],
-    [2, 11, 2, 1, 2],
-    [12, 13, 4, 5],
-    [6, 6],
-    [7, 7],
-    [8, 8],
-    [14, 15, 4, 5],
-    [16, 17],
-]
+    [9, 1], [1, 1], [3, 3, 10], [2, 11, 2, 1, 2], [12, 13, 4, 5], [6, 6], [7, 7], [8, 8], [14, 15, 4, 5], [16, 17],
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Finding:
+class SeedFinding:
     """One line of the table: what the seed prints, what we get, what to make of it. `agrees` None: not comparable."""
 
     experiment: str
@@ -70,10 +71,10 @@ class Finding:
 
 
 class Bench:
-    """One worker of the chosen backend, and the plan's seed, folder and display."""
+    """One worker of the chosen backend, and the plan's seed, folder and observer."""
 
-    def __init__(self, plan: Plan, pool: WorkerPool, folder: Path, display: Display) -> None:
-        self.plan, self.pool, self.folder, self.display = plan, pool, folder, display
+    def __init__(self, plan: Plan, pool: WorkerPool, folder: Path, observer: Observer) -> None:
+        self.plan, self.pool, self.folder, self.observer = plan, pool, folder, observer
         self.backend = plan.backends[0]
 
     def answer(self, problem: Problem, params: Params, data: Data, pass_: Pass) -> Outputs:
@@ -86,7 +87,7 @@ class Bench:
 
     def training(self, workload: str) -> Training:
         """A workload's training with its own number of epochs."""
-        return make_training(workloads.get(workload).spec, self.plan, new_run_id(), self.display)
+        return make_training(workloads.get(workload).spec, self.plan, new_run_id(), self.observer)
 
     def train(self, training: Training, name: str) -> tuple[list[Epoch], Test]:
         """All epochs, and the test."""
@@ -94,30 +95,30 @@ class Bench:
 
         def emit(epoch: Epoch) -> None:
             epochs.append(epoch)
-            self.display.show(f"{name}: epoch {epoch.epoch} of {epoch.epochs}", epoch.epoch / epoch.epochs)
+            self.observer.show(f"{name}: epoch {epoch.epoch} of {epoch.epochs}", epoch.epoch / epoch.epochs)
 
-        self.display.show(f"{name}: {self.backend}", 0.0)
+        self.observer.show(f"{name}: {self.backend}", 0.0)
         return epochs, train(training, self.backend, self.pool, emit)
 
 
-def forward_golden(bench: Bench) -> list[Finding]:
+def transposed(W_xh: Array, W_hh: Array, W_hy: Array) -> Params:
+    """Our parameters of the notebook's, which multiply from the left; its biases are 0."""
+    zeros = {"b_h": np.zeros(len(W_hh)), "b_y": np.zeros(len(W_hy))}
+    return {"W_xh": W_xh.T.copy(), "W_hh": W_hh.T.copy(), "W_hy": W_hy.T.copy(), **zeros}
+
+
+def forward_golden(bench: Bench) -> list[SeedFinding]:
     """Six steps of a random network with seed 0."""
     rng = np.random.RandomState(0)
     x, W_xh, W_hh, W_hy = (rng.randn(*shape) for shape in ((6, 4), (5, 4), (5, 5), (2, 5)))
     model = Model(E=4, H=5, O=2, head=Head.EVERY, loss=Loss.SQUARED_ERROR)
-    params = {
-        "W_xh": W_xh.T.copy(),
-        "W_hh": W_hh.T.copy(),
-        "b_h": np.zeros(5),
-        "W_hy": W_hy.T.copy(),
-        "b_y": np.zeros(2),
-    }
+    params = transposed(W_xh, W_hh, W_hy)
     problem = Problem("forward-golden", DType.FLOAT64, model, Train(), B=1, T=6)
     logits = bench.answer(problem, params, Data(x[None], np.zeros((1, 6, 2))), Pass.FORWARD).logits
     assert logits is not None
     off = float(np.abs(logits[0] - FORWARD_OUTPUTS).max())
     return [
-        Finding(
+        SeedFinding(
             "forward-golden",
             "12 outputs",
             f"{FORWARD_OUTPUTS[0, 0]} ... {FORWARD_OUTPUTS[-1, -1]}",
@@ -128,26 +129,18 @@ def forward_golden(bench: Bench) -> list[Finding]:
     ]
 
 
-def bptt_problem() -> tuple[Problem, dict[str, np.ndarray], Data]:
+def bptt_problem() -> tuple[Problem, Params, Data]:
     """Three steps, squared error of a sigmoid, clipping at 1, SGD with 0.1, weights near 0.01, seed 42."""
     rng = np.random.RandomState(42)
     W_xh, W_hh, W_hy = (0.01 * rng.randn(*shape) for shape in ((4, 2), (4, 4), (1, 4)))
-    model = Model(
-        E=2, H=4, O=1, head=Head.EVERY, loss=Loss.SIGMOID_SQUARED_ERROR, step_sum=StepSum.SUM
-    )  # fmt: skip
-    train_spec = Train(Optimizer.SGD, learning_rate=0.1, clip_value=1.0)
-    params = {
-        "W_xh": W_xh.T.copy(),
-        "W_hh": W_hh.T.copy(),
-        "b_h": np.zeros(4),
-        "W_hy": W_hy.T.copy(),
-        "b_y": np.zeros(1),
-    }
+    model = Model(E=2, H=4, O=1, head=Head.EVERY, loss=Loss.SIGMOID_SQUARED_ERROR, step_sum=StepSum.SUM)
+    sgd = Train(Optimizer.SGD, learning_rate=0.1, clip_value=1.0)
+    params = transposed(W_xh, W_hh, W_hy)
     data = Data(np.array([[[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]]), np.array([[1.0, 0.0, 1.0]]))
-    return Problem("bptt-golden", DType.FLOAT64, model, train_spec, B=1, T=3), params, data
+    return Problem("bptt-golden", DType.FLOAT64, model, sgd, B=1, T=3), params, data
 
 
-def bptt_golden(bench: Bench) -> list[Finding]:
+def bptt_golden(bench: Bench) -> list[SeedFinding]:
     """The loss, and how far the notebook's gradient is from the right one for small and for large weights."""
     problem, params, data = bptt_problem()
     outputs = bench.answer(problem, params, data, Pass.GRADIENT)
@@ -156,26 +149,55 @@ def bptt_golden(bench: Bench) -> list[Finding]:
         error_of_seed_gradient(problem, {k: v * scale for k, v in params.items()}, data) for scale in (1, 100)
     )
     return [
-        Finding(
+        SeedFinding(
             "bptt-golden", "loss", f"{BPTT_PRINTED}", f"{outputs.loss:.17g}",
             abs(2 * outputs.loss - BPTT_PRINTED) < 1e-12, "theirs is the double: mistake 1",
         ),
-        Finding(
+        SeedFinding(
             "bptt-golden", "error of their gradient", "not looked at", f"{small:.1e} with their weights, "
             f"{large:.2f} with 100 times larger ones", None, "mistake 2",
         ),
     ]  # fmt: skip
 
 
-def parity(bench: Bench) -> list[Finding]:
+def seed_gradient(problem: Problem, params: Params, data: Data) -> tuple[dict[str, Array], dict[str, Array]]:
+    """The right gradient, and the one with the notebook's derivative of tanh."""
+    trace = forward_pass(problem.model, params, data.inputs, None)
+    targets = shaped_targets(problem, data.targets)
+    dz = dlosses(problem.model, trace.logits, targets) * problem.model.loss_scale(problem.B, problem.T)
+    right = backward_pass(problem.model, params, data.inputs, trace, dz, None)
+    h = trace.states["h"]
+    wrong = {name: np.zeros_like(value) for name, value in params.items()}
+    dh = np.zeros_like(h[0])
+    for t in reversed(range(problem.T)):
+        wrong["W_hy"] += h[t + 1].T @ dz[:, t]
+        wrong["b_y"] += dz[:, t].sum(axis=0)
+        delta = (dh + dz[:, t] @ params["W_hy"].T) * (1 - np.tanh(h[t + 1]) ** 2)
+        wrong["W_xh"] += trace.x[t].T @ delta
+        wrong["W_hh"] += h[t].T @ delta
+        wrong["b_h"] += delta.sum(axis=0)
+        dh = delta @ params["W_hh"].T
+    return right, wrong
+
+
+def error_of_seed_gradient(problem: Problem, params: Params, data: Data) -> float:
+    """The worst relative error, over all parameters, of the notebook's gradient."""
+    right, wrong = seed_gradient(problem, params, data)
+    errors = [relative_error(right[name], wrong[name]) for name in right]
+    return max(e for e in errors if e is not None)
+
+
+def parity(bench: Bench) -> list[SeedFinding]:
     """Ten epochs on the sum of five integers."""
     _, test = bench.train(bench.training("parity"), "parity")
     note = "chance is 0.5 and 200 rows are few: 0.43 to 0.57 is what guessing gives"
     assert test.accuracy is not None
-    return [Finding("parity", "test accuracy", "0.4700", f"{test.accuracy:.4f}", 0.40 <= test.accuracy <= 0.60, note)]
+    return [
+        SeedFinding("parity", "test accuracy", "0.4700", f"{test.accuracy:.4f}", 0.40 <= test.accuracy <= 0.60, note)
+    ]
 
 
-def sentiment_toy(bench: Bench) -> list[Finding]:
+def sentiment_toy(bench: Bench) -> list[SeedFinding]:
     """Ten texts, padded at the end to five words, looked up in an embedding of width 2."""
     del bench  # a look-up is all there is to it
     tokens = np.zeros((len(TOY_ROWS), 5), dtype=np.int32)
@@ -183,7 +205,7 @@ def sentiment_toy(bench: Bench) -> list[Finding]:
         row[: len(words)] = words
     model = Model(V=int(tokens.max()) + 1, E=2, H=1, O=1)
     shape = init_params(model, Init.KERAS, 0)["embedding"][tokens].shape
-    return [Finding("sentiment-toy", "shape of the prediction", "(10, 5, 2)", str(shape), shape == (10, 5, 2))]
+    return [SeedFinding("sentiment-toy", "shape of the prediction", "(10, 5, 2)", str(shape), shape == (10, 5, 2))]
 
 
 MADE_UP = "made-up reviews: their figure is of the real ones, and not comparable"
@@ -194,7 +216,7 @@ def of_reviews(training: Training, workload: str, agrees: bool | None, note: str
     return (agrees, note) if training.problem.workload == workload else (None, MADE_UP)
 
 
-def imdb_50(bench: Bench) -> list[Finding]:
+def imdb_50(bench: Bench) -> list[SeedFinding]:
     """Five epochs on the last 50 words."""
     training = bench.training("imdb-50")
     epochs, test = bench.train(training, "imdb-50")
@@ -202,14 +224,14 @@ def imdb_50(bench: Bench) -> list[Finding]:
     assert test.accuracy is not None
     name = training.problem.workload
     return [
-        Finding(name, "validation accuracy by epoch", "0.7700, 0.8157, 0.7900, 0.8053, 0.8016", seen,
+        SeedFinding(name, "validation accuracy by epoch", "0.7700, 0.8157, 0.7900, 0.8053, 0.8016", seen,
                 *of_reviews(training, "imdb-50", None, "")),
-        Finding(name, "test accuracy", "0.8016", f"{test.accuracy:.4f}",
+        SeedFinding(name, "test accuracy", "0.8016", f"{test.accuracy:.4f}",
                 *of_reviews(training, "imdb-50", 0.77 <= test.accuracy <= 0.82, "expected: 0.77 to 0.82")),
     ]  # fmt: skip
 
 
-def imdb_200(bench: Bench) -> list[Finding]:
+def imdb_200(bench: Bench) -> list[SeedFinding]:
     """Five epochs on the last 200 words, padded at the end as they have it, and in front."""
     findings = []
     for workload, theirs, note in (
@@ -221,11 +243,11 @@ def imdb_200(bench: Bench) -> list[Finding]:
         assert test.accuracy is not None
         agrees = 0.5 <= test.accuracy <= 0.65 if workload == "imdb-200" else None
         told = of_reviews(training, workload, agrees, note)
-        findings.append(Finding(training.problem.workload, "test accuracy", theirs, f"{test.accuracy:.4f}", *told))
+        findings.append(SeedFinding(training.problem.workload, "test accuracy", theirs, f"{test.accuracy:.4f}", *told))
     return findings
 
 
-def imdb_200_torch(bench: Bench) -> list[Finding]:
+def imdb_200_torch(bench: Bench) -> list[SeedFinding]:
     """The PyTorch version: PyTorch's initialisation and epsilon, all 25,000 rows, its evaluation, wrong and right."""
     training = as_in_torch(bench.training("imdb-200"), bench.plan.seed)
     epochs, test = bench.train(training, "imdb-200-torch")
@@ -235,7 +257,7 @@ def imdb_200_torch(bench: Bench) -> list[Finding]:
     assert test.accuracy is not None
     name = f"{training.problem.workload} in PyTorch"
     return [
-        Finding(name, quantity, theirs, ours, *of_reviews(training, "imdb-200", agrees, note))
+        SeedFinding(name, quantity, theirs, ours, *of_reviews(training, "imdb-200", agrees, note))
         for quantity, theirs, ours, agrees, note in (
             ("loss in epoch 5", "0.5843", f"{last:.4f}", None, ""),
             ("test accuracy, sigmoid > 0", "0.5000", f"{always_true:.4f}", always_true == 0.5, "mistake 3"),
@@ -259,7 +281,7 @@ def as_in_torch(training: Training, seed: int) -> Training:
     )
 
 
-EXPERIMENTS: dict[str, Callable[[Bench], list[Finding]]] = {
+EXPERIMENTS: dict[str, Callable[[Bench], list[SeedFinding]]] = {
     "forward-golden": forward_golden,
     "bptt-golden": bptt_golden,
     "parity": parity,
@@ -270,40 +292,18 @@ EXPERIMENTS: dict[str, Callable[[Bench], list[Finding]]] = {
 }
 
 
-def run(names: tuple[str, ...], plan: Plan) -> tuple[list[Finding], int]:
-    """The findings of the named experiments, and the exit code: 1 where a figure does not agree or a worker failed."""
-    findings: list[Finding] = []
-    with tempfile.TemporaryDirectory(prefix="rnnbench-seeds-") as folder, Display(Console(stderr=True)) as display:
+def run_experiments(names: Sequence[str], plan: Plan, observer: Observer) -> list[SeedFinding]:
+    """The findings of the named experiments; a worker that fails is one that does not agree."""
+    findings: list[SeedFinding] = []
+    with tempfile.TemporaryDirectory(prefix="rnnbench-seeds-") as folder:
         pool = WorkerPool(plan.backends, Path(folder), plan.threads, plan.timeout, cache=None)
-        bench = Bench(plan, pool, Path(folder), display)
+        bench = Bench(plan, pool, Path(folder), observer)
         try:
             for name in names:
-                findings += _findings_of(name, bench)
+                try:
+                    findings += EXPERIMENTS[name](bench)
+                except WorkerFailure as failure:
+                    findings.append(SeedFinding(name, "all", "", str(failure.status), False, failure.reason))
         finally:
             pool.kill()
-    return findings, 1 if any(finding.agrees is False for finding in findings) else 0
-
-
-def _findings_of(name: str, bench: Bench) -> list[Finding]:
-    try:
-        return EXPERIMENTS[name](bench)
-    except WorkerFailure as failure:
-        return [Finding(name, "all", "", str(failure.status), False, failure.reason)]
-
-
-def show(findings: list[Finding], backend: str, console: Console) -> None:
-    """The table, then the mistakes that concern what is in it."""
-    table = Table("experiment", "quantity", "theirs", f"ours ({backend})", "", "note", box=box.SIMPLE_HEAD)
-    signs = {True: "agrees", False: "differs", None: ""}
-    for f in findings:
-        table.add_row(f.experiment, f.quantity, f.theirs, f.ours, signs[f.agrees], f.note)
-    console.print(table)
-    notes = " ".join(f.note for f in findings)
-    for number, text in MISTAKES.items():
-        if f"mistake {number}" in notes:
-            console.print(f"Mistake {number}. {text}", markup=False, highlight=False)
-
-
-def as_json(findings: list[Finding]) -> dict[str, object]:
-    """Findings and mistakes for programs."""
-    return {"findings": [asdict(finding) for finding in findings], "mistakes": MISTAKES}
+    return findings
