@@ -12,7 +12,7 @@ import msgspec
 from rnnbench.analysis.comparable import Side, unlike_machines, unlike_work
 from rnnbench.analysis.roofline import peak_of
 from rnnbench.records.account import Kind, seconds_of
-from rnnbench.records.record import MEMORY, Epoch, Record
+from rnnbench.records.record import CheckRecord, Epoch, MemoryRecord, Record
 from rnnbench.records.store import Loaded
 
 MOST_DIFFERENCES = 5  # told one by one
@@ -91,7 +91,9 @@ def _by_case(records: Iterable[Record], with_contract: bool) -> dict[tuple[str, 
     groups: dict[tuple[str, ...], list[Record]] = {}
     for r in records:
         key = (r.case.key, r.backend) if with_contract else (r.case.key,)
-        groups.setdefault(key, []).append(r if with_contract else replace(r, contract=None))
+        if not with_contract and isinstance(r, CheckRecord):
+            r = replace(r, contract=None)
+        groups.setdefault(key, []).append(r)
     return groups
 
 
@@ -109,8 +111,7 @@ def merged(parents: Sequence[Parent], run_id: str, command: str, unlike: Sequenc
         commit = str((p.loaded.machine.get("git") or {}).get("commit"))[:7]
         mine = [
             replace(
-                r,
-                launch=r.launch if r.round == MEMORY else r.launch + first,
+                r if isinstance(r, MemoryRecord) else replace(r, launch=r.launch + first),
                 machine_id=f"{r.machine_id} at {commit}" if unlike else machine_id,
             )
             for r in p.loaded.records
@@ -118,7 +119,7 @@ def merged(parents: Sequence[Parent], run_id: str, command: str, unlike: Sequenc
         records += mine
         curves += p.loaded.curves
         told |= {name: _told(name, p, mine) for name in p.run_ids}
-        first = 1 + max((r.launch for r in mine), default=first - 1)
+        first = 1 + max((r.launch for r in mine if not isinstance(r, MemoryRecord)), default=first - 1)
     run = _run(parents, run_id, command, told, unlike)
     return Loaded(records, curves, run, _machine(parents), [])
 
@@ -128,7 +129,7 @@ def _told(run_id: str, parent: Parent, records: Sequence[Record]) -> dict[str, A
     run = parent.loaded.run
     known = run.get("merged", {}).get(run_id) or {name: run.get(name) for name in ("command", "started", "finished")}
     mine = [r for r in records if r.run_id == run_id]
-    launches = sorted({r.launch for r in mine if r.round != MEMORY})
+    launches = sorted({r.launch for r in mine if not isinstance(r, MemoryRecord)})
     machines = sorted({r.machine_id for r in mine})
     return {**known, "launches": f"{launches[0]} to {launches[-1]}" if launches else "", "machine": ", ".join(machines)}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rnnbench.analysis.stats import Basis, TurnKey, interval_of
+from rnnbench.analysis.stats import Basis, interval_of
+from rnnbench.records.record import TurnKey
 from rnnbench.records.stops import Rule, Stop, Why
 
 RIGOROUS = 0.02  # the precision of a rigorous run

@@ -27,7 +27,7 @@ from rnnbench.names import unknown
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of
 from rnnbench.records.folder import ARRAYS, CACHE, clear, held, scratch_of
-from rnnbench.records.record import Epoch, Record, Status
+from rnnbench.records.record import Epoch, Record, Status, turns_in
 from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import MADE_UP, Workload
 from rnnbench.workloads.files import keep_rows
@@ -211,7 +211,7 @@ def _describe(plan: Plan, command: str, before: dict[str, Any], run_id: str | No
 
 def code_of(records: list[Record], curves: list[Epoch]) -> int:
     """The exit code that a finished run's records stand for."""
-    if not curves and not any(record.samples_ns for record in records):
+    if not curves and not any(record.samples_ns for record in turns_in(records)):
         return NOTHING
     harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.SKIPPED)
     return OK if all(record.status in harmless for record in records) else FAULTS

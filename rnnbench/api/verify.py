@@ -15,7 +15,7 @@ from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import Head, Truncation
-from rnnbench.records.record import Mode, Record, Status
+from rnnbench.records.record import CheckRecord, Mode, Record, Status, checks_in
 from rnnbench.report.tables import errors
 from rnnbench.workloads.base import Workload
 
@@ -31,7 +31,7 @@ TRUNCATED = Truncation(20, 5)  # what outputs at every step are checked with, be
 class Checked:
     """One record per case and backend, and the worst array of each."""
 
-    records: list[Record]
+    records: list[CheckRecord]
 
     @property
     def code(self) -> int:
@@ -103,4 +103,4 @@ def check(plan: Plan, given: Mapping[str, Workload], display: Observer) -> Check
     with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as folder:
         tasks = tasks_with_truncation(plan, given, display)
         CheckOnly(plan, tasks, Path(folder), records.append, display, run_id="verify", machine_id="").run()
-    return Checked(records)
+    return Checked(checks_in(records))

@@ -27,7 +27,7 @@ from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
 from rnnbench.records.account import Kind
-from rnnbench.records.record import CHECK, MEMORY, Costs, Record, Seeds, Status
+from rnnbench.records.record import CheckRecord, Costs, MemoryRecord, Record, Seeds, Status, TurnRecord
 from rnnbench.workloads.base import Split
 
 
@@ -45,13 +45,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where an answer belongs: one backend, one case, one round of one launch."""
+    """Where an answer belongs: one backend, one case, one launch, and a round of it or its check."""
 
     task: Task
     case: Case
     backend: str
     launch: int
-    round: int = CHECK
+    round: int | None = None
 
 
 class Checker:
@@ -88,7 +88,7 @@ class Checker:
         self.failed = {
             (r.case, r.backend)
             for r in self.before
-            if r.round != MEMORY and r.status not in (Status.OK, Status.SKIPPED)
+            if not isinstance(r, MemoryRecord) and r.status not in (Status.OK, Status.SKIPPED)
         }
 
     @cached_property
@@ -181,8 +181,9 @@ class Checker:
             with self.pool.ledger.spend(Kind.CHECK):
                 errors |= oracle.loss_errors(losses, precision)
         wrong = tolerances.verdict(errors)
-        record = replace(
-            self.record_of(slot),
+        record = CheckRecord(
+            **self.common_of(slot.task, case, name),
+            launch=slot.launch,
             errors=errors,
             costs=replace(costs, first_call_ns=first["first_call_ns"]) if self.plan.effort.costs else Costs(),
             contract=contract,
@@ -230,22 +231,27 @@ class Checker:
                 arrays.save_problem(path, task.params, task.rows)
         return path
 
-    def record_of(self, slot: Slot) -> Record:
-        """What is known of an answer before it is asked for."""
-        return Record(
-            run_id=self.run_id,
-            case=slot.case,
-            backend=slot.backend,
-            status=Status.OK,
-            mode=self.plan.mode,
-            launch=slot.launch,
-            round=slot.round,
-            part=self.part,
-            seeds=Seeds(self.plan.seed, self.plan.seed, self.plan.seed),
-            machine_id=self.machine_id,
-            data_source=slot.task.source,
-            started=datetime.now(UTC).isoformat(timespec="milliseconds"),
-        )
+    def common_of(self, task: Task, case: Case, name: str) -> dict[str, Any]:
+        """What a record of any kind holds of an answer that is yet to come."""
+        return {
+            "run_id": self.run_id,
+            "case": case,
+            "backend": name,
+            "status": Status.OK,
+            "mode": self.plan.mode,
+            "part": self.part,
+            "seeds": Seeds(self.plan.seed, self.plan.seed, self.plan.seed),
+            "machine_id": self.machine_id,
+            "data_source": task.source,
+            "started": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+
+    def record_of(self, slot: Slot) -> CheckRecord | TurnRecord:
+        """The record of a slot, without an answer yet."""
+        common = self.common_of(slot.task, slot.case, slot.backend)
+        if slot.round is None:
+            return CheckRecord(**common, launch=slot.launch)
+        return TurnRecord(**common, launch=slot.launch, round=slot.round)
 
     def _fail(self, slot: Slot, status: Status, reason: str, record: Record | None = None) -> None:
         """Record why; the case is not tried again by this backend. Whoever was ended with the run did not fail."""

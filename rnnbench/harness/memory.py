@@ -12,16 +12,16 @@ from pathlib import Path
 import msgspec
 
 from rnnbench.harness import arrays
-from rnnbench.harness.checker import Checker, Slot, Task
+from rnnbench.harness.checker import Checker, Task
 from rnnbench.harness.plan import wanted
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case
-from rnnbench.records.record import MEMORY, Record, Status
+from rnnbench.records.record import MemoryRecord, Record, Status
 
 
 def measure_memory(runner: Checker, before: list[Record]) -> None:
-    """One record of round `MEMORY` for each backend and case that did not fail; nothing where the plan does not ask.
+    """One `MemoryRecord` for each backend and case that did not fail; nothing where the plan does not ask.
 
     `before` are the records of an interrupted run: what they tell is not asked again. A process that fails says so in
     its record, and costs nothing else; one that no budget was left for is tried again. The budget of a case holds for
@@ -29,7 +29,7 @@ def measure_memory(runner: Checker, before: list[Record]) -> None:
     """
     if not runner.plan.memory:
         return
-    done = {(r.backend, r.case) for r in before if r.round == MEMORY and r.status is not Status.SKIPPED}
+    done = {(r.backend, r.case) for r in before if isinstance(r, MemoryRecord) and r.status is not Status.SKIPPED}
     for task in runner.tasks:
         asked = {name: _asked(runner, task, name, done) for name in runner.plan.backends}
         names = [name for name, cases in asked.items() if cases]
@@ -70,8 +70,8 @@ def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> 
 
 
 def _record(runner: Checker, task: Task, pool: WorkerPool, name: str, case: Case, path: Path) -> Record:
-    """The answer of a fresh process, or how it failed. Its launch has a number that no timed one has."""
-    record = runner.record_of(Slot(task, case, name, launch=MEMORY, round=MEMORY))
+    """The answer of a fresh process, or how it failed."""
+    record = MemoryRecord(**runner.common_of(task, case, name))
     begun, stopping = time.monotonic(), runner.stopping
     if stopping.left <= 0:
         return replace(record, status=Status.SKIPPED, reason=f"its memory: not begun: {stopping.limit().budget}")

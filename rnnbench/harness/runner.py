@@ -20,7 +20,7 @@ from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.model import Case
 from rnnbench.records.account import Kind
-from rnnbench.records.record import CHECK, DeviceState, Energy, Record, Status
+from rnnbench.records.record import DeviceState, Energy, Record, Status, TurnRecord, turns_in
 from rnnbench.records.stops import Stop
 
 TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
@@ -32,7 +32,7 @@ class Runner(Checker):
     @cached_property
     def measured(self) -> set[tuple[Case, str, int, int]]:
         """Case, backend, launch and round of all turns so far."""
-        return {(r.case, r.backend, r.launch, r.round) for r in self.before if r.round >= 0}
+        return {(r.case, r.backend, r.launch, r.round) for r in turns_in(self.before)}
 
     def run(self) -> None:
         """Do all launches. Workers are gone when this returns, however it does."""
@@ -88,7 +88,7 @@ class Runner(Checker):
         told = answer in self.stopping.given_up or any(key[:2] == answer for key in self.measured)
         self.stopping.given_up.add(answer)
         if not told:
-            self._emit(replace(self.record_of(replace(slot, round=CHECK)), status=Status.SKIPPED, reason=reason))
+            self._emit(replace(self.record_of(replace(slot, round=None)), status=Status.SKIPPED, reason=reason))
         return not told
 
     def _fail(self, slot: Slot, status: Status, reason: str, record: Record | None = None) -> None:
@@ -237,12 +237,13 @@ class Runner(Checker):
                 self._check(slots)
 
     def _turn(self, slot: Slot) -> None:
-        effort, case, name = self.plan.effort, slot.case, slot.backend
+        effort, case, name, round_ = self.plan.effort, slot.case, slot.backend, slot.round
+        assert round_ is not None
         most = f"{'at most ' if self.plan.rule else ''}{self.plan.launches[1]}"
-        where = f"launch {slot.launch + 1} of {most}, round {slot.round + 1} of {effort.rounds}"
+        where = f"launch {slot.launch + 1} of {most}, round {round_ + 1} of {effort.rounds}"
         self.observer.doing(f"{case.key}, {where}: {name}", self.estimate)
         turn = msgspec.to_builtins(effort.turn_of(case.pass_))
-        order = self.order_of(slot.task, case, slot.launch, slot.round)
+        order = self.order_of(slot.task, case, slot.launch, round_)
         begun = time.monotonic()
         try:
             with self._timed(("turn", name, case)):
@@ -253,9 +254,11 @@ class Runner(Checker):
             return
         finally:
             self.stopping.charge(case, name, time.monotonic() - begun)
-        self.measured.add((case, name, slot.launch, slot.round))
+        self.measured.add((case, name, slot.launch, round_))
+        record = self.record_of(slot)
+        assert isinstance(record, TurnRecord)
         record = replace(
-            self.record_of(slot),
+            record,
             samples_ns=tuple(reply["samples_ns"]),
             warmup=reply["warmup"],
             device_ns=tuple(reply["device_ns"]),

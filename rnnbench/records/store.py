@@ -23,7 +23,7 @@ import msgspec
 
 from rnnbench.files import read_file
 from rnnbench.records.migrate import migrated
-from rnnbench.records.record import SCHEMA, Costs, Epoch, Record, Seeds
+from rnnbench.records.record import SCHEMA, CheckRecord, Costs, Epoch, MemoryRecord, Record, Seeds, TurnRecord
 from rnnbench.records.stops import Rule, Stop
 from rnnbench.sweep import Sweep
 
@@ -36,9 +36,16 @@ DEEPEST = 32  # level of a file: whoever reads one may call himself for each
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a system says that there is no room
 
+CHECK, MEMORY = -1, -2  # `round` of a line that is no turn
+
 _NEVER = object()
 _DEFAULTS: dict[str, Any] = {
-    **{field.name: field.default for field in fields(Record) if field.default is not MISSING},
+    **{
+        field.name: field.default
+        for kind in (CheckRecord, TurnRecord, MemoryRecord)
+        for field in fields(kind)
+        if field.default is not MISSING
+    },
     "samples_ns": (),
     "device_ns": (),
     "device_states": (),
@@ -114,6 +121,10 @@ def encode(record: Record | Epoch) -> bytes:
     raw = msgspec.to_builtins(record)
     if isinstance(record, Record):
         raw = {name: value for name, value in raw.items() if value != _DEFAULTS.get(name, _NEVER)}
+        if isinstance(record, CheckRecord):
+            raw |= {"round": CHECK}
+        elif isinstance(record, MemoryRecord):
+            raw |= {"launch": MEMORY, "round": MEMORY}
         raw |= {"schema": record.schema}
         raw["case"] = {("pass" if key == "pass_" else key): value for key, value in raw["case"].items()}
     return msgspec.json.encode(raw) + b"\n"
@@ -170,7 +181,12 @@ def decode_record(line: bytes) -> Record:
     if not isinstance(raw.get("case"), dict):
         raise msgspec.ValidationError("it has no case")
     raw["case"] = {("pass_" if key == "pass" else key): value for key, value in raw["case"].items()}
-    record = msgspec.convert(migrated(raw), Record)
+    raw, round_ = migrated(raw), raw.get("round")
+    if round_ == CHECK:
+        return msgspec.convert(raw, CheckRecord)
+    if round_ == MEMORY:
+        return msgspec.convert(raw, MemoryRecord)
+    record = msgspec.convert(raw, TurnRecord)
     samples = len(record.samples_ns)
     if samples and record.warmup >= samples:
         raise msgspec.ValidationError(f"{record.warmup} of {samples} samples are warm-ups; one at least must count")

@@ -20,7 +20,7 @@ from rnnbench.harness.plan import EFFORTS, Effort, Plan
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.account import Kind, overhead, seconds_of
-from rnnbench.records.record import Mode
+from rnnbench.records.record import Mode, turns_in
 
 LAUNCHES = 1
 
@@ -90,7 +90,7 @@ def execute(plan, folder, *, resume=False):
 
 
 def turns(folder):
-    return [(r.case, r.backend, r.launch, r.round) for r in store.load(folder).records if r.samples_ns]
+    return [(r.case, r.backend, r.launch, r.round) for r in turns_in(store.load(folder).records) if r.samples_ns]
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -14,7 +14,7 @@ from rnnbench.api.merge import merge
 from rnnbench.api.run import read_plan
 from rnnbench.model import Pass
 from rnnbench.records import store
-from rnnbench.records.record import MEMORY, Mode, Seeds
+from rnnbench.records.record import CheckRecord, MemoryRecord, Mode, Seeds
 from tests.calling import called, stored
 from tests.report import fake
 
@@ -27,7 +27,10 @@ PASSES = (Pass.FORWARD, Pass.TRAIN_STEP)
 
 def write(folder, run_id, backends=("numpy", "numba"), names=("parity",), seed=0, machine=None, run=None, **changes):
     made = fake.make(names, backends, PASSES, seed=seed)
+    contract = changes.pop("contract", None)
     records = [replace(r, **{"run_id": run_id, "machine_id": "m1"} | changes) for r in made.records]
+    if contract is not None:
+        records = [replace(r, contract=contract) if isinstance(r, CheckRecord) else r for r in records]
     stored(folder, records, {**MACHINE, **(machine or {})})
     curves = store.Journal(folder, store.CURVES)
     curves.append(replace(e, run_id=run_id) for e in made.epochs)
@@ -45,11 +48,11 @@ def test_a_process_for_memory_is_no_launch(tmp_path):
     runs = [write(tmp_path / name, f"run-{name}") for name in "ab"]
     for name in "ab":
         r = store.load(tmp_path / name).records[0]
-        memory = replace(r, launch=MEMORY, round=MEMORY, samples_ns=(), peak_memory_bytes=1)
+        memory = fake.memory(r.case, r.backend, run_id=r.run_id, machine_id=r.machine_id, peak_memory_bytes=1)
         stored(tmp_path / name, [memory])
     merge(tmp_path / "all", runs, "merge", print)
     loaded = store.load(tmp_path / "all")
-    assert {r.launch for r in loaded.records if r.round == MEMORY} == {MEMORY}
+    assert sum(isinstance(r, MemoryRecord) for r in loaded.records) == 2
     assert [told["launches"] for told in loaded.run["merged"].values()] == ["0 to 2", "3 to 5"]
 
 
@@ -63,7 +66,7 @@ def test_all_launches_of_all_runs_stand_in_one(tmp_path, runs):
     loaded = store.load(tmp_path / "all")
     assert loaded.problems == []
     assert len(loaded.records) == 3 * len(store.load(tmp_path / "a").records)
-    assert len({(r.case.key, r.backend, r.part, r.launch, r.round) for r in loaded.records}) == len(loaded.records)
+    assert len({(r.case.key, r.backend, r.part, r.moment) for r in loaded.records}) == len(loaded.records)
     assert {r.run_id: {s.launch for s in loaded.records if s.run_id == r.run_id} for r in loaded.records} == {
         "run-a": {0, 1, 2}, "run-b": {3, 4, 5}, "run-c": {6, 7, 8},
     }  # fmt: skip

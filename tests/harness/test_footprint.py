@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import psutil
 import pytest
+from rnnbench.harness.sweep import problems_of
 
 from rnnbench import backends, workloads
 from rnnbench.harness import footprint
 from rnnbench.harness.runner import Runner
-from rnnbench.harness.sweep import problems_of
 from rnnbench.harness.tasks import check_sizes, tasks_of
 from rnnbench.machine import system
 from rnnbench.model import DType, Pass
-from rnnbench.records.record import Status
+from rnnbench.records.record import Status, turns_in
 from rnnbench.sweep import Sizes, Sweep
 from rnnbench.workloads import dense
 from rnnbench.workloads.base import Source
@@ -82,7 +82,7 @@ def test_a_size_that_does_not_fit_is_unsupported_and_the_others_are_measured(tmp
     assert refused.reason in said[0]
     assert "needs about 2," in refused.reason
     assert "GiB in 1 process, and 2.0 GiB are free; take smaller sizes" in refused.reason
-    assert any(r.samples_ns for r in records if r.case.model.H == 3)
+    assert any(r.samples_ns for r in turns_in(records) if r.case.model.H == 3)
 
 
 @pytest.mark.parametrize(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import psutil
 import pytest
+from rnnbench.harness.sweep import check_memory
 
 from rnnbench.harness.plan import SWEEP_EFFORTS, Plan
 from rnnbench.harness.runner import Runner
-from rnnbench.harness.sweep import check_memory
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Pass
-from rnnbench.records.record import CHECK, Mode, Status
+from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
 from rnnbench.sweep import Sizes, Sweep
 from tests.harness.test_runner import Listener
 
@@ -59,8 +59,8 @@ def test_every_case_is_checked_and_timed_and_its_rows_are_dropped(tmp_path):
     runner = Runner(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m")
     runner.run()
     assert {r.status for r in records} == {Status.OK}
-    assert len([r for r in records if r.samples_ns]) == 4 * 2 * 3
-    checks = [r for r in records if r.round == CHECK]
+    assert len([r for r in turns_in(records) if r.samples_ns]) == 4 * 2 * 3
+    checks = [r for r in records if isinstance(r, CheckRecord)]
     assert len(checks) == 4 * 2 * 3
     assert all(r.errors and all(e.ok for e in r.errors.values()) for r in checks)
     assert runner.oracles == {}

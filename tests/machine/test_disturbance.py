@@ -16,7 +16,7 @@ from rnnbench.harness.plan import EFFORTS, Effort
 from rnnbench.harness.runner import Runner
 from rnnbench.machine import disturbance
 from rnnbench.model import Pass
-from rnnbench.records.record import CHECK, Mode, Status
+from rnnbench.records.record import Mode, Status, turns_in
 from rnnbench.report.context import Context
 from rnnbench.report.facts import run
 from rnnbench.report.terminal import render
@@ -77,7 +77,7 @@ def test_a_turn_in_which_the_machine_slept_is_kept_told_and_left_out(tmp_path, m
         run_id="r", machine_id="m",
     )  # fmt: skip
     runner.run()
-    turns = {r.round: r for r in records if r.round != CHECK}
+    turns = {r.round: r for r in turns_in(records)}
     assert {n: r.disturbances for n, r in turns.items()} == {
         0: ("suspended for 3.6e+03 s",), 1: ("clock set by -50 s",), 2: (),
     }  # fmt: skip
