@@ -6,6 +6,7 @@ embedding and head. Nothing here is written for speed, and nothing is shared wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -163,10 +164,23 @@ class Stepper:
 
 
 class NumpySession(Session):
-    """One problem in NumPy."""
+    """One problem in NumPy.
 
-    def __init__(self, problem: Problem, params: Params, data: Data) -> None:
+    The oracle has something called before each forward pass, and adds something to each loss (by its logits and scale)
+    and to the derivatives of the losses (by their shape).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        params: Params,
+        data: Data,
+        before_forward: Callable[[], None] | None = None,
+        off_loss: Callable[[Array, float], float] | None = None,
+        off_dlosses: Callable[[tuple[int, ...]], Array] | None = None,
+    ) -> None:
         super().__init__(problem, data)
+        self.before_forward, self.off_loss, self.off_dlosses = before_forward, off_loss, off_dlosses
         self.model = problem.model
         self.initial = cast(params, problem.dtype)
         self.inputs = np.ascontiguousarray(data.inputs, dtype=np.int32 if self.model.V is not None else problem.dtype)
@@ -231,23 +245,28 @@ class NumpySession(Session):
         self.outputs = Outputs()
 
     def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
+        if self.before_forward is not None:
+            self.before_forward()
         trace = forward_pass(self.model, self.params, x, None if state is None else {"h": state})
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
-            loss = losses(self.model, trace.logits, y).sum() * self.model.loss_scale(len(x), self.problem.T)
-        self.outputs = Outputs(loss=float(loss), logits=trace.logits, state=trace.states["h"][-1].copy())
+            scale = self.model.loss_scale(len(x), self.problem.T)
+            loss = float(losses(self.model, trace.logits, y).sum() * scale)
+            if self.off_loss is not None:
+                loss += self.off_loss(trace.logits, scale)
+        self.outputs = Outputs(loss=loss, logits=trace.logits, state=trace.states["h"][-1].copy())
         return trace
 
     def _gradient(self, x: Inputs, y: Inputs, state: Array | None) -> dict[str, Array]:
         trace = self._forward(x, y, state)
         scale = trace.logits.dtype.type(self.model.loss_scale(len(x), self.problem.T))
-        dz = self._dlosses(trace.logits, y) * scale
+        dz = dlosses(self.model, trace.logits, y)
+        if self.off_dlosses is not None:
+            dz = dz + self.off_dlosses(dz.shape)
+        dz = dz * scale
         grads = backward_pass(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
         done = self.outputs
         self.outputs = Outputs(done.loss, done.logits, done.state, grads)
         return grads
-
-    def _dlosses(self, z: Array, y: Inputs) -> Array:
-        return dlosses(self.model, z, y)
 
     def _train_step(self, x: Inputs, y: Inputs, state: Array | None) -> None:
         grads = clip(self.problem.train, self._gradient(x, y, state))
