@@ -12,13 +12,12 @@ import pytest
 
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import SWEEP_EFFORTS, Effort, Plan
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DENSE, DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
 from rnnbench.sweep import Sizes, Sweep
-from tests.harness.test_runner import Listener
+from tests.harness.test_run_loop import Listener, loop_of
 
 VICTIM = "chatty"
 ROUNDS = 2
@@ -68,7 +67,7 @@ def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, reque
         journal.append([record])
         killer.saw_a_record()
 
-    runner = killer.runner = Runner(plan, tasks, tmp_path, emit, Listener(), run_id="r", machine_id="m")
+    runner = killer.runner = loop_of(plan, tasks, tmp_path, emit, Listener(), run_id="r", machine_id="m")
     runner.run()
     for timer in killer.timers:
         timer.cancel()

@@ -10,12 +10,12 @@ import pytest
 from rnnbench.analysis.memory import memories, memory_of
 from rnnbench.analysis.stats import summaries
 from rnnbench.harness.memory import measure_memory
-from rnnbench.harness.runner import Runner
+from rnnbench.harness.run_state import RunState
 from rnnbench.model import Pass
 from rnnbench.records.record import MemoryRecord, Status
 from rnnbench.report.context import Context
 from rnnbench.report.memory import section
-from tests.harness.test_runner import Listener, plan_of, task_of
+from tests.harness.test_run_loop import Listener, plan_of, task_of
 
 MIB = 1 << 20
 pytestmark = pytest.mark.usefixtures("faulty_backends")
@@ -24,9 +24,9 @@ pytestmark = pytest.mark.usefixtures("faulty_backends")
 def measured(folder, names, passes, *, memory=True, before=(), failed=()):
     records, listener = [], Listener()
     plan = replace(plan_of(*names), memory=memory)
-    runner = Runner(plan, [task_of(passes=passes)], folder, records.append, listener, run_id="r", machine_id="m")
-    runner.failed = set(failed)
-    measure_memory(runner, list(before))
+    state = RunState(plan, folder, records.append, listener, run_id="r", machine_id="m", before=before)
+    state.failed = set(failed)
+    measure_memory([task_of(passes=passes)], state)
     assert not (folder / "arrays" / "memory.npz").exists()
     return records, listener
 

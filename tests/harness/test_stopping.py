@@ -12,12 +12,11 @@ from rnnbench import backends
 from rnnbench.harness import stopping
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.stopping import Stopping, readable
 from rnnbench.model import Pass
 from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
 from rnnbench.records.stops import Rule, Why
-from tests.harness.test_runner import Listener, plan_of, task_of
+from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
 from tests.report.fake import case, record
 
 CASE, OTHER = case("parity", Pass.FORWARD), case("parity", Pass.GRADIENT)
@@ -91,9 +90,9 @@ def test_budgets_are_counted_by_the_clock(monkeypatch):
     assert (readable(90), readable(600), readable(0.5)) == ("90 s", "10 min", "0.5 s")
 
 
-def run(folder, plan, passes=(Pass.FORWARD,), before=None, **named):
+def run(folder, plan, passes=(Pass.FORWARD,), before=(), **named):
     records = []
-    runner = Runner(
+    runner = loop_of(
         plan, [task_of(passes=passes)], folder, records.append, Listener(),
         run_id="r", machine_id="m", before=before, **named,
     )  # fmt: skip
@@ -153,7 +152,7 @@ def test_the_first_launch_gives_each_case_one_round_before_a_second(tmp_path, mo
     plan = replace(plan_of("numpy", "slow"), budget=100.0)
     passes = (Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP)
     task = task_of(passes=passes)
-    runner = Runner(plan, [task], tmp_path, print, Listener(), run_id="r", machine_id="m", begun=0.0)
+    runner = loop_of(plan, [task], tmp_path, print, Listener(), run_id="r", machine_id="m", begun=0.0)
     for name in plan.backends:
         for c in task.cases:
             runner.estimate.seen["turn", name, c] = 10.0

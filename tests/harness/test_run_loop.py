@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnbench.harness.checker import Task
+from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
-from rnnbench.harness.runner import Runner
+from rnnbench.harness.run_loop import RunLoop, TurnTimer
+from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
@@ -53,10 +54,15 @@ def task_of(problem=None, passes=tuple(Pass)) -> Task:
     return Task(problem, cases, Split(data.inputs, data.targets), params, "generated")
 
 
-def run(folder, plan, tasks, before=None) -> tuple[list[Record], Listener, Runner]:
+def loop_of(plan, tasks, folder, emit, listener, checker=Checker, timer=TurnTimer, **named) -> RunLoop:
+    state = RunState(plan, folder, emit, listener, **named)
+    return RunLoop(tasks, state, checker(state), timer(state))
+
+
+def run(folder, plan, tasks, before=()) -> tuple[list[Record], Listener, RunLoop]:
     records: list[Record] = []
     listener = Listener()
-    runner = Runner(plan, tasks, folder, records.append, listener, run_id="r", machine_id="m", before=before)
+    runner = loop_of(plan, tasks, folder, records.append, listener, run_id="r", machine_id="m", before=before)
     runner.run()
     return records, listener, runner
 
@@ -206,7 +212,7 @@ def test_an_interrupt_while_workers_start_side_by_side_ends_them_all(tmp_path, m
     monkeypatch.setenv("TEST_STARTS", str(starts))
     records: list[Record] = []
     plan = plan_of("third-start", "numpy", timeout=100.0)
-    runner = Runner(plan, [task_of()], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, [task_of()], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
     main = threading.main_thread().ident
     waiting = threading.Thread(target=lambda: (_until(starts, 3), signal.pthread_kill(main, signal.SIGINT)))
     waiting.start()
