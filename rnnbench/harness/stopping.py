@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from rnnbench.analysis.stats import turn_seconds
 from rnnbench.analysis.stop_rule import percent, precise_enough, stop_of
-from rnnbench.harness.limits import Limit
 from rnnbench.harness.plan import Plan
+from rnnbench.harness.worker_client import Limit
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status, TurnKey, TurnRecord, turns_in
 from rnnbench.records.stops import Stop, Why

@@ -105,8 +105,9 @@ def test_a_worker_finds_what_the_environment_s_path_holds_and_no_more_switches_t
     hook.mkdir()
     (hook / "sitecustomize.py").write_text("raise SystemExit('read in spite of -I')")
     code = (
-        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from rnnbench.harness.computing import computing; "
-        "import json; print(json.dumps(sorted(computing(1))))"
+        f"import json, sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); "
+        "from rnnbench.harness.worker_pool import computing_libraries; "
+        "print(json.dumps(sorted(computing_libraries(1))))"
     )
     env = os.environ | {"PYTHONPATH": str(hook)}
     done = subprocess.run([sys.executable, "-I", "-c", code], env=env, capture_output=True, text=True, timeout=120)

@@ -16,12 +16,12 @@ from rnnbench.backends.numpy import NumpySession
 from rnnbench.harness import stopping
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
-from rnnbench.harness.limits import Limit
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.plan import EFFORTS, GUESSES, Effort
 from rnnbench.harness.run_loop import TurnTimer
 from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.timers import Ledger
+from rnnbench.harness.worker_client import Limit
 from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
