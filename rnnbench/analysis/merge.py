@@ -11,7 +11,7 @@ import msgspec
 
 from rnnbench.analysis.comparable import Side, unlike_machines, unlike_work
 from rnnbench.analysis.roofline import peak_of
-from rnnbench.records.account import Kind, seconds_of
+from rnnbench.records.account import TimeKind, seconds_of
 from rnnbench.records.record import CheckRecord, Epoch, MemoryRecord, Record
 from rnnbench.records.store import Loaded
 
@@ -139,7 +139,7 @@ def _run(
 ) -> dict[str, Any]:
     runs = [p.loaded.run for p in parents]
     started, finished = ([run[name] for run in runs if run.get(name)] for name in ("started", "finished"))
-    seconds = {str(k): round(sum(seconds_of(run).get(k, 0.0) for run in runs), 3) for k in Kind}
+    seconds = {str(k): round(sum(seconds_of(run).get(k, 0.0) for run in runs), 3) for k in TimeKind}
     return {
         "schema": 1,
         "run_id": run_id,

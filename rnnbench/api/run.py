@@ -25,8 +25,8 @@ from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.machine.neighbours import Neighbours
 from rnnbench.names import unknown
 from rnnbench.records import store
-from rnnbench.records.account import Kind, seconds_of
-from rnnbench.records.folder import ARRAYS, CACHE, clear, held, scratch_of
+from rnnbench.records.account import TimeKind, seconds_of
+from rnnbench.records.folder import ARRAYS, CACHE, clear_scratch, held, scratch_of
 from rnnbench.records.record import Epoch, Record, Status, turns_in
 from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import MADE_UP, Workload
@@ -158,7 +158,7 @@ def _measure(session: RunSession) -> int:
             with Neighbours(str(folder)) as neighbours:
                 session.measure(neighbours, journal, curves, scratch)
             write_noise(session.plan, folder)
-            clear(scratch, CACHE)
+            clear_scratch(scratch, CACHE)
         except (store.StoreError, OSError) as error:
             if not journal.path.stat().st_size:
                 raise
@@ -170,7 +170,7 @@ def _measure(session: RunSession) -> int:
             code = INTERRUPTED
         finally:
             if scratch is not None:
-                clear(scratch, ARRAYS)
+                clear_scratch(scratch, ARRAYS)
     return code
 
 
@@ -182,7 +182,7 @@ def _told(error: Exception) -> str:
     return f"{told} and continue with --resume"
 
 
-def with_report(folder: Path, run: dict[str, Any], spent: Mapping[Kind, float]) -> dict[str, Any]:
+def with_report(folder: Path, run: dict[str, Any], spent: Mapping[TimeKind, float]) -> dict[str, Any]:
     """What `run.json` holds, kept there with what the report took; as it was where it cannot be written."""
     kept = seconds_of(run)
     if not kept:

@@ -25,7 +25,7 @@ from rnnbench.commands.mistakes import MISTAKES, error_of_seed_gradient
 from rnnbench.data import Data
 from rnnbench.harness import arrays
 from rnnbench.harness.plan import Plan
-from rnnbench.harness.train import Test, Training, train
+from rnnbench.harness.train import Test, Training, train_in_worker
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import DType, Head, Loss, Model, Optimizer, Pass, Problem, StepSum, Train
@@ -97,7 +97,7 @@ class Bench:
             self.display.show(f"{name}: epoch {epoch.epoch} of {epoch.epochs}", epoch.epoch / epoch.epochs)
 
         self.display.show(f"{name}: {self.backend}", 0.0)
-        return epochs, train(training, self.backend, self.pool, emit)
+        return epochs, train_in_worker(training, self.backend, self.pool, emit)
 
 
 def forward_golden(bench: Bench) -> list[Finding]:

@@ -16,7 +16,7 @@ from rnnbench.harness import arrays
 from rnnbench.harness.run_state import RunState, Slot, Task
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.model import Pass, Problem
-from rnnbench.records.account import Kind
+from rnnbench.records.account import TimeKind
 from rnnbench.records.record import CheckRecord, Costs, Status
 
 
@@ -89,16 +89,16 @@ class Checker:
         order = state.order_of(slot.task, case)
         first = self.ask([slot], "first", pass_=case.pass_, order=order, out=str(out))
         precision = tolerances.precision_of(case.dtype, contract.tf32)
-        with state.ledger.spend(Kind.CHECK):
+        with state.ledger.spend(TimeKind.CHECK):
             oracle = self.oracle(slot.task)
             epoch = oracle.epoch(precision).rows if order else []
         if order and len(epoch) < len(order):  # no further can it be compared, and the last step is as short as in all
             self.ask([slot], "first", pass_=case.pass_, order=epoch, out=str(out))
-        with state.ledger.spend(Kind.CHECK):
+        with state.ledger.spend(TimeKind.CHECK):
             errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
         if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
             losses = self.ask([slot], "losses", steps=LOSS_STEPS)["losses"]
-            with state.ledger.spend(Kind.CHECK):
+            with state.ledger.spend(TimeKind.CHECK):
                 errors |= oracle.loss_errors(losses, precision)
         record = CheckRecord(
             **state.common_of(slot.task, case, name),
@@ -122,7 +122,7 @@ class Checker:
             state.observer.doing(f"the oracle: {problem.name} {problem.dtype}", state.estimate)
             order = next((state.order_of(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
             oracle = self.oracles[problem] = Oracle(problem, task.params, task.rows, order, self._while_budget)
-            with state.stopwatch(("oracle", problem)), state.ledger.spend(Kind.CHECK):
+            with state.stopwatch(("oracle", problem)), state.ledger.spend(TimeKind.CHECK):
                 for case in task.cases:
                     if case.pass_ is Pass.EPOCH:
                         oracle.epoch()
@@ -143,7 +143,7 @@ class Checker:
         name = f"{len(self._paths)}-{problem.workload}-{problem.dtype}.npz"
         path = self._paths.setdefault(problem, self.state.folder / "arrays" / name)
         if not path.exists():
-            with self.state.ledger.spend(Kind.PREPARE):
+            with self.state.ledger.spend(TimeKind.PREPARE):
                 arrays.save_problem(path, task.params, task.rows)
         return path
 

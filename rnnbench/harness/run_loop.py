@@ -19,7 +19,7 @@ from rnnbench.harness.run_state import RunState, Slot, Task
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.model import Case, Pass
-from rnnbench.records.account import Kind
+from rnnbench.records.account import TimeKind
 from rnnbench.records.record import DeviceState, Energy, Status, TurnRecord
 from rnnbench.records.stops import Stop
 from rnnbench.work import work_of
@@ -189,7 +189,7 @@ class RunLoop:
     def _start_all(self, launch: int) -> None:
         names = [n for n in self.plan.backends if any(self._has_work(task, n, launch) for task in self.tasks)]
         self.state.observer.doing(f"starting {len(names)} backends", self.estimate)
-        with self.pool.ledger.spend(Kind.START):
+        with self.pool.ledger.spend(TimeKind.START):
             self.pool.side_by_side(self.pool.start, names)
         for name in names:
             self.estimate.drop(("start", name))
@@ -246,7 +246,7 @@ class RunLoop:
                 self._make_one_ready(task, name, launch)
         else:
             longest_first = sorted(names, key=lambda name: not backends.entry_of(name).compiles)
-            with self.pool.ledger.spend(Kind.CHECK):
+            with self.pool.ledger.spend(TimeKind.CHECK):
                 self.pool.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
 
     def _make_one_ready(self, task: Task, name: str, launch: int) -> None:

@@ -17,12 +17,12 @@ from rnnbench import backends
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
 from rnnbench.machine.cores import allowed_cores, environment
-from rnnbench.records.account import Kind
+from rnnbench.records.account import TimeKind
 from rnnbench.records.record import Status
 
 KINDS = {  # request -> what the time until its answer is for; of a turn the calls are taken out again
-    "unsupported": Kind.CHECK, "prepare": Kind.PREPARE, "first": Kind.CHECK, "losses": Kind.CHECK, "turn": Kind.AROUND,
-    "close": Kind.PREPARE, "epoch": Kind.TRAINING, "evaluate": Kind.TRAINING,
+    "unsupported": TimeKind.CHECK, "prepare": TimeKind.PREPARE, "first": TimeKind.CHECK, "losses": TimeKind.CHECK,
+    "turn": TimeKind.AROUND, "close": TimeKind.PREPARE, "epoch": TimeKind.TRAINING, "evaluate": TimeKind.TRAINING,
 }  # fmt: skip
 
 
@@ -81,7 +81,7 @@ class WorkerPool:
         """A running worker with its library imported. Raises WorkerFailure where that fails."""
         place = self.places[name]
         if place.worker is None:
-            with self.ledger.spend(Kind.START):
+            with self.ledger.spend(TimeKind.START):
                 self._begin(name, place)
         assert place.worker is not None
         return place.worker
@@ -134,7 +134,7 @@ class WorkerPool:
             raise WorkerFailure(limit.status, f"{op} was not begun: {limit.budget}", alive=True)
         try:
             worker = self.worker(name)
-            with self.ledger.spend(KINDS.get(op, Kind.REST)):
+            with self.ledger.spend(KINDS.get(op, TimeKind.REST)):
                 reply = worker.ask(op, limit, **arguments)
         except WorkerFailure as failure:
             if not failure.alive:
@@ -145,14 +145,18 @@ class WorkerPool:
             self.answered_ns = time.monotonic_ns()
         if op == "turn":
             calls_ns = sum(reply["samples_ns"])
-            spent = {Kind.TURNS: calls_ns, Kind.PREPARE: reply["staging_ns"], Kind.WAITING: reply["slept_ns"]}
+            spent = {
+                TimeKind.TURNS: calls_ns,
+                TimeKind.PREPARE: reply["staging_ns"],
+                TimeKind.WAITING: reply["slept_ns"],
+            }
             for kind, ns in spent.items():
-                self.ledger.move(ns / 1e9, Kind.AROUND, kind)
+                self.ledger.move(ns / 1e9, TimeKind.AROUND, kind)
         return reply
 
     def stop(self) -> None:
         """Let all workers end by themselves."""
-        with self.ledger.spend(Kind.STOP):
+        with self.ledger.spend(TimeKind.STOP):
             running = [place.worker for place in self.places.values() if place.worker is not None]
             for worker in running:
                 worker.let_go()
@@ -163,7 +167,7 @@ class WorkerPool:
 
     def kill(self) -> None:
         """End all workers now."""
-        with self.ledger.spend(Kind.STOP):
+        with self.ledger.spend(TimeKind.STOP):
             for place in self.places.values():
                 self._dismiss(place)
 

@@ -24,15 +24,15 @@ import msgspec
 from rnnbench.files import read_file
 from rnnbench.records.migrate import migrated
 from rnnbench.records.record import SCHEMA, CheckRecord, Costs, Epoch, MemoryRecord, Record, Seeds, TurnRecord
-from rnnbench.records.stops import Rule, Stop
+from rnnbench.records.stops import Stop, StopRule
 from rnnbench.sweep import Sweep
 
 Line = TypeVar("Line", Record, Epoch)
 
 RECORDS, CURVES, RUN, MACHINE = "records.jsonl", "curves.jsonl", "run.json", "machine.json"
 
-LARGEST = 2**63 - 1  # number in a file: sums and products of a few stay floats
-DEEPEST = 32  # level of a file: whoever reads one may call himself for each
+MAX_NUMBER = 2**63 - 1  # number in a file: sums and products of a few stay floats
+MAX_DEPTH = 32  # level of a file: whoever reads one may call himself for each
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a system says that there is no room
 
@@ -83,7 +83,7 @@ class _Machine(TypedDict, total=False):
 
 
 class _Plan(TypedDict, total=False):
-    rule: Rule | None
+    rule: StopRule | None
     sweep: Sweep | None
 
 
@@ -135,8 +135,8 @@ def _decoded(data: bytes, decode: Callable[[bytes], Any] = msgspec.json.decode) 
     try:
         value = decode(data)
     except RecursionError as error:
-        raise msgspec.ValidationError(f"it is nested more than {DEEPEST} levels deep") from error
-    _check(value, DEEPEST)
+        raise msgspec.ValidationError(f"it is nested more than {MAX_DEPTH} levels deep") from error
+    _check(value, MAX_DEPTH)
     return value
 
 
@@ -152,11 +152,13 @@ def _facts(data: bytes) -> Any:
 def _check(value: Any, levels: int) -> None:
     if isinstance(value, dict | list):
         if not levels:
-            raise msgspec.ValidationError(f"it is nested more than {DEEPEST} levels deep")
+            raise msgspec.ValidationError(f"it is nested more than {MAX_DEPTH} levels deep")
         for inner in value.values() if isinstance(value, dict) else value:
             _check(inner, levels - 1)
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        raise msgspec.ValidationError(f"a number has {len(f'{value:d}'.lstrip('-'))} digits; at most {LARGEST} is read")
+    elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise msgspec.ValidationError(
+            f"a number has {len(f'{value:d}'.lstrip('-'))} digits; at most {MAX_NUMBER} is read"
+        )
 
 
 def _line(data: bytes) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def run(context: Context) -> list[str]:
     parts = ["## The run", table(["fact", "value"], rows)] if rows else []
     if context.disturbances:
         parts += ["\n".join(f"- **Disturbed**: {escape(note)}." for note in context.disturbances)]
-    if spent := account.line(context.run):
+    if spent := account.time_in_words(context.run):
         parts.append(f"{escape(spent)}.")
     machine_facts = {k: v for k, v in context.machine.items() if k != "peak"}
     machine = [[escape(k), escape(short(v, _LONGEST))] for k, v in lines(machine_facts)]

@@ -12,10 +12,10 @@ from rnnbench import backends
 from rnnbench.harness import stopping
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
-from rnnbench.harness.stopping import Stopping, readable
+from rnnbench.harness.stopping import Stopping, budget_text
 from rnnbench.model import Pass
 from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
-from rnnbench.records.stops import Rule, Why
+from rnnbench.records.stops import StopRule, Why
 from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
 from tests.report.fake import case, record
 
@@ -35,7 +35,7 @@ STEADY, RESTLESS = (1.0, 1.01, 1.0, 1.01), (1.0, 2.0, 1.0, 2.0)
 
 
 def test_a_case_goes_on_for_all_while_one_is_not_precise():
-    plan = replace(plan_of("a", "b"), rule=Rule(0.1, 3, 9))
+    plan = replace(plan_of("a", "b"), rule=StopRule(0.1, 3, 9))
     before = [*turns(CASE, "a", STEADY), *turns(CASE, "b", RESTLESS), *turns(OTHER, "a", STEADY)]
     stopping = Stopping(plan, [*before, *turns(OTHER, "b", STEADY)])
     answers = [(c, name) for c in (CASE, OTHER) for name in "ab"]
@@ -50,7 +50,7 @@ def test_a_case_goes_on_for_all_while_one_is_not_precise():
 
 def test_only_launches_before_the_present_one_count():
     """So a resumed run decides as the whole one did, and makes up what is missing of a launch that was cut."""
-    plan = replace(plan_of("a"), rule=Rule(0.1, 3, 9))
+    plan = replace(plan_of("a"), rule=StopRule(0.1, 3, 9))
     stopping = Stopping(plan, turns(CASE, "a", (1.0, 2.0, 1.0, *[1.4] * 30)))
     stopping.settle(3, [(CASE, "a")])
     assert not stopping.settled
@@ -59,7 +59,7 @@ def test_only_launches_before_the_present_one_count():
 
 
 def test_what_was_interrupted_has_no_reason_and_a_resumed_launch_is_one(monkeypatch):
-    plan = replace(plan_of("a"), rule=Rule(1e-6, 3, 3), budget=60.0)
+    plan = replace(plan_of("a"), rule=StopRule(1e-6, 3, 3), budget=60.0)
     cut = [record(CASE, "a", [v], launch=i, round=r, part=part) for v, i, r, part in
            [(1.0, 0, 0, 0), (2.0, 0, 1, 0), (1.0, 1, 0, 0), (2.0, 1, 1, 1)]]  # fmt: skip
     stopping = Stopping(plan, cut)
@@ -87,7 +87,7 @@ def test_budgets_are_counted_by_the_clock(monkeypatch):
     assert "budget of 1 min was spent" in stopping.why_skipped(CASE, "b")
     now[0] = 200.0
     assert stopping.left < 0
-    assert (readable(90), readable(600), readable(0.5)) == ("90 s", "10 min", "0.5 s")
+    assert (budget_text(90), budget_text(600), budget_text(0.5)) == ("90 s", "10 min", "0.5 s")
 
 
 def run(folder, plan, passes=(Pass.FORWARD,), before=(), **named):
@@ -110,11 +110,11 @@ def whys(runner):
 
 def test_launches_end_when_they_are_precise_or_at_the_cap(tmp_path):
     plan = plan_of("numpy", "slow")
-    records, runner = run(tmp_path / "wide", replace(plan, rule=Rule(0.999, 3, 9)))
+    records, runner = run(tmp_path / "wide", replace(plan, rule=StopRule(0.999, 3, 9)))
     assert slots(records, "numpy") == slots(records, "slow")
     assert 3 <= len(slots(records, "slow")) / 2 < 9
     assert set(whys(runner).values()) == {Why.PRECISE}
-    narrow = replace(plan, rule=Rule(1e-9, 3, 4))
+    narrow = replace(plan, rule=StopRule(1e-9, 3, 4))
     records, runner = run(tmp_path / "narrow", narrow)
     assert slots(records, "numpy") == slots(records, "slow") == {(i, j) for i in range(4) for j in range(2)}
     assert set(whys(runner).values()) == {Why.CAP}
