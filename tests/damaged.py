@@ -19,7 +19,7 @@ from rnnbench.harness.plan import Plan
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import Mode
-from rnnbench.records.stops import Rule, Why
+from rnnbench.records.stops import StopRule, Why
 from tests.calling import stored
 from tests.helpers import specs
 from tests.report.fake import make
@@ -57,7 +57,7 @@ def run_of(folder: Path, name: str, seed: int = 0) -> Path:
     journal.append(replace(e, run_id=name) for e in made.epochs)
     journal.close()
     plan = Plan(specs("parity", "imdb-50"), BACKENDS, (Pass.FORWARD, Pass.TRAIN_STEP), (DType.FLOAT32,), Mode.DEFAULT,
-                2, 0, 300.0, rule=Rule.until(0.05))  # fmt: skip
+                2, 0, 300.0, rule=StopRule.until(0.05))  # fmt: skip
     stop = msgspec.to_builtins(stop_of(Why.CAP, {}, "30 launches"))
     store.write_json(
         path / store.RUN,

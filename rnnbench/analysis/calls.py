@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import median
 
-from rnnbench.analysis.stats import Interval, Summary, TurnKey, interval_of, outliers_of
-from rnnbench.records.record import Record
+from rnnbench.analysis.stats import Interval, Summary, interval_of, outliers_of
+from rnnbench.records.record import TurnKey, TurnRecord
 
 UNSETTLED = 1.1  # first counted call over the later ones: from here on it is told
 FEWEST_CALLS = 4  # of a turn, to say anything of one of them
@@ -30,7 +30,7 @@ class Calls:
 
 def calls_of(summary: Summary) -> Calls:
     """The calls of the rounds that have a time."""
-    timed = [r for r in summary.records if (r.part, r.launch, r.round) in summary.turns and r.samples_ns]
+    timed = summary.timed_turns
     return Calls(
         warmups=sum(r.warmup for r in timed),
         kept=sum(len(r.samples_ns) - r.warmup for r in timed),
@@ -39,10 +39,10 @@ def calls_of(summary: Summary) -> Calls:
     )
 
 
-def _first_over_later(timed: Iterable[Record]) -> dict[TurnKey, float]:
+def _first_over_later(timed: Iterable[TurnRecord]) -> dict[TurnKey, float]:
     ratios: dict[TurnKey, float] = {}
     for r in timed:
         first, *later = r.samples_ns[r.warmup :]
         if len(later) + 1 >= FEWEST_CALLS:
-            ratios[r.part, r.launch, r.round] = max(first, 1) / max(float(median(later)), 1.0)
+            ratios[r.key] = max(first, 1) / max(float(median(later)), 1.0)
     return ratios

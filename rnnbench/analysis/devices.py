@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rnnbench.analysis.stats import Interval, Summary, TurnKey, device_turn_seconds, interval_of, turns_of
+from rnnbench.analysis.stats import Interval, Summary, device_turn_seconds, interval_of, turns_of
 from rnnbench.contract import CPU
-from rnnbench.records.record import DeviceState, Record
+from rnnbench.records.record import CheckRecord, DeviceState, Record, TurnKey, TurnRecord, turns_in
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,13 @@ class OnDevice:
 
 def on_gpu(records: Iterable[Record]) -> bool:
     """Whether records of one backend were made on a GPU: by a contract, or by what a turn alone knows of the device."""
-    return any(
-        r.contract.device != CPU if r.contract else r.device_ns or r.device_states or r.peak_device_bytes
-        for r in records
-    )
+    return any(map(_on_gpu, records))
+
+
+def _on_gpu(r: Record) -> bool:
+    if isinstance(r, CheckRecord) and r.contract:
+        return r.contract.device != CPU
+    return bool((isinstance(r, TurnRecord) and (r.device_ns or r.device_states)) or r.peak_device_bytes)
 
 
 def gpu_backends(found: Iterable[Summary]) -> list[str]:
@@ -44,7 +47,7 @@ def on_device(summary: Summary) -> OnDevice:
     """A summary with what its records know of the device."""
     turns = turns_of(summary.records, device_turn_seconds)
     peaks = [r.peak_device_bytes for r in summary.records if r.peak_device_bytes is not None]
-    states = tuple(state for r in summary.records for state in r.device_states)
+    states = tuple(state for r in turns_in(summary.records) for state in r.device_states)
     return OnDevice(summary, interval_of(turns), turns, max(peaks, default=None), states)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from rnnbench.records.record import Record
+from rnnbench.records.record import Record, turns_in
 
-# How a disturbance begins, as the harness writes it into `Record.disturbances`.
+# How a disturbance begins, as the harness writes it into `disturbances` of a record.
 SUSPENDED = "suspended"
 CLOCK_SET = "clock set"
 BESIDE = "beside another run"
@@ -31,7 +31,7 @@ def left_out(record: Record) -> bool:
 
 def notes(records: Iterable[Record]) -> list[str]:
     """A sentence for each kind of disturbance: in how many turns, whose, and what it means."""
-    turns = [r for r in records if r.samples_ns]
+    turns = [r for r in turns_in(records) if r.samples_ns]
     said = []
     for kind, meaning in _TOLD.items():
         whose = Counter(r.backend for r in turns if any(text.startswith(kind) for text in r.disturbances))

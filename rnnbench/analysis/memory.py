@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rnnbench.analysis.stats import Summary
-from rnnbench.records.record import MEMORY, Status
+from rnnbench.records.record import MemoryRecord, Status
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,7 +30,7 @@ class Memory:
 def memory_of(summary: Summary) -> Memory | None:
     """The last that was measured; None of nothing, or of unlike machines."""
     for r in () if summary.mixed else reversed(summary.records):
-        if r.round == MEMORY and r.status is Status.OK and r.peak_memory_bytes is not None:
+        if isinstance(r, MemoryRecord) and r.status is Status.OK and r.peak_memory_bytes is not None:
             return Memory(r.peak_memory_bytes, r.memory_before_bytes, r.peak_device_bytes)
     return None
 

@@ -11,8 +11,8 @@ import msgspec
 
 from rnnbench.analysis.comparable import Side, first_few, unlike_machines, unlike_work
 from rnnbench.analysis.roofline import peak_of
-from rnnbench.records.account import Kind, seconds_of
-from rnnbench.records.record import MEMORY, Record
+from rnnbench.records.account import TimeKind, seconds_of
+from rnnbench.records.record import CheckRecord, MemoryRecord, Record
 from rnnbench.records.store import Loaded
 
 
@@ -60,15 +60,14 @@ def pool(runs: Sequence[NamedRun], *, force: bool = False) -> Loaded:
         commit = str((run.loaded.machine.get("git") or {}).get("commit"))[:7]
         own = [
             replace(
-                r,
-                launch=r.launch if r.round == MEMORY else r.launch + offset,
+                r if isinstance(r, MemoryRecord) else replace(r, launch=r.launch + offset),
                 machine_id=f"{r.machine_id} at {commit}" if unlike else machine_id,
             )
             for r in run.loaded.records
         ]
         records += own
         described |= {run_id: _described(run_id, run.loaded.run, own) for run_id in run.run_ids}
-        offset = 1 + max((r.launch for r in own), default=offset - 1)
+        offset = 1 + max((r.launch for r in own if not isinstance(r, MemoryRecord)), default=offset - 1)
     curves = [epoch for run in runs for epoch in run.loaded.curves]
     problems = [f"{run.name}: {problem}" for run in runs for problem in run.loaded.problems]
     return Loaded(records, curves, _run(runs, described, unlike), _machine(runs), problems)
@@ -116,14 +115,16 @@ def _by_case(records: Iterable[Record], with_contract: bool) -> dict[tuple[str, 
     groups: dict[tuple[str, ...], list[Record]] = {}
     for r in records:
         key = (r.case.key, r.backend) if with_contract else (r.case.key,)
-        groups.setdefault(key, []).append(r if with_contract else replace(r, contract=None))
+        if not with_contract and isinstance(r, CheckRecord):
+            r = replace(r, contract=None)
+        groups.setdefault(key, []).append(r)
     return groups
 
 
 def _described(run_id: str, run: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Any]:
     """What the pooled `run` says of one of them: what is known of it, and which launches are now its."""
     known = run.get("merged", {}).get(run_id) or {name: run.get(name) for name in ("command", "started", "finished")}
-    launches = sorted({r.launch for r in records if r.run_id == run_id and r.round != MEMORY})
+    launches = sorted({r.launch for r in records if r.run_id == run_id and not isinstance(r, MemoryRecord)})
     machines = sorted({r.machine_id for r in records if r.run_id == run_id})
     return {**known, "launches": f"{launches[0]} to {launches[-1]}" if launches else "", "machine": ", ".join(machines)}
 
@@ -137,7 +138,7 @@ def _run(runs: Sequence[NamedRun], described: Mapping[str, Any], unlike: Sequenc
             both = isinstance(value, list) and isinstance(plan.get(name), list)
             plan[name] = [*plan[name], *(v for v in value if v not in plan[name])] if both else plan.get(name, value)
     started, finished = ([run[name] for run in every if run.get(name)] for name in ("started", "finished"))
-    seconds = {str(kind): round(sum(seconds_of(run).get(kind, 0.0) for run in every), 3) for kind in Kind}
+    seconds = {str(kind): round(sum(seconds_of(run).get(kind, 0.0) for run in every), 3) for kind in TimeKind}
     return {
         "run_id": " + ".join(described),
         "mode": next((str(r.mode) for run in runs for r in run.loaded.records), every[0].get("mode")),

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.analysis.stats import Summary, launch_medians
-from rnnbench.records.record import Record
+from rnnbench.records.record import TurnRecord
 
 FALSE_DISCOVERIES = 0.05  # of the drifts that are told, by Benjamini and Hochberg
 LEAST_TURNS = 10  # within launches, to see a trend over rounds
@@ -94,7 +94,7 @@ def _kendall(when: Sequence[int], logs: Sequence[float]) -> tuple[float, float]:
 
 def bimodal(s: Summary) -> Modes | None:
     """The modes of an answer, where at least half of its turns with enough calls, and at least two, show them."""
-    kept = [_kept(r) for r in s.records if (r.part, r.launch, r.round) in s.turns]
+    kept = [_kept(r) for r in s.timed_turns]
     looked = [separation(logs) for logs in kept if len(logs) >= LEAST_CALLS]
     shown = [(d, apart) for d, apart in looked if d > BIMODAL and apart > LEAST_APART]
     if len(shown) < 2 or 2 * len(shown) < len(looked):
@@ -103,7 +103,7 @@ def bimodal(s: Summary) -> Modes | None:
     return Modes(len(shown), len(looked), float(d), float(apart))
 
 
-def _kept(record: Record) -> NDArray[np.float64]:
+def _kept(record: TurnRecord) -> NDArray[np.float64]:
     return np.log(np.maximum(record.samples_ns[record.warmup :], 1).astype(np.float64))
 
 

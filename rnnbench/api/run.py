@@ -24,9 +24,9 @@ from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.machine.neighbours import Neighbours
 from rnnbench.names import unknown
 from rnnbench.records import store
-from rnnbench.records.account import Kind, seconds_of
-from rnnbench.records.folder import ARRAYS, CACHE, clear, held, scratch_of
-from rnnbench.records.record import Epoch, Record, Status
+from rnnbench.records.account import TimeKind, seconds_of
+from rnnbench.records.folder import ARRAYS, CACHE, clear_scratch, held, scratch_of
+from rnnbench.records.record import Epoch, Record, Status, turns_in
 from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import MADE_UP, Workload
 from rnnbench.workloads.files import keep_rows
@@ -157,7 +157,7 @@ def _measure(session: RunSession) -> int:
             with Neighbours(str(folder)) as neighbours:
                 session.measure(neighbours, journal, curves, scratch)
             write_noise(session.plan, folder)
-            clear(scratch, CACHE)
+            clear_scratch(scratch, CACHE)
         except (store.StoreError, OSError) as error:
             if not journal.path.stat().st_size:
                 raise
@@ -169,7 +169,7 @@ def _measure(session: RunSession) -> int:
             code = INTERRUPTED
         finally:
             if scratch is not None:
-                clear(scratch, ARRAYS)
+                clear_scratch(scratch, ARRAYS)
     return code
 
 
@@ -181,7 +181,7 @@ def _told(error: Exception) -> str:
     return f"{told} and continue with --resume"
 
 
-def with_report(folder: Path, run: dict[str, Any], spent: Mapping[Kind, float]) -> dict[str, Any]:
+def with_report(folder: Path, run: dict[str, Any], spent: Mapping[TimeKind, float]) -> dict[str, Any]:
     """What `run.json` holds, kept there with what the report took; as it was where it cannot be written."""
     kept = seconds_of(run)
     if not kept:
@@ -210,7 +210,7 @@ def _describe(plan: Plan, command: str, before: dict[str, Any], run_id: str | No
 
 def code_of(records: list[Record], curves: list[Epoch]) -> int:
     """The exit code that a finished run's records stand for."""
-    if not curves and not any(record.samples_ns for record in records):
+    if not curves and not any(record.samples_ns for record in turns_in(records)):
         return NOTHING
     harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.SKIPPED)
     return OK if all(record.status in harmless for record in records) else FAULTS

@@ -23,7 +23,7 @@ from rnnbench.data import Data, shaped_targets
 from rnnbench.harness import arrays
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
-from rnnbench.harness.train import Test, Training, train
+from rnnbench.harness.train import Test, Training, train_in_worker
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import DType, Head, Loss, Model, Optimizer, Pass, Problem, StepSum, Train
@@ -98,7 +98,7 @@ class Bench:
             self.observer.show(f"{name}: epoch {epoch.epoch} of {epoch.epochs}", epoch.epoch / epoch.epochs)
 
         self.observer.show(f"{name}: {self.backend}", 0.0)
-        return epochs, train(training, self.backend, self.pool, emit)
+        return epochs, train_in_worker(training, self.backend, self.pool, emit)
 
 
 def transposed(W_xh: Array, W_hh: Array, W_hy: Array) -> Params:

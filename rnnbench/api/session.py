@@ -17,19 +17,20 @@ from rnnbench.analysis import noise
 from rnnbench.analysis.disturbances import BESIDE
 from rnnbench.analysis.roofline import Peak, with_work
 from rnnbench.api.learning import trainings
+from rnnbench.harness.checker import Checker
 from rnnbench.harness.memory import measure_memory
-from rnnbench.harness.observer import Observer
-from rnnbench.harness.observer import readable as rounded
+from rnnbench.harness.observer import Observer, duration_text
 from rnnbench.harness.plan import Plan
-from rnnbench.harness.runner import Runner
-from rnnbench.harness.stopping import readable
+from rnnbench.harness.run_loop import RunLoop, TurnTimer
+from rnnbench.harness.run_state import RunState
+from rnnbench.harness.stopping import budget_text
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.harness.timers import Ledger
 from rnnbench.machine.interference import Watch
 from rnnbench.machine.neighbours import Neighbours
 from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.records import store
-from rnnbench.records.account import Kind, seconds_of
+from rnnbench.records.account import TimeKind, seconds_of
 from rnnbench.records.record import Mode, Record
 from rnnbench.workloads.base import Workload
 
@@ -58,7 +59,7 @@ class RunSession:
     peak: Peak | None = None
 
     def __post_init__(self) -> None:
-        self.earlier: dict[Kind, float] = seconds_of(self.run)  # of the sessions that this one goes on with
+        self.earlier: dict[TimeKind, float] = seconds_of(self.run)  # of the sessions that this one goes on with
 
     def measure(self, neighbours: Neighbours, journal: store.Journal, curves: store.Journal, scratch: Path) -> None:
         """All answers, memory and trainings. What ends it early leaves the facts that are known by then."""
@@ -68,7 +69,7 @@ class RunSession:
         machine = {**self.machine, "start": watch.start}
         self._look_for_peak()
         self._keep_machine(machine)
-        with self.ledger.spend(Kind.DATA):
+        with self.ledger.spend(TimeKind.DATA):
             tasks = tasks_of(self.plan, self.display.say, self.given, self.folder)
 
         def emit(record: Record) -> None:
@@ -78,9 +79,8 @@ class RunSession:
             record = replace(record, disturbances=(*record.disturbances, *beside))
             journal.append([with_work(record, self.peak)])
 
-        runner = Runner(
+        state = RunState(
             self.plan,
-            tasks,
             scratch,
             emit,
             self.display,
@@ -90,25 +90,29 @@ class RunSession:
             begun=self.begun,
             ledger=self.ledger,
         )
+        loop = RunLoop(tasks, state, Checker(state), TurnTimer(state))
         try:
-            self._answer(runner, curves)
+            self._answer(loop, curves)
         except BaseException:
             with suppress(store.StoreError):  # what ended the run is what is told
-                self._keep(runner, {**machine, "end": watch.end()})
+                self._keep(loop, {**machine, "end": watch.end()})
             raise
-        self._keep(runner, {**machine, "end": watch.end()})
+        self._keep(loop, {**machine, "end": watch.end()})
         store.write_json(self.folder / store.RUN, {**self.run, "finished": now()})
 
-    def _answer(self, runner: Runner, curves: store.Journal) -> None:
-        self.display.say(length(self.plan, runner.expected_seconds()))
-        runner.run()
-        with self.ledger.spend(Kind.MEMORY):
-            measure_memory(runner, self.before.records)
-        able = [name for name in self.plan.backends if runner.able(name)]
-        trainings(self.plan, able, runner.folder, self.run["run_id"], self.display, curves, self.before.curves,
-                  self.ledger, runner.stopping, self.given, self.folder)  # fmt: skip
-        if runner.stopping.left <= 0:
-            self.display.say(f"the budget of {readable(self.plan.budget or 0.0)} is spent; what was measured is kept")
+    def _answer(self, loop: RunLoop, curves: store.Journal) -> None:
+        state = loop.state
+        self.display.say(length(self.plan, loop.expected_seconds()))
+        loop.run()
+        with self.ledger.spend(TimeKind.MEMORY):
+            measure_memory(loop.tasks, state)
+        able = [name for name in self.plan.backends if loop.answering(name)]
+        trainings(self.plan, able, state.folder, self.run["run_id"], self.display, curves, self.before.curves,
+                  self.ledger, state.stopping, self.given, self.folder)  # fmt: skip
+        if state.stopping.left <= 0:
+            self.display.say(
+                f"the budget of {budget_text(self.plan.budget or 0.0)} is spent; what was measured is kept"
+            )
         elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible
             self._look_for_peak()
 
@@ -120,7 +124,7 @@ class RunSession:
         budget = self.plan.budget
         half = math.inf if budget is None else (budget - (time.monotonic() - self.begun)) / 2
         self.display.show("measuring what this machine can do at most", 0.0)
-        with self.ledger.spend(Kind.PEAK):
+        with self.ledger.spend(TimeKind.PEAK):
             try:
                 found = measure(self.plan.dtypes, self.plan.threads, quick=self.plan.mode is Mode.QUICK,
                                 timeout=half)  # fmt: skip
@@ -138,12 +142,12 @@ class RunSession:
                     f"another run measures on this machine: {name}; both are slower for it, and the records say so"
                 )
 
-    def _keep(self, runner: Runner, machine: dict[str, Any]) -> None:
+    def _keep(self, loop: RunLoop, machine: dict[str, Any]) -> None:
         self.run["seconds"] = self.ledger.seconds(self.earlier)
-        if stops := runner.stops:
+        if stops := loop.stops:
             self.run["stops"] = msgspec.to_builtins(stops)
         self._keep_run()
-        self._keep_machine({**machine, "workers": runner.pool.libraries})
+        self._keep_machine({**machine, "workers": loop.pool.libraries})
 
     def _keep_run(self) -> None:
         store.write_json(self.folder / store.RUN, self.run)
@@ -155,8 +159,8 @@ class RunSession:
 def length(plan: Plan, seconds: float) -> str:
     """One line before the first answer: how long all will take, as far as can be told."""
     least = "at least " if plan.rule is not None else ""
-    most = "" if plan.budget is None else f"; no round begins after {readable(plan.budget)}"
-    return f"measuring takes {least}about {rounded(seconds)}{most}; Ctrl-C ends it and keeps what was measured"
+    most = "" if plan.budget is None else f"; no round begins after {budget_text(plan.budget)}"
+    return f"measuring takes {least}about {duration_text(seconds)}{most}; Ctrl-C ends it and keeps what was measured"
 
 
 def write_noise(plan: Plan, folder: Path) -> None:

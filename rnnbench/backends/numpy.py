@@ -6,6 +6,7 @@ embedding and head. Nothing here is written for speed, and nothing is shared wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -163,10 +164,23 @@ class Stepper:
 
 
 class NumpySession(Session):
-    """One problem in NumPy."""
+    """One problem in NumPy.
 
-    def __init__(self, problem: Problem, params: Params, data: Data) -> None:
+    The oracle has something called before each forward pass, and adds something to each loss (by its logits and scale)
+    and to the derivatives of the losses (by their shape).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        params: Params,
+        data: Data,
+        before_forward: Callable[[], None] | None = None,
+        off_loss: Callable[[Array, float], float] | None = None,
+        off_dlosses: Callable[[tuple[int, ...]], Array] | None = None,
+    ) -> None:
         super().__init__(problem, data)
+        self.before_forward, self.off_loss, self.off_dlosses = before_forward, off_loss, off_dlosses
         self.model = problem.model
         self.initial = cast(params, problem.dtype)
         self.inputs = np.ascontiguousarray(data.inputs, dtype=np.int32 if self.model.V is not None else problem.dtype)
@@ -231,24 +245,29 @@ class NumpySession(Session):
         self.outputs = Outputs()
 
     def _forward(self, x: Inputs, y: Inputs, states: Arrays | None) -> Trace:
+        if self.before_forward is not None:
+            self.before_forward()
         trace = forward_pass(self.model, self.params, x, states)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
-            loss = losses(self.model, trace.logits, y).sum() * self.model.loss_scale(len(x), self.problem.T)
+            scale = self.model.loss_scale(len(x), self.problem.T)
+            loss = float(losses(self.model, trace.logits, y).sum() * scale)
+            if self.off_loss is not None:
+                loss += self.off_loss(trace.logits, scale)
         last = {name: value[-1].copy() for name, value in trace.states.items()}
-        self.outputs = Outputs(loss=float(loss), logits=trace.logits, states=last)
+        self.outputs = Outputs(loss=loss, logits=trace.logits, states=last)
         return trace
 
     def _gradient(self, x: Inputs, y: Inputs, states: Arrays | None) -> dict[str, Array]:
         trace = self._forward(x, y, states)
         scale = trace.logits.dtype.type(self.model.loss_scale(len(x), self.problem.T))
-        dz = self._dlosses(trace.logits, y) * scale
+        dz = dlosses(self.model, trace.logits, y)
+        if self.off_dlosses is not None:
+            dz = dz + self.off_dlosses(dz.shape)
+        dz = dz * scale
         grads = backward_pass(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
         done = self.outputs
         self.outputs = Outputs(done.loss, done.logits, done.states, grads)
         return grads
-
-    def _dlosses(self, z: Array, y: Inputs) -> Array:
-        return dlosses(self.model, z, y)
 
     def _train_step(self, x: Inputs, y: Inputs, states: Arrays | None) -> None:
         grads = clip(self.problem.train, self._gradient(x, y, states))

@@ -39,7 +39,7 @@ def with_budgets(plan: Plan, budget: float | None, case_budget: float | None) ->
 def length_of(plan: Any) -> str:
     """`3 launches of 2 rounds`, and what may end it before."""
     from rnnbench.analysis.stop_rule import percent
-    from rnnbench.harness.stopping import readable
+    from rnnbench.harness.stopping import budget_text
 
     fewest, most = plan.launches
     if plan.rule is None:
@@ -49,7 +49,7 @@ def length_of(plan: Any) -> str:
             f"{fewest} to {most} launches of {plan.effort.rounds} rounds, until {percent(plan.rule.precision)} precise"
         )
     if plan.budget is not None:
-        said += f"; {readable(plan.budget)} in all"
+        said += f"; {budget_text(plan.budget)} in all"
     if plan.case_budget is not None:
-        said += f"; {readable(plan.case_budget)} a case and backend"
+        said += f"; {budget_text(plan.case_budget)} a case and backend"
     return said

@@ -23,7 +23,7 @@ class Observer(Protocol):
         """A sentence for the user."""
 
 
-def readable(seconds: float) -> str:
+def duration_text(seconds: float) -> str:
     """A duration as people say it."""
     if seconds < 60:
         return f"{seconds:.0f} s"
@@ -54,7 +54,7 @@ class Lines:
         self.stream, self.since = stream, time.monotonic()
 
     def doing(self, what: str, estimate: Estimate) -> None:
-        self._now_and_then(f"{what}; about {readable(estimate.remaining)} left")
+        self._now_and_then(f"{what}; about {duration_text(estimate.remaining)} left")
 
     def show(self, what: str, fraction: float) -> None:
         self._now_and_then(f"{what} ({100 * fraction:.0f} %)")

@@ -35,6 +35,9 @@ OUT_OF_MEMORY_WORDS = (
 )
 
 
+PROCESS = Path("/proc/self")
+
+
 def limit_cores() -> None:
     """Stay on as many cores as the parent says. XLA's thread pool can be told in no other way."""
     wanted = os.environ.get("RNNBENCH_CORES")
@@ -42,13 +45,28 @@ def limit_cores() -> None:
         os.sched_setaffinity(0, {int(core) for core in wanted.split(",")})
 
 
+def _resident(field: str) -> int | None:
+    """Bytes of a field of /proc/self/status; None where there is none, as on systems other than Linux."""
+    try:
+        return 1024 * int((PROCESS / "status").read_text().partition(f"{field}:")[2].split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def memory_before_a_pass() -> int | None:
+    """Resident bytes of this process now, its peak put back to that; where that may not be, its peak so far."""
+    try:
+        (PROCESS / "clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+        return _resident("VmRSS")
+    except OSError:
+        return _resident("VmHWM")
+
+
 def peak_memory() -> int:
-    """The most resident memory this process has had, in bytes."""
-    with contextlib.suppress(
-        OSError, ValueError, IndexError
-    ):  # Linux; there, getrusage counts what the parent had at the start
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+    """The peak resident memory of this process, in bytes."""
+    if (found := _resident("VmHWM")) is not None:
+        return found
+    # Not on Linux, where this counts what the parent had at the start.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -216,7 +234,6 @@ class Worker:
         import numpy as np
 
         from rnnbench.harness.clock import call_of
-        from rnnbench.harness.resident import before_a_pass
         from rnnbench.model import Pass
 
         call = call_of(self.session, Pass(pass_), None if order is None else np.array(order, dtype=np.int64))
@@ -224,7 +241,7 @@ class Worker:
         self.session.select(0)
         self.session.synchronize()
         gc.collect()
-        before = before_a_pass()
+        before = memory_before_a_pass()
         for _ in range(2):
             call()
             self.session.synchronize()

@@ -15,9 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rnnbench.harness.limits import Limit
 from rnnbench.harness.worker import serve
-from rnnbench.harness.worker_client import WorkerFailure, asked
+from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
 from rnnbench.machine.cores import allowed_cores, safe_environment
 
 CPUS = "sys/devices/system/cpu"

@@ -22,22 +22,29 @@ from typing import IO, Any, TypedDict, TypeVar
 import msgspec
 
 from rnnbench.files import read_file
-from rnnbench.records.record import SCHEMA, Costs, Epoch, Record, Seeds
-from rnnbench.records.stops import Rule, Stop
+from rnnbench.records.record import SCHEMA, CheckRecord, Costs, Epoch, MemoryRecord, Record, Seeds, TurnRecord
+from rnnbench.records.stops import Stop, StopRule
 from rnnbench.sweep import Sweep
 
 Line = TypeVar("Line", Record, Epoch)
 
 RECORDS, CURVES, RUN, MACHINE = "records.jsonl", "curves.jsonl", "run.json", "machine.json"
 
-LARGEST = 2**63 - 1  # number in a file: sums and products of a few stay floats
-DEEPEST = 32  # level of a file: whoever reads one may call himself for each
+MAX_NUMBER = 2**63 - 1  # number in a file: sums and products of a few stay floats
+MAX_DEPTH = 32  # level of a file: whoever reads one may call himself for each
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a system says that there is no room
 
+CHECK, MEMORY = -1, -2  # `round` of a line that is no turn
+
 _NEVER = object()
 _DEFAULTS: dict[str, Any] = {
-    **{field.name: field.default for field in fields(Record) if field.default is not MISSING},
+    **{
+        field.name: field.default
+        for kind in (CheckRecord, TurnRecord, MemoryRecord)
+        for field in fields(kind)
+        if field.default is not MISSING
+    },
     "samples_ns": (),
     "device_ns": (),
     "device_states": (),
@@ -75,7 +82,7 @@ class _Machine(TypedDict, total=False):
 
 
 class _Plan(TypedDict, total=False):
-    rule: Rule | None
+    rule: StopRule | None
     sweep: Sweep | None
 
 
@@ -113,6 +120,10 @@ def encode(record: Record | Epoch) -> bytes:
     raw = msgspec.to_builtins(record)
     if isinstance(record, Record):
         raw = {name: value for name, value in raw.items() if value != _DEFAULTS.get(name, _NEVER)}
+        if isinstance(record, CheckRecord):
+            raw |= {"round": CHECK}
+        elif isinstance(record, MemoryRecord):
+            raw |= {"launch": MEMORY, "round": MEMORY}
         raw |= {"schema": record.schema}
         raw["case"] = {("pass" if key == "pass_" else key): value for key, value in raw["case"].items()}
     return msgspec.json.encode(raw) + b"\n"
@@ -123,8 +134,8 @@ def _decoded(data: bytes, decode: Callable[[bytes], Any] = msgspec.json.decode) 
     try:
         value = decode(data)
     except RecursionError as error:
-        raise msgspec.ValidationError(f"it is nested more than {DEEPEST} levels deep") from error
-    _check(value, DEEPEST)
+        raise msgspec.ValidationError(f"it is nested more than {MAX_DEPTH} levels deep") from error
+    _check(value, MAX_DEPTH)
     return value
 
 
@@ -140,11 +151,13 @@ def _facts(data: bytes) -> Any:
 def _check(value: Any, levels: int) -> None:
     if isinstance(value, dict | list):
         if not levels:
-            raise msgspec.ValidationError(f"it is nested more than {DEEPEST} levels deep")
+            raise msgspec.ValidationError(f"it is nested more than {MAX_DEPTH} levels deep")
         for inner in value.values() if isinstance(value, dict) else value:
             _check(inner, levels - 1)
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        raise msgspec.ValidationError(f"a number has {len(f'{value:d}'.lstrip('-'))} digits; at most {LARGEST} is read")
+    elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise msgspec.ValidationError(
+            f"a number has {len(f'{value:d}'.lstrip('-'))} digits; at most {MAX_NUMBER} is read"
+        )
 
 
 def _line(data: bytes) -> dict[str, Any]:
@@ -166,7 +179,12 @@ def decode_record(line: bytes) -> Record:
     if not isinstance(raw.get("case"), dict):
         raise msgspec.ValidationError("it has no case")
     raw["case"] = {("pass_" if key == "pass" else key): value for key, value in raw["case"].items()}
-    record = msgspec.convert(raw, Record)
+    round_ = raw.get("round")
+    if round_ == CHECK:
+        return msgspec.convert(raw, CheckRecord)
+    if round_ == MEMORY:
+        return msgspec.convert(raw, MemoryRecord)
+    record = msgspec.convert(raw, TurnRecord)
     samples = len(record.samples_ns)
     if samples and record.warmup >= samples:
         raise msgspec.ValidationError(f"{record.warmup} of {samples} samples are warm-ups; one at least must count")

@@ -7,7 +7,7 @@ from typing import Any
 
 from rnnbench.contract import Contract
 from rnnbench.records import account
-from rnnbench.records.record import Record
+from rnnbench.records.record import Record, checks_in, turns_in
 from rnnbench.report.context import Context
 from rnnbench.report.machine import lines
 from rnnbench.report.markdown import escape, table
@@ -59,13 +59,13 @@ def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _counts(context: Context) -> Iterator[tuple[str, str]]:
-    real = [r for r in context.records if r.round >= 0]
+    real = turns_in(context.records)
     yield "launches", str(len({(r.part, r.launch) for r in real}))
     yield "rounds a launch, at most", str(len({r.round for r in real}))
     yield "backends", ", ".join(context.backends)
     if context.reference:
         yield "reference", context.reference
-    threads = sorted({r.contract.threads for r in context.records if r.contract})
+    threads = sorted({r.contract.threads for r in checks_in(context.records) if r.contract})
     if threads:
         yield "threads", ", ".join(map(str, threads))
     if len(dtypes := {str(r.case.dtype) for r in context.records}) == 1:
@@ -80,7 +80,7 @@ def run(context: Context) -> list[str]:
     parts = ["## The run", table(["fact", "value"], rows)] if rows else []
     if context.disturbances:
         parts += ["\n".join(f"- **Disturbed**: {escape(note)}." for note in context.disturbances)]
-    if spent := account.line(context.run):
+    if spent := account.time_in_words(context.run):
         parts.append(f"{escape(spent)}.")
     machine_facts = {k: v for k, v in context.machine.items() if k != "peak"}
     machine = [[escape(k), escape(short(v, _LONGEST))] for k, v in lines(machine_facts)]
@@ -120,7 +120,7 @@ def work(context: Context) -> list[str]:
 def contracts_of(context: Context) -> dict[str, list[Contract]]:
     """Backend -> the different contracts in its records."""
     found: dict[str, list[Contract]] = {}
-    for r in context.records:
+    for r in checks_in(context.records):
         if r.contract is not None and r.contract not in found.setdefault(r.backend, []):
             found[r.backend].append(r.contract)
     return found

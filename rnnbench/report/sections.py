@@ -9,7 +9,7 @@ from statistics import median
 
 from rnnbench.analysis.calls import calls_of
 from rnnbench.analysis.stats import Summary
-from rnnbench.records.record import Epoch, Record, Status
+from rnnbench.records.record import CheckRecord, Epoch, Status, checks_in
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import (
     costs_tables,
@@ -109,7 +109,7 @@ def errors(context: Context, figures: Figures) -> list[str]:
         if any(shares.values()):
             parts += [f"### {escape(problem.label)}", errors_table(problem, shares)]
     limits: dict[str, set[float]] = {}
-    for r in context.records:
+    for r in checks_in(context.records):
         limits.setdefault(_type_of(r), set()).update(e.limit for e in r.errors.values())
     said = ", ".join(f"{dtype}: {min(of):.0e} to {max(of):.0e}, by array" for dtype, of in sorted(limits.items()) if of)
     parts.append(f"Each figure is the largest error of any pass and round, as a part of its limit ({said}).")
@@ -128,7 +128,7 @@ def judged_in_part(context: Context) -> list[str]:
     return [f"Judged in part, since {reason}: {of_cases}."] if judged else []
 
 
-def _type_of(record: Record) -> str:
+def _type_of(record: CheckRecord) -> str:
     return "TF32" if record.contract and record.contract.tf32 else str(record.case.dtype)
 
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from rnnbench.analysis.noise import MARK, Noise, Pair, noise_of
 from rnnbench.analysis.stop_rule import percent
-from rnnbench.records.stops import LEAST, Rule, Why
+from rnnbench.records.stops import MIN_LAUNCHES, StopRule, Why
 from rnnbench.report.context import Context
 from rnnbench.report.markdown import escape, marked, table
 from rnnbench.report.text import number, times_with_interval
@@ -53,10 +53,10 @@ def stops(context: Context) -> list[str]:
 def _asked(context: Context) -> Iterator[str]:
     rule = (context.run.get("plan") or {}).get("rule")
     if rule:
-        asked = msgspec.convert(rule, Rule)
+        asked = msgspec.convert(rule, StopRule)
         yield (
             f"Each case went on, with all its backends, until every time was precise to {percent(asked.precision)}: "
-            f"{asked.fewest} launches at least, {asked.most} at most."
+            f"{asked.min_launches} launches at least, {asked.max_launches} at most."
         )
 
 
@@ -92,8 +92,8 @@ def _verdict(pair: Pair) -> str:
 
 def _said(found: Noise) -> str:
     count = len(found.pairs)
-    if found.launches < LEAST:
-        return f"{found.launches} launches are too few to call anything different; {LEAST} at least are needed."
+    if found.launches < MIN_LAUNCHES:
+        return f"{found.launches} launches are too few to call anything different; {MIN_LAUNCHES} at least are needed."
     alone = sum(pair.alone for pair in found.pairs)
     return (
         f"False alarms: {found.false_alarms} of {count}, judged together; {alone} by their intervals alone, where "

@@ -22,12 +22,11 @@ from rnnbench.cli.names import Names, SizesType
 from rnnbench.cli.run import RUN_EPILOG
 from rnnbench.cli.seeds import SEEDS
 from rnnbench.harness.plan import Plan
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Pass, Truncation
 from rnnbench.records.record import Mode
 from tests.calling import called
-from tests.harness.test_runner import Listener
+from tests.harness.test_run_loop import Listener, loop_of
 from tests.helpers import specs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -235,7 +234,7 @@ def test_the_example_of_long_rows_is_expected_to_end_in_a_minute(which):
         tuple(Pass(p) for p in asked["--pass"].split(",")),
         (DType.FLOAT32,), Mode.DEFAULT, 2, 0, 300.0, truncation=Truncation(*map(int, asked["--truncation"].split(":"))),
     )  # fmt: skip
-    runner = Runner(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
     assert 10 < runner.expected_seconds() < 60
 
 
@@ -244,10 +243,10 @@ def test_what_a_run_is_expected_to_take_is_near_what_one_took():
     """The published run of all backends on three workloads: 336 s on two cores."""
     plan = Plan(specs("parity", "imdb-synthetic-50", "imdb-synthetic-200"), tuple(backends.usual()), tuple(Pass),
                 (DType.FLOAT32,), Mode.DEFAULT, 2, 0, 300.0)  # fmt: skip
-    runner = Runner(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
     assert 336 / 2 < runner.expected_seconds() < 2 * 336
     quick = replace(plan, mode=Mode.QUICK)
-    runner = Runner(quick, tasks_of(quick, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(quick, tasks_of(quick, print), ROOT, print, Listener(), run_id="r", machine_id="m")
     assert runner.expected_seconds() < 100
 
 

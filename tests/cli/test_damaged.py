@@ -95,10 +95,17 @@ def test_a_damaged_run_is_left_out_of_the_history_of_the_others(runs, tmp_path):
 
 
 def changed(run: Path, change) -> None:
-    """All records of a run, changed as JSON."""
-    lines = [json.loads(line) for line in (run / store.RECORDS).read_bytes().splitlines()]
-    for line in lines:
-        change(line)
+    """All turns of a run, or its checks where no turn has what changes, as JSON; the other lines are gone."""
+    every = [json.loads(line) for line in (run / store.RECORDS).read_bytes().splitlines()]
+    turns, checks = ([line for line in every if (line["round"] >= 0) is turn] for turn in (True, False))
+    lines = turns
+    try:
+        for line in lines:
+            change(line)
+    except KeyError:
+        lines = checks
+        for line in lines:
+            change(line)
     (run / store.RECORDS).write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 

@@ -26,7 +26,7 @@ PRINTED_BY = {
     "api/runs.py": ("report",),
     "api/noise.py": ("compare",),
     "api/run.py": MEASURING,
-    "harness/limits.py": WORKING,
+    "harness/worker_client.py": WORKING,
     "harness/stopping.py": ("run",),
     "harness/sweep.py": ("sweep",),
     "harness/tasks.py": ("run", "verify", "train"),

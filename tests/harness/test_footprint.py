@@ -7,16 +7,15 @@ import pytest
 
 from rnnbench import backends, workloads
 from rnnbench.harness import footprint
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import check_sizes, tasks_of
 from rnnbench.machine import system
 from rnnbench.model import DType, Pass
-from rnnbench.records.record import Status
+from rnnbench.records.record import Status, turns_in
 from rnnbench.sweep import Sizes, Sweep
 from rnnbench.workloads import made_up
 from rnnbench.workloads.base import Source
 from tests.calling import called
-from tests.harness.test_runner import Listener
+from tests.harness.test_run_loop import Listener, loop_of
 from tests.harness.test_sweep import plan_of
 from tests.helpers import made_up_problem, specs
 from tests.machine.test_fingerprint import GROUP, tree
@@ -73,8 +72,8 @@ def test_a_size_that_does_not_fit_is_unsupported_and_the_others_are_measured(tmp
     said, records = [], []
     tasks = tasks_of(plan, said.append)
     assert [task.refused is None for task in tasks] == [True, False]
-    runner = Runner(plan, tasks, tmp_path, records.append, Listener(), run_id="r", machine_id="m")
-    alone = Runner(plan, tasks[:1], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, tasks, tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    alone = loop_of(plan, tasks[:1], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
     assert runner.expected_seconds() == alone.expected_seconds()
     runner.run()
     (refused,) = (r for r in records if r.status is Status.UNSUPPORTED)
@@ -82,7 +81,7 @@ def test_a_size_that_does_not_fit_is_unsupported_and_the_others_are_measured(tmp
     assert refused.reason in said[0]
     assert "needs about 2," in refused.reason
     assert "GiB in 1 process, and 2.0 GiB are free; take smaller sizes" in refused.reason
-    assert any(r.samples_ns for r in records if r.case.model.H == 3)
+    assert any(r.samples_ns for r in turns_in(records) if r.case.model.H == 3)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +145,7 @@ def test_the_estimate_is_near_the_peak_of_real_workers(tmp_path, sizes, passes):
         Sweep(H=(1, sizes.H), centre=sizes, E=16), backends=tuple(names), dtypes=(DType.FLOAT32,), passes=passes
     )
     records = []
-    Runner(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m").run()
+    loop_of(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m").run()
     assert {r.status for r in records} == {Status.OK}
 
     def peak(problem, name):

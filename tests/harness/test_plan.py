@@ -9,7 +9,7 @@ from rnnbench.harness.plan import Estimate, Plan, cases_of, epoch_steps, matches
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Loss, Pass, Truncation
 from rnnbench.records.record import Mode
-from rnnbench.records.stops import Rule
+from rnnbench.records.stops import StopRule
 from rnnbench.workloads.parity import PARITY
 from rnnbench.workloads.resolve import Asked
 from tests.helpers import specs
@@ -26,7 +26,7 @@ def plan_of(**changes) -> Plan:
 def test_a_plan_survives_its_file():
     plan = plan_of(truncation=Truncation(5, 2), filter="imdb !epoch", sizes=Asked(T=7, loss=Loss.SQUARED_ERROR),
                    training=("parity",),
-                   rule=Rule(0.05, 3, 7), budget=60.0, case_budget=9.5)  # fmt: skip
+                   rule=StopRule(0.05, 3, 7), budget=60.0, case_budget=9.5)  # fmt: skip
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(plan)), Plan) == plan
 
 

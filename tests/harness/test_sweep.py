@@ -7,12 +7,11 @@ import psutil
 import pytest
 
 from rnnbench.harness.plan import SWEEP_EFFORTS, Plan
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import check_sizes, tasks_of
 from rnnbench.model import DType, Pass
-from rnnbench.records.record import CHECK, Mode, Status
+from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
 from rnnbench.sweep import Sizes, Sweep
-from tests.harness.test_runner import Listener
+from tests.harness.test_run_loop import Listener, loop_of
 from tests.helpers import swept
 
 SWEEP = Sweep(H=(3, 8), B=(1, 2), centre=Sizes(3, 2, 4), grid=True)
@@ -56,12 +55,12 @@ def test_a_sweep_of_which_no_size_fits_is_refused_with_what_it_needs(monkeypatch
 def test_every_case_is_checked_and_timed_and_its_rows_are_dropped(tmp_path):
     plan = plan_of(passes=(Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP))
     records = []
-    runner = Runner(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m")
     runner.run()
     assert {r.status for r in records} == {Status.OK}
-    assert len([r for r in records if r.samples_ns]) == 4 * 2 * 3
-    checks = [r for r in records if r.round == CHECK]
+    assert len([r for r in turns_in(records) if r.samples_ns]) == 4 * 2 * 3
+    checks = [r for r in records if isinstance(r, CheckRecord)]
     assert len(checks) == 4 * 2 * 3
     assert all(r.errors and all(e.ok for e in r.errors.values()) for r in checks)
-    assert runner.oracles == {}
+    assert runner.checker.oracles == {}
     assert not list((tmp_path / "arrays").glob("*made-up*"))

@@ -9,7 +9,7 @@ from rnnbench import backends
 from rnnbench.api.learning import make_training
 from rnnbench.cli.progress import Display
 from rnnbench.harness.plan import Plan
-from rnnbench.harness.train import train
+from rnnbench.harness.train import train_in_worker
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Epoch, Mode
@@ -42,7 +42,7 @@ def test_held_out_accuracy_after_five_epochs(name, request, tmp_path):
     epochs: list[Epoch] = []
     pool = WorkerPool([name], tmp_path, plan_of(name).threads, TIMEOUT, cache=None)
     try:
-        test = train(training, name, pool, epochs.append)
+        test = train_in_worker(training, name, pool, epochs.append)
     finally:
         pool.kill()
     print(f"{name}: test accuracy {test.accuracy}, {sum(epoch.seconds for epoch in epochs):.1f} s in epochs")

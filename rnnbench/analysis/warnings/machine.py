@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rnnbench.analysis.warnings.base import Severity, Sign, facts_of
-from rnnbench.records.record import Record
+from rnnbench.records.record import Record, checks_in
 
 OTHERS, OTHERS_SEVERE = 0.05, 0.25  # of the time of the allowed cores
 STOLEN, STOLEN_SEVERE = 0.01, 0.1
@@ -76,7 +76,7 @@ def _clock_policy(cpu: Mapping[str, Any]) -> Iterator[Sign]:
 
 
 def _crowded(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterator[Sign]:
-    threads = max((r.contract.threads for r in records if r.contract), default=0)
+    threads = max((r.contract.threads for r in checks_in(records) if r.contract), default=0)
     cores, group = _number(facts_of(machine, "cpu"), "allowed"), _number(facts_of(machine, "limits"), "cpus")
     for limit, words in ((cores, "cores are allowed"), (group, "processors are what the control group allows")):
         if limit is not None and threads > limit:

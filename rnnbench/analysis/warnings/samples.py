@@ -12,7 +12,7 @@ from rnnbench.analysis.disturbances import harmless
 from rnnbench.analysis.shape import BIMODAL, bimodal, drifts
 from rnnbench.analysis.stats import Summary
 from rnnbench.analysis.warnings.base import Severity, Sign, facts_of
-from rnnbench.records.record import CHECK, Mode, Record
+from rnnbench.records.record import Mode, Record
 
 LEAST_LAUNCHES = 3  # of fewer there is no interval
 LEAST_CALLS = 6  # one in each turn of a default run
@@ -32,8 +32,7 @@ def of_records(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterato
         yield Sign("quick", Severity.SEVERE, f"{quick} of {len(records)} records are of a smoke run; 0 may be quoted")
     for r in records:
         for told in r.disturbances:
-            when = f"round {r.round + 1}" if r.round >= 0 else "its check" if r.round == CHECK else "its memory"
-            text = f"{told} (launch {max(r.launch, 0) + 1}, {when})"
+            text = f"{told} ({r.moment})"
             severity = Severity.NOTE if harmless(told) else Severity.SEVERE
             yield Sign("disturbed", severity, text, where=f"{r.case.key} {r.backend}")
 

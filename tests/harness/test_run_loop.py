@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnbench.harness.checker import Task
+from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
-from rnnbench.harness.runner import Runner
+from rnnbench.harness.run_loop import RunLoop, TurnTimer
+from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
-from rnnbench.records.record import CHECK, Mode, Record, Status
+from rnnbench.records.record import CheckRecord, Mode, Record, Status, turns_in
 from rnnbench.workloads.base import Split
 from tests.helpers import random_data, random_params, small_problem
 
@@ -53,12 +54,23 @@ def task_of(problem=None, passes=tuple(Pass)) -> Task:
     return Task(problem, cases, Split(data.inputs, data.targets), params, "generated")
 
 
-def run(folder, plan, tasks, before=None) -> tuple[list[Record], Listener, Runner]:
+def loop_of(plan, tasks, folder, emit, listener, checker=Checker, timer=TurnTimer, **named) -> RunLoop:
+    state = RunState(plan, folder, emit, listener, **named)
+    return RunLoop(tasks, state, checker(state), timer(state))
+
+
+def run(folder, plan, tasks, before=()) -> tuple[list[Record], Listener, RunLoop]:
     records: list[Record] = []
     listener = Listener()
-    runner = Runner(plan, tasks, folder, records.append, listener, run_id="r", machine_id="m", before=before)
+    runner = loop_of(plan, tasks, folder, records.append, listener, run_id="r", machine_id="m", before=before)
     runner.run()
     return records, listener, runner
+
+
+def slots_of(records, backend, pass_) -> set[tuple[int, int]]:
+    return {
+        (r.launch, r.round) for r in turns_in(records) if (r.backend, r.case.pass_) == (backend, pass_) and r.samples_ns
+    }
 
 
 def status_of(records, backend) -> dict[Pass, Status]:
@@ -69,10 +81,10 @@ def status_of(records, backend) -> dict[Pass, Status]:
 def test_two_right_backends_share_all_rounds(tmp_path):
     records, listener, runner = run(tmp_path, plan_of("numpy", "chatty"), [task_of()])
     assert {r.status for r in records} == {Status.OK}
-    slots = {(r.backend, r.case.pass_, r.launch, r.round) for r in records}
+    slots = {(r.backend, r.case.pass_, r.moment) for r in records}
     assert len(slots) == len(records) == 2 * 4 * 2 * (1 + 2)
     for record in records:
-        if record.round == CHECK:
+        if isinstance(record, CheckRecord):
             assert record.errors
             assert all(e.ok for e in record.errors.values())
             assert record.costs.first_call_ns > 0
@@ -81,19 +93,19 @@ def test_two_right_backends_share_all_rounds(tmp_path):
             assert len(record.samples_ns) >= 1
             assert min(record.samples_ns) > 0
             assert record.warmup < len(record.samples_ns)
-    assert {r.costs.cache for r in records if r.round == CHECK} == {"cold", "warm"}
+    assert {r.costs.cache for r in records if isinstance(r, CheckRecord)} == {"cold", "warm"}
     assert listener.said == []
     assert listener.fractions[-1] > 0.5
     assert not any(place.worker for place in runner.pool.places.values())
     assert "hello from a library" in (tmp_path / "logs" / "chatty.log").read_text()
-    steps = [r for r in records if r.case.pass_ is Pass.TRAIN_STEP and r.round == CHECK and r.launch == 0]
+    steps = [r for r in records if r.case.pass_ is Pass.TRAIN_STEP and isinstance(r, CheckRecord) and r.launch == 0]
     assert all("losses of 20 steps" in r.errors for r in steps)
 
 
 def test_order_of_turns_is_shuffled_and_repeatable(tmp_path):
     def turns(folder):
         records, _, _ = run(folder, plan_of("numpy", "chatty", "no-epoch"), [task_of(passes=(Pass.FORWARD,))])
-        return [(r.launch, r.round, r.backend) for r in records if r.round != CHECK]
+        return [(r.launch, r.round, r.backend) for r in turns_in(records)]
 
     first = turns(tmp_path / "a")
     assert first == turns(tmp_path / "b")
@@ -124,10 +136,10 @@ def test_a_wrong_backend_is_caught_and_not_timed(tmp_path, name):
     records, listener, _ = run(tmp_path, plan_of(name, "numpy"), [task_of()])
     wrong = [r for r in records if r.backend == name and r.status is Status.WRONG]
     assert wrong
-    assert all(r.errors and not r.samples_ns and "the limit is" in r.reason for r in wrong)
+    assert all(r.errors and "the limit is" in r.reason for r in wrong)
     assert any(name in said for said in listener.said)
     caught = {r.case for r in wrong}
-    assert not any(r.samples_ns for r in records if r.backend == name and r.case in caught)
+    assert not any(r.samples_ns for r in turns_in(records) if r.backend == name and r.case in caught)
     assert set(status_of(records, "numpy").values()) == {Status.OK}
     if name != "stale":
         assert {Pass.GRADIENT, Pass.TRAIN_STEP} <= {case.pass_ for case in caught}
@@ -163,7 +175,7 @@ def test_a_failing_gradient_costs_its_own_case_and_no_other(tmp_path, name, stat
     assert words in reason
     assert any(words in said for said in listener.said)
     for other in (Pass.FORWARD, Pass.TRAIN_STEP, Pass.EPOCH):
-        turns = {(r.launch, r.round) for r in records if r.backend == name and r.case.pass_ is other and r.samples_ns}
+        turns = slots_of(records, name, other)
         assert len(turns) == 4
 
 
@@ -176,11 +188,11 @@ def four_launches(monkeypatch):
 def test_later_starts_are_side_by_side_and_their_imports_not_timed(tmp_path):
     records, listener, _ = run(tmp_path, plan_of("numpy", "chatty", "bad-import"), [task_of()])
     for name in ("numpy", "chatty"):
-        checks = [r for r in records if r.backend == name and r.round == CHECK]
+        checks = [r for r in records if r.backend == name and isinstance(r, CheckRecord)]
         assert sorted(r.launch for r in checks) == sorted([0, 1, 2, 3] * 4)
         assert all(r.errors and r.contract and r.costs.first_call_ns and r.status is Status.OK for r in checks)
         assert {r.launch for r in checks if r.costs.import_ns is not None} == {0, 1}
-        assert len([r for r in records if r.backend == name and r.samples_ns]) == 4 * 4
+        assert len([r for r in turns_in(records) if r.backend == name and r.samples_ns]) == 4 * 4
     assert listener.doings.count("starting 2 backends") == 2
     assert set(status_of(records, "bad-import").values()) == {Status.CRASHED}
 
@@ -190,8 +202,8 @@ def test_a_start_that_hangs_beside_others_is_a_timeout_of_its_own(tmp_path, monk
     monkeypatch.setenv("TEST_STARTS", str(tmp_path / "starts"))
     records, _, _ = run(tmp_path, plan_of("third-start", "numpy", timeout=5.0), [task_of(passes=(Pass.FORWARD,))])
     assert status_of(records, "third-start") == {Pass.FORWARD: Status.TIMEOUT}
-    assert {r.launch for r in records if r.backend == "third-start" and r.samples_ns} == {0, 1}
-    assert {r.launch for r in records if r.backend == "numpy" and r.samples_ns} == {0, 1, 2, 3}
+    assert {r.launch for r in turns_in(records) if r.backend == "third-start" and r.samples_ns} == {0, 1}
+    assert {r.launch for r in turns_in(records) if r.backend == "numpy" and r.samples_ns} == {0, 1, 2, 3}
 
 
 @pytest.mark.usefixtures("four_launches")
@@ -200,7 +212,7 @@ def test_an_interrupt_while_workers_start_side_by_side_ends_them_all(tmp_path, m
     monkeypatch.setenv("TEST_STARTS", str(starts))
     records: list[Record] = []
     plan = plan_of("third-start", "numpy", timeout=100.0)
-    runner = Runner(plan, [task_of()], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, [task_of()], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
     main = threading.main_thread().ident
     waiting = threading.Thread(target=lambda: (_until(starts, 3), signal.pthread_kill(main, signal.SIGINT)))
     waiting.start()
@@ -251,7 +263,7 @@ def test_resuming_measures_what_is_missing_and_nothing_else(tmp_path):
     whole, _, _ = run(tmp_path / "whole", plan, [task])
     kept = whole[: len(whole) // 3]
     rest, _, _ = run(tmp_path / "rest", plan, [task], before=kept)
-    turns = [(r.backend, r.case, r.launch, r.round) for r in [*kept, *rest] if r.samples_ns]
+    turns = [(r.backend, r.case, r.launch, r.round) for r in turns_in([*kept, *rest]) if r.samples_ns]
     assert len(turns) == len(set(turns)) == 2 * 4 * 2 * 2
     assert {r.part for r in rest} == {1}
     nothing, _, _ = run(tmp_path / "nothing", plan, [task], before=whole)
