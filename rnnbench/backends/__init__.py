@@ -40,7 +40,6 @@ class Entry:
         default_factory=dict
     )  # the same, where compiled code goes to the run's own folder
     look: Look | None = None  # None: made from its name
-    cells: tuple[str, ...] = ("rnn",)  # the cells that it computes
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
@@ -100,7 +99,6 @@ REGISTRY: dict[str, Entry] = {
         libraries=("numpy",),
         environment=_BLAS,
         look=Look("#8C8C8C", "s", (0, (1, 1)), "..."),
-        cells=("rnn", "gru"),
     ),
     "numba": Entry(
         "rnnbench.backends.numba:NumbaBackend",
@@ -187,7 +185,6 @@ REGISTRY: dict[str, Entry] = {
         "rnnbench.backends.jax:JaxBackend",
         summary="jitted lax.scan and optax",
         look=Look("#009E73", "*", (0, (6, 2)), "oo"),
-        cells=("rnn", "gru"),
         **_JAX,
     ),
     "jax-cuda": Entry(
