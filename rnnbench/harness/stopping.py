@@ -19,7 +19,7 @@ GRACE = 1.0  # seconds that a request may go on after a budget is spent: a turn 
 
 
 def budget_text(seconds: float) -> str:
-    """A budget as it is asked for: `30 s`, `10 min`."""
+    """A budget as it was asked for: `30 s`, `10 min`."""
     minutes, rest = divmod(seconds, 60)
     return f"{minutes:g} min" if minutes and not rest else f"{seconds:g} s"
 
@@ -89,7 +89,7 @@ class Stopping:
         return min(limits, key=lambda limit: limit.seconds)
 
     def limit_of(self, cases: Iterable[Case], name: str) -> Limit:
-        """The same of a request of one backend that these cases share."""
+        """How long a request of one backend may take that these cases share."""
         return self.limit(*(self.seconds[case, name] for case in cases))
 
     def over(self, case: Case, name: str) -> bool:
