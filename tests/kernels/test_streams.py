@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
@@ -16,7 +15,6 @@ from rnnbench import workloads
 from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.data import Data
-from rnnbench.harness.plan import problem_of
 from rnnbench.model import DType, Problem, Truncation
 from rnnbench.params import Params, cast, init_params
 from tests.helpers import assert_agrees, oracle, threads
@@ -29,10 +27,10 @@ MAX_BYTES = 16 << 20
 
 def stream(T: int, dtype: DType, truncation: Truncation | None = WINDOW, B: int = 32) -> tuple[Problem, Params, Data]:
     """`running-parity` of T steps, a batch of it."""
-    workload = workloads.get("running-parity").with_length(T)
+    workload = workloads.get("running-parity").resized(T=T, B=B)
     bits = np.random.default_rng(0).integers(0, 2, (B, T), dtype=np.int8)
     targets = (bits.cumsum(axis=1, dtype=np.int32) % 2).astype(np.float32)
-    problem = replace(problem_of(workload, dtype, truncation), B=B)
+    problem = workload.spec.problem(dtype, truncation)
     params = cast(init_params(workload.model, workload.init, 0), dtype)
     return problem, params, Data(bits[..., None].astype(str(dtype)), targets)
 
