@@ -11,10 +11,9 @@ import numpy as np
 from claims_bootstrap import METHODS, every_method, of_two_runs
 from claims_found import Found, Table, percent, rng_of
 from rnnbench.analysis.changepoints import LEVEL, steps
-from rnnbench.analysis.compare import Ratio, Verdict, judge, launch_logs, launches_needed
-from rnnbench.analysis.compare import ratio_of as ratio_of_runs
+from rnnbench.analysis.compare import Ratio, Verdict, judge, launch_logs, launches_needed, ratio_of_runs
+from rnnbench.analysis.diagnostics import BIMODAL, bimodal, drifts, separation
 from rnnbench.analysis.noise import noise_of
-from rnnbench.analysis.shape import BIMODAL, bimodal, drifts, separation
 from rnnbench.analysis.stats import Interval, Metric, interval_of, ratio_of
 from rnnbench.analysis.stop_rule import precise_enough
 from rnnbench.records.stops import Rule

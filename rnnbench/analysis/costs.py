@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnnbench.analysis.stats import NS, Summary, by_case, problem_of
+from rnnbench.analysis.stats import NS, Summary, by_case, problem_key
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import Costs, Record
 
@@ -84,7 +84,7 @@ def spent(summary: Summary) -> Spent:
     )
 
 
-def costs(found: Iterable[Summary]) -> pd.DataFrame:
+def costs_frame(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case and backend, in seconds; NaN where not measured or not applicable."""
     import pandas as pd
 
@@ -156,7 +156,7 @@ def main_cases(found: Iterable[Summary]) -> dict[Case, list[Summary]]:
     """
     problems: dict[tuple[str, str, str], dict[Pass, list[Summary]]] = {}
     for group in by_case(found).values():
-        problems.setdefault(problem_of(group[0].case), {})[group[0].case.pass_] = group
+        problems.setdefault(problem_key(group[0].case), {})[group[0].case.pass_] = group
     best = {}
     for passes in problems.values():
         main = next((p for p in _MAIN if p in passes), None)

@@ -1,13 +1,18 @@
-"""What a GPU's own clock and driver say beside the wall clock: device time, memory there, clocks, power."""
+"""What was measured beside the time: the clock and state of a GPU, the peak memory of a pass, joules of a call."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rnnbench.analysis.stats import Interval, Summary, TurnKey, device_turn_seconds, interval_of, turns_of
 from rnnbench.contract import CPU
-from rnnbench.records.record import DeviceState, Record
+from rnnbench.records.record import MEMORY, DeviceState, Record, Status
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -69,3 +74,66 @@ def held_back(states: Sequence[DeviceState]) -> dict[str, int]:
         if state.throttled:
             counts[state.throttled] = counts.get(state.throttled, 0) + 1
     return counts
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. `before`: what the process had when the pass began; `device`: the peak on the device. None: not told."""
+
+    peak: int
+    before: int | None
+    device: int | None
+
+    @property
+    def own(self) -> int | None:
+        """What the pass came to above that."""
+        return None if self.before is None else max(0, self.peak - self.before)
+
+
+def memory_of(summary: Summary) -> Memory | None:
+    """The last that was measured; None of nothing, or of unlike machines."""
+    for r in () if summary.mixed else reversed(summary.records):
+        if r.round == MEMORY and r.status is Status.OK and r.peak_memory_bytes is not None:
+            return Memory(r.peak_memory_bytes, r.memory_before_bytes, r.peak_device_bytes)
+    return None
+
+
+def memory_frame(found: Iterable[Summary]) -> pd.DataFrame:
+    """One row for each answer whose memory was measured, in bytes."""
+    import pandas as pd
+
+    rows = [
+        {
+            "case": s.case.key,
+            "backend": s.backend,
+            "peak_bytes": m.peak,
+            "before_bytes": m.before,
+            "own_bytes": m.own,
+            "device_bytes": m.device,
+        }
+        for s in found
+        if (m := memory_of(s)) is not None
+    ]
+    integers = dict.fromkeys(("before_bytes", "own_bytes", "device_bytes"), "Int64")
+    return pd.DataFrame(rows).astype(integers if rows else {})
+
+
+def joules_of(summary: Summary) -> Interval | None:
+    """Joules a call: the energy of a turn's window over all its calls, then as a time. None where no turn tells."""
+    return interval_of(
+        {
+            (r.part, r.launch, r.round): r.energy.joules / len(r.samples_ns)
+            for r in summary.records
+            if r.energy is not None and r.energy.joules and (r.part, r.launch, r.round) in summary.turns
+        }
+    )
+
+
+def energy_sources(records: Iterable[Record]) -> list[str]:
+    """The counters that told something."""
+    return sorted({r.energy.source for r in records if r.energy is not None and r.energy.joules})
+
+
+def energy_reasons(records: Iterable[Record]) -> list[tuple[str, int]]:
+    """Why the energy of turns is not known, and of how many, the most frequent first."""
+    return Counter(r.energy.reason for r in records if r.energy is not None and r.energy.reason).most_common()

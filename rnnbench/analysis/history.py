@@ -37,7 +37,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Point:
+class RunPoint:
     """What one run says of a case: seconds a call with the interval over its launches."""
 
     run: Run
@@ -56,7 +56,7 @@ class Line:
 
     case: Case
     backend: str
-    points: tuple[Point, ...]
+    points: tuple[RunPoint, ...]
     apart: tuple[str, ...] = ()
     steps: tuple[Step, ...] = field(default=())
 
@@ -99,18 +99,18 @@ def in_order(runs: Iterable[Run]) -> list[Run]:
     return sorted(once.values(), key=lambda run: (run.started, run.id))
 
 
-def lines(runs: Sequence[Run], margin: float) -> list[Line]:
+def lines_of_runs(runs: Sequence[Run], margin: float) -> list[Line]:
     """A line for each case and backend, and one more for each machine or way of working that is unlike the others."""
     apart: dict[tuple[str, str], list[Line]] = {}
     for run in runs:
         for summary in summaries(run.side.records):
             if summary.ranked:
-                _add(apart.setdefault((summary.case.key, summary.backend), []), Point(run, summary))
+                _add(apart.setdefault((summary.case.key, summary.backend), []), RunPoint(run, summary))
     found = [line for group in apart.values() for line in group]
     return [replace(line, steps=steps([point.time.value for point in line.points], margin)) for line in found]
 
 
-def _add(group: list[Line], point: Point) -> None:
+def _add(group: list[Line], point: RunPoint) -> None:
     """To the last line that it is like, else to a new one."""
     unlike: list[str] = []
     for i in reversed(range(len(group))):

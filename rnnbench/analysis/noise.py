@@ -29,12 +29,12 @@ from rnnbench.records.record import Record
 
 NOISE = "noise.json"
 MARK = "#"  # of a twin: numba#2
-LEAST = 0.01  # a margin is never below
+MIN_MARGIN = 0.01  # a margin is never below
 SHARE = 95  # percent of the launches that the floor covers
 
 
 @dataclass(frozen=True)
-class Pair:
+class ReplicaPair:
     """One backend against its twin in one case. `q` is the chance of such a ratio, corrected for all pairs."""
 
     case: Case
@@ -49,7 +49,7 @@ class Pair:
         return self.q <= 1 - CONFIDENCE
 
     @property
-    def alone(self) -> bool:
+    def excludes_one(self) -> bool:
         """Whether the interval of this pair alone leaves out 1, as one in 20 does by chance."""
         return self.ratio.basis is Basis.LAUNCHES and not self.ratio.low <= 1 <= self.ratio.high
 
@@ -58,7 +58,7 @@ class Pair:
 class Noise:
     """All pairs of a run."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ReplicaPair, ...]
 
     @property
     def launches(self) -> int:
@@ -95,7 +95,7 @@ class Noise:
         }
 
 
-def _fields(pair: Pair) -> dict[str, Any]:
+def _fields(pair: ReplicaPair) -> dict[str, Any]:
     numbers = {"ratio": pair.ratio.value, "low": pair.ratio.low, "high": pair.ratio.high, "q": pair.q}
     found = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
     return {"case": pair.case.key, "backend": pair.backend, **found, "different": pair.different}
@@ -111,9 +111,9 @@ def noise_of(records: Iterable[Record]) -> Noise | None:
     return Noise(tuple(_corrected(pairs))) if pairs else None
 
 
-def _pair(s: Summary, twin: Summary) -> Pair | None:
+def _pair(s: Summary, twin: Summary) -> ReplicaPair | None:
     ratio = ratio_of(twin.turns, s.turns)
-    return None if ratio is None else Pair(s.case, s.backend, ratio, tuple(_launch_logs(s.turns, twin.turns)))
+    return None if ratio is None else ReplicaPair(s.case, s.backend, ratio, tuple(_launch_logs(s.turns, twin.turns)))
 
 
 def _launch_logs(turns: Mapping[TurnKey, float], twin: Mapping[TurnKey, float]) -> list[float]:
@@ -121,7 +121,7 @@ def _launch_logs(turns: Mapping[TurnKey, float], twin: Mapping[TurnKey, float]) 
     return launch_medians({key: twin[key] / turns[key] for key in sorted(turns.keys() & twin.keys())})
 
 
-def _corrected(pairs: list[Pair]) -> list[Pair]:
+def _corrected(pairs: list[ReplicaPair]) -> list[ReplicaPair]:
     """The pairs with q (Benjamini and Hochberg, 1995), of those with an interval."""
     from scipy.stats import false_discovery_control, ttest_1samp
 
@@ -130,4 +130,4 @@ def _corrected(pairs: list[Pair]) -> list[Pair]:
         return pairs
     q = false_discovery_control([ttest_1samp(pair.logs, 0.0).pvalue for pair in told], method="bh")
     found = dict(zip(map(id, told), map(float, q), strict=True))
-    return [Pair(p.case, p.backend, p.ratio, p.logs, found.get(id(p), math.nan)) for p in pairs]
+    return [ReplicaPair(p.case, p.backend, p.ratio, p.logs, found.get(id(p), math.nan)) for p in pairs]

@@ -101,7 +101,7 @@ def reached(summary: Summary, peak: Peak | None) -> Reached | None:
     return Reached(rate, rate / roof.flops if roof else None)
 
 
-def shares(found: Iterable[Summary], peak: Peak | None) -> pd.DataFrame:
+def shares_frame(found: Iterable[Summary], peak: Peak | None) -> pd.DataFrame:
     """One row for each case and backend: sizes, work, rate and share of peak; NaN where not timed or not known."""
     import pandas as pd
 

@@ -8,6 +8,7 @@ alone shows the spread between its rounds and nothing of the spread between proc
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnbench.analysis.disturbances import left_out
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import MEMORY, Record, Status
 
@@ -222,15 +222,16 @@ def summaries(records: Iterable[Record]) -> list[Summary]:
     for record in records:
         groups.setdefault((record.case.key, record.backend), []).append(record)
     found = [summarise(group) for group in groups.values()]
-    problems = list(dict.fromkeys(problem_of(s.case) for s in found))
+    problems = list(dict.fromkeys(problem_key(s.case) for s in found))
     backends = list(dict.fromkeys(s.backend for s in found))
     passes = list(Pass)
     return sorted(
-        found, key=lambda s: (problems.index(problem_of(s.case)), passes.index(s.case.pass_), backends.index(s.backend))
+        found,
+        key=lambda s: (problems.index(problem_key(s.case)), passes.index(s.case.pass_), backends.index(s.backend)),
     )
 
 
-def problem_of(case: Case) -> tuple[str, str, str]:
+def problem_key(case: Case) -> tuple[str, str, str]:
     """What the passes of one problem share, to group by: its name, dtype, truncation ("" where full)."""
     return case.name, str(case.dtype), str(case.truncation or "")
 
@@ -286,7 +287,7 @@ def _row(s: Summary) -> dict[str, object]:
     }
 
 
-def frame(found: Iterable[Summary]) -> pd.DataFrame:
+def times_frame(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case and backend: status, reason, seconds a call and a step with intervals, counts, contract."""
     import pandas as pd
 
@@ -295,3 +296,37 @@ def frame(found: Iterable[Summary]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(
         dict.fromkeys(("peak_memory_bytes", "peak_device_bytes", "threads"), "Int64") if rows else {}
     )
+
+
+# How a disturbance begins, as the harness writes it into `Record.disturbances`.
+SUSPENDED = "suspended"
+CLOCK_SET = "clock set"
+BESIDE = "beside another run"
+
+_MEANING = {
+    SUSPENDED: "the machine was suspended meanwhile; they are kept in the records and left out of every number",
+    CLOCK_SET: "the system's clock was set meanwhile; no duration is read from it, only when a turn began",
+    BESIDE: "another run measured on this machine meanwhile; they count, and are slower than on a quiet machine",
+}
+
+
+def is_harmless(disturbance: str) -> bool:
+    """Whether it touches no number."""
+    return disturbance.startswith(CLOCK_SET)
+
+
+def left_out(record: Record) -> bool:
+    """Whether its samples say nothing of the backend: caches, clocks and the network had been to sleep."""
+    return any(text.startswith(SUSPENDED) for text in record.disturbances)
+
+
+def disturbance_notes(records: Iterable[Record]) -> list[str]:
+    """A sentence for each kind of disturbance: in how many turns, whose, and what it means."""
+    turns = [r for r in records if r.samples_ns]
+    said = []
+    for kind, meaning in _MEANING.items():
+        whose = Counter(r.backend for r in turns if any(text.startswith(kind) for text in r.disturbances))
+        if whose:
+            by_backend = ", ".join(f"{name} {count}" for name, count in whose.most_common())
+            said.append(f"{sum(whose.values())} of {len(turns)} turns ({by_backend}): {meaning}")
+    return said

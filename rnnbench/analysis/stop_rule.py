@@ -10,7 +10,7 @@ from rnnbench.records.stops import Rule, Stop, Why
 RIGOROUS = 0.02  # the precision of a rigorous run
 
 
-def precision_of(turns: Mapping[TurnKey, float]) -> float | None:
+def relative_precision(turns: Mapping[TurnKey, float]) -> float | None:
     """How far the 95 % interval of a time reaches above it, as a part of it; None of fewer than three launches."""
     interval = interval_of(turns)
     if interval is None or interval.basis is not Basis.LAUNCHES:
@@ -20,7 +20,7 @@ def precision_of(turns: Mapping[TurnKey, float]) -> float | None:
 
 def precise_enough(rule: Rule, turns: Mapping[TurnKey, float]) -> bool:
     """Whether these turns give a time that is as precise as the rule asks."""
-    reached = precision_of(turns)
+    reached = relative_precision(turns)
     return reached is not None and reached <= rule.precision
 
 
@@ -36,7 +36,7 @@ def percent(share: float) -> str:
 
 def stop_of(why: Why, turns: Mapping[TurnKey, float], limit: str) -> Stop:
     """The reason in words; `limit` is what was asked: `5 %`, `30 launches`, `10 min`."""
-    launches, reached = launches_of(turns), precision_of(turns)
+    launches, reached = launches_of(turns), relative_precision(turns)
     count = f"{launches} launch{'' if launches == 1 else 'es'}"
     at = f"at {percent(reached)}" if reached is not None else "with no interval"
     reason = {

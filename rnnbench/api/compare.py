@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rnnbench.analysis.comparable import Side
-from rnnbench.analysis.compare import Finding, Gate, Ratio, Verdict, compare
+from rnnbench.analysis.compare import Comparison, Gate, Ratio, Verdict, compare_sides
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
 from rnnbench.api.noise import gate_of, place_of
 from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
@@ -33,14 +33,14 @@ EXIT_CODES = {
     UNDECIDED: "with --fail-on inconclusive: a case is inconclusive",
     FAULT: FAULT_MEANS,
 }
-MOST_PROBLEMS = 3  # told one by one
+MAX_PROBLEMS = 3  # told one by one
 
 
 @dataclass(frozen=True, repr=False)
 class Compared:
     """The findings, what they were made with, and sentences on what to bear in mind."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[Comparison]
     gate: Gate
     notes: Sequence[str] = ()
 
@@ -75,7 +75,7 @@ class Compared:
             return BROKEN
         if require_baseline and any(f.no_baseline for f in self.findings):
             return NO_BASELINE
-        if not any(f.told for f in self.findings):
+        if not any(f.has_interval for f in self.findings):
             return NOTHING
         return UNDECIDED if fail_inconclusive and any(f.verdict is Verdict.INCONCLUSIVE for f in self.findings) else OK
 
@@ -92,10 +92,10 @@ def side_of(name: str, say: Callable[[str], None]) -> Side:
 
 def problems_told(path: Path, problems: Sequence[str], say: Callable[[str], None]) -> None:
     """Say which lines were left out, the first few one by one."""
-    for problem in problems[:MOST_PROBLEMS]:
+    for problem in problems[:MAX_PROBLEMS]:
         say(f"{path}: {problem}")
-    if len(problems) > MOST_PROBLEMS:
-        say(f"{path}: {len(problems) - MOST_PROBLEMS} more lines were left out")
+    if len(problems) > MAX_PROBLEMS:
+        say(f"{path}: {len(problems) - MAX_PROBLEMS} more lines were left out")
 
 
 def compared(
@@ -109,7 +109,7 @@ def compared(
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
     gate, told = (gate, []) if gate else gate_of(noise, [place_of(new), place_of(base)], a, b)
-    return Compared(compare(a, b, gate), gate, [*told, *_notes(a, b)])
+    return Compared(compare_sides(a, b, gate), gate, [*told, *_notes(a, b)])
 
 
 def kept(side: Side, words: str) -> Side:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rnnbench.analysis.changepoints import FEWEST
-from rnnbench.analysis.history import Line, Run, in_order, lines, runs_of
+from rnnbench.analysis.changepoints import MIN_RUNS
+from rnnbench.analysis.history import Line, Run, in_order, lines_of_runs, runs_of
 from rnnbench.api.compare import kept, problems_told
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
 from rnnbench.api.noise import place_of
 from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
-from rnnbench.machine.processor import answer_of
+from rnnbench.machine.fingerprint import answer_of
 from rnnbench.records import store
 
 SLOWER = 1
@@ -77,7 +77,7 @@ def told(names: Sequence[str], words: str, margin: float, say: Callable[[str], N
     if not names and (quick := sum(run.quick for run in runs)):
         runs = [run for run in runs if not run.quick]
         notes.append(f"{quick} quick {'run is' if quick == 1 else 'runs are'} left out; name their folders to see them")
-    found = lines([replace(run, side=kept(run.side, words)) for run in runs], margin)
+    found = lines_of_runs([replace(run, side=kept(run.side, words)) for run in runs], margin)
     if words and not found:
         raise ValueError(f"the filter {words!r} leaves no timed case of {len(runs)} runs")
     return Told(found, margin, _origins(found), [*notes, *_notes(found)])
@@ -91,10 +91,10 @@ def _notes(found: Sequence[Line]) -> list[str]:
             reasons[reason] = reasons.get(reason, 0) + 1
     notes = [f"unlike runs are kept apart ({n} {'line' if n == 1 else 'lines'}): {r}" for r, n in reasons.items()]
     most = max((len(line.points) for line in found), default=0)
-    if found and most < FEWEST:
+    if found and most < MIN_RUNS:
         notes.append(
-            f"{most} {'run' if most == 1 else 'runs'} on a line at most: a step is looked for from {FEWEST} on; until "
-            "then `compare` two of them"
+            f"{most} {'run' if most == 1 else 'runs'} on a line at most: a step is looked for from {MIN_RUNS} on; "
+            "until then `compare` two of them"
         )
     return notes
 

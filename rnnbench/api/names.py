@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-MOST_PERCENT = 1000.0  # of a gate: more is a mistake
+MAX_PERCENT = 1000.0  # of a gate: more is a mistake

@@ -9,9 +9,9 @@ from typing import Annotated, Any, TypedDict
 from msgspec import Meta
 
 from rnnbench.analysis.comparable import Side
-from rnnbench.analysis.compare import FEWEST_LAUNCHES, Gate
-from rnnbench.analysis.noise import LEAST, NOISE
-from rnnbench.api.names import MOST_PERCENT
+from rnnbench.analysis.compare import MIN_LAUNCHES, Gate
+from rnnbench.analysis.noise import MIN_MARGIN, NOISE
+from rnnbench.api.names import MAX_PERCENT
 from rnnbench.records import store
 
 REPORTS = Path("reports")  # where `run` puts its folders
@@ -42,11 +42,11 @@ def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) ->
         folder, found = newest
     else:
         return Gate(), damaged
-    margin = float(f"{max(LEAST, found['floor']):.3g}")
+    margin = float(f"{max(MIN_MARGIN, found['floor']):.3g}")
     pairs = len(found["pairs"])
     told = f"margin {100 * margin:.3g} %: the noise of {pairs} pairs, {found['launches']} launches each, in {folder}"
-    if found["floor"] < LEAST:
-        told += f" (it is {100 * found['floor']:.2g} %, and no margin is below {100 * LEAST:g} %)"
+    if found["floor"] < MIN_MARGIN:
+        told += f" (it is {100 * found['floor']:.2g} %, and no margin is below {100 * MIN_MARGIN:g} %)"
     return Gate(margin=margin), [*damaged, told]
 
 
@@ -54,7 +54,7 @@ def _checked(folder: Path, machines: set[str]) -> dict[str, Any]:
     found = _read(folder)
     if found is None:
         raise store.StoreError(
-            f"{folder} holds no noise of {FEWEST_LAUNCHES} launches or more; make it by: "
+            f"{folder} holds no noise of {MIN_LAUNCHES} launches or more; make it by: "
             "python -m rnnbench run --aa -o reports/aa, and give that folder"
         )
     if machines != {found["machine_id"]}:
@@ -81,7 +81,7 @@ def _newest(places: Iterable[Path], machines: set[str], damaged: list[str]) -> t
 
 
 class _Noise(TypedDict):
-    floor: Annotated[float, Meta(ge=0, le=MOST_PERCENT / 100)]
+    floor: Annotated[float, Meta(ge=0, le=MAX_PERCENT / 100)]
     launches: Annotated[int, Meta(ge=1)]
     pairs: list[dict[str, Any]]
     machine_id: str
@@ -90,4 +90,4 @@ class _Noise(TypedDict):
 def _read(folder: Path) -> dict[str, Any] | None:
     """What an A/A run says; None where it is none, or too short. Raises StoreError for a damaged one."""
     found = store.read_json(folder / NOISE, _Noise)
-    return found if found and found["launches"] >= FEWEST_LAUNCHES else None
+    return found if found and found["launches"] >= MIN_LAUNCHES else None

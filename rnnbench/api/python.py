@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rnnbench import backends as registry
 from rnnbench.analysis.compare import Gate
 from rnnbench.analysis.ranking import ranking, speedups
-from rnnbench.analysis.stats import Metric, frame
+from rnnbench.analysis.stats import Metric, times_frame
 from rnnbench.api import compare as comparing
 from rnnbench.api import learning, planning
 from rnnbench.api import run as running
@@ -58,7 +58,7 @@ class Run:
     @cached_property
     def times(self) -> pd.DataFrame:
         """One row for each case and backend: status, reason, seconds of a call with the 95 % interval low to high."""
-        return frame(self._context.summaries)
+        return times_frame(self._context.summaries)
 
     @cached_property
     def ranking(self) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.timers import Ledger
 from rnnbench.machine.fingerprint import fingerprint
-from rnnbench.machine.neighbours import Neighbours
+from rnnbench.machine.interference import Neighbours
 from rnnbench.names import unknown
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from rnnbench.analysis import noise
-from rnnbench.analysis.disturbances import BESIDE
 from rnnbench.analysis.roofline import Peak, with_work
+from rnnbench.analysis.stats import BESIDE
 from rnnbench.api.learning import trainings
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.observer import Observer
@@ -25,8 +25,7 @@ from rnnbench.harness.runner import Runner
 from rnnbench.harness.stopping import readable
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.harness.timers import Ledger
-from rnnbench.machine.interference import Watch
-from rnnbench.machine.neighbours import Neighbours
+from rnnbench.machine.interference import Neighbours, Watch
 from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of

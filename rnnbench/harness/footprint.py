@@ -12,7 +12,7 @@ import psutil
 
 from rnnbench import backends
 from rnnbench.harness.plan import Plan
-from rnnbench.machine import system
+from rnnbench.machine import fingerprint
 from rnnbench.model import Head, Problem, Truncation
 
 GIB = 1 << 30
@@ -32,7 +32,7 @@ OF_WORKER = {"states": 7, "inputs": 2, "outputs": 8, "params": 10}
 def free() -> int:
     """Bytes that processes may still take: of the machine, or of the control group where that has less."""
     left = psutil.virtual_memory().available
-    group = system.memory_left()
+    group = fingerprint.memory_left()
     return left if group is None else min(left, group)
 
 

@@ -17,9 +17,9 @@ from rnnbench.records.record import Energy
 POWERCAP = Path("/sys/class/powercap")
 UPDATE_SECONDS = 0.001  # how often RAPL counts: Haehnel et al., Measuring Energy Consumption for Short Code Paths, 2012
 GPU_UPDATE_SECONDS = 0.1  # the slowest that was seen: Yang et al., Part-time Power Measurements, 2023
-LEAST_UPDATES = 100  # in a window: an error of 1 % at each end
-LEAST_FILLED = 0.9  # of the window by calls: the rest is putting back and choosing batches
-MOST_WATTS = 1000.0  # of a package: a slower counter cannot have wrapped twice meanwhile
+MIN_UPDATES = 100  # in a window: an error of 1 % at each end
+MIN_FILLED = 0.9  # of the window by calls: the rest is putting back and choosing batches
+MAX_WATTS = 1000.0  # of a package: a slower counter cannot have wrapped twice meanwhile
 
 
 class EnergyUnknown(Exception):
@@ -74,7 +74,7 @@ class Rapl:
         """Over all zones, each at most once back at 0."""
         total = 0
         for zone, first, last in zip(self.zones, before, after, strict=True):
-            most = zone.range_uj / 1e6 / MOST_WATTS
+            most = zone.range_uj / 1e6 / MAX_WATTS
             if seconds > most:
                 raise EnergyUnknown(
                     f"{zone.name} may have gone back to 0 more than once in {seconds:.0f} s, longer than {most:.0f} s; "
@@ -173,15 +173,15 @@ class Window:
         """The joules of the window, or why they say nothing of these calls."""
         if isinstance(self.meter, str) or self.reason:
             return Energy(reason=self.reason)
-        least, filled = LEAST_UPDATES * self.meter.update_seconds, sum(samples_ns) / 1e9 / max(self.seconds, 1e-9)
+        least, filled = MIN_UPDATES * self.meter.update_seconds, sum(samples_ns) / 1e9 / max(self.seconds, 1e-9)
         reason = None
         if self.seconds < least:
             reason = (
-                f"a window of {1e3 * self.seconds:.0f} ms is shorter than {LEAST_UPDATES} updates of the counter, "
+                f"a window of {1e3 * self.seconds:.0f} ms is shorter than {MIN_UPDATES} updates of the counter, "
                 f"{1e3 * least:.0f} ms; use longer turns, as of run --rigorous"
             )
-        elif filled < LEAST_FILLED:
-            reason = f"calls fill {100 * filled:.0f} % of the window, less than {100 * LEAST_FILLED:.0f} %"
+        elif filled < MIN_FILLED:
+            reason = f"calls fill {100 * filled:.0f} % of the window, less than {100 * MIN_FILLED:.0f} %"
         if reason is None:
             try:
                 joules = self.meter.joules(self.before, self.after, self.seconds)

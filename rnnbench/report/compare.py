@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rnnbench.analysis.compare import Finding, Gate, Ratio, Verdict
+from rnnbench.analysis.compare import Comparison, Gate, Ratio, Verdict
 from rnnbench.analysis.stats import Basis, Interval
 from rnnbench.report.markdown import escape, table
 from rnnbench.report.text import FOOTNOTES, NO_INTERVAL, Labels, duration, number, short, times_with_interval
@@ -26,13 +26,13 @@ _PLAIN = (Verdict.SAME, Verdict.INCONCLUSIVE, Verdict.MISSING)  # folded away in
 HEADER = ("case", "backend", "verdict", "new / base", "base", "new", "launches", "needs")
 
 
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
+def ordered(findings: Iterable[Comparison]) -> list[Comparison]:
     """By verdict, what needs a reader first; within one as they came."""
     order = list(Verdict)
     return sorted(findings, key=lambda f: (order.index(f.verdict), not f.broken))
 
 
-def summary(findings: Sequence[Finding], gate: Gate) -> list[str]:
+def summary(findings: Sequence[Comparison], gate: Gate) -> list[str]:
     """How many of each verdict, what the ratios say together, and what it would take to decide."""
     counts = Counter(f.verdict for f in findings)
     lines = [f"{', '.join(f'{counts[v]} {v}' for v in Verdict if counts[v])}; by {gate}"]
@@ -59,40 +59,40 @@ def _ratio(ratio: Ratio | None) -> str:
     return times_with_interval(Interval(ratio.value, ratio.low, ratio.high, basis))
 
 
-def _labels(findings: Iterable[Finding]) -> Labels:
+def _labels(findings: Iterable[Comparison]) -> Labels:
     return Labels({}, len({f.case.dtype for f in findings}) > 1)
 
 
-def _cells(f: Finding, labels: Labels) -> list[str]:
+def _cells(f: Comparison, labels: Labels) -> list[str]:
     times = [duration(math.nan if t is None else t) for t in (f.base, f.new)]
     launches = f"{f.launches[0]}, {f.launches[1]}" if any(f.launches) else ""
     return [labels.of(f.case), f.backend, str(f.verdict), _ratio(f.ratio), *times, launches, _needs(f)]
 
 
-def _needs(f: Finding) -> str:
+def _needs(f: Comparison) -> str:
     return f"{f.needed:,}" if f.needed else ""
 
 
-def _reasons(findings: Sequence[Finding], labels: Labels) -> list[str]:
+def _reasons(findings: Sequence[Comparison], labels: Labels) -> list[str]:
     """One line for each reason, however many cases share it."""
-    groups: dict[str, list[Finding]] = {}
+    groups: dict[str, list[Comparison]] = {}
     for f in ordered(findings):
         if f.reason:
             groups.setdefault(f"{f.verdict}, {short(f.reason, 240)}", []).append(f)
     return [f"{_who(group, labels)}: {reason}" for reason, group in groups.items()]
 
 
-def _who(group: Sequence[Finding], labels: Labels) -> str:
+def _who(group: Sequence[Comparison], labels: Labels) -> str:
     first = f"{labels.of(group[0].case)} {group[0].backend}"
     return first if len(group) == 1 else f"{first} and {len(group) - 1} more"
 
 
-def _footnotes(findings: Sequence[Finding]) -> list[str]:
+def _footnotes(findings: Sequence[Comparison]) -> list[str]:
     marked = any(f.ratio and math.isnan(f.ratio.low) for f in findings)
     return [f"{NO_INTERVAL} {FOOTNOTES[NO_INTERVAL]}"] if marked else []
 
 
-def render(console: Console, findings: Sequence[Finding], gate: Gate, notes: Sequence[str] = ()) -> None:
+def render(console: Console, findings: Sequence[Comparison], gate: Gate, notes: Sequence[str] = ()) -> None:
     """Print the table, then the reasons, the notes and the counts."""
     labels = _labels(findings)
     shown = Table(box=box.SIMPLE_HEAD)
@@ -106,7 +106,7 @@ def render(console: Console, findings: Sequence[Finding], gate: Gate, notes: Seq
         console.print(Text(line))
 
 
-def markdown(findings: Sequence[Finding], gate: Gate, notes: Sequence[str] = ()) -> str:
+def markdown(findings: Sequence[Comparison], gate: Gate, notes: Sequence[str] = ()) -> str:
     """What a reviewer must see as a table, the rest folded."""
     labels = _labels(findings)
     first, *others = summary(findings, gate)
@@ -124,7 +124,7 @@ def markdown(findings: Sequence[Finding], gate: Gate, notes: Sequence[str] = ())
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(findings: Sequence[Finding], gate: Gate, notes: Sequence[str] = ()) -> dict[str, Any]:
+def as_json(findings: Sequence[Comparison], gate: Gate, notes: Sequence[str] = ()) -> dict[str, Any]:
     """For programs; seconds a call, None for what is not known."""
     return {
         "metric": str(gate.metric),
@@ -135,7 +135,7 @@ def as_json(findings: Sequence[Finding], gate: Gate, notes: Sequence[str] = ()) 
     }
 
 
-def _fields(f: Finding) -> dict[str, Any]:
+def _fields(f: Comparison) -> dict[str, Any]:
     ratio = f.ratio or Ratio(math.nan)
     numbers = {"ratio": ratio.value, "low": ratio.low, "high": ratio.high, "p": ratio.p, "q": ratio.q}
     return {

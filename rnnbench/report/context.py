@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rnnbench.analysis import disturbances as disturbed
 from rnnbench.analysis.costs import break_evens
 from rnnbench.analysis.devices import OnDevice, gpu_backends, on_device
-from rnnbench.analysis.ranking import Answer, answers, choose_reference, speedups
+from rnnbench.analysis.ranking import Ranking, choose_reference, rankings, speedups
 from rnnbench.analysis.roofline import Peak, peak_of
-from rnnbench.analysis.stats import Summary, problem_of, summaries
+from rnnbench.analysis.stats import Summary, disturbance_notes, problem_key, summaries
 from rnnbench.analysis.warnings import Warned, warnings_of
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import Epoch, Mode, Record
@@ -105,7 +104,7 @@ class Context:
     @cached_property
     def disturbances(self) -> list[str]:
         """What befell the machine in turns of the run, in sentences."""
-        return disturbed.notes(self.records)
+        return disturbance_notes(self.records)
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -129,9 +128,9 @@ class Context:
         return summaries(self.records)
 
     @cached_property
-    def answers(self) -> list[Answer]:
+    def rankings(self) -> list[Ranking]:
         """One for each case."""
-        return answers(self.summaries, self.reference)
+        return rankings(self.summaries, self.reference)
 
     @cached_property
     def speedups(self) -> pd.DataFrame | None:
@@ -173,7 +172,7 @@ class Context:
         """The summaries by problem, in order."""
         groups: dict[tuple[str, str, str], list[Summary]] = {}
         for s in self.summaries:
-            groups.setdefault(problem_of(s.case), []).append(s)
+            groups.setdefault(problem_key(s.case), []).append(s)
         return [self._problem(key, group) for key, group in groups.items()]
 
     def _problem(self, key: tuple[str, str, str], group: Sequence[Summary]) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rnnbench.analysis.energy import joules_of, reasons_of, sources_of
+from rnnbench.analysis.devices import energy_reasons, energy_sources, joules_of
 from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Status
 from rnnbench.report.context import Context, Problem
@@ -33,7 +33,7 @@ def _table(problem: Problem) -> str:
 
 def section(context: Context, figures: Mapping[str, Sequence[str]]) -> list[str]:
     """Nothing where nobody looked, as in records of older versions."""
-    sources, reasons = sources_of(context.records), reasons_of(context.records)
+    sources, reasons = energy_sources(context.records), energy_reasons(context.records)
     said = []
     if reasons:
         (reason, most), total = reasons[0], sum(count for _, count in reasons)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rnnbench.analysis.crossing import Ahead, Stretch, ahead
 from rnnbench.analysis.devices import OnDevice, Span, held_back, span_of
+from rnnbench.analysis.ranking import Ahead, Stretch, ahead
 from rnnbench.analysis.stats import Interval, ratio_of
 from rnnbench.records.record import DeviceState
 from rnnbench.report.context import Context

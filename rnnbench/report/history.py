@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.changepoints import LEVEL, Step
-from rnnbench.analysis.history import Line, Point
+from rnnbench.analysis.history import Line, RunPoint
 from rnnbench.records.folder import refuse_foreign
 from rnnbench.report.markdown import escape, figure, marked, table
 from rnnbench.report.text import FOOTNOTES, Labels, times, unit_for, with_interval
@@ -113,7 +113,7 @@ def frame(lines: Sequence[Line]) -> pd.DataFrame:
     return pd.DataFrame([_fields(line, i, point) for line in lines for i, point in enumerate(line.points)])
 
 
-def _fields(line: Line, index: int, point: Point) -> dict[str, Any]:
+def _fields(line: Line, index: int, point: RunPoint) -> dict[str, Any]:
     step = next((step for step in line.steps if step.index == index), None)
     return {
         "case": line.case.key,
@@ -130,7 +130,7 @@ def _fields(line: Line, index: int, point: Point) -> dict[str, Any]:
     }
 
 
-def _time(point: Point) -> dict[str, float | None]:
+def _time(point: RunPoint) -> dict[str, float | None]:
     interval = {"seconds": point.time.value, "low": point.time.low, "high": point.time.high}
     return {name: value if math.isfinite(value) else None for name, value in interval.items()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rnnbench.analysis.memory import memory_of
+from rnnbench.analysis.devices import memory_of
 from rnnbench.analysis.stats import Summary
 from rnnbench.report.context import Context, Problem
 from rnnbench.report.markdown import escape, table

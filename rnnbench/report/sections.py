@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
 
-from rnnbench.analysis.calls import calls_of
+from rnnbench.analysis.diagnostics import calls_of
 from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Epoch, Record, Status
 from rnnbench.report.context import Context, Problem
@@ -33,7 +33,7 @@ def answer(context: Context) -> list[str]:
     if not context.records:
         return ["## Answer", "No case was measured: there are no records."]
     lines = [
-        f"- **{escape(context.labels.of(a.case))}**: {escape(verdict_of(a))} ({how_sure(a)})." for a in context.answers
+        f"- **{escape(context.labels.of(a.case))}**: {escape(verdict_of(a))} ({how_sure(a)})." for a in context.rankings
     ]
     reading = (
         "Times are of one call; `3.3x (3.1 to 3.5) ahead of` is the ratio of times within rounds and its 95 % interval."

@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from rnnbench.analysis.noise import MARK, Noise, Pair, noise_of
+from rnnbench.analysis.noise import MARK, Noise, ReplicaPair, noise_of
 from rnnbench.analysis.stop_rule import percent
 from rnnbench.records.stops import LEAST, Rule, Why
 from rnnbench.report.context import Context
@@ -84,7 +84,7 @@ def _noise(context: Context) -> Noise | None:
     return noise_of(context.records) if any(MARK in name for name in context.backends) else None
 
 
-def _verdict(pair: Pair) -> str:
+def _verdict(pair: ReplicaPair) -> str:
     if math.isnan(pair.q):
         return "cannot be told"
     return "different: a false alarm" if pair.different else "not told apart"
@@ -94,7 +94,7 @@ def _said(found: Noise) -> str:
     count = len(found.pairs)
     if found.launches < LEAST:
         return f"{found.launches} launches are too few to call anything different; {LEAST} at least are needed."
-    alone = sum(pair.alone for pair in found.pairs)
+    alone = sum(pair.excludes_one for pair in found.pairs)
     return (
         f"False alarms: {found.false_alarms} of {count}, judged together; {alone} by their intervals alone, where "
         f"{number(0.05 * count, decimals=1)} are expected by chance. Of 100 launches, 95 have a ratio within "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from rnnbench.analysis.standings import NEAR, Standing, standings
+from rnnbench.analysis.ranking import NEAR, Standing, standings
 from rnnbench.analysis.stats import Summary
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Status
@@ -80,11 +80,11 @@ def _cell(s: Summary | None, best: str | None) -> str:
 def times_table(context: Context, pass_: Pass, dtype: DType) -> str:
     """A row for each size, a column for each backend."""
     rows = []
-    for a in context.answers:
+    for a in context.rankings:
         if a.case.pass_ is pass_ and a.case.dtype is dtype:
             mine = {s.backend: s for s in context.summaries if s.case == a.case}
             sizes = sizes_of(a.case)
-            cells = [_cell(mine.get(name), a.winner) for name in context.backends]
+            cells = [_cell(mine.get(name), a.fastest) for name in context.backends]
             rows.append([f"H {sizes.H}, B {sizes.B}, T {sizes.T}", *cells])
     return table(["sizes", *(escape(name) for name in context.backends)], rows)
 

@@ -8,11 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.costs import costs
-from rnnbench.analysis.memory import memories
-from rnnbench.analysis.roofline import shares
-from rnnbench.analysis.standings import cells
-from rnnbench.analysis.stats import Summary, frame
+from rnnbench.analysis.costs import costs_frame
+from rnnbench.analysis.devices import memory_frame
+from rnnbench.analysis.ranking import cells_frame
+from rnnbench.analysis.roofline import shares_frame
+from rnnbench.analysis.stats import Summary, times_frame
 from rnnbench.records.record import Epoch, ErrorOf
 from rnnbench.report.context import Context
 
@@ -77,13 +77,13 @@ def curves(epochs: Iterable[Epoch]) -> pd.DataFrame:
 def frames(context: Context) -> dict[str, pd.DataFrame]:
     """Name -> table. One that would have no row is left out."""
     made = {
-        "times": frame(context.summaries),
+        "times": times_frame(context.summaries),
         "speedups": context.speedups,
-        "shares": shares(context.summaries, context.peak),
-        "memory": memories(context.summaries),
-        "costs": costs(context.summaries),
+        "shares": shares_frame(context.summaries, context.peak),
+        "memory": memory_frame(context.summaries),
+        "costs": costs_frame(context.summaries),
         "break_even": context.break_evens,
-        "cells": cells(context.summaries) if context.sweep else None,
+        "cells": cells_frame(context.summaries) if context.sweep else None,
         "errors": errors(context.summaries),
         "curves": curves(context.epochs),
     }

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rnnbench.analysis.ranking import Answer
-from rnnbench.analysis.standings import standings
+from rnnbench.analysis.ranking import Ranking, standings
 from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Status
 from rnnbench.report import warnings
@@ -43,7 +42,7 @@ def _heading(context: Context) -> list[Text]:
     return lines + [Text(f"disturbed: {note}", style="yellow") for note in context.disturbances]
 
 
-def _answer(context: Context, answer: Answer) -> Text:
+def _answer(context: Context, answer: Ranking) -> Text:
     line = Text(f"{context.labels.of(answer.case)}: ", style="bold")
     line.append(verdict_of(answer), style="not bold")
     style = "green" if answer.sure else "yellow"
@@ -68,7 +67,7 @@ def _table(context: Context, problem: Problem) -> Table:
     for pass_, group in problem.summaries.items():
         units[pass_] = unit_for(s.time.value / s.case.steps for s in group.values() if s.time)
         table.add_column(f"{pass_}, {units[pass_].name}", justify="right")
-    winners = {a.case.key: a.winner for a in context.answers}
+    winners = {a.case.key: a.fastest for a in context.rankings}
     for name in problem.ordered:
         cells = [_cell(problem.get(p, name), units[p], winners[problem.cases[p].key]) for p in problem.cases]
         table.add_row(Text(name), *cells)
@@ -130,7 +129,7 @@ def render(console: Console, context: Context) -> None:
         console.print(line)
     if not context.records and not context.epochs:
         console.print(Text("No case was measured: there are no records.", style="red"))
-    for answer in context.answers:
+    for answer in context.rankings:
         console.print(_answer(context, answer))
     if context.sweep:
         for line in _standings(context):
@@ -156,7 +155,7 @@ def render(console: Console, context: Context) -> None:
 
 def _standings(context: Context) -> Iterator[Text]:
     """One line for each backend of a sweep."""
-    count = len(context.answers)
+    count = len(context.rankings)
     for s in standings(context.summaries):
         yield Text(f"{s.backend}: ", style="bold").append(standing_line(s, count), style="not bold")
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rnnbench.analysis.ranking import Answer
+from rnnbench.analysis.ranking import Ranking
 from rnnbench.analysis.stats import Basis, Interval
 from rnnbench.model import Case, Pass
 
@@ -151,14 +151,14 @@ def _lead(over: str, ratio: Interval) -> str:
     return f"not told apart from {over}: {times_with_interval(ratio)}"
 
 
-def _nobody(answer: Answer) -> str:
-    silent = ", ".join(f"{name} {status}" for name, status in answer.silent.items())
+def _nobody(answer: Ranking) -> str:
+    silent = ", ".join(f"{name} {status}" for name, status in answer.unranked.items())
     return f"nobody was measured ({silent})"
 
 
-def how_sure(answer: Answer) -> str:
+def how_sure(answer: Ranking) -> str:
     """One or two words on what the lead rests on."""
-    if answer.winner is None:
+    if answer.fastest is None:
         return "nobody measured"
     if answer.runner_up is None:
         return "no rival measured"
@@ -167,15 +167,15 @@ def how_sure(answer: Answer) -> str:
     return "one launch only" if answer.basis is Basis.ROUNDS else "no interval"
 
 
-def verdict_of(answer: Answer) -> str:
+def verdict_of(answer: Ranking) -> str:
     """Who won, by how much, how sure: `numba 0.210 ms, 3.3x (3.1 to 3.5) ahead of jax`; the reference too."""
-    if answer.winner is None:
+    if answer.fastest is None:
         return _nobody(answer)
     step = answer.seconds / answer.case.steps
     a_step = f" ({duration(step)} a step)" if answer.case.pass_ is Pass.EPOCH else ""
-    start = f"{answer.winner} {duration(answer.seconds)}{a_step}"
+    start = f"{answer.fastest} {duration(answer.seconds)}{a_step}"
     if answer.runner_up is None:
-        silent = ", ".join(f"{name} {status}" for name, status in answer.silent.items())
+        silent = ", ".join(f"{name} {status}" for name, status in answer.unranked.items())
         return f"{start}, alone{f' ({silent})' if silent else ''}"
     if answer.ratio is None:
         return f"{start}, first by its own times; it shares no round with {answer.runner_up}, next"

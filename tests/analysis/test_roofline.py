@@ -8,7 +8,7 @@ import math
 import msgspec
 import pytest
 
-from rnnbench.analysis.roofline import Peak, Rates, peak_of, shares, with_work
+from rnnbench.analysis.roofline import Peak, Rates, peak_of, shares_frame, with_work
 from rnnbench.analysis.stats import summaries
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
@@ -60,7 +60,7 @@ def test_an_older_record_is_read_and_its_work_worked_out():
     raw = json.loads(store.encode(record(asked, "numba", [1.0])))
     older = store.decode_record(json.dumps({**raw, "schema": 1}).encode())
     assert older.flops == work_of(asked).flops
-    (row,) = shares(summaries([older]), PEAK).to_dict("records")
+    (row,) = shares_frame(summaries([older]), PEAK).to_dict("records")
     assert row["flops"] == work_of(asked).flops
     assert row["share_of_peak"] == pytest.approx(work_of(asked).flops / 2e10)
-    assert math.isnan(shares(summaries([older]), None)["share_of_peak"][0])
+    assert math.isnan(shares_frame(summaries([older]), None)["share_of_peak"][0])

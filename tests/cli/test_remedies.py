@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import rnnbench
-from rnnbench.analysis.warnings.base import KINDS
+from rnnbench.analysis.warnings import KINDS
 from rnnbench.cli import main
 
 PACKAGE = Path(rnnbench.__file__).parent

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from rnnbench.analysis.memory import memories, memory_of
+from rnnbench.analysis.devices import memory_frame, memory_of
 from rnnbench.analysis.stats import summaries
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.runner import Runner
@@ -49,7 +49,7 @@ def test_the_pass_is_told_from_what_went_before_and_a_failure_costs_itself(tmp_p
     found = summaries(records)
     assert [s.time for s in found] == [None] * 4
     assert memory_of(next(s for s in found if s.backend == "hungry")).own == own  # its forward comes first
-    assert own in memories(found)["own_bytes"].tolist()
+    assert own in memory_frame(found)["own_bytes"].tolist()
     page = "\n".join(section(Context(records), {}))
     assert f"({own / 1e6:.1f})" in page
     assert "not measured" in page

@@ -9,12 +9,12 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from rnnbench.analysis import disturbances
+from rnnbench.analysis import stats
 from rnnbench.analysis.stats import summaries
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
 from rnnbench.harness.runner import Runner
-from rnnbench.machine import disturbance
+from rnnbench.machine import interference
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.report.context import Context
@@ -40,12 +40,12 @@ class Clocks:
 
 
 def said(before, after):
-    return disturbance.between(disturbance.now(before), disturbance.now(after))
+    return interference.disturbances_between(interference.read_clocks(before), interference.read_clocks(after))
 
 
 def test_nothing_happened():
     assert said(Clocks(), Clocks()) == []
-    assert disturbance.between(disturbance.now(), disturbance.now()) == []
+    assert interference.disturbances_between(interference.read_clocks(), interference.read_clocks()) == []
 
 
 def test_a_suspension_moves_both_clocks_and_is_no_set_clock():
@@ -86,7 +86,7 @@ def test_a_turn_in_which_the_machine_slept_is_kept_told_and_left_out(tmp_path, m
     assert sorted(key[2] for key in summary.turns) == [1, 2]
     assert summary.status is Status.OK
     assert summary.reason == "1 of 3 turns left out: the machine was suspended meanwhile"
-    slept, set_ = disturbances.notes(records)
+    slept, set_ = stats.disturbance_notes(records)
     assert slept.startswith("1 of 3 turns (sleeper 1): the machine was suspended")
     assert set_.startswith("1 of 3 turns (sleeper 1): the system's clock was set")
 
@@ -99,7 +99,7 @@ def test_an_answer_of_suspended_turns_alone_has_no_time():
     assert "1 of 1 turns left out" in (summary.reason or "")
 
 
-@pytest.mark.parametrize("kind", [disturbances.SUSPENDED, disturbances.CLOCK_SET, disturbances.BESIDE])
+@pytest.mark.parametrize("kind", [stats.SUSPENDED, stats.CLOCK_SET, stats.BESIDE])
 def test_the_report_and_the_terminal_tell_of_it(kind):
     made = fake.make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
     records = [replace(r, disturbances=(f"{kind} x",)) if r.launch == 1 else r for r in made.records]

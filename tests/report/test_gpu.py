@@ -8,7 +8,7 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from rnnbench.analysis.stats import frame, summaries
+from rnnbench.analysis.stats import summaries, times_frame
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import CHECK, Status
 from rnnbench.report import gpu, plots
@@ -123,7 +123,7 @@ def test_rankings_stay_by_wall_time_where_the_device_says_otherwise():
         replace(r, device_ns=tuple(2 * ns for ns in r.device_ns)) if r.backend == "cuda" else r for r in fake.records
     ]
     context = context_of(Fake(slower, [], fake.machine, fake.run))
-    assert context.answers[0].winner == "cuda"
+    assert context.rankings[0].fastest == "cuda"
     ratios = told(context).split("### Ratios by device time")[1]
     assert re.search(r"parity forward +\| +torch-cuda\+tf32 \| +cuda \| +2\.0x .* \| +0\.2\dx", ratios)
 
@@ -164,4 +164,4 @@ def test_records_without_a_contract_still_tell_the_device():
     fake = make_gpu(("parity",), ("cuda", "numba"), (Pass.FORWARD,))
     turns = [r for r in fake.records if r.round != CHECK]
     assert context_of(Fake(turns, [])).gpu_backends == ["cuda"]
-    assert len(frame(summaries(turns))) == 2
+    assert len(times_frame(summaries(turns))) == 2

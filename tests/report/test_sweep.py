@@ -79,7 +79,7 @@ def test_a_panel_has_the_sizes_of_its_axis_in_order():
 
 def test_the_map_has_who_wins_and_by_how_much():
     cells = cells_of(context_of(fake_of()), Pass.GRADIENT, DType.FLOAT32)
-    assert {key: a.winner for key, a in cells.items()} == {
+    assert {key: a.fastest for key, a in cells.items()} == {
         (H, B): "jax" if H == 256 else "numba" for H in SWEEP.H for B in SWEEP.B
     }
     assert cells[16, 1].ratio == pytest.approx(3.0, rel=0.05)

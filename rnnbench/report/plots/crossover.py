@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnbench.analysis.ranking import Answer
+from rnnbench.analysis.ranking import Ranking
 from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PANELS = 4  # a page
 CLOSE = 1.1  # a lead below this is drawn pale
-Cells = dict[tuple[int, int], Answer]  # (H, B) -> its answer
+Cells = dict[tuple[int, int], Ranking]  # (H, B) -> its answer
 
 
 def cells_of(context: Context, pass_: Pass, dtype: DType) -> Cells:
@@ -27,7 +27,7 @@ def cells_of(context: Context, pass_: Pass, dtype: DType) -> Cells:
     assert context.sweep is not None
     return {
         (a.case.model.H, a.case.B): a
-        for a in context.answers
+        for a in context.rankings
         if a.case.pass_ is pass_ and a.case.dtype is dtype and sizes_of(a.case).T == context.sweep.centre.T
     }
 
@@ -49,14 +49,14 @@ def panel(ax: Axes, title: str, cells: Cells, H: Sequence[int], B: Sequence[int]
     ax.set_title(title)
 
 
-def _cell(ax: Axes, x: int, y: int, answer: Answer) -> None:
+def _cell(ax: Axes, x: int, y: int, answer: Ranking) -> None:
     from matplotlib.patches import Rectangle
 
-    if answer.winner is None:
+    if answer.fastest is None:
         ax.text(x, y, "none", ha="center", va="center", fontsize=6, color=FAINT)
         return
     close = answer.ratio is not None and answer.ratio < CLOSE
-    style: Any = {"facecolor": look(answer.winner).colour, "edgecolor": "white", "linewidth": 1.0}
+    style: Any = {"facecolor": look(answer.fastest).colour, "edgecolor": "white", "linewidth": 1.0}
     ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, alpha=0.35 if close else 0.85, **style))
     label = "alone" if answer.ratio is None else times(answer.ratio)
     ax.text(x, y, label, ha="center", va="center", fontsize=6.5, color=INK if close else "white")
@@ -72,7 +72,7 @@ def _legend(figure: Figure, winners: Sequence[str]) -> None:
 def pages(context: Context) -> list[Page]:
     """Four maps a page; none where no grid was swept."""
     sweep = context.sweep
-    if sweep is None or not sweep.grid or not any(a.winner for a in context.answers):
+    if sweep is None or not sweep.grid or not any(a.fastest for a in context.rankings):
         return []
     several = len({dtype for _, dtype in kinds_of(context)}) > 1
     columns, rows = sorted(set(sweep.H)), sorted(set(sweep.B))
@@ -89,8 +89,8 @@ def pages(context: Context) -> list[Page]:
             cells = cells_of(context, pass_, dtype)
             panel(ax, f"{pass_} {dtype}" if several else str(pass_), cells, columns, rows)
             for answer in cells.values():
-                if answer.winner:
-                    winners[answer.winner] = winners.get(answer.winner, 0) + 1
+                if answer.fastest:
+                    winners[answer.fastest] = winners.get(answer.fastest, 0) + 1
         _legend(figure, sorted(winners, key=lambda name: -winners[name]))
         said = ", ".join(f"{name} in {count}" for name, count in winners.items())
         made.append(Page(page_name("crossover", index), figure, f"The fastest backend by H and B: {said} cells"))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.crossing import Ahead, ahead, fastest
+from rnnbench.analysis.ranking import Ahead, ahead, fastest_line
 from rnnbench.model import DType, Pass
 from rnnbench.report.context import Context
 from rnnbench.report.plots.layout import Page, grid, headline, log_axis, page_name, span
@@ -33,7 +33,7 @@ class Duel:
 
     def line(self, names: Sequence[str] | frozenset[str]) -> dict[int, float]:
         """Size -> the shortest time of any of these."""
-        return fastest([dict(line) for name, line in self.panel.lines.items() if name in names])
+        return fastest_line([dict(line) for name, line in self.panel.lines.items() if name in names])
 
     @property
     def cpu(self) -> dict[int, float]:
