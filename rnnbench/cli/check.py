@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
 from rnnbench.cli.options import JSON
@@ -31,14 +33,17 @@ def check(run: str, as_json: bool) -> None:
     RUN is the folder of a run, its id under reports, or a file of records.
     """
     from rnnbench.api.check import checked, code_of
-    from rnnbench.report import warnings
+    from rnnbench.report.section import show
+    from rnnbench.report.sections import warnings
 
     def work() -> int:
         found = checked(run, lambda text: say(text, err=True))
         if as_json:
-            print_json(warnings.as_json(found))
+            print_json([asdict(w) for w in found])
         else:
-            warnings.render(console_of(), found)
+            show(console_of(), [warnings(found)], soft_wrap=True)
+            counted = sum(w.counts for w in found)
+            say(f"warnings: {counted}, notes: {len(found) - counted}")
         return code_of(found)
 
     guarded(work)

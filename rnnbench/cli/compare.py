@@ -80,7 +80,9 @@ def compare(
     """
     from rnnbench.analysis.compare import Gate
     from rnnbench.api.compare import compared
-    from rnnbench.report import compare as shown
+    from rnnbench.report.compare import comparison_json, comparison_sections
+    from rnnbench.report.section import markdown as as_markdown
+    from rnnbench.report.section import show
 
     asked = [one for each in fail_on for one in each]
     gates = [one for one in asked if isinstance(one, Gate)]
@@ -96,11 +98,11 @@ def compare(
         found = compared(base, new, gate, filter_, lambda text: say(text, err=True), noise)
         answer = found.findings, found.gate, found.notes
         if as_json:
-            print_json(shown.as_json(*answer))
+            print_json(comparison_json(*answer))
         elif markdown:
-            say(shown.markdown(*answer), nl=False)
+            say(as_markdown(comparison_sections(*answer, folded=True), {}))
         else:
-            shown.render(console_of(), *answer)
+            show(console_of(), comparison_sections(*answer))
         return found.code(require_baseline, len(asked) > len(gates))
 
     guarded(work)

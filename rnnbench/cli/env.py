@@ -37,8 +37,8 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     from rnnbench.machine.fingerprint import fingerprint
     from rnnbench.machine.interference import Watch
     from rnnbench.machine.peak import PeakUnknown, measure
-    from rnnbench.report import machine
-    from rnnbench.report.peak import lines
+    from rnnbench.report.facts import machine_rows
+    from rnnbench.report.sections import ceiling_rows
 
     cores, start, found = allowed_threads(threads), Watch().start, None
     facts = {**fingerprint(), "start": start, "workers": computing(cores)}
@@ -51,7 +51,7 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    shown = [*machine.lines({key: value for key, value in facts.items() if key != "peak"})]
+    shown = [*machine_rows({key: value for key, value in facts.items() if key != "peak"})]
     if found:
-        shown += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
+        shown += [("peak", found.method), *((f"peak {name}", text) for name, text in ceiling_rows(found))]
     print_table(("fact", "value"), shown)

@@ -45,19 +45,21 @@ def history(
     on, in the last 100, by ranks, and the commits that it came between are named.
     """
     from rnnbench.api.history import told
-    from rnnbench.report import history as shown
+    from rnnbench.report.history import history_json, history_sections, write_history
+    from rnnbench.report.section import show
 
     def work() -> int:
         found = told(folders, filter_, margin, lambda text: say(text, err=True))
         answer = found.lines, found.origins, found.margin, found.notes
         if as_json:
-            print_json(shown.as_json(*answer))
+            print_json(history_json(*answer))
         elif found.lines:
-            shown.render(console_of(), *answer)
+            tables, summary, _ = history_sections(*answer)
+            show(console_of(), [*tables, summary])
         else:
             say("Error: no run has a right time", err=True)
         if output is not None and found.lines:
-            written = shown.write(output, *answer)
+            written = write_history(output, *answer)
             say(f"History: {written[0]}", err=as_json)
         return found.code(fail)
 

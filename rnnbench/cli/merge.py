@@ -35,7 +35,7 @@ def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:
     """
     from rnnbench.api.merge import merge as put_together
     from rnnbench.records.store import StoreError
-    from rnnbench.report.context import Context
+    from rnnbench.report.data import ReportData
     from rnnbench.report.page import write_report
     from rnnbench.report.terminal import render
 
@@ -45,7 +45,7 @@ def merge(out: Path, runs: tuple[str, ...], force: bool) -> None:
     def work() -> int:
         command = " ".join(["python -m rnnbench", *sys.argv[1:]])
         made = put_together(out, runs, command, lambda text: say(text, err=True), force=force)
-        context = Context(made.records, made.curves, made.machine, made.run, made.run["reference"])
+        context = ReportData(made.records, made.curves, made.machine, made.run, made.run["reference"])
         try:
             write_report(out, context)
         except OSError as error:

@@ -60,12 +60,12 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
             return _exported(form, loaded)
         if not (loaded.records or loaded.curves or store.is_run(folder)):
             raise store.StoreError(f"{folder} holds no run: no record in it can be read; no report was written")
-        from rnnbench.report.context import Context
+        from rnnbench.report.data import ReportData
         from rnnbench.report.page import write_report
         from rnnbench.report.terminal import render
 
         chosen = reference or loaded.run.get("reference")
-        context = Context(loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
+        context = ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
         try:
             write_report(folder, context, vector=svg, processes=allowed_threads(None))
         except OSError as error:

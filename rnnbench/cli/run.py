@@ -145,7 +145,7 @@ def _execute(
     from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.progress import Display
     from rnnbench.records.account import Kind, line
-    from rnnbench.report.context import Context
+    from rnnbench.report.data import ReportData
     from rnnbench.report.page import load_libraries, write_report
     from rnnbench.report.terminal import render
 
@@ -156,7 +156,7 @@ def _execute(
         asked = time.monotonic()
         load_libraries()
         start, written = time.monotonic(), True
-        context = Context(loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
+        context = ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
         try:
             write_report(folder, context, processes=allowed_threads(None))
         except OSError as error:

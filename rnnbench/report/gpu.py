@@ -1,18 +1,22 @@
-"""The part of the page on GPUs: device time beside wall time, ratios of both, from which size a GPU pays, its state."""
+"""The sections on GPUs: device time beside wall time, ratios of both, from which size a GPU pays, its state."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
-from rnnbench.analysis.devices import OnDevice, Span, held_back, span_of
-from rnnbench.analysis.ranking import Ahead, Stretch, ahead
-from rnnbench.analysis.stats import Interval, ratio_of
+from rnnbench.analysis.devices import OnDevice, held_back, span_of
+from rnnbench.analysis.ranking import Ahead, ahead
+from rnnbench.analysis.stats import ratio_of
 from rnnbench.records.record import DeviceState
-from rnnbench.report.context import Context
-from rnnbench.report.markdown import escape, marked, table
-from rnnbench.report.plots.gpu import shown
-from rnnbench.report.plots.gpu_sweep import Duel, duels
-from rnnbench.report.text import duration, number, plain, times_with_interval
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.gpu import duels, shown
+from rnnbench.report.section import Block, Figure, Markdown, Section, table
+from rnnbench.report.text import plain, ratio_with_interval
+from rnnbench.units import duration, number, percent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 READING = """\
 *Wall* is the time of a call until the device is idle; every ranking and every other ratio of this page is by it.
@@ -25,26 +29,20 @@ Between two measured sizes the crossing is where straight lines through the loga
 interval stands behind it: read it as *between these two sizes*."""
 
 
-def _mib(count: int | None) -> str:
-    return "-" if count is None else f"{number(count / 2**20, decimals=1)} MiB"
-
-
-def times_table(found: Sequence[OnDevice], context: Context) -> str:
+def _times_table(found: Sequence[OnDevice], data: ReportData) -> pd.DataFrame:
     """A row for each case and GPU backend: wall and device time a step, memory."""
     rows = []
     for d in found:
         s = d.summary
         assert s.time is not None
-        steps = s.case.steps
-        wrong = "" if s.ranked else " (wrong)"
         rows.append(
             [
-                escape(context.labels.of(s.case)),
-                escape(s.backend) + wrong,
-                duration(s.time.value / steps),
-                "-" if d.time is None else duration(d.time.value / steps),
-                "-" if d.share is None else f"{number(100 * d.share, decimals=0)} %",
-                _mib(d.peak_bytes),
+                data.labels.of(s.case),
+                s.backend + ("" if s.ranked else " (wrong)"),
+                duration(s.time.value / s.case.steps),
+                "-" if d.time is None else duration(d.time.value / s.case.steps),
+                "-" if d.share is None else percent(d.share, 0),
+                "-" if d.peak_bytes is None else f"{number(d.peak_bytes / 2**20, decimals=1)} MiB",
             ]
         )
     return table(["case", "backend", "wall, a step", "device, a step", "device / wall", "device memory"], rows)
@@ -52,110 +50,88 @@ def times_table(found: Sequence[OnDevice], context: Context) -> str:
 
 def _pairs(found: Sequence[OnDevice]) -> Iterator[tuple[OnDevice, OnDevice]]:
     """Each case's fastest right GPU backend by device time, with every other that has one."""
-    cases = dict.fromkeys(d.summary.case.key for d in found)
-    for key in cases:
+    for key in dict.fromkeys(d.summary.case.key for d in found):
         group = [d for d in found if d.summary.case.key == key and d.summary.ranked and d.time]
         group.sort(key=lambda d: d.time.value if d.time else 0.0)
         yield from ((group[0], other) for other in group[1:])
 
 
-def _ratio(value: Interval | None) -> str:
-    return "no shared round" if value is None else times_with_interval(value)
-
-
-def ratios_table(found: Sequence[OnDevice], context: Context) -> str | None:
-    """How far ahead the fastest on the device is, by its clock and by the wall's; None with fewer than two."""
-    rows = [
-        [
-            escape(context.labels.of(first.summary.case)),
-            escape(first.summary.backend),
-            escape(other.summary.backend),
-            _ratio(ratio_of(other.turns, first.turns)),
-            _ratio(ratio_of(other.summary.turns, first.summary.turns)),
-        ]
-        for first, other in _pairs(found)
-    ]
-    header = ["case", "fastest by device time", "over", "by device time", "by wall time"]
-    return marked(table(header, rows)) if rows else None
-
-
-def stretch_text(stretch: Stretch) -> str:
-    """`from 148`, `up to 40`, `from 20 to 300`, `all`."""
-    since, until = (None if v is None else number(v, 2) for v in (stretch.since, stretch.until))
-    if since is None:
-        return "all" if until is None else f"up to {until}"
-    return f"from {since}" if until is None else f"from {since} to {until}"
+def _ratio_rows(found: Sequence[OnDevice], data: ReportData) -> list[list[str]]:
+    """How far ahead the fastest on the device is, by its clock and by the wall's."""
+    rows = []
+    for first, other in _pairs(found):
+        ratios = (ratio_of(other.turns, first.turns), ratio_of(other.summary.turns, first.summary.turns))
+        said = ["no shared round" if value is None else ratio_with_interval(value) for value in ratios]
+        rows.append([data.labels.of(first.summary.case), first.summary.backend, other.summary.backend, *said])
+    return rows
 
 
 def ahead_text(found: Ahead | None) -> str:
-    """Where the GPU is ahead, in words."""
+    """Where the GPU is ahead: `from 148`, `up to 40`, `from 20 to 300`, `all`, `nowhere`."""
     if found is None:
         return "no size in common"
-    return ", ".join(stretch_text(s) for s in found.stretches) or "nowhere"
+    said = []
+    for stretch in found.stretches:
+        since, until = (None if v is None else number(v, 2) for v in (stretch.since, stretch.until))
+        if since is None:
+            said.append("all" if until is None else f"up to {until}")
+        else:
+            said.append(f"from {since}" if until is None else f"from {since} to {until}")
+    return ", ".join(said) or "nowhere"
 
 
-def crossing_table(found: Sequence[Duel]) -> str:
-    """A row for each axis, pass and GPU backend: the sizes at which it is ahead of the fastest CPU backend."""
-    rows = []
-    for duel in found:
-        for name in sorted(duel.gpu & duel.panel.lines.keys()):
-            cells = [duel.panel.title, name, duel.panel.axis]
-            measured = ", ".join(str(size) for size in sorted(dict(duel.panel.lines[name])))
-            rows.append([*map(escape, cells), ahead_text(ahead(duel.line([name]), duel.cpu)), measured])
-    return table(["case", "GPU backend", "axis", "ahead of the fastest CPU backend at", "measured at"], rows)
-
-
-def crossings(context: Context, figures: Mapping[str, Sequence[str]]) -> list[str]:
+def crossings(data: ReportData) -> Section:
     """From which size a GPU is worth it; nothing where not both were swept."""
-    found = duels(context)
-    if not found:
-        return []
-    return ["## Where the GPU starts to win", *figures.get("gpu-sweep", ()), crossing_table(found), CROSSING]
-
-
-def _range(span: Span, unit: str) -> str:
-    if span.low is None or span.high is None:
-        return "-"
-    low, high = (number(value, decimals=0) for value in (span.low, span.high))
-    return f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+    rows = []
+    for duel in duels(data):
+        for name in sorted(duel.gpu & duel.panel.lines.keys()):
+            measured = ", ".join(str(size) for size in sorted(dict(duel.panel.lines[name])))
+            where = ahead_text(ahead(duel.line([name]), duel.cpu))
+            rows.append([duel.panel.title, name, duel.panel.axis, where, measured])
+    header = ["case", "GPU backend", "axis", "ahead of the fastest CPU backend at", "measured at"]
+    found: list[Block] = [Figure("gpu-sweep"), table(header, rows), Markdown(CROSSING)]
+    return Section("From which size the GPU is faster", found if rows else [])
 
 
 def _why(states: Sequence[DeviceState]) -> str:
     if all(state.throttled is None for state in states):
-        return "not told"
+        return "unknown"
     found = held_back(states)
-    said = "; ".join(f"{why}: {count} of {len(states)}" for why, count in found.items())
-    return escape(plain(said)) or "no"
+    return plain("; ".join(f"{why}: {count} of {len(states)}" for why, count in found.items())) or "no"
 
 
-def states_table(context: Context) -> str | None:
-    """What the driver said before and after the turns of each backend; None where it said nothing."""
+def _state_rows(data: ReportData) -> list[list[str]]:
+    """What the driver said before and after the turns of each backend."""
+    ranges = (("sm_mhz", "MHz"), ("memory_mhz", "MHz"), ("celsius", "°C"), ("watts", "W"))
     rows = []
-    for name in context.gpu_backends:
-        states = [state for d in context.on_device if d.summary.backend == name for state in d.states]
+    for name in data.gpu_backends:
+        states = [state for d in data.on_device if d.summary.backend == name for state in d.states]
         if not states:
             continue
-        drivers = dict.fromkeys(f"{s.name}, driver {s.driver or 'not told'}" for s in states)
-        ranges = (("sm_mhz", "MHz"), ("memory_mhz", "MHz"), ("celsius", "°C"), ("watts", "W"))
-        cells = [_range(span_of(states, field), unit) for field, unit in ranges]
-        rows.append([escape(name), escape(", ".join(drivers)), *cells, _why(states)])
-    header = ["backend", "device", "SM clock", "memory clock", "temperature", "power", "clock held back"]
-    return table(header, rows) if rows else None
+        cells = [name, ", ".join(dict.fromkeys(f"{s.name}, driver {s.driver or 'unknown'}" for s in states))]
+        for field, unit in ranges:
+            span = span_of(states, field)
+            ends = dict.fromkeys(number(v, decimals=0) for v in (span.low, span.high) if v is not None)
+            cells.append(f"{' to '.join(ends)} {unit}" if ends else "-")
+        rows.append([*cells, _why(states)])
+    return rows
 
 
-def section(context: Context, figures: Mapping[str, Sequence[str]]) -> list[str]:
-    """All of it; nothing where no GPU backend was timed."""
-    if not context.on_device:
-        return []
-    parts = [*crossings(context, figures), "## On the GPU", *figures.get("device-time", ())]
-    found = shown(context)
-    if context.sweep is not None:
-        parts.append("At the centre of the sweep; `tables/times.csv` has every size.")
-    parts += [READING, times_table(found, context)] if found else [READING]
-    if ratios := ratios_table(found, context):
-        parts += ["### Ratios by device time", ratios]
-    if figures.get("gpu-step"):
-        parts += ["### A time step, ours and cuDNN's", *figures["gpu-step"]]
-    if states := states_table(context):
-        parts += ["### The device before and after each turn", states]
-    return parts
+def on_the_gpu(data: ReportData) -> Section:
+    """Device time beside wall time; nothing where no GPU backend was timed."""
+    if not data.on_device:
+        return Section("", [])
+    found = shown(data)
+    blocks: list[Block] = [Figure("device-time")]
+    if data.sweep is not None:
+        blocks.append("At the centre of the sweep; tables/times.csv has every size.")
+    blocks += [Markdown(READING), *([_times_table(found, data)] if found else [])]
+    if rows := _ratio_rows(found, data):
+        header = ["case", "fastest by device time", "over", "by device time", "by wall time"]
+        blocks.append(Section("Ratios by device time", [table(header, rows)]))
+    blocks.append(Section("A time step, ours and cuDNN's", [Figure("gpu-step")]))
+    if rows := _state_rows(data):
+        header = ["backend", "device", "SM clock", "memory clock", "temperature", "power", "clock held back"]
+        blocks.append(Section("The device before and after each turn", [table(header, rows)]))
+    timed = [d for d in found if d.time]
+    return Section("On the GPU", blocks, [_times_table(timed, data)] if timed and not data.sweep else [])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, BrokenExecutor, ProcessPoolExecutor, wait
 from functools import partial
 from importlib import import_module
@@ -12,9 +12,9 @@ from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
 from rnnbench.records.folder import refuse_foreign
-from rnnbench.report import energy, facts, gpu, memory, peak, plots, sections, stopping, sweep, tables, warnings
-from rnnbench.report.context import Context
-from rnnbench.report.markdown import escape, figure
+from rnnbench.report import facts, gpu, plots, sections, sweep, tables
+from rnnbench.report.data import ReportData
+from rnnbench.report.section import Figures, Markdown, Section, escape, markdown
 from rnnbench.report.text import QUICK
 
 TITLE = "# rnnbench: "
@@ -30,22 +30,22 @@ def load_libraries() -> None:
         import_module(name)
 
 
-def drawn(name: str, context: Context, folder: Path, vector: bool) -> Drawn:
+def drawn(name: str, data: ReportData, folder: Path, vector: bool) -> Drawn:
     """Draw and save one figure."""
     embedded: list[str] = []
     paths: list[Path] = []
-    for page in plots.draw(name, context):
+    for page in plots.draw_figure(name, data):
         saved = plots.save(folder / "figures", page, vector=vector)
-        embedded.append(figure(saved, folder, page.alt))
+        embedded.append(plots.embedded(saved, folder, page.alt))
         paths += saved
     return embedded, paths
 
 
-def _figures(context: Context, folder: Path, vector: bool, processes: int) -> tuple[dict[str, list[str]], list[Path]]:
+def _figures(data: ReportData, folder: Path, vector: bool, processes: int) -> tuple[dict[str, list[str]], list[Path]]:
     """Every figure; name -> its pages as Markdown, and the paths."""
-    names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
-    draw = partial(drawn, context=context, folder=folder, vector=vector)
-    if processes > 1 and sys.platform == "linux" and not sys.modules.keys() & THREADED and len(context.problems) > 1:
+    names = plots.OF_SWEEPS if data.sweep else tuple(plots.REGISTRY)
+    draw = partial(drawn, data=data, folder=folder, vector=vector)
+    if processes > 1 and sys.platform == "linux" and not sys.modules.keys() & THREADED and len(data.problems) > 1:
         made = _side_by_side(draw, names, processes)
     else:
         made = [draw(name) for name in names]
@@ -70,30 +70,32 @@ def _side_by_side(draw: Callable[[str], Drawn], names: Sequence[str], processes:
     return [draw(name) for name in names]
 
 
-def text(context: Context, figures: sections.Figures) -> str:
+def sections_of(data: ReportData) -> Iterator[Section]:
     """The page: the answer, the run, the results, then how they were made."""
-    parts = [f"{TITLE}{escape(str(context.run.get('run_id', 'report')))}"]
-    if context.quick:
-        parts.append(f"> **{QUICK}**")
-    if context.unlike:
-        parts.append(f"> **{escape(context.unlike)}**")
-    if context.sweep:
-        return "\n\n".join([*parts, *sweep.parts(context, figures)]) + "\n"
-    parts += sections.answer(context)
-    parts += warnings.section(context)
-    parts += facts.run(context)
-    parts += facts.work(context)
-    parts += stopping.noise(context)
-    measured = (sections.times, sections.speedup, gpu.section, peak.section, energy.section, memory.section)
-    for section in (*measured, sections.costs, sections.errors, sections.curves):
-        parts += section(context, figures)
-    for section_of in (stopping.stops, sections.missing, facts.subnormals, facts.contracts):
-        parts += section_of(context)
-    parts += facts.definitions()
-    return "\n\n".join(parts) + "\n"
+    warnings = sections.warnings(data.warnings if data.records else [])
+    if data.sweep:
+        yield from (sweep.sweep_answer(data), warnings, *sweep.results(data), gpu.crossings(data), gpu.on_the_gpu(data))
+        yield from (Section("The work", [Markdown(sweep.WORK)]), sweep.sweep_errors(data))
+        builders = [sections.missing, facts.run, facts.machine]
+    else:
+        yield from (sections.answer(data), warnings)
+        builders = [
+            facts.run, facts.machine, facts.work, sections.noise, sections.times, sections.speedup, gpu.crossings,
+            gpu.on_the_gpu, sections.shares_of_peak, sections.energy, sections.memory, sections.costs, sections.errors,
+            sections.curves, sections.stops, sections.missing,
+        ]  # fmt: skip
+    yield from (build(data) for build in [*builders, facts.subnormals, facts.contracts])
+    yield facts.definitions()
 
 
-def write_report(folder: Path, context: Context, *, vector: bool = False, processes: int = 1) -> list[Path]:
+def text(data: ReportData, figures: Figures) -> str:
+    """The page as Markdown, with the figures that were drawn."""
+    parts = [f"{TITLE}{escape(str(data.run.get('run_id', 'report')))}"]
+    parts += [f"> **{escape(mark)}**" for mark in (data.quick and QUICK, data.unlike) if mark]
+    return "\n\n".join([*parts, markdown(sections_of(data), figures)]) + "\n"
+
+
+def write_report(folder: Path, data: ReportData, *, vector: bool = False, processes: int = 1) -> list[Path]:
     """Write `report.md`, `tables/*.csv`, `figures/*.png` and with `vector` `figures/*.svg`; the paths, the page first.
 
     ValueError where the reference that is wanted is not in the records, OSError where the folder cannot be written or
@@ -104,7 +106,7 @@ def write_report(folder: Path, context: Context, *, vector: bool = False, proces
     page = folder / "report.md"
     refuse_foreign(page, TITLE)
     folder.mkdir(parents=True, exist_ok=True)
-    written = tables.write(folder / "tables", tables.frames(context))
-    figures, drawings = _figures(context, folder, vector, processes)
-    page.write_text(text(context, figures), encoding="utf-8", errors="replace")
+    written = tables.write_tables(folder / "tables", tables.frames(data))
+    figures, drawings = _figures(data, folder, vector, processes)
+    page.write_text(text(data, figures), encoding="utf-8", errors="replace")
     return [page, *written, *drawings]

@@ -99,7 +99,7 @@ def test_a_merge_is_compared_merged_again_and_not_resumed(tmp_path, runs):
     merge(tmp_path / "ab", runs[:2], "", print)
     found = compared(str(tmp_path / "ab"), runs[2], Gate(), "", print).findings
     assert {f.launches for f in found} == {(6, 3)}
-    assert all(f.told for f in found)
+    assert all(f.has_interval for f in found)
     merge(tmp_path / "abc", [str(tmp_path / "ab"), runs[2]], "", print)
     merged = store.load(tmp_path / "abc").run["merged"]
     assert {name: m["launches"] for name, m in merged.items()} == {

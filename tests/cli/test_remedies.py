@@ -34,7 +34,7 @@ PRINTED_BY = {
     "records/folder.py": MEASURING,
     "analysis/merge.py": ("merge",),
     "records/store.py": (*MEASURING, "train"),
-    "analysis/warnings/base.py": ("run",),
+    "analysis/warnings.py": ("run",),
     "workloads/imdb_files.py": ("run", "verify", "train", "seeds"),
 }
 

@@ -17,8 +17,9 @@ from rnnbench.harness.runner import Runner
 from rnnbench.machine import interference
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, Mode, Status
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.facts import run
+from rnnbench.report.section import markdown
 from rnnbench.report.terminal import render
 from tests.harness.test_runner import Listener, plan_of, task_of
 from tests.report import fake
@@ -103,8 +104,8 @@ def test_an_answer_of_suspended_turns_alone_has_no_time():
 def test_the_report_and_the_terminal_tell_of_it(kind):
     made = fake.make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
     records = [replace(r, disturbances=(f"{kind} x",)) if r.launch == 1 else r for r in made.records]
-    page = "\n".join(run(Context(records, run=made.run)))
+    page = markdown([run(ReportData(records, run=made.run))], {})
     assert "**Disturbed**: 8 of 24 turns (numpy 4, numba 4)" in page
     console = Console(record=True, width=200, file=io.StringIO())
-    render(console, Context(records))
+    render(console, ReportData(records))
     assert "disturbed: 8 of 24 turns" in console.export_text()

@@ -13,7 +13,7 @@ from rnnbench.api.compare import compared
 from rnnbench.api.merge import merge
 from rnnbench.records import migrate, store
 from rnnbench.records.record import SCHEMA
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.page import write_report
 from rnnbench.work import work_of
 
@@ -64,7 +64,7 @@ def test_a_newer_one_is_refused_with_the_way_out(tmp_path):
 def test_it_is_reported(schema, tmp_path, monkeypatch):
     monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: ({}, []))  # drawn in tests/report
     loaded = store.load(folder_of(schema))
-    page, *_ = write_report(tmp_path, Context(loaded.records, loaded.curves, loaded.machine, loaded.run))
+    page, *_ = write_report(tmp_path, ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run))
     text = page.read_text()
     assert f"# rnnbench: {loaded.run['run_id']}" in text
     assert "**parity train\\_step**: numba" in text
@@ -78,7 +78,7 @@ def test_it_is_compared_and_merged_with_itself_renamed(schema, tmp_path):
         path.write_text(path.read_text().replace(store.load(folder_of(schema)).run["run_id"], "another"))
     found = compared(str(folder_of(schema)), str(again), Gate(), "", print)
     assert [f.ratio and f.ratio.value for f in found.findings] == [1.0] * 4
-    assert all(f.told for f in found.findings)
+    assert all(f.has_interval for f in found.findings)
     made = merge(tmp_path / "all", [str(folder_of(schema)), str(again)], "", print)
     assert {r.launch for r in made.records} == set(range(6))
 

@@ -12,8 +12,8 @@ import pytest
 
 from rnnbench.model import Case, DType, Pass
 from rnnbench.records.record import Mode, Status
-from rnnbench.report.context import Context
-from rnnbench.report.plots.crossover import cells_of
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.crossover import map_cells
 from rnnbench.report.plots.sweep import panel_of
 from rnnbench.sweep import Sizes, Sweep
 from rnnbench.work import work_of
@@ -64,8 +64,8 @@ def test_the_terminal_tells_the_standings():
     assert re.search(line, text)
 
 
-def context_of(fake: Fake) -> Context:
-    return Context(fake.records, fake.epochs, fake.machine, fake.run)
+def context_of(fake: Fake) -> ReportData:
+    return ReportData(fake.records, fake.epochs, fake.machine, fake.run)
 
 
 def test_a_panel_has_the_sizes_of_its_axis_in_order():
@@ -78,7 +78,7 @@ def test_a_panel_has_the_sizes_of_its_axis_in_order():
 
 
 def test_the_map_has_who_wins_and_by_how_much():
-    cells = cells_of(context_of(fake_of()), Pass.GRADIENT, DType.FLOAT32)
+    cells = map_cells(context_of(fake_of()), Pass.GRADIENT, DType.FLOAT32)
     assert {key: a.fastest for key, a in cells.items()} == {
         (H, B): "jax" if H == 256 else "numba" for H in SWEEP.H for B in SWEEP.B
     }

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.ranking import Ranking
 from rnnbench.model import DType, Pass
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
-from rnnbench.report.plots.sweep import kinds_of, sizes_of
+from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
 from rnnbench.report.style import FAINT, INK, look
-from rnnbench.report.text import plain, times
+from rnnbench.report.text import plain, ratio_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,13 +22,13 @@ CLOSE = 1.1  # a lead below this is drawn pale
 Cells = dict[tuple[int, int], Ranking]  # (H, B) -> its answer
 
 
-def cells_of(context: Context, pass_: Pass, dtype: DType) -> Cells:
+def map_cells(data: ReportData, pass_: Pass, dtype: DType) -> Cells:
     """The cases of the map: those at the T of the centre."""
-    assert context.sweep is not None
+    assert data.sweep is not None
     return {
         (a.case.model.H, a.case.B): a
-        for a in context.rankings
-        if a.case.pass_ is pass_ and a.case.dtype is dtype and sizes_of(a.case).T == context.sweep.centre.T
+        for a in data.rankings
+        if a.case.pass_ is pass_ and a.case.dtype is dtype and sweep_sizes(a.case).T == data.sweep.centre.T
     }
 
 
@@ -58,7 +58,7 @@ def _cell(ax: Axes, x: int, y: int, answer: Ranking) -> None:
     close = answer.ratio is not None and answer.ratio < CLOSE
     style: Any = {"facecolor": look(answer.fastest).colour, "edgecolor": "white", "linewidth": 1.0}
     ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, alpha=0.35 if close else 0.85, **style))
-    label = "alone" if answer.ratio is None else times(answer.ratio)
+    label = "only" if answer.ratio is None else ratio_text(answer.ratio)
     ax.text(x, y, label, ha="center", va="center", fontsize=6.5, color=INK if close else "white")
 
 
@@ -69,24 +69,24 @@ def _legend(figure: Figure, winners: Sequence[str]) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
 
 
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Four maps a page; none where no grid was swept."""
-    sweep = context.sweep
-    if sweep is None or not sweep.grid or not any(a.fastest for a in context.rankings):
+    sweep = data.sweep
+    if sweep is None or not sweep.grid or not any(a.fastest for a in data.rankings):
         return []
-    several = len({dtype for _, dtype in kinds_of(context)}) > 1
+    several = len({dtype for _, dtype in kinds_of(data)}) > 1
     columns, rows = sorted(set(sweep.H)), sorted(set(sweep.B))
     made = []
-    for index, part in enumerate(cut(kinds_of(context), PANELS)):
-        figure, axes = grid(len(part), 2, 0.8 + 0.24 * len(rows), 3 + context.quick)
+    for index, part in enumerate(cut(kinds_of(data), PANELS)):
+        figure, axes = grid(len(part), 2, 0.8 + 0.24 * len(rows), 3 + data.quick)
         note = (
             f"Colour: the fastest right backend at T {sweep.centre.T}. Number: how many times as fast as the next. "
             f"Pale: less than {CLOSE:g} times."
         )
-        headline(figure, "Who wins where", [note], context.quick)
+        headline(figure, "Who wins where", [note], data.quick)
         winners: dict[str, int] = {}
         for ax, (pass_, dtype) in zip(axes, part, strict=True):
-            cells = cells_of(context, pass_, dtype)
+            cells = map_cells(data, pass_, dtype)
             panel(ax, f"{pass_} {dtype}" if several else str(pass_), cells, columns, rows)
             for answer in cells.values():
                 if answer.fastest:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rnnbench.records.record import Epoch
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import Frame, Page, cut, headline, legend_below, page_name, placed
 from rnnbench.report.style import FAINT, GRID, INK, look
 from rnnbench.report.text import plain
@@ -21,7 +21,7 @@ COLUMNS = 5  # of the legend
 Curves = dict[tuple[str, int], list[Epoch]]  # (backend, seed) -> its epochs, in order
 
 
-def trainings(epochs: Sequence[Epoch]) -> dict[tuple[str, str], Curves]:
+def curves_by_training(epochs: Sequence[Epoch]) -> dict[tuple[str, str], Curves]:
     """(workload, dtype) -> curves. Of an epoch that was kept twice, the later line counts."""
     groups: dict[tuple[str, str], dict[tuple[str, int], dict[int, Epoch]]] = {}
     for e in epochs:
@@ -71,22 +71,22 @@ def _legend(figure: Figure, backends: Sequence[str]) -> None:
     legend_below(figure, handles, COLUMNS)
 
 
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Four trainings a page, loss beside accuracy."""
-    groups = trainings(context.epochs)
-    backends = list(dict.fromkeys(e.backend for e in context.epochs))
+    groups = curves_by_training(data.epochs)
+    backends = list(dict.fromkeys(e.backend for e in data.epochs))
     made = []
     for index, part in enumerate(cut(list(groups), TRAININGS)):
         lines = math.ceil((len(backends) + 2) / COLUMNS)
-        frame = Frame(title_lines=2 + context.quick, legend_lines=lines)
+        frame = Frame(title_lines=2 + data.quick, legend_lines=lines)
         figure, axes = placed(2 * len(part), 2, 1.4, frame)
         note = "Curves that agree lie on each other: the wider lines are underneath."
-        headline(figure, "Learning curves: loss and accuracy by epoch", [note], context.quick)
+        headline(figure, "Learning curves: loss and accuracy by epoch", [note], data.quick)
         for row, key in enumerate(part):
             for ax, what in zip(axes[2 * row : 2 * row + 2], ("loss", "accuracy"), strict=True):
                 panel(ax, groups[key], what)
-                ax.set_title(f"{context.labels.problem(*key, '')}: {what}")
+                ax.set_title(f"{data.labels.problem(*key, '')}: {what}")
         _legend(figure, backends)
-        labels = ", ".join(context.labels.problem(*key, "") for key in part)
+        labels = ", ".join(data.labels.problem(*key, "") for key in part)
         made.append(Page(page_name("curves", index), figure, f"Loss and accuracy by epoch for each backend: {labels}"))
     return made

@@ -1,4 +1,4 @@
-"""Device time and wall time apart: a pair of bars for each GPU backend, a panel for each workload and pass."""
+"""GPUs: device time beside wall time, a time step beside cuDNN's, and CPU and GPU in one plot of time against size."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rnnbench.analysis.devices import OnDevice
+from rnnbench.analysis.ranking import Ahead, ahead, fastest_line
 from rnnbench.analysis.stats import Interval
-from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, backend_rows, cut, grid, headline, page_name
-from rnnbench.report.plots.sweep import sizes_of
-from rnnbench.report.style import GRID, INK, look
-from rnnbench.report.text import Unit, number, plain, unit_for
+from rnnbench.model import DType, Pass
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.layout import Page, backend_rows, cut, grid, headline, log_axis, page_name, span
+from rnnbench.report.plots.sweep import NAMES, Panel, draw_sizes, kinds_of, panel_of, sweep_sizes
+from rnnbench.report.style import GRID, INK, Look, look
+from rnnbench.report.text import plain
+from rnnbench.units import UNITS, Unit, duration, number, unit_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +31,7 @@ NOTE = (
 
 
 @dataclass(frozen=True)
-class Pair:
+class WallAndDevice:
     """One row: a backend, its wall time and its device time, or None where the device has no clock."""
 
     backend: str
@@ -41,13 +44,13 @@ class Pair:
         return max(self.wall.value, self.device.value if self.device else 0.0)
 
 
-def pair_of(d: OnDevice) -> Pair:
+def pair_of(d: OnDevice) -> WallAndDevice:
     """In seconds a call."""
     assert d.summary.time is not None
-    return Pair(d.summary.backend, d.summary.time, d.time)
+    return WallAndDevice(d.summary.backend, d.summary.time, d.time)
 
 
-def draw_pairs(ax: Axes, pairs: Sequence[Pair], scale: float, unit: Unit) -> None:
+def draw_pairs(ax: Axes, pairs: Sequence[WallAndDevice], scale: float, unit: Unit) -> None:
     """The rows from the top on; values are divided by `scale` and then shown in `unit`."""
     backend_rows(ax, [pair.backend for pair in pairs])
     size = scale * unit.seconds
@@ -57,7 +60,7 @@ def draw_pairs(ax: Axes, pairs: Sequence[Pair], scale: float, unit: Unit) -> Non
     ax.grid(True, axis="x", color=GRID, linewidth=0.6)
 
 
-def _draw_pair(ax: Axes, y: float, pair: Pair, size: float) -> None:
+def _draw_pair(ax: Axes, y: float, pair: WallAndDevice, size: float) -> None:
     colour = look(pair.backend).colour
     ends = []
     for offset, value, shade in ((-0.19, pair.wall, pale(colour)), (0.19, pair.device, colour)):
@@ -84,7 +87,7 @@ def pale(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def legend(figure: Figure) -> None:
+def _pairs_legend(figure: Figure) -> None:
     """What pale and solid mean."""
     from matplotlib.patches import Patch
 
@@ -92,16 +95,16 @@ def legend(figure: Figure) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=2)
 
 
-def shown(context: Context) -> list[OnDevice]:
+def shown(data: ReportData) -> list[OnDevice]:
     """The answers of GPU backends; of a sweep those at its centre."""
-    sweep = context.sweep
-    return [d for d in context.on_device if sweep is None or sizes_of(d.summary.case) == sweep.centre]
+    sweep = data.sweep
+    return [d for d in data.on_device if sweep is None or sweep_sizes(d.summary.case) == sweep.centre]
 
 
-def groups_of(context: Context) -> dict[str, list[OnDevice]]:
+def device_groups(data: ReportData) -> dict[str, list[OnDevice]]:
     """Case -> right answers, fastest first."""
     groups: dict[str, list[OnDevice]] = {}
-    for d in shown(context):
+    for d in shown(data):
         if d.summary.ranked:
             groups.setdefault(d.summary.case.key, []).append(d)
     for group in groups.values():
@@ -109,23 +112,262 @@ def groups_of(context: Context) -> dict[str, list[OnDevice]]:
     return {key: group for key, group in groups.items() if any(d.time for d in group)}
 
 
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Twelve cases a page; none where no device has a clock."""
-    groups = groups_of(context)
+    groups = device_groups(data)
     made = []
     for index, part in enumerate(cut(list(groups), PANELS)):
         most = max(len(groups[key]) for key in part)
-        figure, axes = grid(len(part), 2, 0.6 + 0.3 * most, 4 + context.quick)
-        headline(figure, "Device time and wall time of a step: smaller is better", [NOTE], context.quick)
+        figure, axes = grid(len(part), 2, 0.6 + 0.3 * most, 4 + data.quick)
+        headline(figure, "Device time and wall time of a step: smaller is better", [NOTE], data.quick)
         for ax, key in zip(axes, part, strict=True):
             group = groups[key]
             case, pairs = group[0].summary.case, [pair_of(d) for d in group]
             unit = unit_for(pair.wall.value / case.steps for pair in pairs)
             draw_pairs(ax, pairs, case.steps, unit)
-            ax.set_title(plain(context.labels.of(case)), fontsize=7.5 if context.sweep else None)
+            ax.set_title(plain(data.labels.of(case)), fontsize=7.5 if data.sweep else None)
             ax.set_xlabel(f"{unit.name} a step")
-        legend(figure)
-        labels = ", ".join(context.labels.of(groups[key][0].summary.case) for key in part)
+        _pairs_legend(figure)
+        labels = ", ".join(data.labels.of(groups[key][0].summary.case) for key in part)
         alt = f"Wall time and device time of a step by GPU backend, in pairs of bars: {labels}"
         made.append(Page(page_name("device-time", index), figure, alt))
     return made
+
+
+OURS, CUDNN = "cuda", ("torch-cuda", "torch-cuda+tf32")
+PASSES = (Pass.FORWARD, Pass.GRADIENT)
+MICRO = UNITS[0]
+STEP_TITLE = "Microseconds for each of the T time steps, our kernels beside cuDNN: smaller is better"
+STEP_NOTE = "The time of a whole call over T: embedding, head, loss and sums over steps have their part in it."
+Line = list[tuple[int, float]]
+
+
+def rivals(data: ReportData) -> dict[str, list[OnDevice]]:
+    """Case -> right answers of ours and of cuDNN's, forward and gradient, where both are there."""
+    groups: dict[str, list[OnDevice]] = {}
+    for name in (OURS, *CUDNN):
+        for d in data.on_device:
+            s = d.summary
+            if s.backend == name and s.case.pass_ in PASSES and s.ranked:
+                groups.setdefault(s.case.key, []).append(d)
+
+    def complete(group: Sequence[OnDevice]) -> bool:
+        names = {d.summary.backend for d in group}
+        return OURS in names and bool(names & {*CUDNN})
+
+    return {key: group for key, group in groups.items() if complete(group)}
+
+
+def step_pages(data: ReportData) -> list[Page]:
+    """None where not both were measured."""
+    groups = rivals(data)
+    if not groups:
+        return []
+    return _step_lines(data, groups) if data.sweep else _step_bars(data, groups)
+
+
+def _step_bars(data: ReportData, groups: dict[str, list[OnDevice]]) -> list[Page]:
+    made = []
+    for index, part in enumerate(cut(list(groups), PANELS)):
+        figure, axes = grid(len(part), 2, 0.6 + 0.3 * max(len(groups[key]) for key in part), 4 + data.quick)
+        headline(figure, STEP_TITLE, [f"{STEP_NOTE} Pale: wall time. Solid: device time."], data.quick)
+        for ax, key in zip(axes, part, strict=True):
+            case = groups[key][0].summary.case
+            pairs: list[WallAndDevice] = [pair_of(d) for d in groups[key]]
+            draw_pairs(ax, pairs, case.T, MICRO)
+            ax.set_title(plain(f"{data.labels.of(case)}: T {case.T}, H {case.model.H}, B {case.B}"), fontsize=7.5)
+            ax.set_xlabel("µs a time step")
+        _pairs_legend(figure)
+        labels = ", ".join(data.labels.of(groups[key][0].summary.case) for key in part)
+        made.append(Page(page_name("gpu-step", index), figure, f"Microseconds a time step, ours and cuDNN's: {labels}"))
+    return made
+
+
+def lines_of(
+    data: ReportData, groups: dict[str, list[OnDevice]], axis: str, pass_: Pass, dtype: DType
+) -> dict[tuple[str, str], Line]:
+    """(backend, "wall" or "device") -> (size, microseconds a time step) along one axis of the sweep."""
+    sweep = data.sweep
+    assert sweep is not None
+    wanted = {*sweep.axes[axis], sweep.centre}
+    found: dict[tuple[str, str], Line] = {}
+    for d in (d for group in groups.values() for d in group):
+        case = d.summary.case
+        if case.pass_ is not pass_ or case.dtype is not dtype or sweep_sizes(case) not in wanted:
+            continue
+        for kind, time in (("wall", d.summary.time), ("device", d.time)):
+            if time is not None:
+                point = (getattr(sweep_sizes(case), axis), time.value / case.T / MICRO.seconds)
+                found.setdefault((d.summary.backend, kind), []).append(point)
+    return {key: sorted(line) for key, line in found.items()}
+
+
+def _step_panel(ax: Axes, lines: dict[tuple[str, str], Line], axis: str, title: str) -> None:
+    for (name, kind), line in lines.items():
+        style = look(name)
+        ax.plot(
+            *zip(*line, strict=True), color=style.colour, marker=style.marker, markersize=4, linewidth=1.2,
+            linestyle="-" if kind == "device" else ":", markerfacecolor=style.colour if kind == "device" else "white",
+        )  # fmt: skip
+    sizes = sorted({size for line in lines.values() for size, _ in line})
+    across, upward = span(sizes), span((v for line in lines.values() for _, v in line), least=8.0)
+    if across is not None and upward is not None:
+        log_axis("x", ax, *across)
+        log_axis("y", ax, *upward, form=lambda v: number(v, 1))
+        ax.set_xticks(sizes, [str(size) for size in sizes], fontsize=7.5 if len(sizes) < 8 else 6)
+    ax.set_title(plain(title), fontsize=7.5)
+    ax.set_xlabel(NAMES[axis])
+    ax.set_ylabel("µs a time step")
+
+
+def _step_legend(figure: Figure, names: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=look(n).colour, marker=look(n).marker, markersize=4, label=plain(n)) for n in names]
+    handles += [
+        Line2D([], [], color=INK, linestyle=":", marker="o", markerfacecolor="white", markersize=4, label="wall time"),
+        Line2D([], [], color=INK, linestyle="-", marker="o", markersize=4, label="device time"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
+
+
+def _step_lines(data: ReportData, groups: dict[str, list[OnDevice]]) -> list[Page]:
+    sweep = data.sweep
+    assert sweep is not None
+    kinds = [kind for kind in kinds_of(data) if kind[0] in PASSES]
+    several = len({dtype for _, dtype in kinds}) > 1
+    panels = []
+    for pass_, dtype in kinds:
+        for axis in sweep.axes:
+            lines = lines_of(data, groups, axis, pass_, dtype)
+            still = ", ".join(f"{n} {getattr(sweep.centre, n)}" for n in NAMES if n != axis)
+            panels.append((lines, axis, f"{pass_}{f' {dtype}' if several else ''}: {still}"))
+    panels = [panel for panel in panels if panel[0]]
+    if not panels:
+        return []
+    figure, axes = grid(len(panels), len(sweep.axes), 2.2, 3 + data.quick)
+    headline(figure, STEP_TITLE, [f"{STEP_NOTE} Both scales log."], data.quick)
+    for ax, panel in zip(axes, panels, strict=True):
+        _step_panel(ax, *panel)
+    _step_legend(figure, list(dict.fromkeys(name for lines, *_ in panels for name, _ in lines)))
+    alt = f"Microseconds a time step against size, ours and cuDNN's: {'; '.join(title for *_, title in panels)}"
+    return [Page("gpu-step", figure, alt)]
+
+
+# One hue, light to dark, for whoever computes on the CPU.
+_BLUES = ("#0B3C6F", "#2F6CA8", "#5B93C7", "#86B3DA", "#1C5088", "#A3C4E2", "#46607C", "#7A93AB")
+
+
+@dataclass(frozen=True)
+class Duel:
+    """One panel: its lines, and where the fastest GPU backend is ahead of the fastest CPU backend."""
+
+    pass_: Pass
+    dtype: DType
+    panel: Panel
+    gpu: frozenset[str]
+
+    def line(self, names: Sequence[str] | frozenset[str]) -> dict[int, float]:
+        """Size -> the shortest time of any of these."""
+        return fastest_line([dict(line) for name, line in self.panel.lines.items() if name in names])
+
+    @property
+    def cpu(self) -> dict[int, float]:
+        """Size -> the shortest time on the CPU."""
+        return self.line([name for name in self.panel.lines if name not in self.gpu])
+
+    @property
+    def ahead(self) -> Ahead | None:
+        """Where the fastest on the GPU is ahead."""
+        return ahead(self.line(self.gpu), self.cpu)
+
+
+def duels(data: ReportData) -> list[Duel]:
+    """A panel for each pass, type and axis on which both were measured; none where no GPU backend was."""
+    if data.sweep is None or not data.gpu_backends:
+        return []
+    gpu = frozenset(data.gpu_backends)
+    made = []
+    for pass_, dtype in kinds_of(data):
+        for axis in data.sweep.axes:
+            panel = panel_of(data, axis, pass_, dtype, lambda s: s.time.value if s.time else None)
+            if panel.lines.keys() & gpu and panel.lines.keys() - gpu:
+                made.append(Duel(pass_, dtype, panel, gpu))
+    return made
+
+
+def looks_of(backends: Sequence[str], gpu: frozenset[str]) -> dict[str, Look]:
+    """Blue and dashed on the CPU, their own colours and solid on the GPU."""
+    cpu = [name for name in backends if name not in gpu]
+    blues = {name: _BLUES[i % len(_BLUES)] for i, name in enumerate(cpu)}
+    return {
+        name: Look(blues.get(name, look(name).colour), look(name).marker, "-" if name in gpu else "--", "")
+        for name in backends
+    }
+
+
+def _draw_duel(ax: Axes, duel: Duel, looks: dict[str, Look]) -> None:
+    for name, line in duel.panel.lines.items():
+        style, on_gpu = looks[name], name in duel.gpu
+        ax.plot(
+            *zip(*line, strict=True), color=style.colour, marker=style.marker, linestyle=style.line,
+            linewidth=1.5 if on_gpu else 1.0, markersize=4, zorder=3 if on_gpu else 2,
+        )  # fmt: skip
+    draw_sizes(ax, duel.panel)
+    limits = span([v for line in duel.panel.lines.values() for _, v in line])
+    if limits is not None:
+        log_axis("y", ax, limits[0], limits[1] * (limits[1] / limits[0]) ** 0.12, form=lambda v: duration(v, 1))
+    _mark_crossings(ax, duel)
+
+
+def _mark_crossings(ax: Axes, duel: Duel) -> None:
+    """A line at each crossing, named where the GPU goes ahead; words where there is no crossing."""
+    found = duel.ahead
+    if found is None:
+        return
+    at = [size for stretch in found.stretches for size in (stretch.since, stretch.until) if size is not None]
+    low, high = found.sizes[0], found.sizes[-1]
+    for size in at:
+        ax.axvline(size, color=INK, linewidth=0.8, linestyle=":", zorder=1)
+        starts = any(stretch.since == size for stretch in found.stretches)
+        right = size * size > low * high  # in the right half: words at the left of the line
+        ax.annotate(
+            f"GPU {'from' if starts else 'up to'} {number(size, 2)}", (size, 0.985), xycoords=ax.get_xaxis_transform(),
+            xytext=(-3 if right else 3, 0), textcoords="offset points", ha="right" if right else "left", va="top",
+            fontsize=6.5, color=INK,
+        )  # fmt: skip
+    if not at:
+        said = "GPU ahead at all sizes" if found.always else "CPU ahead at all sizes"
+        ax.text(0.02, 0.985, said, transform=ax.transAxes, va="top", fontsize=6.5, color=INK)
+
+
+def _duel_legend(figure: Figure, looks: dict[str, Look], gpu: frozenset[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], color=s.colour, marker=s.marker, linestyle=s.line, markersize=4, linewidth=1.2,
+               label=f"{plain(name)} ({'GPU' if name in gpu else 'CPU'})")
+        for name, s in sorted(looks.items(), key=lambda item: item[0] not in gpu)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+
+
+def sweep_pages(data: ReportData) -> list[Page]:
+    """One page; none where nothing was swept on both."""
+    found = duels(data)
+    if not found:
+        return []
+    assert data.sweep is not None
+    names = [name for name in data.backends if any(name in duel.panel.lines for duel in found)]
+    looks = looks_of(names, found[0].gpu)
+    figure, axes = grid(len(found), len(data.sweep.axes), 2.3, 4 + data.quick)
+    note = (
+        "Wall time of a call. Dashed blue: CPU. Solid: GPU. Dotted upright: where the fastest GPU backend passes the "
+        "fastest CPU backend, between measured sizes. Both scales log."
+    )
+    headline(figure, "CPU and GPU: time of a call against size", [note], data.quick)
+    for ax, duel in zip(axes, found, strict=True):
+        _draw_duel(ax, duel, looks)
+    _duel_legend(figure, looks, found[0].gpu)
+    alt = f"Time of a call on CPU and GPU against size: {'; '.join(f'{d.panel.axis}, {d.panel.title}' for d in found)}"
+    return [Page(page_name("gpu-sweep", 0), figure, alt)]

@@ -9,7 +9,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rnnbench.report.style import FAINT, GRID, INK, WRONG, look
-from rnnbench.report.text import QUICK, number, plain, short
+from rnnbench.report.text import QUICK, plain, short
+from rnnbench.units import number
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -219,7 +220,7 @@ def _shifted(ax: Axes, points: float, x: float, y: float, words: str, at: Transf
     ax.text(x, y, words, transform=moved, va="center", **style)
 
 
-def say(ax: Axes, y: float, text: str, colour: str = FAINT) -> None:
+def write_in_row(ax: Axes, y: float, text: str, colour: str = FAINT) -> None:
     """Words at the left of a row, where it has no point."""
     words = plain(short(text, 44))
     ax.text(0.02, y, words, transform=ax.get_yaxis_transform(), va="center", fontsize=7, color=colour, style="italic")
@@ -252,7 +253,7 @@ def point_rows(ax: Axes, rows: Sequence[Row]) -> bool:
         if row.drawn:
             _point(ax, y, row, limits)
         else:
-            say(ax, y, row.label, WRONG if row.wrong else FAINT)
+            write_in_row(ax, y, row.label, WRONG if row.wrong else FAINT)
     if limits is None:
         say_nothing_drawn(ax)
         return False
