@@ -15,7 +15,7 @@ from rnnbench.records.store import Loaded
 
 
 @dataclass(frozen=True)
-class Run:
+class DatedRun:
     """One run. `started` is ISO 8601 or "" where nobody noted it; `commit` None likewise."""
 
     id: str
@@ -40,7 +40,7 @@ class Run:
 class RunPoint:
     """What one run says of a case: seconds a call with the interval over its launches."""
 
-    run: Run
+    run: DatedRun
     summary: Summary
 
     @property
@@ -65,12 +65,12 @@ class Line:
         """The id of the machine of its last run."""
         return self.points[-1].summary.records[0].machine_id
 
-    def around(self, step: Step) -> tuple[Run, Run]:
+    def around(self, step: Step) -> tuple[DatedRun, DatedRun]:
         """The runs before and after a step."""
         return self.points[step.index - 1].run, self.points[step.index].run
 
 
-def runs_of(loaded: Loaded, place: str) -> list[Run]:
+def runs_of(loaded: Loaded, place: str) -> list[DatedRun]:
     """The runs in a folder: one, or several that were merged there. What is not known of a merged one stays so."""
     groups: dict[str, list[Record]] = {}
     for record in loaded.records:
@@ -83,7 +83,9 @@ def runs_of(loaded: Loaded, place: str) -> list[Run]:
         git = (loaded.machine.get("git") if known else None) or {}
         started = str(loaded.run.get("started") or "") if known else ""
         started = started or min((r.started for r in records if r.started), default="")
-        found.append(Run(run_id, place, started, git.get("commit"), bool(git.get("dirty")), Side(records, machine)))
+        found.append(
+            DatedRun(run_id, place, started, git.get("commit"), bool(git.get("dirty")), Side(records, machine))
+        )
     return found
 
 
@@ -91,15 +93,15 @@ def _same_machine(records: Iterable[Record], machine: Mapping[str, Any]) -> bool
     return {r.machine_id for r in records} == {machine.get("machine_id")}
 
 
-def in_order(runs: Iterable[Run]) -> list[Run]:
+def in_order(runs: Iterable[DatedRun]) -> list[DatedRun]:
     """By time; of a run that lies in several folders the first."""
-    once: dict[str, Run] = {}
+    once: dict[str, DatedRun] = {}
     for run in runs:
         once.setdefault(run.id, run)
     return sorted(once.values(), key=lambda run: (run.started, run.id))
 
 
-def lines_of_runs(runs: Sequence[Run], margin: float) -> list[Line]:
+def lines_of_runs(runs: Sequence[DatedRun], margin: float) -> list[Line]:
     """A line for each case and backend, and one more for each machine or way of working that is unlike the others."""
     apart: dict[tuple[str, str], list[Line]] = {}
     for run in runs:

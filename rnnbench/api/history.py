@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rnnbench.analysis.changepoints import MIN_RUNS
-from rnnbench.analysis.history import Line, Run, in_order, lines_of_runs, runs_of
+from rnnbench.analysis.history import DatedRun, Line, in_order, lines_of_runs, runs_of
 from rnnbench.api.compare import kept, problems_told
 from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
 from rnnbench.api.noise import place_of
@@ -54,9 +54,9 @@ def folders_of(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read(folders: Sequence[Path], say: Callable[[str], None]) -> list[Run]:
+def read(folders: Sequence[Path], say: Callable[[str], None]) -> list[DatedRun]:
     """All runs that can be read, in order of time. Raises StoreError where none can."""
-    runs: list[Run] = []
+    runs: list[DatedRun] = []
     for path in folders:
         try:
             loaded = store.load_file(path) if path.is_file() else store.load(path)
@@ -103,7 +103,7 @@ def _origins(found: Sequence[Line]) -> dict[tuple[int, int], str]:
     return {(i, j): origin(*line.around(step)) for i, line in enumerate(found) for j, step in enumerate(line.steps)}
 
 
-def origin(before: Run, after: Run) -> str:
+def origin(before: DatedRun, after: DatedRun) -> str:
     """The commit that a step came with, or between which two it came."""
     runs = f"between runs {before.id} and {after.id}"
     if before.commit is None or after.commit is None:

@@ -23,7 +23,7 @@ from rnnbench.records import store
 from rnnbench.records.folder import held
 from rnnbench.records.record import Epoch
 from rnnbench.records.store import new_run_id
-from rnnbench.report.tables import curves
+from rnnbench.report.tables import curves_frame
 from rnnbench.workloads.base import Workload
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Trained:
     @property
     def curve(self) -> pd.DataFrame:
         """One row for each epoch; the columns are those of `tables/curves.csv`."""
-        return curves(self.epochs)
+        return curves_frame(self.epochs)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""

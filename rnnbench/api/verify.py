@@ -16,7 +16,7 @@ from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import Head, Truncation
 from rnnbench.records.record import Mode, Record, Status
-from rnnbench.report.tables import errors
+from rnnbench.report.tables import errors_frame
 from rnnbench.workloads.base import Workload
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Checked:
     @property
     def errors(self) -> pd.DataFrame:
         """One row for each case, backend and array; the columns are those of `tables/errors.csv`."""
-        return errors(summaries(self.records))
+        return errors_frame(summaries(self.records))
 
     def _lines(self) -> list[tuple[str, str, str, str]]:
         return [(r.case.key, r.backend, str(r.status), r.reason or "") for r in self.records]

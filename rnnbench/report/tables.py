@@ -41,7 +41,7 @@ def error_share(e: ErrorOf) -> float:
     return math.inf if e.error is None else e.error / e.limit
 
 
-def _errors(found: Iterable[Summary]) -> pd.DataFrame:
+def errors_frame(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case, backend and array: the largest error of any round, its limit, and their quotient."""
     import pandas as pd
 
@@ -67,7 +67,7 @@ def _errors(found: Iterable[Summary]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _curves(epochs: Iterable[Epoch]) -> pd.DataFrame:
+def curves_frame(epochs: Iterable[Epoch]) -> pd.DataFrame:
     """One row for each epoch of each training."""
     import pandas as pd
 
@@ -84,8 +84,8 @@ def frames(data: ReportData) -> dict[str, pd.DataFrame]:
         "costs": costs_frame(data.summaries),
         "break_even": data.break_evens,
         "cells": cells_frame(data.summaries) if data.sweep else None,
-        "errors": _errors(data.summaries),
-        "curves": _curves(data.epochs),
+        "errors": errors_frame(data.summaries),
+        "curves": curves_frame(data.epochs),
     }
     return {name: table for name, table in made.items() if table is not None and len(table)}
 
