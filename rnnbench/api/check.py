@@ -6,17 +6,7 @@ from collections.abc import Callable, Sequence
 
 from rnnbench.analysis.warnings import Warned, warnings_of
 from rnnbench.api.compare import side_of
-from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
-from rnnbench.api.run import FOLDER, OK, USAGE
-
-WARNED = 1
-EXIT_CODES = {
-    OK: "no warnings; notes on what is not known may be there",
-    WARNED: "warnings",
-    USAGE: "an option or argument is wrong",
-    FOLDER: "the run cannot be read, or holds no record, or the answer cannot be written",
-    FAULT: FAULT_MEANS,
-}
+from rnnbench.api.exit_codes import OK, WARNED
 
 
 def checked(name: str, say: Callable[[str], None]) -> list[Warned]:

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.comparable import Side
 from rnnbench.analysis.compare import Comparison, Gate, Ratio, Verdict, compare_sides
-from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
+from rnnbench.api.exit_codes import BROKEN, NO_BASELINE, NOTHING, OK, SLOWER, UNDECIDED
 from rnnbench.api.noise import gate_of, place_of
-from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.harness.plan import matches
 from rnnbench.records import store
 from rnnbench.records.record import Mode
@@ -21,18 +20,6 @@ from rnnbench.records.record import Mode
 if TYPE_CHECKING:
     import pandas as pd
 
-SLOWER, BROKEN, NO_BASELINE, UNDECIDED = 1, 5, 6, 7
-EXIT_CODES = {
-    OK: "no case is slower, as far as can be told",
-    SLOWER: "a case is slower",
-    USAGE: "an option or argument is wrong",
-    NOTHING: "no case could be compared: unlike, failed, missing, or fewer than 3 launches",
-    FOLDER: "a run cannot be read, or the answer not written",
-    BROKEN: "no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW",
-    NO_BASELINE: "with --require-baseline: a case that NEW timed has nothing in BASE to be held against",
-    UNDECIDED: "with --fail-on inconclusive: a case is inconclusive",
-    FAULT: FAULT_MEANS,
-}
 MAX_PROBLEMS = 3  # told one by one
 
 

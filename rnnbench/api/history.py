@@ -9,21 +9,11 @@ from pathlib import Path
 from rnnbench.analysis.changepoints import MIN_RUNS
 from rnnbench.analysis.history import DatedRun, Line, in_order, lines_of_runs, runs_of
 from rnnbench.api.compare import kept, problems_told
-from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
+from rnnbench.api.exit_codes import NOTHING, OK, SLOWER
 from rnnbench.api.noise import place_of
-from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
 from rnnbench.machine.fingerprint import answer_of
 from rnnbench.records import store
 
-SLOWER = 1
-EXIT_CODES = {
-    OK: "the history was read; with --fail, no case is slower than before its last step",
-    SLOWER: "with --fail: the last step of a case made it slower",
-    USAGE: "an option or argument is wrong",
-    NOTHING: "no run has a right time",
-    FOLDER: "no run can be read, or the answer not written",
-    FAULT: FAULT_MEANS,
-}
 DEFAULT = ("reports", "runs")  # where runs lie
 
 

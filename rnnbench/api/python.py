@@ -23,6 +23,7 @@ from rnnbench.api import learning, planning
 from rnnbench.api import run as running
 from rnnbench.api import train as training
 from rnnbench.api import verify as verifying
+from rnnbench.api.exit_codes import INTERRUPTED
 from rnnbench.api.noise import place_of
 from rnnbench.harness.observer import Lines, Observer, Silent
 from rnnbench.harness.tasks import check_sizes
@@ -301,7 +302,7 @@ def session(
 
 
 def _finished(result: running.Result) -> Run:
-    if result.code == running.INTERRUPTED:
+    if result.code == INTERRUPTED:
         raise KeyboardInterrupt(f"what was measured is kept: rnnbench.load({str(result.folder)!r})")
     return Run(result.folder, result.loaded)
 

@@ -16,7 +16,7 @@ import msgspec
 from rnnbench import backends, workloads
 from rnnbench.analysis.comparable import Side, unlike_machines
 from rnnbench.analysis.merge import few
-from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
+from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK
 from rnnbench.api.session import RunSession, now, write_noise
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
@@ -31,17 +31,6 @@ from rnnbench.records.record import Epoch, Record, Status
 from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import MADE_UP, Workload
 from rnnbench.workloads.files import keep_rows
-
-OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
-EXIT_CODES = {
-    OK: "all was measured that could be, or that a budget left time for",
-    FAULTS: "some backend was wrong, crashed, hung or ran out of memory; the rest was measured",
-    USAGE: "an option or argument is wrong",
-    NOTHING: "nothing was measured",
-    FOLDER: "a folder cannot be read or written, or holds something else than this run",
-    INTERRUPTED: "interrupted; continue with --resume",
-    FAULT: FAULT_MEANS,
-}
 
 
 @dataclass(frozen=True)

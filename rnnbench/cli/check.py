@@ -6,25 +6,18 @@ from dataclasses import asdict
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.options import JSON
 from rnnbench.cli.shell import console_of, guarded, print_json, say
 
-CHECK_EPILOG = """\b
+EXAMPLES = """\b
 Examples:
   python -m rnnbench check reports/mine
   python -m rnnbench check 20260102-030405-beef --json
-
-\b
-Exit codes:
-  0  no warnings; notes on what is not known may be there
-  1  warnings
-  2  an option or argument is wrong
-  4  the run cannot be read, or holds no record, or the answer cannot be written
-  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
-@click.command(epilog=CHECK_EPILOG)
+@click.command(epilog=EXAMPLES + exit_code_help("check"))
 @click.argument("run")
 @JSON
 def check(run: str, as_json: bool) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.options import (
     GATE,
     JSON,
@@ -19,7 +20,7 @@ from rnnbench.cli.shell import (
     say,
 )
 
-COMPARE_EPILOG = """\b
+COMPARE_EXAMPLES = """\b
 Examples:
   python -m rnnbench compare reports/before reports/after
   python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
@@ -36,23 +37,12 @@ Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
   inconclusive    neither: more launches or a quieter machine would tell
   not comparable  unlike work, threads, dtype, machine or versions, each named; or one side failed
   missing         on one side
-
-\b
-Exit codes:
-  0  no case is slower, as far as can be told
-  1  a case is slower
-  2  an option or argument is wrong
-  3  no case could be compared: unlike, failed, missing, or fewer than 3 launches
-  4  a run cannot be read, or the answer not written
-  5  no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW
-  6  with --require-baseline: a case that NEW timed has nothing in BASE to be held against
-  7  with --fail-on inconclusive: a case is inconclusive
-  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
-Where several hold, the first of 1, 5, 6, 3 and 7.
 """
 
 
-@click.command(epilog=COMPARE_EPILOG)
+@click.command(
+    epilog=f"{COMPARE_EXAMPLES}{exit_code_help('compare')}Where several hold, the first of 1, 5, 6, 3 and 7.\n"
+)
 @click.argument("base")
 @click.argument("new")
 @click.option("--fail-on", type=GATE, multiple=True, metavar="METRIC:PERCENT|inconclusive",

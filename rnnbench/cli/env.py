@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.options import (
     JSON,
     THREADS,
@@ -20,7 +21,7 @@ from rnnbench.cli.shell import (
 from rnnbench.model import DType
 
 
-@click.command()
+@click.command(epilog=exit_code_help("env"))
 @click.option("--peak", is_flag=True, help="Also measure multiply-adds and bytes a second, which takes seconds.")
 @options(THREADS, JSON)
 def env(peak: bool, threads: int | None, as_json: bool) -> None:

@@ -6,28 +6,20 @@ from pathlib import Path
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import FolderType, PercentType
 from rnnbench.cli.options import JSON, WORDS, options
 from rnnbench.cli.shell import console_of, guarded, print_json, say
 
-EPILOG = """\b
+EXAMPLES = """\b
 Examples:
   python -m rnnbench history
   python -m rnnbench history reports/nightly -k "numba train_step" -o reports/history
   python -m rnnbench history runs --json --fail
-
-\b
-Exit codes:
-  0  the history was read; with --fail, no case is slower than before its last step
-  1  with --fail: the last step of a case made it slower
-  2  an option or argument is wrong
-  3  no run has a right time
-  4  no run can be read, or the answer not written
-  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EXAMPLES + exit_code_help("history"))
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...")
 @click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
               help="Write history.md with figures and a table there.")  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from rnnbench import backends, workloads
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import Name
 from rnnbench.cli.options import (
     BACKENDS,
@@ -25,7 +26,7 @@ from rnnbench.cli.shell import (
 from rnnbench.model import DType, Pass
 
 
-@click.command("list")
+@click.command("list", epilog=exit_code_help("list"))
 @click.option("--contract", is_flag=True, help="Show what each backend has inside the clock; imports all of them.")
 @several("--backend", "-b", "names", type=BACKENDS, help="With --contract. Default: all that are not on request.")
 @click.option(

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND,
@@ -20,7 +21,7 @@ from rnnbench.cli.shell import (
 )
 
 
-@click.command()
+@click.command(epilog=exit_code_help("report"))
 @click.argument("folder", type=FolderType())
 @click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
 @click.option("--svg", is_flag=True, help="The figures as SVG too, for print and slides.")
@@ -35,14 +36,6 @@ def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> 
       python -m rnnbench report reports/mine
       python -m rnnbench report reports/mine --reference jax --svg
       python -m rnnbench report reports/mine --export bencher > bencher.json
-
-    \b
-    Exit codes:
-      0  written, or with --export printed
-      2  an option or argument is wrong
-      3  with --export: no right time to print
-      4  the run cannot be read, or the report not written
-      70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
     """
     from rnnbench.api.planning import allowed_threads
     from rnnbench.records import store

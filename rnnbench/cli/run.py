@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from rnnbench import backends
+from rnnbench.api.exit_codes import FOLDER, exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND,
@@ -50,17 +51,8 @@ Examples:
   python -m rnnbench run --aa -w parity -b numba,numpy
   python -m rnnbench run --resume reports/mine
   python -m rnnbench run --resume reports/mine --budget 1h
-
-\b
-Exit codes:
-  0  all was measured that could be, or that a budget left time for
-  1  some backend was wrong, crashed, hung or ran out of memory; the rest was measured
-  2  an option is wrong
-  3  nothing was measured
-  4  a folder cannot be read or written, or holds something else than this run
-  130  interrupted; continue with --resume
-  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
+    + exit_code_help("run")
 )
 
 
@@ -161,7 +153,7 @@ def _execute(
             write_report(folder, context, processes=allowed_threads(None))
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
-            code, written = session.FOLDER, False
+            code, written = FOLDER, False
     render(console_of(), context)
     spent_here = {Kind.START: start - asked, Kind.REPORT: time.monotonic() - start}
     if spent := line(session.with_report(folder, loaded.run, spent_here)):

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from rnnbench import backends
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.options import (
     DATA_DIR,
     JSON,
@@ -71,11 +72,8 @@ Examples:
   python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
   python -m rnnbench verify -w rows.npz -H 256 -b numba,jax
   python -m rnnbench verify --audit -b numba,torch --pass gradient
-
-\b
-Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked, 70 a fault of
-rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where.
 """
+    + exit_code_help("verify")
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.options import (
     DTYPES,
     several,
@@ -15,7 +16,7 @@ from rnnbench.cli.shell import (
 from rnnbench.model import DType
 
 
-@click.command()
+@click.command(epilog=exit_code_help("warm"))
 @several("--dtype", "dtypes", type=DTYPES, help="Comma-separated. Default: float32.")
 def warm(dtypes: tuple[str, ...] | None) -> None:
     """Compile our kernels now and keep them on disk, so that nobody waits later.

@@ -10,7 +10,7 @@ from typing import Any
 
 from rnnbench.analysis.compare import Comparison, Gate, Ratio, Verdict
 from rnnbench.analysis.stats import Basis, Interval
-from rnnbench.report.section import Block, Section, Toned, table
+from rnnbench.report.section import Block, Markdown, Section, Toned, escape, table
 from rnnbench.report.text import Labels, ratio_with_interval, short
 from rnnbench.units import duration, number
 
@@ -87,7 +87,7 @@ def comparison_sections(
         [_cells(f, labels) for f, hide in zip(_ordered(found), hidden, strict=True) if hide is wanted]
         for wanted in (False, True)
     )
-    blocks: list[Block] = [[(Toned("rnnbench", "lead"), first)], *([table(HEADER, loud)] if loud else [])]
+    blocks: list[Block] = [Markdown(f"**rnnbench**: {escape(first)}"), *([table(HEADER, loud)] if loud else [])]
     title = f"{len(quiet)} {'other cases' if loud else 'cases'}"
     rest = [Section(title, [table(HEADER, quiet)], folded=True)] if quiet else []
     return [Section("", [*blocks, [("", line) for line in said], *rest])]

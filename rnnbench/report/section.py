@@ -167,7 +167,7 @@ def show(console: Console, sections: Iterable[Section], *, soft_wrap: bool = Fal
 def _lines(section: Section, title: str) -> Iterator[Text | Table]:
     for block in section.blocks if section.brief is None else section.brief:
         if isinstance(block, Section):
-            yield from _lines(block, f"{block.title}: {title}" if title else block.title)
+            yield from _lines(block, f"{block.title}: {title[0].lower()}{title[1:]}" if title else block.title)
         elif isinstance(block, str):
             if not isinstance(block, Markdown):
                 yield _text(block)
