@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MAX_PERCENT = 1000.0  # of a margin: more is a mistake
+
 
 @dataclass(frozen=True)
 class Unit:

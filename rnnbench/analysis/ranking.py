@@ -156,7 +156,7 @@ NEAR = 0.9  # of the fastest rival's speed
 
 
 @dataclass(frozen=True)
-class Cell:
+class RivalRatio:
     """One backend on one case: the fastest other backend's time over its own, by shared rounds."""
 
     backend: str
@@ -170,7 +170,7 @@ class Standing:
     """One backend over all cases that it and at least one rival were measured in."""
 
     backend: str
-    cells: tuple[Cell, ...]
+    cells: tuple[RivalRatio, ...]
 
     @property
     def first(self) -> int:
@@ -183,12 +183,12 @@ class Standing:
         return sum(cell.ratio >= NEAR for cell in self.cells)
 
     @property
-    def worst(self) -> Cell:
+    def worst(self) -> RivalRatio:
         """Where it is furthest behind, or least ahead."""
         return min(self.cells, key=lambda cell: cell.ratio)
 
 
-def cells_of_case(group: Sequence[Summary]) -> list[Cell]:
+def rival_ratios(group: Sequence[Summary]) -> list[RivalRatio]:
     """One for each right backend of a case that shares rounds with a right rival."""
     ranked = [s for s in group if s.ranked]
     cells = []
@@ -197,15 +197,15 @@ def cells_of_case(group: Sequence[Summary]) -> list[Cell]:
         known = {name: ratio.value for name, ratio in ratios.items() if ratio}
         if known:
             rival = min(known, key=lambda name: known[name])
-            cells.append(Cell(s.backend, s.case, rival, known[rival]))
+            cells.append(RivalRatio(s.backend, s.case, rival, known[rival]))
     return cells
 
 
 def standings(found: Iterable[Summary]) -> list[Standing]:
     """One for each backend, whoever is first most often in front."""
-    cells: dict[str, list[Cell]] = {}
+    cells: dict[str, list[RivalRatio]] = {}
     for group in by_case(found).values():
-        for cell in cells_of_case(group):
+        for cell in rival_ratios(group):
             cells.setdefault(cell.backend, []).append(cell)
     made = [Standing(backend, tuple(own)) for backend, own in cells.items()]
     return sorted(made, key=lambda s: (-s.first / len(s.cells), -s.near / len(s.cells)))
@@ -229,7 +229,7 @@ def cells_frame(found: Iterable[Summary]) -> pd.DataFrame:
             "speed_over_rival": cell.ratio,
         }
         for group in by_case(found).values()
-        for cell in cells_of_case(group)
+        for cell in rival_ratios(group)
     ]
     return pd.DataFrame(rows)
 

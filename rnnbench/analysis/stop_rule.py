@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from rnnbench.analysis.stats import Basis, TurnKey, interval_of
 from rnnbench.records.stops import Rule, Stop, Why
+from rnnbench.units import percent
 
 RIGOROUS = 0.02  # the precision of a rigorous run
 
@@ -27,11 +28,6 @@ def precise_enough(rule: Rule, turns: Mapping[TurnKey, float]) -> bool:
 def launches_of(turns: Mapping[TurnKey, float]) -> int:
     """How many processes the turns come from."""
     return len({(part, launch) for part, launch, _ in turns})
-
-
-def percent(share: float) -> str:
-    """`5 %`, `3.24 %`."""
-    return f"{100 * share:.3g} %"
 
 
 def stop_of(why: Why, turns: Mapping[TurnKey, float], limit: str) -> Stop:

@@ -43,7 +43,7 @@ class Audited:
         return {"findings": rows, "missing": self.reasons, "failed": self.failures}
 
 
-def audit(
+def audit_backends(
     names: Sequence[str], dtypes: Sequence[DType], passes: Sequence[Pass], threads: int, timeout: float, show: Observer
 ) -> Audited:
     """Audit backend after backend: beside others their times would be those of the others too."""

@@ -18,7 +18,7 @@ from rnnbench.model import Case, Pass, Problem
 
 
 @dataclass(frozen=True)
-class Told:
+class ContractAnswer:
     """What a backend said, or why it said nothing; `unsupported`: passes that it does not do, and why."""
 
     contract: Contract | None = None
@@ -27,9 +27,9 @@ class Told:
     unsupported: dict[str, str] | None = None
 
 
-def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) -> dict[str, Told]:
+def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) -> dict[str, ContractAnswer]:
     """Ask all of them, side by side: importing a framework takes seconds."""
-    told: dict[str, Told] = {}
+    told: dict[str, ContractAnswer] = {}
     with tempfile.TemporaryDirectory(prefix="rnnbench-list-") as folder:
         pool = WorkerPool(names, Path(folder), threads, timeout, cache=None)
 
@@ -37,7 +37,7 @@ def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) ->
             try:
                 told[name] = _told(pool, name, problem)
             except WorkerFailure as failure:
-                told[name] = Told(missing=failure.reason)
+                told[name] = ContractAnswer(missing=failure.reason)
 
         try:
             pool.side_by_side(one, names)
@@ -46,23 +46,23 @@ def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) ->
     return {name: told[name] for name in names}
 
 
-def _told(pool: WorkerPool, name: str, problem: Problem) -> Told:
+def _told(pool: WorkerPool, name: str, problem: Problem) -> ContractAnswer:
     if reason := backends.missing(name):
-        return Told(missing=reason)
+        return ContractAnswer(missing=reason)
     unsupported = {}
     for pass_ in Pass:
         case = msgspec.to_builtins(Case(**vars(problem), pass_=pass_))
         said = pool.ask(name, "unsupported", case=case)
         if said["unavailable"]:
-            return Told(missing=said["reason"])
+            return ContractAnswer(missing=said["reason"])
         if said["reason"]:
             unsupported[str(pass_)] = said["reason"]
     said = pool.ask(name, "contract", problem=msgspec.to_builtins(problem))
     libraries = pool.libraries[name]["libraries"]
-    return Told(msgspec.convert(said["contract"], Contract), libraries, unsupported=unsupported)
+    return ContractAnswer(msgspec.convert(said["contract"], Contract), libraries, unsupported=unsupported)
 
 
-def rows_of(told: Told, problem: Problem) -> list[tuple[str, str]]:
+def contract_rows(told: ContractAnswer, problem: Problem) -> list[tuple[str, str]]:
     """A contract as names and texts."""
     contract = told.contract
     if contract is None:
@@ -81,7 +81,7 @@ def rows_of(told: Told, problem: Problem) -> list[tuple[str, str]]:
     return [(name, text) for name, text in rows if text]
 
 
-def as_json(told: dict[str, Told], problem: Problem) -> dict[str, Any]:
+def contracts_json(told: dict[str, ContractAnswer], problem: Problem) -> dict[str, Any]:
     """The same for programs."""
     return {
         "problem": msgspec.to_builtins(problem),

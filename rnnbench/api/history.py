@@ -8,9 +8,8 @@ from pathlib import Path
 
 from rnnbench.analysis.changepoints import MIN_RUNS
 from rnnbench.analysis.history import DatedRun, Line, in_order, lines_of_runs, runs_of
-from rnnbench.api.compare import kept, problems_told
+from rnnbench.api.compare import kept, place_of, problems_told
 from rnnbench.api.exit_codes import NOTHING, OK, SLOWER
-from rnnbench.api.noise import place_of
 from rnnbench.machine.fingerprint import answer_of
 from rnnbench.records import store
 
@@ -18,7 +17,7 @@ DEFAULT = ("reports", "runs")  # where runs lie
 
 
 @dataclass(frozen=True)
-class Told:
+class History:
     """The lines, what is said of each step by line and step, and sentences on what to bear in mind."""
 
     lines: Sequence[Line]
@@ -44,7 +43,7 @@ def folders_of(names: Sequence[str]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def read(folders: Sequence[Path], say: Callable[[str], None]) -> list[DatedRun]:
+def _read(folders: Sequence[Path], say: Callable[[str], None]) -> list[DatedRun]:
     """All runs that can be read, in order of time. Raises StoreError where none can."""
     runs: list[DatedRun] = []
     for path in folders:
@@ -60,9 +59,9 @@ def read(folders: Sequence[Path], say: Callable[[str], None]) -> list[DatedRun]:
     return in_order(runs)
 
 
-def told(names: Sequence[str], words: str, margin: float, say: Callable[[str], None]) -> Told:
+def history_of(names: Sequence[str], words: str, margin: float, say: Callable[[str], None]) -> History:
     """The history of the runs under some names; smoke tests are left out where nobody named them."""
-    runs = read(folders_of(names), say)
+    runs = _read(folders_of(names), say)
     notes = []
     if not names and (quick := sum(run.quick for run in runs)):
         runs = [run for run in runs if not run.quick]
@@ -70,7 +69,7 @@ def told(names: Sequence[str], words: str, margin: float, say: Callable[[str], N
     found = lines_of_runs([replace(run, side=kept(run.side, words)) for run in runs], margin)
     if words and not found:
         raise ValueError(f"the filter {words!r} leaves no timed case of {len(runs)} runs")
-    return Told(found, margin, _origins(found), [*notes, *_notes(found)])
+    return History(found, margin, _origins(found), [*notes, *_notes(found)])
 
 
 def _notes(found: Sequence[Line]) -> list[str]:

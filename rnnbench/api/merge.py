@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rnnbench.analysis.merge import Parent, check, merged
-from rnnbench.api.noise import place_of
+from rnnbench.api.compare import place_of
 from rnnbench.records import store
 from rnnbench.records.folder import contents
 from rnnbench.records.store import new_run_id

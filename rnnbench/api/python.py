@@ -23,8 +23,8 @@ from rnnbench.api import learning, planning
 from rnnbench.api import run as running
 from rnnbench.api import train as training
 from rnnbench.api import verify as verifying
+from rnnbench.api.compare import place_of
 from rnnbench.api.exit_codes import INTERRUPTED
-from rnnbench.api.noise import place_of
 from rnnbench.harness.observer import Lines, Observer, Silent
 from rnnbench.harness.tasks import check_sizes
 from rnnbench.model import Case, DType, Pass, Truncation

@@ -19,10 +19,8 @@ from rnnbench.analysis.stats import BESIDE
 from rnnbench.api.learning import trainings
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.observer import Observer
-from rnnbench.harness.observer import readable as rounded
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.runner import Runner
-from rnnbench.harness.stopping import readable
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.harness.timers import Ledger
 from rnnbench.machine.interference import Neighbours, Watch
@@ -30,6 +28,7 @@ from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.records import store
 from rnnbench.records.account import Kind, seconds_of
 from rnnbench.records.record import Mode, Record
+from rnnbench.units import exact_duration, rough_duration
 from rnnbench.workloads.base import Workload
 
 
@@ -107,7 +106,9 @@ class RunSession:
         trainings(self.plan, able, runner.folder, self.run["run_id"], self.display, curves, self.before.curves,
                   self.ledger, runner.stopping, self.given, self.folder)  # fmt: skip
         if runner.stopping.left <= 0:
-            self.display.say(f"the budget of {readable(self.plan.budget or 0.0)} is spent; what was measured is kept")
+            self.display.say(
+                f"the budget of {exact_duration(self.plan.budget or 0.0)} is spent; what was measured is kept"
+            )
         elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible
             self._look_for_peak()
 
@@ -154,8 +155,8 @@ class RunSession:
 def length(plan: Plan, seconds: float) -> str:
     """One line before the first answer: how long all will take, as far as can be told."""
     least = "at least " if plan.rule is not None else ""
-    most = "" if plan.budget is None else f"; no round begins after {readable(plan.budget)}"
-    return f"measuring takes {least}about {rounded(seconds)}{most}; Ctrl-C ends it and keeps what was measured"
+    most = "" if plan.budget is None else f"; no round begins after {exact_duration(plan.budget)}"
+    return f"measuring takes {least}about {rough_duration(seconds)}{most}; Ctrl-C ends it and keeps what was measured"
 
 
 def write_noise(plan: Plan, folder: Path) -> None:

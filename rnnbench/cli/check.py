@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import click
 
-from rnnbench.api.exit_codes import exit_code_help
+from rnnbench.api.exit_codes import OK, WARNED, exit_code_help
 from rnnbench.cli.options import JSON
 from rnnbench.cli.shell import console_of, guarded, print_json, say
 
@@ -25,18 +25,20 @@ def check(run: str, as_json: bool) -> None:
 
     RUN is the folder of a run, its id under reports, or a file of records.
     """
-    from rnnbench.api.check import checked, code_of
-    from rnnbench.report.section import show
-    from rnnbench.report.sections import warnings
+    from rnnbench.analysis.warnings import warnings_of
+    from rnnbench.api.compare import side_of
+    from rnnbench.report.section import print_sections
+    from rnnbench.report.sections import warnings_section
 
     def work() -> int:
-        found = checked(run, lambda text: say(text, err=True))
+        side = side_of(run, lambda text: say(text, err=True))
+        found = warnings_of(side.records, side.machine)
+        counted = sum(w.counts for w in found)
         if as_json:
             print_json([asdict(w) for w in found])
         else:
-            show(console_of(), [warnings(found)], soft_wrap=True)
-            counted = sum(w.counts for w in found)
+            print_sections(console_of(), [warnings_section(found)], soft_wrap=True)
             say(f"warnings: {counted}, notes: {len(found) - counted}")
-        return code_of(found)
+        return WARNED if counted else OK
 
     guarded(work)

@@ -72,7 +72,7 @@ def compare(
     from rnnbench.api.compare import compared
     from rnnbench.report.compare import comparison_json, comparison_sections
     from rnnbench.report.section import markdown as as_markdown
-    from rnnbench.report.section import show
+    from rnnbench.report.section import print_sections
 
     asked = [one for each in fail_on for one in each]
     gates = [one for one in asked if isinstance(one, Gate)]
@@ -92,7 +92,7 @@ def compare(
         elif markdown:
             say(as_markdown(comparison_sections(*answer, folded=True), {}))
         else:
-            show(console_of(), comparison_sections(*answer))
+            print_sections(console_of(), comparison_sections(*answer))
         return found.code(require_baseline, len(asked) > len(gates))
 
     guarded(work)

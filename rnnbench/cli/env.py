@@ -38,8 +38,8 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     from rnnbench.machine.fingerprint import fingerprint
     from rnnbench.machine.interference import Watch
     from rnnbench.machine.peak import PeakUnknown, measure
+    from rnnbench.report.devices import ceiling_rows
     from rnnbench.report.facts import machine_rows
-    from rnnbench.report.sections import ceiling_rows
 
     cores, start, found = allowed_threads(threads), Watch().start, None
     facts = {**fingerprint(), "start": start, "workers": computing(cores)}

@@ -36,18 +36,18 @@ def history(
     work or versions are kept on lines of their own, as `compare` tells them apart. A step is looked for from ten runs
     on, in the last 100, by ranks, and the commits that it came between are named.
     """
-    from rnnbench.api.history import told
+    from rnnbench.api.history import history_of
     from rnnbench.report.history import history_json, history_sections, write_history
-    from rnnbench.report.section import show
+    from rnnbench.report.section import print_sections
 
     def work() -> int:
-        found = told(folders, filter_, margin, lambda text: say(text, err=True))
+        found = history_of(folders, filter_, margin, lambda text: say(text, err=True))
         answer = found.lines, found.origins, found.margin, found.notes
         if as_json:
             print_json(history_json(*answer))
         elif found.lines:
             tables, summary, _ = history_sections(*answer)
-            show(console_of(), [*tables, summary])
+            print_sections(console_of(), [*tables, summary])
         else:
             say("Error: no run has a right time", err=True)
         if output is not None and found.lines:

@@ -98,7 +98,7 @@ def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout
     with console_of(stderr=True).status(f"importing {', '.join(names)}"):
         told = telling.ask(names, problem, allowed_threads(None), timeout)
     if as_json:
-        print_json(telling.as_json(told, problem))
+        print_json(telling.contracts_json(told, problem))
     else:
         print_contracts(console_of(), told, problem)
     return 0 if any(t.contract for t in told.values()) else 3

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 import click
 
-from rnnbench.api.names import MAX_PERCENT
 from rnnbench.model import Truncation
 from rnnbench.names import unknown
+from rnnbench.units import MAX_PERCENT
 from rnnbench.workloads.base import MADE_UP
 from rnnbench.workloads.resolve import is_file, unknown_workload
 

@@ -136,7 +136,7 @@ def _execute(
     from rnnbench.api import run as session
     from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.progress import Display
-    from rnnbench.records.account import Kind, line
+    from rnnbench.records.account import Kind, spent_text
     from rnnbench.report.data import ReportData
     from rnnbench.report.page import load_libraries, write_report
     from rnnbench.report.terminal import render
@@ -156,7 +156,7 @@ def _execute(
             code, written = FOLDER, False
     render(console_of(), context)
     spent_here = {Kind.START: start - asked, Kind.REPORT: time.monotonic() - start}
-    if spent := line(session.with_report(folder, loaded.run, spent_here)):
+    if spent := spent_text(session.with_report(folder, loaded.run, spent_here)):
         say(f"{spent}.")
     if written:
         say(f"Report: {folder / 'report.md'}")

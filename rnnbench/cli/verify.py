@@ -48,7 +48,7 @@ def _audit(
     from rnnbench.cli.tables import print_audit
 
     with Display(console_of(stderr=True)) as display:
-        result = auditing.audit(
+        result = auditing.audit_backends(
             backend or tuple(backends.usual()),
             [DType(d) for d in dtypes or (DType.FLOAT32,)],
             [Pass(p) for p in passes or tuple(Pass)],

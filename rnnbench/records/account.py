@@ -43,7 +43,7 @@ def overhead(seconds: Mapping[Kind, float]) -> float:
     return sum(s for kind, s in seconds.items() if kind not in WORK) / total if total else 0.0
 
 
-def line(run: Mapping[str, Any]) -> str | None:
+def spent_text(run: Mapping[str, Any]) -> str | None:
     """One sentence for a report, or None where nothing was kept."""
     seconds = seconds_of(run)
     total = sum(seconds.values())

@@ -1,17 +1,23 @@
-"""The sections that say what stands behind the numbers: run, machine, work, contracts, definitions."""
+"""The sections that say what stands behind the numbers: run, machine, work, noise, stops, contracts, definitions."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
+from rnnbench.analysis.noise import MARK, Noise, ReplicaPair, noise_of
 from rnnbench.contract import Contract
 from rnnbench.records import account
 from rnnbench.records.record import Record
+from rnnbench.records.stops import LEAST, Rule, Why
 from rnnbench.report.data import ReportData
 from rnnbench.report.section import Block, Item, Markdown, Section, Toned, table
-from rnnbench.report.text import is_stand_in, short, workload_label
-from rnnbench.units import threads
+from rnnbench.report.text import is_stand_in, ratio_with_interval, short, workload_label
+from rnnbench.units import number, percent, threads
 
 MAX_FACT = 160  # signs of one fact; the whole is in machine.json
 UNKNOWN = "unknown"
@@ -48,6 +54,10 @@ one that *keeps* them follows the standard and can be several times slower on th
 rows and contracting recurrent weights. So vanishing gradients cost time as well as learning, and a ratio between a
 backend that keeps and one that flushes is in part the price of subnormals."""
 
+PRECISION = """\
+How far the 95 % interval of a time reaches above it, and after how many launches; what ended them, where it was not
+that all times of the case were precise enough."""
+
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested facts as `name, value` lines; empty ones left out."""
@@ -72,17 +82,17 @@ def _counts(data: ReportData) -> Iterator[tuple[str, str]]:
         yield "dtype", dtypes.pop()
 
 
-def run(data: ReportData) -> Section:
+def run_section(data: ReportData) -> Section:
     """How it was run, what disturbed it, and where its time went."""
     facts = dict(flatten({k: v for k, v in data.run.items() if k not in _OTHERWISE_SHOWN}))
     facts |= {name: value for name, value in _counts(data) if name not in facts and value not in ("", "0")}
     disturbed: list[Item] = [("Disturbed", f"{note}.") for note in data.disturbances]
-    spent = account.line(data.run)
+    spent = account.spent_text(data.run)
     shown: list[Block] = [table(["fact", "value"], [[k, short(v, MAX_FACT)] for k, v in facts.items()])]
     return Section("The run", [*shown, disturbed, f"{spent}." if spent else ""] if facts else [])
 
 
-def machine(data: ReportData) -> Section:
+def machine_section(data: ReportData) -> Section:
     """The facts of the machine."""
     facts = machine_rows({k: v for k, v in data.machine.items() if k != "peak"})
     rows = [[k, short(v, MAX_FACT)] for k, v in facts]
@@ -140,7 +150,7 @@ def _work_row(data: ReportData, r: Record) -> list[str]:
     ]
 
 
-def work(data: ReportData) -> Section:
+def work_section(data: ReportData) -> Section:
     """What was computed, and on which rows."""
     first = {r.case.name: r for r in reversed(data.records)}
     names = dict.fromkeys(r.case.name for r in data.records)
@@ -165,7 +175,7 @@ def contracts_of(data: ReportData) -> dict[str, list[Contract]]:
     return found
 
 
-def subnormals(data: ReportData) -> Section:
+def subnormals_section(data: ReportData) -> Section:
     """Which backends keep and which flush subnormal numbers, by the records' contracts, and why it matters."""
     modes: dict[str, list[str]] = {}
     for backend, contracts in contracts_of(data).items():
@@ -175,7 +185,7 @@ def subnormals(data: ReportData) -> Section:
     return Section("Subnormals: kept or flushed", [Markdown(SUBNORMALS), items] if modes else [])
 
 
-def contracts(data: ReportData) -> Section:
+def contracts_section(data: ReportData) -> Section:
     """What was inside the clock."""
     asked = list(dict.fromkeys(str(r.case.pass_) for r in data.records))
     rows = []
@@ -186,6 +196,76 @@ def contracts(data: ReportData) -> Section:
     return Section("What each backend does", [table(header, rows)] if rows else [])
 
 
-def definitions() -> Section:
+def definitions_section() -> Section:
     """How the numbers were made."""
     return Section("How the numbers were made", [Markdown(DEFINITIONS)])
+
+
+_SHORT = {Why.PRECISE: "", Why.CAP: "cap", Why.BUDGET: "budget", Why.CASE_BUDGET: "case budget", Why.ALL: ""}
+_ENDED = {
+    Why.PRECISE: "precise enough",
+    Why.CAP: "at the cap of launches",
+    Why.BUDGET: "by the budget",
+    Why.CASE_BUDGET: "by the budget of a case",
+    Why.ALL: "after all launches",
+}
+
+
+def stops_section(data: ReportData) -> Section:
+    """How far the interval of each time reaches, after how many launches, and what ended them."""
+    labels = {s.case.key: data.labels.of(s.case) for s in data.summaries}
+    found = {labels[key]: row for key, row in data.run.get("stops", {}).items() if key in labels}
+    if not found:
+        return Section("", [])
+
+    def cell(stop: Any) -> str:
+        if stop is None:
+            return "-"
+        reached = "no interval" if stop["reached"] is None else percent(stop["reached"])
+        why = _SHORT[Why(stop["why"])]
+        return f"{reached}, {stop['launches']}{f' ({why})' if why else ''}"
+
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    shown = table(["case", *names], [[label, *(cell(row.get(name)) for name in names)] for label, row in found.items()])
+    every = [(label, name, stop) for label, row in found.items() for name, stop in row.items()]
+    counts = Counter(Why(stop["why"]) for _, _, stop in every)
+    brief = f"stopped: {', '.join(f'{counts[why]} {words}' for why, words in _ENDED.items() if counts[why])}"
+    if known := [(stop["reached"], f"{label} {name}") for label, name, stop in every if stop["reached"] is not None]:
+        brief += f"; the least precise is {max(known)[1]}, {percent(max(known)[0])}"
+    asked: list[Block] = []
+    if rule := (data.run.get("plan") or {}).get("rule"):
+        r = msgspec.convert(rule, Rule)
+        asked = [
+            f"Each case went on, with all its backends, until every time was precise to {percent(r.precision)}: "
+            f"{r.fewest} launches at least, {r.most} at most."
+        ]
+    return Section("Why it stopped", [*asked, shown, Markdown(PRECISION)], brief=[brief] if every else [])
+
+
+def noise_section(data: ReportData) -> Section:
+    """Each backend against itself."""
+    found = noise_of(data.records) if any(MARK in name for name in data.backends) else None
+    if found is None:
+        return Section("", [])
+    rows = [[data.labels.of(p.case), p.backend, ratio_with_interval(p.ratio), _replica_verdict(p)] for p in found.pairs]
+    shown = table(["case", "backend", "its replica over it", "called"], rows)
+    return Section("The same code twice", [shown, _noise_text(found)])
+
+
+def _replica_verdict(pair: ReplicaPair) -> str:
+    if math.isnan(pair.q):
+        return "cannot be told"
+    return "different: a false alarm" if pair.different else "not told apart"
+
+
+def _noise_text(found: Noise) -> str:
+    count = len(found.pairs)
+    if found.launches < LEAST:
+        return f"{found.launches} launches are too few to call anything different; {LEAST} at least are needed."
+    single = sum(pair.excludes_one for pair in found.pairs)
+    return (
+        f"False alarms: {found.false_alarms} of {count}, judged together; {single} each by its own interval, where "
+        f"{number(0.05 * count, decimals=1)} are expected by chance. Of 100 launches, 95 have a ratio within "
+        f"{percent(found.spread)} of 1. So the noise floor of {found.launches} launches is {percent(found.floor)}: "
+        "compare takes it, but never below 1 %, for its margin on this machine."
+    )

@@ -12,9 +12,36 @@ from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
 from rnnbench.records.folder import refuse_foreign
-from rnnbench.report import facts, gpu, plots, sections, sweep, tables
+from rnnbench.report import plots, sweep, tables
 from rnnbench.report.data import ReportData
+from rnnbench.report.devices import (
+    crossings_section,
+    energy_section,
+    memory_section,
+    on_the_gpu_section,
+    shares_of_peak_section,
+)
+from rnnbench.report.facts import (
+    contracts_section,
+    definitions_section,
+    machine_section,
+    noise_section,
+    run_section,
+    stops_section,
+    subnormals_section,
+    work_section,
+)
 from rnnbench.report.section import Figures, Markdown, Section, escape, markdown
+from rnnbench.report.sections import (
+    answer_section,
+    costs_section,
+    curves_section,
+    errors_section,
+    missing_section,
+    speedup_section,
+    times_section,
+    warnings_section,
+)
 from rnnbench.report.text import QUICK
 
 TITLE = "# rnnbench: "
@@ -71,21 +98,19 @@ def _side_by_side(draw: Callable[[str], Drawn], names: Sequence[str], processes:
 
 
 def sections_of(data: ReportData) -> Iterator[Section]:
-    """The page: the answer, the run, the results, then how they were made."""
-    warnings = sections.warnings(data.warnings if data.records else [])
+    """The page: the answer, what to bear in mind, the results, then how they were made."""
+    warnings = warnings_section(data.warnings if data.records else [])
     if data.sweep:
-        yield from (sweep.sweep_answer(data), warnings, *sweep.results(data), gpu.crossings(data), gpu.on_the_gpu(data))
-        yield from (Section("The work", [Markdown(sweep.WORK)]), sweep.sweep_errors(data))
-        builders = [sections.missing, facts.run, facts.machine]
+        yield from (sweep.sweep_answer_section(data), warnings, *sweep.sweep_results(data))
+        yield from (crossings_section(data), on_the_gpu_section(data), Section("The work", [Markdown(sweep.WORK)]))
+        yield from (sweep.sweep_errors_section(data), missing_section(data), run_section(data), machine_section(data))
     else:
-        yield from (sections.answer(data), warnings)
-        builders = [
-            facts.run, facts.machine, facts.work, sections.noise, sections.times, sections.speedup, gpu.crossings,
-            gpu.on_the_gpu, sections.shares_of_peak, sections.energy, sections.memory, sections.costs, sections.errors,
-            sections.curves, sections.stops, sections.missing,
-        ]  # fmt: skip
-    yield from (build(data) for build in [*builders, facts.subnormals, facts.contracts])
-    yield facts.definitions()
+        yield from (answer_section(data), warnings, run_section(data), machine_section(data), work_section(data))
+        yield from (noise_section(data), times_section(data), speedup_section(data))
+        yield from (crossings_section(data), on_the_gpu_section(data), shares_of_peak_section(data))
+        yield from (energy_section(data), memory_section(data), costs_section(data), errors_section(data))
+        yield from (curves_section(data), stops_section(data), missing_section(data))
+    yield from (subnormals_section(data), contracts_section(data), definitions_section())
 
 
 def text(data: ReportData, figures: Figures) -> str:

@@ -152,7 +152,7 @@ def _text(text: str, tone: str = "") -> Text:
     return Text(text, style=TONES[_tone(text) or tone][1])  # no string: a reason may hold brackets, which are markup
 
 
-def show(console: Console, sections: Iterable[Section], *, soft_wrap: bool = False) -> None:
+def print_sections(console: Console, sections: Iterable[Section], *, soft_wrap: bool = False) -> None:
     """Print the sections: texts as lines, tables under their titles, and what the daggers in them mean."""
     seen = ""
     for section in sections:

@@ -9,18 +9,12 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from rnnbench.analysis.costs import main_cases, spent
-from rnnbench.analysis.devices import energy_reasons, energy_sources, joules_of, memory_of
 from rnnbench.analysis.diagnostics import calls_of
-from rnnbench.analysis.noise import MARK, Noise, ReplicaPair, noise_of
-from rnnbench.analysis.roofline import Peak, Rates, reached
 from rnnbench.analysis.stats import Summary, ratio_of
 from rnnbench.analysis.warnings import Warned
 from rnnbench.model import Pass
 from rnnbench.records.record import Record, Status
-from rnnbench.records.stops import LEAST, Rule, Why
 from rnnbench.report.data import ProblemCases, ReportData
 from rnnbench.report.plots.curves import curves_by_training
 from rnnbench.report.plots.errors import error_shares
@@ -35,8 +29,7 @@ from rnnbench.report.text import (
     status_text,
     with_interval,
 )
-from rnnbench.units import Unit, duration, number, percent, threads, unit_for
-from rnnbench.work import work_of
+from rnnbench.units import Unit, duration, number, percent, unit_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,21 +42,6 @@ START = """\
 The start is import, preparation and first call together, compiling included; our kernels, compiled once for all
 sizes, pay in the first workload. *Ahead from step n* means: counted from the start of both processes, this backend has
 spent less time in all once n steps are done."""
-PRECISION = """\
-How far the 95 % interval of a time reaches above it, and after how many launches; what ended them, where it was not
-that all times of the case were precise enough."""
-ENERGY = """\
-Joules of one call: what the counters gained over a turn, over its calls, warm-ups too. The counters are of the whole
-processor or, of a backend on a GPU, of that GPU only: the two are not to be compared. What other programs and idle
-cores take is in them, so a fast answer is also charged for less of that."""
-MEMORY = """\
-The most resident memory of a process that did nothing but prepare and call the pass twice; in brackets what of it came
-after preparing, compiling included, where the system tells. The rest is the interpreter, the library and the data."""
-PEAK = """\
-Operations are those of the matrix products that the equations need, two in each multiply-add; tanh, losses and the
-optimizer are not counted. Equal tokens have equal products: a backend that computes them once is credited with all.
-Traffic is the least that must pass to and from memory, each array once and the states twice; small networks stay in
-cache, and may lie above the roof that memory sets. The formulas stand in `rnnbench/work.py`."""
 
 
 def by_pass(problem: ProblemCases, cell: Callable[[Summary], str], heading: Callable[[Pass], str]) -> pd.DataFrame:
@@ -87,7 +65,7 @@ def marked_wrong(s: Summary, text: str, best: bool = False) -> str:
     return Toned(text, "best") if best else text
 
 
-def answer(data: ReportData) -> Section:
+def answer_section(data: ReportData) -> Section:
     """First of all: the fastest of each case, its lead, and how sure that is."""
     if not data.records:
         return Section("Answer", [Toned("No case was measured: there are no records.", "wrong")])
@@ -98,7 +76,7 @@ def answer(data: ReportData) -> Section:
     return Section("Answer", [items, Markdown(LEADS)], brief=[items])
 
 
-def warnings(found: Sequence[Warned]) -> Section:
+def warnings_section(found: Sequence[Warned]) -> Section:
     """What to bear in mind, with its remedy."""
     items: list[Item] = [
         (
@@ -111,7 +89,7 @@ def warnings(found: Sequence[Warned]) -> Section:
     return Section("Warnings", [items])
 
 
-def times(data: ReportData) -> Section:
+def times_section(data: ReportData) -> Section:
     """Time per step, drawn and in figures."""
     title = "Time per step"
     if not any(s.time for s in data.summaries):
@@ -175,7 +153,7 @@ def _calls(problem: ProblemCases) -> list[Block]:
     return [said, *([slow] if slow else [])]
 
 
-def speedup(data: ReportData) -> Section:
+def speedup_section(data: ReportData) -> Section:
     """Speed-up over the reference; left out where there is no other backend to compare."""
     reference, lines = data.reference, data.speedups
     if reference is None or lines is None or not (lines["speedup"].notna() & (lines["backend"] != reference)).any():
@@ -195,7 +173,7 @@ def speedup(data: ReportData) -> Section:
     return Section(f"Speed-up over {reference}", [Figure("speedup"), *tables])
 
 
-def costs(data: ReportData) -> Section:
+def costs_section(data: ReportData) -> Section:
     """Import, preparation, first call, steady state, and the step from which a slow start has paid."""
     title = "Where the time goes"
     groups = main_cases(data.summaries)
@@ -248,7 +226,7 @@ def _break_even_table(data: ReportData, case_key: str) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def errors(data: ReportData) -> Section:
+def errors_section(data: ReportData) -> Section:
     """Errors against the oracle, as parts of their limits."""
     if not any(r.errors for r in data.records):
         return Section("", [])
@@ -298,7 +276,7 @@ def _type_of(record: Record) -> str:
     return "TF32" if record.contract and record.contract.tf32 else str(record.case.dtype)
 
 
-def curves(data: ReportData) -> Section:
+def curves_section(data: ReportData) -> Section:
     """Learning curves, and where each training ended."""
     if not data.epochs:
         return Section("", [])
@@ -319,7 +297,7 @@ def curves(data: ReportData) -> Section:
     return Section("Learning curves", [*blocks, Markdown(note)])
 
 
-def missing(data: ReportData) -> Section:
+def missing_section(data: ReportData) -> Section:
     """Every case that has no right answer, or not in all launches, with the whole reason."""
     groups: dict[tuple[str, str, str], list[Summary]] = {}
     for s in data.summaries:
@@ -334,157 +312,3 @@ def missing(data: ReportData) -> Section:
         brief.append((Toned(f"{backend} {status}", ""), f"{count}, {short(reason, 140)}"))
     shown = [table(["backend", "status", "cases", "reason"], rows)] if rows else []
     return Section("Not measured, or not fully", shown, brief=[brief])
-
-
-_SHORT = {Why.PRECISE: "", Why.CAP: "cap", Why.BUDGET: "budget", Why.CASE_BUDGET: "case budget", Why.ALL: ""}
-_ENDED = {
-    Why.PRECISE: "precise enough",
-    Why.CAP: "at the cap of launches",
-    Why.BUDGET: "by the budget",
-    Why.CASE_BUDGET: "by the budget of a case",
-    Why.ALL: "after all launches",
-}
-
-
-def stops(data: ReportData) -> Section:
-    """How far the interval of each time reaches, after how many launches, and what ended them."""
-    labels = {s.case.key: data.labels.of(s.case) for s in data.summaries}
-    found = {labels[key]: row for key, row in data.run.get("stops", {}).items() if key in labels}
-    if not found:
-        return Section("", [])
-
-    def cell(stop: Any) -> str:
-        if stop is None:
-            return "-"
-        reached = "no interval" if stop["reached"] is None else percent(stop["reached"])
-        why = _SHORT[Why(stop["why"])]
-        return f"{reached}, {stop['launches']}{f' ({why})' if why else ''}"
-
-    names = list(dict.fromkeys(name for row in found.values() for name in row))
-    shown = table(["case", *names], [[label, *(cell(row.get(name)) for name in names)] for label, row in found.items()])
-    every = [(label, name, stop) for label, row in found.items() for name, stop in row.items()]
-    counts = Counter(Why(stop["why"]) for _, _, stop in every)
-    brief = f"stopped: {', '.join(f'{counts[why]} {words}' for why, words in _ENDED.items() if counts[why])}"
-    if known := [(stop["reached"], f"{label} {name}") for label, name, stop in every if stop["reached"] is not None]:
-        brief += f"; the least precise is {max(known)[1]}, {percent(max(known)[0])}"
-    asked: list[Block] = []
-    if rule := (data.run.get("plan") or {}).get("rule"):
-        r = msgspec.convert(rule, Rule)
-        asked = [
-            f"Each case went on, with all its backends, until every time was precise to {percent(r.precision)}: "
-            f"{r.fewest} launches at least, {r.most} at most."
-        ]
-    return Section("Why it stopped", [*asked, shown, Markdown(PRECISION)], brief=[brief] if every else [])
-
-
-def noise(data: ReportData) -> Section:
-    """Each backend against itself."""
-    found = noise_of(data.records) if any(MARK in name for name in data.backends) else None
-    if found is None:
-        return Section("", [])
-    rows = [[data.labels.of(p.case), p.backend, ratio_with_interval(p.ratio), _replica_verdict(p)] for p in found.pairs]
-    shown = table(["case", "backend", "its replica over it", "called"], rows)
-    return Section("The same code twice", [shown, _noise_text(found)])
-
-
-def _replica_verdict(pair: ReplicaPair) -> str:
-    if math.isnan(pair.q):
-        return "cannot be told"
-    return "different: a false alarm" if pair.different else "not told apart"
-
-
-def _noise_text(found: Noise) -> str:
-    count = len(found.pairs)
-    if found.launches < LEAST:
-        return f"{found.launches} launches are too few to call anything different; {LEAST} at least are needed."
-    single = sum(pair.excludes_one for pair in found.pairs)
-    return (
-        f"False alarms: {found.false_alarms} of {count}, judged together; {single} each by its own interval, where "
-        f"{number(0.05 * count, decimals=1)} are expected by chance. Of 100 launches, 95 have a ratio within "
-        f"{percent(found.spread)} of 1. So the noise floor of {found.launches} launches is {percent(found.floor)}: "
-        "compare takes it, but never below 1 %, for its margin on this machine."
-    )
-
-
-def rate(flops_per_second: float) -> str:
-    """`12.3 GFLOP/s`."""
-    return f"{number(flops_per_second / 1e9)} GFLOP/s"
-
-
-def ceiling_rows(peak: Peak) -> list[tuple[str, str]]:
-    """Name and figures of each ceiling of the machine."""
-
-    def said(rates: Rates) -> str:
-        read, mixed = (number(value / 1e9) for value in (rates.read, rates.mixed))
-        return f"{rate(rates.flops)}; {read} GB/s read, {mixed} GB/s read and written"
-
-    return [(f"{dtype}, {threads(r.threads)}", said(r)) for dtype, every in peak.rates.items() for r in every]
-
-
-def ceilings(peak: Peak) -> list[Block]:
-    """What was measured of the machine, and how."""
-    method = f"Best of many short trials: {peak.method}."
-    return [table(["ceiling", "measured"], ceiling_rows(peak)), method, Markdown(PEAK)]
-
-
-def shares_of_peak(data: ReportData) -> Section:
-    """What share of the machine's peak each backend reached; nothing where the ceilings are not known."""
-    peak = data.peak
-    if peak is None or not any(s.time for s in data.summaries):
-        return Section("", [])
-
-    def cell(s: Summary) -> str:
-        found = reached(s, peak)
-        if found is None:
-            return unmeasured(s)
-        share = ""
-        if found.share is not None:
-            share = f"{percent(found.share, 0 if found.share >= 0.0995 else 1)}, "
-        return marked_wrong(s, f"{share}{rate(found.flops_per_second)}")
-
-    def section(problem: ProblemCases) -> Section:
-        def heading(pass_: Pass) -> str:
-            work = work_of(problem.cases[pass_])
-            return f"{pass_}: {number(work.flops / 1e6)} MFLOP, {number(work.intensity)} FLOP a byte"
-
-        return Section(problem.label, [by_pass(problem, cell, heading)])
-
-    return Section("Share of the machine's peak", [Figure("roofline"), *ceilings(peak), *map(section, data.problems)])
-
-
-def energy(data: ReportData) -> Section:
-    """Joules a call where a counter could be read, one line where not; nothing in records that know of neither."""
-    sources, reasons = energy_sources(data.records), energy_reasons(data.records)
-    said: list[Block] = []
-    if reasons:
-        (reason, most), total = reasons[0], sum(count for _, count in reasons)
-        said = [f"Not known for {total:,} turns{'' if most == total else f', for {most:,} of them'}: {reason}."]
-    if not sources:
-        return Section("Energy", said)
-
-    def cell(s: Summary) -> str:
-        joules = joules_of(s)
-        return "unknown" if joules is None else marked_wrong(s, with_interval(joules, 1e-3))
-
-    tables = [
-        Section(problem.label, [by_pass(problem, cell, lambda p: f"{p}, mJ a call")])
-        for problem in data.problems
-        if any(joules_of(s) for group in problem.summaries.values() for s in group.values())
-    ]
-    return Section("Energy", [f"Counted by {', '.join(sources)}.", *tables, Markdown(ENERGY), *said])
-
-
-def memory(data: ReportData) -> Section:
-    """The peak memory of a pass, and what of it the pass itself came to; nothing where that was not asked for."""
-    if not any(memory_of(s) for s in data.summaries):
-        return Section("", [])
-
-    def cell(s: Summary) -> str:
-        found = memory_of(s)
-        if found is None:
-            return "not measured"
-        peak, own, device = (None if v is None else number(v / 1e6) for v in (found.peak, found.own, found.device))
-        return f"{peak}{f' ({own})' if own else ''}{f', {device} on the device' if device else ''}"
-
-    tables = [Section(problem.label, [by_pass(problem, cell, lambda p: f"{p}, MB")]) for problem in data.problems]
-    return Section("Peak memory of a pass", [*tables, Markdown(MEMORY)])

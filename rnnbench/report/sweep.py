@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from rnnbench.analysis.ranking import NEAR, Standing, standings
 from rnnbench.model import DType, Pass
 from rnnbench.report.data import ReportData
+from rnnbench.report.devices import ceiling_blocks
 from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
 from rnnbench.report.section import Block, Figure, Item, Markdown, Section, Toned, table
-from rnnbench.report.sections import ceilings, judged_in_part, marked_wrong, unmeasured
+from rnnbench.report.sections import judged_in_part, marked_wrong, unmeasured
 from rnnbench.report.tables import error_share, worst_errors
 from rnnbench.report.text import ratio_text, scientific
 from rnnbench.units import duration
@@ -48,7 +49,7 @@ def _standings_table(found: Sequence[Standing]) -> pd.DataFrame:
     return table(["backend", "ahead", "near or ahead", "least", "over which, and where"], rows)
 
 
-def sweep_answer(data: ReportData) -> Section:
+def sweep_answer_section(data: ReportData) -> Section:
     """First of all: which backend is fastest how often, of all passes and of each."""
     found = standings(data.summaries)
     if not found:
@@ -84,19 +85,21 @@ def _times_table(data: ReportData, pass_: Pass, dtype: DType) -> pd.DataFrame:
     return table(["sizes", *data.backends], rows)
 
 
-def results(data: ReportData) -> list[Section]:
+def sweep_results(data: ReportData) -> list[Section]:
     """The plots against size, and the times behind them."""
     shown = [Section("Time against size", [Figure("sweep-time")])]
     if data.peak is not None:
         shown.append(
-            Section("Share of peak against size", [Figure("sweep-share"), Figure("roofline"), *ceilings(data.peak)])
+            Section(
+                "Share of peak against size", [Figure("sweep-share"), Figure("roofline"), *ceiling_blocks(data.peak)]
+            )
         )
     shown.append(Section("The fastest by H and B", [Figure("crossover")]))
     kinds = kinds_of(data)
     return shown + [Section(f"Time of a call: {p} {dtype}", [_times_table(data, p, dtype)]) for p, dtype in kinds]
 
 
-def sweep_errors(data: ReportData) -> Section:
+def sweep_errors_section(data: ReportData) -> Section:
     """The largest error of each backend in any case, as a part of its limit."""
     worst: dict[str, float] = {}
     for s in data.summaries:

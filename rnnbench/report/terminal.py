@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from rnnbench.report import gpu, sections, sweep
 from rnnbench.report.data import ReportData
-from rnnbench.report.section import Block, Item, Section, Toned, show
+from rnnbench.report.devices import on_the_gpu_section
+from rnnbench.report.facts import noise_section, stops_section
+from rnnbench.report.section import Block, Item, Section, Toned, print_sections
+from rnnbench.report.sections import answer_section, curves_section, missing_section, times_section, warnings_section
+from rnnbench.report.sweep import sweep_answer_section
 from rnnbench.report.text import QUICK, is_stand_in, workload_label
 
 
@@ -26,7 +29,8 @@ def render(console: Console, data: ReportData) -> None:
     """Print the report's sections in brief. ValueError where the reference that is wanted is not in the records."""
     shown = [_heading(data)]
     if data.records or not data.epochs:
-        shown.append(sections.answer(data))
-    shown += [sweep.sweep_answer(data)] if data.sweep else [sections.times(data), gpu.on_the_gpu(data)]
-    shown += [section(data) for section in (sections.noise, sections.stops, sections.missing, sections.curves)]
-    show(console, [*shown, sections.warnings([w for w in data.warnings if w.counts] if data.records else [])])
+        shown.append(answer_section(data))
+    shown += [sweep_answer_section(data)] if data.sweep else [times_section(data), on_the_gpu_section(data)]
+    shown += [noise_section(data), stops_section(data), missing_section(data), curves_section(data)]
+    counted = [w for w in data.warnings if w.counts] if data.records else []
+    print_sections(console, [*shown, warnings_section(counted)])

@@ -24,7 +24,6 @@ PRINTED_BY = {
     "api/compare.py": ("compare",),
     "api/history.py": ("history",),
     "api/merge.py": ("merge",),
-    "api/noise.py": ("compare",),
     "api/run.py": MEASURING,
     "harness/limits.py": WORKING,
     "harness/stopping.py": ("run",),

@@ -14,8 +14,8 @@ from rnnbench.harness.runner import Runner
 from rnnbench.model import Pass
 from rnnbench.records.record import MEMORY, Status
 from rnnbench.report.data import ReportData
+from rnnbench.report.devices import memory_section
 from rnnbench.report.section import markdown
-from rnnbench.report.sections import memory
 from tests.harness.test_runner import Listener, plan_of, task_of
 
 MIB = 1 << 20
@@ -51,7 +51,7 @@ def test_the_pass_is_told_from_what_went_before_and_a_failure_costs_itself(tmp_p
     assert [s.time for s in found] == [None] * 4
     assert memory_of(next(s for s in found if s.backend == "hungry")).own == own  # its forward comes first
     assert own in memory_frame(found)["own_bytes"].tolist()
-    page = markdown([memory(ReportData(records))], {})
+    page = markdown([memory_section(ReportData(records))], {})
     assert f"({own / 1e6:.1f})" in page
     assert "not measured" in page
 

@@ -13,10 +13,11 @@ from rnnbench.harness import stopping
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
 from rnnbench.harness.runner import Runner
-from rnnbench.harness.stopping import Stopping, readable
+from rnnbench.harness.stopping import Stopping
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.records.stops import Rule, Why
+from rnnbench.units import exact_duration
 from tests.harness.test_runner import Listener, plan_of, task_of
 from tests.report.fake import case, record
 
@@ -88,7 +89,7 @@ def test_budgets_are_counted_by_the_clock(monkeypatch):
     assert "budget of 1 min was spent" in stopping.why_skipped(CASE, "b")
     now[0] = 200.0
     assert stopping.left < 0
-    assert (readable(90), readable(600), readable(0.5)) == ("90 s", "10 min", "0.5 s")
+    assert (exact_duration(90), exact_duration(600), exact_duration(0.5)) == ("90 s", "10 min", "0.5 s")
 
 
 def run(folder, plan, passes=(Pass.FORWARD,), before=None, **named):

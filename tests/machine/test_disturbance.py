@@ -18,7 +18,7 @@ from rnnbench.machine import interference
 from rnnbench.model import Pass
 from rnnbench.records.record import CHECK, Mode, Status
 from rnnbench.report.data import ReportData
-from rnnbench.report.facts import run
+from rnnbench.report.facts import run_section
 from rnnbench.report.section import markdown
 from rnnbench.report.terminal import render
 from tests.harness.test_runner import Listener, plan_of, task_of
@@ -104,7 +104,7 @@ def test_an_answer_of_suspended_turns_alone_has_no_time():
 def test_the_report_and_the_terminal_tell_of_it(kind):
     made = fake.make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
     records = [replace(r, disturbances=(f"{kind} x",)) if r.launch == 1 else r for r in made.records]
-    page = markdown([run(ReportData(records, run=made.run))], {})
+    page = markdown([run_section(ReportData(records, run=made.run))], {})
     assert "**Disturbed**: 8 of 24 turns (numpy 4, numba 4)" in page
     console = Console(record=True, width=200, file=io.StringIO())
     render(console, ReportData(records))

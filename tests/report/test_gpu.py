@@ -11,7 +11,7 @@ import pytest
 from rnnbench.analysis.stats import summaries, times_frame
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import CHECK, Status
-from rnnbench.report import gpu, plots
+from rnnbench.report import devices, plots
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.gpu import device_groups, duels, lines_of, looks_of, pair_of, rivals
 from rnnbench.report.section import markdown
@@ -30,7 +30,7 @@ def context_of(fake: Fake) -> ReportData:
 
 
 def told(context: ReportData) -> str:
-    return markdown([gpu.crossings(context), gpu.on_the_gpu(context)], {})
+    return markdown([devices.crossings_section(context), devices.on_the_gpu_section(context)], {})
 
 
 def test_a_run_on_both(tmp_path):

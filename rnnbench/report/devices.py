@@ -1,19 +1,31 @@
-"""The sections on GPUs: device time beside wall time, ratios of both, from which size a GPU pays, its state."""
+"""The sections on what computes: GPUs, the share of the machine's peak, energy, memory."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.devices import OnDevice, held_back, span_of
+from rnnbench.analysis.devices import (
+    OnDevice,
+    energy_reasons,
+    energy_sources,
+    held_back,
+    joules_of,
+    memory_of,
+    span_of,
+)
 from rnnbench.analysis.ranking import Ahead, ahead
-from rnnbench.analysis.stats import ratio_of
+from rnnbench.analysis.roofline import Peak, Rates, reached
+from rnnbench.analysis.stats import Summary, ratio_of
+from rnnbench.model import Pass
 from rnnbench.records.record import DeviceState
-from rnnbench.report.data import ReportData
+from rnnbench.report.data import ProblemCases, ReportData
 from rnnbench.report.plots.gpu import duels, shown
 from rnnbench.report.section import Block, Figure, Markdown, Section, table
-from rnnbench.report.text import plain, ratio_with_interval
-from rnnbench.units import duration, number, percent
+from rnnbench.report.sections import by_pass, marked_wrong, unmeasured
+from rnnbench.report.text import plain, ratio_with_interval, with_interval
+from rnnbench.units import duration, number, percent, threads
+from rnnbench.work import work_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +39,19 @@ events, so no device time. Memory is the most that the process has held there so
 CROSSING = """\
 Between two measured sizes the crossing is where straight lines through the logarithms of size and time meet. No
 interval stands behind it: read it as *between these two sizes*."""
+
+ENERGY = """\
+Joules of one call: what the counters gained over a turn, over its calls, warm-ups too. The counters are of the whole
+processor or, of a backend on a GPU, of that GPU only: the two are not to be compared. What other programs and idle
+cores take is in them, so a fast answer is also charged for less of that."""
+MEMORY = """\
+The most resident memory of a process that did nothing but prepare and call the pass twice; in brackets what of it came
+after preparing, compiling included, where the system tells. The rest is the interpreter, the library and the data."""
+PEAK = """\
+Operations are those of the matrix products that the equations need, two in each multiply-add; tanh, losses and the
+optimizer are not counted. Equal tokens have equal products: a backend that computes them once is credited with all.
+Traffic is the least that must pass to and from memory, each array once and the states twice; small networks stay in
+cache, and may lie above the roof that memory sets. The formulas stand in `rnnbench/work.py`."""
 
 
 def _times_table(found: Sequence[OnDevice], data: ReportData) -> pd.DataFrame:
@@ -80,7 +105,7 @@ def ahead_text(found: Ahead | None) -> str:
     return ", ".join(said) or "nowhere"
 
 
-def crossings(data: ReportData) -> Section:
+def crossings_section(data: ReportData) -> Section:
     """From which size a GPU is worth it; nothing where not both were swept."""
     rows = []
     for duel in duels(data):
@@ -117,7 +142,7 @@ def _state_rows(data: ReportData) -> list[list[str]]:
     return rows
 
 
-def on_the_gpu(data: ReportData) -> Section:
+def on_the_gpu_section(data: ReportData) -> Section:
     """Device time beside wall time; nothing where no GPU backend was timed."""
     if not data.on_device:
         return Section("", [])
@@ -135,3 +160,89 @@ def on_the_gpu(data: ReportData) -> Section:
         blocks.append(Section("The device before and after each turn", [table(header, rows)]))
     timed = [d for d in found if d.time]
     return Section("On the GPU", blocks, [_times_table(timed, data)] if timed and not data.sweep else [])
+
+
+def rate(flops_per_second: float) -> str:
+    """`12.3 GFLOP/s`."""
+    return f"{number(flops_per_second / 1e9)} GFLOP/s"
+
+
+def ceiling_rows(peak: Peak) -> list[tuple[str, str]]:
+    """Name and figures of each ceiling of the machine."""
+
+    def said(rates: Rates) -> str:
+        read, mixed = (number(value / 1e9) for value in (rates.read, rates.mixed))
+        return f"{rate(rates.flops)}; {read} GB/s read, {mixed} GB/s read and written"
+
+    return [(f"{dtype}, {threads(r.threads)}", said(r)) for dtype, every in peak.rates.items() for r in every]
+
+
+def ceiling_blocks(peak: Peak) -> list[Block]:
+    """What was measured of the machine, and how."""
+    method = f"Best of many short trials: {peak.method}."
+    return [table(["ceiling", "measured"], ceiling_rows(peak)), method, Markdown(PEAK)]
+
+
+def shares_of_peak_section(data: ReportData) -> Section:
+    """What share of the machine's peak each backend reached; nothing where the ceilings are not known."""
+    peak = data.peak
+    if peak is None or not any(s.time for s in data.summaries):
+        return Section("", [])
+
+    def cell(s: Summary) -> str:
+        found = reached(s, peak)
+        if found is None:
+            return unmeasured(s)
+        share = ""
+        if found.share is not None:
+            share = f"{percent(found.share, 0 if found.share >= 0.0995 else 1)}, "
+        return marked_wrong(s, f"{share}{rate(found.flops_per_second)}")
+
+    def shares(problem: ProblemCases) -> Section:
+        def heading(pass_: Pass) -> str:
+            work = work_of(problem.cases[pass_])
+            return f"{pass_}: {number(work.flops / 1e6)} MFLOP, {number(work.intensity)} FLOP a byte"
+
+        return Section(problem.label, [by_pass(problem, cell, heading)])
+
+    return Section(
+        "Share of the machine's peak", [Figure("roofline"), *ceiling_blocks(peak), *map(shares, data.problems)]
+    )
+
+
+def energy_section(data: ReportData) -> Section:
+    """Joules a call where a counter could be read, one line where not; nothing in records that know of neither."""
+    sources, reasons = energy_sources(data.records), energy_reasons(data.records)
+    said: list[Block] = []
+    if reasons:
+        (reason, most), total = reasons[0], sum(count for _, count in reasons)
+        said = [f"Not known for {total:,} turns{'' if most == total else f', for {most:,} of them'}: {reason}."]
+    if not sources:
+        return Section("Energy", said)
+
+    def cell(s: Summary) -> str:
+        joules = joules_of(s)
+        return "unknown" if joules is None else marked_wrong(s, with_interval(joules, 1e-3))
+
+    tables = [
+        Section(problem.label, [by_pass(problem, cell, lambda p: f"{p}, mJ a call")])
+        for problem in data.problems
+        if any(joules_of(s) for group in problem.summaries.values() for s in group.values())
+    ]
+    return Section("Energy", [f"Counted by {', '.join(sources)}.", *tables, Markdown(ENERGY), *said])
+
+
+def memory_section(data: ReportData) -> Section:
+    """The peak memory of a pass, and what of it the pass itself came to; nothing where that was not asked for."""
+    if not any(memory_of(s) for s in data.summaries):
+        return Section("", [])
+
+    def cell(s: Summary) -> str:
+        found = memory_of(s)
+        if found is None:
+            return "not measured"
+        peak, own, device = (None if v is None else number(v / 1e6) for v in (found.peak, found.own, found.device))
+        return f"{peak}{f' ({own})' if own else ''}{f', {device} on the device' if device else ''}"
+
+    tables = [Section(problem.label, [by_pass(problem, cell, lambda p: f"{p}, MB")]) for problem in data.problems]
+    return Section("Peak memory of a pass", [*tables, Markdown(MEMORY)])
