@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from rnnbench.contract import Contract
-from rnnbench.model import Case, DType, Head, Loss, Model, Pass, Train, Truncation
+from rnnbench.model import DENSE, Case, DType, Head, Loss, Model, Pass, Problem, Train, Truncation
 from rnnbench.records.record import Costs, Epoch, ErrorOf, Mode, Record, Seeds, Status
+from rnnbench.sweep import Sizes
 
 BACKENDS = ("numpy", "numba", "torch", "torch+flush", "torch+compile", "tensorflow", "tensorflow+xla", "jax")
 SLOWNESS = dict(zip(BACKENDS, (14.0, 1.0, 9.0, 4.1, 3.6, 7.3, 6.6, 3.3), strict=True))
@@ -46,6 +47,12 @@ def case(
         model = Model(E=1, H=32, O=1, head=Head.EVERY, loss=Loss.BINARY_CROSS_ENTROPY)
     steps = batches if pass_ is Pass.EPOCH else 1
     return Case(workload, dtype, model, Train(), 32, T, truncation, pass_, steps)
+
+
+def sweep_problem(sizes: Sizes, E: int | None, dtype: DType) -> Problem:
+    """One size of a sweep, as records hold it: inputs as wide as E, or as the state."""
+    model = Model(E=sizes.H if E is None else E, H=sizes.H, O=1)
+    return Problem(DENSE, dtype, model, Train(), sizes.B, sizes.T)
 
 
 def source_of(workload: str) -> str:

@@ -13,8 +13,7 @@ from rnnbench.contract import CUDA, Contract
 from rnnbench.model import Case, DType, Pass
 from rnnbench.records.record import CHECK, DeviceState, Record
 from rnnbench.sweep import Sizes, Sweep
-from rnnbench.workloads import dense
-from tests.report.fake import Fake, case, contract, make, record
+from tests.report.fake import Fake, case, contract, make, record, sweep_problem
 
 GPUS = ("cuda", "torch-cuda", "torch-cuda+tf32", "jax-cuda")
 LAUNCH_S = {"cuda": 25e-6, "torch-cuda": 110e-6, "torch-cuda+tf32": 105e-6, "jax-cuda": 60e-6}
@@ -94,7 +93,7 @@ def sweep_gpu(
         r
         for sizes, pass_, name in product(sweep.cases, passes, backends)
         for r in records_of(
-            Case(**vars(dense.problem_of(sizes, sweep.E, DType.FLOAT32)), pass_=pass_), name, rng, launches=1
+            Case(**vars(sweep_problem(sizes, sweep.E, DType.FLOAT32)), pass_=pass_), name, rng, launches=1
         )
     ]
     run = {"run_id": "fake", "mode": "default", "plan": {"sweep": msgspec.to_builtins(sweep)}}

@@ -8,14 +8,16 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from rnnbench.analysis.costs import Spent, break_even, main_cases, spent
+from rnnbench.model import Case
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Frame, Page, cut, headline, log_axis, page_name, placed, span, spread
+from rnnbench.report.plots.layout import Frame, Page, headline, log_axis, paged, placed, span, spread
 from rnnbench.report.style import INK, look
 from rnnbench.report.text import plain
 from rnnbench.units import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 4  # a page
 MIN_STEPS, MAX_STEPS = 1e3, 1e7  # steps at the right edge
@@ -68,14 +70,14 @@ def _name_lines(ax: Axes, known: Sequence[Spent], ends: Sequence[float], limits:
 
 
 def pages(data: ReportData) -> list[Page]:
-    """Four problems a page; those with nobody's first call timed are left out."""
+    """Four problems a page; those without a timed first call are left out."""
     groups = {
         case: [c for s in group if s.ranked and (c := spent(s)).start is not None]
         for case, group in main_cases(data.summaries).items()
     }
     shown = {case: known for case, known in groups.items() if known}
-    made = []
-    for index, part in enumerate(cut(list(shown), PANELS)):
+
+    def draw(part: Sequence[Case]) -> tuple[Figure, str]:
         figure, axes = placed(len(part), 2, 1.85, Frame(left=0.84, right=0.96, title_lines=2 + data.quick))
         note = (
             "Import, preparation and first call (compiling, where that was seen), then steady steps. Both scales log."
@@ -84,6 +86,6 @@ def pages(data: ReportData) -> list[Page]:
         for ax, case in zip(axes, part, strict=True):
             panel(ax, data.labels.of(case), shown[case])
         labels = ", ".join(data.labels.of(case) for case in part)
-        alt = f"Time since the start of the process against steps done, one line a backend, log-log: {labels}"
-        made.append(Page(page_name("break-even", index), figure, alt))
-    return made
+        return figure, f"Time since the start of the process against steps done, one line a backend, log-log: {labels}"
+
+    return paged("break-even", list(shown), PANELS, draw)

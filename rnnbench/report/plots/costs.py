@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.costs import Spent, main_cases, spent
 from rnnbench.analysis.stats import Summary
+from rnnbench.model import Case
 from rnnbench.records.record import Status
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import (
     Mark,
     Page,
     backend_rows,
-    cut,
+    handle,
     headline,
     legend_below,
     log_axis,
     marks,
-    page_name,
+    paged,
     placed_rows,
     say_nothing_drawn,
     span,
@@ -87,24 +88,12 @@ def _found(c: Spent) -> dict[str, float]:
     return {kind: v for kind in KINDS if (v := getattr(c, kind)) is not None and v > 0}
 
 
-def _legend(figure: Figure) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], linestyle="", marker=k.marker, color=INK, markerfacecolor=INK if k.filled else "white")
-        for k in KINDS.values()
-    ]
-    for handle, kind in zip(handles, KINDS.values(), strict=True):
-        handle.set_label(kind.label)
-    legend_below(figure, handles, len(KINDS))
-
-
 def pages(data: ReportData) -> list[Page]:
     """Four problems a page."""
     groups = main_cases(data.summaries)
     shown = {case: group for case, group in groups.items() if any(spent(s).start for s in group)}
-    made = []
-    for index, part in enumerate(cut(list(shown), PANELS)):
+
+    def draw(part: Sequence[Case]) -> tuple[Figure, str]:
         most = max(len(shown[case]) for case in part)
         figure, axes = placed_rows(len(part), 1, data.backends, most, 3 + data.quick, legend_lines=1)
         note = (
@@ -114,8 +103,12 @@ def pages(data: ReportData) -> list[Page]:
         headline(figure, "Where the time goes: once per process, and in each step after", [note], data.quick)
         for ax, case in zip(axes, part, strict=True):
             panel(ax, data.labels.of(case), shown[case])
-        _legend(figure)
+        handles = [
+            handle(k.label, linestyle="", marker=k.marker, color=INK, markerfacecolor=INK if k.filled else "white")
+            for k in KINDS.values()
+        ]
+        legend_below(figure, handles, len(KINDS))
         labels = ", ".join(data.labels.of(case) for case in part)
-        alt = f"Import, preparation, first call and steady step of each backend, log scale: {labels}"
-        made.append(Page(page_name("costs", index), figure, alt))
-    return made
+        return figure, f"Import, preparation, first call and steady step of each backend, log scale: {labels}"
+
+    return paged("costs", list(shown), PANELS, draw)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.ranking import Ranking
 from rnnbench.model import DType, Pass
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
+from rnnbench.report.plots.layout import Page, grid, headline, legend_outside, paged
 from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
 from rnnbench.report.style import FAINT, INK, look
 from rnnbench.report.text import plain, ratio_text
@@ -62,13 +63,6 @@ def _cell(ax: Axes, x: int, y: int, answer: Ranking) -> None:
     ax.text(x, y, label, ha="center", va="center", fontsize=6.5, color=INK if close else "white")
 
 
-def _legend(figure: Figure, winners: Sequence[str]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(facecolor=look(name).colour, alpha=0.85, label=plain(name)) for name in winners]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-
-
 def pages(data: ReportData) -> list[Page]:
     """Four maps a page; none where no grid was swept."""
     sweep = data.sweep
@@ -76,22 +70,24 @@ def pages(data: ReportData) -> list[Page]:
         return []
     several = len({dtype for _, dtype in kinds_of(data)}) > 1
     columns, rows = sorted(set(sweep.H)), sorted(set(sweep.B))
-    made = []
-    for index, part in enumerate(cut(kinds_of(data), PANELS)):
+
+    def draw(part: Sequence[tuple[Pass, DType]]) -> tuple[Figure, str]:
+        from matplotlib.patches import Patch
+
         figure, axes = grid(len(part), 2, 0.8 + 0.24 * len(rows), 3 + data.quick)
         note = (
             f"Colour: the fastest right backend at T {sweep.centre.T}. Number: how many times as fast as the next. "
             f"Pale: less than {CLOSE:g} times."
         )
         headline(figure, "Who wins where", [note], data.quick)
-        winners: dict[str, int] = {}
+        counts: Counter[str] = Counter()
         for ax, (pass_, dtype) in zip(axes, part, strict=True):
             cells = map_cells(data, pass_, dtype)
             panel(ax, f"{pass_} {dtype}" if several else str(pass_), cells, columns, rows)
-            for answer in cells.values():
-                if answer.fastest:
-                    winners[answer.fastest] = winners.get(answer.fastest, 0) + 1
-        _legend(figure, sorted(winners, key=lambda name: -winners[name]))
-        said = ", ".join(f"{name} in {count}" for name, count in winners.items())
-        made.append(Page(page_name("crossover", index), figure, f"The fastest backend by H and B: {said} cells"))
-    return made
+            counts.update(ranking.fastest for ranking in cells.values() if ranking.fastest)
+        handles = [Patch(facecolor=look(n).colour, alpha=0.85, label=plain(n)) for n, _ in counts.most_common()]
+        legend_outside(figure, handles, 4)
+        said = ", ".join(f"{name} in {count}" for name, count in counts.items())
+        return figure, f"The fastest backend by H and B: {said} cells"
+
+    return paged("crossover", kinds_of(data), PANELS, draw)

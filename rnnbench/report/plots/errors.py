@@ -6,19 +6,18 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Status
 from rnnbench.report.data import ProblemCases, ReportData
 from rnnbench.report.plots.layout import (
     Mark,
     Page,
     backend_rows,
-    cut,
+    handle,
     headline,
     legend_below,
     log_axis,
     marks,
-    page_name,
+    paged,
     placed_rows,
     say_nothing_drawn,
     write_in_row,
@@ -46,11 +45,6 @@ def error_shares(problem: ProblemCases, backend: str) -> dict[str, float]:
     return worst
 
 
-def _failure(answers: Sequence[Summary]) -> Summary | None:
-    """The first answer that is not right, to be told beside the points or in their place."""
-    return next((s for s in answers if s.status is not Status.OK), None)
-
-
 def panel(ax: Axes, problem: ProblemCases, markers: dict[str, str]) -> None:
     """One problem: a row for each backend, a marker for each group of arrays."""
     names = problem.backends
@@ -60,7 +54,8 @@ def panel(ax: Axes, problem: ProblemCases, markers: dict[str, str]) -> None:
     finite = [v for row in shares.values() for v in row.values() if math.isfinite(v)]
     for y, name in enumerate(names):
         if not shares[name]:
-            failed = _failure([s for p in problem.summaries if (s := problem.get(p, name))])
+            answers = [s for p in problem.summaries if (s := problem.get(p, name))]
+            failed = next((s for s in answers if s.status is not Status.OK), None)
             write_in_row(ax, y, status_text(str(failed.status), failed.reason) if failed else "no error was recorded")
     if not any(shares.values()):
         say_nothing_drawn(ax)
@@ -87,21 +82,14 @@ def _tick(value: float) -> str:
     return "limit" if value == 1 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e+")
 
 
-def _legend(figure: Figure, markers: dict[str, str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], linestyle="", marker=m, color=INK, markersize=5, label=g) for g, m in markers.items()]
-    legend_below(figure, handles, min(len(handles), 8))
-
-
 def pages(data: ReportData) -> list[Page]:
     """Eight problems a page; none where no error was recorded at all."""
     arrays = [group_of(array) for s in data.summaries for array in worst_errors(s)]
     markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(dict.fromkeys(arrays))}
     if not markers:
         return []
-    made = []
-    for index, part in enumerate(cut(data.problems, PANELS)):
+
+    def draw(part: Sequence[ProblemCases]) -> tuple[Figure, str]:
         most = max(len(problem.backends) for problem in part)
         figure, axes = placed_rows(len(part), 2, data.backends, most, 3 + data.quick, legend_lines=1)
         notes = ["norm(x - ref) / norm(ref) over its limit, largest of all passes and rounds; hollow: over the limit.",
@@ -109,9 +97,10 @@ def pages(data: ReportData) -> list[Page]:
         headline(figure, "Error against the float64 oracle: left of the line is right", notes, data.quick)
         for ax, problem in zip(axes, part, strict=True):
             panel(ax, problem, markers)
-        _legend(figure, markers)
+        handles = [handle(g, linestyle="", marker=m, color=INK, markersize=5) for g, m in markers.items()]
+        legend_below(figure, handles, min(len(handles), 8))
         wrong = sorted({s.backend for s in data.summaries if s.status is Status.WRONG})
         verdict = f"over the limit: {', '.join(wrong)}" if wrong else "all within the limit"
-        alt = f"Error over limit by backend and array group, log scale: {verdict}"
-        made.append(Page(page_name("errors", index), figure, alt))
-    return made
+        return figure, f"Error over limit by backend and array group, log scale: {verdict}"
+
+    return paged("errors", data.problems, PANELS, draw)

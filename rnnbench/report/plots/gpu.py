@@ -12,8 +12,20 @@ from rnnbench.analysis.ranking import Ahead, ahead, fastest_line
 from rnnbench.analysis.stats import Interval
 from rnnbench.model import DType, Pass
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Page, backend_rows, cut, grid, headline, log_axis, page_name, span
-from rnnbench.report.plots.sweep import NAMES, Panel, draw_sizes, kinds_of, panel_of, sweep_sizes
+from rnnbench.report.plots.layout import (
+    Page,
+    backend_rows,
+    grid,
+    handle,
+    headline,
+    legend_outside,
+    line_handles,
+    log_axis,
+    paged,
+    size_axis,
+    span,
+)
+from rnnbench.report.plots.sweep import NAMES, Panel, draw_sizes, kinds_of, panel_of, seconds_of, sweep_sizes
 from rnnbench.report.style import GRID, INK, Look, look
 from rnnbench.report.text import plain
 from rnnbench.units import UNITS, Unit, duration, number, unit_for
@@ -28,6 +40,9 @@ NOTE = (
     "Pale: wall time, from the call until the device is idle. Solid: the device's own clock, from before the first "
     "launch to after the last, gaps between launches included. Lines: 95 % interval over launches."
 )
+
+
+MICRO = UNITS[0]
 
 
 @dataclass(frozen=True)
@@ -87,14 +102,6 @@ def pale(colour: str) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _pairs_legend(figure: Figure) -> None:
-    """What pale and solid mean."""
-    from matplotlib.patches import Patch
-
-    handles = [Patch(facecolor=pale(INK), label="wall time"), Patch(facecolor=INK, label="device time")]
-    figure.legend(handles=handles, loc="outside lower center", ncols=2)
-
-
 def shown(data: ReportData) -> list[OnDevice]:
     """The answers of GPU backends; of a sweep those at its centre."""
     sweep = data.sweep
@@ -112,31 +119,40 @@ def device_groups(data: ReportData) -> dict[str, list[OnDevice]]:
     return {key: group for key, group in groups.items() if any(d.time for d in group)}
 
 
+def _bar_pages(
+    data: ReportData, name: str, groups: dict[str, list[OnDevice]], title: str, note: str, alt: str, step: bool
+) -> list[Page]:
+    """Twelve cases a page, a pair of bars each; in units that suit each case, or microseconds for each time step."""
+    from matplotlib.patches import Patch
+
+    def draw(part: Sequence[str]) -> tuple[Figure, str]:
+        figure, axes = grid(len(part), 2, 0.6 + 0.3 * max(len(groups[key]) for key in part), 4 + data.quick)
+        headline(figure, title, [note], data.quick)
+        cases = [groups[key][0].summary.case for key in part]
+        for ax, key, case in zip(axes, part, cases, strict=True):
+            pairs, label = [pair_of(d) for d in groups[key]], data.labels.of(case)
+            unit = MICRO if step else unit_for(pair.wall.value / case.steps for pair in pairs)
+            draw_pairs(ax, pairs, case.T if step else case.steps, unit)
+            label += f": T {case.T}, H {case.model.H}, B {case.B}" if step else ""
+            ax.set_title(plain(label), fontsize=7.5 if step or data.sweep else None)
+            ax.set_xlabel(f"{unit.name} a {'time ' if step else ''}step")
+        legend_outside(
+            figure, [Patch(facecolor=pale(INK), label="wall time"), Patch(facecolor=INK, label="device time")], 2
+        )
+        return figure, f"{alt}: {', '.join(map(data.labels.of, cases))}"
+
+    return paged(name, list(groups), PANELS, draw)
+
+
 def pages(data: ReportData) -> list[Page]:
-    """Twelve cases a page; none where no device has a clock."""
-    groups = device_groups(data)
-    made = []
-    for index, part in enumerate(cut(list(groups), PANELS)):
-        most = max(len(groups[key]) for key in part)
-        figure, axes = grid(len(part), 2, 0.6 + 0.3 * most, 4 + data.quick)
-        headline(figure, "Device time and wall time of a step: smaller is better", [NOTE], data.quick)
-        for ax, key in zip(axes, part, strict=True):
-            group = groups[key]
-            case, pairs = group[0].summary.case, [pair_of(d) for d in group]
-            unit = unit_for(pair.wall.value / case.steps for pair in pairs)
-            draw_pairs(ax, pairs, case.steps, unit)
-            ax.set_title(plain(data.labels.of(case)), fontsize=7.5 if data.sweep else None)
-            ax.set_xlabel(f"{unit.name} a step")
-        _pairs_legend(figure)
-        labels = ", ".join(data.labels.of(groups[key][0].summary.case) for key in part)
-        alt = f"Wall time and device time of a step by GPU backend, in pairs of bars: {labels}"
-        made.append(Page(page_name("device-time", index), figure, alt))
-    return made
+    """Device time and wall time of each case; none where no device has a clock."""
+    title = "Device time and wall time of a step: smaller is better"
+    alt = "Wall time and device time of a step by GPU backend, in pairs of bars"
+    return _bar_pages(data, "device-time", device_groups(data), title, NOTE, alt, step=False)
 
 
 OURS, CUDNN = "cuda", ("torch-cuda", "torch-cuda+tf32")
 PASSES = (Pass.FORWARD, Pass.GRADIENT)
-MICRO = UNITS[0]
 STEP_TITLE = "Microseconds for each of the T time steps, our kernels beside cuDNN: smaller is better"
 STEP_NOTE = "The time of a whole call over T: embedding, head, loss and sums over steps have their part in it."
 Line = list[tuple[int, float]]
@@ -159,28 +175,14 @@ def rivals(data: ReportData) -> dict[str, list[OnDevice]]:
 
 
 def step_pages(data: ReportData) -> list[Page]:
-    """None where not both were measured."""
+    """Our kernels beside cuDNN; none where not both were measured."""
     groups = rivals(data)
-    if not groups:
-        return []
-    return _step_lines(data, groups) if data.sweep else _step_bars(data, groups)
-
-
-def _step_bars(data: ReportData, groups: dict[str, list[OnDevice]]) -> list[Page]:
-    made = []
-    for index, part in enumerate(cut(list(groups), PANELS)):
-        figure, axes = grid(len(part), 2, 0.6 + 0.3 * max(len(groups[key]) for key in part), 4 + data.quick)
-        headline(figure, STEP_TITLE, [f"{STEP_NOTE} Pale: wall time. Solid: device time."], data.quick)
-        for ax, key in zip(axes, part, strict=True):
-            case = groups[key][0].summary.case
-            pairs: list[WallAndDevice] = [pair_of(d) for d in groups[key]]
-            draw_pairs(ax, pairs, case.T, MICRO)
-            ax.set_title(plain(f"{data.labels.of(case)}: T {case.T}, H {case.model.H}, B {case.B}"), fontsize=7.5)
-            ax.set_xlabel("µs a time step")
-        _pairs_legend(figure)
-        labels = ", ".join(data.labels.of(groups[key][0].summary.case) for key in part)
-        made.append(Page(page_name("gpu-step", index), figure, f"Microseconds a time step, ours and cuDNN's: {labels}"))
-    return made
+    if data.sweep:
+        return _step_lines(data, groups) if groups else []
+    note = f"{STEP_NOTE} Pale: wall time. Solid: device time."
+    return _bar_pages(
+        data, "gpu-step", groups, STEP_TITLE, note, "Microseconds a time step, ours and cuDNN's", step=True
+    )
 
 
 def lines_of(
@@ -210,25 +212,12 @@ def _step_panel(ax: Axes, lines: dict[tuple[str, str], Line], axis: str, title: 
             linestyle="-" if kind == "device" else ":", markerfacecolor=style.colour if kind == "device" else "white",
         )  # fmt: skip
     sizes = sorted({size for line in lines.values() for size, _ in line})
-    across, upward = span(sizes), span((v for line in lines.values() for _, v in line), least=8.0)
-    if across is not None and upward is not None:
-        log_axis("x", ax, *across)
+    upward = span((v for line in lines.values() for _, v in line), least=8.0)
+    if size_axis(ax, sizes) and upward is not None:
         log_axis("y", ax, *upward, form=lambda v: number(v, 1))
-        ax.set_xticks(sizes, [str(size) for size in sizes], fontsize=7.5 if len(sizes) < 8 else 6)
     ax.set_title(plain(title), fontsize=7.5)
     ax.set_xlabel(NAMES[axis])
     ax.set_ylabel("µs a time step")
-
-
-def _step_legend(figure: Figure, names: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=look(n).colour, marker=look(n).marker, markersize=4, label=plain(n)) for n in names]
-    handles += [
-        Line2D([], [], color=INK, linestyle=":", marker="o", markerfacecolor="white", markersize=4, label="wall time"),
-        Line2D([], [], color=INK, linestyle="-", marker="o", markersize=4, label="device time"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
 
 
 def _step_lines(data: ReportData, groups: dict[str, list[OnDevice]]) -> list[Page]:
@@ -249,12 +238,17 @@ def _step_lines(data: ReportData, groups: dict[str, list[OnDevice]]) -> list[Pag
     headline(figure, STEP_TITLE, [f"{STEP_NOTE} Both scales log."], data.quick)
     for ax, panel in zip(axes, panels, strict=True):
         _step_panel(ax, *panel)
-    _step_legend(figure, list(dict.fromkeys(name for lines, *_ in panels for name, _ in lines)))
+    names = dict.fromkeys(name for lines, *_ in panels for name, _ in lines)
+    handles = line_handles({name: look(name) for name in names}, linestyle="-")
+    style = {"color": INK, "marker": "o", "markersize": 4}
+    handles.append(handle("wall time", linestyle=":", markerfacecolor="white", **style))
+    handles.append(handle("device time", linestyle="-", **style))
+    legend_outside(figure, handles, len(handles))
     alt = f"Microseconds a time step against size, ours and cuDNN's: {'; '.join(title for *_, title in panels)}"
     return [Page("gpu-step", figure, alt)]
 
 
-# One hue, light to dark, for whoever computes on the CPU.
+# One hue, light to dark, for the backends of the CPU.
 _BLUES = ("#0B3C6F", "#2F6CA8", "#5B93C7", "#86B3DA", "#1C5088", "#A3C4E2", "#46607C", "#7A93AB")
 
 
@@ -290,7 +284,7 @@ def duels(data: ReportData) -> list[Duel]:
     made = []
     for pass_, dtype in kinds_of(data):
         for axis in data.sweep.axes:
-            panel = panel_of(data, axis, pass_, dtype, lambda s: s.time.value if s.time else None)
+            panel = panel_of(data, axis, pass_, dtype, seconds_of)
             if panel.lines.keys() & gpu and panel.lines.keys() - gpu:
                 made.append(Duel(pass_, dtype, panel, gpu))
     return made
@@ -341,17 +335,6 @@ def _mark_crossings(ax: Axes, duel: Duel) -> None:
         ax.text(0.02, 0.985, said, transform=ax.transAxes, va="top", fontsize=6.5, color=INK)
 
 
-def _duel_legend(figure: Figure, looks: dict[str, Look], gpu: frozenset[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], color=s.colour, marker=s.marker, linestyle=s.line, markersize=4, linewidth=1.2,
-               label=f"{plain(name)} ({'GPU' if name in gpu else 'CPU'})")
-        for name, s in sorted(looks.items(), key=lambda item: item[0] not in gpu)
-    ]  # fmt: skip
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-
-
 def sweep_pages(data: ReportData) -> list[Page]:
     """One page; none where nothing was swept on both."""
     found = duels(data)
@@ -368,6 +351,8 @@ def sweep_pages(data: ReportData) -> list[Page]:
     headline(figure, "CPU and GPU: time of a call against size", [note], data.quick)
     for ax, duel in zip(axes, found, strict=True):
         _draw_duel(ax, duel, looks)
-    _duel_legend(figure, looks, found[0].gpu)
+    ordered = sorted(looks, key=lambda name: name not in found[0].gpu)
+    named = {f"{name} ({'GPU' if name in found[0].gpu else 'CPU'})": looks[name] for name in ordered}
+    legend_outside(figure, line_handles(named, linewidth=1.2), 4)
     alt = f"Time of a call on CPU and GPU against size: {'; '.join(f'{d.panel.axis}, {d.panel.title}' for d in found)}"
-    return [Page(page_name("gpu-sweep", 0), figure, alt)]
+    return [Page("gpu-sweep", figure, alt)]

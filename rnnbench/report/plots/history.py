@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.changepoints import levels
 from rnnbench.analysis.history import Line
-from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
+from rnnbench.report.plots.layout import Page, grid, headline, paged
 from rnnbench.report.style import FAINT, GRID, INK, WRONG, look
 from rnnbench.report.text import plain, ratio_text
 from rnnbench.units import number, unit_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 10  # a page
 MAX_LABELS = 14  # of commits, below one panel
@@ -64,16 +65,13 @@ def _limits(line: Line, values: Sequence[float], unit: float) -> tuple[float, fl
 
 def pages(lines: Sequence[Line], name: Callable[[Line], str]) -> list[Page]:
     """Ten lines a page."""
-    made = []
-    for index, part in enumerate(cut(lines, PANELS)):
+
+    def draw(part: Sequence[Line]) -> tuple[Figure, str]:
         figure, axes = grid(len(part), 2, 1.75, 3)
         headline(figure, "Time of a call, run after run: smaller is better", NOTES, False)
         for ax, line in zip(axes, part, strict=True):
             panel(ax, line, name(line))
-        made.append(Page(page_name("history", index), figure, _alt(part, name)))
-    return made
+        said = [f"{name(line)}, {len(line.steps)} {'step' if len(line.steps) == 1 else 'steps'}" for line in part]
+        return figure, f"Time of a call against runs: {'; '.join(said)}"
 
-
-def _alt(part: Sequence[Line], name: Callable[[Line], str]) -> str:
-    said = [f"{name(line)}, {len(line.steps)} {'step' if len(line.steps) == 1 else 'steps'}" for line in part]
-    return f"Time of a call against runs: {'; '.join(said)}"
+    return paged("history", lines, PANELS, draw)

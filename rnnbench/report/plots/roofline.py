@@ -16,12 +16,13 @@ from rnnbench.report.plots.layout import (
     Frame,
     Mark,
     Page,
-    cut,
+    handle,
     headline,
     legend_below,
+    line_handles,
     log_axis,
     marks,
-    page_name,
+    paged,
     placed,
     span,
     spread,
@@ -104,21 +105,6 @@ def _name(ax: Axes, cases: dict[str, float], across: tuple[float, float]) -> Non
         )  # fmt: skip
 
 
-def _legend(figure: Figure, backends: Sequence[str], roofs: Sequence[Rates]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], linestyle="", marker=look(b).marker, color=look(b).colour, markersize=5, label=plain(b))
-        for b in backends
-    ]
-    for roof, line in zip(reversed(roofs), LINES, strict=False):
-        label = (
-            f"roof of {threads(roof.threads)}: {number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
-        )
-        handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle=line, label=label))
-    legend_below(figure, handles, COLUMNS)
-
-
 def _groups(data: ReportData, peak: Peak) -> dict[tuple[DType, Pass], list[RooflinePoint]]:
     """(type, pass) -> its points, where a roof of that type is known."""
     labels = {s.case.key: p.label for p in data.problems for group in p.summaries.values() for s in group.values()}
@@ -135,23 +121,34 @@ def pages(data: ReportData) -> list[Page]:
     peak = data.peak
     if peak is None:
         return []
-    groups, made = _groups(data, peak), list[Page]()
-    for dtype in dict.fromkeys(dtype for dtype, _ in groups):
-        passes = [pass_ for other, pass_ in groups if other is dtype]
-        for part in cut(passes, PANELS):
-            names = {p.backend for pass_ in part for p in groups[dtype, pass_]}
-            lines = math.ceil((len(names) + len(LINES)) / COLUMNS)
-            frame = Frame(title_lines=3 + data.quick, legend_lines=lines)
-            figure, axes = placed(len(part), 2, 1.4, frame)
-            note = (
-                "Lines are what this machine was measured to do at most: memory sets the slope, multiply-adds the top. "
-                "What stays in cache may lie above the slope. Both scales log."
+    groups = _groups(data, peak)
+    dtypes = dict.fromkeys(dtype for dtype, _ in groups)
+    parts = [(d, passes[i : i + PANELS]) for d in dtypes for passes in [[p for e, p in groups if e is d]]
+             for i in range(0, len(passes), PANELS)]  # fmt: skip
+
+    def draw(one: Sequence[tuple[DType, list[Pass]]]) -> tuple[Figure, str]:
+        ((dtype, part),) = one
+        roofs = peak.rates[dtype]
+        names = {p.backend for pass_ in part for p in groups[dtype, pass_]}
+        lines = math.ceil((len(names) + len(LINES)) / COLUMNS)
+        frame = Frame(title_lines=3 + data.quick, legend_lines=lines)
+        figure, axes = placed(len(part), 2, 1.4, frame)
+        note = (
+            "Lines are what this machine was measured to do at most: memory sets the slope, multiply-adds the top. "
+            "What stays in cache may lie above the slope. Both scales log."
+        )
+        headline(figure, f"Roofline, {dtype}: how near each backend comes to the machine's limit", [note], data.quick)
+        for ax, pass_ in zip(axes, part, strict=True):
+            panel(ax, str(pass_), groups[dtype, pass_], roofs)
+        looks = {name: look(name) for name in data.backends if name in names}
+        handles = line_handles(looks, linestyle="", markersize=5)
+        for roof, line in zip(reversed(roofs), LINES, strict=False):
+            speeds = f"{number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
+            handles.append(
+                handle(f"roof of {threads(roof.threads)}: {speeds}", color=INK, linewidth=1.0, linestyle=line)
             )
-            title = f"Roofline, {dtype}: how near each backend comes to the machine's limit"
-            headline(figure, title, [note], data.quick)
-            for ax, pass_ in zip(axes, part, strict=True):
-                panel(ax, str(pass_), groups[dtype, pass_], peak.rates[dtype])
-            _legend(figure, [b for b in data.backends if b in names], peak.rates[dtype])
-            alt = f"GFLOP/s against FLOP a byte by backend, log-log, under the machine's ceilings in {dtype}"
-            made.append(Page(page_name("roofline", len(made)), figure, f"{alt}: {', '.join(map(str, part))}"))
-    return made
+        legend_below(figure, handles, COLUMNS)
+        alt = f"GFLOP/s against FLOP a byte by backend, log-log, under the machine's ceilings in {dtype}"
+        return figure, f"{alt}: {', '.join(map(str, part))}"
+
+    return paged("roofline", parts, 1, draw)

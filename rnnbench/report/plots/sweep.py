@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,13 @@ from rnnbench.analysis.roofline import reached
 from rnnbench.analysis.stats import Summary
 from rnnbench.model import Case, DType, Pass
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Page, grid, headline, log_axis, page_name, span
+from rnnbench.report.plots.layout import Page, grid, headline, legend_outside, line_handles, log_axis, size_axis, span
 from rnnbench.report.style import FAINT, GRID, look
-from rnnbench.report.text import plain
 from rnnbench.sweep import AXES, Sizes
 from rnnbench.units import duration, number, threads
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NAMES = {"H": "hidden units H", "B": "batch rows B", "T": "steps T"}
 Value = Callable[[Summary], float | None]
@@ -68,12 +66,8 @@ def draw_lines(ax: Axes, panel: Panel) -> None:
 def draw_sizes(ax: Axes, panel: Panel) -> None:
     """The log axis of sizes, and the title."""
     sizes = sorted({size for line in panel.lines.values() for size, _ in line})
-    limits = span(sizes)
-    if limits is None:
+    if not size_axis(ax, sizes):
         ax.text(0.5, 0.5, "no backend was measured", transform=ax.transAxes, ha="center", color=FAINT, fontsize=7)
-    else:
-        log_axis("x", ax, *limits)
-        ax.set_xticks(sizes, [str(size) for size in sizes], fontsize=7.5 if len(sizes) < 8 else 6)
     ax.set_title(panel.title, fontsize=7.5)
     ax.set_xlabel(NAMES[panel.axis])
 
@@ -96,18 +90,8 @@ def share_panel(ax: Axes, panel: Panel) -> None:
     ax.set_ylabel("% of peak")
 
 
-def _legend(figure: Figure, backends: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    looks = {name: look(name) for name in backends}
-    handles = [
-        Line2D([], [], color=s.colour, marker=s.marker, linestyle=s.line, markersize=4, label=plain(name))
-        for name, s in looks.items()
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-
-
-def _seconds(s: Summary) -> float | None:
+def seconds_of(s: Summary) -> float | None:
+    """Seconds of a call, where there are any."""
     return s.time.value if s.time else None
 
 
@@ -130,14 +114,14 @@ def _page(
     for ax, panel in zip(places, panels, strict=True):
         show(ax, panel)
     names = {backend for panel in panels for backend in panel.lines}
-    _legend(figure, [b for b in data.backends if b in names])
-    return [Page(page_name(name, 0), figure, f"{title}: {'; '.join(f'{p.axis}, {p.title}' for p in panels)}")]
+    legend_outside(figure, line_handles({b: look(b) for b in data.backends if b in names}), 4)
+    return [Page(name, figure, f"{title}: {'; '.join(f'{p.axis}, {p.title}' for p in panels)}")]
 
 
 def time_pages(data: ReportData) -> list[Page]:
     """Time of a call against size; none where nothing was swept."""
     note = "Median round of one process each. Both scales log."
-    return _page(data, "sweep-time", "Time of a call against size: lower is better", note, _seconds, time_panel)
+    return _page(data, "sweep-time", "Time of a call against size: lower is better", note, seconds_of, time_panel)
 
 
 def share_pages(data: ReportData) -> list[Page]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 from rnnbench.analysis.stats import Basis, Summary
 from rnnbench.model import Case, Pass
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, placed_rows, point_rows
+from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows
 from rnnbench.report.text import status_text
 from rnnbench.units import Unit, number, unit_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 12  # a page
 NOTES = (
@@ -60,21 +61,16 @@ def pages(data: ReportData) -> list[Page]:
         for problem in data.problems
         for pass_, group in problem.summaries.items()
     ]
-    made = []
-    for index, part in enumerate(cut(panels, PANELS)):
-        most = max(len(group) for _, _, group in part)
-        figure, axes = placed_rows(len(part), 2, data.backends, most, 3 + data.quick)
+
+    def draw(part: Sequence[Panel]) -> tuple[Figure, str]:
+        figure, axes = placed_rows(len(part), 2, data.backends, max(len(g) for _, _, g in part), 3 + data.quick)
         headline(figure, "Time per step: smaller is better", NOTES, data.quick)
+        said = []
         for ax, (label, case, group) in zip(axes, part, strict=True):
             panel(ax, label, case, group)
-        made.append(Page(page_name("time", index), figure, _alt(part)))
-    return made
+            ranked = [s for s in group if s.ranked and s.time]
+            best = min(ranked, key=lambda s: s.time.value if s.time else math.inf, default=None)
+            said.append(f"{label} {case.pass_}, {f'fastest {best.backend}' if best else 'none measured'}")
+        return figure, f"Time per step by backend, log scale: {'; '.join(said)}"
 
-
-def _alt(part: Sequence[Panel]) -> str:
-    said = []
-    for label, case, group in part:
-        ranked = [s for s in group if s.ranked and s.time]
-        best = min(ranked, key=lambda s: s.time.value if s.time else math.inf, default=None)
-        said.append(f"{label} {case.pass_}, {f'fastest {best.backend}' if best else 'none measured'}")
-    return f"Time per step by backend, log scale: {'; '.join(said)}"
+    return paged("time", panels, PANELS, draw)
