@@ -32,7 +32,7 @@ def differences(backend: str, base: Side, new: Side) -> list[str]:
 
 
 def unlike_work(base: Side, new: Side) -> list[str]:
-    """What differs in work and contract alone, whatever the machines."""
+    """What differs in work and contract, without the machines."""
     records = [(r.case, r.seeds, r.contract) for side in (base, new) for r in side.records]
     cases = [flat(msgspec.to_builtins(case)) for case in _different(case for case, _, _ in records)]
     seeds = [flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds, _ in records)]
@@ -121,8 +121,8 @@ def _versions(backend: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     versions = dict(worker.get("libraries") or machine.get("libraries", {}))
     for pool in worker.get("threadpools") or ():
         name = pool.get("internal_api") or "threads"
-        told = " ".join(str(pool[key]) for key in ("version", "architecture") if pool.get(key))
-        versions[name] = " and ".join(sorted({*filter(None, (versions.get(name) or "").split(" and ")), told}))
+        kind = " ".join(str(pool[key]) for key in ("version", "architecture") if pool.get(key))
+        versions[name] = " and ".join(sorted({*filter(None, (versions.get(name) or "").split(" and ")), kind}))
     return versions
 
 

@@ -28,7 +28,7 @@ ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED)
 class Verdict(StrEnum):
     """What is said of a case. In the order in which they are shown."""
 
-    SLOWER = "slower"  # for sure, and by more than the margin as far as can be told
+    SLOWER = "slower"  # for sure, and by more than the margin as far as the launches show
     NOT_COMPARABLE = "not comparable"  # the sides did not do the same, or one of them failed
     FASTER = "faster"
     INCONCLUSIVE = "inconclusive"
@@ -58,7 +58,7 @@ class Gate:
 class Ratio:
     """new / base with its interval (NaN where a side has too few launches), and the chance of it where none is.
 
-    `p` of this case alone, `q` after the correction for all cases.
+    `p` of this case by itself, `q` after the correction for all cases.
     """
 
     value: float
@@ -206,7 +206,9 @@ def _decided(f: Comparison, ratio: Ratio, margin: float, cases: int) -> Comparis
     if ratio.p > LEVEL:
         reason = None if f.needed else f"more than {MAX_LAUNCHES:,} launches a side would be needed"
     elif ratio.q > LEVEL:
-        reason = f"alone it would count (p {ratio.p:.3g}), as one of {cases} cases it may be chance (q {ratio.q:.3g})"
+        reason = (
+            f"by itself it would count (p {ratio.p:.3g}); as one of {cases} cases it may be chance (q {ratio.q:.3g})"
+        )
     else:
         reason = f"{'slower' if ratio.value > 1 else 'faster'} for sure, but perhaps by less than {100 * margin:.3g} %"
     return replace(f, ratio=ratio, reason=_joined(f.reason, reason))

@@ -33,7 +33,7 @@ class OnDevice:
 
 
 def on_gpu(records: Iterable[Record]) -> bool:
-    """Whether records of one backend were made on a GPU: by a contract, or by what a turn alone knows of the device."""
+    """Whether records of one backend were made on a GPU: by a contract, else by what its turns know of the device."""
     return any(
         r.contract.device != CPU if r.contract else r.device_ns or r.device_states or r.peak_device_bytes
         for r in records
@@ -55,7 +55,7 @@ def on_device(summary: Summary) -> OnDevice:
 
 @dataclass(frozen=True)
 class Span:
-    """The least and the most of what was told, None where nothing was."""
+    """The smallest and the largest value that was read, None where none was."""
 
     low: float | None
     high: float | None
@@ -78,7 +78,7 @@ def held_back(states: Sequence[DeviceState]) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes. `before`: what the process had when the pass began; `device`: the peak on the device. None: not told."""
+    """Bytes. `before`: what the process had when the pass began; `device`: the peak on the device. None: unknown."""
 
     peak: int
     before: int | None
@@ -119,7 +119,7 @@ def memory_frame(found: Iterable[Summary]) -> pd.DataFrame:
 
 
 def joules_of(summary: Summary) -> Interval | None:
-    """Joules a call: the energy of a turn's window over all its calls, then as a time. None where no turn tells."""
+    """Joules a call: the energy of a turn's window over all its calls, as a time. None where it was not counted."""
     return interval_of(
         {
             (r.part, r.launch, r.round): r.energy.joules / len(r.samples_ns)
@@ -130,7 +130,7 @@ def joules_of(summary: Summary) -> Interval | None:
 
 
 def energy_sources(records: Iterable[Record]) -> list[str]:
-    """The counters that told something."""
+    """The counters that were read."""
     return sorted({r.energy.source for r in records if r.energy is not None and r.energy.joules})
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rnnbench.analysis.stats import Interval, Summary, TurnKey, interval_of, launch_medians, outliers_of
 from rnnbench.records.record import Record
 
-FALSE_DISCOVERIES = 0.05  # of the drifts that are told, by Benjamini and Hochberg
+FALSE_DISCOVERIES = 0.05  # of the drifts that are reported, by Benjamini and Hochberg
 MIN_TURNS = 10  # within launches, to see a trend over rounds
 MIN_LAUNCHES = 5  # to see one over launches: of fewer, perfect order is no proof
 BIMODAL = 6.0  # Ashman's D; single modes of 20 calls stay below in 99 of 100 turns
@@ -128,7 +128,7 @@ def separation(logs: NDArray[np.float64]) -> tuple[float, float]:
     return float(np.sqrt(2) * apart / max(spread, 1e-9)), float(np.exp(apart))
 
 
-UNSETTLED = 1.1  # first counted call over the later ones: from here on it is told
+UNSETTLED = 1.1  # first counted call over the later ones: from here on it is reported
 MIN_CALLS = 4  # of a turn, to say anything of one of them
 
 

@@ -16,7 +16,7 @@ from rnnbench.records.store import Loaded
 
 @dataclass(frozen=True)
 class DatedRun:
-    """One run. `started` is ISO 8601 or "" where nobody noted it; `commit` None likewise."""
+    """One run. `started` is ISO 8601 or "" where it is unknown, `commit` None."""
 
     id: str
     place: str
@@ -45,7 +45,7 @@ class RunPoint:
 
     @property
     def time(self) -> Interval:
-        """Of a right answer, which alone is on a line."""
+        """The time of a right answer: only those are on a line."""
         assert self.summary.time is not None
         return self.summary.time
 
@@ -75,10 +75,10 @@ def runs_of(loaded: Loaded, place: str) -> list[DatedRun]:
     groups: dict[str, list[Record]] = {}
     for record in loaded.records:
         groups.setdefault(record.run_id, []).append(record)
-    alone = len(groups) == 1
+    single = len(groups) == 1
     found = []
     for run_id, records in groups.items():
-        known = alone or run_id == loaded.run.get("run_id")
+        known = single or run_id == loaded.run.get("run_id")
         machine = loaded.machine if known or _same_machine(records, loaded.machine) else {}
         git = (loaded.machine.get("git") if known else None) or {}
         started = str(loaded.run.get("started") or "") if known else ""

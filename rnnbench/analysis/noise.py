@@ -1,6 +1,6 @@
-"""What a run says of itself: each backend against its twin, the same code in processes of their own (A/A).
+"""What a run says of itself: each backend against its replica, the same code in processes of their own (A/A).
 
-A ratio of twins is 1 in truth. So what lies beside 1 is the noise of this machine and this way of measuring, and every
+The true ratio of replicas is 1. So what lies beside 1 is the noise of this machine and this way of measuring, and every
 pair that is called different is a false alarm.
 """
 
@@ -28,18 +28,18 @@ from rnnbench.model import Case
 from rnnbench.records.record import Record
 
 NOISE = "noise.json"
-MARK = "#"  # of a twin: numba#2
+MARK = "#"  # of a replica: numba#2
 MIN_MARGIN = 0.01  # a margin is never below
 SHARE = 95  # percent of the launches that the floor covers
 
 
 @dataclass(frozen=True)
 class ReplicaPair:
-    """One backend against its twin in one case. `q` is the chance of such a ratio, corrected for all pairs."""
+    """One backend against its replica in one case. `q` is the chance of such a ratio, corrected for all pairs."""
 
     case: Case
     backend: str
-    ratio: Interval  # twin / backend
+    ratio: Interval  # replica / backend
     logs: tuple[float, ...]  # of the ratio, by launch
     q: float = math.nan
 
@@ -50,7 +50,7 @@ class ReplicaPair:
 
     @property
     def excludes_one(self) -> bool:
-        """Whether the interval of this pair alone leaves out 1, as one in 20 does by chance."""
+        """Whether the interval of this pair by itself leaves out 1, as one in 20 does by chance."""
         return self.ratio.basis is Basis.LAUNCHES and not self.ratio.low <= 1 <= self.ratio.high
 
 
@@ -62,7 +62,7 @@ class Noise:
 
     @property
     def launches(self) -> int:
-        """The fewest of any pair."""
+        """The launches of the pair that has fewest."""
         return min(len(pair.logs) for pair in self.pairs)
 
     @property
@@ -102,32 +102,32 @@ def _fields(pair: ReplicaPair) -> dict[str, Any]:
 
 
 def noise_of(records: Iterable[Record]) -> Noise | None:
-    """All twins that share rounds; None where there are none."""
+    """All replicas that share rounds; None where there are none."""
     pairs = []
     for group in by_case(summaries(records)).values():
         known = {s.backend: s for s in group if s.ranked}
-        twins = [s for s in known.values() if MARK in s.backend and s.backend.partition(MARK)[0] in known]
-        pairs += [pair for s in twins if (pair := _pair(known[s.backend.partition(MARK)[0]], s))]
+        replicas = [s for s in known.values() if MARK in s.backend and s.backend.partition(MARK)[0] in known]
+        pairs += [pair for s in replicas if (pair := _pair(known[s.backend.partition(MARK)[0]], s))]
     return Noise(tuple(_corrected(pairs))) if pairs else None
 
 
-def _pair(s: Summary, twin: Summary) -> ReplicaPair | None:
-    ratio = ratio_of(twin.turns, s.turns)
-    return None if ratio is None else ReplicaPair(s.case, s.backend, ratio, tuple(_launch_logs(s.turns, twin.turns)))
+def _pair(s: Summary, replica: Summary) -> ReplicaPair | None:
+    ratio = ratio_of(replica.turns, s.turns)
+    return None if ratio is None else ReplicaPair(s.case, s.backend, ratio, tuple(_launch_logs(s.turns, replica.turns)))
 
 
-def _launch_logs(turns: Mapping[TurnKey, float], twin: Mapping[TurnKey, float]) -> list[float]:
-    """log of twin / backend for each launch: the median of its rounds."""
-    return launch_medians({key: twin[key] / turns[key] for key in sorted(turns.keys() & twin.keys())})
+def _launch_logs(turns: Mapping[TurnKey, float], replica: Mapping[TurnKey, float]) -> list[float]:
+    """log of replica / backend for each launch: the median of its rounds."""
+    return launch_medians({key: replica[key] / turns[key] for key in sorted(turns.keys() & replica.keys())})
 
 
 def _corrected(pairs: list[ReplicaPair]) -> list[ReplicaPair]:
     """The pairs with q (Benjamini and Hochberg, 1995), of those with an interval."""
     from scipy.stats import false_discovery_control, ttest_1samp
 
-    told = [pair for pair in pairs if pair.ratio.basis is Basis.LAUNCHES and np.ptp(pair.logs) > 0]
-    if not told:
+    known = [pair for pair in pairs if pair.ratio.basis is Basis.LAUNCHES and np.ptp(pair.logs) > 0]
+    if not known:
         return pairs
-    q = false_discovery_control([ttest_1samp(pair.logs, 0.0).pvalue for pair in told], method="bh")
-    found = dict(zip(map(id, told), map(float, q), strict=True))
+    q = false_discovery_control([ttest_1samp(pair.logs, 0.0).pvalue for pair in known], method="bh")
+    found = dict(zip(map(id, known), map(float, q), strict=True))
     return [ReplicaPair(p.case, p.backend, p.ratio, p.logs, found.get(id(p), math.nan)) for p in pairs]

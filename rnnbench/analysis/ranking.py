@@ -14,7 +14,7 @@ from rnnbench.model import Case
 if TYPE_CHECKING:
     import pandas as pd
 
-# Whom to compare with where nobody was chosen: the first of these that was measured, else the first backend that was.
+# The baseline where none was chosen: the first of these that was measured, else the first backend that was.
 _REFERENCES = ("torch", "numpy")
 
 
@@ -22,9 +22,9 @@ _REFERENCES = ("torch", "numpy")
 class Ranking:
     """The answer to one case. `ratio` is how many times faster the fastest is than the runner-up, by shared rounds.
 
-    `fastest` is None where nobody was measured, `runner_up` where nobody else was, `ratio` where the two share no
+    `fastest` is None where no backend was measured, `runner_up` where only one was, `ratio` where the two share no
     round. `sure`: the whole interval of the ratio, taken over launches, lies above 1. `over_reference` is the same
-    ratio to `reference`, None where that is the fastest itself or was not measured. `unranked` tells the status of each
+    ratio to `reference`, None where that is the fastest itself or was not measured. `unranked` has the status of each
     backend that is out of the ranking.
     """
 
@@ -202,7 +202,7 @@ def rival_ratios(group: Sequence[Summary]) -> list[RivalRatio]:
 
 
 def standings(found: Iterable[Summary]) -> list[Standing]:
-    """One for each backend, whoever is first most often in front."""
+    """One for each backend, the one that is most often first in front."""
     cells: dict[str, list[RivalRatio]] = {}
     for group in by_case(found).values():
         for cell in rival_ratios(group):

@@ -27,7 +27,7 @@ CONFIDENCE = 0.95
 TurnKey = tuple[int, int, int]  # part, launch, round
 NS = 1e-9
 
-# Where no round could be measured, the first of these that occurred is the one that is told.
+# Where no round could be measured, the first of these that occurred is reported.
 _SEVERITY = (
     Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED,
 )  # fmt: skip
@@ -74,7 +74,7 @@ class Summary:
 
     @property
     def ranked(self) -> bool:
-        """Whether it may win, lose or stand in a ratio: right, and timed."""
+        """Whether it is in rankings and ratios: right, and timed."""
         return self.status is Status.OK and self.time is not None
 
 

@@ -37,13 +37,15 @@ class WarningKind:
 AGAIN = "sweep again, and put the runs together with merge"
 KINDS = {
     "machines": WarningKind("several machines", "compare within one machine; measure again in a new folder"),
-    "disturbed": WarningKind("disturbed", "measure again; keep the machine awake and its clock alone meanwhile"),
+    "disturbed": WarningKind(
+        "disturbed", "measure again; keep the machine awake, do not set its clock, and start no other run"
+    ),
     "quick": WarningKind("quick run", "leave out --quick for numbers to quote"),
     "crowded": WarningKind("more threads than cores", "measure with fewer --threads, or allow more cores"),
     "others": WarningKind(
         "busy machine", "end other programs, or measure when they rest; trust ratios within rounds only"
     ),
-    "stolen": WarningKind("stolen time", "use a machine of your own, or one with dedicated cores"),
+    "stolen": WarningKind("steal time", "use a machine of your own, or one with dedicated cores"),
     "load": WarningKind("loaded machine", "wait until the load has fallen, then measure again"),
     "governor": WarningKind("frequency scaling", "set the governor: cpupower frequency-set -g performance"),
     "turbo": WarningKind(
@@ -54,7 +56,7 @@ KINDS = {
     "clock": WarningKind(
         "short calls",
         "ask for more work in a call: a larger batch, more steps, or the epoch pass",
-        "sweep larger sizes alone",
+        "sweep larger sizes only",
     ),
     "unsettled": WarningKind("warm-up not over", "measure with run --rigorous: its turns are longer", AGAIN),
     "drift": WarningKind("drifting rounds", "let the machine reach a steady temperature, then measure again"),
@@ -148,7 +150,7 @@ def _business(machine: Mapping[str, Any]) -> Iterator[Sign]:
     start, end = facts_of(machine, "start"), facts_of(machine, "end")
     shares = (
         ("others", "others_share", "other processes took", OTHERS, OTHERS_SEVERE),
-        ("stolen", "stolen_share", "the hypervisor gave to others", STOLEN, STOLEN_SEVERE),
+        ("stolen", "stolen_share", "steal time:", STOLEN, STOLEN_SEVERE),
     )
     for kind, key, words, limit, severe in shares:
         before, during = _number(start, key), _number(end, key)
@@ -158,7 +160,7 @@ def _business(machine: Mapping[str, Any]) -> Iterator[Sign]:
             text = f"{words} {_share(value)} of the allowed cores' time {when}; more than {_share(limit)} disturbs"
             yield Sign(kind, Severity.SEVERE if value > severe else Severity.WARNING, text)
     if _number(end, "others_share") is None:
-        yield Sign("unknown", Severity.NOTE, "how busy other processes were during the run was not recorded")
+        yield Sign("unknown", Severity.NOTE, "the load by other processes during the run was not recorded")
     for facts, when, limit in ((start or _old_load(machine), "start", LOAD_BEFORE), (end, "end", LOAD_AFTER)):
         load = _number(facts, "load_per_core")
         if load is not None and load > limit:
@@ -179,13 +181,15 @@ def _clock_policy(cpu: Mapping[str, Any]) -> Iterator[Sign]:
     low, high = _number(cpu, "min_mhz"), _number(cpu, "max_mhz")
     between = f", which lets the clock move from {low:.0f} to {high:.0f} MHz" if low and high else ""
     if governor is None:
-        yield Sign("unknown", Severity.NOTE, "the frequency governor is not told here")
+        yield Sign("unknown", Severity.NOTE, "the frequency governor is unknown")
     elif governor != "performance":
-        yield Sign("governor", Severity.WARNING, f"the governor is {governor}{between}; performance holds it up")
+        yield Sign("governor", Severity.WARNING, f"the governor is {governor}{between}; with performance it stays up")
     if turbo is None:
-        yield Sign("unknown", Severity.NOTE, "whether the clock may rise above its nominal one is not told here")
+        yield Sign(
+            "unknown", Severity.NOTE, "whether the clock may rise above its nominal frequency (turbo) is unknown"
+        )
     elif turbo == "on":
-        text = "the clock may rise above its nominal one as heat and neighbours allow; off is steady"
+        text = "turbo is on: the clock rises above its nominal frequency as heat and other cores allow; off is steady"
         yield Sign("turbo", Severity.WARNING, text)
 
 
@@ -208,16 +212,16 @@ def of_records(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterato
     ids = sorted({r.machine_id for r in records if r.machine_id})
     if len(ids) > 1 or (ids and machine.get("machine_id") not in (None, *ids)):
         ids = sorted({*ids, str(machine.get("machine_id", ids[0]))})
-        text = f"records and facts have {len(ids)} fingerprints, {', '.join(ids)}; ratios hold within 1 alone"
+        text = f"records and facts have {len(ids)} fingerprints, {', '.join(ids)}; only ratios within one of them hold"
         yield Sign("machines", Severity.SEVERE, text)
     quick = sum(r.mode is Mode.QUICK for r in records)
     if quick:
-        yield Sign("quick", Severity.SEVERE, f"{quick} of {len(records)} records are of a smoke run; 0 may be quoted")
+        yield Sign("quick", Severity.SEVERE, f"{quick} of {len(records)} records are of a smoke run, not for quoting")
     for r in records:
-        for told in r.disturbances:
+        for disturbance in r.disturbances:
             when = f"round {r.round + 1}" if r.round >= 0 else "its check" if r.round == CHECK else "its memory"
-            text = f"{told} (launch {max(r.launch, 0) + 1}, {when})"
-            severity = Severity.NOTE if is_harmless(told) else Severity.SEVERE
+            text = f"{disturbance} (launch {max(r.launch, 0) + 1}, {when})"
+            severity = Severity.NOTE if is_harmless(disturbance) else Severity.SEVERE
             yield Sign("disturbed", severity, text, where=f"{r.case.key} {r.backend}")
 
 

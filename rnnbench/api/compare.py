@@ -23,7 +23,7 @@ from rnnbench.units import MAX_PERCENT
 if TYPE_CHECKING:
     import pandas as pd
 
-MAX_PROBLEMS = 3  # told one by one
+MAX_PROBLEMS = 3  # said one by one
 
 
 @dataclass(frozen=True, repr=False)
@@ -98,8 +98,8 @@ def compared(
     a, b = (kept(side_of(name, say), words) for name in (base, new))
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
-    gate, told = (gate, []) if gate else gate_of(noise, [place_of(new), place_of(base)], a, b)
-    return Compared(compare_sides(a, b, gate), gate, [*told, *_notes(a, b)])
+    gate, said = (gate, []) if gate else gate_of(noise, [place_of(new), place_of(base)], a, b)
+    return Compared(compare_sides(a, b, gate), gate, [*said, *_notes(a, b)])
 
 
 def kept(side: Side, words: str) -> Side:
@@ -146,10 +146,10 @@ def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) ->
         return Gate(), damaged
     margin = float(f"{max(MIN_MARGIN, found['floor']):.3g}")
     pairs = len(found["pairs"])
-    told = f"margin {100 * margin:.3g} %: the noise of {pairs} pairs, {found['launches']} launches each, in {folder}"
+    said = f"margin {100 * margin:.3g} %: the noise of {pairs} pairs, {found['launches']} launches each, in {folder}"
     if found["floor"] < MIN_MARGIN:
-        told += f" (it is {100 * found['floor']:.2g} %, and no margin is below {100 * MIN_MARGIN:g} %)"
-    return Gate(margin=margin), [*damaged, told]
+        said += f" (it is {100 * found['floor']:.2g} %, and no margin is below {100 * MIN_MARGIN:g} %)"
+    return Gate(margin=margin), [*damaged, said]
 
 
 def _checked(folder: Path, machines: set[str]) -> dict[str, Any]:
@@ -161,14 +161,14 @@ def _checked(folder: Path, machines: set[str]) -> dict[str, Any]:
         )
     if machines != {found["machine_id"]}:
         raise store.StoreError(
-            f"{folder} tells the noise of machine {found['machine_id']}, the runs are of "
+            f"{folder} has the noise of machine {found['machine_id']}, the runs are of "
             f"{' and '.join(sorted(machines))}; give an A/A run of that machine, or a margin with --fail-on"
         )
     return found
 
 
 def _newest(places: Iterable[Path], machines: set[str], damaged: list[str]) -> tuple[Path, dict[str, Any]] | None:
-    """The latest A/A run of the one machine of both sides, in the folders that they lie in; `damaged` ones are told."""
+    """The latest A/A run of the one machine of both sides, in the folders that they lie in; `damaged` gets the rest."""
     parents = {(place if place.is_dir() else place.parent).resolve().parent for place in places}
     files = [file for parent in parents for file in parent.glob(f"*/{NOISE}")]
     for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):

@@ -60,7 +60,7 @@ def _read(folders: Sequence[Path], say: Callable[[str], None]) -> list[DatedRun]
 
 
 def history_of(names: Sequence[str], words: str, margin: float, say: Callable[[str], None]) -> History:
-    """The history of the runs under some names; smoke tests are left out where nobody named them."""
+    """The history of the runs under some names; smoke tests are left out unless they are named."""
     runs = _read(folders_of(names), say)
     notes = []
     if not names and (quick := sum(run.quick for run in runs)):
@@ -110,6 +110,6 @@ def origin(before: DatedRun, after: DatedRun) -> str:
 
 
 def commits_between(before: str, after: str) -> list[str] | None:
-    """Commits that `after` has and `before` has not, as `digits subject`; None where git cannot tell in this folder."""
+    """Commits that `after` has and `before` has not, as `digits subject`; None where git does not know."""
     done = answer_of(["git", "log", "--format=%h %s", "--end-of-options", f"{before}..{after}"], 10)
     return (done.stdout.splitlines() or None) if done and done.returncode == 0 else None

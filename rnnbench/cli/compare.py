@@ -34,7 +34,7 @@ Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
                   above 1 + PERCENT
   faster          the same in the other direction
   same            the whole interval is within PERCENT
-  inconclusive    neither: more launches or a quieter machine would tell
+  inconclusive    neither: more launches or a quieter machine would decide
   not comparable  unlike work, threads, dtype, machine or versions, each named; or one side failed
   missing         on one side
 """
@@ -47,7 +47,7 @@ Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
 @click.argument("new")
 @click.option("--fail-on", type=GATE, multiple=True, metavar="METRIC:PERCENT|inconclusive",
               help="What counts as slower: median, min or mean of the calls of a turn, and by how much. "
-                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%. "
+                   "Default: median, by the noise of this machine where an A/A run measured it, else by 5%. "
                    "inconclusive: also fail, with 7, where a case is neither slower, faster nor the same.")  # fmt: skip
 @click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
               "of this machine beside NEW and BASE.")  # fmt: skip

@@ -33,7 +33,7 @@ def history(
     """Show how the time of each case went over many runs, and where it changed for good.
 
     FOLDER is a run, a folder of runs, or a run's id; all under reports and runs by default. Runs of unlike machines,
-    work or versions are kept on lines of their own, as `compare` tells them apart. A step is looked for from ten runs
+    work or versions are kept on lines of their own, as in `compare`. A step is looked for from ten runs
     on, in the last 100, by ranks, and the commits that it came between are named.
     """
     from rnnbench.api.history import history_of

@@ -89,16 +89,16 @@ def _here(name: str) -> str:
 
 
 def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout: float, as_json: bool) -> int:
-    """What `list --contract` prints; 3 where no backend could tell."""
+    """What `list --contract` prints; 3 where no backend could be asked."""
     from rnnbench.api import contract as telling
     from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.tables import print_contracts
 
     problem = workloads.get(workload).spec.problem(DType(dtype or DType.FLOAT32))
     with console_of(stderr=True).status(f"importing {', '.join(names)}"):
-        told = telling.ask(names, problem, allowed_threads(None), timeout)
+        answers = telling.ask(names, problem, allowed_threads(None), timeout)
     if as_json:
-        print_json(telling.contracts_json(told, problem))
+        print_json(telling.contracts_json(answers, problem))
     else:
-        print_contracts(console_of(), told, problem)
-    return 0 if any(t.contract for t in told.values()) else 3
+        print_contracts(console_of(), answers, problem)
+    return 0 if any(t.contract for t in answers.values()) else 3

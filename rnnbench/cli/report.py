@@ -23,7 +23,7 @@ from rnnbench.cli.shell import (
 
 @click.command(epilog=exit_code_help("report"))
 @click.argument("folder", type=FolderType())
-@click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
+@click.option("--reference", type=BACKEND, help="The baseline of speed-ups.")
 @click.option("--svg", is_flag=True, help="The figures as SVG too, for print and slides.")
 @click.option("--export", "form", type=click.Choice(["github", "bencher"]),
               help="Write nothing; print JSON for a tracker: github-action-benchmark's customSmallerIsBetter, or "

@@ -70,7 +70,7 @@ Examples:
     type=FolderType(),
     help="Continue the interrupted run in this folder; --budget and --case-budget may be given anew.",
 )
-@click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
+@click.option("--reference", type=BACKEND, help="The baseline of speed-ups.")
 @click.option("--epoch-batches", type=click.IntRange(0), metavar="N",
               help="Batches of the epoch pass; 0: the whole data. Default: the short epoch.")  # fmt: skip
 @click.option(

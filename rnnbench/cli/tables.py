@@ -14,9 +14,9 @@ from rnnbench.model import Problem
 from rnnbench.records.record import Record, Status
 
 
-def print_contracts(console: Console, told: dict[str, ContractAnswer], problem: Problem) -> None:
+def print_contracts(console: Console, answers: dict[str, ContractAnswer], problem: Problem) -> None:
     """A table for each backend."""
-    for name, answer in told.items():
+    for name, answer in answers.items():
         table = Table(name, f"{problem.name} {problem.dtype}", box=box.SIMPLE_HEAD, width=console.width)
         table.columns[0].no_wrap = True
         for key, text in contract_rows(answer, problem):

@@ -36,7 +36,7 @@ class Meter(Protocol):
         """The counters now, in a unit of its own."""
 
     def joules(self, before: list[int], after: list[int], seconds: float) -> float:
-        """What was spent between two readings. Raises EnergyUnknown where they do not tell."""
+        """What was spent between two readings. Raises EnergyUnknown where that cannot be known."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Rapl:
 
 
 class OfGpu:
-    """What a GPU alone has taken since its driver was loaded. Raises EnergyUnknown where that is not told."""
+    """What one GPU has taken since its driver was loaded. Raises EnergyUnknown where it does not count."""
 
     source = "nvml"
     update_seconds = GPU_UPDATE_SECONDS

@@ -1,6 +1,6 @@
 """What computes, and where: processor, system, libraries, code. Stored once per run as `machine.json`.
 
-None for what the system does not tell. Run as a process of its own, by `_described`, it asks py-cpuinfo."""
+None for what the system does not say. Run as a process of its own, by `_described`, it asks py-cpuinfo."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def git() -> dict[str, Any] | None:
 
 
 def fingerprint() -> dict[str, Any]:
-    """All facts; None for what the system does not tell.
+    """All facts; None for what is unknown.
 
     `hashes` are of the parts that make two machines unlike (`analysis.parts`), and `machine_id` is of those hashes.
     """
@@ -270,7 +270,7 @@ _ASLR = {"0": "off", "1": "without the heap", "2": "full"}
 
 
 def control_group(root: Path = Path("/")) -> dict[str, Any]:
-    """What the control group allows: `cpus` (processor seconds a second) and `memory_bytes`; None where not told.
+    """What the control group allows: `cpus` (processor seconds a second) and `memory_bytes`; None where unknown.
 
     The least of this process's group and those above it, by the interface of version 2, else of version 1.
     """
@@ -300,9 +300,9 @@ def _upwards(mount: Path, group: str) -> list[Path]:
 
 
 def _least(values: Iterable[float | str | None]) -> float | str | None:
-    told = [value for value in values if value is not None]
-    finite = [value for value in told if not isinstance(value, str)]
-    return min(finite, default=UNLIMITED) if told else None
+    known = [value for value in values if value is not None]
+    finite = [value for value in known if not isinstance(value, str)]
+    return min(finite, default=UNLIMITED) if known else None
 
 
 def _cpu_max(folder: Path) -> float | str | None:
@@ -332,7 +332,7 @@ def _memory_limit(folder: Path) -> int | str | None:
 def memory_left(root: Path = Path("/")) -> int | None:
     """Bytes that the control group may still take, of it and of those above it the least; None where nothing limits.
 
-    Files that the system keeps in memory as long as nobody asks for it count as free.
+    Files that the system keeps in memory as long as no program needs it count as free.
     """
     groups, mount = _groups(root / "proc/self/cgroup"), root / "sys/fs/cgroup"
     if "" in groups and (mount / "cgroup.controllers").exists():

@@ -33,7 +33,7 @@ class CpuTimes:
 
 @dataclass(frozen=True)
 class Shares:
-    """What happened between two moments, as shares of the time of the allowed cores; None for what is not told."""
+    """What happened between two moments, as shares of the time of the allowed cores; None for what is unknown."""
 
     seconds: float
     others: float | None
@@ -156,7 +156,7 @@ def usual_place() -> Path:
 class Neighbours:
     """Announces this run as `name` while it is entered, and knows the other runs.
 
-    Where the folder cannot be used there is nobody: a run is not lost for want of it.
+    Where the folder cannot be used no other run is known: no run is lost for want of it.
     """
 
     def __init__(self, name: str, place: Path | None = None) -> None:
@@ -173,7 +173,7 @@ class Neighbours:
         return self
 
     def _announce(self) -> None:
-        """A file under its last name is locked already, so that nobody takes it for a dead run's."""
+        """A file under its last name is locked already, so that it is not taken for a dead run's."""
         self.handle, scratch = tempfile.mkstemp(dir=self.place)
         try:
             os.write(self.handle, f"{self.name} (process {os.getpid()})\n".encode())

@@ -31,7 +31,7 @@ class PeakUnknown(Exception):
 
 
 def last_level_cache() -> int:
-    """Bytes of the largest cache of the first core; a usual size where the system does not tell."""
+    """Bytes of the largest cache of the first core; a usual size where that is unknown."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()

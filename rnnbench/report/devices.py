@@ -46,7 +46,7 @@ processor or, of a backend on a GPU, of that GPU only: the two are not to be com
 cores take is in them, so a fast answer is also charged for less of that."""
 MEMORY = """\
 The most resident memory of a process that did nothing but prepare and call the pass twice; in brackets what of it came
-after preparing, compiling included, where the system tells. The rest is the interpreter, the library and the data."""
+after preparing, compiling included, where the system says. The rest is the interpreter, the library and the data."""
 PEAK = """\
 Operations are those of the matrix products that the equations need, two in each multiply-add; tanh, losses and the
 optimizer are not counted. Equal tokens have equal products: a backend that computes them once is credited with all.

@@ -254,8 +254,8 @@ def noise_section(data: ReportData) -> Section:
 
 def _replica_verdict(pair: ReplicaPair) -> str:
     if math.isnan(pair.q):
-        return "cannot be told"
-    return "different: a false alarm" if pair.different else "not told apart"
+        return "no verdict"
+    return "different: a false alarm" if pair.different else "no difference"
 
 
 def _noise_text(found: Noise) -> str:

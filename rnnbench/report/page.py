@@ -52,7 +52,7 @@ LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib
 
 
 def load_libraries() -> None:
-    """Import what draws, tabulates and counts now, so that who tells the time can tell it apart."""
+    """Import what draws, tabulates and counts now, so that its time can be counted apart."""
     for name in LIBRARIES:
         import_module(name)
 

@@ -267,7 +267,7 @@ def judged_in_part(data: ReportData) -> list[Block]:
         for name in worst_errors(s):
             if part := re.search(r"[0-9]+ of [0-9]+ steps$", name):
                 judged.setdefault(f"{data.labels.of(s.case)}, {part.group()}", set()).add(s.backend)
-    reason = "beyond those steps rounding alone moves the answer further than a limit can be"
+    reason = "beyond those steps mere rounding moves the answer further than a limit can be"
     of_cases = "; ".join(f"{case} ({', '.join(sorted(names))})" for case, names in judged.items())
     return [f"Judged in part, since {reason}: {of_cases}."] if judged else []
 
@@ -291,8 +291,8 @@ def curves_section(data: ReportData) -> Section:
             took = duration(median(seconds)) if seconds else "-"
             rows.append([backend, str(seed), f"{last.epoch} of {last.epochs}", *losses, *accuracies, took])
         expected = dict.fromkeys(e.expect for epochs in group.values() for e in epochs if e.expect)
-        said = [f"{text[0].upper() + text[1:]}." for text in expected]
-        blocks.append(Section(data.labels.problem(workload, dtype, ""), [table(header, rows), *said]))
+        said: list[Item] = [(workload, f"{text}.") for text in expected]
+        blocks.append(Section(data.labels.problem(workload, dtype, ""), [table(header, rows), said]))
     note = "The last epoch of each training; the time of an epoch is the median, of the training only."
     return Section("Learning curves", [*blocks, Markdown(note)])
 

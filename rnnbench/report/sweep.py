@@ -35,7 +35,7 @@ def _standing_text(s: Standing, count: int) -> str:
     missing = "" if len(s.cells) == count else f" ({count - len(s.cells)} not measured)"
     return (
         f"first in {s.first} of {len(s.cells)} cases{missing}, at least {NEAR:g} of the fastest other in {s.near}; "
-        f"least {ratio_text(s.worst.ratio)} as fast as {s.worst.rival}, in {s.worst.case.name} {s.worst.case.pass_}"
+        f"at worst {ratio_text(s.worst.ratio)} as fast as {s.worst.rival}, in {s.worst.case.name} {s.worst.case.pass_}"
     )
 
 
@@ -46,7 +46,7 @@ def _standings_table(found: Sequence[Standing]) -> pd.DataFrame:
         counts = [f"{count} of {len(s.cells)}" for count in (s.first, s.near)]
         where = f"{s.worst.rival}, {s.worst.case.name} {s.worst.case.pass_}"
         rows.append([s.backend, *counts, ratio_text(s.worst.ratio), where])
-    return table(["backend", "ahead", "near or ahead", "least", "over which, and where"], rows)
+    return table(["backend", "ahead", "near or ahead", "at worst", "compared with, and where"], rows)
 
 
 def sweep_answer_section(data: ReportData) -> Section:

@@ -25,7 +25,7 @@ def scientific(value: float) -> str:
 
 
 def with_interval(interval: Interval, scale: float = 1.0, digits: int = 3) -> str:
-    """`0.213 (0.205 to 0.221)` in units of `scale`, with its mark; the value alone where there is no interval."""
+    """`0.213 (0.205 to 0.221)` in units of `scale`, with its mark; only the value where there is no interval."""
     value = interval.value / scale
     mark = MARKS[interval.basis]
     if interval.basis is Basis.NONE:
@@ -102,10 +102,10 @@ class Labels:
 
 
 def _lead(over: str, ratio: Interval) -> str:
-    """How far ahead of another backend, or that the two cannot be told apart."""
+    """How far ahead of another backend, or that there is no sure difference."""
     if ratio.low > 1 or (ratio.basis is Basis.NONE and ratio.value > 1):
         return f"{ratio_with_interval(ratio)} ahead of {over}"
-    return f"not told apart from {over}: {ratio_with_interval(ratio)}"
+    return f"no sure difference to {over}: {ratio_with_interval(ratio)}"
 
 
 def how_sure(ranking: Ranking) -> str:

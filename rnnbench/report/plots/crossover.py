@@ -1,4 +1,4 @@
-"""Who wins where: a map of H and B for each pass and type, each cell in the colour of the fastest backend."""
+"""The fastest by size: a map of H and B for each pass and type, each cell in the colour of the fastest backend."""
 
 from __future__ import annotations
 

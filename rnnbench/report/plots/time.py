@@ -26,7 +26,7 @@ Panel = tuple[str, Case, Sequence[Summary]]
 
 
 def _rows(summaries: Sequence[Summary], unit: Unit) -> list[Row]:
-    """Right answers from fastest to slowest, then wrong ones, then those who were not timed. Per step."""
+    """Right answers from fastest to slowest, then wrong ones, then those that were not timed. Per step."""
 
     def order(s: Summary) -> tuple[bool, bool, float]:
         return s.time is None, not s.ranked, s.time.value if s.time else 0.0
