@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cases import Case
-from rnnbench.harness.limits import Limit
 from rnnbench.harness.plan import shuffled
-from rnnbench.harness.worker_client import Worker, WorkerFailure
+from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
 from rnnbench.machine.cores import environment
 from rnnbench.records.record import Status
 
@@ -61,13 +60,13 @@ class Side:
         self.log = folder / f"{name}.log"
         path = os.pathsep.join((str(tree), str(HERE)))  # the tree's package, and the cases that lie here
         self.env = environment(threads, folder / f"cache-{name}") | {"PYTHONPATH": path}
-        self.worker: Worker | None = None
+        self.worker: WorkerClient | None = None
 
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
         """The reply. Raises WorkerFailure."""
         if self.worker is None:
             env = self.env | {"RNNBENCH_PADDING": "x" * random.randrange(4096)}  # the stack starts after it
-            self.worker = Worker(self.name, str(self.tree), self.log, env, self.serve)
+            self.worker = WorkerClient(self.name, str(self.tree), self.log, env, self.serve)
         try:
             return self.worker.ask(op, Limit(self.timeout), **arguments)
         except WorkerFailure as failure:

@@ -19,10 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 
 from rnnbench import kernels
 from rnnbench.backends.cuda import CudaBackend
-from rnnbench.backends.cuda_fast import CudaFastTanhBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.kernels.cuda import device
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.model import DType, Head, Loss, Optimizer, Train, Truncation
 
 LOSSES = list(Loss)
@@ -42,13 +41,13 @@ def factories() -> Iterator[tuple[str, Any]]:
                 yield f"{found.name}.{name}", value
 
 
-def backends_of(plans: Iterable[Plan]) -> list[CudaBackend]:
-    """One for each plan; the variants with the first."""
+def backends_of(plans: Iterable[LaunchPlan]) -> list[CudaBackend]:
+    """One for each plan; the graphs with the first."""
     first, *rest = plans
-    return [CudaBackend(first), CudaGraphBackend(first), CudaFastTanhBackend(first), *map(CudaBackend, rest)]
+    return [CudaBackend(first), CudaGraphBackend(first), *map(CudaBackend, rest)]
 
 
-def run_all(plans: Iterable[Plan], widths: tuple[int, ...]) -> list[str]:
+def run_all(plans: Iterable[LaunchPlan], widths: tuple[int, ...]) -> list[str]:
     """Launch everything with each plan and width, each loss with the first; the names of kernels that were not made."""
     from tests.helpers import random_data, random_params, small_problem
 
@@ -77,10 +76,10 @@ def main() -> int:
     """Exit code 1 for a kernel that was not run, 3 where there is no device."""
     from tests.cuda.conftest import REGIMES, WIDE
 
-    if reason := device.refusal(device.look()):
+    if reason := device.unusable(device.probe()):
         print(f"Error: {reason}", file=sys.stderr)
         return 3
-    left = set(run_all([*REGIMES.values(), *WIDE.values()], (6,))) & set(run_all([Plan()], WIDTHS))
+    left = set(run_all([*REGIMES.values(), *WIDE.values()], (6,))) & set(run_all([LaunchPlan()], WIDTHS))
     if left:
         print(f"Error: not run: {', '.join(sorted(left))}; add what reaches them", file=sys.stderr)
     return 1 if left else 0

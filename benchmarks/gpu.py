@@ -36,8 +36,8 @@ NO_LIMIT = 24 * 3600.0
 LOOK = """
 import dataclasses, json
 from rnnbench.kernels.cuda import device
-facts = device.look()
-print(json.dumps({"refusal": device.refusal(facts), **dataclasses.asdict(facts)}))
+facts = device.probe()
+print(json.dumps({"refusal": device.unusable(facts), **dataclasses.asdict(facts)}))
 """
 
 

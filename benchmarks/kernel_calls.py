@@ -11,9 +11,9 @@ import numpy as np
 from numba import types
 
 from rnnbench.kernels.cpu import calls, pointwise, products, simd
-from rnnbench.kernels.cpu.compiling import kernel, native
-from rnnbench.kernels.cpu.context import Array, Context, ContextType, aligned
+from rnnbench.kernels.cpu.compiling import cpu_kernel, native
 from rnnbench.kernels.cpu.optimizer import update_range
+from rnnbench.kernels.cpu.pass_record import Array, PassRecord, PassRecordType, aligned
 
 
 def ready() -> None:
@@ -29,37 +29,37 @@ def packed(W: Array) -> Array:
     return out
 
 
-@kernel()
+@cpu_kernel()
 def affine(out, bias, A, W, m, n, k, times):
     for _ in range(times):
         products.affine(out, 0, bias, A, 0, W, m, 0, n, k)
 
 
-@kernel()
+@cpu_kernel()
 def gathered_product(out, table, index, A, W, m, n, k, times):
     for _ in range(times):
         products.gathered_product(out, 0, table, index, 0, A, 0, W, m, 0, n, k)
 
 
-@kernel()
+@cpu_kernel()
 def through_tanh(out, bias, A, W, m, n, k, h, times):
     for _ in range(times):
         products.through_tanh(out, 0, bias, A, 0, W, m, 0, n, k, h, 0)
 
 
-@kernel()
+@cpu_kernel()
 def outer_products(out, zeros, A, B, m, n, k, times):
     for _ in range(times):
         products.outer_products(out, 0, True, zeros, A, 0, B, 0, m, 0, n, k)
 
 
-@kernel()
+@cpu_kernel()
 def tanh_rows(h, rows, n):
     for start in range(0, h.shape[0], rows):
         pointwise.tanh_rows(h, start, rows, 0, n)
 
 
-@kernel()
+@cpu_kernel()
 def sigmoid_rows(h, rows, n):
     for start in range(0, h.shape[0], rows):
         pointwise.sigmoid_rows(h, start, rows, 0, n)
@@ -69,10 +69,10 @@ def _update_all(c):
     update_range(c, 0, c.P)
 
 
-@kernel()
-def _enter(function, context_at, times):
+@cpu_kernel()
+def _enter(function, record_at, times):
     for _ in range(times):
-        calls.call_lead(function, context_at)
+        calls.call_whole(function, record_at)
 
 
 def updates(grads: Array, times: int, **rule: float) -> tuple[dict[str, Array], Callable[[], None]]:
@@ -82,7 +82,7 @@ def updates(grads: Array, times: int, **rule: float) -> tuple[dict[str, Array], 
     values = {"P": P, "step": 1, "scale": 1.0, "clip_value": math.inf, "clip_norm": math.inf, **rule}
     arrays = {name: aligned((P,), np.float32) for name in ("params", "grads", "m", "v")}
     arrays["grads"][:] = grads
-    context = Context(values, arrays)
+    record = PassRecord(values, arrays)
     number: Any = numba.float32
-    function = native(types.void(ContextType(number)), _update_all)
-    return context.arrays, lambda: _enter(function, context.address, times)
+    function = native(types.void(PassRecordType(number)), _update_all)
+    return record.arrays, lambda: _enter(function, record.address, times)

@@ -50,7 +50,7 @@ RATE, BETA_1, BETA_2, EPSILON = 1e-3, 0.9, 0.999, 1e-7
 
 def _rows(rng: np.random.Generator, m: int, n: int) -> Array:
     """Random float32 rows, as far apart as in a pass, with zeros in between."""
-    from rnnbench.kernels.cpu.context import aligned
+    from rnnbench.kernels.cpu.pass_record import aligned
     from rnnbench.kernels.cpu.simd import row_step
 
     x = aligned((m, row_step(n, np.float32)), np.float32)

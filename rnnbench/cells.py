@@ -39,6 +39,8 @@ class StepBackward(NamedTuple):
 class Cell:
     """One kind of recurrence. The head reads the state `h`; all states go from step to step.
 
+    A gate named in `inner` has a bias of its own inside the recurrent product, `b_h` and its name, beside its part of
+    `b_h`: where a factor stands before that product, the two are not one.
     One step of x (B, E): `forward(params, x, before)` and `backward(params, x, before, after, tape, dafter)`;
     `after` and `tape` are what `forward` gave, `dafter` the derivatives of the loss by `after`.
     """
@@ -48,6 +50,7 @@ class Cell:
     states: tuple[str, ...]
     forward: Callable[[Arrays, Array, Arrays], StepForward]
     backward: Callable[[Arrays, Array, Arrays, Arrays, Arrays, Arrays], StepBackward]
+    inner: tuple[str, ...] = ()
 
     def width(self, H: int) -> int:
         """G H: the width of weights, biases and tape of H units."""
@@ -55,10 +58,11 @@ class Cell:
 
     def shapes(self, E: int, H: int) -> dict[str, tuple[int, ...]]:
         """Name -> shape of the recurrent parameters, input x output, for inputs of width E."""
-        return {"W_xh": (E, self.width(H)), "W_hh": (H, self.width(H)), "b_h": (self.width(H),)}
+        gates = {"W_xh": (E, self.width(H)), "W_hh": (H, self.width(H)), "b_h": (self.width(H),)}
+        return gates | {f"b_h{gate}": (H,) for gate in self.inner}
 
 
-def sigmoid(z: Array) -> Array:
+def logistic(z: Array) -> Array:
     """1 / (1 + exp(-z)), of any shape, without overflow."""
     e = np.exp(-np.abs(z))
     return np.where(z >= 0, 1, e) / (1 + e)
@@ -77,8 +81,39 @@ def rnn_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: 
     return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T})
 
 
+def gru_forward(params: Arrays, x: Array, before: Arrays) -> StepForward:
+    """Cho et al., 2014, with the reset gate r after the recurrent product, as cuDNN, PyTorch and Keras compute it."""
+    h = before["h"]
+    r_x, z_x, n_x = np.split(x @ params["W_xh"] + params["b_h"], 3, axis=1)
+    r_h, z_h, n_h = np.split(h @ params["W_hh"], 3, axis=1)
+    r = logistic(r_x + r_h)
+    z = logistic(z_x + z_h)
+    m = n_h + params["b_hn"]
+    n = np.tanh(n_x + r * m)
+    return StepForward({"h": (1 - z) * n + z * h}, {"r": r, "z": z, "n": n, "m": m})
+
+
+def gru_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: Arrays, dafter: Arrays) -> StepBackward:
+    """The chain rule through `gru_forward`; `recurrent` is the derivative by h W_hh, where n has the factor r."""
+    h, dh = before["h"], dafter["h"]
+    r, z, n, m = tape["r"], tape["z"], tape["n"], tape["m"]
+    dn = dh * (1 - z) * (1 - n**2)
+    dz = dh * (h - n) * z * (1 - z)
+    dr = dn * m * r * (1 - r)
+    delta = np.concatenate([dr, dz, dn], axis=1)
+    recurrent = np.concatenate([dr, dz, dn * r], axis=1)
+    grads = {
+        "W_xh": x.T @ delta,
+        "W_hh": h.T @ recurrent,
+        "b_h": delta.sum(axis=0),
+        "b_hn": (dn * r).sum(axis=0),
+    }
+    return StepBackward(delta, grads, {"h": dh * z + recurrent @ params["W_hh"].T})
+
+
 CELLS: dict[str, Cell] = {
-    cell.name: cell for cell in (Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),)
+    "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),
+    "gru": Cell("gru", gates=("r", "z", "n"), states=("h",), inner=("n",), forward=gru_forward, backward=gru_backward),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,13 +89,20 @@ def _check_real(kinds: str, values: Inputs) -> None:
         raise ValueError(f"{kinds} are {values.dtype}; they must be real numbers")
 
 
-def checked_state(problem: Problem, state: Array) -> Array:
-    """A copy of an initial state (B, H) in the problem's type. Raises ValueError for another shape or kind."""
-    given, expected = np.asarray(state), (problem.B, problem.model.H)
-    if given.shape != expected:
-        raise ValueError(f"the state has shape {given.shape}; this problem needs {expected}")
-    _check_real("states", given)
-    return np.array(given, str(problem.dtype), order="C")
+def checked_states(problem: Problem, states: Mapping[str, Array]) -> dict[str, Array]:
+    """Copies of initial states by name, each (B, H), in the problem's type.
+
+    Raises ValueError for states that are not those of the cell, and for another shape or kind.
+    """
+    cell, shape = problem.model.recurrence, (problem.B, problem.model.H)
+    if not isinstance(states, Mapping) or set(states) != set(cell.states):
+        given = sorted(states) if isinstance(states, Mapping) else type(states).__name__
+        raise ValueError(f"the states are {given}; {cell.name} needs a dict of arrays named {sorted(cell.states)}")
+    for name, value in states.items():
+        if np.shape(value) != shape:
+            raise ValueError(f"state {name} has shape {np.shape(value)}; this problem needs {shape}")
+        _check_real("states", np.asarray(value))
+    return {name: np.array(states[name], str(problem.dtype), order="C") for name in cell.states}
 
 
 def checked_batch(batch: int, staged: int, B: int) -> int:

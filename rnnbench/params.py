@@ -30,35 +30,39 @@ def uniform(rng: np.random.Generator, shape: tuple[int, ...], limit: float) -> A
     return rng.uniform(-limit, limit, shape)
 
 
-def glorot_uniform(rng: np.random.Generator, shape: tuple[int, int]) -> Array:
+def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> Array:
     """Uniform with limit sqrt(6 / (fan in + fan out)), shape (in, out). Glorot and Bengio, 2010, equation 16."""
     return uniform(rng, shape, float(np.sqrt(6.0 / sum(shape))))
 
 
-def orthogonal(rng: np.random.Generator, n: int) -> Array:
-    """A random orthogonal (n, n) matrix (Saxe et al., 2013); R's signs make it uniform (Mezzadri, 2007)."""
-    q, r = np.linalg.qr(rng.standard_normal((n, n)))
-    return q * np.sign(np.diag(r))
+def orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Array:
+    """A random matrix (rows, columns >= rows) with orthonormal rows (Saxe et al., 2013); R's signs make it uniform
+    (Mezzadri, 2007).
+    """
+    q, r = np.linalg.qr(rng.standard_normal((columns, rows)))
+    q = q * np.sign(np.diag(r))
+    return q if rows == columns else q.T
 
 
 def _keras(model: Model, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
-    E, H, O = model.E, model.H, model.O
-    params = {
-        "W_xh": glorot_uniform(rng["W_xh"], (E, H)),
-        "W_hh": orthogonal(rng["W_hh"], H),
-        "b_h": np.zeros(H),
-        "W_hy": glorot_uniform(rng["W_hy"], (H, O)),
-        "b_y": np.zeros(O),
-    }
+    shapes = model.shapes
+    params: dict[str, Array] = {name: np.zeros(shape) for name, shape in shapes.items()}  # biases stay zero
+    for name in ("W_xh", "W_hy"):
+        params[name] = glorot_uniform(rng[name], shapes[name])
+    params["W_hh"] = orthogonal(rng["W_hh"], *shapes["W_hh"])
     if model.V is not None:
-        params["embedding"] = uniform(rng["embedding"], (model.V, E), 0.05)
+        params["embedding"] = uniform(rng["embedding"], shapes["embedding"], 0.05)
     return params
 
 
 def _torch(model: Model, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
     limit = 1.0 / np.sqrt(model.H)
     params = {name: uniform(rng[name], shape, limit) for name, shape in model.shapes.items() if name != "embedding"}
-    params["b_h"] += uniform(rng["b_h"], (model.H,), limit)  # nn.RNN has two biases; ours is their sum
+    # PyTorch has two biases for each gate. Ours is their sum, where the cell does not need them apart.
+    second = uniform(rng["b_h"], params["b_h"].shape, limit)
+    for i, gate in enumerate(model.recurrence.gates):
+        if gate not in model.recurrence.inner:
+            params["b_h"][i * model.H : (i + 1) * model.H] += second[i * model.H : (i + 1) * model.H]
     if model.V is not None:
         params["embedding"] = rng["embedding"].standard_normal((model.V, model.E))
     return params
@@ -69,7 +73,7 @@ _INITS: dict[Init, Callable[[Model, dict[str, np.random.Generator]], dict[str, A
     Init.TORCH: _torch,
 }
 
-_STREAMS = ("embedding", "W_xh", "W_hh", "b_h", "W_hy", "b_y")
+_STREAMS = ("embedding", "W_xh", "W_hh", "b_h", "W_hy", "b_y", "b_hn")
 
 
 def init_params(model: Model, init: Init, seed: int) -> dict[str, Array]:
@@ -77,7 +81,7 @@ def init_params(model: Model, init: Init, seed: int) -> dict[str, Array]:
 
     Each parameter draws from a stream of its own, so that a change of one shape leaves the others as they were.
     `Init.KERAS`: embedding uniform on +-0.05, Glorot uniform, orthogonal recurrent, zero biases.
-    `Init.TORCH`: embedding normal, all else uniform on +-1/sqrt(H).
+    `Init.TORCH`: embedding normal, all else uniform on +-1/sqrt(H), b_h the sum of two such.
     """
     rng = {
         name: np.random.default_rng(sequence)

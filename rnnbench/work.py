@@ -1,11 +1,12 @@
 """What a case needs, from its sizes alone: floating-point operations, and the least traffic to and from memory.
 
-Operations are those of the matrix products, two in each multiply-add. Not counted: tanh and its slope, biases, losses,
-clipping, the optimizer. With S outputs a row (T where every step emits, else 1), R steps that a reverse pass reaches,
-N steps and K passes of all reverse passes together (R = N = T and K = 1 for full BPTT):
+Operations are those of the matrix products, two in each multiply-add. Not counted: the cell's functions and their
+derivatives, biases, losses, clipping, the optimizer. With S outputs a row (T where every step emits, else 1), R steps
+that a reverse pass reaches, N steps and K passes of all reverse passes together (R = N = T and K = 1 for full BPTT),
+and G gates of the cell:
 
-    forward     2 B (T (E H + H H) + S H O)
-    backward    2 B (R (E H + H H) + (N - K) H H + 2 S H O), and 2 B R E H more for an embedding
+    forward     2 B (T G (E H + H H) + S H O)
+    backward    2 B (R G (E H + H H) + (N - K) G H H + 2 S H O), and 2 B R G E H more for an embedding
                 (dW_xh and dW_hh; the deltas; dW_hy and the way back through it; d embedding)
 
     gradient    forward + backward          train_step  gradient          epoch  a train step for each of its batches
@@ -14,12 +15,13 @@ Weight gradients are formed once, from the deltas of all reverse passes. A produ
 equal tokens have equal products: who computes those once is credited with all of them.
 
 Traffic: each array that a pass is given or answers with moves once, and the states move twice, out in the forward and
-in for the backward pass. With w bytes a number, P numbers in the parameters, Q of them outside the embedding, U and
-U' rows of the table (V, or one for each token of T or R steps, whichever is less):
+in for the backward pass; gates can be computed again from them. With w bytes a number, C states of the cell, P numbers
+in the parameters, Q of them outside the embedding, U and U' rows of the table (V, or one for each token of T or R
+steps, whichever is less):
 
-    forward     w (Q + inputs + B S O + B H) + targets
-    gradient    forward + w (2 B min(T, R + 1) H + Q + U' E)
-    train_step  forward + w (2 B min(T, R + 1) H) + update
+    forward     w (Q + inputs + B S O + B C H) + targets
+    gradient    forward + w (2 B min(T, R + 1) C H + Q + U' E)
+    train_step  forward + w (2 B min(T, R + 1) C H) + update
 
     inputs      w B T E, or for an embedding w U E and 4 B T for the tokens
     targets     w B S O, or 4 B S for class numbers
@@ -32,9 +34,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, Problem
+from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem
 
-_BYTES = {DType.FLOAT32: 4, DType.FLOAT64: 8}
 _INDEX_BYTES = 4  # of a token or a class number
 
 
@@ -92,11 +93,11 @@ def _deltas(problem: Problem) -> int:
 
 def _operations(problem: Problem) -> tuple[int, int]:
     model, B, T, S, R = problem.model, problem.B, problem.T, _outputs(problem), _reached(problem)
-    E, H, O = model.E, model.H, model.O
+    E, H, O, width = model.E, model.H, model.O, model.recurrence.width(model.H)
     deltas = _deltas(problem)
-    through_embedding = 0 if model.V is None else R * E * H
-    forward = 2 * B * (T * (E * H + H * H) + S * H * O)
-    backward = 2 * B * (R * (E * H + H * H) + deltas * H * H + 2 * S * H * O + through_embedding)
+    through_embedding = 0 if model.V is None else R * E * width
+    forward = 2 * B * (T * (E + H) * width + S * H * O)
+    backward = 2 * B * (R * (E + H) * width + deltas * H * width + 2 * S * H * O + through_embedding)
     return forward, backward
 
 
@@ -112,20 +113,25 @@ def _rows(problem: Problem, steps: int) -> int:
 
 
 def _forward_bytes(problem: Problem) -> int:
-    model, B, T, S, w = problem.model, problem.B, problem.T, _outputs(problem), _BYTES[problem.dtype]
+    model, B, T, S, w = problem.model, problem.B, problem.T, _outputs(problem), problem.dtype.bytes
     inputs = w * B * T * model.E if model.V is None else w * _rows(problem, T) + _INDEX_BYTES * B * T
     classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
     targets = _INDEX_BYTES * B * S if classes else w * B * S * model.O
-    return w * (_weights(problem) + B * S * model.O + B * model.H) + inputs + targets
+    return w * (_weights(problem) + B * S * model.O + B * _carried(problem)) + inputs + targets
 
 
 def _state_bytes(problem: Problem) -> int:
     kept = min(problem.T, _reached(problem) + 1)
-    return 2 * _BYTES[problem.dtype] * problem.B * kept * problem.model.H
+    return 2 * problem.dtype.bytes * problem.B * kept * _carried(problem)
+
+
+def _carried(problem: Problem) -> int:
+    """C H."""
+    return len(problem.model.recurrence.states) * problem.model.H
 
 
 def _gradient_bytes(problem: Problem) -> int:
-    return _BYTES[problem.dtype] * (_weights(problem) + _rows(problem, _reached(problem)))
+    return problem.dtype.bytes * (_weights(problem) + _rows(problem, _reached(problem)))
 
 
 def _update_bytes(problem: Problem) -> int:
@@ -133,4 +139,4 @@ def _update_bytes(problem: Problem) -> int:
         return _gradient_bytes(problem)  # as many numbers as have a gradient
     every = sum(math.prod(shape) for shape in problem.model.shapes.values())
     unread = every - _weights(problem) - _rows(problem, problem.T)
-    return _BYTES[problem.dtype] * (unread + every + 4 * every)
+    return problem.dtype.bytes * (unread + every + 4 * every)

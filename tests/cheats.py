@@ -197,8 +197,8 @@ class OldState(NumpySession):
 
     def forward(self):
         super().forward()
-        self.kept = self.outputs.state if self.kept is None else self.kept
-        self.outputs = replace(self.outputs, state=self.kept)
+        self.kept = self.outputs.states if self.kept is None else self.kept
+        self.outputs = replace(self.outputs, states=self.kept)
 
 
 class WiderType(NumpySession):

@@ -44,7 +44,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         names = metafunc.config.getoption("--backend") or backends.usual()
-        metafunc.parametrize("backend", names, indirect=True, scope="session")
+        if "cell" in metafunc.fixturenames:
+            pairs = [(name, cell) for name in names for cell in backends.REGISTRY[name].cells]
+            metafunc.parametrize(("backend", "cell"), pairs, indirect=["backend"], scope="session")
+        else:
+            metafunc.parametrize("backend", names, indirect=True, scope="session")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -19,8 +19,9 @@ from rnnbench.harness.plan import Plan
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import Mode
-from rnnbench.records.stops import Rule, Why
+from rnnbench.records.stops import StopRule, Why
 from tests.calling import stored
+from tests.helpers import specs
 from tests.report.fake import make
 
 MACHINE = Path(__file__).resolve().parents[1] / "reports/cpu-2-cores/machine.json"
@@ -33,7 +34,7 @@ def deep(levels: int) -> str:
     return '{"a":' * levels + "0" + "}" * levels
 
 
-WHOLE_OBJECTS = (b"{}", deep(20).encode(), b'{"schema": 3}', b'{"schema": 99}', b'{"a": "\\ud800"}')
+WHOLE_OBJECTS = (b"{}", deep(20).encode(), b'{"schema": 1}', b'{"schema": 99}', b'{"a": "\\ud800"}')
 WHOLE = (
     b"", b"\n", b"null", b"0", b"[]", b'"text"', b"[null]", b"\xff\xfe\x00", b"\x00" * 64, b"NaN", b"1e400", b"{",
     deep(100_000).encode(), b"[" * 100_000, b"1" + b"0" * 400, b"1" + b"0" * 5000, *WHOLE_OBJECTS,
@@ -55,8 +56,8 @@ def run_of(folder: Path, name: str, seed: int = 0) -> Path:
     journal = store.Journal(path, store.CURVES)
     journal.append(replace(e, run_id=name) for e in made.epochs)
     journal.close()
-    plan = Plan(("parity", "imdb-50"), BACKENDS, (Pass.FORWARD, Pass.TRAIN_STEP), (DType.FLOAT32,), Mode.DEFAULT, 2, 0,
-                300.0, rule=Rule.until(0.05))  # fmt: skip
+    plan = Plan(specs("parity", "imdb-50"), BACKENDS, (Pass.FORWARD, Pass.TRAIN_STEP), (DType.FLOAT32,), Mode.DEFAULT,
+                2, 0, 300.0, rule=StopRule.until(0.05))  # fmt: skip
     stop = msgspec.to_builtins(stop_of(Why.CAP, {}, "30 launches"))
     store.write_json(
         path / store.RUN,

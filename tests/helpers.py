@@ -12,12 +12,16 @@ import numba
 import numpy as np
 import pytest
 
+from rnnbench.api.sweep import swept_workloads
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.correctness.tolerances import arrays_of, errors_of, relative_error
 from rnnbench.data import Data
 from rnnbench.model import DType, Head, Loss, Model, Optimizer, Problem, Train, Truncation
 from rnnbench.params import Init, Params, init_params
+from rnnbench.sweep import Sizes, Sweep
+from rnnbench.workloads.made_up import made_up
+from rnnbench.workloads.resolve import Asked, resolve
 
 
 def small_problem(
@@ -128,10 +132,14 @@ def assert_what_is_not_there_is_refused(session: Session) -> None:
             session.train_epoch(order)
     B, H = problem.B, model.H
     for shape in ((B, H + 1), (B + 1, H), (B,), (H,), (1, 1), (), (1, B, H), (H * B,)):
-        with pytest.raises(ValueError, match=re.escape(f"the state has shape {shape}; this problem needs {(B, H)}")):
-            session.start_from(np.zeros(shape, str(problem.dtype)))
+        with pytest.raises(ValueError, match=re.escape(f"state h has shape {shape}; this problem needs {(B, H)}")):
+            session.start_from({"h": np.zeros(shape, str(problem.dtype))})
     with pytest.raises(ValueError, match="states are complex128; they must be real numbers"):
-        session.start_from(np.zeros((B, H), complex))
+        session.start_from({"h": np.zeros((B, H), complex)})
+    good_state = np.zeros((B, H), str(problem.dtype))
+    for given, words in (({}, r"\[\]"), ({"h": good_state, "c": good_state}, r"\['c', 'h'\]"), (good_state, "ndarray")):
+        with pytest.raises(ValueError, match=rf"the states are {words}; {model.cell} needs a dict of arrays"):
+            session.start_from(given)  # type: ignore[arg-type]
     needed = good.shape[1:]
     longer, shorter = np.concatenate([good, good], axis=1), good[:, : problem.T - 1]
     wrong = [good[0], good[..., None], longer, shorter, longer[:0], np.zeros(0, good.dtype), good.ravel()[0]]
@@ -177,3 +185,18 @@ def failed(findings):
     found = list(findings)
     assert found, "nothing was checked"
     return [finding for finding in found if not finding.ok]
+
+
+def specs(*names: str, **sizes: int):
+    """What a plan holds of built-in workloads, at other sizes where they are given."""
+    return tuple(workload.spec for workload in resolve(names, Asked(**sizes)))
+
+
+def made_up_problem(sizes: Sizes, E: int | None, dtype: DType) -> Problem:
+    """A problem of a sweep over dense made-up inputs, as wide as the state where no E is given."""
+    return made_up(Model(E=sizes.H if E is None else E, H=sizes.H, O=1), sizes.B, sizes.T).spec.problem(dtype)
+
+
+def swept(sweep: Sweep):
+    """What a plan of a sweep over dense made-up inputs holds."""
+    return tuple(workload.spec for workload in swept_workloads(sweep, made_up(Model(E=1, H=1, O=1))))

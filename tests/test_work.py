@@ -42,15 +42,16 @@ def brute_force(case):
     count = Counter(case)
     emits = [t for t in range(T) if model.head is Head.EVERY or t == T - 1]
     for t in range(T):
-        count.product(B, E, H)
-        count.product(B, H, H)
+        for _ in model.recurrence.gates:
+            count.product(B, E, H)
+            count.product(B, H, H)
         for i in range(B):
             if V is None:
                 count.touch(f"x {t} {i}", E, w)
             else:
                 count.touch(f"token {t} {i}", 1, 4)
                 count.touch(f"embedding {(t * B + i) % V}", E, w)  # no word again before all have come
-    for name, size in {"W_xh": E * H, "W_hh": H * H, "b_h": H, "W_hy": H * O, "b_y": O}.items():
+    for name, size in weights(model).items():
         count.touch(name, size, w)
     for t in emits:
         count.product(B, H, O)
@@ -63,6 +64,15 @@ def brute_force(case):
     return count
 
 
+def weights(model):
+    """Name -> numbers in each parameter but the embedding."""
+    E, H, O = model.E, model.H, model.O
+    head = {"W_hy": H * O, "b_y": O}
+    if model.cell == "gru":
+        return {"W_xh": E * 3 * H, "W_hh": H * 3 * H, "b_h": 3 * H, "b_hn": H} | head
+    return {"W_xh": E * H, "W_hh": H * H, "b_h": H} | head
+
+
 def backward(case, count, emits, w):
     model, B, T = case.model, case.B, case.T
     E, H, O, V = model.E, model.H, model.O, model.V
@@ -71,7 +81,7 @@ def backward(case, count, emits, w):
         for t in reversed(range(block.start, block.end)):
             reached.add(t)
             kept |= {t, t - 1}
-            if t > block.start:
+            for _ in model.recurrence.gates if t > block.start else ():
                 count.product(B, H, H)  # to the delta of the step before
     for _ in emits:
         count.product(H, B, O)  # dW_hy
@@ -79,17 +89,19 @@ def backward(case, count, emits, w):
     gradient = case.pass_ is Pass.GRADIENT
     adam = case.train.optimizer is Optimizer.ADAM
     for t in reached:
-        count.product(E, B, H)
-        count.product(H, B, H)
+        for _ in model.recurrence.gates:
+            count.product(E, B, H)
+            count.product(H, B, H)
+            if V is not None:
+                count.product(B, H, E)
         if V is not None:
-            count.product(B, H, E)
             for i in range(B):
                 if gradient or not adam:
                     count.touch(f"embedding {(t * B + i) % V}", E, w, "write")
     for t in kept - {-1}:
         count.touch(f"h {t}", B * H, w, "write")
         count.touch(f"h {t}", B * H, w)
-    for name, size in {"W_xh": E * H, "W_hh": H * H, "b_h": H, "W_hy": H * O, "b_y": O}.items():
+    for name, size in weights(model).items():
         count.touch(name, size, w, "write")
         if adam and not gradient:
             for moment in "mv":
@@ -113,6 +125,8 @@ PROBLEMS = {
     "truncated, last": small_problem(B=2, T=9, V=40, truncation=Truncation(3, 2)),
     "truncated, every": small_problem(B=2, T=7, V=11, head=Head.EVERY, truncation=Truncation(4, 2)),
     "chunks": small_problem(B=2, T=7, V=None, head=Head.EVERY, truncation=Truncation(3, 3)),
+    "gru": small_problem(B=2, T=4, V=50, cell="gru"),
+    "gru, truncated": small_problem(B=2, T=7, V=None, head=Head.EVERY, cell="gru", truncation=Truncation(4, 2)),
     "sgd": small_problem(B=2, T=4, V=50, train=Train(Optimizer.SGD)),
     "sgd, dense": small_problem(B=2, T=4, V=None, train=Train(Optimizer.SGD)),
 }

@@ -16,7 +16,7 @@ from rnnbench.analysis.diagnostics import BIMODAL, bimodal, drifts, separation
 from rnnbench.analysis.noise import noise_of
 from rnnbench.analysis.stats import Interval, Metric, interval_of, ratio_of
 from rnnbench.analysis.stop_rule import precise_enough
-from rnnbench.records.stops import Rule
+from rnnbench.records.stops import StopRule
 from worlds import (
     NOISY,
     ONE_MODE,
@@ -119,11 +119,11 @@ def methods(seed: int, runs: int) -> Table:
     return Table(title, found, rows)
 
 
-def ended(rng: Rng, rule: Rule, spread: float, rounds: int = 2) -> tuple[int, bool]:
+def ended(rng: Rng, rule: StopRule, spread: float, rounds: int = 2) -> tuple[int, bool]:
     """Launches of a run that ends by the rule, and whether its interval then holds the truth."""
-    turns = turns_of(spread_of_both(rng, rule.most, rounds, spread))
-    n = rule.fewest
-    while n < rule.most and not precise_enough(rule, {k: v for k, v in turns.items() if k[1] < n}):
+    turns = turns_of(spread_of_both(rng, rule.max_launches, rounds, spread))
+    n = rule.min_launches
+    while n < rule.max_launches and not precise_enough(rule, {k: v for k, v in turns.items() if k[1] < n}):
         n += 1
     return n, holds(interval_of({k: v for k, v in turns.items() if k[1] < n}), 1)
 
@@ -135,9 +135,9 @@ def stop(seed: int, runs: int | None) -> Iterator[Table]:
                           (3, [(0.05, s) for s in (0.01, 0.02, 0.05, 0.07, 0.1)])):  # fmt: skip
         found = []
         for precision, spread in asked:
-            rule, rng = Rule(precision, fewest), rng_of(seed, f"{fewest} {precision} {spread}")
+            rule, rng = StopRule(precision, fewest), rng_of(seed, f"{fewest} {precision} {spread}")
             launches, hold = zip(*(ended(rng, rule, spread) for _ in range(runs)), strict=True)
-            capped = sum(n == rule.most for n in launches) / runs
+            capped = sum(n == rule.max_launches for n in launches) / runs
             more = f"{np.mean(launches):.1f} launches on average" + (
                 f", {percent(capped)} % at the cap" if capped else ""
             )

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.analysis.stats import Summary, TurnKey, summarise
+from rnnbench.analysis.stats import Summary, summarise
 from rnnbench.model import Pass
-from rnnbench.records.record import Record
+from rnnbench.records.record import Record, TurnKey
 from tests.report.fake import case, record
 
 Floats = NDArray[np.float64]

@@ -11,7 +11,9 @@ from typing import Any
 import msgspec
 
 from rnnbench.analysis.devices import on_gpu
-from rnnbench.records.record import Record
+from rnnbench.records.record import Record, checks_in
+
+MAX_DIFFERENCES = 5  # named one by one
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,9 @@ def differences(backend: str, base: Side, new: Side) -> list[str]:
 
 def unlike_work(base: Side, new: Side) -> list[str]:
     """What differs in work and contract, without the machines."""
-    records = [(r.case, r.seeds, r.contract) for side in (base, new) for r in side.records]
-    cases = [flat(msgspec.to_builtins(case)) for case in _different(case for case, _, _ in records)]
-    seeds = [flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds, _ in records)]
+    records = [(r.case, r.seeds) for side in (base, new) for r in side.records]
+    cases = [flat(msgspec.to_builtins(case)) for case in _different(case for case, _ in records)]
+    seeds = [flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds in records)]
     contracts = [_promised(c) for c in _contracts(base, new)]
     found = {**_unlike(cases), **_unlike(seeds), **_unlike(contracts)}
     return [f"{name} {a} / {b}" for name, (a, b) in found.items()]
@@ -52,12 +54,18 @@ def unlike_machines(base: Side, new: Side) -> list[str]:
     return [*found, *(f"{name} {a} / {b}" for name, (a, b) in _unlike(code).items())]
 
 
+def first_few(differences: Sequence[str]) -> str:
+    """Differences in one sentence; of many the first."""
+    more = len(differences) - MAX_DIFFERENCES
+    return "; ".join([*differences[:MAX_DIFFERENCES], *([f"and {more} more"] if more > 0 else [])])
+
+
 def _different(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
 
 
 def _contracts(base: Side, new: Side) -> list[Any]:
-    return [r.contract for side in (base, new) for r in side.records if r.contract is not None]
+    return [r.contract for side in (base, new) for r in checks_in(side.records) if r.contract is not None]
 
 
 def _promised(contract: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import numpy as np
 from rnnbench.analysis.comparable import Side, differences
 from rnnbench.analysis.stats import CONFIDENCE, Metric, Summary, launch_medians, summaries, turn_seconds
 from rnnbench.model import Case
-from rnnbench.records.record import Record, Status
+from rnnbench.records.record import Record, Status, turns_in
 
 MIN_LAUNCHES = 3  # a side: of fewer there is no interval
 MAX_LAUNCHES = 10_000  # looked for
@@ -102,10 +102,10 @@ class Comparison:
 def launch_logs(records: Iterable[Record], metric: Metric) -> list[float]:
     """log of seconds a call for each process: the median of its turns that ended `ok`."""
     turns: dict[tuple[str, int, int, int], float] = {}
-    for r in records:
+    for r in turns_in(records):
         seconds = turn_seconds(r, metric) if r.status is Status.OK else None
         if seconds is not None:
-            turns[r.run_id, r.part, r.launch, r.round] = seconds
+            turns[r.run_id, *r.key] = seconds
     return launch_medians(turns)
 
 

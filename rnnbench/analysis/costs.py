@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnbench.analysis.stats import NS, Summary, by_case, problem_key
 from rnnbench.model import Case, Pass
-from rnnbench.records.record import Costs, Record
+from rnnbench.records.record import CheckRecord, Costs, Record, checks_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +68,7 @@ def _median(costs: Iterable[Costs], pick: Callable[[Costs], int | None]) -> floa
 def spent(summary: Summary) -> Spent:
     """The costs of one backend on one case."""
     launches: dict[tuple[int, int], Costs] = {}
-    for r in summary.records:
+    for r in checks_in(summary.records):
         if r.costs != Costs() and not summary.mixed:
             launches.setdefault((r.part, r.launch), r.costs)
     every = list(launches.values())
@@ -170,11 +170,11 @@ def _with_first_calls(summary: Summary, before: Sequence[Summary]) -> Summary:
     """The summary with the first calls of the same launches of `before` added to its own."""
     extra: dict[tuple[int, int], int] = {}
     for s in before:
-        for r in s.records if s.backend == summary.backend else ():
+        for r in checks_in(s.records) if s.backend == summary.backend else ():
             extra[r.part, r.launch] = extra.get((r.part, r.launch), 0) + (r.costs.first_call_ns or 0)
 
     def added(r: Record) -> Record:
-        if r.costs.first_call_ns is None:
+        if not isinstance(r, CheckRecord) or r.costs.first_call_ns is None:
             return r
         whole = r.costs.first_call_ns + extra.get((r.part, r.launch), 0)
         return replace(r, costs=replace(r.costs, first_call_ns=whole))

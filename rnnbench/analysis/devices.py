@@ -7,9 +7,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.stats import Interval, Summary, TurnKey, device_turn_seconds, interval_of, turns_of
+from rnnbench.analysis.stats import Interval, Summary, device_turn_seconds, interval_of, turns_of
 from rnnbench.contract import CPU
-from rnnbench.records.record import MEMORY, DeviceState, Record, Status
+from rnnbench.records.record import (
+    CheckRecord,
+    DeviceState,
+    MemoryRecord,
+    Record,
+    Status,
+    TurnKey,
+    TurnRecord,
+    turns_in,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,10 +43,13 @@ class OnDevice:
 
 def on_gpu(records: Iterable[Record]) -> bool:
     """Whether records of one backend were made on a GPU: by a contract, else by what its turns know of the device."""
-    return any(
-        r.contract.device != CPU if r.contract else r.device_ns or r.device_states or r.peak_device_bytes
-        for r in records
-    )
+    return any(map(_on_gpu, records))
+
+
+def _on_gpu(r: Record) -> bool:
+    if isinstance(r, CheckRecord) and r.contract:
+        return r.contract.device != CPU
+    return bool((isinstance(r, TurnRecord) and (r.device_ns or r.device_states)) or r.peak_device_bytes)
 
 
 def gpu_backends(found: Iterable[Summary]) -> list[str]:
@@ -49,7 +61,7 @@ def on_device(summary: Summary) -> OnDevice:
     """A summary with what its records know of the device."""
     turns = turns_of(summary.records, device_turn_seconds)
     peaks = [r.peak_device_bytes for r in summary.records if r.peak_device_bytes is not None]
-    states = tuple(state for r in summary.records for state in r.device_states)
+    states = tuple(state for r in turns_in(summary.records) for state in r.device_states)
     return OnDevice(summary, interval_of(turns), turns, max(peaks, default=None), states)
 
 
@@ -93,7 +105,7 @@ class Memory:
 def memory_of(summary: Summary) -> Memory | None:
     """The last that was measured; None of nothing, or of unlike machines."""
     for r in () if summary.mixed else reversed(summary.records):
-        if r.round == MEMORY and r.status is Status.OK and r.peak_memory_bytes is not None:
+        if isinstance(r, MemoryRecord) and r.status is Status.OK and r.peak_memory_bytes is not None:
             return Memory(r.peak_memory_bytes, r.memory_before_bytes, r.peak_device_bytes)
     return None
 
@@ -122,18 +134,18 @@ def joules_of(summary: Summary) -> Interval | None:
     """Joules a call: the energy of a turn's window over all its calls, as a time. None where it was not counted."""
     return interval_of(
         {
-            (r.part, r.launch, r.round): r.energy.joules / len(r.samples_ns)
-            for r in summary.records
-            if r.energy is not None and r.energy.joules and (r.part, r.launch, r.round) in summary.turns
+            r.key: r.energy.joules / len(r.samples_ns)
+            for r in summary.timed_turns
+            if r.energy is not None and r.energy.joules
         }
     )
 
 
 def energy_sources(records: Iterable[Record]) -> list[str]:
     """The counters that were read."""
-    return sorted({r.energy.source for r in records if r.energy is not None and r.energy.joules})
+    return sorted({r.energy.source for r in turns_in(records) if r.energy is not None and r.energy.joules})
 
 
 def energy_reasons(records: Iterable[Record]) -> list[tuple[str, int]]:
     """Why the energy of turns is not known, and of how many, the most frequent first."""
-    return Counter(r.energy.reason for r in records if r.energy is not None and r.energy.reason).most_common()
+    return Counter(r.energy.reason for r in turns_in(records) if r.energy is not None and r.energy.reason).most_common()

@@ -10,8 +10,8 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.analysis.stats import Interval, Summary, TurnKey, interval_of, launch_medians, outliers_of
-from rnnbench.records.record import Record
+from rnnbench.analysis.stats import Interval, Summary, interval_of, launch_medians, outliers_of
+from rnnbench.records.record import TurnKey, TurnRecord
 
 FALSE_DISCOVERIES = 0.05  # of the drifts that are reported, by Benjamini and Hochberg
 MIN_TURNS = 10  # within launches, to see a trend over rounds
@@ -95,7 +95,7 @@ def _kendall(when: Sequence[int], logs: Sequence[float]) -> tuple[float, float]:
 
 def bimodal(s: Summary) -> Modes | None:
     """The modes of an answer, where at least half of its turns with enough calls, and at least two, show them."""
-    kept = [_kept(r) for r in s.records if (r.part, r.launch, r.round) in s.turns]
+    kept = [_kept(r) for r in s.timed_turns]
     looked = [separation(logs) for logs in kept if len(logs) >= MIN_CALLS_FOR_MODES]
     shown = [(d, apart) for d, apart in looked if d > BIMODAL and apart > MIN_APART]
     if len(shown) < 2 or 2 * len(shown) < len(looked):
@@ -104,7 +104,7 @@ def bimodal(s: Summary) -> Modes | None:
     return Modes(len(shown), len(looked), float(d), float(apart))
 
 
-def _kept(record: Record) -> NDArray[np.float64]:
+def _kept(record: TurnRecord) -> NDArray[np.float64]:
     return np.log(np.maximum(record.samples_ns[record.warmup :], 1).astype(np.float64))
 
 
@@ -149,7 +149,7 @@ class Calls:
 
 def calls_of(summary: Summary) -> Calls:
     """The calls of the rounds that have a time."""
-    timed = [r for r in summary.records if (r.part, r.launch, r.round) in summary.turns and r.samples_ns]
+    timed = summary.timed_turns
     return Calls(
         warmups=sum(r.warmup for r in timed),
         kept=sum(len(r.samples_ns) - r.warmup for r in timed),
@@ -158,10 +158,10 @@ def calls_of(summary: Summary) -> Calls:
     )
 
 
-def _first_over_later(timed: Iterable[Record]) -> dict[TurnKey, float]:
+def _first_over_later(timed: Iterable[TurnRecord]) -> dict[TurnKey, float]:
     ratios: dict[TurnKey, float] = {}
     for r in timed:
         first, *later = r.samples_ns[r.warmup :]
         if len(later) + 1 >= MIN_CALLS:
-            ratios[r.part, r.launch, r.round] = max(first, 1) / max(float(median(later)), 1.0)
+            ratios[r.key] = max(first, 1) / max(float(median(later)), 1.0)
     return ratios

@@ -70,11 +70,14 @@ class Line:
         return self.points[step.index - 1].run, self.points[step.index].run
 
 
-def runs_of(loaded: Loaded, place: str) -> list[DatedRun]:
-    """The runs in a folder: one, or several that were merged there. What is not known of a merged one stays so."""
+def runs_of(loaded: Loaded, place: str, *, pooled: bool = False) -> list[DatedRun]:
+    """The runs in a folder: one, or several that were merged there. What is not known of a merged one stays so.
+
+    `pooled`: several that the user wants to see as one.
+    """
     groups: dict[str, list[Record]] = {}
     for record in loaded.records:
-        groups.setdefault(record.run_id, []).append(record)
+        groups.setdefault(str(loaded.run["run_id"]) if pooled else record.run_id, []).append(record)
     single = len(groups) == 1
     found = []
     for run_id, records in groups.items():

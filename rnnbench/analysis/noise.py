@@ -18,14 +18,13 @@ from rnnbench.analysis.stats import (
     Basis,
     Interval,
     Summary,
-    TurnKey,
     by_case,
     launch_medians,
     ratio_of,
     summaries,
 )
 from rnnbench.model import Case
-from rnnbench.records.record import Record
+from rnnbench.records.record import Record, TurnKey
 
 NOISE = "noise.json"
 MARK = "#"  # of a replica: numba#2

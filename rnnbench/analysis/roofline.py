@@ -12,7 +12,7 @@ import msgspec
 from rnnbench.analysis.devices import on_gpu
 from rnnbench.analysis.stats import Summary, turn_seconds
 from rnnbench.model import DType
-from rnnbench.records.record import Positive, Record
+from rnnbench.records.record import Positive, Record, TurnRecord
 from rnnbench.work import work_of
 
 if TYPE_CHECKING:
@@ -75,10 +75,14 @@ def peak_of(machine: Mapping[str, Any]) -> Peak | None:
 
 def with_work(record: Record, peak: Peak | None) -> Record:
     """The record with what its case needs, and the share of the multiply-add peak that its turn reached."""
-    work, seconds = work_of(record.case), turn_seconds(record)
+    work = work_of(record.case)
+    record = replace(record, flops=work.flops, least_bytes=work.bytes)
+    if not isinstance(record, TurnRecord):
+        return record
+    seconds = turn_seconds(record)
     roof = peak.roof(record.case.dtype) if peak and not on_gpu([record]) else None
     share = work.flops / seconds / roof.flops if seconds and roof else None
-    return replace(record, flops=work.flops, least_bytes=work.bytes, share_of_peak=share)
+    return replace(record, share_of_peak=share)
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnbench.model import Case, Pass
-from rnnbench.records.record import MEMORY, Record, Status
+from rnnbench.records.record import MemoryRecord, Record, Status, TurnKey, TurnRecord, checks_in, turns_in
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CONFIDENCE = 0.95
-TurnKey = tuple[int, int, int]  # part, launch, round
 NS = 1e-9
 
 # Where no round could be measured, the first of these that occurred is reported.
@@ -77,6 +76,11 @@ class Summary:
         """Whether it is in rankings and ratios: right, and timed."""
         return self.status is Status.OK and self.time is not None
 
+    @property
+    def timed_turns(self) -> list[TurnRecord]:
+        """The turns that the time is made of."""
+        return [r for r in turns_in(self.records) if r.samples_ns and r.key in self.turns]
+
 
 class Metric(StrEnum):
     """What stands for the calls of a turn."""
@@ -93,7 +97,7 @@ _CENTRES: dict[Metric, Callable[[Sequence[int]], float]] = {
 }
 
 
-def turn_seconds(record: Record, metric: Metric = Metric.MEDIAN) -> float | None:
+def turn_seconds(record: TurnRecord, metric: Metric = Metric.MEDIAN) -> float | None:
     """Seconds a call: the metric of the samples after the warm-ups, at least 1 ns.
 
     None where there are none, or the machine was suspended in between.
@@ -102,18 +106,18 @@ def turn_seconds(record: Record, metric: Metric = Metric.MEDIAN) -> float | None
     return max(_CENTRES[metric](kept), 1.0) * NS if kept else None
 
 
-def device_turn_seconds(record: Record) -> float | None:
+def device_turn_seconds(record: TurnRecord) -> float | None:
     """The same by the device's own clock, after the same warm-ups; None where it has none."""
     kept = () if left_out(record) else record.device_ns[record.warmup :]
     return max(float(median(kept)), 1.0) * NS if kept else None
 
 
 def turns_of(
-    records: Iterable[Record], seconds: Callable[[Record], float | None] = turn_seconds
+    records: Iterable[Record], seconds: Callable[[TurnRecord], float | None] = turn_seconds
 ) -> dict[TurnKey, float]:
     """Turn -> seconds a call, of rounds that ended `ok` or `wrong`."""
     timed = {Status.OK, Status.WRONG}
-    values = {(r.part, r.launch, r.round): seconds(r) for r in records if r.status in timed}
+    values = {r.key: seconds(r) for r in turns_in(records) if r.status in timed}
     return {key: value for key, value in values.items() if value is not None}
 
 
@@ -164,7 +168,7 @@ def ratio_of(numerator: Mapping[TurnKey, float], denominator: Mapping[TurnKey, f
     return interval_of({key: numerator[key] / denominator[key] for key in sorted(shared)})
 
 
-def outliers_of(record: Record) -> int:
+def outliers_of(record: TurnRecord) -> int:
     """How many samples lie more than 3 interquartile ranges above the upper quartile (Tukey, 1977) of their turn."""
     kept = record.samples_ns[record.warmup :]
     if len(kept) < 4:
@@ -185,22 +189,22 @@ def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None
     worst = failed[-1] if failed[0].status is Status.SKIPPED else failed[0]  # by the budget that it was given last
     if not timed:
         return worst.status, worst.reason
-    if worst.round == MEMORY:
+    if isinstance(worst, MemoryRecord):
         return Status.OK, f"{worst.status}, {worst.reason}"
-    launches = {(r.part, r.launch) for r in records if r.round != MEMORY}
-    broken = {(r.part, r.launch) for r in failed if r.status is worst.status}
+    launches = {(r.part, r.launch) for r in records if not isinstance(r, MemoryRecord)}
+    broken = {(r.part, r.launch) for r in failed if not isinstance(r, MemoryRecord) and r.status is worst.status}
     return Status.OK, f"{worst.status} in {len(broken)} of {len(launches)} launches: {worst.reason or 'no reason kept'}"
 
 
 def _suspended(records: Sequence[Record]) -> str | None:
     """How many turns are left out because the machine was suspended in them, or None of none."""
-    turns = [left_out(r) for r in records if r.samples_ns]
+    turns = [left_out(r) for r in turns_in(records) if r.samples_ns]
     return f"{sum(turns)} of {len(turns)} turns left out: the machine was suspended meanwhile" if any(turns) else None
 
 
 def _unlike_machines(records: Sequence[Record]) -> str | None:
     """Why runs that were merged share no number, or None where they may."""
-    timed = [r for r in records if r.samples_ns]
+    timed = [r for r in turns_in(records) if r.samples_ns]
     machines = list(dict.fromkeys(r.machine_id for r in timed))
     if len(machines) < 2 or len({r.run_id for r in timed}) < 2:
         return None
@@ -248,8 +252,8 @@ def _row(s: Summary) -> dict[str, object]:
     case, nan = s.case, Interval(math.nan, math.nan, math.nan, Basis.NONE)
     device_turns = {} if s.mixed else turns_of(s.records, device_turn_seconds)
     time, device_time = s.time or nan, interval_of(device_turns) or nan
-    timed = [r for r in s.records if (r.part, r.launch, r.round) in s.turns]
-    contract = next((r.contract for r in s.records if r.contract is not None), None)
+    timed = s.timed_turns
+    contract = next((r.contract for r in checks_in(s.records) if r.contract is not None), None)
     peaks = [r.peak_memory_bytes for r in s.records if r.peak_memory_bytes is not None]
     return {
         "case": case.key,
@@ -298,7 +302,7 @@ def times_frame(found: Iterable[Summary]) -> pd.DataFrame:
     )
 
 
-# How a disturbance begins, as the harness writes it into `Record.disturbances`.
+# How a disturbance begins, as the harness writes it into `disturbances` of a record.
 SUSPENDED = "suspended"
 CLOCK_SET = "clock set"
 BESIDE = "beside another run"
@@ -322,7 +326,7 @@ def left_out(record: Record) -> bool:
 
 def disturbance_notes(records: Iterable[Record]) -> list[str]:
     """A sentence for each kind of disturbance: in how many turns, whose, and what it means."""
-    turns = [r for r in records if r.samples_ns]
+    turns = [r for r in turns_in(records) if r.samples_ns]
     said = []
     for kind, meaning in _MEANING.items():
         whose = Counter(r.backend for r in turns if any(text.startswith(kind) for text in r.disturbances))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rnnbench.analysis.stats import Basis, TurnKey, interval_of
-from rnnbench.records.stops import Rule, Stop, Why
+from rnnbench.analysis.stats import Basis, interval_of
+from rnnbench.records.record import TurnKey
+from rnnbench.records.stops import Stop, StopRule, Why
 from rnnbench.units import percent
 
 RIGOROUS = 0.02  # the precision of a rigorous run
@@ -19,7 +20,7 @@ def relative_precision(turns: Mapping[TurnKey, float]) -> float | None:
     return interval.high / interval.value - 1
 
 
-def precise_enough(rule: Rule, turns: Mapping[TurnKey, float]) -> bool:
+def precise_enough(rule: StopRule, turns: Mapping[TurnKey, float]) -> bool:
     """Whether these turns give a time that is as precise as the rule asks."""
     reached = relative_precision(turns)
     return reached is not None and reached <= rule.precision

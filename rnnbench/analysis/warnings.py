@@ -14,7 +14,7 @@ import numpy as np
 
 from rnnbench.analysis.diagnostics import BIMODAL, UNSETTLED, bimodal, calls_of, drifts
 from rnnbench.analysis.stats import Summary, is_harmless, summaries
-from rnnbench.records.record import CHECK, Mode, Record
+from rnnbench.records.record import Mode, Record, checks_in
 
 
 class Severity(StrEnum):
@@ -34,7 +34,7 @@ class WarningKind:
     of_sweep: str = ""  # where another one helps a sweep
 
 
-AGAIN = "sweep again, and put the runs together with merge"
+AGAIN = "sweep again, and report both runs together"
 KINDS = {
     "machines": WarningKind("several machines", "compare within one machine; measure again in a new folder"),
     "disturbed": WarningKind(
@@ -194,7 +194,7 @@ def _clock_policy(cpu: Mapping[str, Any]) -> Iterator[Sign]:
 
 
 def _crowded(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterator[Sign]:
-    threads = max((r.contract.threads for r in records if r.contract), default=0)
+    threads = max((r.contract.threads for r in checks_in(records) if r.contract), default=0)
     cores, group = _number(facts_of(machine, "cpu"), "allowed"), _number(facts_of(machine, "limits"), "cpus")
     for limit, words in ((cores, "cores are allowed"), (group, "processors are what the control group allows")):
         if limit is not None and threads > limit:
@@ -219,8 +219,7 @@ def of_records(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterato
         yield Sign("quick", Severity.SEVERE, f"{quick} of {len(records)} records are of a smoke run, not for quoting")
     for r in records:
         for disturbance in r.disturbances:
-            when = f"round {r.round + 1}" if r.round >= 0 else "its check" if r.round == CHECK else "its memory"
-            text = f"{disturbance} (launch {max(r.launch, 0) + 1}, {when})"
+            text = f"{disturbance} ({r.moment})"
             severity = Severity.NOTE if is_harmless(disturbance) else Severity.SEVERE
             yield Sign("disturbed", severity, text, where=f"{r.case.key} {r.backend}")
 

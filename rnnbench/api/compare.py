@@ -15,6 +15,7 @@ from rnnbench.analysis.comparable import Side
 from rnnbench.analysis.compare import MIN_LAUNCHES, Comparison, Gate, Ratio, Verdict, compare_sides
 from rnnbench.analysis.noise import MIN_MARGIN, NOISE
 from rnnbench.api.exit_codes import BROKEN, NO_BASELINE, NOTHING, OK, SLOWER, UNDECIDED
+from rnnbench.api.runs import place_of, places_of, side_of
 from rnnbench.harness.plan import matches
 from rnnbench.records import store
 from rnnbench.records.record import Mode
@@ -22,8 +23,6 @@ from rnnbench.units import MAX_PERCENT
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MAX_PROBLEMS = 3  # said one by one
 
 
 @dataclass(frozen=True, repr=False)
@@ -70,35 +69,19 @@ class Compared:
         return UNDECIDED if fail_inconclusive and any(f.verdict is Verdict.INCONCLUSIVE for f in self.findings) else OK
 
 
-def side_of(name: str, say: Callable[[str], None]) -> Side:
-    """A run's records and machine. Of a lone file the machine is known where `machine.json` lies beside it."""
-    path = place_of(name)
-    loaded = store.load_file(path) if path.is_file() else store.load(path)
-    problems_told(path, loaded.problems, say)
-    if not loaded.records:
-        raise store.StoreError(f"{path} holds no record; nothing was measured there")
-    return Side(loaded.records, loaded.machine)
-
-
-def problems_told(path: Path, problems: Sequence[str], say: Callable[[str], None]) -> None:
-    """Say which lines were left out, the first few one by one."""
-    for problem in problems[:MAX_PROBLEMS]:
-        say(f"{path}: {problem}")
-    if len(problems) > MAX_PROBLEMS:
-        say(f"{path}: {len(problems) - MAX_PROBLEMS} more lines were left out")
-
-
 def compared(
     base: str, new: str, gate: Gate | None, words: str, say: Callable[[str], None], noise: str | None = None
 ) -> Compared:
-    """Compare two runs by name. StoreError for what cannot be read; ValueError where the filter leaves nothing.
+    """Compare two sides by name, each a run or several with commas between.
+
+    StoreError for what cannot be read; ValueError where the filter leaves nothing, or for what cannot be pooled.
 
     `gate` None takes the noise of the machine for the margin, by the A/A run `noise` or one that lies beside the two.
     """
     a, b = (kept(side_of(name, say), words) for name in (base, new))
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
-    gate, said = (gate, []) if gate else gate_of(noise, [place_of(new), place_of(base)], a, b)
+    gate, said = (gate, []) if gate else gate_of(noise, [*places_of(new), *places_of(base)], a, b)
     return Compared(compare_sides(a, b, gate), gate, [*said, *_notes(a, b)])
 
 
@@ -114,20 +97,6 @@ def _notes(base: Side, new: Side) -> list[str]:
     if shared := {r.run_id for r in base.records} & {r.run_id for r in new.records}:
         notes.append(f"both hold records of run {', '.join(sorted(shared))}: their launches are not independent")
     return notes
-
-
-REPORTS = Path("reports")  # where `run` puts its folders
-
-
-def place_of(name: str) -> Path:
-    """The folder or file that is meant: a path, else the id of a run under `reports`. Raises StoreError for neither."""
-    for path in (Path(name), REPORTS / name):
-        if path.exists():
-            return path
-    raise store.StoreError(
-        f"{name} is neither a folder, nor a file, nor a run under {REPORTS}; give what `run -o` was given, or its "
-        f"{store.RECORDS}"
-    )
 
 
 def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) -> tuple[Gate, list[str]]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from rnnbench.analysis.changepoints import MIN_RUNS
 from rnnbench.analysis.history import DatedRun, Line, in_order, lines_of_runs, runs_of
-from rnnbench.api.compare import kept, place_of, problems_told
+from rnnbench.api.compare import kept
 from rnnbench.api.exit_codes import NOTHING, OK, SLOWER
+from rnnbench.api.runs import places_of, read_runs
 from rnnbench.machine.fingerprint import answer_of
 from rnnbench.records import store
 
@@ -32,28 +33,37 @@ class History:
         return SLOWER if fail and any(line.steps and line.steps[-1].ratio > 1 for line in self.lines) else OK
 
 
-def folders_of(names: Sequence[str]) -> list[Path]:
-    """Every folder of a run under the places named, or the file of records itself. Raises StoreError for none."""
-    found: list[Path] = []
-    for path in [place_of(name) for name in names] or [Path(name) for name in DEFAULT]:
-        found += [path] if path.is_file() else sorted(p.parent for p in path.rglob(store.RECORDS))
+def folders_of(names: Sequence[str]) -> list[tuple[Path, ...]]:
+    """Every folder of a run under the places named, or the file of records itself; those of a pooled run together.
+
+    Raises StoreError for none.
+    """
+    found: list[tuple[Path, ...]] = []
+    for paths in [places_of(name) for name in names] or [[Path(name)] for name in DEFAULT]:
+        if len(paths) > 1:
+            found.append(tuple(paths))
+        else:
+            path = paths[0]
+            found += [(path,)] if path.is_file() else sorted((p.parent,) for p in path.rglob(store.RECORDS))
     if not found:
         where = ", ".join(names) or " and ".join(DEFAULT)
         raise store.StoreError(f"no run lies under {where}; give the folders that `run -o` was given")
     return list(dict.fromkeys(found))
 
 
-def _read(folders: Sequence[Path], say: Callable[[str], None]) -> list[DatedRun]:
-    """All runs that can be read, in order of time. Raises StoreError where none can."""
+def _read(folders: Sequence[Sequence[Path]], say: Callable[[str], None]) -> list[DatedRun]:
+    """All runs that can be read, in order of time, each of a folder or pooled of several.
+
+    Raises StoreError where none can be read, and ValueError where several cannot be pooled.
+    """
     runs: list[DatedRun] = []
-    for path in folders:
+    for paths in folders:
         try:
-            loaded = store.load_file(path) if path.is_file() else store.load(path)
+            loaded = read_runs(paths, say)
         except (store.StoreError, OSError) as error:
             say(f"{error}; it was left out")
             continue
-        problems_told(path, loaded.problems, say)
-        runs += runs_of(loaded, str(path))
+        runs += runs_of(loaded, ",".join(map(str, paths)), pooled=len(paths) > 1)
     if not runs:
         raise store.StoreError(f"none of {len(folders)} runs holds a record that can be read")
     return in_order(runs)

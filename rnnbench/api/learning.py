@@ -11,13 +11,13 @@ from rnnbench.harness.plan import Plan
 from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.tasks import load_rows, workload_of
 from rnnbench.harness.timers import Ledger
-from rnnbench.harness.train import Training, train
+from rnnbench.harness.train import Training, train_in_worker
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import DType
 from rnnbench.params import cast, init_params
 from rnnbench.records import store
-from rnnbench.records.account import Kind
+from rnnbench.records.account import TimeKind
 from rnnbench.records.record import Epoch, Mode
 from rnnbench.workloads.base import MADE_UP, Spec, Workload
 
@@ -52,7 +52,7 @@ def trainings(
             if stopping.left <= 0:
                 display.say(f"{spec.name} was not trained: {stopping.limit().budget}")
                 continue
-            with pool.ledger.spend(Kind.DATA):
+            with pool.ledger.spend(TimeKind.DATA):
                 training = make_training(spec, plan, run_id, display, given=given, folder=run_folder)
             whole = {(e.workload, e.backend) for e in before if e.epoch == e.epochs}
             if (training.problem.workload, name) in whole:
@@ -63,7 +63,7 @@ def trainings(
                 curves.append([epoch])
 
             try:
-                train(training, name, pool, emit)
+                train_in_worker(training, name, pool, emit)
             except WorkerFailure as failure:
                 display.say(f"{name} in training {spec.name}: {failure.status}. {failure.reason}")
     finally:

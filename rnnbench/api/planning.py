@@ -13,7 +13,7 @@ from rnnbench.machine.cores import allowed_cores
 from rnnbench.model import DType, Pass
 from rnnbench.names import unknown
 from rnnbench.records.record import Mode
-from rnnbench.records.stops import Rule
+from rnnbench.records.stops import StopRule
 from rnnbench.workloads.base import Workload
 
 
@@ -71,10 +71,10 @@ def stopped(
         precision = RIGOROUS
     if precision is None and max_launches is not None:
         raise ValueError(f"max launches {max_launches} cap nothing; give a precision, such as 5 %, too")
-    rule = None if precision is None else Rule.until(precision, max_launches)
+    rule = None if precision is None else StopRule.until(precision, max_launches)
     names = plan.backends
     if aa:
-        names = tuple(name for each in names for name in (each, each + registry.TWIN))
+        names = tuple(name for each in names for name in (each, each + registry.REPLICA))
     return replace(plan, rule=rule, budget=budget, case_budget=case_budget, backends=names)
 
 

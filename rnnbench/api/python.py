@@ -10,7 +10,6 @@ import html
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
-from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +22,8 @@ from rnnbench.api import learning, planning
 from rnnbench.api import run as running
 from rnnbench.api import train as training
 from rnnbench.api import verify as verifying
-from rnnbench.api.compare import place_of
 from rnnbench.api.exit_codes import INTERRUPTED
+from rnnbench.api.runs import place_of
 from rnnbench.harness.observer import Lines, Observer, Silent
 from rnnbench.harness.tasks import check_sizes
 from rnnbench.model import Case, DType, Pass, Truncation
@@ -102,13 +101,9 @@ class Run:
         return self.folder / "report.md"
 
     def __repr__(self) -> str:
-        from rich.console import Console
+        from rnnbench.report.terminal import text_of
 
-        from rnnbench.report.terminal import render
-
-        text = StringIO()
-        render(Console(file=text, width=WIDTH, color_system=None), self._data)
-        return f"{text.getvalue().rstrip()}\n{self.folder}"
+        return f"{text_of(self._data, WIDTH)}\n{self.folder}"
 
     def _repr_html_(self) -> str:
         shown = self.ranking[["workload", "pass", "dtype", "rank", "backend", "seconds", "behind"]]

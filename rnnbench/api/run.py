@@ -14,8 +14,7 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends, workloads
-from rnnbench.analysis.comparable import Side, unlike_machines
-from rnnbench.analysis.merge import few
+from rnnbench.analysis.comparable import Side, first_few, unlike_machines
 from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK
 from rnnbench.api.session import RunSession, now, write_noise
 from rnnbench.harness.observer import Observer
@@ -25,9 +24,9 @@ from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.machine.interference import Neighbours
 from rnnbench.names import unknown
 from rnnbench.records import store
-from rnnbench.records.account import Kind, seconds_of
-from rnnbench.records.folder import ARRAYS, CACHE, clear, held, scratch_of
-from rnnbench.records.record import Epoch, Record, Status
+from rnnbench.records.account import TimeKind, seconds_of
+from rnnbench.records.folder import ARRAYS, CACHE, clear_scratch, held, scratch_of
+from rnnbench.records.record import Epoch, Record, Status, turns_in
 from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import MADE_UP, Workload
 from rnnbench.workloads.files import keep_rows
@@ -47,7 +46,7 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     path = folder / store.RUN
     run = store.read_run(folder) if folder.is_dir() else {}
     if run.get("merged"):
-        raise store.StoreError(f"{folder} cannot be resumed: it was merged of runs; resume those, and merge again")
+        raise store.StoreError(f"{folder} cannot be resumed: it was merged of several runs; resume those")
     if not store.is_run(folder):
         why = "it is not there"
         if folder.exists():
@@ -57,7 +56,7 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         plan = msgspec.convert(run["plan"], Plan)
     except (KeyError, msgspec.ValidationError) as error:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
-    backend_names = [name.removesuffix(backends.TWIN) for name in plan.backends]
+    backend_names = [name.removesuffix(backends.REPLICA) for name in plan.backends]
     _check_names(folder, "backend", [*backend_names, *filter(None, [plan.reference])], backends.REGISTRY)
     origins = [spec.origin for spec in plan.workloads if spec.origin]
     _check_names(folder, "workload", origins, [*workloads.REGISTRY, MADE_UP])
@@ -128,8 +127,8 @@ def _refuse_unlike(folder: Path, before: store.Loaded, machine: dict[str, Any]) 
         unlike = [f"machine id {' and '.join(ids)} / {machine['machine_id']}"]
     if unlike:
         raise store.StoreError(
-            f"{folder} cannot be resumed, as the machine or the versions are others now: {few(unlike)}; measure the "
-            "rest into another folder with -o"
+            f"{folder} cannot be resumed, as the machine or the versions are others now: {first_few(unlike)}; "
+            "measure the rest into another folder with -o"
         )
 
 
@@ -147,7 +146,7 @@ def _measure(session: RunSession) -> int:
             with Neighbours(str(folder)) as neighbours:
                 session.measure(neighbours, journal, curves, scratch)
             write_noise(session.plan, folder)
-            clear(scratch, CACHE)
+            clear_scratch(scratch, CACHE)
         except (store.StoreError, OSError) as error:
             if not journal.path.stat().st_size:
                 raise
@@ -159,7 +158,7 @@ def _measure(session: RunSession) -> int:
             code = INTERRUPTED
         finally:
             if scratch is not None:
-                clear(scratch, ARRAYS)
+                clear_scratch(scratch, ARRAYS)
     return code
 
 
@@ -171,7 +170,7 @@ def _told(error: Exception) -> str:
     return f"{told} and continue with --resume"
 
 
-def with_report(folder: Path, run: dict[str, Any], spent: Mapping[Kind, float]) -> dict[str, Any]:
+def with_report(folder: Path, run: dict[str, Any], spent: Mapping[TimeKind, float]) -> dict[str, Any]:
     """What `run.json` holds, kept there with what the report took; as it was where it cannot be written."""
     kept = seconds_of(run)
     if not kept:
@@ -200,7 +199,7 @@ def _describe(plan: Plan, command: str, before: dict[str, Any], run_id: str | No
 
 def code_of(records: list[Record], curves: list[Epoch]) -> int:
     """The exit code that a finished run's records stand for."""
-    if not curves and not any(record.samples_ns for record in records):
+    if not curves and not any(record.samples_ns for record in turns_in(records)):
         return NOTHING
     harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.SKIPPED)
     return OK if all(record.status in harmless for record in records) else FAULTS

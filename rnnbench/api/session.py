@@ -17,16 +17,18 @@ from rnnbench.analysis import noise
 from rnnbench.analysis.roofline import Peak, with_work
 from rnnbench.analysis.stats import BESIDE
 from rnnbench.api.learning import trainings
+from rnnbench.harness.checker import Checker
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
-from rnnbench.harness.runner import Runner
+from rnnbench.harness.run_loop import RunLoop, TurnTimer
+from rnnbench.harness.run_state import RunState
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.harness.timers import Ledger
 from rnnbench.machine.interference import Neighbours, Watch
 from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.records import store
-from rnnbench.records.account import Kind, seconds_of
+from rnnbench.records.account import TimeKind, seconds_of
 from rnnbench.records.record import Mode, Record
 from rnnbench.units import exact_duration, rough_duration
 from rnnbench.workloads.base import Workload
@@ -56,7 +58,7 @@ class RunSession:
     peak: Peak | None = None
 
     def __post_init__(self) -> None:
-        self.earlier: dict[Kind, float] = seconds_of(self.run)  # of the sessions that this one goes on with
+        self.earlier: dict[TimeKind, float] = seconds_of(self.run)  # of the sessions that this one goes on with
 
     def measure(self, neighbours: Neighbours, journal: store.Journal, curves: store.Journal, scratch: Path) -> None:
         """All answers, memory and trainings. What ends it early leaves the facts that are known by then."""
@@ -66,7 +68,7 @@ class RunSession:
         machine = {**self.machine, "start": watch.start}
         self._look_for_peak()
         self._keep_machine(machine)
-        with self.ledger.spend(Kind.DATA):
+        with self.ledger.spend(TimeKind.DATA):
             tasks = tasks_of(self.plan, self.display.say, self.given, self.folder)
 
         def emit(record: Record) -> None:
@@ -76,9 +78,8 @@ class RunSession:
             record = replace(record, disturbances=(*record.disturbances, *beside))
             journal.append([with_work(record, self.peak)])
 
-        runner = Runner(
+        state = RunState(
             self.plan,
-            tasks,
             scratch,
             emit,
             self.display,
@@ -88,24 +89,26 @@ class RunSession:
             begun=self.begun,
             ledger=self.ledger,
         )
+        loop = RunLoop(tasks, state, Checker(state), TurnTimer(state))
         try:
-            self._answer(runner, curves)
+            self._answer(loop, curves)
         except BaseException:
             with suppress(store.StoreError):  # what ended the run is what is told
-                self._keep(runner, {**machine, "end": watch.end()})
+                self._keep(loop, {**machine, "end": watch.end()})
             raise
-        self._keep(runner, {**machine, "end": watch.end()})
+        self._keep(loop, {**machine, "end": watch.end()})
         store.write_json(self.folder / store.RUN, {**self.run, "finished": now()})
 
-    def _answer(self, runner: Runner, curves: store.Journal) -> None:
-        self.display.say(length(self.plan, runner.expected_seconds()))
-        runner.run()
-        with self.ledger.spend(Kind.MEMORY):
-            measure_memory(runner, self.before.records)
-        able = [name for name in self.plan.backends if runner.able(name)]
-        trainings(self.plan, able, runner.folder, self.run["run_id"], self.display, curves, self.before.curves,
-                  self.ledger, runner.stopping, self.given, self.folder)  # fmt: skip
-        if runner.stopping.left <= 0:
+    def _answer(self, loop: RunLoop, curves: store.Journal) -> None:
+        state = loop.state
+        self.display.say(length(self.plan, loop.expected_seconds()))
+        loop.run()
+        with self.ledger.spend(TimeKind.MEMORY):
+            measure_memory(loop.tasks, state)
+        able = [name for name in self.plan.backends if loop.answering(name)]
+        trainings(self.plan, able, state.folder, self.run["run_id"], self.display, curves, self.before.curves,
+                  self.ledger, state.stopping, self.given, self.folder)  # fmt: skip
+        if state.stopping.left <= 0:
             self.display.say(
                 f"the budget of {exact_duration(self.plan.budget or 0.0)} is spent; what was measured is kept"
             )
@@ -120,7 +123,7 @@ class RunSession:
         budget = self.plan.budget
         half = math.inf if budget is None else (budget - (time.monotonic() - self.begun)) / 2
         self.display.show("measuring what this machine can do at most", 0.0)
-        with self.ledger.spend(Kind.PEAK):
+        with self.ledger.spend(TimeKind.PEAK):
             try:
                 found = measure(self.plan.dtypes, self.plan.threads, quick=self.plan.mode is Mode.QUICK,
                                 timeout=half)  # fmt: skip
@@ -138,12 +141,12 @@ class RunSession:
                     f"another run measures on this machine: {name}; both are slower for it, and the records say so"
                 )
 
-    def _keep(self, runner: Runner, machine: dict[str, Any]) -> None:
+    def _keep(self, loop: RunLoop, machine: dict[str, Any]) -> None:
         self.run["seconds"] = self.ledger.seconds(self.earlier)
-        if stops := runner.stops:
+        if stops := loop.stops:
             self.run["stops"] = msgspec.to_builtins(stops)
         self._keep_run()
-        self._keep_machine({**machine, "workers": runner.pool.libraries})
+        self._keep_machine({**machine, "workers": loop.pool.libraries})
 
     def _keep_run(self) -> None:
         store.write_json(self.folder / store.RUN, self.run)

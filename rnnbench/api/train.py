@@ -15,7 +15,7 @@ from rnnbench.api.learning import make_training
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import check_sizes
-from rnnbench.harness.train import Test, train
+from rnnbench.harness.train import Test, train_in_worker
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.fingerprint import fingerprint
@@ -131,7 +131,7 @@ def run(
 
         observer.show(f"{backend}: starting", 0.0)
         try:
-            test = train(training, backend, pool, emit)
+            test = train_in_worker(training, backend, pool, emit)
         except WorkerFailure as failure:
             raise TrainingFailed(
                 f"{backend} in training {problem.workload}: {failure.status}. {failure.reason}"

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.stats import summaries
-from rnnbench.harness.checker import Task
+from rnnbench.harness.checker import Checker
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
-from rnnbench.harness.runner import Runner
+from rnnbench.harness.run_loop import RunLoop
+from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import Head, Truncation
-from rnnbench.records.record import Mode, Record, Status
+from rnnbench.records.record import CheckRecord, Mode, Record, Status, checks_in
 from rnnbench.report.tables import errors_frame
 from rnnbench.workloads.base import Workload
 
@@ -31,7 +32,7 @@ TRUNCATED = Truncation(20, 5)  # what outputs at every step are checked with, be
 class Checked:
     """One record per case and backend, and the worst array of each."""
 
-    records: list[Record]
+    records: list[CheckRecord]
 
     @property
     def code(self) -> int:
@@ -81,13 +82,6 @@ class Checked:
         ]
 
 
-class CheckOnly(Runner):
-    """A run of one launch whose rounds are left out."""
-
-    def _turn(self, slot: Any) -> None:
-        return
-
-
 def tasks_with_truncation(plan: Plan, given: Mapping[str, Workload], display: Observer) -> list[Task]:
     """The plan's tasks; those with outputs at every step once more truncated, unless the plan says how to truncate."""
     tasks = tasks_of(plan, display.say, given)
@@ -102,5 +96,6 @@ def check(plan: Plan, given: Mapping[str, Workload], display: Observer) -> Check
     records: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as folder:
         tasks = tasks_with_truncation(plan, given, display)
-        CheckOnly(plan, tasks, Path(folder), records.append, display, run_id="verify", machine_id="").run()
-    return Checked(records)
+        state = RunState(plan, Path(folder), records.append, display, run_id="verify", machine_id="")
+        RunLoop(tasks, state, Checker(state)).run()
+    return Checked(checks_in(records))

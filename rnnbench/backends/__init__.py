@@ -1,124 +1,203 @@
-"""Who computes. A registry of names: nothing here imports a framework until `load` is called in a worker."""
+"""Who computes. A registry of names: nothing here imports a framework until `load` is called in a worker.
+
+An entry holds all that the project knows of a backend besides its code: what it needs and how to get that, what a run
+records of it, what its worker's environment is, how it is drawn.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnnbench.backends.base import Backend
 
 
 @dataclass(frozen=True)
+class Look:
+    """How a backend is drawn. `line` is a matplotlib dash pattern; `hatch` fills bars."""
+
+    colour: str
+    marker: str
+    line: Any
+    hatch: str
+
+
+@dataclass(frozen=True)
 class Entry:
-    """A registry line: where the class is, what it needs, and one sentence on what it is."""
+    """All about one backend. `environment` and `caches` are read by `machine.cores.environment`."""
 
     target: str  # module:class
     needs: tuple[str, ...]  # importable modules
     extra: str | None  # the extra of pyproject.toml that installs them
-    summary: str
+    summary: str  # one sentence on what it is
+    libraries: tuple[str, ...] = ()  # distributions whose versions a run records
+    environment: Mapping[str, str] = field(default_factory=dict)  # of workers, known before anything is imported
+    caches: Mapping[str, str] = field(
+        default_factory=dict
+    )  # the same, where compiled code goes to the run's own folder
+    look: Look | None = None  # None: made from its name
+    cells: tuple[str, ...] = ("rnn",)  # the cells that it computes
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
 
 
+_BLAS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "{threads}")
+# Devices in the order of the driver's own tools, by which its clocks are read.
+_GPU = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+_NUMBA: dict[str, Any] = {
+    "libraries": ("numba", "llvmlite", "scipy"),
+    "environment": {"NUMBA_NUM_THREADS": "{threads}"},
+    "caches": {"NUMBA_CACHE_DIR": "{folder}/numba"},
+    "compiles": True,
+}
+_CUDA: dict[str, Any] = _NUMBA | {
+    "needs": ("numba_cuda",),
+    "extra": "cuda",
+    "libraries": ("numba", "llvmlite", "numba-cuda"),
+    "environment": _NUMBA["environment"] | _GPU,
+    "on_request": True,
+    "gpu": True,
+}
+_TORCH: dict[str, Any] = {
+    "needs": ("torch",),
+    "extra": "torch",
+    "libraries": ("torch",),
+    "environment": _BLAS,
+    "caches": {"TORCHINDUCTOR_CACHE_DIR": "{folder}/inductor"},
+}
+_TENSORFLOW: dict[str, Any] = {
+    "needs": ("tensorflow", "keras"),
+    "extra": "tensorflow",
+    "libraries": ("tensorflow", "tensorflow-cpu", "keras"),
+    "environment": {"TF_NUM_INTRAOP_THREADS": "{threads}", "TF_NUM_INTEROP_THREADS": "{threads}"},
+    "caches": {"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory={folder}/xla"},
+}
+_JAX: dict[str, Any] = {
+    "needs": ("jax", "optax"),
+    "extra": "jax",
+    "libraries": ("jax", "jaxlib", "optax"),
+    "caches": {
+        "JAX_COMPILATION_CACHE_DIR": "{folder}/jax",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    },
+}
+_ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True}
+
+# Colours: Okabe and Ito (2002), with its yellow, too pale for lines on white, replaced by a dark brown, and an indigo
+# added; told apart by the colour-blind, and by line and hatch in grey print.
 REGISTRY: dict[str, Entry] = {
-    "numpy": Entry("rnnbench.backends.numpy:NumpyBackend", (), None, "plain equations; in float64 the oracle"),
+    "numpy": Entry(
+        "rnnbench.backends.numpy:NumpyBackend",
+        needs=(),
+        extra=None,
+        summary="plain equations; in float64 the oracle",
+        libraries=("numpy",),
+        environment=_BLAS,
+        look=Look("#8C8C8C", "s", (0, (1, 1)), "..."),
+        cells=("rnn", "gru"),
+    ),
     "numba": Entry(
-        "rnnbench.backends.numba:NumbaBackend", (), None, "our kernels: batch over threads, time inside", True
+        "rnnbench.backends.numba:NumbaBackend",
+        needs=(),
+        extra=None,
+        summary="our kernels: batch over threads, time inside",
+        look=Look("#D55E00", "o", "-", ""),
+        **_NUMBA,
     ),
     "numba+subnormal": Entry(
         "rnnbench.backends.numba:NumbaSubnormalBackend",
-        (),
-        None,
-        "our kernels, subnormals kept",
-        compiles=True,
+        needs=(),
+        extra=None,
+        summary="our kernels, subnormals kept",
+        look=Look("#CC79A7", "<", (0, (3, 1)), "**"),
         on_request=True,
+        **_NUMBA,
     ),
     "cuda": Entry(
         "rnnbench.backends.cuda:CudaBackend",
-        ("numba_cuda",),
-        "cuda",
-        "our kernels on one NVIDIA GPU",
-        compiles=True,
-        on_request=True,
-        gpu=True,
+        summary="our kernels on one NVIDIA GPU",
+        look=Look("#000000", "P", (0, (8, 1)), "xx"),
+        **_CUDA,
     ),
     "cuda+graph": Entry(
         "rnnbench.backends.cuda_graph:CudaGraphBackend",
-        ("numba_cuda",),
-        "cuda",
-        "our kernels on one NVIDIA GPU, a pass captured in a CUDA graph",
-        compiles=True,
-        on_request=True,
-        gpu=True,
+        summary="our kernels on one NVIDIA GPU, a pass captured in a CUDA graph",
+        **_CUDA,
     ),
-    "cuda+fast-tanh": Entry(
-        "rnnbench.backends.cuda_fast:CudaFastTanhBackend",
-        ("numba_cuda",),
-        "cuda",
-        "our kernels on one NVIDIA GPU, tanh in one instruction: less exact than float32 may be",
-        compiles=True,
-        on_request=True,
-        gpu=True,
+    "torch": Entry(
+        "rnnbench.backends.torch:TorchBackend",
+        summary="nn.RNN as installed",
+        look=Look("#0072B2", "^", "--", "//"),
+        **_TORCH,
     ),
-    "torch": Entry("rnnbench.backends.torch:TorchBackend", ("torch",), "torch", "nn.RNN as installed"),
     "torch+flush": Entry(
-        "rnnbench.backends.torch:TorchFlushBackend", ("torch",), "torch", "nn.RNN, subnormals flushed"
+        "rnnbench.backends.torch:TorchFlushBackend",
+        summary="nn.RNN, subnormals flushed",
+        look=Look("#56B4E9", "v", (0, (5, 1, 1, 1)), "\\\\"),
+        **_TORCH,
     ),
     "torch+compile": Entry(
         "rnnbench.backends.torch_compiled:TorchCompileBackend",
-        ("torch",),
-        "torch",
-        "torch.compile, subnormals flushed",
-        True,
+        summary="torch.compile, subnormals flushed",
+        look=Look("#332288", ">", "-.", "||"),
+        compiles=True,
+        **_TORCH,
     ),
     "torch-cuda": Entry(
         "rnnbench.backends.torch_cuda:TorchCudaBackend",
-        ("torch",),
-        "torch",
-        "nn.RNN by cuDNN on one NVIDIA GPU, strict float32",
-        on_request=True,
-        gpu=True,
+        summary="nn.RNN by cuDNN on one NVIDIA GPU, strict float32",
+        look=Look("#AA3377", "p", (0, (9, 2)), "//"),
+        **_TORCH | _ON_GPU | {"environment": _BLAS | _GPU},
     ),
     "torch-cuda+tf32": Entry(
         "rnnbench.backends.torch_cuda:TorchCudaTf32Backend",
-        ("torch",),
-        "torch",
-        "the same, products in TF32",
-        on_request=True,
-        gpu=True,
+        summary="nn.RNN by cuDNN on one NVIDIA GPU, products in TF32",
+        look=Look("#EE6677", "h", (0, (9, 2, 1, 2)), "\\\\"),
+        **_TORCH | _ON_GPU | {"environment": _BLAS | _GPU},
     ),
     "tensorflow": Entry(
-        "rnnbench.backends.tensorflow:TensorflowBackend", ("tensorflow", "keras"), "tensorflow", "Keras in tf.function"
+        "rnnbench.backends.tensorflow:TensorflowBackend",
+        summary="Keras in tf.function",
+        look=Look("#E69F00", "D", (0, (4, 2, 1, 2, 1, 2)), "--"),
+        **_TENSORFLOW,
     ),
     "tensorflow+xla": Entry(
         "rnnbench.backends.tensorflow:TensorflowXlaBackend",
-        ("tensorflow", "keras"),
-        "tensorflow",
-        "Keras with jit_compile=True",
-        True,
+        summary="Keras with jit_compile=True",
+        look=Look("#6B4A00", "X", (0, (2, 2)), "++"),
+        compiles=True,
+        **_TENSORFLOW,
     ),
-    "jax": Entry("rnnbench.backends.jax:JaxBackend", ("jax", "optax"), "jax", "jitted lax.scan and optax"),
+    "jax": Entry(
+        "rnnbench.backends.jax:JaxBackend",
+        summary="jitted lax.scan and optax",
+        look=Look("#009E73", "*", (0, (6, 2)), "oo"),
+        cells=("rnn", "gru"),
+        **_JAX,
+    ),
     "jax-cuda": Entry(
         "rnnbench.backends.jax_cuda:JaxCudaBackend",
-        ("jax", "optax"),
-        "jax",
-        "jitted lax.scan on one NVIDIA GPU",
-        on_request=True,
-        gpu=True,
+        summary="jitted lax.scan on one NVIDIA GPU",
+        look=Look("#A67C00", "H", (0, (5, 3)), "oo"),
+        # Else JAX takes three quarters of a GPU from the others.
+        environment=_GPU | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+        **_JAX | _ON_GPU,
     ),
 }
 
 
-TWIN = "#2"  # after the name of a backend: the same, in processes of its own
+REPLICA = "#2"  # after the name of a backend: the same, in processes of its own
 
 
 def entry_of(name: str) -> Entry:
-    """The registry line of a backend or of its twin."""
-    return REGISTRY[name.removesuffix(TWIN)]
+    """The registry line of a backend or of its replica."""
+    return REGISTRY[name.removesuffix(REPLICA)]
 
 
 def usual() -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench.backends import REGISTRY
 from rnnbench.contract import Contract
-from rnnbench.data import Data, Inputs, check_data, check_rows, checked_batch, checked_order, checked_state
+from rnnbench.data import Data, Inputs, check_data, check_rows, checked_batch, checked_order, checked_states
 from rnnbench.model import Case, DType, Head, Problem
 from rnnbench.params import Array, Params, check_shapes
 
@@ -20,13 +21,14 @@ from rnnbench.params import Array, Params, check_shapes
 class Outputs:
     """What the last pass computed, as NumPy. None or empty where that pass does not compute it.
 
-    `loss` scalar; `logits` (B, O) or (B, T, O); `state` (B, H), the last; `grads` after `gradient`; `params` after
-    `train_step` and `train_epoch`; `accuracy` in [0, 1] after `train_epoch`, where the loss has classes.
+    `loss` scalar; `logits` (B, O) or (B, T, O); `states` after the last step, by name, each (B, H); `grads` after
+    `gradient`; `params` after `train_step` and `train_epoch`; `accuracy` in [0, 1] after `train_epoch`, where the loss
+    has classes.
     """
 
     loss: float | None = None
     logits: Array | None = None
-    state: Array | None = None
+    states: dict[str, Array] = field(default_factory=dict)
     grads: dict[str, Array] = field(default_factory=dict)
     params: dict[str, Array] = field(default_factory=dict)
     accuracy: float | None = None
@@ -87,16 +89,16 @@ class Session(abc.ABC):
     def _select(self, batch: int) -> None:
         """`select` after its check."""
 
-    def start_from(self, state: Array | None) -> None:
-        """Let the next passes, epochs apart, start from a copy of this state (B, H); None is zeros.
+    def start_from(self, states: Mapping[str, Array] | None) -> None:
+        """Let the next passes, epochs apart, start from copies of these states, by name, each (B, H); None is zeros.
 
-        ValueError for another shape.
+        ValueError for other names or shapes.
         """
-        self._start_from(None if state is None else checked_state(self.problem, state))
+        self._start_from(None if states is None else checked_states(self.problem, states))
 
     @abc.abstractmethod
-    def _start_from(self, state: Array | None) -> None:
-        """`start_from` after its check: a contiguous state of the problem's type, which is the session's to keep."""
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        """`start_from` after its check: contiguous states of the problem's type, which are the session's to keep."""
 
     @abc.abstractmethod
     def reset(self) -> None:
@@ -104,7 +106,7 @@ class Session(abc.ABC):
 
     @abc.abstractmethod
     def forward(self) -> None:
-        """Logits, last state and loss of the current batch."""
+        """Logits, last states and loss of the current batch."""
 
     @abc.abstractmethod
     def gradient(self) -> None:
@@ -183,9 +185,20 @@ class Backend(abc.ABC):
         """Why nothing can be computed on this machine (no device, say) and the way out, or None."""
         return None
 
-    @abc.abstractmethod
     def unsupported(self, case: Case) -> str | None:
         """Why this case cannot be computed here, or None. Never a silent substitute."""
+        return self._unsupported_cell(case) or self._unsupported(case)
+
+    def _unsupported_cell(self, problem: Problem) -> str | None:
+        entry, cell = REGISTRY.get(self.name), problem.model.cell
+        if cell in (entry.cells if entry else ("rnn",)):
+            return None
+        able = [name for name, entry in REGISTRY.items() if cell in entry.cells]
+        return f"{cell} is not implemented here yet: only {' and '.join(able)} compute it"
+
+    def _unsupported(self, case: Case) -> str | None:
+        """`unsupported` after the check of the cell."""
+        return None
 
     @abc.abstractmethod
     def contract(self, problem: Problem) -> Contract:
@@ -205,9 +218,9 @@ class Backend(abc.ABC):
 
     def prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         """Check, move, pack, allocate. `params` in any float type. ValueError where they do not fit the problem, and
-        RuntimeError where nothing can be computed on this machine.
+        RuntimeError where nothing can be computed on this machine or the cell is not implemented.
         """
-        if reason := self.unavailable():
+        if reason := self.unavailable() or self._unsupported_cell(problem):
             raise RuntimeError(reason)
         check_shapes(params, problem.model)
         check_data(problem, data)

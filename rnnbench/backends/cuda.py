@@ -17,10 +17,10 @@ from rnnbench.backends.base import Backend, DeviceClock, Events, Outputs, Sessio
 from rnnbench.contract import CPU, CUDA, Contract
 from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.kernels.cuda import device, losses
-from rnnbench.kernels.cuda.buffers import Sizes, bytes_kept, bytes_needed, work
+from rnnbench.kernels.cuda.buffers import DeviceSizes, device_bytes_kept, device_bytes_needed, work_arrays
 from rnnbench.kernels.cuda.launch import Launcher
-from rnnbench.kernels.cuda.passes import Batch, Rows, Rule, Runner
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.passes import Batch, CudaRunner, Rows, UpdateRule
+from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.kernels.cuda.recurrence import Reverse, block_array
 from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
@@ -30,22 +30,23 @@ _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 PREDICT_ROWS = 512  # at a time
 STAGED = "rows, targets, work buffers, a zero state and room for an order on the device"
 # By each pass that reads it, anew.
-WRITTEN = ("h", "z", "dz", "slope", "delta", "spare", "dx", "parts", "head_parts", "norm_parts", "grads")
+WRITTEN = ("h", "z", "dz", "dh", "delta", "spare", "dx", "parts", "head_parts", "norm_parts", "grads")
 
 
-def sizes_of(problem: Problem) -> Sizes:
+def device_sizes(problem: Problem) -> DeviceSizes:
     """A problem as the kernels' sizes."""
     model, T = problem.model, problem.T
     S = T if model.head is Head.EVERY else 1
-    return Sizes(problem.B, T, model.V or 0, model.E, model.H, model.O, S, str(problem.dtype))
+    GH = model.recurrence.width(model.H)
+    return DeviceSizes(problem.B, T, model.V or 0, model.E, model.H, GH, model.O, S, str(problem.dtype))
 
 
-def rule_of(problem: Problem) -> Rule:
+def update_rule(problem: Problem) -> UpdateRule:
     """The update; no limit is infinity."""
     t = problem.train
     value, norm = (math.inf if limit is None else limit for limit in (t.clip_value, t.clip_norm))
     adam = t.optimizer is Optimizer.ADAM
-    return Rule(adam, t.learning_rate, t.beta_1, t.beta_2, t.epsilon, value, norm)
+    return UpdateRule(adam, t.learning_rate, t.beta_1, t.beta_2, t.epsilon, value, norm)
 
 
 def _source(problem: Problem, inputs: Inputs) -> Any:
@@ -53,7 +54,7 @@ def _source(problem: Problem, inputs: Inputs) -> Any:
     return cuda.to_device(np.ascontiguousarray(inputs, kind))
 
 
-def _staged(problem: Problem, sizes: Sizes, data: Data) -> Rows:
+def _staged(problem: Problem, sizes: DeviceSizes, data: Data) -> Rows:
     """Rows on the device; what this problem does not have is an array of one number."""
     n, targets = len(data.inputs), shaped_targets(problem, data.targets)
     classes, numbers = np.zeros((1, 1), np.int32), np.zeros((1, 1, 1), sizes.dtype)
@@ -68,19 +69,19 @@ class CudaSession(Session):
     """One problem on the device. Parameters, gradients and moments are flat arrays; names are views into them."""
 
     def __init__(
-        self, problem: Problem, params: Params, data: Data, plan: Plan, launch: Launcher | None = None
+        self, problem: Problem, params: Params, data: Data, plan: LaunchPlan, launch: Launcher | None = None
     ) -> None:
         model = problem.model
         super().__init__(problem, data)
         self.model, self.plan = model, plan
-        self.sizes, self.rule = sizes_of(problem), rule_of(problem)
+        self.sizes, self.rule = device_sizes(problem), update_rule(problem)
         ordered = cast({name: params[name] for name in model.shapes}, problem.dtype)
         self.initial = cuda.to_device(np.concatenate([value.ravel() for value in ordered.values()]))
         flat = {name: cuda.device_array_like(self.initial) for name in ("params", "grads")}
         moments = self.initial.size if self.rule.adam else 1
         flat |= {name: cuda.to_device(np.zeros(moments, self.sizes.dtype)) for name in ("m", "v")}
         self.params, self.grads = (parts(flat[name], model.shapes) for name in ("params", "grads"))
-        self.arrays = flat | work(self.sizes, plan, learns=True)
+        self.arrays = flat | work_arrays(self.sizes, plan, learns=True)
         self.arrays |= {f"d_{name}": g for name, g in self.grads.items()}
         self.arrays["scale"].copy_to_device(np.ones(1, self.sizes.dtype))
         self.zero_state = cuda.to_device(np.zeros((problem.B, model.H), self.sizes.dtype))
@@ -88,7 +89,7 @@ class CudaSession(Session):
         self.in_order = cuda.to_device(np.arange(self.staged, dtype=np.int64))
         passes_back = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
         self.reverse = Reverse(tuple(passes_back), cuda.to_device(block_array(passes_back)))
-        self.runner = Runner(self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, launch)
+        self.runner = CudaRunner(self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, launch)
         self.order = cuda.device_array(self.staged, np.int64)
         self.seen = self.each = self._answers(problem.B)
         every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
@@ -100,15 +101,15 @@ class CudaSession(Session):
         self.select(0)
 
     def _answers(self, n: int) -> tuple[Any, Any]:
-        """Losses and hits of n rows, (n, S)."""
+        """Losses and correct of n rows, (n, S)."""
         shape = (n, self.sizes.S)
         return cuda.device_array(shape, self.sizes.dtype), cuda.device_array(shape, np.int32)
 
     def _select(self, batch: int) -> None:
         self.offset = batch * self.problem.B
 
-    def _start_from(self, state: Array | None) -> None:
-        self.state = self.zero_state if state is None else cuda.to_device(state)
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.state = self.zero_state if states is None else cuda.to_device(states["h"])
 
     def reset(self) -> None:
         self.arrays["params"].copy_to_device(self.initial)
@@ -156,8 +157,8 @@ class CudaSession(Session):
         """In blocks of rows, in buffers of their own."""
         n, S, O = len(inputs), self.sizes.S, self.sizes.O
         sizes = replace(self.sizes, B=min(n, PREDICT_ROWS))
-        buffers = work(sizes, self.plan, learns=False)
-        runner = Runner(sizes, self.plan, losses.NO_LOSS, buffers, self.params, self.rows)
+        buffers = work_arrays(sizes, self.plan, learns=False)
+        runner = CudaRunner(sizes, self.plan, losses.NO_LOSS, buffers, self.params, self.rows)
         initial = cuda.to_device(np.zeros((sizes.B, sizes.H), sizes.dtype))
         order, seen = cuda.to_device(np.arange(sizes.B, dtype=np.int64)), self._answers(sizes.B)
         self.lent = max(self.lent, _bytes([*buffers.values(), initial, order, *seen]))
@@ -183,15 +184,15 @@ class CudaSession(Session):
         if self.last is None:
             return Outputs()
         n, S = self.rows_in_pass, self.sizes.S
-        each, hits = (a.copy_to_host()[:n] for a in (self.each if self.last is Pass.EPOCH else self.seen))
+        each, correct = (a.copy_to_host()[:n] for a in (self.each if self.last is Pass.EPOCH else self.seen))
         loss = float(each.sum(dtype=np.float64)) * self.step_weight / n
         params = _fetched(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
-            accuracy = int(hits.sum()) / (n * S) if self.model.loss.has_accuracy else None
+            accuracy = int(correct.sum()) / (n * S) if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _fetched(self.grads) if self.last is Pass.GRADIENT else {}
-        state = self.arrays["h"][-n:].copy_to_host()
-        return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), state, grads, params)
+        last = {"h": self.arrays["h"][-n:].copy_to_host()}
+        return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), last, grads, params)
 
     def poison(self) -> None:
         numbers = [array for name, array in self.arrays.items() if name in WRITTEN]
@@ -207,7 +208,7 @@ class CudaSession(Session):
         return None if device.simulated() else Events(*(cuda.event(timing=True) for _ in range(2)))
 
     def peak_device_bytes(self) -> int:
-        """What this session holds there and the most that a prediction took besides, by its own count."""
+        """What this session holds there and the largest amount that a prediction took besides, by its own count."""
         return _bytes(self._held()) - _bytes(self.grads.values()) + self.lent
 
     def _held(self) -> list[Any]:
@@ -235,22 +236,24 @@ class CudaBackend(Backend):
 
     name: ClassVar[str] = "cuda"
 
-    def __init__(self, plan: Plan | None = None) -> None:
-        self.plan = plan or Plan()
+    def __init__(self, plan: LaunchPlan | None = None) -> None:
+        self.plan = plan or LaunchPlan()
 
     def unavailable(self) -> str | None:
-        return None if device.simulated() else device.refusal(device.look())
+        return None if device.simulated() else device.unusable(device.probe())
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         if device.simulated():
             return None
-        sizes, adam = sizes_of(case), rule_of(case).adam
-        return device.too_large(device.look(), bytes_needed(sizes, self.plan, adam), bytes_kept(sizes, adam))
+        sizes, adam = device_sizes(case), update_rule(case).adam
+        return device.exceeds_memory(
+            device.probe(), device_bytes_needed(sizes, self.plan, adam), device_bytes_kept(sizes, adam)
+        )
 
     def contract(self, problem: Problem) -> Contract:
         where = self._weights(problem)
         launches = "launches on one stream"
-        words = ", sums over words" if problem.model.V is not None else ""
+        tokens = ", sums over tokens" if problem.model.V is not None else ""
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(
             threads=1,
@@ -258,7 +261,7 @@ class CudaBackend(Backend):
             tf32=False,
             timed={
                 "forward": f"{launches}: project the inputs, T steps, head and the loss of each output",
-                "gradient": f"{launches}: forward, slope, BPTT, sums over steps{words}",
+                "gradient": f"{launches}: forward, gradient of the states, BPTT, sums over steps{tokens}",
                 "train_step": f"{launches}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": "the order to the device; train steps on rows taken there by index, nothing copied back",
             },
@@ -271,7 +274,7 @@ class CudaBackend(Backend):
 
     def _weights(self, problem: Problem) -> str:
         """Where W_hh is; what is asked of a device that is not there cannot be known."""
-        if not device.simulated() and device.look().error:
+        if not device.simulated() and device.probe().error:
             return "as the device allows"
         return describe(choose(self.plan, problem.model.H, problem.B, str(problem.dtype), device.room()))
 

@@ -17,18 +17,18 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from rnnbench.backends.base import Session
-from rnnbench.backends.cuda import STAGED, CudaBackend, CudaSession, rule_of
+from rnnbench.backends.cuda import STAGED, CudaBackend, CudaSession, update_rule
 from rnnbench.contract import Contract
 from rnnbench.data import Data
 from rnnbench.kernels.cuda import cursor
 from rnnbench.kernels.cuda.graph import WAY_OUT, Recorder
-from rnnbench.kernels.cuda.launch import Size
+from rnnbench.kernels.cuda.launch import LaunchSize
 from rnnbench.kernels.cuda.passes import Batch
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Array, Params
 
-MOST_STEPS = 1 << 20  # of a table of Adam's corrections
+MAX_STEPS = 1 << 20  # of a table of Adam's corrections
 
 
 class CudaGraphSession(CudaSession):
@@ -36,7 +36,7 @@ class CudaGraphSession(CudaSession):
     epoch; `cursor` as in `kernels.cuda.cursor`.
     """
 
-    def __init__(self, problem: Problem, params: Params, data: Data, plan: Plan) -> None:
+    def __init__(self, problem: Problem, params: Params, data: Data, plan: LaunchPlan) -> None:
         self.recorder, self.graphs = Recorder(), dict[Pass, Any]()
         self.now, self.taken = (cuda.device_array(problem.B, np.int64) for _ in range(2))
         self.state = cuda.device_array((problem.B, problem.model.H), str(problem.dtype))
@@ -49,8 +49,8 @@ class CudaGraphSession(CudaSession):
         first = batch * self.problem.B
         self.now.copy_to_device(np.arange(first, first + self.problem.B, dtype=np.int64))
 
-    def _start_from(self, state: Array | None) -> None:
-        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if state is None else state)
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if states is None else states["h"])
 
     def reset(self) -> None:
         super().reset()
@@ -78,7 +78,7 @@ class CudaGraphSession(CudaSession):
         """A train step that ends with the cursor `rows` rows further."""
         self._gradient(batch)
         self.runner.update_counted(self.rule, self.table, self.cursor)
-        self.recorder(cursor.advance(), Size(1, 1), self.cursor, rows)
+        self.recorder(cursor.advance_cursor(), LaunchSize(1, 1), self.cursor, rows)
 
     def forward(self) -> None:
         self._run(Pass.FORWARD, lambda: self.runner.forward(self._batch(), self.step_weight))
@@ -117,13 +117,15 @@ class CudaGraphSession(CudaSession):
 
     def _step_of_epoch(self) -> None:
         B, S, threads = self.problem.B, self.sizes.S, self.plan.threads
-        self.recorder(cursor.take(), Size(math.ceil(B / threads), threads), self.taken, self.order, self.cursor)
+        self.recorder(
+            cursor.take_rows(), LaunchSize(math.ceil(B / threads), threads), self.taken, self.order, self.cursor
+        )
         batch = Batch(self.taken, 0, B, self.zero_state, *self.seen)
         self._gradient(batch)
         self.runner.update_counted(self.rule, self.table, self.cursor)
-        size = Size(math.ceil(B * S / threads), threads)
-        self.recorder(cursor.keep(), size, *self.each, *self.seen, self.cursor, S)
-        self.recorder(cursor.advance(), Size(1, 1), self.cursor, B)
+        size = LaunchSize(math.ceil(B * S / threads), threads)
+        self.recorder(cursor.keep_losses(), size, *self.each, *self.seen, self.cursor, S)
+        self.recorder(cursor.advance_cursor(), LaunchSize(1, 1), self.cursor, B)
 
     def _held(self) -> list[Any]:
         return [*super()._held(), self.now, self.taken, self.cursor, self.table]
@@ -140,11 +142,11 @@ class CudaGraphBackend(CudaBackend):
 
     name: ClassVar[str] = "cuda+graph"
 
-    def unsupported(self, case: Case) -> str | None:
-        steps = rule_of(case).steps_that_differ(str(case.dtype))
-        if steps > MOST_STEPS:
-            return f"Adam's corrections differ for {steps:,} steps, at most {MOST_STEPS:,} are tabled; {WAY_OUT}"
-        return super().unsupported(case)
+    def _unsupported(self, case: Case) -> str | None:
+        steps = update_rule(case).steps_that_differ(str(case.dtype))
+        if steps > MAX_STEPS:
+            return f"Adam's corrections differ for {steps:,} steps, at most {MAX_STEPS:,} are tabled; {WAY_OUT}"
+        return super()._unsupported(case)
 
     def contract(self, problem: Problem) -> Contract:
         plain = super().contract(problem)

@@ -17,10 +17,10 @@ import optax
 from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, Outputs, Session
-from rnnbench.backends.jax_parts import Functions, Result, exact, logits_of, optimizer_of
+from rnnbench.backends.jax_parts import ForwardOutputs, Functions, exact, logits_of, optimizer_of
 from rnnbench.contract import CPU, Contract
 from rnnbench.data import Data, Inputs, shaped_targets
-from rnnbench.model import Case, DType, Head, Problem
+from rnnbench.model import DType, Head, Problem
 from rnnbench.params import Array, Params, cast
 
 _PREDICT_ROWS = 512
@@ -38,15 +38,15 @@ def precision(dtype: DType) -> contextlib.AbstractContextManager[Any]:
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a pass leaves on the device; `losses` and `right` by batch, of `rows` rows each, after an epoch."""
+class JaxOutputs:
+    """What a pass leaves on the device; `losses` and `correct` by batch, of `rows` rows each, after an epoch."""
 
     losses: tuple[jax.Array, ...]
     rows: tuple[int, ...] = (1,)
-    result: Result | None = None
+    result: ForwardOutputs | None = None
     grads: Any = None
     params: Any = None
-    right: tuple[jax.Array, ...] = ()
+    correct: tuple[jax.Array, ...] = ()
 
 
 class JaxSession(Session):
@@ -66,8 +66,8 @@ class JaxSession(Session):
         self.rows, self.answers = self._rows(data.inputs), shaped_targets(problem, data.targets)
         with precision(problem.dtype):
             self.inputs, self.targets = self._put(self.rows), self._put(self.answers)
-        self.state: jax.Array | None = None
-        self.done: Done | None = None
+        self.states: dict[str, jax.Array] | None = None
+        self.done: JaxOutputs | None = None
         self.reset()
         self.select(0)
 
@@ -83,9 +83,9 @@ class JaxSession(Session):
         with precision(self.problem.dtype):
             self.x, self.y = jax.block_until_ready((self._put(self.rows[rows]), self._put(self.answers[rows])))
 
-    def _start_from(self, state: Array | None) -> None:
+    def _start_from(self, states: dict[str, Array] | None) -> None:
         with precision(self.problem.dtype):
-            self.state = None if state is None else self._put(state)
+            self.states = None if states is None else {name: self._put(value) for name, value in states.items()}
 
     def reset(self) -> None:
         with precision(self.problem.dtype):
@@ -96,20 +96,20 @@ class JaxSession(Session):
 
     def forward(self) -> None:
         with precision(self.problem.dtype):
-            loss, result = self._forward(self.params, self.x, self.y, self.state)
-        self.done = Done((loss,), result=result)
+            loss, result = self._forward(self.params, self.x, self.y, self.states)
+        self.done = JaxOutputs((loss,), result=result)
 
     def gradient(self) -> None:
         with precision(self.problem.dtype):
-            (loss, result), grads = self._gradient(self.params, self.x, self.y, self.state)
-        self.done = Done((loss,), result=result, grads=grads)
+            (loss, result), grads = self._gradient(self.params, self.x, self.y, self.states)
+        self.done = JaxOutputs((loss,), result=result, grads=grads)
 
     def train_step(self) -> None:
         with precision(self.problem.dtype):
             self.params, self.moments, loss, result = self._train_step(
-                self.params, self.moments, self.x, self.y, self.state
+                self.params, self.moments, self.x, self.y, self.states
             )
-        self.done = Done((loss,), result=result, params=self.params)
+        self.done = JaxOutputs((loss,), result=result, params=self.params)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         B = self.problem.B
@@ -126,7 +126,7 @@ class JaxSession(Session):
                 losses.append(loss)
                 right += [] if hit is None else [hit]
                 counts += [batches.shape[1]] * len(batches)
-        self.done = Done(tuple(losses), tuple(counts), params=self.params, right=tuple(right))
+        self.done = JaxOutputs(tuple(losses), tuple(counts), params=self.params, correct=tuple(right))
 
     def _predict(self, inputs: Inputs) -> Array:
         rows, parts = inputs, []
@@ -144,7 +144,7 @@ class JaxSession(Session):
     def synchronize(self) -> None:
         if self.done is not None:
             done = self.done
-            jax.block_until_ready((done.losses, done.result, done.grads, done.params, done.right))
+            jax.block_until_ready((done.losses, done.result, done.grads, done.params, done.correct))
 
     def fetch(self) -> Outputs:
         done = self.done
@@ -155,14 +155,14 @@ class JaxSession(Session):
         return Outputs(
             loss=float(losses @ np.array(done.rows) / sum(done.rows)),
             logits=None if done.result is None else np.array(done.result.logits),
-            state=None if done.result is None else np.array(done.result.state),
+            states={} if done.result is None else {name: np.array(s) for name, s in done.result.states.items()},
             grads={name: np.array(done.grads[name]) for name in self.model.shapes} if done.grads else {},
             params={name: np.array(done.params[name]) for name in self.model.shapes} if done.params else {},
-            accuracy=sum(int(np.asarray(hit).sum()) for hit in done.right) / outputs if done.right else None,
+            accuracy=sum(int(np.asarray(hit).sum()) for hit in done.correct) / outputs if done.correct else None,
         )
 
 
-def observed_subnormals(device: jax.Device) -> str:
+def subnormals_in_xla(device: jax.Device) -> str:
     """What becomes of subnormal products in a compiled function: tried, not asked.
 
     On a processor in so many that each thread of the pool has some; elsewhere in few, for all memory is counted there.
@@ -203,9 +203,6 @@ class JaxBackend(Backend):
         """Where everything is staged and computed; RuntimeError where there is none."""
         return jax.devices(self.platform)[0]
 
-    def unsupported(self, case: Case) -> str | None:
-        return None
-
     def contract(self, problem: Problem) -> Contract:
         gather = "" if problem.model.V is None else "the embedding's gather, "
         loss = f"one jitted function: {gather}one product for all inputs, lax.scan over time, the head, the loss"
@@ -213,7 +210,7 @@ class JaxBackend(Backend):
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(
             threads=pool_threads(),
-            subnormals=observed_subnormals(self.device),
+            subnormals=subnormals_in_xla(self.device),
             tf32=False,
             timed={
                 "forward": loss,

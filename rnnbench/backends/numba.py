@@ -14,14 +14,24 @@ from numpy.typing import NDArray
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, shaped_targets
-from rnnbench.kernels.cpu import losses, passes
-from rnnbench.kernels.cpu.context import PARAMETERS, Context, Sizes, aligned, buffers
+from rnnbench.kernels.cpu import losses
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
-from rnnbench.kernels.cpu.passes import Runner
+from rnnbench.kernels.cpu.model import FORWARD_STEPS, PREDICT_ROWS
+from rnnbench.kernels.cpu.pass_record import (
+    FORWARD,
+    GRADIENT,
+    PARAMETERS,
+    PREDICT,
+    TRAIN_STEP,
+    BufferSizes,
+    PassRecord,
+    aligned,
+    buffers,
+)
+from rnnbench.kernels.cpu.passes import CpuRunner, compile_all
 from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes, row_step
-from rnnbench.kernels.cpu.team import team
-from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, blocks_of
-from rnnbench.model import Optimizer as Rule
+from rnnbench.kernels.cpu.thread_pool import thread_pool
+from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
@@ -30,20 +40,21 @@ _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 SEGMENT_STEPS = 128
 
 
-def values_of(problem: Problem, sizes: Sizes, flush: bool) -> dict[str, float]:
+def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, float]:
     """A problem as the numbers that kernels read; no limit is infinity."""
     model, train, dtype = problem.model, problem.train, str(problem.dtype)
     every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
     blocks = blocks_of(model, problem.truncation, problem.T)
     return {
-        "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "O": sizes.O, "L": sizes.L,
-        "S": sizes.T if every else 1, "Z": sizes.L if every else 1,
+        "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "GH": sizes.GH, "O": sizes.O,
+        "S": sizes.T if every else 1, "kept": sizes.kept, "kept_outputs": sizes.kept if every else 1,
         "P": sum(math.prod(shape) for shape in model.shapes.values()),
-        "Ep": padded(sizes.E, dtype), "Hp": padded(sizes.H, dtype), "Op": padded(sizes.O, dtype),
-        "Es": row_step(sizes.E, dtype), "Hs": row_step(sizes.H, dtype),
+        "Ep": padded(sizes.E, dtype), "Hp": padded(sizes.H, dtype), "GHp": padded(sizes.GH, dtype),
+        "Op": padded(sizes.O, dtype), "above_width": sizes.O, "above_row": padded(sizes.O, dtype),
+        "Es": row_step(sizes.E, dtype), "Hs": row_step(sizes.H, dtype), "GHs": row_step(sizes.GH, dtype),
         "panel": panel_width(dtype), "workers": sizes.workers, "blocks_n": len(blocks), "first": blocks[0].start,
-        "has_words": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
-        "adam": train.optimizer is Rule.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
+        "has_tokens": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
+        "adam": train.optimizer is Optimizer.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
         "beta_2": train.beta_2, "epsilon": train.epsilon,
         "step_weight": 1.0 / problem.T if every and mean else 1.0,
         "clip_value": math.inf if train.clip_value is None else train.clip_value,
@@ -77,7 +88,7 @@ class NumbaSession(Session):
         self.model, self.dtype, self.flush = model, str(problem.dtype), flush
         ordered = cast({name: params[name] for name in model.shapes}, problem.dtype)
         self.initial = np.concatenate([value.ravel() for value in ordered.values()])
-        moments = self.initial.size if problem.train.optimizer is Rule.ADAM else 0
+        moments = self.initial.size if problem.train.optimizer is Optimizer.ADAM else 0
         sizes = {"params": self.initial.size, "grads": self.initial.size, "m": moments, "v": moments}
         self.flat = {name: aligned((size,), self.dtype) for name, size in sizes.items()}
         self.params, self.grads = (parts(self.flat[name], model.shapes) for name in ("params", "grads"))
@@ -86,68 +97,69 @@ class NumbaSession(Session):
         self.arrays["blocks"] = np.array(blocks, np.int64)
         self.zero_state = np.zeros((problem.B, model.H), self.dtype)
         threads = numba.get_num_threads()
-        team().gather(threads)
-        self.context = self._context(
-            Sizes(*self._shape(problem.B), threads, segment_of(problem)), data_of(problem, data)
+        thread_pool().grow(threads)
+        self.record = self._record(
+            BufferSizes(*self._shape(problem.B), threads, segment_of(problem)), data_of(problem, data)
         )
-        self.context.point({"initial": self.zero_state})
-        self.runner = Runner(self.context, self.dtype)
+        self.record.point({"initial": self.zero_state})
+        self.runner = CpuRunner(self.record, self.dtype)
         self.last: Pass | None = None
         self.outputs_in_pass = 1
         self.reset()
         self.select(0)
 
-    def _shape(self, B: int) -> tuple[int, int, int, int, int, int, bool]:
+    def _shape(self, B: int) -> tuple[int, int, int, int, int, int, int, bool]:
         model = self.model
-        return B, self.problem.T, model.V or 0, model.E, model.H, model.O, model.head is Head.EVERY
+        GH = model.recurrence.width(model.H)
+        return B, self.problem.T, model.V or 0, model.E, model.H, GH, model.O, model.head is Head.EVERY
 
-    def _context(self, sizes: Sizes, data: dict[str, Array]) -> Context:
+    def _record(self, sizes: BufferSizes, data: dict[str, Array]) -> PassRecord:
         values = values_of(self.problem, sizes, self.flush)
-        return Context(values, self.arrays | data | buffers(sizes, self.dtype))
+        return PassRecord(values, self.arrays | data | buffers(sizes, self.dtype))
 
     def _select(self, batch: int) -> None:
         B = self.problem.B
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
-    def _start_from(self, state: Array | None) -> None:
-        self.context.point({"initial": self.zero_state if state is None else state})
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.record.point({"initial": self.zero_state if states is None else states["h"]})
 
     def reset(self) -> None:
         self.flat["params"][:] = self.initial
         self.flat["m"][:] = 0
         self.flat["v"][:] = 0
-        self.context.fields["step"][0] = 1
+        self.record.fields["step"][0] = 1
 
     def forward(self) -> None:
-        self.runner.run(passes.FORWARD, self.rows)
+        self.runner.run(FORWARD, self.rows)
         self.last, self.outputs_in_pass = Pass.FORWARD, self.rows.size
 
     def gradient(self) -> None:
-        self.runner.run(passes.GRADIENT, self.rows)
+        self.runner.run(GRADIENT, self.rows)
         self.last, self.outputs_in_pass = Pass.GRADIENT, self.rows.size
 
     def train_step(self) -> None:
-        self.runner.run(passes.TRAIN_STEP, self.rows)
+        self.runner.run(TRAIN_STEP, self.rows)
         self.last, self.outputs_in_pass = Pass.TRAIN_STEP, self.rows.size
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
-        state = self.context.arrays["initial"]
-        self.context.point({"initial": self.zero_state})
-        self.runner.run(passes.TRAIN_STEP, order)
-        self.context.point({"initial": state})
+        state = self.record.arrays["initial"]
+        self.record.point({"initial": self.zero_state})
+        self.runner.run(TRAIN_STEP, order)
+        self.record.point({"initial": state})
         self.last, self.outputs_in_pass = Pass.EPOCH, order.size
 
     def _predict(self, inputs: Inputs) -> Array:
         """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
         threads = numba.get_num_threads()
-        steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(passes.FORWARD_STEPS))
-        sizes = Sizes(*self._shape(int(passes.PREDICT_ROWS) * threads), threads, steps, whole_table=True)
-        context = self._context(sizes, inputs_of(self.problem, inputs))
+        steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(FORWARD_STEPS))
+        sizes = BufferSizes(*self._shape(int(PREDICT_ROWS) * threads), threads, steps, whole_table=True)
+        record = self._record(sizes, inputs_of(self.problem, inputs))
         S = self.problem.T if self.model.head is Head.EVERY else 1
         logits = np.empty((len(inputs), S, self.model.O), self.dtype)
-        context.point({"logits": logits})
-        context.fields["loss"][0] = losses.NO_LOSS
-        Runner(context, self.dtype).run(passes.PREDICT, np.arange(len(inputs), dtype=np.int64))
+        record.point({"logits": logits})
+        record.fields["loss"][0] = losses.NO_LOSS
+        CpuRunner(record, self.dtype).run(PREDICT, np.arange(len(inputs), dtype=np.int64))
         return self._shaped(logits)
 
     def _shaped(self, logits: Array) -> Array:
@@ -158,26 +170,26 @@ class NumbaSession(Session):
         """Copies, so that the next pass does not change what was fetched."""
         if self.last is None:
             return Outputs()
-        fields, arrays = self.context.fields, self.context.arrays
+        fields, arrays = self.record.fields, self.record.arrays
         loss = float(fields["loss_sum"][0]) * float(fields["step_weight"][0]) / self.outputs_in_pass
         params = _copies(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
             outputs = self.outputs_in_pass * arrays["logits"].shape[1]
-            accuracy = int(fields["hits"][0]) / outputs if self.model.loss.has_accuracy else None
+            accuracy = int(fields["correct"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
-        return Outputs(loss, self._shaped(arrays["logits"].copy()), arrays["state"].copy(), grads, params)
+        return Outputs(loss, self._shaped(arrays["logits"].copy()), {"h": arrays["state"].copy()}, grads, params)
 
     def poison(self) -> None:
-        """Answers, packed weights, states, sums; of the embedding's gradient the words of the last call."""
-        arrays, fields = self.context.arrays, self.context.fields
+        """Answers, packed weights, states, sums; of the embedding's gradient the tokens of the last call."""
+        arrays, fields = self.record.arrays, self.record.fields
         read = {"zeros", "unit", *PARAMETERS, "params", "m", "v", "inputs", "targets", "initial"}
         for name in arrays.keys() - read - {"grads", "d_embedding"}:
             if arrays[name].dtype.kind == "f":
                 arrays[name].fill(np.nan)
         if self.model.V is not None and self.last is not None:
-            arrays["d_embedding"][arrays["words"][: fields["found"][0]]] = np.nan
-        fields["loss_sum"][0], fields["hits"][0] = np.nan, -1
+            arrays["d_embedding"][arrays["unique"][: fields["unique_n"][0]]] = np.nan
+        fields["loss_sum"][0], fields["correct"][0] = np.nan, -1
 
 
 def _copies(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -198,24 +210,21 @@ class NumbaBackend(Backend):
     name: ClassVar[str] = "numba"
     flush: ClassVar[bool] = True
 
-    def unsupported(self, case: Case) -> str | None:
-        return None
-
     def contract(self, problem: Problem) -> Contract:
         flushed = "flushed, per thread, inside the kernels"
-        call = "Runner.run, one compiled call"
-        words = "find and project distinct words" if problem.model.V else "project the inputs"
-        rows = ", the embedding's in the rows of this call's words and the last one's" if problem.model.V else ""
+        call = "CpuRunner.run, one compiled call"
+        tokens = "find and project unique tokens" if problem.model.V else "project the inputs"
+        rows = ", the embedding's in the rows of this call's tokens and the last one's" if problem.model.V else ""
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(
             threads=numba.get_num_threads(),
             subnormals=flushed if self.flush and CAN_FLUSH else "kept",
             tf32=False,
             timed={
-                "forward": f"{call}: pack weights, {words}, T steps, head, loss",
+                "forward": f"{call}: pack weights, {tokens}, T steps, head, loss",
                 "gradient": f"{call}: forward, BPTT, weight gradients{rows}",
                 "train_step": f"{call}: gradient, {clipped}the optimizer on all parameters",
-                "epoch": f"{call}: train steps on rows taken by index; loss and hits added up",
+                "epoch": f"{call}: train steps on rows taken by index; loss and correct outputs added up",
             },
             notes=f"at most {numba.get_num_threads()} threads of our own, one where work is small; "
             f"{8 * register_bytes()}-bit vectors",
@@ -224,7 +233,7 @@ class NumbaBackend(Backend):
         )
 
     def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:
-        yield from passes.warm(str(dtype))
+        yield from compile_all(str(dtype))
 
     def libraries(self) -> dict[str, str]:
         return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}
@@ -242,7 +251,7 @@ class NumbaBackend(Backend):
 
 
 class NumbaSubnormalBackend(NumbaBackend):
-    """The same with subnormals kept: as exact as they are slow."""
+    """Our kernels with subnormals kept: as exact as they are slow."""
 
     name: ClassVar[str] = "numba+subnormal"
     flush: ClassVar[bool] = False

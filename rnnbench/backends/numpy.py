@@ -6,6 +6,7 @@ embedding and head. Nothing here is written for speed, and nothing is shared wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -14,10 +15,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from rnnbench.backends.base import Backend, Outputs, Session
-from rnnbench.cells import Arrays, sigmoid
+from rnnbench.cells import Arrays, logistic
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, batches_of, shaped_targets
-from rnnbench.model import Case, Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
+from rnnbench.model import Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
 from rnnbench.params import Array, Params, cast
 
 
@@ -67,21 +68,21 @@ def losses(model: Model, z: Array, y: Inputs) -> Array:
         case Loss.SQUARED_ERROR:
             return (0.5 * (z - y) ** 2).sum(axis=-1)
         case Loss.SIGMOID_SQUARED_ERROR:
-            return (0.5 * (sigmoid(z) - y) ** 2).sum(axis=-1)
+            return (0.5 * (logistic(z) - y) ** 2).sum(axis=-1)
 
 
 def dlosses(model: Model, z: Array, y: Inputs) -> Array:
     """The derivative of each `losses` value by its own logits, shaped like z."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
-            return (sigmoid(z) - y) / model.O
+            return (logistic(z) - y) / model.O
         case Loss.CATEGORICAL_CROSS_ENTROPY:
             e = np.exp(z - z.max(axis=-1, keepdims=True))
             return e / e.sum(axis=-1, keepdims=True) - (np.arange(model.O) == y[..., None])
         case Loss.SQUARED_ERROR:
             return z - y
         case Loss.SIGMOID_SQUARED_ERROR:
-            p = sigmoid(z)
+            p = logistic(z)
             return (p - y) * p * (1 - p)
 
 
@@ -163,15 +164,28 @@ class Stepper:
 
 
 class NumpySession(Session):
-    """One problem in NumPy."""
+    """One problem in NumPy.
 
-    def __init__(self, problem: Problem, params: Params, data: Data) -> None:
+    The oracle has something called before each forward pass, and adds something to each loss (by its logits and scale)
+    and to the derivatives of the losses (by their shape).
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        params: Params,
+        data: Data,
+        before_forward: Callable[[], None] | None = None,
+        off_loss: Callable[[Array, float], float] | None = None,
+        off_dlosses: Callable[[tuple[int, ...]], Array] | None = None,
+    ) -> None:
         super().__init__(problem, data)
+        self.before_forward, self.off_loss, self.off_dlosses = before_forward, off_loss, off_dlosses
         self.model = problem.model
         self.initial = cast(params, problem.dtype)
         self.inputs = np.ascontiguousarray(data.inputs, dtype=np.int32 if self.model.V is not None else problem.dtype)
         self.targets = shaped_targets(problem, data.targets)
-        self.state: Array | None = None
+        self.states: Arrays | None = None
         self.outputs = Outputs()
         self.reset()
         self.select(0)
@@ -180,21 +194,21 @@ class NumpySession(Session):
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = self.inputs[rows], self.targets[rows]
 
-    def _start_from(self, state: Array | None) -> None:
-        self.state = state
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.states = states
 
     def reset(self) -> None:
         self.params = {name: value.copy() for name, value in self.initial.items()}
         self.stepper = Stepper(self.problem.train, self.params)
 
     def forward(self) -> None:
-        self._forward(self.x, self.y, self.state)
+        self._forward(self.x, self.y, self.states)
 
     def gradient(self) -> None:
-        self._gradient(self.x, self.y, self.state)
+        self._gradient(self.x, self.y, self.states)
 
     def train_step(self) -> None:
-        self._train_step(self.x, self.y, self.state)
+        self._train_step(self.x, self.y, self.states)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         total, right, count = 0.0, 0, 0
@@ -225,35 +239,41 @@ class NumpySession(Session):
 
     def poison(self) -> None:
         done = self.outputs
-        for array in (done.logits, done.state, *done.grads.values()):
+        for array in (done.logits, *done.states.values(), *done.grads.values()):
             if array is not None:
                 array.fill(np.nan)
         self.outputs = Outputs()
 
-    def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
-        trace = forward_pass(self.model, self.params, x, None if state is None else {"h": state})
+    def _forward(self, x: Inputs, y: Inputs, states: Arrays | None) -> Trace:
+        if self.before_forward is not None:
+            self.before_forward()
+        trace = forward_pass(self.model, self.params, x, states)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
-            loss = losses(self.model, trace.logits, y).sum() * self.model.loss_scale(len(x), self.problem.T)
-        self.outputs = Outputs(loss=float(loss), logits=trace.logits, state=trace.states["h"][-1].copy())
+            scale = self.model.loss_scale(len(x), self.problem.T)
+            loss = float(losses(self.model, trace.logits, y).sum() * scale)
+            if self.off_loss is not None:
+                loss += self.off_loss(trace.logits, scale)
+        last = {name: value[-1].copy() for name, value in trace.states.items()}
+        self.outputs = Outputs(loss=loss, logits=trace.logits, states=last)
         return trace
 
-    def _gradient(self, x: Inputs, y: Inputs, state: Array | None) -> dict[str, Array]:
-        trace = self._forward(x, y, state)
+    def _gradient(self, x: Inputs, y: Inputs, states: Arrays | None) -> dict[str, Array]:
+        trace = self._forward(x, y, states)
         scale = trace.logits.dtype.type(self.model.loss_scale(len(x), self.problem.T))
-        dz = self._dlosses(trace.logits, y) * scale
+        dz = dlosses(self.model, trace.logits, y)
+        if self.off_dlosses is not None:
+            dz = dz + self.off_dlosses(dz.shape)
+        dz = dz * scale
         grads = backward_pass(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
         done = self.outputs
-        self.outputs = Outputs(done.loss, done.logits, done.state, grads)
+        self.outputs = Outputs(done.loss, done.logits, done.states, grads)
         return grads
 
-    def _dlosses(self, z: Array, y: Inputs) -> Array:
-        return dlosses(self.model, z, y)
-
-    def _train_step(self, x: Inputs, y: Inputs, state: Array | None) -> None:
-        grads = clip(self.problem.train, self._gradient(x, y, state))
+    def _train_step(self, x: Inputs, y: Inputs, states: Arrays | None) -> None:
+        grads = clip(self.problem.train, self._gradient(x, y, states))
         self.stepper.update(self.params, grads)
         done = self.outputs
-        self.outputs = Outputs(done.loss, done.logits, done.state, params=self.params)
+        self.outputs = Outputs(done.loss, done.logits, done.states, params=self.params)
 
 
 def blas_threads() -> int:
@@ -266,11 +286,9 @@ class NumpyBackend(Backend):
 
     name: ClassVar[str] = "numpy"
 
-    def unsupported(self, case: Case) -> str | None:
-        return None
-
     def contract(self, problem: Problem) -> Contract:
-        loop = "a Python loop over T of @ and np.tanh"
+        cell = problem.model.cell
+        loop = f"a Python loop over T of @ and {'np.tanh' if cell == 'rnn' else f'the equations of the {cell}'}"
         scatter = "" if problem.model.V is None else "; np.add.at for the embedding"
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(
@@ -281,7 +299,7 @@ class NumpyBackend(Backend):
                 "forward": f"{loop}; the loss",
                 "gradient": f"{loop}; the loss; the reverse loop{scatter}",
                 "train_step": f"gradient, {clipped}the optimizer's equations on whole arrays",
-                "epoch": "a Python loop of train steps over rows gathered by index; loss and correct outputs added up",
+                "epoch": "a Python loop of train steps over rows gathered by index; loss and hits added up",
             },
             notes="threads are those of the BLAS; all else is done by one",
             staged="rows and targets as arrays; a batch is a view of them",

@@ -87,8 +87,8 @@ class KerasSession(Session):
         self.x, self.y = tf.constant(self.inputs[rows]), tf.constant(self.targets[rows])
         self.zeros = tf.zeros((len(self.x), self.problem.model.H), self.dtype)
 
-    def _start_from(self, state: Array | None) -> None:
-        self.first = None if state is None else tf.constant(state, self.dtype)
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.first = None if states is None else tf.constant(states["h"], self.dtype)
 
     def reset(self) -> None:
         for variable, value in self.initial:
@@ -141,7 +141,7 @@ class KerasSession(Session):
             return Outputs(loss=loss, accuracy=accuracy, params=params)
         loss, logits, state = (tensor.numpy() for tensor in self.result)
         grads = {name: g.numpy() for name, g in zip(self.weights, self.grads, strict=True)} if self.grads else {}
-        return Outputs(float(loss), logits, state, grads, params)
+        return Outputs(float(loss), logits, {"h": state}, grads, params)
 
 
 def _threads() -> int:
@@ -165,7 +165,7 @@ class TensorflowBackend(Backend):
     name: ClassVar[str] = "tensorflow"
     jit: ClassVar[bool] = False
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         size = _window_bytes(case)
         if size <= WINDOW_BYTES:
             return None

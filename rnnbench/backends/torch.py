@@ -25,15 +25,15 @@ _PREDICT_ROWS = 512
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a pass leaves, as tensors; `right` of `outputs` classified right, over an epoch."""
+class TorchOutputs:
+    """What a pass leaves, as tensors; `correct` of `outputs` are classified right, over an epoch."""
 
     loss: Tensor
     logits: Tensor | None = None
     state: Tensor | None = None
     grads: bool = False
     params: bool = False
-    right: Tensor | None = None
+    correct: Tensor | None = None
     outputs: int = 0
 
 
@@ -54,7 +54,7 @@ class TorchSession(Session):
         if self.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
             self.targets = self.targets.long()
         self.state: Tensor | None = None
-        self.done: Done | None = None
+        self.done: TorchOutputs | None = None
         self.reset()
         self.select(0)
 
@@ -69,8 +69,8 @@ class TorchSession(Session):
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = self.inputs[rows], self.targets[rows]
 
-    def _start_from(self, state: Array | None) -> None:
-        self.state = None if state is None else self._tensor(state)
+    def _start_from(self, states: dict[str, Array] | None) -> None:
+        self.state = None if states is None else self._tensor(states["h"])
 
     def reset(self) -> None:
         with self.subnormals, torch.no_grad():
@@ -82,7 +82,7 @@ class TorchSession(Session):
     def forward(self) -> None:
         with self.subnormals, torch.inference_mode():
             logits, state = self.net(self.x, self.state)
-            self.done = Done(self._scaled(mean_loss(self.model, logits, self.y), self.problem.T), logits, state)
+            self.done = TorchOutputs(self._scaled(mean_loss(self.model, logits, self.y), self.problem.T), logits, state)
 
     def gradient(self) -> None:
         with self.subnormals:
@@ -104,7 +104,7 @@ class TorchSession(Session):
                 if (hit := hits(self.model, done.logits, y)) is not None:
                     right.add_(hit)
                     outputs += done.logits[..., 0].numel()
-            self.done = Done(total / len(order), params=True, right=right, outputs=outputs)
+            self.done = TorchOutputs(total / len(order), params=True, correct=right, outputs=outputs)
 
     def _predict(self, inputs: Inputs) -> Array:
         with self.subnormals, torch.inference_mode():
@@ -120,10 +120,10 @@ class TorchSession(Session):
         return Outputs(
             loss=done.loss.item(),
             logits=None if done.logits is None else done.logits.numpy(force=True),
-            state=None if done.state is None else done.state.numpy(force=True),
+            states={} if done.state is None else {"h": done.state.numpy(force=True)},
             grads={name: _array(name, g) for name, g in grads.items()},
             params={name: _array(name, p) for name, p in self.parameters.items()} if done.params else {},
-            accuracy=done.right.item() / done.outputs if done.right is not None and done.outputs else None,
+            accuracy=done.correct.item() / done.outputs if done.correct is not None and done.outputs else None,
         )
 
     def poison(self) -> None:
@@ -141,7 +141,7 @@ class TorchSession(Session):
         share = steps if self.model.step_sum is StepSum.SUM else steps / self.problem.T
         return loss if share == 1 else loss * share
 
-    def _gradient(self, x: Tensor, y: Tensor, state: Tensor | None) -> Done:
+    def _gradient(self, x: Tensor, y: Tensor, state: Tensor | None) -> TorchOutputs:
         self.optimizer.zero_grad(set_to_none=True)
         if self.problem.truncation is None:
             logits, last = self.net(x, state)
@@ -151,7 +151,7 @@ class TorchSession(Session):
         else:
             loss, logits, last = self._blocks(x, y, state)
         loss.backward()
-        return Done(loss.detach(), logits.detach(), last.detach(), grads=True)
+        return TorchOutputs(loss.detach(), logits.detach(), last.detach(), grads=True)
 
     def _last_window(self, x: Tensor, y: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """Head.LAST, truncated: the steps before the last window are run without a graph."""
@@ -180,11 +180,11 @@ class TorchSession(Session):
             losses.append(self._scaled(loss, block.end - block.emit))
         return torch.stack(losses).sum(), torch.cat(logits, dim=1), last
 
-    def _train_step(self, x: Tensor, y: Tensor, state: Tensor | None) -> Done:
+    def _train_step(self, x: Tensor, y: Tensor, state: Tensor | None) -> TorchOutputs:
         done = self._gradient(x, y, state)
         clip(self.problem.train, self.trained)
         self.optimizer.step()
-        return Done(done.loss, done.logits, done.state, params=True)
+        return TorchOutputs(done.loss, done.logits, done.state, params=True)
 
 
 _TURNED = ("W_xh", "W_hh", "W_hy")  # nn.RNN and nn.Linear keep these as output x input
@@ -208,9 +208,6 @@ class TorchBackend(Backend):
     name: ClassVar[str] = "torch"
     subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
     recurrence: ClassVar[str] = "nn.RNN, time first"
-
-    def unsupported(self, case: Case) -> str | None:
-        return None
 
     def contract(self, problem: Problem) -> Contract:
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{self.recurrence}, nn.Linear"
@@ -245,7 +242,7 @@ class TorchFlushBackend(TorchBackend):
     name: ClassVar[str] = "torch+flush"
     subnormals: ClassVar[Subnormals] = Subnormals(flush=True)
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         able = torch.set_flush_denormal(True)
         torch.set_flush_denormal(False)
         return None if able else "this processor cannot flush subnormals in PyTorch; take torch instead"

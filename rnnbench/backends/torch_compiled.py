@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from rnnbench.backends.base import Session
-from rnnbench.backends.torch import Done, TorchFlushBackend, TorchSession, update_of
+from rnnbench.backends.torch import TorchFlushBackend, TorchOutputs, TorchSession, update_of
 from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals, mean_loss
 from rnnbench.contract import Contract
 from rnnbench.data import Data
@@ -124,10 +124,10 @@ class CompiledSession(TorchSession):
         with self.subnormals, torch.inference_mode():
             state = self.zeros if self.state is None else self.state
             loss, (logits, last) = short_loss(self.problem, self.values, self.x, self.y, state)
-            self.done = Done(loss, logits, last)
+            self.done = TorchOutputs(loss, logits, last)
         return None
 
-    def _gradient(self, x: Tensor, y: Tensor, state: Tensor | None) -> Done:
+    def _gradient(self, x: Tensor, y: Tensor, state: Tensor | None) -> TorchOutputs:
         if not _is_short(self.problem) or len(x) != self.problem.B:
             return super()._gradient(x, y, state)
         with torch.no_grad():
@@ -135,7 +135,7 @@ class CompiledSession(TorchSession):
             grads, (loss, (logits, last)) = self.loss_gradient(self.values, x, y, start)
         for name, parameter in self.parameters.items():
             parameter.grad = grads[name]
-        return Done(loss, logits, last, grads=True)
+        return TorchOutputs(loss, logits, last, grads=True)
 
 
 class TorchCompileBackend(TorchFlushBackend):
@@ -146,8 +146,8 @@ class TorchCompileBackend(TorchFlushBackend):
         f"one product for all inputs, a tanh cell in chunks of up to {_CHUNK} steps, each one compiled function"
     )
 
-    def unsupported(self, case: Case) -> str | None:
-        return super().unsupported(case) or _no_compiler()
+    def _unsupported(self, case: Case) -> str | None:
+        return super()._unsupported(case) or _no_compiler()
 
     def contract(self, problem: Problem) -> Contract:
         plain = super().contract(problem)

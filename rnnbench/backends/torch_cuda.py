@@ -135,7 +135,7 @@ class TorchCudaTf32Backend(TorchCudaBackend):
     name: ClassVar[str] = "torch-cuda+tf32"
     tf32: ClassVar[bool] = True
 
-    def unsupported(self, case: Case) -> str | None:
+    def _unsupported(self, case: Case) -> str | None:
         if case.dtype is not DType.FLOAT32:
             return f"TF32 is a form of float32 and leaves {case.dtype} as it is; take torch-cuda"
         if self.device == CPU:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from rnnbench import __version__
-from rnnbench.cli import check, compare, env, history, merge, report, run, seeds, sweep, train, verify, warm
+from rnnbench.cli import check, compare, env, history, report, run, seeds, sweep, train, verify, warm
 from rnnbench.cli import list as list_
 from rnnbench.cli.shell import Command
 from rnnbench.names import unknown
@@ -52,7 +52,6 @@ for _command in (
     compare.compare,
     check.check,
     history.history,
-    merge.merge,
     env.env,
     warm.warm,
 ):

@@ -26,7 +26,7 @@ def check(run: str, as_json: bool) -> None:
     RUN is the folder of a run, its id under reports, or a file of records.
     """
     from rnnbench.analysis.warnings import warnings_of
-    from rnnbench.api.compare import side_of
+    from rnnbench.api.runs import side_of
     from rnnbench.report.section import print_sections
     from rnnbench.report.sections import warnings_section
 

@@ -27,6 +27,7 @@ Examples:
   python -m rnnbench compare base.jsonl new.jsonl --require-baseline --markdown
   python -m rnnbench compare reports/before reports/after --fail-on median:10%,inconclusive
   python -m rnnbench compare reports/before reports/after --noise reports/aa
+  python -m rnnbench compare reports/before1,reports/before2 reports/after1,reports/after2
 
 \b
 Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
@@ -66,7 +67,8 @@ def compare(
 ) -> None:
     """Say for each case whether the run NEW is slower than the run BASE, and how sure that is.
 
-    BASE and NEW are folders of runs, ids of runs under reports, or files of records.
+    BASE and NEW are folders of runs, ids of runs under reports, or files of records; several runs of one machine with
+    commas between, such as monday,tuesday, are one side with the launches of all.
     """
     from rnnbench.analysis.compare import Gate
     from rnnbench.api.compare import compared

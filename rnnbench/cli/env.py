@@ -34,7 +34,7 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
       python -m rnnbench env --peak
     """
     from rnnbench.api.planning import allowed_threads
-    from rnnbench.harness.computing import computing
+    from rnnbench.harness.worker_pool import computing_libraries
     from rnnbench.machine.fingerprint import fingerprint
     from rnnbench.machine.interference import Watch
     from rnnbench.machine.peak import PeakUnknown, measure
@@ -42,7 +42,7 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     from rnnbench.report.facts import machine_rows
 
     cores, start, found = allowed_threads(threads), Watch().start, None
-    facts = {**fingerprint(), "start": start, "workers": computing(cores)}
+    facts = {**fingerprint(), "start": start, "workers": computing_libraries(cores)}
     if peak:
         try:
             found = measure(tuple(DType), cores)

@@ -16,6 +16,7 @@ Examples:
   python -m rnnbench history
   python -m rnnbench history reports/nightly -k "numba train_step" -o reports/history
   python -m rnnbench history runs --json --fail
+  python -m rnnbench history reports/may1,reports/may2 reports/june1,reports/june2
 """
 
 
@@ -32,9 +33,10 @@ def history(
 ) -> None:
     """Show how the time of each case went over many runs, and where it changed for good.
 
-    FOLDER is a run, a folder of runs, or a run's id; all under reports and runs by default. Runs of unlike machines,
-    work or versions are kept on lines of their own, as in `compare`. A step is looked for from ten runs
-    on, in the last 100, by ranks, and the commits that it came between are named.
+    FOLDER is a run, a folder of runs, a run's id, or several runs of one machine with commas between, taken as one with
+    more launches; all under reports and runs by default. Runs of unlike machines, work or versions are kept on lines
+    of their own, as in `compare`. A step is looked for from ten runs on, in the last 100, by ranks, and the commits
+    that it came between are named.
     """
     from rnnbench.api.history import history_of
     from rnnbench.report.history import history_json, history_sections, write_history

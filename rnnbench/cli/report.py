@@ -22,49 +22,68 @@ from rnnbench.cli.shell import (
 
 
 @click.command(epilog=exit_code_help("report"))
-@click.argument("folder", type=FolderType())
-@click.option("--reference", type=BACKEND, help="The baseline of speed-ups.")
+@click.argument("folders", metavar="FOLDER...", nargs=-1, required=True)
+@click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
+              help="Write the report there. Default: into FOLDER; of several FOLDERs it is only printed.")  # fmt: skip
+@click.option("--reference", type=BACKEND, help="The baseline: the backend that speed-ups are relative to.")
 @click.option("--svg", is_flag=True, help="The figures as SVG too, for print and slides.")
 @click.option("--export", "form", type=click.Choice(["github", "bencher"]),
               help="Write nothing; print JSON for a tracker: github-action-benchmark's customSmallerIsBetter, or "
               "Bencher Metric Format.")  # fmt: skip
-def report(folder: Path, reference: str | None, svg: bool, form: str | None) -> None:
+@click.option("--force", is_flag=True, help="Also FOLDERs of unlike machines; a case that several of them measured "
+              "gets no number.")  # fmt: skip
+def report(
+    folders: tuple[str, ...], output: Path | None, reference: str | None, svg: bool, form: str | None, force: bool
+) -> None:
     """Write the report of a run's folder again: report.md, tables and figures.
+
+    Several FOLDERs of one machine are reported as one run with the launches of all. The same case must have meant the
+    same work in all of them.
 
     \b
     Examples:
       python -m rnnbench report reports/mine
       python -m rnnbench report reports/mine --reference jax --svg
+      python -m rnnbench report reports/monday reports/tuesday -o reports/both
       python -m rnnbench report reports/mine --export bencher > bencher.json
     """
     from rnnbench.api.planning import allowed_threads
+    from rnnbench.api.runs import place_of, read_runs
     from rnnbench.records import store
 
     if svg and form is not None:
         raise click.UsageError("--export writes no figures; leave out --svg")
+    if output is not None and form is not None:
+        raise click.UsageError("--export writes nothing; leave out --output")
+    if svg and output is None and len(folders) > 1:
+        raise click.UsageError("several runs are only printed; give --output, or leave out --svg")
+    if "" in folders:
+        raise click.UsageError("the name of the folder is empty; give one, or . for the current folder")
 
     def work() -> int:
-        loaded = store.load(folder)
-        for problem in loaded.problems:
-            say(problem, err=True)
+        places = [place_of(name) for name in folders]
+        loaded = read_runs(places, lambda text: say(text, err=True), force=force)
         if loaded.problems and not (loaded.records or loaded.curves):
-            raise store.StoreError(f"{folder} holds no record that can be read; its report stays as it is")
+            raise store.StoreError(f"{places[0]} holds no record that can be read; its report stays as it is")
         if form is not None:
             return _exported(form, loaded)
-        if not (loaded.records or loaded.curves or store.is_run(folder)):
-            raise store.StoreError(f"{folder} holds no run: no record in it can be read; no report was written")
+        if not (loaded.records or loaded.curves or store.is_run(places[0])):
+            raise store.StoreError(f"{places[0]} holds no run: no record in it can be read; no report was written")
         from rnnbench.report.data import ReportData
         from rnnbench.report.page import write_report
         from rnnbench.report.terminal import render
 
         chosen = reference or loaded.run.get("reference")
         context = ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
-        try:
-            write_report(folder, context, vector=svg, processes=allowed_threads(None))
-        except OSError as error:
-            raise store.StoreError(f"the report cannot be written to {folder}: {error.strerror}") from error
+        written = output or (places[0] if len(places) == 1 and places[0].is_dir() else None)
+        if written is not None:
+            try:
+                write_report(written, context, vector=svg, processes=allowed_threads(None))
+            except OSError as error:
+                raise store.StoreError(f"the report cannot be written to {written}: {error.strerror}") from error
         render(console_of(), context)
-        say(f"Report: {folder / 'report.md'}")
+        if written is not None:
+            say(f"Report: {written / 'report.md'}")
         return 0
 
     guarded(work)

@@ -39,12 +39,12 @@ def _model(name: str, plan: Plan) -> Any:
 # The name of an option's value -> the same in a plan. Of all others the plan has a field of that name.
 _IN_PLAN: dict[str, Callable[[Plan], Any]] = {
     "workload": lambda plan: plan.names if plan.sweep is None else (plan.names or (None,))[0],
-    "backend": lambda plan: tuple(name for name in plan.backends if not name.endswith(backends.TWIN)),
+    "backend": lambda plan: tuple(name for name in plan.backends if not name.endswith(backends.REPLICA)),
     "filter_": lambda plan: plan.filter,
     "training": _trained,
     "precision": lambda plan: plan.rule and plan.rule.precision,
-    "max_launches": lambda plan: plan.rule and plan.rule.most,
-    "aa": lambda plan: any(name.endswith(backends.TWIN) for name in plan.backends),
+    "max_launches": lambda plan: plan.rule and plan.rule.max_launches,
+    "aa": lambda plan: any(name.endswith(backends.REPLICA) for name in plan.backends),
     **{axis: _sizes(axis) for axis in AXES},
     "E": lambda plan: plan.sizes.E if plan.sweep is None else plan.sweep.E,
     **{name: partial(_model, name) for name in ("cell", "V", "O", "head", "loss")},

@@ -136,7 +136,7 @@ def _execute(
     from rnnbench.api import run as session
     from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.progress import Display
-    from rnnbench.records.account import Kind, spent_text
+    from rnnbench.records.account import TimeKind, time_in_words
     from rnnbench.report.data import ReportData
     from rnnbench.report.page import load_libraries, write_report
     from rnnbench.report.terminal import render
@@ -155,8 +155,8 @@ def _execute(
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
             code, written = FOLDER, False
     render(console_of(), context)
-    spent_here = {Kind.START: start - asked, Kind.REPORT: time.monotonic() - start}
-    if spent := spent_text(session.with_report(folder, loaded.run, spent_here)):
+    spent_here = {TimeKind.START: start - asked, TimeKind.REPORT: time.monotonic() - start}
+    if spent := time_in_words(session.with_report(folder, loaded.run, spent_here)):
         say(f"{spent}.")
     if written:
         say(f"Report: {folder / 'report.md'}")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +26,9 @@ from rnnbench.cli.shell import (
     plan_of,
     print_json,
 )
+
+if TYPE_CHECKING:
+    from rnnbench.api.seeds import SeedFinding
 
 SEEDS = (
     "forward-golden",
@@ -52,18 +57,37 @@ Examples:
 @options(THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
 def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: Any) -> None:
     """Repeat the experiments of the two notebooks this project grew from, their figures beside ours."""
-    from rnnbench.commands import seeds as experiments_of_seeds
+    from rnnbench.api.seeds import MISTAKES, run_experiments
+    from rnnbench.cli.progress import Display
     from rnnbench.records.record import Mode
 
     def work() -> int:
         if reason := backends.missing(backend):
             return complain(reason, 3)
         plan, _ = plan_of(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
-        findings, code = experiments_of_seeds.run(tuple(dict.fromkeys(experiments)) or SEEDS, plan)
+        with Display(console_of(stderr=True)) as display:
+            findings = run_experiments(tuple(dict.fromkeys(experiments)) or SEEDS, plan, display)
         if as_json:
-            print_json(experiments_of_seeds.as_json(findings))
+            print_json({"findings": [asdict(finding) for finding in findings], "mistakes": MISTAKES})
         else:
-            experiments_of_seeds.show(findings, backend, console_of())
-        return code
+            _print(findings, backend, MISTAKES)
+        return 1 if any(finding.agrees is False for finding in findings) else 0
 
     guarded(work)
+
+
+def _print(findings: Sequence[SeedFinding], backend: str, mistakes: Mapping[int, str]) -> None:
+    """The table, then the mistakes that concern what is in it."""
+    from rich import box
+    from rich.table import Table
+
+    console = console_of()
+    table = Table("experiment", "quantity", "theirs", f"ours ({backend})", "", "note", box=box.SIMPLE_HEAD)
+    signs = {True: "agrees", False: "differs", None: ""}
+    for f in findings:
+        table.add_row(f.experiment, f.quantity, f.theirs, f.ours, signs[f.agrees], f.note)
+    console.print(table)
+    notes = " ".join(f.note for f in findings)
+    for number, text in mistakes.items():
+        if f"mistake {number}" in notes:
+            console.print(f"Mistake {number}. {text}", markup=False, highlight=False)

@@ -11,7 +11,7 @@ from rnnbench.api.contract import ContractAnswer, contract_rows
 from rnnbench.api.verify import Checked
 from rnnbench.correctness.audit import Finding
 from rnnbench.model import Problem
-from rnnbench.records.record import Record, Status
+from rnnbench.records.record import CheckRecord, Status
 
 
 def print_contracts(console: Console, answers: dict[str, ContractAnswer], problem: Problem) -> None:
@@ -58,7 +58,7 @@ def print_checks(console: Console, checked: Checked) -> None:
     console.print(f"{good} of {len(checked.records)} answers agree with the oracle; {arrays} arrays were compared.")
 
 
-def worst(record: Record) -> tuple[str, str, str]:
+def worst(record: CheckRecord) -> tuple[str, str, str]:
     """The array that is nearest to its limit, or furthest over it: name, error, limit."""
     if not record.errors:
         return "", "", ""

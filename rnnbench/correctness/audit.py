@@ -111,9 +111,10 @@ def answers(subject: Subject, pass_: Pass) -> Iterator[Finding]:
 
 def _copied(outputs: Outputs) -> Outputs:
     """The same numbers, out of the reach of the next pass."""
-    logits, state = (None if a is None else a.copy() for a in (outputs.logits, outputs.state))
-    grads, params = ({name: a.copy() for name, a in arrays.items()} for arrays in (outputs.grads, outputs.params))
-    return replace(outputs, logits=logits, state=state, grads=grads, params=params)
+    named = (outputs.states, outputs.grads, outputs.params)
+    states, grads, params = ({name: a.copy() for name, a in arrays.items()} for arrays in named)
+    logits = None if outputs.logits is None else outputs.logits.copy()
+    return replace(outputs, logits=logits, states=states, grads=grads, params=params)
 
 
 def follows_parameters(subject: Subject, pass_: Pass) -> Iterator[Finding]:

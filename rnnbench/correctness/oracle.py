@@ -12,9 +12,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from rnnbench.backends.base import Outputs, Session
-from rnnbench.backends.numpy import NumpySession, Trace
+from rnnbench.backends.numpy import NumpySession
 from rnnbench.correctness import tolerances
-from rnnbench.data import Data, Inputs, batches_of, check_data
+from rnnbench.data import Data, batches_of, check_data
 from rnnbench.model import DType, Pass, Problem
 from rnnbench.params import Array, Params, cast, check_shapes
 from rnnbench.records.record import ErrorOf
@@ -23,41 +23,6 @@ LOSS_STEPS = 20
 STARTS = 3  # runs beside the oracle's, each of which starts a few roundings away
 
 Kept = TypeVar("Kept")
-
-
-class _Session(NumpySession):
-    """Asks before each forward whether to go on.
-
-    With a `rounding`, two differences are off by what rounds their terms: each loss, of numbers as large as its logit,
-    and its derivative, of a probability and a target. Where a row is learnt, or the rows of a batch cancel, little else
-    is left.
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        params: Params,
-        data: Data,
-        go_on: Callable[[], None],
-        rounding: float = 0.0,
-        rng: np.random.Generator | None = None,
-    ) -> None:
-        self.go_on, self.rounding, self.rng = go_on, rounding, rng
-        super().__init__(problem, params, data)
-
-    def _forward(self, x: Inputs, y: Inputs, state: Array | None) -> Trace:
-        self.go_on()
-        trace = super()._forward(x, y, state)
-        if self.rng is not None and self.outputs.loss is not None:
-            with np.errstate(over="ignore"):
-                size = float(np.linalg.norm(trace.logits.ravel()))
-            off = self.rounding * self.rng.standard_normal() * self.model.loss_scale(len(x), self.problem.T) * size
-            self.outputs = replace(self.outputs, loss=self.outputs.loss + off)
-        return trace
-
-    def _dlosses(self, z: Array, y: Inputs) -> Array:
-        exact = super()._dlosses(z, y)
-        return exact if self.rng is None else exact + self.rounding * self.rng.standard_normal(exact.shape)
 
 
 @dataclass(frozen=True)
@@ -131,7 +96,7 @@ class Oracle:
         self.exact = replace(problem, dtype=DType.FLOAT64)
         check_shapes(params, problem.model)
         check_data(self.exact, self.data)
-        self.session = _Session(self.exact, params, self.data, go_on)
+        self.session = NumpySession(self.exact, params, self.data, go_on)
         self._kept: dict[tuple[str, ...], Any] = {}
         self._working = RLock()  # backends that are checked side by side may ask at the same time
 
@@ -213,13 +178,25 @@ class Oracle:
         return _Drift([self.session, *(self._moved(tolerances.ROUNDING[precision], start) for start in range(STARTS))])
 
     def _moved(self, rounding: float, start: int) -> Session:
-        """A session with each parameter moved by about so much of itself."""
+        """A session with each parameter moved by about so much of itself.
+
+        Two differences are off by what rounds their terms: each loss, of numbers as large as its logit, and its
+        derivative, of a probability and a target. Where a row is learnt, or the rows of a batch cancel, little else is
+        left.
+        """
         rng = np.random.default_rng(start)
         moved = {
             name: value * (1 + rounding * rng.standard_normal(value.shape))
             for name, value in cast(self.params, DType.FLOAT64).items()
         }
-        return _Session(self.exact, moved, self.data, self.go_on, rounding, rng)
+
+        def off_loss(logits: Array, scale: float) -> float:
+            return float(rounding * rng.standard_normal() * scale * np.linalg.norm(logits.ravel()))
+
+        def off_dlosses(shape: tuple[int, ...]) -> Array:
+            return rounding * rng.standard_normal(shape)
+
+        return NumpySession(self.exact, moved, self.data, self.go_on, off_loss, off_dlosses)
 
     def errors(self, pass_: Pass, got: Outputs, precision: str | None = None) -> dict[str, ErrorOf]:
         """The error of every array of a pass, judged in the problem's type or in another precision.

@@ -58,11 +58,14 @@ def relative_error(ref: Array | float, got: Array | float) -> float | None:
 
 
 def arrays_of(outputs: Outputs) -> Iterator[tuple[str, Array | float]]:
-    """Everything that is compared, by name: `loss`, `logits`, `state`, `grad NAME`, `param NAME`, `accuracy`."""
-    for name in ("loss", "logits", "state", "accuracy"):
+    """Everything that is compared, by name: `loss`, `logits`, `state` (which is h) or `state NAME`, `accuracy`,
+    `grad NAME`, `param NAME`.
+    """
+    for name in ("loss", "logits", "accuracy"):
         value = getattr(outputs, name)
         if value is not None:
             yield name, value
+    yield from (("state" if name == "h" else f"state {name}", s) for name, s in outputs.states.items())
     yield from ((f"grad {name}", g) for name, g in outputs.grads.items())
     yield from ((f"param {name}", p) for name, p in outputs.params.items())
 

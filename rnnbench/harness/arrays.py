@@ -32,7 +32,8 @@ def save_outputs(path: Path, outputs: Outputs) -> None:
     """Outputs of a pass, for `load_outputs`."""
     arrays = {f"grad {name}": g for name, g in outputs.grads.items()}
     arrays |= {f"param {name}": p for name, p in outputs.params.items()}
-    for name in ("loss", "logits", "state", "accuracy"):
+    arrays |= {f"state {name}": s for name, s in outputs.states.items()}
+    for name in ("loss", "logits", "accuracy"):
         value = getattr(outputs, name)
         if value is not None:
             arrays[name] = np.asarray(value)
@@ -62,7 +63,7 @@ def load_outputs(path: Path) -> Outputs:
     return Outputs(
         loss=scalar("loss"),
         logits=arrays.get("logits"),
-        state=arrays.get("state"),
+        states=named("state "),
         grads=named("grad "),
         params=named("param "),
         accuracy=scalar("accuracy"),

@@ -12,55 +12,44 @@ from pathlib import Path
 import msgspec
 
 from rnnbench.harness import arrays
-from rnnbench.harness.checker import Checker, Slot, Task
-from rnnbench.harness.plan import wanted
+from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case
-from rnnbench.records.record import MEMORY, Record, Status
+from rnnbench.records.record import MemoryRecord, Status
 
 
-def measure_memory(runner: Checker, before: list[Record]) -> None:
-    """One record of round `MEMORY` for each backend and case that did not fail; nothing where the plan does not ask.
+def measure_memory(tasks: list[Task], state: RunState) -> None:
+    """One `MemoryRecord` for each backend and case that did not fail; nothing where the plan does not ask.
 
-    `before` are the records of an interrupted run: what they tell is not asked again. A process that fails says so in
-    its record, and costs nothing else; one that no budget was left for is tried again. The budget of a case holds for
-    its process anew.
+    What an interrupted run has measured is not asked again. A process that fails says so in its record, and costs
+    nothing else; one that no budget was left for is tried again. The budget of a case holds for its process anew.
     """
-    if not runner.plan.memory:
+    if not state.plan.memory:
         return
-    done = {(r.backend, r.case) for r in before if r.round == MEMORY and r.status is not Status.SKIPPED}
-    for task in runner.tasks:
-        asked = {name: _asked(runner, task, name, done) for name in runner.plan.backends}
-        names = [name for name, cases in asked.items() if cases]
-        if names:
-            _measure_task(runner, task, {name: asked[name] for name in names})
+    done = {(r.case, r.backend) for r in state.before if isinstance(r, MemoryRecord) and r.status is not Status.SKIPPED}
+    for task in tasks:
+        every = {
+            name: [case for case in task.cases if state.asked(case, name) and (case, name) not in done]
+            for name in state.plan.backends
+        }
+        if asked := {name: cases for name, cases in every.items() if cases}:
+            _measure_task(task, asked, state)
 
 
-def _asked(runner: Checker, task: Task, name: str, done: set[tuple[str, Case]]) -> list[Case]:
-    """The cases of a task that this backend can do and was not yet asked."""
-    return [
-        case
-        for case in task.cases
-        if wanted(runner.plan, case, name) and (case, name) not in runner.failed and (name, case) not in done
-    ]
-
-
-def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> None:
-    plan = runner.plan
-    path = runner.folder / "arrays" / "memory.npz"
+def _measure_task(task: Task, asked: dict[str, list[Case]], state: RunState) -> None:
+    plan, folder, limit = state.plan, state.folder, state.stopping.limit
+    path = folder / "arrays" / "memory.npz"
     arrays.save_problem(path, task.params, task.rows)
-    cache, limit = runner.folder / "cache", runner.stopping.limit
-    pool = WorkerPool(list(asked), runner.folder, plan.threads, plan.timeout, cache, limit=limit)
+    pool = WorkerPool(list(asked), folder, plan.threads, plan.timeout, folder / "cache", limit=limit)
 
     def ask(name: str) -> None:
         for case in asked[name]:
-            runner.observer.doing(f"peak memory of {case.key}: {name}", runner.estimate)
-            record = _record(runner, task, pool, name, case, path)
-            if pool.closed:  # whoever was ended with the run did not fail
+            state.observer.doing(f"peak memory of {case.key}: {name}", state.estimate)
+            record = _record(task, case, name, pool, path, state)
+            if pool.closed:  # what ends with the run did not fail
                 return
-            with runner.writing:
-                runner.emit(record)
+            state.emit(record)
 
     try:
         pool.side_by_side(ask, asked)
@@ -69,26 +58,21 @@ def _measure_task(runner: Checker, task: Task, asked: dict[str, list[Case]]) -> 
         path.unlink(missing_ok=True)
 
 
-def _record(runner: Checker, task: Task, pool: WorkerPool, name: str, case: Case, path: Path) -> Record:
-    """The answer of a fresh process, or how it failed. Its launch has a number that no timed one has."""
-    record = runner.record_of(Slot(task, case, name, launch=MEMORY, round=MEMORY))
-    begun, stopping = time.monotonic(), runner.stopping
+def _record(task: Task, case: Case, name: str, pool: WorkerPool, path: Path, state: RunState) -> MemoryRecord:
+    """The answer of a fresh process, or how it failed."""
+    record = MemoryRecord(**state.common_of(task, case, name))
+    begun, stopping = time.monotonic(), state.stopping
     if stopping.left <= 0:
         return replace(record, status=Status.SKIPPED, reason=f"its memory: not begun: {stopping.limit().budget}")
     try:
         problem, limit = msgspec.to_builtins(task.problem), stopping.limit(0.0)
         pool.ask(name, "prepare", limit, problem=problem, arrays=str(path))
         limit = stopping.limit(time.monotonic() - begun)
-        reply = pool.ask(name, "memory", limit, pass_=case.pass_, order=runner.order_of(task, case))
+        reply = pool.ask(name, "memory", limit, pass_=case.pass_, order=state.order_of(task, case))
     except WorkerFailure as failure:
         if not pool.closed:
-            runner.observer.say(f"{name} on {case.key}, its memory: {failure.status}. {failure.reason}")
+            state.observer.say(f"{name} on {case.key}, its memory: {failure.status}. {failure.reason}")
         return replace(record, status=failure.status, reason=f"its memory: {failure.reason}")
     finally:
         pool.dismiss(name)
-    return replace(
-        record,
-        peak_memory_bytes=reply["peak_memory_bytes"],
-        peak_device_bytes=reply["peak_device_bytes"],
-        memory_before_bytes=reply["memory_before_bytes"],
-    )
+    return replace(record, **reply)

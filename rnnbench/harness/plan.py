@@ -14,7 +14,7 @@ from msgspec import Meta
 from rnnbench.harness.clock import Turn
 from rnnbench.model import Case, DType, Pass, Truncation
 from rnnbench.records.record import Count, Mode, Positive
-from rnnbench.records.stops import Rule
+from rnnbench.records.stops import StopRule
 from rnnbench.sweep import Sweep
 from rnnbench.workloads.base import Spec
 from rnnbench.workloads.resolve import NOTHING, Asked
@@ -80,7 +80,7 @@ class Plan:
     data_dir: str | None = None
     training: tuple[str, ...] = ()
     sweep: Sweep | None = None
-    rule: Rule | None = None  # launches until the times are precise, in place of the mode's number
+    rule: StopRule | None = None  # launches until the times are precise, in place of the mode's number
     budget: Positive | None = None  # seconds of the whole run; once spent, no round begins
     case_budget: Positive | None = None  # seconds of each backend in each case: its checks, compiling and turns
     memory: bool = False  # also the peak memory of each pass, in processes of their own
@@ -93,7 +93,7 @@ class Plan:
     @property
     def launches(self) -> tuple[int, int]:
         """The fewest and the most."""
-        return (self.effort.launches,) * 2 if self.rule is None else (self.rule.fewest, self.rule.most)
+        return (self.effort.launches,) * 2 if self.rule is None else (self.rule.min_launches, self.rule.max_launches)
 
     @property
     def budgeted(self) -> bool:

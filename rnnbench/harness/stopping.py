@@ -6,12 +6,12 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from rnnbench.analysis.stats import TurnKey, turn_seconds
+from rnnbench.analysis.stats import turn_seconds
 from rnnbench.analysis.stop_rule import precise_enough, stop_of
-from rnnbench.harness.limits import Limit
 from rnnbench.harness.plan import Plan
+from rnnbench.harness.worker_client import Limit
 from rnnbench.model import Case
-from rnnbench.records.record import Record, Status
+from rnnbench.records.record import Record, Status, TurnKey, TurnRecord, turns_in
 from rnnbench.records.stops import Stop, Why
 from rnnbench.units import exact_duration, percent
 
@@ -44,19 +44,18 @@ class Stopping:
         self.settled: set[Case] = set()
         self.given_up: set[Answer] = set()  # no budget was left for more of them
         self.kept_back = 0.0  # seconds of the run's budget that are not for the requests of now
-        for record in before:
+        for record in turns_in(before):
             self.add(record)
 
     def now(self) -> float:
         """Seconds of a clock that never goes back."""
         return time.monotonic()
 
-    def add(self, record: Record) -> None:
+    def add(self, record: TurnRecord) -> None:
         """A turn was measured."""
         value = turn_seconds(record)
-        if record.round >= 0 and record.status is Status.OK and value is not None:
-            key = record.part, record.launch, record.round
-            self.turns.setdefault((record.case, record.backend), {})[key] = value
+        if record.status is Status.OK and value is not None:
+            self.turns.setdefault((record.case, record.backend), {})[record.key] = value
 
     def charge(self, case: Case, name: str, seconds: float) -> None:
         """So much of a case's budget is spent."""
@@ -105,7 +104,7 @@ class Stopping:
         stay pairs.
         """
         rule = self.plan.rule
-        if rule is None or launch < rule.fewest:
+        if rule is None or launch < rule.min_launches:
             return
         open_: dict[Case, bool] = {}
         for case, name in answers:

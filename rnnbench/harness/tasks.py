@@ -9,8 +9,8 @@ from pathlib import Path
 from rnnbench import workloads
 from rnnbench.correctness.oracle import LOSS_STEPS
 from rnnbench.harness import footprint
-from rnnbench.harness.checker import Task
 from rnnbench.harness.plan import Plan, cases_of, wanted
+from rnnbench.harness.run_state import Task
 from rnnbench.model import Model
 from rnnbench.params import Init, Params, cast, init_params
 from rnnbench.workloads import files, made_up

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rnnbench.records.account import Kind
+from rnnbench.records.account import TimeKind
 
 
 class Ledger:
@@ -20,12 +20,12 @@ class Ledger:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock, self.since = clock, clock()
-        self.open: list[Kind] = [Kind.REST]
-        self.spent: defaultdict[Kind, float] = defaultdict(float)
+        self.open: list[TimeKind] = [TimeKind.REST]
+        self.spent: defaultdict[TimeKind, float] = defaultdict(float)
         self.thread = threading.get_ident()
 
     @contextmanager
-    def spend(self, kind: Kind) -> Iterator[None]:
+    def spend(self, kind: TimeKind) -> Iterator[None]:
         """Count what happens inside as `kind`."""
         if threading.get_ident() != self.thread:
             yield
@@ -38,16 +38,16 @@ class Ledger:
             self._close()
             self.open.pop()
 
-    def move(self, seconds: float, source: Kind, target: Kind) -> None:
+    def move(self, seconds: float, source: TimeKind, target: TimeKind) -> None:
         """Count some seconds of one kind as another: who asked learns from the answer what they were for."""
         if threading.get_ident() == self.thread:
             self.spent[source] -= seconds
             self.spent[target] += seconds
 
-    def seconds(self, before: dict[Kind, float] | None = None) -> dict[str, float]:
+    def seconds(self, before: dict[TimeKind, float] | None = None) -> dict[str, float]:
         """Seconds by kind until now, and those of the parts of the run `before`; rounded to milliseconds."""
         self._close()
-        kinds = {kind: self.spent[kind] + (before or {}).get(kind, 0.0) for kind in Kind}
+        kinds = {kind: self.spent[kind] + (before or {}).get(kind, 0.0) for kind in TimeKind}
         return {str(kind): round(s, 3) for kind, s in kinds.items() if s}
 
     def _close(self) -> None:

@@ -41,7 +41,7 @@ class Test:
     seconds: float
 
 
-def train(training: Training, backend: str, pool: WorkerPool, emit: Callable[[Epoch], None]) -> Test:
+def train_in_worker(training: Training, backend: str, pool: WorkerPool, emit: Callable[[Epoch], None]) -> Test:
     """Train in the backend's worker. `emit` gets epoch 0, the untrained network, and then each epoch as it ends.
 
     Raises WorkerFailure.

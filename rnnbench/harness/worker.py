@@ -35,6 +35,9 @@ OUT_OF_MEMORY_WORDS = (
 )
 
 
+PROCESS = Path("/proc/self")
+
+
 def limit_cores() -> None:
     """Stay on as many cores as the parent says. XLA's thread pool can be told in no other way."""
     wanted = os.environ.get("RNNBENCH_CORES")
@@ -42,13 +45,28 @@ def limit_cores() -> None:
         os.sched_setaffinity(0, {int(core) for core in wanted.split(",")})
 
 
+def _resident(field: str) -> int | None:
+    """Bytes of a field of /proc/self/status; None where there is none, as on systems other than Linux."""
+    try:
+        return 1024 * int((PROCESS / "status").read_text().partition(f"{field}:")[2].split(maxsplit=1)[0])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def memory_before_a_pass() -> int | None:
+    """Resident bytes of this process now, its peak put back to that; where that may not be, its peak so far."""
+    try:
+        (PROCESS / "clear_refs").write_text("5")  # proc(5): resets the peak resident set size
+        return _resident("VmRSS")
+    except OSError:
+        return _resident("VmHWM")
+
+
 def peak_memory() -> int:
-    """The most resident memory this process has had, in bytes."""
-    with contextlib.suppress(
-        OSError, ValueError, IndexError
-    ):  # Linux; there, getrusage counts what the parent had at the start
-        status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
+    """The peak resident memory of this process, in bytes."""
+    if (found := _resident("VmHWM")) is not None:
+        return found
+    # Not on Linux, where this counts what the parent had at the start.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -139,7 +157,7 @@ class Worker:
         if contract.device == CUDA and self.gpu is None:
             self.gpu = gpu.first()
         if self.meter is None:  # not before the backend was imported: this imports NumPy
-            self.meter = energy.meter_of((lambda: energy.OfGpu(self.gpu)) if self.gpu else energy.Rapl)
+            self.meter = energy.meter_of((lambda: energy.GpuEnergy(self.gpu)) if self.gpu else energy.Rapl)
         return {"prepare_ns": prepare_ns, "contract": msgspec.to_builtins(contract)}
 
     def first(self, pass_: str, order: list[int] | None, out: str) -> dict[str, Any]:
@@ -189,6 +207,7 @@ class Worker:
             samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
             ended = time.perf_counter_ns()
         disturbances = interference.disturbances_between(before, interference.read_clocks())
+        joules = window.energy(samples)
         return {
             "samples_ns": samples,
             "warmup": warmups(samples),
@@ -196,7 +215,7 @@ class Worker:
             "slept_ns": slept_ns,
             "device_ns": device.ns,
             "device_states": states + self._device_states(),
-            "energy": asdict(window.energy(samples)),
+            "energy": asdict(joules) if joules else None,
             "disturbances": disturbances,
             **self._peaks(),
         }
@@ -215,7 +234,6 @@ class Worker:
         import numpy as np
 
         from rnnbench.harness.clock import call_of
-        from rnnbench.harness.resident import before_a_pass
         from rnnbench.model import Pass
 
         call = call_of(self.session, Pass(pass_), None if order is None else np.array(order, dtype=np.int64))
@@ -223,7 +241,7 @@ class Worker:
         self.session.select(0)
         self.session.synchronize()
         gc.collect()
-        before = before_a_pass()
+        before = memory_before_a_pass()
         for _ in range(2):
             call()
             self.session.synchronize()

@@ -13,17 +13,39 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import rnnbench
-from rnnbench.harness.limits import Limit
 from rnnbench.records.record import Status
 
 LAST_LINES = 3
-LONGEST_WAIT = 1e6  # seconds that one call of the system can wait, and fewer than it could
+MAX_WAIT = 1e6  # seconds that one call of the system waits; it could wait longer
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # for writing to a dead worker, where SIGPIPE is not ignored
-GONE_WITHIN = 5.0  # seconds that a killed process may take to go
+MAX_SECONDS_TO_DIE = 5.0  # of a killed process
+
+
+@dataclass(frozen=True)
+class Limit:
+    """How long a request may take, in seconds from now. `budget`: which one ends there, how spent it is, the way out.
+
+    Without it a worker that takes longer hangs: that is a fault of the backend, where a spent budget is none.
+    """
+
+    seconds: float
+    budget: str | None = None
+
+    @property
+    def status(self) -> Status:
+        """Of a request that took longer."""
+        return Status.TIMEOUT if self.budget is None else Status.SKIPPED
+
+    def reason(self, op: str) -> str:
+        """Why a request was ended."""
+        if self.budget is None:
+            return f"{op} took longer than the limit of {self.seconds:g} s; raise it with --timeout"
+        return f"{op} was ended after {self.seconds:.3g} s: {self.budget}"
 
 
 class WorkerFailure(Exception):
@@ -78,7 +100,7 @@ def last_lines(path: Path, count: int = LAST_LINES) -> str:
     return " | ".join(lines[-count:])[:500]
 
 
-class Worker:
+class WorkerClient:
     """A worker process. Everything it prints goes to `log`; requests and replies go over a socket of their own.
 
     `serve` is what Python runs: `rnnbench.harness.worker`, or another program that answers as it does. It finds the
@@ -110,7 +132,7 @@ class Worker:
     def ask(self, op: str, limit: Limit, **arguments: Any) -> dict[str, Any]:
         """The reply, within the limit. Raises WorkerFailure; a worker that takes longer is gone.
 
-        OSError where the worker finds no room on the disk: that befalls the run and not the backend.
+        OSError where the worker finds no room on the disk: that is a fault of the machine, not of the backend.
         """
         end = time.monotonic() + limit.seconds
         self._send(json.dumps({"op": op, **arguments}).encode() + b"\n", op, limit, end)
@@ -157,7 +179,7 @@ class Worker:
     def _wait(self, event: int, op: str, limit: Limit, end: float) -> None:
         """Until the socket can be written to or read from. Raises WorkerFailure at the end of the time."""
         self.selector.modify(self.channel, event)
-        while not self.selector.select(max(0.0, min(end - time.monotonic(), LONGEST_WAIT))):
+        while not self.selector.select(max(0.0, min(end - time.monotonic(), MAX_WAIT))):
             if time.monotonic() >= end:
                 self.kill()
                 raise WorkerFailure(limit.status, limit.reason(op), alive=False)
@@ -187,8 +209,8 @@ class Worker:
     def kill(self) -> None:
         """End the process and all it started, now, and wait until it is gone."""
         self.signal()
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in a driver: nobody can wait for that
-            self.process.wait(timeout=GONE_WITHIN)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in a driver: there is no use in waiting
+            self.process.wait(timeout=MAX_SECONDS_TO_DIE)
         self.selector.close()
         self.channel.close()
 
@@ -215,7 +237,7 @@ class Worker:
 def asked(module: str, op: str, limit: Limit, env: dict[str, str], **arguments: Any) -> dict[str, Any]:
     """The reply of a process of its own to one request. Raises WorkerFailure, and OSError where none can be started."""
     with tempfile.TemporaryDirectory(prefix="rnnbench-") as folder:
-        worker = Worker(op, "", Path(folder) / "log", env, command(module))
+        worker = WorkerClient(op, "", Path(folder) / "log", env, command(module))
         try:
             return worker.ask(op, limit, **arguments)
         finally:

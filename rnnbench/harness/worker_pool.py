@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -13,24 +14,23 @@ from typing import Any
 
 import rnnbench
 from rnnbench import backends
-from rnnbench.harness.limits import Limit
 from rnnbench.harness.timers import Ledger
-from rnnbench.harness.worker_client import Worker, WorkerFailure
+from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
 from rnnbench.machine.cores import allowed_cores, environment
-from rnnbench.records.account import Kind
+from rnnbench.records.account import TimeKind
 from rnnbench.records.record import Status
 
 KINDS = {  # request -> what the time until its answer is for; of a turn the calls are taken out again
-    "unsupported": Kind.CHECK, "prepare": Kind.PREPARE, "first": Kind.CHECK, "losses": Kind.CHECK, "turn": Kind.AROUND,
-    "close": Kind.PREPARE, "epoch": Kind.TRAINING, "evaluate": Kind.TRAINING,
+    "unsupported": TimeKind.CHECK, "prepare": TimeKind.PREPARE, "first": TimeKind.CHECK, "losses": TimeKind.CHECK,
+    "turn": TimeKind.AROUND, "close": TimeKind.PREPARE, "epoch": TimeKind.TRAINING, "evaluate": TimeKind.TRAINING,
 }  # fmt: skip
 
 
 @dataclass
-class Place:
-    """Where a backend stands: its process, what the import took, and the keys of the cases it is ready for."""
+class WorkerPlace:
+    """The place of one backend: its process, what the import took, and the keys of the cases it is ready for."""
 
-    worker: Worker | None = None
+    worker: WorkerClient | None = None
     import_ns: int | None = None
     start_seconds: float = 0.0
     ready: set[str] = field(default_factory=set)
@@ -41,8 +41,8 @@ def _same_package(theirs: dict[str, str]) -> None:
     """Raises WorkerFailure where a worker imported another rnnbench, or a file of this one that was changed since."""
     ours = {"version": rnnbench.__version__, "file": os.path.realpath(rnnbench.__file__)}
     if theirs != ours:
-        told = (f"{package['version']} of {Path(package['file']).parent}" for package in (theirs, ours))
-        reason = f"hello: the worker has rnnbench {' and this process '.join(told)}; start the command again"
+        versions = (f"{package['version']} of {Path(package['file']).parent}" for package in (theirs, ours))
+        reason = f"hello: the worker has rnnbench {' and this process '.join(versions)}; start the command again"
         raise WorkerFailure(Status.CRASHED, reason, alive=False)
 
 
@@ -67,7 +67,7 @@ class WorkerPool:
         self.folder = folder
         self.limit = limit or (lambda: Limit(timeout))
         self.env = environment(threads, cache)
-        self.places = {name: Place() for name in names}
+        self.places = {name: WorkerPlace() for name in names}
         self.libraries: dict[str, Any] = {}
         self.closed = False
         self.answered_ns = 0  # when any of them last did, by the monotonic clock
@@ -77,21 +77,21 @@ class WorkerPool:
         """Nanoseconds since one of them last answered; between requests none of them works."""
         return time.monotonic_ns() - self.answered_ns
 
-    def worker(self, name: str) -> Worker:
+    def worker(self, name: str) -> WorkerClient:
         """A running worker with its library imported. Raises WorkerFailure where that fails."""
         place = self.places[name]
         if place.worker is None:
-            with self.ledger.spend(Kind.START):
+            with self.ledger.spend(TimeKind.START):
                 self._begin(name, place)
         assert place.worker is not None
         return place.worker
 
-    def _begin(self, name: str, place: Place) -> None:
+    def _begin(self, name: str, place: WorkerPlace) -> None:
         if self.closed:
             raise WorkerFailure(Status.CRASHED, "not started: the run has been given up", alive=False)
         start = time.monotonic()
         log = self.folder / "logs" / f"{name}.log"
-        place.worker = Worker(name, backends.entry_of(name).target, log, self.env)
+        place.worker = WorkerClient(name, backends.entry_of(name).target, log, self.env)
         try:
             hello = place.worker.ask("hello", self.limit())
             _same_package(hello.pop("package"))
@@ -126,15 +126,15 @@ class WorkerPool:
     def ask(self, name: str, op: str, limit: Limit | None = None, **arguments: Any) -> dict[str, Any]:
         """The reply, within a limit of its own or that of all requests; nothing is asked where no time is left.
 
-        Raises WorkerFailure; a worker that is dead then leaves its place, and is ready for nothing. Who was ended for
-        want of a budget did not die: it keeps its lives.
+        Raises WorkerFailure; a worker that is dead then leaves its place, and is ready for nothing. One that was
+        ended for want of a budget did not die: it keeps its lives.
         """
         limit = limit or self.limit()
         if limit.seconds <= 0:
             raise WorkerFailure(limit.status, f"{op} was not begun: {limit.budget}", alive=True)
         try:
             worker = self.worker(name)
-            with self.ledger.spend(KINDS.get(op, Kind.REST)):
+            with self.ledger.spend(KINDS.get(op, TimeKind.REST)):
                 reply = worker.ask(op, limit, **arguments)
         except WorkerFailure as failure:
             if not failure.alive:
@@ -145,14 +145,18 @@ class WorkerPool:
             self.answered_ns = time.monotonic_ns()
         if op == "turn":
             calls_ns = sum(reply["samples_ns"])
-            told = {Kind.TURNS: calls_ns, Kind.PREPARE: reply["staging_ns"], Kind.WAITING: reply["slept_ns"]}
-            for kind, ns in told.items():
-                self.ledger.move(ns / 1e9, Kind.AROUND, kind)
+            spent = {
+                TimeKind.TURNS: calls_ns,
+                TimeKind.PREPARE: reply["staging_ns"],
+                TimeKind.WAITING: reply["slept_ns"],
+            }
+            for kind, ns in spent.items():
+                self.ledger.move(ns / 1e9, TimeKind.AROUND, kind)
         return reply
 
     def stop(self) -> None:
         """Let all workers end by themselves."""
-        with self.ledger.spend(Kind.STOP):
+        with self.ledger.spend(TimeKind.STOP):
             running = [place.worker for place in self.places.values() if place.worker is not None]
             for worker in running:
                 worker.let_go()
@@ -163,7 +167,7 @@ class WorkerPool:
 
     def kill(self) -> None:
         """End all workers now."""
-        with self.ledger.spend(Kind.STOP):
+        with self.ledger.spend(TimeKind.STOP):
             for place in self.places.values():
                 self._dismiss(place)
 
@@ -171,8 +175,25 @@ class WorkerPool:
         """End a worker now; the next request starts another."""
         self._dismiss(self.places[name])
 
-    def _dismiss(self, place: Place) -> None:
+    def _dismiss(self, place: WorkerPlace) -> None:
         if place.worker is not None:
             place.worker.kill()
         place.worker = None
         place.ready = set()
+
+
+def computing_libraries(threads: int) -> dict[str, Any]:
+    """What NumPy and our kernels compute with here, as their workers say it: BLAS, OpenMP, LLVM. Takes a second.
+
+    By backend; one that does not start is left out.
+    """
+    names = ("numpy", "numba")  # they need no extra
+    with tempfile.TemporaryDirectory() as folder:
+        pool = WorkerPool(names, Path(folder), threads, timeout=60.0, cache=None)
+        try:
+            for name in names:
+                with suppress(WorkerFailure):
+                    pool.worker(name)
+        finally:
+            pool.kill()
+    return pool.libraries

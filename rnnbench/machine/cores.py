@@ -5,14 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-THREAD_COUNTS = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-)
+from rnnbench import backends
 
 
 def allowed_cores() -> list[int]:
@@ -31,26 +24,35 @@ def safe_environment() -> dict[str, str]:
     return env
 
 
+def thread_counts() -> list[str]:
+    """The variables that tell the libraries of the backends how many threads they have."""
+    return list(
+        dict.fromkeys(
+            name
+            for entry in backends.REGISTRY.values()
+            for name, value in entry.environment.items()
+            if value == "{threads}"
+        )
+    )
+
+
 def environment(threads: int, cache: Path | None) -> dict[str, str]:
     """The worker's environment: thread counts and cores, known before anything is imported, and where compilers cache.
 
-    `cache` None leaves the compilers their own folders.
+    Every worker has the variables of all backends. What the user set stays, but for thread counts and caches; `cache`
+    None leaves the compilers their own folders.
     """
-    env = safe_environment()
-    for name in THREAD_COUNTS:
+    env, entries = safe_environment(), backends.REGISTRY.values()
+    for name, value in [item for entry in entries for item in entry.environment.items()]:
+        env.setdefault(name, value)
+    for name in thread_counts():
         env[name] = str(threads)
     env["RNNBENCH_CORES"] = ",".join(str(core) for core in allowed_cores()[:threads])
     env["PYTHONUNBUFFERED"] = "1"
-    env.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes three quarters of a GPU from the others
-    env.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # that of the driver's own tools, by which its clocks are read
     if cache is not None:
-        env["NUMBA_CACHE_DIR"] = str(cache / "numba")
-        env["TORCHINDUCTOR_CACHE_DIR"] = str(cache / "inductor")
-        xla = cache / "xla"
-        xla.mkdir(parents=True, exist_ok=True)  # TensorFlow, unlike the others, makes no folder
-        flag = f"--tf_xla_persistent_cache_directory={xla}"
-        env["TF_XLA_FLAGS"] = f"{env.get('TF_XLA_FLAGS', '')} {flag}".strip()
-        env["JAX_COMPILATION_CACHE_DIR"] = str(cache / "jax")
-        env["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-        env["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+        for name, value in {name: value for entry in entries for name, value in entry.caches.items()}.items():
+            flags = f"{env.get(name, '')} " if name.endswith("FLAGS") else ""
+            env[name] = f"{flags}{value.format(folder=cache)}".strip()
+            if "{folder}" in value:  # TensorFlow, unlike the others, makes no folder
+                (cache / value.partition("{folder}/")[2]).mkdir(parents=True, exist_ok=True)
     return env

@@ -1,4 +1,6 @@
-"""Joules over a turn, by the counters of processor (RAPL) or GPU (NVML), read before and after it, outside the clock.
+"""Joules over a turn, by the counters of processor (RAPL) or, of turns of 10 s and more, GPU (NVML).
+
+They are read before and after the turn, outside the clock.
 
 The counters are of whole packages: every process of the machine is in them, and what an idle core takes, too.
 """
@@ -86,8 +88,11 @@ class Rapl:
         return total / 1e6
 
 
-class OfGpu:
-    """What one GPU has taken since its driver was loaded. Raises EnergyUnknown where it does not count."""
+class GpuEnergy:
+    """The joules of one GPU since its driver was loaded. Raises EnergyUnknown where its driver does not count.
+
+    It counts so rarely that only windows of 10 s and more mean anything; shorter ones have no energy.
+    """
 
     source = "nvml"
     update_seconds = GPU_UPDATE_SECONDS
@@ -169,16 +174,18 @@ class Window:
         self.seconds = self.clock() - self.start
         self.after = self._read()
 
-    def energy(self, samples_ns: list[int]) -> Energy:
-        """The joules of the window, or why they say nothing of these calls."""
+    def energy(self, samples_ns: list[int]) -> Energy | None:
+        """The joules of the window, or why they say nothing of these calls; None of a GPU in too short a window."""
         if isinstance(self.meter, str) or self.reason:
             return Energy(reason=self.reason)
-        least, filled = MIN_UPDATES * self.meter.update_seconds, sum(samples_ns) / 1e9 / max(self.seconds, 1e-9)
+        shortest, filled = MIN_UPDATES * self.meter.update_seconds, sum(samples_ns) / 1e9 / max(self.seconds, 1e-9)
         reason = None
-        if self.seconds < least:
+        if self.seconds < shortest:
+            if isinstance(self.meter, GpuEnergy):
+                return None
             reason = (
                 f"a window of {1e3 * self.seconds:.0f} ms is shorter than {MIN_UPDATES} updates of the counter, "
-                f"{1e3 * least:.0f} ms; use longer turns, as of run --rigorous"
+                f"{1e3 * shortest:.0f} ms; use longer turns, as of run --rigorous"
             )
         elif filled < MIN_FILLED:
             reason = f"calls fill {100 * filled:.0f} % of the window, less than {100 * MIN_FILLED:.0f} %"

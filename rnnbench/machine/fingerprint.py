@@ -17,34 +17,18 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from rnnbench import __version__
+from rnnbench import __version__, backends
 from rnnbench.analysis.comparable import digest, hashes_of
-from rnnbench.harness.limits import Limit
 from rnnbench.harness.worker import serve
-from rnnbench.harness.worker_client import WorkerFailure, asked
-from rnnbench.machine.cores import THREAD_COUNTS, allowed_cores, safe_environment
+from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
+from rnnbench.machine.cores import allowed_cores, safe_environment, thread_counts
 from rnnbench.machine.gpu import gpu_facts
-
-LIBRARIES = (
-    "numpy",
-    "numba",
-    "llvmlite",
-    "numba-cuda",
-    "scipy",
-    "torch",
-    "tensorflow",
-    "tensorflow-cpu",
-    "keras",
-    "jax",
-    "jaxlib",
-    "optax",
-)
 
 
 def libraries() -> dict[str, str]:
     """Versions of everything that computes and is installed. Imports none of it."""
     versions = {}
-    for name in LIBRARIES:
+    for name in dict.fromkeys(name for entry in backends.REGISTRY.values() for name in entry.libraries):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
@@ -73,7 +57,7 @@ def fingerprint() -> dict[str, Any]:
     """
     import psutil
 
-    variables = thread_variables()
+    variables, replaced = thread_variables(), thread_counts()
     facts: dict[str, Any] = {
         "cpu": processor(),
         "gpu": gpu_facts() or None,
@@ -88,8 +72,8 @@ def fingerprint() -> dict[str, Any]:
         "compiler": platform.python_compiler(),
         "rnnbench": __version__,
         "libraries": libraries(),
-        "environment": {k: v for k, v in variables.items() if k not in THREAD_COUNTS},
-        "replaced_in_workers": {k: v for k, v in variables.items() if k in THREAD_COUNTS},
+        "environment": {k: v for k, v in variables.items() if k not in replaced},
+        "replaced_in_workers": {k: v for k, v in variables.items() if k in replaced},
         "clock": clock_facts(),
     }
     hashes = hashes_of(facts)

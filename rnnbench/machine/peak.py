@@ -13,8 +13,7 @@ from typing import Any
 import msgspec
 
 from rnnbench.analysis.roofline import Peak
-from rnnbench.harness.limits import Limit
-from rnnbench.harness.worker_client import WorkerFailure, asked
+from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
 from rnnbench.machine.cores import environment
 from rnnbench.model import DType
 from rnnbench.records.record import Status

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 
-class Kind(StrEnum):
+class TimeKind(StrEnum):
     """What a second of a run was for. Each second is counted once, by the innermost kind."""
 
     START = "starting and importing"
@@ -27,23 +27,32 @@ class Kind(StrEnum):
 
 # Measuring, importing, compiling and checking. The others are what the harness costs. Waiting is measuring, as warm-ups
 # are: without it a turn would be timed beside the threads of the one before.
-WORK = (Kind.START, Kind.PREPARE, Kind.CHECK, Kind.TURNS, Kind.WAITING, Kind.MEMORY, Kind.TRAINING, Kind.PEAK)
+WORK = (
+    TimeKind.START,
+    TimeKind.PREPARE,
+    TimeKind.CHECK,
+    TimeKind.TURNS,
+    TimeKind.WAITING,
+    TimeKind.MEMORY,
+    TimeKind.TRAINING,
+    TimeKind.PEAK,
+)
 
 
-def seconds_of(run: Mapping[str, Any]) -> dict[Kind, float]:
+def seconds_of(run: Mapping[str, Any]) -> dict[TimeKind, float]:
     """Seconds by kind in a `run.json`; empty where they are not there, as in runs before they were kept."""
     found = run.get("seconds")
     kept = found if isinstance(found, Mapping) else {}
-    return {kind: float(kept[kind]) for kind in Kind if isinstance(kept.get(kind), int | float)}
+    return {kind: float(kept[kind]) for kind in TimeKind if isinstance(kept.get(kind), int | float)}
 
 
-def overhead(seconds: Mapping[Kind, float]) -> float:
+def overhead(seconds: Mapping[TimeKind, float]) -> float:
     """The share of all seconds that is neither measuring nor importing, compiling or checking; 0 of none."""
     total = sum(seconds.values())
     return sum(s for kind, s in seconds.items() if kind not in WORK) / total if total else 0.0
 
 
-def spent_text(run: Mapping[str, Any]) -> str | None:
+def time_in_words(run: Mapping[str, Any]) -> str | None:
     """One sentence for a report, or None where nothing was kept."""
     seconds = seconds_of(run)
     total = sum(seconds.values())
@@ -53,4 +62,4 @@ def spent_text(run: Mapping[str, Any]) -> str | None:
     rest = {kind: s for kind, s in seconds.items() if kind not in WORK and s >= 0.05}
     named = ", ".join(f"{kind} {s:.1f} s" for kind, s in sorted(rest.items(), key=lambda item: -item[1]))
     told = f"Of {total:.0f} s: {work}; harness {100 * overhead(seconds):.1f} %" + (f" ({named})" if named else "")
-    return told if Kind.REPORT in seconds else f"{told}, the report not yet counted"
+    return told if TimeKind.REPORT in seconds else f"{told}, the report not yet counted"

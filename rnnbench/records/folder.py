@@ -146,11 +146,11 @@ def scratch_of(folder: Path) -> Path:
             raise store.StoreError(f"{scratch / name} is a link, and this run made none; {way_out}")
     scratch.mkdir(exist_ok=True)
     (scratch / _TAG).write_text(_TAGGED)
-    clear(scratch, ARRAYS)
+    clear_scratch(scratch, ARRAYS)
     return scratch
 
 
-def clear(scratch: Path, *names: str) -> None:
+def clear_scratch(scratch: Path, *names: str) -> None:
     """Delete some of what is in the scratch folder; a link is not followed, and none is there that a run has made."""
     for name in names:
         shutil.rmtree(scratch / name, ignore_errors=True)

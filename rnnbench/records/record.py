@@ -1,32 +1,29 @@
-"""The record: what one backend answered to one case in one round. One line of JSON in `records.jsonl`.
+"""Records: what one backend answered to one case in a check, a turn or a process for memory; a line of JSON each.
 
 History of `schema`:
-1  first version
-2  flops, least_bytes and share_of_peak; what an older record needs is worked out when it is read
-3  device_ns, peak_device_bytes and device_states; energy; disturbances; round -2 for memory; memory_before_bytes
+1  the first release; what development wrote under 2 and 3 is read by the commit that wrote it
 """
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, NamedTuple, TypeAlias
 
 from msgspec import Meta
 
 from rnnbench.contract import Contract
 from rnnbench.model import Case
 
-SCHEMA = 3
+SCHEMA = 1
 
 # What a line is held to when it is read; a number outside is damage.
 Nanoseconds = Annotated[int, Meta(gt=0)]  # of a call: the clock of a turn gives at least 1
 Count = Annotated[int, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0)]
 Positive = Annotated[float, Meta(gt=0)]
-Place = Annotated[int, Meta(ge=-2)]  # of a launch or a round, and what stands for none
-
-CHECK, MEMORY = -1, -2  # rounds that are none: the check before the first, and a process for the memory of one pass
 
 
 class Status(StrEnum):
@@ -113,44 +110,101 @@ class Energy:
     reason: str | None = None
 
 
-@dataclass(frozen=True)
-class Record:
-    """One line.
+class TurnKey(NamedTuple):
+    """Which turn of a backend in a case: of which session of the run, process and round, each from 0."""
 
-    `round` -1 is the check at the start of a launch: errors, costs and contract, no samples. A case that could not be
-    measured has a status and a reason there, or in the round in which it failed. `round` -2 is the peak memory of one
-    pass, in a process that did nothing else: launch -2.
-    """
+    part: int
+    launch: int
+    round: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordBase(abc.ABC):
+    """What every record holds. On disk `round` tells the kinds apart: -1 a check, -2 the memory of a pass."""
 
     run_id: str
     case: Case
     backend: str
     status: Status
     mode: Mode
-    launch: Place  # which process of this backend, from 0
-    round: Place  # which turn within the launch, from 0; -1 for the check before the first
     part: Count = 0  # 0, and 1 more for each resumption of the run
     reason: str | None = None
-    samples_ns: tuple[Nanoseconds, ...] = ()  # one call each, in order, warm-ups first
-    warmup: Count = 0  # how many of samples_ns are warm-ups
-    device_ns: tuple[Nanoseconds, ...] = ()  # the same calls by the device's own clock; empty where it has none
-    device_states: tuple[DeviceState, ...] = ()  # before the turn and after it
-    energy: Energy | None = None
-    disturbances: tuple[str, ...] = ()  # what befell the machine meanwhile: suspended, its clock set, another run
-    errors: dict[str, ErrorOf] = field(default_factory=dict)
-    costs: Costs = Costs()
-    peak_memory_bytes: Count | None = None  # of the process so far
-    memory_before_bytes: Count | None = None  # of the process before the pass, in round -2
-    peak_device_bytes: Count | None = None  # the same on the device
+    disturbances: tuple[str, ...] = ()  # of the machine meanwhile: suspended, its clock set, another run
+    peak_memory_bytes: Count | None = None  # resident, of the process so far
+    peak_device_bytes: Count | None = None  # on the device, of the session so far
     flops: Count | None = None  # of one call, by `work`
     least_bytes: Count | None = None  # the traffic of one call, by `work`
-    share_of_peak: Amount | None = None  # of this machine's multiply-add peak, by the time of this turn
-    contract: Contract | None = None  # with the check
     seeds: Seeds = Seeds(0, 0, 0)
     machine_id: str = ""
     data_source: str = ""
     started: str = ""  # ISO 8601, UTC
     schema: int = SCHEMA
+
+    @property
+    @abc.abstractmethod
+    def moment(self) -> str:
+        """When in the run it was made, in words."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRecord(RecordBase):
+    """The check at the start of a launch. A case that was not measured at all has its status and reason here."""
+
+    launch: Count  # which process of this backend, from 0
+    errors: dict[str, ErrorOf] = field(default_factory=dict)
+    costs: Costs = Costs()
+    contract: Contract | None = None
+
+    @property
+    def moment(self) -> str:
+        return f"launch {self.launch + 1}, its check"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TurnRecord(RecordBase):
+    """A turn: the calls of one round. One that failed has no samples, and its status and reason here."""
+
+    launch: Count  # which process of this backend, from 0
+    round: Count  # which turn within the launch, from 0
+    samples_ns: tuple[Nanoseconds, ...] = ()  # one call each, in order, warm-ups first
+    warmup: Count = 0  # how many of samples_ns are warm-ups
+    device_ns: tuple[Nanoseconds, ...] = ()  # the same calls by the device's own clock; empty where it has none
+    device_states: tuple[DeviceState, ...] = ()  # before the turn and after it
+    energy: Energy | None = None
+    share_of_peak: Amount | None = None  # of this machine's multiply-add peak, by the time of this turn
+
+    @property
+    def key(self) -> TurnKey:
+        """What tells it from the other turns of its backend and case."""
+        return TurnKey(self.part, self.launch, self.round)
+
+    @property
+    def moment(self) -> str:
+        return f"launch {self.launch + 1}, round {self.round + 1}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRecord(RecordBase):
+    """The peak memory of one pass, in a process that did nothing else."""
+
+    memory_before_bytes: Count | None = None  # resident, of the process before the pass
+
+    @property
+    def moment(self) -> str:
+        return "launch 1, its memory"
+
+
+Record: TypeAlias = CheckRecord | TurnRecord | MemoryRecord
+
+
+def checks_in(records: Iterable[Record]) -> list[CheckRecord]:
+    """The checks among records, in order."""
+    return [r for r in records if isinstance(r, CheckRecord)]
+
+
+def turns_in(records: Iterable[Record]) -> list[TurnRecord]:
+    """The turns among records, in order."""
+    return [r for r in records if isinstance(r, TurnRecord)]
 
 
 @dataclass(frozen=True)

@@ -22,23 +22,29 @@ from typing import IO, Any, TypedDict, TypeVar
 import msgspec
 
 from rnnbench.files import read_file
-from rnnbench.records.migrate import migrated
-from rnnbench.records.record import SCHEMA, Costs, Epoch, Record, Seeds
-from rnnbench.records.stops import Rule, Stop
+from rnnbench.records.record import SCHEMA, CheckRecord, Costs, Epoch, MemoryRecord, Record, Seeds, TurnRecord
+from rnnbench.records.stops import Stop, StopRule
 from rnnbench.sweep import Sweep
 
 Line = TypeVar("Line", Record, Epoch)
 
 RECORDS, CURVES, RUN, MACHINE = "records.jsonl", "curves.jsonl", "run.json", "machine.json"
 
-LARGEST = 2**63 - 1  # number in a file: sums and products of a few stay floats
-DEEPEST = 32  # level of a file: whoever reads one may call himself for each
+MAX_NUMBER = 2**63 - 1  # number in a file: sums and products of a few stay floats
+MAX_DEPTH = 32  # level of a file: whoever reads one may call himself for each
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a system says that there is no room
 
+CHECK, MEMORY = -1, -2  # `round` of a line that is no turn
+
 _NEVER = object()
 _DEFAULTS: dict[str, Any] = {
-    **{field.name: field.default for field in fields(Record) if field.default is not MISSING},
+    **{
+        field.name: field.default
+        for kind in (CheckRecord, TurnRecord, MemoryRecord)
+        for field in fields(kind)
+        if field.default is not MISSING
+    },
     "samples_ns": (),
     "device_ns": (),
     "device_states": (),
@@ -76,7 +82,7 @@ class _Machine(TypedDict, total=False):
 
 
 class _Plan(TypedDict, total=False):
-    rule: Rule | None
+    rule: StopRule | None
     sweep: Sweep | None
 
 
@@ -114,6 +120,10 @@ def encode(record: Record | Epoch) -> bytes:
     raw = msgspec.to_builtins(record)
     if isinstance(record, Record):
         raw = {name: value for name, value in raw.items() if value != _DEFAULTS.get(name, _NEVER)}
+        if isinstance(record, CheckRecord):
+            raw |= {"round": CHECK}
+        elif isinstance(record, MemoryRecord):
+            raw |= {"launch": MEMORY, "round": MEMORY}
         raw |= {"schema": record.schema}
         raw["case"] = {("pass" if key == "pass_" else key): value for key, value in raw["case"].items()}
     return msgspec.json.encode(raw) + b"\n"
@@ -124,8 +134,8 @@ def _decoded(data: bytes, decode: Callable[[bytes], Any] = msgspec.json.decode) 
     try:
         value = decode(data)
     except RecursionError as error:
-        raise msgspec.ValidationError(f"it is nested more than {DEEPEST} levels deep") from error
-    _check(value, DEEPEST)
+        raise msgspec.ValidationError(f"it is nested more than {MAX_DEPTH} levels deep") from error
+    _check(value, MAX_DEPTH)
     return value
 
 
@@ -141,36 +151,40 @@ def _facts(data: bytes) -> Any:
 def _check(value: Any, levels: int) -> None:
     if isinstance(value, dict | list):
         if not levels:
-            raise msgspec.ValidationError(f"it is nested more than {DEEPEST} levels deep")
+            raise msgspec.ValidationError(f"it is nested more than {MAX_DEPTH} levels deep")
         for inner in value.values() if isinstance(value, dict) else value:
             _check(inner, levels - 1)
-    elif isinstance(value, int) and abs(value) > LARGEST:
-        raise msgspec.ValidationError(f"a number has {len(f'{value:d}'.lstrip('-'))} digits; at most {LARGEST} is read")
+    elif isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise msgspec.ValidationError(
+            f"a number has {len(f'{value:d}'.lstrip('-'))} digits; at most {MAX_NUMBER} is read"
+        )
 
 
 def _line(data: bytes) -> dict[str, Any]:
-    """A line with a schema that is known. Raises msgspec.DecodeError, and StoreError for a newer schema."""
+    """A line of this schema. Raises msgspec.DecodeError, and StoreError for another schema."""
     raw = _decoded(data)
     if not isinstance(raw, dict):
         raise msgspec.ValidationError(f"it holds {type(raw).__name__}; an object is needed")
     schema = raw.get("schema")
     if type(schema) is not int or schema < 1:
-        raise msgspec.ValidationError(f"schema is {schema!r}; a whole number from 1 to {SCHEMA} is needed")
-    if schema > SCHEMA:
-        raise StoreError(f"a record has schema {schema}, this rnnbench reads up to {SCHEMA}; upgrade rnnbench")
+        raise msgspec.ValidationError(f"schema is {schema!r}; a whole number from 1 on is needed")
+    if schema != SCHEMA:
+        raise StoreError(f"a record has schema {schema}, this rnnbench reads {SCHEMA}; upgrade rnnbench")
     return raw
 
 
 def decode_record(line: bytes) -> Record:
-    """A record from its line, in the newest schema.
-
-    Raises msgspec.DecodeError for a damaged one, and StoreError for a newer schema.
-    """
+    """A record from its line. Raises msgspec.DecodeError for a damaged one, and StoreError for another schema."""
     raw = _line(line)
     if not isinstance(raw.get("case"), dict):
         raise msgspec.ValidationError("it has no case")
     raw["case"] = {("pass_" if key == "pass" else key): value for key, value in raw["case"].items()}
-    record = msgspec.convert(migrated(raw), Record)
+    round_ = raw.get("round")
+    if round_ == CHECK:
+        return msgspec.convert(raw, CheckRecord)
+    if round_ == MEMORY:
+        return msgspec.convert(raw, MemoryRecord)
+    record = msgspec.convert(raw, TurnRecord)
     samples = len(record.samples_ns)
     if samples and record.warmup >= samples:
         raise msgspec.ValidationError(f"{record.warmup} of {samples} samples are warm-ups; one at least must count")
@@ -181,7 +195,7 @@ def decode_record(line: bytes) -> Record:
 
 def decode_epoch(line: bytes) -> Epoch:
     """An epoch from its line, as `decode_record`."""
-    return msgspec.convert(migrated(_line(line)), Epoch)
+    return msgspec.convert(_line(line), Epoch)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -199,8 +213,18 @@ def _read(path: Path, decode: Callable[[bytes], Line], problems: list[str]) -> l
         except msgspec.DecodeError as error:
             problems.append(f"{path.name} line {number} was left out: it is cut or damaged ({error})")
         except StoreError as error:
-            raise StoreError(f"{path} line {number}: {error}") from error
+            raise StoreError(f"{path} line {number}: {error}{_or_its_writer(path.parent)}") from error
     return items
+
+
+def _or_its_writer(folder: Path) -> str:
+    """The version that wrote a run, as the end of a sentence; "" where its `machine.json` does not say."""
+    machine = read_json(folder / MACHINE, _Machine)
+    commit = (machine.get("git") or {}).get("commit")
+    at = f" at commit {commit[:7]}" if commit else ""
+    return (
+        f", or read it with the one that wrote it, rnnbench {machine['rnnbench']}{at}" if "rnnbench" in machine else ""
+    )
 
 
 def read_json(path: Path, form: Any = dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +263,7 @@ def is_run(folder: Path) -> bool:
 
 
 def load(folder: Path) -> Loaded:
-    """Everything in a run's folder. Raises StoreError where there is no run, or a newer one than can be read."""
+    """Everything in a run's folder. Raises StoreError where there is no run, or one of another schema."""
     problems: list[str] = []
     try:
         if not (folder / RECORDS).exists() and not (folder / CURVES).exists() and not is_run(folder):

@@ -97,9 +97,9 @@ class ReportData:
 
     @cached_property
     def unlike(self) -> str | None:
-        """A sentence on merged runs of unlike machines, or None where there are none."""
+        """A sentence on runs of unlike machines that are shown as one, or None where there are none."""
         found = self.run.get("unlike")
-        return f"merged from unlike machines or versions: {'; '.join(found)}" if found else None
+        return f"runs of unlike machines or versions: {'; '.join(found)}" if found else None
 
     @cached_property
     def disturbances(self) -> list[str]:

@@ -12,8 +12,8 @@ import msgspec
 from rnnbench.analysis.noise import MARK, Noise, ReplicaPair, noise_of
 from rnnbench.contract import Contract
 from rnnbench.records import account
-from rnnbench.records.record import Record
-from rnnbench.records.stops import LEAST, Rule, Why
+from rnnbench.records.record import Record, checks_in, turns_in
+from rnnbench.records.stops import MIN_LAUNCHES, StopRule, Why
 from rnnbench.report.data import ReportData
 from rnnbench.report.section import Block, Item, Markdown, Section, Toned, table
 from rnnbench.report.text import is_stand_in, ratio_with_interval, short, workload_label
@@ -70,13 +70,13 @@ def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _counts(data: ReportData) -> Iterator[tuple[str, str]]:
-    real = [r for r in data.records if r.round >= 0]
+    real = turns_in(data.records)
     yield "launches", str(len({(r.part, r.launch) for r in real}))
     yield "rounds a launch, at most", str(len({r.round for r in real}))
     yield "backends", ", ".join(data.backends)
     if data.reference:
         yield "reference", data.reference
-    if counts := sorted({r.contract.threads for r in data.records if r.contract}):
+    if counts := sorted({r.contract.threads for r in checks_in(data.records) if r.contract}):
         yield "threads", ", ".join(map(str, counts))
     if len(dtypes := {str(r.case.dtype) for r in data.records}) == 1:
         yield "dtype", dtypes.pop()
@@ -87,7 +87,7 @@ def run_section(data: ReportData) -> Section:
     facts = dict(flatten({k: v for k, v in data.run.items() if k not in _OTHERWISE_SHOWN}))
     facts |= {name: value for name, value in _counts(data) if name not in facts and value not in ("", "0")}
     disturbed: list[Item] = [("Disturbed", f"{note}.") for note in data.disturbances]
-    spent = account.spent_text(data.run)
+    spent = account.time_in_words(data.run)
     shown: list[Block] = [table(["fact", "value"], [[k, short(v, MAX_FACT)] for k, v in facts.items()])]
     return Section("The run", [*shown, disturbed, f"{spent}." if spent else ""] if facts else [])
 
@@ -169,7 +169,7 @@ def work_section(data: ReportData) -> Section:
 def contracts_of(data: ReportData) -> dict[str, list[Contract]]:
     """Backend -> the different contracts in its records."""
     found: dict[str, list[Contract]] = {}
-    for r in data.records:
+    for r in checks_in(data.records):
         if r.contract is not None and r.contract not in found.setdefault(r.backend, []):
             found[r.backend].append(r.contract)
     return found
@@ -234,10 +234,10 @@ def stops_section(data: ReportData) -> Section:
         brief += f"; the least precise is {max(known)[1]}, {percent(max(known)[0])}"
     asked: list[Block] = []
     if rule := (data.run.get("plan") or {}).get("rule"):
-        r = msgspec.convert(rule, Rule)
+        r = msgspec.convert(rule, StopRule)
         asked = [
             f"Each case went on, with all its backends, until every time was precise to {percent(r.precision)}: "
-            f"{r.fewest} launches at least, {r.most} at most."
+            f"{r.min_launches} launches at least, {r.max_launches} at most."
         ]
     return Section("Why it stopped", [*asked, shown, Markdown(PRECISION)], brief=[brief] if every else [])
 
@@ -260,8 +260,8 @@ def _replica_verdict(pair: ReplicaPair) -> str:
 
 def _noise_text(found: Noise) -> str:
     count = len(found.pairs)
-    if found.launches < LEAST:
-        return f"{found.launches} launches are too few to call anything different; {LEAST} at least are needed."
+    if found.launches < MIN_LAUNCHES:
+        return f"{found.launches} launches are too few to call anything different; {MIN_LAUNCHES} at least are needed."
     single = sum(pair.excludes_one for pair in found.pairs)
     return (
         f"False alarms: {found.false_alarms} of {count}, judged together; {single} each by its own interval, where "

@@ -14,7 +14,7 @@ from rnnbench.analysis.diagnostics import calls_of
 from rnnbench.analysis.stats import Summary, ratio_of
 from rnnbench.analysis.warnings import Warned
 from rnnbench.model import Pass
-from rnnbench.records.record import Record, Status
+from rnnbench.records.record import CheckRecord, Status, checks_in
 from rnnbench.report.data import ProblemCases, ReportData
 from rnnbench.report.plots.curves import curves_by_training
 from rnnbench.report.plots.errors import error_shares
@@ -228,7 +228,7 @@ def _break_even_table(data: ReportData, case_key: str) -> pd.DataFrame:
 
 def errors_section(data: ReportData) -> Section:
     """Errors against the oracle, as parts of their limits."""
-    if not any(r.errors for r in data.records):
+    if not any(r.errors for r in checks_in(data.records)):
         return Section("", [])
     blocks: list[Block] = [Figure("errors")]
     for problem in data.problems:
@@ -236,7 +236,7 @@ def errors_section(data: ReportData) -> Section:
         if any(shares.values()):
             blocks.append(Section(problem.label, [_errors_table(problem, shares)]))
     limits: dict[str, set[float]] = {}
-    for r in data.records:
+    for r in checks_in(data.records):
         limits.setdefault(_type_of(r), set()).update(e.limit for e in r.errors.values())
     said = ", ".join(f"{dtype}: {min(of):.0e} to {max(of):.0e}, by array" for dtype, of in sorted(limits.items()) if of)
     blocks.append(f"Each figure is the largest error of any pass and round, as a part of its limit ({said}).")
@@ -272,7 +272,7 @@ def judged_in_part(data: ReportData) -> list[Block]:
     return [f"Judged in part, since {reason}: {of_cases}."] if judged else []
 
 
-def _type_of(record: Record) -> str:
+def _type_of(record: CheckRecord) -> str:
     return "TF32" if record.contract and record.contract.tf32 else str(record.case.dtype)
 
 

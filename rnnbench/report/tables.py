@@ -13,7 +13,7 @@ from rnnbench.analysis.devices import memory_frame
 from rnnbench.analysis.ranking import cells_frame
 from rnnbench.analysis.roofline import shares_frame
 from rnnbench.analysis.stats import Summary, times_frame
-from rnnbench.records.record import Epoch, ErrorOf
+from rnnbench.records.record import Epoch, ErrorOf, checks_in
 from rnnbench.report.data import ReportData
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def group_of(array: str) -> str:
 def worst_errors(summary: Summary) -> dict[str, ErrorOf]:
     """Array -> its largest error in any round, as a part of its limit; one that is not a number is the largest."""
     worst: dict[str, ErrorOf] = {}
-    for record in summary.records:
+    for record in checks_in(summary.records):
         for name, e in record.errors.items():
             if name not in worst or error_share(e) > error_share(worst[name]):
                 worst[name] = e

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from io import StringIO
+
 from rich.console import Console
 
 from rnnbench.report.data import ReportData
@@ -34,3 +36,10 @@ def render(console: Console, data: ReportData) -> None:
     shown += [noise_section(data), stops_section(data), missing_section(data), curves_section(data)]
     counted = [w for w in data.warnings if w.counts] if data.records else []
     print_sections(console, [*shown, warnings_section(counted)])
+
+
+def text_of(data: ReportData, width: int) -> str:
+    """What `render` prints, as plain text of so many columns."""
+    text = StringIO()
+    render(Console(file=text, width=width, color_system=None), data)
+    return text.getvalue().rstrip()

@@ -255,7 +255,7 @@ def from_python(name: str) -> Workload:
     sys.path.insert(0, str(file.resolve().parent))
     try:
         found.loader.exec_module(module)  # type: ignore[union-attr]
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         at = next(
             (
                 f.lineno

@@ -23,7 +23,7 @@ from rnnbench.analysis.stats import Metric
 from rnnbench.contract import Contract
 from rnnbench.model import DType, Truncation
 from rnnbench.records.record import Seeds, Status
-from tests.report.fake import failure, record
+from tests.report.fake import check, failure, record
 from worlds import CASE, NOISY, QUIET, run_of
 
 GATE = Gate(Metric.MEDIAN, 0.05)
@@ -113,9 +113,11 @@ def test_the_verdict_on_a_ratio(ratio, verdict):
 
 
 def launches(seconds, backend="numba", asked=CASE, **fields):
-    """One record for each launch."""
-    given = {"run_id": "new", "contract": CONTRACT, "machine_id": "m"} | fields
-    return [record(asked, backend, [s], **{"launch": i} | given) for i, s in enumerate(seconds)]
+    """A check and a turn for each launch."""
+    promised = fields.pop("contract", CONTRACT)
+    given = {"run_id": "new", "machine_id": "m"} | fields
+    turns = [record(asked, backend, [s], **{"launch": i} | given) for i, s in enumerate(seconds)]
+    return [check(asked, backend, launch=r.launch, contract=promised, **given) for r in turns] + turns
 
 
 def only(base, new, gate=GATE, machines=({}, {})):

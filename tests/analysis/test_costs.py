@@ -8,7 +8,7 @@ from rnnbench.analysis.costs import break_even, main_cases, spent
 from rnnbench.analysis.stats import summaries
 from rnnbench.model import Pass
 from rnnbench.records.record import Costs
-from tests.report.fake import case, record
+from tests.report.fake import case, check, record
 
 
 def records(backend, first_calls, steady):
@@ -16,7 +16,7 @@ def records(backend, first_calls, steady):
     for pass_, first in zip((Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP), first_calls, strict=True):
         asked = case("imdb-50", pass_)
         cost = Costs(import_ns=10**9, prepare_ns=0, first_call_ns=int(first * 1e9))
-        made.append(record(asked, backend, round=-1, costs=cost))
+        made.append(check(asked, backend, costs=cost))
         made += [record(asked, backend, [steady], round=r) for r in range(3)]
     return made
 
@@ -39,7 +39,7 @@ def test_a_compiler_pays_after_the_steps_that_win_it_back():
 def test_compiling_while_preparing_is_not_hidden_by_the_launches_that_found_it_on_disk():
     asked = case("imdb-50", Pass.TRAIN_STEP)
     launches = [
-        record(asked, "numba", round=-1, launch=i, costs=Costs(10**9, prepare, 10**6, cache))
+        check(asked, "numba", launch=i, costs=Costs(10**9, prepare, 10**6, cache))
         for i, (prepare, cache) in enumerate([(11 * 10**9, "cold"), (10**9, "warm"), (10**9, "warm")])
     ]
     timed = [record(asked, "numba", [0.001], launch=i, round=r) for i in range(3) for r in range(2)]

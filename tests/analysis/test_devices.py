@@ -12,15 +12,15 @@ from rnnbench.analysis.roofline import Peak, Rates, with_work
 from rnnbench.analysis.stats import device_turn_seconds, turn_seconds
 from rnnbench.contract import CUDA
 from rnnbench.model import DType
-from rnnbench.records.record import CHECK, DeviceState
-from tests.report.fake import case, contract, record
+from rnnbench.records.record import DeviceState
+from tests.report.fake import case, check, contract, record
 
 STATE = DeviceState("Made-up GPU 100", sm_mhz=1980, throttled="")
 
 
 def test_a_contract_or_a_turn_tells_where_it_ran():
     asked = case("parity")
-    on_cpu = record(asked, "numba", round=CHECK, contract=contract("numba"))
+    on_cpu = check(asked, "numba", contract=contract("numba"))
     assert not on_gpu([on_cpu, record(asked, "numba", [1.0])])
     assert on_gpu([replace(on_cpu, contract=replace(on_cpu.contract, device=CUDA))])
     for seen in ({"device_ns": (5,)}, {"device_states": (STATE,)}, {"peak_device_bytes": 1}):

@@ -9,8 +9,8 @@ import pytest
 from rnnbench.analysis.ranking import choose_reference, rankings, speedups
 from rnnbench.analysis.stats import Basis, interval_of, ratio_of, summaries, times_frame, turn_seconds
 from rnnbench.model import Pass
-from rnnbench.records.record import MEMORY, Status
-from tests.report.fake import MIXED, case, failure, make, record
+from rnnbench.records.record import Status
+from tests.report.fake import MIXED, case, failure, make, memory, record
 
 CASE = case("imdb-50", Pass.TRAIN_STEP)
 
@@ -99,8 +99,8 @@ def test_no_records():
 def test_a_process_for_memory_is_no_launch():
     timed = [record(CASE, "a", [1.0], launch=i, round=r) for i in range(3) for r in range(2)]
     crashed = failure(CASE, "a", Status.CRASHED, "gone", launch=3)
-    memory = record(CASE, "a", launch=MEMORY, round=MEMORY)
-    (found,) = summaries([*timed, crashed, memory])
+    process = memory(CASE, "a")
+    (found,) = summaries([*timed, crashed, process])
     assert found.reason == "crashed in 1 of 4 launches: gone"
-    (found,) = summaries([*timed, failure(CASE, "a", Status.TIMEOUT, "its memory: slow", launch=MEMORY, round=MEMORY)])
+    (found,) = summaries([*timed, memory(CASE, "a", status=Status.TIMEOUT, reason="its memory: slow")])
     assert (found.status, found.reason) == (Status.OK, "timeout, its memory: slow")

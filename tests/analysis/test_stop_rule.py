@@ -10,13 +10,13 @@ import pytest
 from claims_parts import ended
 from rnnbench.analysis.stats import interval_of
 from rnnbench.analysis.stop_rule import precise_enough, relative_precision, stop_of
-from rnnbench.records.stops import FEWEST, MOST, Rule, Why
+from rnnbench.records.stops import DEFAULT_MAX_LAUNCHES, DEFAULT_MIN_LAUNCHES, StopRule, Why
 from worlds import turns_of
 
 
 def test_more_spread_takes_more_launches():
     rng = np.random.default_rng(0)
-    means = [np.mean([ended(rng, Rule(0.05), spread)[0] for _ in range(15)]) for spread in (0.01, 0.05, 0.1)]
+    means = [np.mean([ended(rng, StopRule(0.05), spread)[0] for _ in range(15)]) for spread in (0.01, 0.05, 0.1)]
     assert means == sorted(means)
     assert means[0] < 6
     assert means[2] > 15
@@ -29,7 +29,7 @@ def test_the_precision_is_how_far_the_interval_reaches():
     assert relative_precision(turns_of([[1.0], [1.1]])) is None
     assert relative_precision(turns_of([[1.0, 1.0, 1.0, 1.0]])) is None  # one launch: not between processes
     assert relative_precision({}) is None
-    assert not precise_enough(Rule(0.5), {})
+    assert not precise_enough(StopRule(0.5), {})
 
 
 def test_a_reason_gives_the_number_and_the_limit():
@@ -45,11 +45,11 @@ def test_a_reason_gives_the_number_and_the_limit():
 @pytest.mark.parametrize("asked", [(0.0,), (1.0,), (0.05, 2, 9), (0.05, 5, 4)])
 def test_rules_without_sense_are_refused(asked):
     with pytest.raises(ValueError, match=r"above 0 and below 1|at least are needed"):
-        Rule(*asked)
+        StopRule(*asked)
 
 
 def test_a_cap_below_the_fewest_lowers_them():
-    assert Rule.until(0.05) == Rule(0.05, FEWEST, MOST)
-    assert Rule.until(0.05, 4) == Rule(0.05, 4, 4)
+    assert StopRule.until(0.05) == StopRule(0.05, DEFAULT_MIN_LAUNCHES, DEFAULT_MAX_LAUNCHES)
+    assert StopRule.until(0.05, 4) == StopRule(0.05, 4, 4)
     with pytest.raises(ValueError, match="3 at least"):
-        Rule.until(0.05, 2)
+        StopRule.until(0.05, 2)

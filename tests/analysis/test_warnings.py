@@ -9,7 +9,7 @@ import pytest
 from rnnbench.analysis.warnings import Severity, warnings_of
 from rnnbench.model import Pass
 from rnnbench.records.record import Mode
-from tests.report.fake import BACKENDS, case, contract, make, record
+from tests.report.fake import BACKENDS, case, check, contract, make, record
 
 QUIET = {
     "machine_id": "m",
@@ -22,15 +22,18 @@ QUIET = {
 
 
 def steady(launches=3, rounds=2, calls=5, seconds=1e-3, **fields):
-    common = {"machine_id": "m", "contract": contract("numba"), **fields}
+    common = {"machine_id": "m", **fields}
     places = [(launch, round_) for launch in range(launches) for round_ in range(rounds)]
     return [record(case(), "numba", [seconds] * calls, launch=n, round=r, **common) for n, r in places]
+
+
+CHECKED = check(case(), "numba", contract=contract("numba"), machine_id="m")
 
 
 def found(records=None, **facts):
     machine = {key: {**value, **facts[key]} if isinstance(facts.get(key), dict) else facts.get(key, value)
                for key, value in QUIET.items()}  # fmt: skip
-    return {w.kind: w for w in warnings_of(steady() if records is None else records, machine)}
+    return {w.kind: w for w in warnings_of([CHECKED, *(steady() if records is None else records)], machine)}
 
 
 def test_a_quiet_machine_and_a_steady_run_have_none():
@@ -60,7 +63,7 @@ def test_a_quiet_machine_and_a_steady_run_have_none():
 )
 def test_facts_of_the_machine(facts, kind, severity, words):
     machine = {**QUIET, **{k: {**QUIET[k], **v} if isinstance(v, dict) else v for k, v in facts.items()}}
-    warned = next(w for w in warnings_of(steady(), machine) if w.kind == kind)
+    warned = next(w for w in warnings_of([CHECKED, *steady()], machine) if w.kind == kind)
     assert (warned.kind, warned.severity) == (kind, severity)
     assert all(word in warned.text for word in words), warned.text
     assert warned.remedy

@@ -1,4 +1,4 @@
-"""Every backend of the registry against the float64 oracle: one set of tests, no backend named in it.
+"""Every backend of the registry against the float64 oracle, with each cell that it computes: no backend is named here.
 
 `pytest tests/backends/test_conformance.py --backend jax` runs one.
 """
@@ -10,7 +10,9 @@ from itertools import product
 import numpy as np
 import pytest
 
+from rnnbench import backends
 from rnnbench.backends.base import Outputs, Session
+from rnnbench.cells import CELLS
 from rnnbench.correctness.tolerances import LOSS_LIMITS, relative_error
 from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, Truncation
 from tests.helpers import (
@@ -26,12 +28,12 @@ from tests.helpers import (
 DTYPES = list(DType)
 
 
-def sessions(backend, problem: Problem, state: np.ndarray | None = None) -> tuple[Session, Session]:
+def sessions(backend, problem: Problem, states: dict[str, np.ndarray] | None = None) -> tuple[Session, Session]:
     """The oracle and the backend on the same numbers."""
     params, data = random_params(problem), random_data(problem)
     pair = oracle(problem, params, data), backend.prepare(problem, params, data)
     for session in pair:
-        session.start_from(state)
+        session.start_from(states)
     return pair
 
 
@@ -45,8 +47,8 @@ def run(session: Session, name: str, *args) -> Outputs:
 @pytest.mark.parametrize(
     ("loss", "head", "V"), list(product(Loss, Head, [11, None])), ids=lambda v: str(v).replace("None", "dense")
 )
-def test_forward_and_gradient(backend, dtype, loss, head, V):
-    problem = small_problem(loss=loss, head=head, V=V, O=3, dtype=dtype)
+def test_forward_and_gradient(backend, cell, dtype, loss, head, V):
+    problem = small_problem(cell=cell, loss=loss, head=head, V=V, O=3, dtype=dtype)
     ref, got = sessions(backend, problem)
     for name in ("forward", "gradient"):
         assert_agrees(run(ref, name), run(got, name), dtype)
@@ -54,20 +56,20 @@ def test_forward_and_gradient(backend, dtype, loss, head, V):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (1, 9, 2, 17), (33, 1, 1, 16), (2, 3, 33, 1), (5, 4, 15, 31)], ids=str)
-def test_edge_sizes(backend, dtype, sizes):
+def test_edge_sizes(backend, cell, dtype, sizes):
     B, T, E, H = sizes
     for V in (7, None):
-        problem = small_problem(B=B, T=T, E=E, H=H, V=V, dtype=dtype, O=2, head=Head.EVERY)
+        problem = small_problem(cell=cell, B=B, T=T, E=E, H=H, V=V, dtype=dtype, O=2, head=Head.EVERY)
         ref, got = sessions(backend, problem)
         assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("head", list(Head))
-def test_truncation(backend, dtype, head):
+def test_truncation(backend, cell, dtype, head):
     T = 9
     for window, stride in [(1, 1), (7, 1), (7, 3), (7, 7), (T - 1, 2), (T - 1, T - 1), (T, 4), (T, T), (T + 5, T + 2)]:
-        problem = small_problem(T=T, head=head, dtype=dtype, truncation=Truncation(window, stride))
+        problem = small_problem(cell=cell, T=T, head=head, dtype=dtype, truncation=Truncation(window, stride))
         ref, got = sessions(backend, problem)
         assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
 
@@ -75,10 +77,11 @@ def test_truncation(backend, dtype, head):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("truncation", [None, Truncation(4, 3)], ids=str)
 @pytest.mark.parametrize("step_sum", list(StepSum))
-def test_initial_state(backend, dtype, truncation, step_sum):
-    state = np.random.default_rng(3).uniform(-0.9, 0.9, (4, 5)).astype(str(dtype))
-    problem = small_problem(head=Head.EVERY, dtype=dtype, truncation=truncation, step_sum=step_sum)
-    ref, got = sessions(backend, problem, state)
+def test_initial_state(backend, cell, dtype, truncation, step_sum):
+    rng = np.random.default_rng(3)
+    states = {name: rng.uniform(-0.9, 0.9, (4, 5)).astype(str(dtype)) for name in CELLS[cell].states}
+    problem = small_problem(cell=cell, head=Head.EVERY, dtype=dtype, truncation=truncation, step_sum=step_sum)
+    ref, got = sessions(backend, problem, states)
     assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
     for session in (ref, got):
         session.start_from(None)
@@ -88,8 +91,8 @@ def test_initial_state(backend, dtype, truncation, step_sum):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("train", TRAINS.values(), ids=TRAINS.keys())
 @pytest.mark.parametrize("truncation", [None, Truncation(3, 2)], ids=str)
-def test_train_steps_epoch_and_reset(backend, dtype, train, truncation):
-    problem = small_problem(dtype=dtype, train=train, truncation=truncation, head=Head.EVERY)
+def test_train_steps_epoch_and_reset(backend, cell, dtype, train, truncation):
+    problem = small_problem(cell=cell, dtype=dtype, train=train, truncation=truncation, head=Head.EVERY)
     ref, got = sessions(backend, problem)
     assert_agrees(run(ref, "train_step"), run(got, "train_step"), dtype)
     first = run(got, "forward")
@@ -156,7 +159,7 @@ def test_what_is_not_there_is_refused(backend, head, V):
 def test_a_state_is_copied(backend):
     problem = small_problem()
     state = np.full((4, 5), 0.5)
-    ref, got = sessions(backend, problem, state)
+    ref, got = sessions(backend, problem, {"h": state})
     state[:] = np.nan
     assert_agrees(run(ref, "forward"), run(got, "forward"), problem.dtype)
     assert np.isfinite(run(got, "forward").loss)
@@ -195,3 +198,12 @@ def test_contract_names_what_is_timed_in_every_pass(backend):
     assert backend.libraries()
     case = Case(**vars(problem), pass_=Pass.GRADIENT)
     assert backend.unsupported(case) is None
+
+
+def test_a_cell_that_is_not_implemented_is_refused_with_who_computes_it(backend):
+    for cell in CELLS.keys() - set(backends.REGISTRY[backend.name].cells):
+        problem = small_problem(cell=cell)
+        reason = f"{cell} is not implemented here yet: only numpy and jax compute it"
+        assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
+        with pytest.raises(RuntimeError, match=reason):
+            backend.prepare(problem, random_params(problem), random_data(problem))

@@ -28,7 +28,7 @@ def test_float64_and_float32_sessions_take_turns_and_keep_their_types():
             session.train_step()
             session.synchronize()
             outputs = session.fetch()
-            arrays = [outputs.logits, outputs.state, *outputs.params.values()]
+            arrays = [outputs.logits, outputs.states["h"], *outputs.params.values()]
             assert {str(array.dtype) for array in arrays} == {str(dtype)}
             assert str(session.moments[0].mu["W_hh"].dtype) == str(dtype)
 
@@ -127,5 +127,5 @@ def test_a_truncated_problem_is_not_cut_forward():
         session.forward()
     assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT32)
     whole = backends.load("jax").prepare(replace(problem, truncation=None), params, data)
-    lowered = [str(s._forward.lower(s.params, s.x, s.y, s.state).as_text()) for s in (got, whole)]
+    lowered = [str(s._forward.lower(s.params, s.x, s.y, s.states).as_text()) for s in (got, whole)]
     assert lowered[0] == lowered[1]

@@ -29,9 +29,9 @@ problem = small_problem(dtype=DType.FLOAT32, T=3)
 params, data = random_params(problem), random_data(problem)
 second = jax.devices("cpu")[1]
 session, ref = JaxSession(problem, params, data, second), oracle(problem, params, data)
-for state in (None, np.full((4, 5), 0.5, np.float32)):
+for states in (None, {"h": np.full((4, 5), 0.5, np.float32)}):
     for s in (ref, session):
-        s.start_from(state)
+        s.start_from(states)
         s.select(1)
         s.reset()
         s.train_step()

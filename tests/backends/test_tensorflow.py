@@ -86,9 +86,9 @@ def test_repeated_calls_trace_nothing_anew(keras_backend):
     session.network.run = counted
 
     def all_passes():
-        for batch, state in [(0, None), (1, np.zeros((4, 5), np.float32)), (2, None)]:
+        for batch, states in [(0, None), (1, {"h": np.zeros((4, 5), np.float32)}), (2, None)]:
             session.select(batch)
-            session.start_from(state)
+            session.start_from(states)
             session.forward()
             session.gradient()
             session.train_step()

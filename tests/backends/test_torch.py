@@ -113,7 +113,7 @@ def test_a_short_batch_compiles_nothing(T, head):
     session.select(1)
     session.train_step()
     session.train_epoch(np.arange(14))  # three batches of 4 and one of 2
-    session.start_from(np.full((4, 5), 0.5))
+    session.start_from({"h": np.full((4, 5), 0.5)})
     session.train_step()
     session.predict(random_data(problem, rows=9).inputs)
     assert compilations() == first

@@ -79,8 +79,8 @@ PROBLEMS = {
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_a_step_touches_no_other_device_and_an_epoch_moves_its_order_alone(on_meta, problem):
     session = on_meta.prepare(problem, random_params(problem), random_data(problem))
-    for state in (None, np.zeros((4, 5))):
-        session.start_from(state)
+    for states in (None, {"h": np.zeros((4, 5))}):
+        session.start_from(states)
         session.select(1)
         with Devices() as devices:
             for name in ("forward", "gradient", "train_step"):

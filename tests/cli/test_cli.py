@@ -16,18 +16,18 @@ import pytest
 from rnnbench import backends, workloads
 from rnnbench.api.exit_codes import EXIT_CODES
 from rnnbench.api.learning import with_trainings
+from rnnbench.api.seeds import EXPERIMENTS, MADE_UP, of_reviews
 from rnnbench.cli import main
 from rnnbench.cli.names import Names, SizesType
 from rnnbench.cli.run import RUN_EPILOG
 from rnnbench.cli.seeds import SEEDS
-from rnnbench.commands.seeds import EXPERIMENTS, MADE_UP, of_reviews
 from rnnbench.harness.plan import Plan
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Pass, Truncation
 from rnnbench.records.record import Mode
 from tests.calling import called
-from tests.harness.test_runner import Listener
+from tests.harness.test_run_loop import Listener, loop_of
+from tests.helpers import specs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -217,11 +217,11 @@ def test_a_run_says_how_long_it_takes_before_it_measures(tmp_path):
 
 
 def test_long_rows_are_trained_only_when_asked_for():
-    plan = Plan(("running-parity",), ("numpy",), (Pass.FORWARD,), (DType.FLOAT32,), Mode.DEFAULT, 1, 0, 300.0)
+    plan = Plan(specs("running-parity"), ("numpy",), (Pass.FORWARD,), (DType.FLOAT32,), Mode.DEFAULT, 1, 0, 300.0)
     assert with_trainings(plan, None).training == ("running-parity",)
-    long = replace(plan, time_steps=1000)
+    long = replace(plan, workloads=specs("running-parity", T=1000))
     assert with_trainings(long, None).training == ()
-    assert with_trainings(long, True).training == ("running-parity",)
+    assert with_trainings(long, True).training == ("running-parity T1000",)
 
 
 @pytest.mark.parametrize("which", ["epilog", "README"])
@@ -230,23 +230,23 @@ def test_the_example_of_long_rows_is_expected_to_end_in_a_minute(which):
     line = next(line for line in text.splitlines() if "-T 1000" in line and " run " in line)
     asked = dict(re.findall(r"(-w|-T|--truncation|-b|--pass) (\S+)", line))
     plan = Plan(
-        ("running-parity",), tuple(asked["-b"].split(",")), tuple(Pass(p) for p in asked["--pass"].split(",")),
+        specs("running-parity", T=int(asked["-T"])), tuple(asked["-b"].split(",")),
+        tuple(Pass(p) for p in asked["--pass"].split(",")),
         (DType.FLOAT32,), Mode.DEFAULT, 2, 0, 300.0, truncation=Truncation(*map(int, asked["--truncation"].split(":"))),
-        time_steps=int(asked["-T"]),
     )  # fmt: skip
-    runner = Runner(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
     assert 10 < runner.expected_seconds() < 60
 
 
 @pytest.mark.slow
 def test_what_a_run_is_expected_to_take_is_near_what_one_took():
     """The published run of all backends on three workloads: 336 s on two cores."""
-    plan = Plan(("parity", "imdb-synthetic-50", "imdb-synthetic-200"), tuple(backends.usual()), tuple(Pass),
+    plan = Plan(specs("parity", "imdb-synthetic-50", "imdb-synthetic-200"), tuple(backends.usual()), tuple(Pass),
                 (DType.FLOAT32,), Mode.DEFAULT, 2, 0, 300.0)  # fmt: skip
-    runner = Runner(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, tasks_of(plan, print), ROOT, print, Listener(), run_id="r", machine_id="m")
     assert 336 / 2 < runner.expected_seconds() < 2 * 336
     quick = replace(plan, mode=Mode.QUICK)
-    runner = Runner(quick, tasks_of(quick, print), ROOT, print, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(quick, tasks_of(quick, print), ROOT, print, Listener(), run_id="r", machine_id="m")
     assert runner.expected_seconds() < 100
 
 
@@ -308,8 +308,7 @@ def test_golden_seeds_agree():
 
 
 def test_the_second_mistake_shows_with_large_weights_only():
-    from rnnbench.commands.mistakes import error_of_seed_gradient
-    from rnnbench.commands.seeds import bptt_problem
+    from rnnbench.api.seeds import bptt_problem, error_of_seed_gradient
 
     problem, params, data = bptt_problem()
     assert error_of_seed_gradient(problem, params, data) < 1e-5

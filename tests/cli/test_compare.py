@@ -17,7 +17,7 @@ from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import Mode, Status
 from tests.calling import called
-from tests.report.fake import case, failure, record
+from tests.report.fake import case, check, failure, record
 
 ROOT = Path(__file__).resolve().parents[2]
 CASES = [case("imdb-50", p) for p in (Pass.FORWARD, Pass.TRAIN_STEP)]
@@ -32,9 +32,13 @@ def invoke(*arguments: object) -> tuple[int, str]:
 def times(scale, backend="numba", cases=CASES, **fields):
     contract = Contract(fields.pop("threads", 2), "kept", False, {})
     return [
-        record(c, backend, [scale * s * 1e-3], launch=i, contract=contract, **fields)
+        r
         for c in cases
         for i, s in enumerate(STEADY)
+        for r in (
+            record(c, backend, [scale * s * 1e-3], launch=i, **fields),
+            check(c, backend, launch=i, contract=contract, **fields),
+        )
     ]
 
 
@@ -83,7 +87,7 @@ def test_the_gate_moves_the_verdict(folder):
     assert (code, "2 same; by mean:30%" in text) == (0, True)
 
 
-WIDE = [record(c, "numba", [s * 1e-3], launch=i, contract=Contract(2, "kept", False, {}))
+WIDE = [record(c, "numba", [s * 1e-3], launch=i)
         for c in CASES[:1] for i, s in enumerate((1.0, 1.5, 2.0))]  # fmt: skip
 
 
@@ -157,7 +161,7 @@ def test_what_to_bear_in_mind_is_said(folder):
         (["{base}", "nowhere"], 4, "nowhere is neither a folder, nor a file, nor a run under reports"),
         (["{base}", "{empty}"], 4, "holds no run"),
         (["{base}", "{damaged}"], 4, "holds no record; nothing was measured there"),
-        (["{base}", "{newer}"], 4, "this rnnbench reads up to"),
+        (["{base}", "{newer}"], 4, "this rnnbench reads 1; upgrade"),
         (["{base}"], 2, "Missing argument 'NEW'"),
         (["{base}", "{base}", "--fail-on", "median"], 2, "'median' is not METRIC:PERCENT, such as median:5%"),
         (["{base}", "{base}", "--fail-on", "medan:5%"], 2, "did you mean median"),

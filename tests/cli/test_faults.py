@@ -15,6 +15,7 @@ import pytest
 
 from rnnbench.records import store
 from rnnbench.records.folder import SCRATCH
+from rnnbench.records.record import turns_in
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, "-m", "tests.driver", "run", "-w", "parity", "--threads", "1"]
@@ -46,7 +47,7 @@ def wait_for_samples(folder: Path, count: int, seconds: float = 60) -> None:
 
 def samples(folder: Path) -> list[tuple[object, ...]]:
     records = store.load(folder).records
-    return [(r.backend, r.case, r.launch, r.round) for r in records if r.samples_ns]
+    return [(r.backend, r.case, r.launch, r.round) for r in turns_in(records) if r.samples_ns]
 
 
 def children_are_gone(pids: list[int], seconds: float = 5) -> bool:

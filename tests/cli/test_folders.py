@@ -16,8 +16,9 @@ from rnnbench.api import run as session
 from rnnbench.api.session import RunSession
 from rnnbench.records import store
 from rnnbench.records.folder import SCRATCH, held, scratch_of
+from rnnbench.records.record import turns_in
 from tests.calling import called
-from tests.records.test_migrate import FIXTURES
+from tests.records.test_schema import FIXTURE
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = ("run", "-w", "parity", "-b", "numpy", "--pass", "forward", "--quick", "--no-training", "--threads", "1")
@@ -246,7 +247,7 @@ def test_what_somebody_put_beside_a_run_stays_when_it_is_resumed(folder):
     called("report", folder, code=0)
     after = snapshot(folder)
     assert {name: after.get(name) for name in before} == before
-    assert sum(bool(r.samples_ns) for r in store.load(folder).records) == 2
+    assert sum(bool(r.samples_ns) for r in turns_in(store.load(folder).records)) == 2
 
 
 @pytest.mark.parametrize("which", ["scratch", "arrays", "cache", "logs"])
@@ -424,7 +425,7 @@ def test_what_cannot_be_resumed_is_said_in_one_sentence(tmp_path, monkeypatch, c
     (tmp_path / "empty").mkdir()
     owned_by_somebody(tmp_path / "home")
     called(*TRAIN, "-o", "training", code=0)
-    shutil.copytree(FIXTURES / "schema-3", tmp_path / "cut")
+    shutil.copytree(FIXTURE, tmp_path / "cut")
     run = json.loads((tmp_path / "cut" / store.RUN).read_text())
     run["plan"]["mode"] = "hasty"
     (tmp_path / "cut" / store.RUN).write_text(json.dumps(run))
@@ -508,7 +509,7 @@ def test_a_history_is_written_over_one_of_ours_alone(kept, tmp_path):
     assert snapshot(tmp_path / "mine") == before
 
 
-KEPT = [*sorted(FIXTURES.iterdir()), *(path.parent for path in sorted((ROOT / "reports").glob("*/run.json")))]
+KEPT = [FIXTURE, *(path.parent for path in sorted((ROOT / "reports").glob("*/run.json")))]
 
 
 @pytest.mark.parametrize("source", KEPT, ids=lambda path: path.name)

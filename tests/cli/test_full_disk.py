@@ -19,8 +19,9 @@ from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
-from rnnbench.records.account import Kind, overhead, seconds_of
-from rnnbench.records.record import Mode
+from rnnbench.records.account import TimeKind, overhead, seconds_of
+from rnnbench.records.record import Mode, turns_in
+from tests.helpers import specs
 
 LAUNCHES = 1
 
@@ -80,7 +81,7 @@ def plan(monkeypatch, tmp_path, faulty_backends):
     monkeypatch.setattr(run_session.RunSession, "_look_for_peak", lambda self: None)
     monkeypatch.setattr(session, "fingerprint", lambda: {"machine_id": "m"})
     passes = (Pass.FORWARD, Pass.GRADIENT)
-    return Plan(("parity",), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)
+    return Plan(specs("parity"), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)
 
 
 def execute(plan, folder, *, resume=False):
@@ -90,7 +91,7 @@ def execute(plan, folder, *, resume=False):
 
 
 def turns(folder):
-    return [(r.case, r.backend, r.launch, r.round) for r in store.load(folder).records if r.samples_ns]
+    return [(r.case, r.backend, r.launch, r.round) for r in turns_in(store.load(folder).records) if r.samples_ns]
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -119,7 +120,15 @@ def _check_account(run, wall):
     """All that belongs to a run has its seconds, those of both parts, and nothing was counted twice."""
     seconds = seconds_of(run)
     assert wall / 2 < sum(seconds.values()) < wall
-    assert {Kind.START, Kind.PREPARE, Kind.CHECK, Kind.TURNS, Kind.AROUND, Kind.WAITING, Kind.STOP} <= set(seconds)
+    assert {
+        TimeKind.START,
+        TimeKind.PREPARE,
+        TimeKind.CHECK,
+        TimeKind.TURNS,
+        TimeKind.AROUND,
+        TimeKind.WAITING,
+        TimeKind.STOP,
+    } <= set(seconds)
     assert min(seconds.values()) >= 0
     assert 0 < overhead(seconds) < 1
 

@@ -12,13 +12,13 @@ import pytest
 
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import SWEEP_EFFORTS, Effort, Plan
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import tasks_of
-from rnnbench.model import DENSE, DType, Pass
+from rnnbench.model import DType, Pass
 from rnnbench.records import store
-from rnnbench.records.record import CHECK, Mode, Status
+from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
 from rnnbench.sweep import Sizes, Sweep
-from tests.harness.test_runner import Listener
+from tests.harness.test_run_loop import Listener, loop_of
+from tests.helpers import swept
 
 VICTIM = "chatty"
 ROUNDS = 2
@@ -57,7 +57,7 @@ def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, reque
     monkeypatch.setitem(SWEEP_EFFORTS, Mode.QUICK, Effort(1, ROUNDS, Turn(0.001, 1, 2), costs=costs))
     sweep = Sweep(H=tuple(range(1, sizes + 1)), centre=Sizes(H=1, B=2, T=3), E=2)
     passes = (Pass.FORWARD, Pass.GRADIENT)
-    plan = Plan((DENSE,), ("numpy", VICTIM), passes, (DType.FLOAT32,), Mode.QUICK, 1, 0, 60.0, sweep=sweep)
+    plan = Plan(swept(sweep), ("numpy", VICTIM), passes, (DType.FLOAT32,), Mode.QUICK, 1, 0, 60.0, sweep=sweep)
     tasks = tasks_of(plan, print)
     asked = {(case.key, name) for task in tasks for case in task.cases for name in plan.backends}
     assert len(asked) == 2 * 2 * sizes
@@ -68,7 +68,7 @@ def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, reque
         journal.append([record])
         killer.saw_a_record()
 
-    runner = killer.runner = Runner(plan, tasks, tmp_path, emit, Listener(), run_id="r", machine_id="m")
+    runner = killer.runner = loop_of(plan, tasks, tmp_path, emit, Listener(), run_id="r", machine_id="m")
     runner.run()
     for timer in killer.timers:
         timer.cancel()
@@ -85,10 +85,10 @@ def _check(loaded, asked, killed):
     crashed = {key for key, records in found.items() if any(r.status is not Status.OK for r in records)}
     assert 1 <= len(crashed) <= 2 * killed
     for key, records in found.items():
-        assert records[0].round == CHECK
+        assert isinstance(records[0], CheckRecord)
         if key not in crashed:
-            assert {r.round for r in records} == {CHECK, *range(ROUNDS)}
-            assert all(r.samples_ns for r in records if r.round != CHECK)
+            assert {r.round for r in turns_in(records)} == {*range(ROUNDS)}
+            assert all(r.samples_ns for r in turns_in(records))
             continue
         assert key[1] == VICTIM
         (failed,) = (r for r in records if r.status is not Status.OK)

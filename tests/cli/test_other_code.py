@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rnnbench.records import store
+from rnnbench.records.record import turns_in
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rnnbench"
 ARGUMENTS = ("run", "-w", "parity", "--pass", "forward", "--quick", "--no-training", "--threads", "1")
@@ -58,7 +59,7 @@ def run(command: list[str], folder: Path, cwd: Path, *, backend: str = "numpy", 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     loaded = store.load(folder)
-    assert any(record.samples_ns for record in loaded.records)
+    assert any(record.samples_ns for record in turns_in(loaded.records))
     assert loaded.machine["peak"] is not None
     assert loaded.machine["cpu"]["features"]
     return loaded
@@ -104,8 +105,9 @@ def test_a_worker_finds_what_the_environment_s_path_holds_and_no_more_switches_t
     hook.mkdir()
     (hook / "sitecustomize.py").write_text("raise SystemExit('read in spite of -I')")
     code = (
-        f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); from rnnbench.harness.computing import computing; "
-        "import json; print(json.dumps(sorted(computing(1))))"
+        f"import json, sys; sys.path.insert(0, {str(PACKAGE.parent)!r}); "
+        "from rnnbench.harness.worker_pool import computing_libraries; "
+        "print(json.dumps(sorted(computing_libraries(1))))"
     )
     env = os.environ | {"PYTHONPATH": str(hook)}
     done = subprocess.run([sys.executable, "-I", "-c", code], env=env, capture_output=True, text=True, timeout=120)

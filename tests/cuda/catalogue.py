@@ -14,22 +14,21 @@ from numba import types
 from rnnbench.kernels.cuda import (
     backward,
     cursor,
+    embedding,
     forward,
-    head,
     losses,
     optimizer,
     products,
     split,
     spread,
     tiles,
-    words,
 )
 from rnnbench.kernels.cuda.device import Room
-from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.kernels.cuda.regimes import Regime, choose
 
 INT = types.int64
-WORDS = types.Array(types.int32, 2, "C")
+TOKENS = types.Array(types.int32, 2, "C")
 COUNTER = types.Array(types.int32, 1, "C")
 ORDER = types.Array(types.int64, 1, "C")
 BLOCKS = types.Array(types.int64, 2, "C")
@@ -46,11 +45,11 @@ class Entry:
     name: str
     kernel: Any
     signature: Any
-    most_registers: int
+    max_registers: int
     wide: tuple[str, ...] = ()
 
 
-def catalogue(dtype: str, plan: Plan) -> list[Entry]:
+def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     """All kernels for one number type: each width in registers, each number of rows, each loss.
 
     A recurrence in registers reads the states of its rows 4 at a time (`LDS`). No other kernel has 128-bit loads: in a
@@ -64,11 +63,11 @@ def catalogue(dtype: str, plan: Plan) -> list[Entry]:
     def add(name: str, kernel: Any, most: int, *arguments: Any, wide: tuple[str, ...] = ()) -> None:
         found.append(Entry(name, kernel, types.void(*arguments), most, wide))
 
-    for has_words in (True, False):
-        source, of = (WORDS, "words") if has_words else (a3, "dense")
-        add(f"project {of}", products.project(dtype, has_words, *tile), 120,
+    for has_tokens in (True, False):
+        source, of = (TOKENS, "tokens") if has_tokens else (a3, "dense")
+        add(f"project {of}", products.project_inputs(dtype, has_tokens, *tile), 120,
             a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}", products.outer_sums(dtype, has_words, *tile), 96,
+        add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 96,
             a2, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
     add("times_transposed", products.times_transposed(dtype, *tile), 72, a2, INT, a2, a2, INT, INT, INT)
     add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
@@ -77,30 +76,35 @@ def catalogue(dtype: str, plan: Plan) -> list[Entry]:
     for rows in (1, 2, 4):
         for width in (width for width in widths if plan.block_rows(1 << 20, width) >= rows):
             shape, most = f"H{width} rows{rows}", IN_REGISTERS.get((width, rows), 255)
-            ahead, back = forward.in_registers(dtype, width, rows, False), backward.in_registers(dtype, width, rows)
+            ahead, back = (
+                forward.forward_in_registers(dtype, width, rows),
+                backward.backward_in_registers(dtype, width, rows),
+            )
             add(f"forward {shape}", ahead, most, *steps_forward, wide=("LDS",))
             add(f"backward {shape}", back, most, *steps_back, wide=("LDS",))
-        ahead, back = forward.general(dtype, plan.threads, rows, False), backward.general(dtype, plan.threads, rows)
+        ahead, back = (
+            forward.forward_general(dtype, plan.threads, rows),
+            backward.backward_general(dtype, plan.threads, rows),
+        )
         add(f"forward general rows{rows}", ahead, GENERAL[rows], *steps_forward)
         add(f"backward general rows{rows}", back, GENERAL[rows], *steps_back)
     for name, kernel, most, arguments in recurrences(dtype, plan, a2):
         add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
-        add(f"read_out {code}", head.read_out(dtype, code, plan.threads, plan.outputs), 48,
-            a2, a2, a2, WORDS, INT, a2, INT, a2, a1, WORDS, a3, ORDER, INT, INT, INT, INT, INT, x)  # fmt: skip
-    add("sum_by_word", words.sum_by_word(dtype, plan.threads, plan.words), 64,
-        a2, a2, WORDS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip
+        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs), 48,
+            a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, INT, INT, INT, INT, x)  # fmt: skip
+    add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.tokens), 64,
+        a2, a2, TOKENS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip
     add("norm_parts", optimizer.norm_parts(dtype, plan.threads), 32, a2, a1)
     add("clip_scale", optimizer.clip_scale(dtype), 32, a1, a2, x)
     add("sgd", optimizer.sgd(dtype), 16, a1, a1, a1, x, x)
     add("adam", optimizer.adam(dtype), 24, a1, a1, a1, a1, a1, *[x] * 8)
     counted = (a1, a1, a1, a1, a1, x, a2, ORDER, *[x] * 5)
     add("adam_counted", optimizer.adam_counted(dtype), 32, *counted)
-    if dtype == "float32":  # the rest computes with integers, or is for float32 alone
-        add("take", cursor.take(), 16, ORDER, ORDER, ORDER)
-        add("keep", cursor.keep(), 24, a2, WORDS, a2, WORDS, ORDER, INT)
-        add("advance cursor", cursor.advance(), 16, ORDER, INT)
-        add("forward H128 fast tanh", forward.in_registers(dtype, 128, 1, True), 184, *steps_forward, wide=("LDS",))
+    if dtype == "float32":  # the rest computes with integers
+        add("take", cursor.take_rows(), 16, ORDER, ORDER, ORDER)
+        add("keep", cursor.keep_losses(), 24, a2, TOKENS, a2, TOKENS, ORDER, INT)
+        add("advance cursor", cursor.advance_cursor(), 16, ORDER, INT)
     return found
 
 
@@ -108,35 +112,35 @@ def catalogue(dtype: str, plan: Plan) -> list[Entry]:
 ROOMS = {"H100": Room(132, 227 << 10, together=True), "A100": Room(108, 163 << 10, together=True)}
 
 
-def recurrences(dtype: str, plan: Plan, a2: Any) -> Iterator[tuple[str, Any, int, tuple[Any, ...]]]:
+def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, Any, int, tuple[Any, ...]]]:
     """The recurrences that keep W_hh elsewhere than in the registers of a thread a column: name, kernel, cap, types."""
     ahead, back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
     step_back = (a2, a2, a2, a2, a2, *[INT] * 8)
     for r in split_regimes(dtype, plan):
         name, most = f"split H{r.width} rows{r.rows}", plan.thread_registers(r.threads)
-        yield f"forward {name}", split.forward(dtype, r.width, r.kept, r.rows, False), most, ahead
-        yield f"backward {name}", split.backward(dtype, r.width, r.kept, r.rows), most, back
+        yield f"forward {name}", split.forward_split(dtype, r.width, r.kept, r.rows), most, ahead
+        yield f"backward {name}", split.backward_split(dtype, r.width, r.kept, r.rows), most, back
     for H, room in product((300, 512, 768, 1024), ROOMS):
-        r = choose(replace(plan, kinds=(Kind.SPREAD,)), H, 1, dtype, ROOMS[room])
+        r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, 1, dtype, ROOMS[room])
         shape, most = r.shape, plan.thread_registers(r.threads)
         name = f"spread H{H} columns{shape.columns}"
         if room == "H100" or shape.columns > plan.columns[0]:
-            yield f"forward {name}", spread.forward(dtype, shape, False), most, (*ahead, COUNTER)
-            yield f"backward {name}", spread.backward(dtype, shape), most, (*back, COUNTER)
-    shape = choose(replace(plan, kinds=(Kind.STEPS,)), 1024, 1, dtype, ROOMS["H100"]).shape
-    yield "forward step H1024", spread.forward_step(dtype, shape, False), 255, ahead
-    yield "backward step H1024", spread.backward_step(dtype, shape), 255, step_back
+            yield f"forward {name}", spread.forward_spread(dtype, shape), most, (*ahead, COUNTER)
+            yield f"backward {name}", spread.backward_spread(dtype, shape), most, (*back, COUNTER)
+    shape = choose(replace(plan, kinds=(RegimeKind.STEPS,)), 1024, 1, dtype, ROOMS["H100"]).shape
+    yield "forward step H1024", spread.forward_spread_step(dtype, shape), 255, ahead
+    yield "backward step H1024", spread.backward_spread_step(dtype, shape), 255, step_back
     tile = plan.side, plan.step_micro, plan.depth
-    yield "advance", tiles.advance(dtype, *tile, False), 128, ahead
-    yield "retreat", tiles.retreat(dtype, *tile), 128, step_back
+    yield "advance", tiles.forward_tile_step(dtype, *tile), 128, ahead
+    yield "retreat", tiles.backward_tile_step(dtype, *tile), 128, step_back
 
 
-def split_regimes(dtype: str, plan: Plan) -> list[Regime]:
+def split_regimes(dtype: str, plan: LaunchPlan) -> list[Regime]:
     """Every width of two threads a column that fits a block of some device, one row and as many as there are."""
     found = []
     for H, b in product(range(plan.pad, 512, plan.pad), (1, 1 << 20)):
         with suppress(ValueError):
-            r = choose(replace(plan, kinds=(Kind.SPLIT,)), H, b, dtype, ROOMS["H100"])
+            r = choose(replace(plan, kinds=(RegimeKind.SPLIT,)), H, b, dtype, ROOMS["H100"])
             if plan.width(H, dtype) is None and (b == 1 or r.rows > 1):
                 found.append(r)
     return found

@@ -47,11 +47,11 @@ class Compiled:
         return frozenset(found[1] for name in self.opcodes if (found := WIDE.match(name)))
 
 
-def faults(made: Compiled, most_registers: int, wide: Sequence[str] = ()) -> list[str]:
+def faults(made: Compiled, max_registers: int, wide: Sequence[str] = ()) -> list[str]:
     """What is wrong with a float32 kernel, a sentence each. `wide`: of LDS, LDG, those that must move 128 bits."""
     found = []
-    if made.registers > most_registers:
-        found.append(f"{made.registers} registers; the cap is {most_registers}")
+    if made.registers > max_registers:
+        found.append(f"{made.registers} registers; the cap is {max_registers}")
     if made.local_bytes:
         found.append(f"{made.local_bytes} bytes of a thread in memory; arrays and spills are to take none")
     if spills := made.matching(SPILL):

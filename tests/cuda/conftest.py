@@ -13,20 +13,23 @@ from numba.np.numpy_support import as_dtype
 
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.kernels.cuda import device
-from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 
 # Launch sizes so small that a batch of 5 rows and 7 steps crosses the edges of blocks in every kernel.
-TINY = {"side": 2, "micro": 3, "depth": 5, "rows": 2, "spread": 2, "pad": 4, "threads": 4, "words": 4, "outputs": 3,
+TINY = {"side": 2, "micro": 3, "depth": 5, "rows": 2, "spread": 2, "pad": 4, "threads": 4, "tokens": 4, "outputs": 3,
         "blocks": 4}  # fmt: skip
 # Two rows a block or a turn; H 6 in three blocks of two columns, or in one of eight: so the simulator, whose blocks run
 # one after the other, meets the barrier.
 SMALL = {**TINY, "block_registers": 1024, "beside": 0, "lanes": 8, "per": 2, "step_micro": 1, "wide": 1}
-WIDE = {kind: Plan(**SMALL, columns=(2,), kinds=(kind,)) for kind in (Kind.SPLIT, Kind.STEPS, Kind.TILES)}
-WIDE[Kind.SPREAD] = Plan(**SMALL, columns=(8,), kinds=(Kind.SPREAD,))
-REGIMES = {"registers": Plan(**TINY), "general": Plan(**TINY, kinds=(Kind.GENERAL,))}
+WIDE = {
+    kind: LaunchPlan(**SMALL, columns=(2,), kinds=(kind,))
+    for kind in (RegimeKind.SPLIT, RegimeKind.STEPS, RegimeKind.TILES)
+}
+WIDE[RegimeKind.SPREAD] = LaunchPlan(**SMALL, columns=(8,), kinds=(RegimeKind.SPREAD,))
+REGIMES = {"registers": LaunchPlan(**TINY), "general": LaunchPlan(**TINY, kinds=(RegimeKind.GENERAL,))}
 
 if not device.simulated():  # which has no time for blocks of hundreds of threads
-    REGIMES["usual"] = Plan()
+    REGIMES["usual"] = LaunchPlan()
 
 
 def _share_safely() -> None:
@@ -75,7 +78,7 @@ def _swap_safely() -> None:
 @pytest.fixture(scope="session")
 def gpu():
     """Skip without a device; with the simulator, let its threads take turns often: each waits for all."""
-    if not device.simulated() and (reason := device.refusal(device.look())):
+    if not device.simulated() and (reason := device.unusable(device.probe())):
         if "RNNBENCH_NEEDS_GPU" in os.environ:
             pytest.fail(reason)
         pytest.skip(f"{reason}; or the simulator: make test-sim")

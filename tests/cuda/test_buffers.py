@@ -6,17 +6,17 @@ import math
 
 import pytest
 
-from rnnbench.backends.cuda import sizes_of
+from rnnbench.backends.cuda import device_sizes
 from rnnbench.kernels.cuda.buffers import work_shapes
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.model import DType, Head
 from tests.cuda.conftest import TINY
 from tests.helpers import small_problem
 
 
-def shapes_of(plan: Plan, **sizes) -> dict[str, tuple[int, ...]]:
+def shapes_of(plan: LaunchPlan, **sizes) -> dict[str, tuple[int, ...]]:
     """Of a problem in float32."""
-    return work_shapes(sizes_of(small_problem(**{"dtype": DType.FLOAT32, **sizes})), plan, learns=True)
+    return work_shapes(device_sizes(small_problem(**{"dtype": DType.FLOAT32, **sizes})), plan, learns=True)
 
 
 @pytest.mark.parametrize(
@@ -36,18 +36,18 @@ def shapes_of(plan: Plan, **sizes) -> dict[str, tuple[int, ...]]:
     ids=["imdb", "wide head", "wide head, every step", "narrow, every step", "one step"],
 )
 def test_parts_of_each_sum(sizes, steps, outputs):
-    shapes = shapes_of(Plan(), **sizes)
+    shapes = shapes_of(LaunchPlan(), **sizes)
     assert shapes["parts"] == steps
     assert shapes["head_parts"] == outputs
 
 
 def test_a_wide_head_costs_the_recurrence_nothing():
     """H 128, O 10 000: 8 MiB, where one buffer for both sums would take 26 parts of 5 MB."""
-    shapes = shapes_of(Plan(), B=32, T=200, E=128, H=128, O=10_000, V=20_000)
+    shapes = shapes_of(LaunchPlan(), B=32, T=200, E=128, H=128, O=10_000, V=20_000)
     assert 4 * sum(math.prod(shapes[name]) for name in ("parts", "head_parts")) == 8_581_184
 
 
-@pytest.mark.parametrize("plan", [Plan(), Plan(**TINY)], ids=["usual", "tiny"])
+@pytest.mark.parametrize("plan", [LaunchPlan(), LaunchPlan(**TINY)], ids=["usual", "tiny"])
 def test_no_batch_and_no_first_step_needs_more_parts(plan):
     """Of a short batch, or one whose losses reach back to step `first`: as `passes` cuts its sums."""
     B, T, E, H, O = 9, 12, 3, 6, 4

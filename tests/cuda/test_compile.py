@@ -15,7 +15,7 @@ import pytest
 from numba import cuda, types
 
 from rnnbench.kernels.cuda import device
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan
 from tests.cuda.catalogue import Entry, catalogue
 from tests.cuda.compiling import SPILL, Compiled, compile_for, faults, missing
 
@@ -25,7 +25,7 @@ if reason := missing():
     pytest.skip(reason, allow_module_level=True)
 
 CAPABILITIES = {"sm_80": (8, 0), "sm_90a": (9, 0, "a")}
-FLOAT32, FLOAT64 = ({entry.name: entry for entry in catalogue(dtype, Plan())} for dtype in ("float32", "float64"))
+FLOAT32, FLOAT64 = ({entry.name: entry for entry in catalogue(dtype, LaunchPlan())} for dtype in ("float32", "float64"))
 VECTOR = types.Array(numba.float32, 1, "C")
 IN_FLOAT64 = ("forward", "backward", "times_transposed", "adam")  # compiled in float64 by default: no caps there
 
@@ -35,7 +35,7 @@ def one_of_each(entries: dict[str, Entry]) -> list[str]:
     chosen: dict[str, Entry] = {}
     for entry in entries.values():
         kind = re.sub(r"\d+", "#", entry.name)
-        if kind not in chosen or entry.most_registers >= chosen[kind].most_registers:
+        if kind not in chosen or entry.max_registers >= chosen[kind].max_registers:
             chosen[kind] = entry
     return [entry.name for entry in chosen.values()]
 
@@ -53,7 +53,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def test_float32(name32, arch, tmp_path):
     entry = FLOAT32[name32]
     made = compile_for(entry.kernel, entry.signature, CAPABILITIES[arch], tmp_path)
-    assert faults(made, entry.most_registers, entry.wide) == []
+    assert faults(made, entry.max_registers, entry.wide) == []
 
 
 def test_float64(name64, tmp_path):
@@ -64,7 +64,7 @@ def test_float64(name64, tmp_path):
 
 
 def test_a_cap_stands_for_every_kernel_and_is_no_more_than_a_thread_can_have():
-    assert all(0 < entry.most_registers <= 255 for entry in FLOAT32.values())
+    assert all(0 < entry.max_registers <= 255 for entry in FLOAT32.values())
     assert len(one_of_each(FLOAT32)) < len(FLOAT32)
 
 

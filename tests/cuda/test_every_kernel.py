@@ -27,8 +27,8 @@ never_launched.__module__ = optimizer.__name__
 
 
 def test_without_a_device_it_says_why(monkeypatch, capsys):
-    monkeypatch.setattr(device, "look", lambda: None)
-    monkeypatch.setattr(device, "refusal", lambda facts: "there is none")
+    monkeypatch.setattr(device, "probe", lambda: None)
+    monkeypatch.setattr(device, "unusable", lambda facts: "there is none")
     monkeypatch.setattr(CudaBackend, "prepare", lambda *arguments: pytest.fail("something was prepared"))
     assert every_kernel.main() == 3
     assert capsys.readouterr().err == "Error: there is none\n"

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from rnnbench.kernels.cuda import device, launch
-from rnnbench.kernels.cuda.launch import Launcher, Size
+from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
 
 if device.simulated():
     pytest.skip("the simulator asks nobody", allow_module_level=True)
@@ -50,7 +50,7 @@ def asked(monkeypatch):
 def test_shared_memory_is_asked_for_once(asked):
     kernel, put = Kernel(), Launcher(stream=5)
     for value in (1, 2):
-        put(kernel, Size(4, 64, shared=70000), value)
+        put(kernel, LaunchSize(4, 64, shared=70000), value)
     wanted = binding.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
     assert asked == [(wanted, 70000, "handle", 3)]
     assert kernel.specialized == [(1,)]
@@ -60,16 +60,16 @@ def test_shared_memory_is_asked_for_once(asked):
 
 def test_blocks_that_wait_are_launched_together_or_not_at_all(asked):
     kernel, put = Kernel(), Launcher()
-    put(kernel, Size(8, 64, together=True), 1)
+    put(kernel, LaunchSize(8, 64, together=True), 1)
     assert kernel.compiled.cooperative
     with pytest.raises(RuntimeError, match="9 blocks wait for each other and the device holds 8"):
-        put(kernel, Size(9, 64, together=True), 1)
+        put(kernel, LaunchSize(9, 64, together=True), 1)
     assert len(kernel.launches) == 1
 
 
 def test_a_plain_launch_asks_for_nothing(asked):
     kernel = Kernel()
-    Launcher()(kernel, Size((2, 3), (4, 4)), 1)
+    Launcher()(kernel, LaunchSize((2, 3), (4, 4)), 1)
     assert asked == []
     assert kernel.specialized == []
     assert kernel.launches == [(((2, 3), (4, 4), 0, 0), (1,))]

@@ -11,7 +11,7 @@ import pytest
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.correctness.tolerances import relative_error
-from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, Train, Truncation
 from tests.helpers import (
     TRAINS,
@@ -43,11 +43,13 @@ def run(session: Session, name: str, *args) -> Outputs:
     return session.fetch()
 
 
-def check(backend: CudaBackend, problem: Problem, name: str = "gradient", state: np.ndarray | None = None) -> Outputs:
+def check(
+    backend: CudaBackend, problem: Problem, name: str = "gradient", states: dict[str, np.ndarray] | None = None
+) -> Outputs:
     """Run a pass here and in the oracle; both answers must agree."""
     ref, got = sessions(backend, problem)
     for session in (ref, got):
-        session.start_from(state)
+        session.start_from(states)
     answer = run(got, name)
     assert_agrees(run(ref, name), answer, problem.dtype)
     return answer
@@ -85,9 +87,9 @@ def test_truncation(cuda_backend, head, cut):
 def test_initial_state(cuda_backend, truncation, step_sum):
     state = np.random.default_rng(3).uniform(-0.9, 0.9, (5, 6)).astype(np.float32)
     problem = problem_of(head=Head.EVERY, dtype=DType.FLOAT32, truncation=truncation, step_sum=step_sum)
-    with_state = check(cuda_backend, problem, state=state)
+    with_state = check(cuda_backend, problem, states={"h": state})
     without = check(cuda_backend, problem)
-    assert relative_error(without.state, with_state.state) > 1e-3
+    assert relative_error(without.states["h"], with_state.states["h"]) > 1e-3
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -136,8 +138,11 @@ def test_the_same_numbers_give_the_same_bits(cuda_backend, name):
 @pytest.mark.usefixtures("gpu")
 def test_launch_sizes_change_no_more_than_rounding():
     problem = problem_of(head=Head.EVERY)
-    sizes = Plan(side=2, micro=1, depth=3, rows=1, spread=9, pad=4, threads=8, words=11, outputs=2, blocks=40)
-    for plan in (sizes, replace(sizes, kinds=(Kind.GENERAL,), rows=4, spread=1, threads=2, micro=2, words=1, blocks=1)):
+    sizes = LaunchPlan(side=2, micro=1, depth=3, rows=1, spread=9, pad=4, threads=8, tokens=11, outputs=2, blocks=40)
+    for plan in (
+        sizes,
+        replace(sizes, kinds=(RegimeKind.GENERAL,), rows=4, spread=1, threads=2, micro=2, tokens=1, blocks=1),
+    ):
         check(CudaBackend(plan), problem)
 
 

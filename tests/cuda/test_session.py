@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from rnnbench.backends.base import Events
-from rnnbench.backends.cuda import rule_of, sizes_of
+from rnnbench.backends.cuda import device_sizes, update_rule
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.contract import CPU, CUDA
 from rnnbench.kernels.cuda import device
-from rnnbench.kernels.cuda.buffers import bytes_needed
+from rnnbench.kernels.cuda.buffers import device_bytes_needed
 from rnnbench.model import DType
 from tests.helpers import random_data, random_params, small_problem
 
@@ -19,11 +19,11 @@ def test_memory_on_the_device_is_that_of_every_array_once(one_backend):
     session = one_backend.prepare(problem, random_params(problem), random_data(problem, rows=14))
     parameters = 7 * 2 + 2 * 5 + 5 * 5 + 5 + 5 + 1
     rows = 14 * 3 * 4 + 14 * 4 + 4 + 2 * 14 * 8  # tokens, targets, no classes, rows in order and an order
-    rest = 4 * parameters + 2 * 4 * 4 + 4 * 5 * 4 + 4  # initial, losses and hits, zero state, the barrier's count
+    rest = 4 * parameters + 2 * 4 * 4 + 4 * 5 * 4 + 4  # initial, losses, correct, zero state, the barrier's count
     rest += session.reverse.on_device.nbytes
-    known = bytes_needed(sizes_of(problem), one_backend.plan, rule_of(problem).adam) + rows + rest
+    known = device_bytes_needed(device_sizes(problem), one_backend.plan, update_rule(problem).adam) + rows + rest
     assert session.peak_device_bytes() == known
-    session.start_from(np.zeros((4, 5)))
+    session.start_from({"h": np.zeros((4, 5))})
     assert session.peak_device_bytes() == known + 4 * 5 * 4
 
 
@@ -40,7 +40,7 @@ def test_what_an_epoch_and_a_prediction_take_is_counted(one_backend):
     session = one_backend.prepare(problem, random_params(problem), random_data(problem, rows=3))
     before, order = session.peak_device_bytes(), session.order
     session.train_epoch(np.arange(3))
-    assert session.peak_device_bytes() == before + 2 * 3 * 4  # losses and hits of 3 rows beside those of a batch
+    assert session.peak_device_bytes() == before + 2 * 3 * 4  # losses and correct of 3 rows beside those of a batch
     losses = session.each[0]
     session.train_epoch(np.array([2, 0]))
     assert session.order is order

@@ -14,18 +14,19 @@ from rnnbench.api.learning import trainings
 from rnnbench.api.run import code_of
 from rnnbench.backends.numpy import NumpySession
 from rnnbench.harness import stopping
+from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
-from rnnbench.harness.limits import Limit
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.plan import EFFORTS, GUESSES, Effort
-from rnnbench.harness.runner import Runner
+from rnnbench.harness.run_loop import TurnTimer
 from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.timers import Ledger
+from rnnbench.harness.worker_client import Limit
 from rnnbench.model import Pass
 from rnnbench.records import store
-from rnnbench.records.record import CHECK, Mode, Status
+from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
 from rnnbench.records.stops import Why
-from tests.harness.test_runner import Listener, plan_of, task_of
+from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
 from tests.report.fake import case, failure
 
 ROUNDS = 3
@@ -36,32 +37,35 @@ FIRST = 0  # a seed that checks numpy before the other
 LONG = 600.0  # a budget that is not spent otherwise, on a machine however busy
 
 
-class Jumping(Runner):
-    """The clock of a budget jumps to its last moments before the request that hangs: others have time enough."""
+def jump(state, slot):
+    """Set the clock of a budget to its last moments: before the request that hangs others have time enough."""
+    stopping = state.stopping
+    if state.plan.budget is not None:
+        stopping.begun = time.monotonic() - state.plan.budget + LEFT + stopping.kept_back
+    else:
+        spent = stopping.seconds[slot.case, slot.backend]
+        stopping.charge(slot.case, slot.backend, state.plan.case_budget - LEFT - spent)
 
+
+class JumpingChecker(Checker):
     hanging: ClassVar[set[tuple[str, str, Pass]]] = {
         ("compiles", "first", Pass.GRADIENT),
         ("compiles-early", "prepare", Pass.FORWARD),
         ("compiles-early", "prepare", Pass.GRADIENT),
     }
 
-    def jump(self, slot):
-        if self.plan.budget is not None:
-            self.stopping.begun = time.monotonic() - self.plan.budget + LEFT + self.stopping.kept_back
-        else:
-            spent = self.stopping.seconds[slot.case, slot.backend]
-            self.stopping.charge(slot.case, slot.backend, self.plan.case_budget - LEFT - spent)
-
-    def _ask(self, slots, op, **arguments):
+    def ask(self, slots, op, **arguments):
         for slot in slots:
             if (slot.backend, op, slot.case.pass_) in self.hanging:
-                self.jump(slot)
-        return super()._ask(slots, op, **arguments)
+                jump(self.state, slot)
+        return super().ask(slots, op, **arguments)
 
-    def _turn(self, slot):
+
+class JumpingTimer(TurnTimer):
+    def measure(self, slot):
         if (slot.backend, slot.case.pass_, slot.round) == ("hangs", Pass.GRADIENT, 2):  # its fourth
-            self.jump(slot)
-        super()._turn(slot)
+            jump(self.state, slot)
+        super().measure(slot)
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +80,11 @@ def side_by_side(monkeypatch, *, yes):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, effort)
 
 
-def made(folder, plan, passes=(Pass.FORWARD, Pass.GRADIENT), before=None, **named):
+def made(folder, plan, passes=(Pass.FORWARD, Pass.GRADIENT), before=(), **named):
     records, listener = [], Listener()
-    runner = Jumping(
-        plan, [task_of(passes=passes)], folder, records.append, listener,
-        run_id="r", machine_id="m", before=before, **named,
+    runner = loop_of(
+        plan, [task_of(passes=passes)], folder, records.append, listener, JumpingChecker, JumpingTimer, run_id="r",
+        machine_id="m", before=before, **named,
     )  # fmt: skip
     return records, listener, runner
 
@@ -96,7 +100,7 @@ def run(*arguments, **named):
 
 
 def rounds_of(records, name, pass_):
-    return {r.round for r in records if (r.backend, r.case.pass_) == (name, pass_) and r.samples_ns}
+    return {r.round for r in turns_in(records) if (r.backend, r.case.pass_) == (name, pass_) and r.samples_ns}
 
 
 def skipped(records):
@@ -157,10 +161,10 @@ def test_the_budget_of_a_run_ends_a_compile_and_a_larger_one_tries_it_again(tmp_
     if not yes:  # else it may be checked at that moment
         assert {r.status for r in records if r.backend == "numpy"} == {Status.OK}
         assert all(0 in rounds_of(records, "numpy", pass_) for pass_ in (Pass.FORWARD, Pass.GRADIENT))
-    assert all(r.round == CHECK for r in records if r.status is Status.SKIPPED)
-    assert runner.failed == set()
+    assert all(isinstance(r, CheckRecord) for r in records if r.status is Status.SKIPPED)
+    assert runner.state.failed == set()
     monkeypatch.setenv("TEST_COMPILES", "0.5")
-    monkeypatch.setattr(Jumping, "hanging", set())
+    monkeypatch.setattr(JumpingChecker, "hanging", set())
     more, _, _ = run(tmp_path, replace(plan, budget=2 * LONG), before=records)
     assert skipped(more) == {}
     for name in plan.backends:
@@ -211,8 +215,8 @@ def test_the_oracle_ends_with_the_budget_too(tmp_path, monkeypatch):
 def test_a_process_for_memory_ends_with_either_budget_and_is_tried_again(tmp_path, monkeypatch):
     def memory(before=(), **named):
         plan = replace(plan_of("compiles"), memory=True, **named)
-        records, listener, runner = made(tmp_path, plan, (Pass.GRADIENT,))
-        measure_memory(runner, list(before))
+        records, listener, runner = made(tmp_path, plan, (Pass.GRADIENT,), before)
+        measure_memory(runner.tasks, runner.state)
         return records, listener
 
     for which in ("case_budget", "budget"):
@@ -231,7 +235,7 @@ def test_a_process_for_memory_ends_with_either_budget_and_is_tried_again(tmp_pat
 def test_nothing_of_memory_is_begun_once_the_budget_is_spent(tmp_path):
     plan = replace(plan_of("numpy"), memory=True, budget=5.0)
     records, _, runner = made(tmp_path, plan, (Pass.FORWARD,), begun=time.monotonic() - 9)
-    measure_memory(runner, [])
+    measure_memory(runner.tasks, runner.state)
     (reason,) = skipped(records).values()
     assert re.match(r"its memory: not begun: [0-9.]+ s of the run's budget of 5 s had gone by", reason)
     assert not (tmp_path / "logs").exists()

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import psutil
 import pytest
-from rnnbench.harness.sweep import problems_of
 
 from rnnbench import backends, workloads
 from rnnbench.harness import footprint
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.tasks import check_sizes, tasks_of
 from rnnbench.machine import fingerprint
 from rnnbench.model import DType, Pass
-from rnnbench.records.record import Status
+from rnnbench.records.record import Status, turns_in
 from rnnbench.sweep import Sizes, Sweep
-from rnnbench.workloads import dense
+from rnnbench.workloads import made_up
 from rnnbench.workloads.base import Source
 from tests.calling import called
-from tests.harness.test_runner import Listener
+from tests.harness.test_run_loop import Listener, loop_of
 from tests.harness.test_sweep import plan_of
+from tests.helpers import made_up_problem, specs
 from tests.machine.test_fingerprint import GROUP, tree
 
 
@@ -52,7 +51,7 @@ def test_the_lesser_of_the_machine_and_its_control_group_counts(two_gib, monkeyp
 
 
 def test_parameters_are_counted_in_every_process():
-    (small, large) = (problems_of(plan_of(Sweep(H=(H, 2 * H), centre=Sizes(1, 1, 1), E=1)))[0] for H in (8, 8000))
+    (small, large) = (made_up_problem(Sizes(H, 1, 1), 1, DType.FLOAT64) for H in (8, 8000))
     needed = [footprint.bytes_needed(p, 1, 1, 3) for p in (small, large)]
     assert needed[0] < 1 << 20
     parameters = 8000 * 8000
@@ -73,8 +72,8 @@ def test_a_size_that_does_not_fit_is_unsupported_and_the_others_are_measured(tmp
     said, records = [], []
     tasks = tasks_of(plan, said.append)
     assert [task.refused is None for task in tasks] == [True, False]
-    runner = Runner(plan, tasks, tmp_path, records.append, Listener(), run_id="r", machine_id="m")
-    alone = Runner(plan, tasks[:1], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    runner = loop_of(plan, tasks, tmp_path, records.append, Listener(), run_id="r", machine_id="m")
+    alone = loop_of(plan, tasks[:1], tmp_path, records.append, Listener(), run_id="r", machine_id="m")
     assert runner.expected_seconds() == alone.expected_seconds()
     runner.run()
     (refused,) = (r for r in records if r.status is Status.UNSUPPORTED)
@@ -82,7 +81,7 @@ def test_a_size_that_does_not_fit_is_unsupported_and_the_others_are_measured(tmp
     assert refused.reason in said[0]
     assert "needs about 2," in refused.reason
     assert "GiB in 1 process, and 2.0 GiB are free; take smaller sizes" in refused.reason
-    assert any(r.samples_ns for r in records if r.case.model.H == 3)
+    assert any(r.samples_ns for r in turns_in(records) if r.case.model.H == 3)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +99,7 @@ def test_rows_that_are_too_long_are_refused_in_one_sentence_and_nothing_is_made(
     monkeypatch.chdir(tmp_path)
     result = called(*arguments, "-T", T, code=2)
     (line,) = result.output.splitlines()
-    assert line.startswith(f"Error: running-parity with T = {T}, B = 32 needs about ")
+    assert line.startswith(f"Error: running-parity T{T} with T = {T}, B = 32 needs about ")
     assert line.endswith("GiB are free; take a smaller -B or -T")
     assert not list(tmp_path.iterdir())
 
@@ -109,17 +108,17 @@ def test_rows_that_are_too_long_are_refused_in_one_sentence_and_nothing_is_made(
 def test_a_batch_of_more_rows_than_there_are_is_refused_before_anything_is_made(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = called(*command, "-B", 10**9, code=2)
-    assert result.output == "Error: batch size 1000000000 is more than the 800 training rows of parity\n"
+    assert result.output == "Error: batch size 1000000000 is more than the 800 training rows of parity B1000000000\n"
     assert not list(tmp_path.iterdir())
 
 
 def test_a_large_batch_is_refused_by_its_states(two_gib):
-    plan = plan_of(None, workloads=("imdb-200",), dtypes=(DType.FLOAT32,), passes=(Pass.FORWARD,))
+    plan = plan_of(None, workloads=specs("imdb-200"), dtypes=(DType.FLOAT32,), passes=(Pass.FORWARD,))
     check_sizes(plan)
     with pytest.raises(
-        ValueError, match=r"imdb-200 with T = 200, B = 20000 needs about .* 2\.0 GiB are free; take a sm"
+        ValueError, match=r"imdb-200 B20000 with T = 200, B = 20000 needs about .* 2\.0 GiB are free; take a sm"
     ):
-        check_sizes(plan_of(None, workloads=("imdb-200",), dtypes=(DType.FLOAT32,), batch_size=20_000))
+        check_sizes(plan_of(None, workloads=specs("imdb-200", B=20_000), dtypes=(DType.FLOAT32,)))
 
 
 @pytest.mark.parametrize("name", ["parity", "running-parity", "imdb-synthetic-50", "imdb-synthetic-200"])
@@ -146,17 +145,17 @@ def test_the_estimate_is_near_the_peak_of_real_workers(tmp_path, sizes, passes):
         Sweep(H=(1, sizes.H), centre=sizes, E=16), backends=tuple(names), dtypes=(DType.FLOAT32,), passes=passes
     )
     records = []
-    Runner(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m").run()
+    loop_of(plan, tasks_of(plan, print), tmp_path, records.append, Listener(), run_id="r", machine_id="m").run()
     assert {r.status for r in records} == {Status.OK}
 
     def peak(problem, name):
         return max(r.peak_memory_bytes for r in records if r.backend == name and r.case.model == problem.model)
 
     def told(problem):
-        rows = dense.batches_of(problem) * problem.B
+        rows = made_up.batches_of(problem.model, problem.B, problem.T) * problem.B
         with_it, without = (footprint.bytes_needed(problem, rows, rows, workers) for workers in (1, 0))
         return with_it - without
 
-    small, large = problems_of(plan)
+    small, large = (spec.problem(DType.FLOAT32) for spec in plan.workloads)
     added = {name: peak(large, name) - peak(small, name) for name in names}
     assert 1 / 2 < len(names) * (told(large) - told(small)) / sum(added.values()) < 2, (added, told(small), told(large))

@@ -5,25 +5,28 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from rnnbench.harness.plan import Estimate, Plan, epoch_steps, matches, order_of, shuffled
-from rnnbench.harness.tasks import cases_of, tasks_of
-from rnnbench.model import DType, Pass, Truncation
+from rnnbench.harness.plan import Estimate, Plan, cases_of, epoch_steps, matches, order_of, shuffled
+from rnnbench.harness.tasks import tasks_of
+from rnnbench.model import DType, Loss, Pass, Truncation
 from rnnbench.records.record import Mode
-from rnnbench.records.stops import Rule
-from rnnbench.workloads.parity import PARITY, RUNNING_PARITY
+from rnnbench.records.stops import StopRule
+from rnnbench.workloads.parity import PARITY
+from rnnbench.workloads.resolve import Asked
+from tests.helpers import specs
 
 
 def plan_of(**changes) -> Plan:
     asked = {
-        "workloads": ("parity",), "backends": ("numpy", "torch+flush"), "passes": tuple(Pass),
+        "workloads": specs("parity"), "backends": ("numpy", "torch+flush"), "passes": tuple(Pass),
         "dtypes": tuple(DType), "mode": Mode.QUICK, "threads": 1, "seed": 0, "timeout": 9.0,
     }  # fmt: skip
     return Plan(**(asked | changes))
 
 
 def test_a_plan_survives_its_file():
-    plan = plan_of(truncation=Truncation(5, 2), filter="imdb !epoch", time_steps=7, training=("parity",),
-                   rule=Rule(0.05, 3, 7), budget=60.0, case_budget=9.5)  # fmt: skip
+    plan = plan_of(truncation=Truncation(5, 2), filter="imdb !epoch", sizes=Asked(T=7, loss=Loss.SQUARED_ERROR),
+                   training=("parity",),
+                   rule=StopRule(0.05, 3, 7), budget=60.0, case_budget=9.5)  # fmt: skip
     assert msgspec.convert(msgspec.json.decode(msgspec.json.encode(plan)), Plan) == plan
 
 
@@ -35,33 +38,25 @@ def test_filter_words():
 
 
 def test_cases_are_passes_times_types():
-    cases = cases_of(plan_of(), PARITY, rows=800)
+    cases = cases_of(plan_of(), PARITY.spec)
     assert len({case.key for case in cases}) == len(cases) == 8
     assert {case.steps for case in cases if case.pass_ is Pass.EPOCH} == {25}
     assert {case.steps for case in cases if case.pass_ is not Pass.EPOCH} == {1}
 
 
 def test_filtered_workloads_are_not_even_loaded():
-    assert tasks_of(plan_of(workloads=("parity", "running-parity"), filter="running float64"), print)[0].cases[
+    assert tasks_of(plan_of(workloads=specs("parity", "running-parity"), filter="running float64"), print)[0].cases[
         0
     ].workload == ("running-parity")
     assert tasks_of(plan_of(filter="nothing-of-the-kind"), print) == []
 
 
 def test_epoch_lengths():
-    assert epoch_steps(PARITY, 32, 800, None) == 25
-    assert epoch_steps(PARITY, 32, 800, 0) == 25
-    assert epoch_steps(PARITY, 32, 790, 0) == 25
-    assert epoch_steps(PARITY, 32, 800, 3) == 3
-    assert epoch_steps(PARITY, 32, 800, 99) == 25
-
-
-def test_lengths_are_free_for_running_parity_alone():
-    assert RUNNING_PARITY.with_length(1000).T == 1000
-    with pytest.raises(ValueError, match="fixed"):
-        PARITY.with_length(6)
-    with pytest.raises(ValueError, match="at least 1"):
-        RUNNING_PARITY.with_length(0)
+    assert epoch_steps(PARITY.spec, 800, None) == 25
+    assert epoch_steps(PARITY.spec, 800, 0) == 25
+    assert epoch_steps(PARITY.spec, 790, 0) == 25
+    assert epoch_steps(PARITY.spec, 800, 3) == 3
+    assert epoch_steps(PARITY.spec, 800, 99) == 25
 
 
 def test_orders_are_fixed_by_their_seed():

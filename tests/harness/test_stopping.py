@@ -12,13 +12,12 @@ from rnnbench import backends
 from rnnbench.harness import stopping
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
-from rnnbench.harness.runner import Runner
 from rnnbench.harness.stopping import Stopping
 from rnnbench.model import Pass
-from rnnbench.records.record import CHECK, Mode, Status
-from rnnbench.records.stops import Rule, Why
+from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
+from rnnbench.records.stops import StopRule, Why
 from rnnbench.units import exact_duration
-from tests.harness.test_runner import Listener, plan_of, task_of
+from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
 from tests.report.fake import case, record
 
 CASE, OTHER = case("parity", Pass.FORWARD), case("parity", Pass.GRADIENT)
@@ -37,7 +36,7 @@ STEADY, RESTLESS = (1.0, 1.01, 1.0, 1.01), (1.0, 2.0, 1.0, 2.0)
 
 
 def test_a_case_goes_on_for_all_while_one_is_not_precise():
-    plan = replace(plan_of("a", "b"), rule=Rule(0.1, 3, 9))
+    plan = replace(plan_of("a", "b"), rule=StopRule(0.1, 3, 9))
     before = [*turns(CASE, "a", STEADY), *turns(CASE, "b", RESTLESS), *turns(OTHER, "a", STEADY)]
     stopping = Stopping(plan, [*before, *turns(OTHER, "b", STEADY)])
     answers = [(c, name) for c in (CASE, OTHER) for name in "ab"]
@@ -52,7 +51,7 @@ def test_a_case_goes_on_for_all_while_one_is_not_precise():
 
 def test_only_launches_before_the_present_one_count():
     """So a resumed run decides as the whole one did, and makes up what is missing of a launch that was cut."""
-    plan = replace(plan_of("a"), rule=Rule(0.1, 3, 9))
+    plan = replace(plan_of("a"), rule=StopRule(0.1, 3, 9))
     stopping = Stopping(plan, turns(CASE, "a", (1.0, 2.0, 1.0, *[1.4] * 30)))
     stopping.settle(3, [(CASE, "a")])
     assert not stopping.settled
@@ -61,7 +60,7 @@ def test_only_launches_before_the_present_one_count():
 
 
 def test_what_was_interrupted_has_no_reason_and_a_resumed_launch_is_one(monkeypatch):
-    plan = replace(plan_of("a"), rule=Rule(1e-6, 3, 3), budget=60.0)
+    plan = replace(plan_of("a"), rule=StopRule(1e-6, 3, 3), budget=60.0)
     cut = [record(CASE, "a", [v], launch=i, round=r, part=part) for v, i, r, part in
            [(1.0, 0, 0, 0), (2.0, 0, 1, 0), (1.0, 1, 0, 0), (2.0, 1, 1, 1)]]  # fmt: skip
     stopping = Stopping(plan, cut)
@@ -92,9 +91,9 @@ def test_budgets_are_counted_by_the_clock(monkeypatch):
     assert (exact_duration(90), exact_duration(600), exact_duration(0.5)) == ("90 s", "10 min", "0.5 s")
 
 
-def run(folder, plan, passes=(Pass.FORWARD,), before=None, **named):
+def run(folder, plan, passes=(Pass.FORWARD,), before=(), **named):
     records = []
-    runner = Runner(
+    runner = loop_of(
         plan, [task_of(passes=passes)], folder, records.append, Listener(),
         run_id="r", machine_id="m", before=before, **named,
     )  # fmt: skip
@@ -103,7 +102,7 @@ def run(folder, plan, passes=(Pass.FORWARD,), before=None, **named):
 
 
 def slots(records, name):
-    return {(r.launch, r.round) for r in records if r.backend == name and r.samples_ns}
+    return {(r.launch, r.round) for r in turns_in(records) if r.backend == name and r.samples_ns}
 
 
 def whys(runner):
@@ -112,11 +111,11 @@ def whys(runner):
 
 def test_launches_end_when_they_are_precise_or_at_the_cap(tmp_path):
     plan = plan_of("numpy", "slow")
-    records, runner = run(tmp_path / "wide", replace(plan, rule=Rule(0.999, 3, 9)))
+    records, runner = run(tmp_path / "wide", replace(plan, rule=StopRule(0.999, 3, 9)))
     assert slots(records, "numpy") == slots(records, "slow")
     assert 3 <= len(slots(records, "slow")) / 2 < 9
     assert set(whys(runner).values()) == {Why.PRECISE}
-    narrow = replace(plan, rule=Rule(1e-9, 3, 4))
+    narrow = replace(plan, rule=StopRule(1e-9, 3, 4))
     records, runner = run(tmp_path / "narrow", narrow)
     assert slots(records, "numpy") == slots(records, "slow") == {(i, j) for i in range(4) for j in range(2)}
     assert set(whys(runner).values()) == {Why.CAP}
@@ -128,8 +127,8 @@ def test_launches_end_when_they_are_precise_or_at_the_cap(tmp_path):
 def test_a_spent_budget_leaves_records_with_a_reason(tmp_path):
     plan = replace(plan_of("numpy", "slow"), budget=5.0)
     records, runner = run(tmp_path, plan, begun=time.monotonic() - 9.0)
-    assert {(r.backend, r.status, r.round) for r in records} == {
-        ("numpy", Status.SKIPPED, CHECK), ("slow", Status.SKIPPED, CHECK),
+    assert {(r.backend, r.status, type(r)) for r in records} == {
+        ("numpy", Status.SKIPPED, CheckRecord), ("slow", Status.SKIPPED, CheckRecord),
     }  # fmt: skip
     assert all("budget of 5 s was spent" in r.reason for r in records)
     assert runner.stops == {}
@@ -154,7 +153,7 @@ def test_the_first_launch_gives_each_case_one_round_before_a_second(tmp_path, mo
     plan = replace(plan_of("numpy", "slow"), budget=100.0)
     passes = (Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP)
     task = task_of(passes=passes)
-    runner = Runner(plan, [task], tmp_path, print, Listener(), run_id="r", machine_id="m", begun=0.0)
+    runner = loop_of(plan, [task], tmp_path, print, Listener(), run_id="r", machine_id="m", begun=0.0)
     for name in plan.backends:
         for c in task.cases:
             runner.estimate.seen["turn", name, c] = 10.0
@@ -189,7 +188,7 @@ def test_a_twin_runs_in_a_process_of_its_own(tmp_path):
     assert slots(records, "slow") == slots(records, "slow#2")
     assert len(slots(records, "slow#2")) == 6
     assert (tmp_path / "logs" / "slow#2.log").exists()
-    cold = [r.backend for r in records if r.round == CHECK and r.costs.cache == "cold"]
+    cold = [r.backend for r in records if isinstance(r, CheckRecord) and r.costs.cache == "cold"]
     assert len(cold) == 1  # who came second found what the first compiled
     assert runner.stops == {}  # nothing but the launches was asked for
     assert backends.missing("absent#2") == backends.missing("absent") is not None

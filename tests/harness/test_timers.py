@@ -8,7 +8,7 @@ import pytest
 
 from rnnbench.harness.timers import Ledger
 from rnnbench.records import account
-from rnnbench.records.account import WORK, Kind, line, overhead, seconds_of
+from rnnbench.records.account import WORK, TimeKind, overhead, seconds_of, time_in_words
 
 
 class Clock:
@@ -26,9 +26,9 @@ def test_every_second_is_counted_once_by_the_innermost_kind():
     clock = Clock()
     ledger = Ledger(clock)
     clock.pass_(1)
-    with ledger.spend(Kind.CHECK):
+    with ledger.spend(TimeKind.CHECK):
         clock.pass_(2)
-        with ledger.spend(Kind.START):
+        with ledger.spend(TimeKind.START):
             clock.pass_(4)
         clock.pass_(8)
     clock.pass_(16)
@@ -42,7 +42,7 @@ def test_what_fails_is_counted_too():
     ledger = Ledger(clock)
 
     def fail():
-        with ledger.spend(Kind.DATA):
+        with ledger.spend(TimeKind.DATA):
             clock.pass_(3)
             raise ValueError("x")
 
@@ -55,10 +55,10 @@ def test_what_fails_is_counted_too():
 def test_seconds_are_moved_and_those_of_a_part_before_are_added():
     clock = Clock()
     ledger = Ledger(clock)
-    with ledger.spend(Kind.AROUND):
+    with ledger.spend(TimeKind.AROUND):
         clock.pass_(5)
-    ledger.move(4.5, Kind.AROUND, Kind.TURNS)
-    before = {Kind.TURNS: 10.0, Kind.REPORT: 2.0}
+    ledger.move(4.5, TimeKind.AROUND, TimeKind.TURNS)
+    before = {TimeKind.TURNS: 10.0, TimeKind.REPORT: 2.0}
     assert ledger.seconds(before) == {"timed calls": 14.5, "around the calls": 0.5, "report": 2.0}
 
 
@@ -67,11 +67,11 @@ def test_other_threads_are_the_time_that_is_waited_for_them():
     ledger = Ledger(clock)
 
     def work():
-        with ledger.spend(Kind.PREPARE):
+        with ledger.spend(TimeKind.PREPARE):
             clock.pass_(7)
-        ledger.move(7, Kind.PREPARE, Kind.TURNS)
+        ledger.move(7, TimeKind.PREPARE, TimeKind.TURNS)
 
-    with ledger.spend(Kind.START):
+    with ledger.spend(TimeKind.START):
         thread = threading.Thread(target=work)
         thread.start()
         thread.join()
@@ -79,20 +79,26 @@ def test_other_threads_are_the_time_that_is_waited_for_them():
 
 
 def test_the_line_tells_the_share_of_the_harness():
-    seconds = {Kind.TURNS: 93.0, Kind.START: 1.0, Kind.WAITING: 2.0, Kind.REPORT: 3.0, Kind.REST: 1.0}
+    seconds = {
+        TimeKind.TURNS: 93.0,
+        TimeKind.START: 1.0,
+        TimeKind.WAITING: 2.0,
+        TimeKind.REPORT: 3.0,
+        TimeKind.REST: 1.0,
+    }
     run = {"seconds": {str(kind): s for kind, s in seconds.items()}}
     assert overhead(seconds_of(run)) == pytest.approx(0.04)
-    assert line(run) == (
+    assert time_in_words(run) == (
         "Of 100 s: starting and importing 1.0 %, timed calls 93.0 %, waiting between turns 2.0 %; harness 4.0 % "
         "(report 3.0 s, the rest 1.0 s)"
     )
-    unwritten = line({"seconds": {str(Kind.TURNS): 9.0, str(Kind.REST): 1.0}})
+    unwritten = time_in_words({"seconds": {str(TimeKind.TURNS): 9.0, str(TimeKind.REST): 1.0}})
     assert unwritten == "Of 10 s: timed calls 90.0 %; harness 10.0 % (the rest 1.0 s), the report not yet counted"
-    assert line({}) is None
-    assert line({"seconds": "damaged"}) is None
-    assert line({"seconds": {"timed calls": "x"}}) is None
+    assert time_in_words({}) is None
+    assert time_in_words({"seconds": "damaged"}) is None
+    assert time_in_words({"seconds": {"timed calls": "x"}}) is None
 
 
 def test_the_harness_is_all_that_is_no_work():
-    assert set(Kind) - set(WORK) == {Kind.DATA, Kind.AROUND, Kind.STOP, Kind.REPORT, Kind.REST}
+    assert set(TimeKind) - set(WORK) == {TimeKind.DATA, TimeKind.AROUND, TimeKind.STOP, TimeKind.REPORT, TimeKind.REST}
     assert account.overhead({}) == 0

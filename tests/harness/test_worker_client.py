@@ -11,8 +11,7 @@ import pytest
 import rnnbench
 from rnnbench import backends
 from rnnbench.harness import worker_client
-from rnnbench.harness.limits import Limit
-from rnnbench.harness.worker_client import Worker, WorkerFailure
+from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.cores import environment, safe_environment
 from rnnbench.records.record import Status
@@ -34,10 +33,10 @@ def started(tmp_path):
     """Start workers; none is left."""
     workers = []
 
-    def start(code: str | None = None) -> Worker:
+    def start(code: str | None = None) -> WorkerClient:
         target = backends.entry_of("numpy").target
         serve = None if code is None else ("-c", SAYS + code)
-        workers.append(Worker("numpy", target, tmp_path / "worker.log", environment(1, None), serve))
+        workers.append(WorkerClient("numpy", target, tmp_path / "worker.log", environment(1, None), serve))
         return workers[-1]
 
     yield start
@@ -45,7 +44,7 @@ def started(tmp_path):
         worker.kill()
 
 
-def refused(worker: Worker, limit: Limit = LONG, **arguments) -> WorkerFailure:
+def refused(worker: WorkerClient, limit: Limit = LONG, **arguments) -> WorkerFailure:
     begun = time.monotonic()
     with pytest.raises(WorkerFailure) as caught:
         worker.ask("first", limit, **arguments)
@@ -98,7 +97,7 @@ def test_a_worker_that_closes_its_channel_and_lives_on_is_not_blamed_for_memory(
 
 def test_a_process_that_cannot_be_killed_is_not_waited_for(started, monkeypatch):
     worker = started("time.sleep(1000)")
-    monkeypatch.setattr(worker_client, "GONE_WITHIN", 0.2)
+    monkeypatch.setattr(worker_client, "MAX_SECONDS_TO_DIE", 0.2)
     with monkeypatch.context() as patch:
         patch.setattr(os, "killpg", lambda group, number: None)  # as of one that hangs in a driver
         begun = time.monotonic()

@@ -16,7 +16,7 @@ from tests.helpers import random_data, random_params, small_problem, threads
 
 pytestmark = pytest.mark.skipif(not flush.CAN_FLUSH, reason="this processor has no flush mode that we know")
 
-CONTROL = 0xFFC0 if flush._X86 else 0xFFFFFFFF  # without the x86 flags that record what has happened
+CONTROL = 0xFFC0 if flush.X86 else 0xFFFFFFFF  # without the x86 flags that record what has happened
 
 
 @njit
@@ -159,6 +159,6 @@ def test_a_caller_has_its_subnormals_after_an_exception():
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
-    assert session.context.fields["step"][0] == 1 + -(-order.size // 64)
+    assert session.record.fields["step"][0] == 1 + -(-order.size // 64)
     assert halves() > 0
     assert (modes(64) & np.uint64(flush.FLUSH_BITS) == 0).all()

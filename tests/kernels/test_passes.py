@@ -12,7 +12,7 @@ from numba.core.event import install_recorder
 
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
 from rnnbench.data import Data
-from rnnbench.kernels.cpu import passes, share
+from rnnbench.kernels.cpu import passes, shares
 from rnnbench.model import DType, Head, Loss, Optimizer, Train, Truncation
 from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem, threads
 
@@ -46,16 +46,16 @@ def test_threads_change_answers_by_rounding_only():
 
 
 def test_big_problem_is_worth_two_workers_and_a_small_one_is_not():
-    assert share.workers_for(1_000_000, 400_000, 30, 2) == 2
-    assert share.workers_for(1_000_000, 400_000, 1, 2) == 1
-    assert share.workers_for(1000, 400_000, 32, 64) == 1
+    assert shares.workers_for(1_000_000, 400_000, 30, 2) == 2
+    assert shares.workers_for(1_000_000, 400_000, 1, 2) == 1
+    assert shares.workers_for(1000, 400_000, 32, 64) == 1
 
 
 @pytest.mark.parametrize(("n", "workers"), [(1, 1), (1, 4), (5, 2), (32, 3), (33, 2), (100, 7)])
 def test_shares_cover_every_row_once(n, workers):
-    shares = [share.share(n, w, workers) for w in range(workers)]
-    assert [row for lo, hi in shares for row in range(lo, hi)] == list(range(n))
-    sizes = [hi - lo for lo, hi in shares]
+    ranges = [shares.share_range(n, w, workers) for w in range(workers)]
+    assert [row for lo, hi in ranges for row in range(lo, hi)] == list(range(n))
+    sizes = [hi - lo for lo, hi in ranges]
     assert max(sizes) - min(sizes) <= 1
 
 

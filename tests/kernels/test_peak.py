@@ -45,7 +45,7 @@ def test_vectors_of_other_widths(bytes_, tmp_path):
 def test_memory_loops_touch_every_number(dtype, size):
     rng = np.random.default_rng(0)
     a, b = (rng.integers(0, 100, size).astype(dtype) for _ in range(2))
-    assert peak.read(a) == a.sum()
+    assert peak.read_all(a) == a.sum()
     out = np.empty(size, dtype)
     peak.fill(out, out.dtype.type(3))
     assert (out == 3).all()

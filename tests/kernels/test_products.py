@@ -12,7 +12,7 @@ import pytest
 from numba import njit
 
 from rnnbench.kernels.cpu import calls, products, simd
-from rnnbench.kernels.cpu.context import aligned
+from rnnbench.kernels.cpu.pass_record import aligned
 from rnnbench.kernels.cpu.products import K_BLOCK
 
 LIMITS = {"float32": 1e-6, "float64": 1e-15}

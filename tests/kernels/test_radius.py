@@ -98,7 +98,7 @@ def test_exploding_gradients_agree(dtype, steps, size, train):
     state = (np.random.default_rng(1).uniform(0.1, 1, (problem.B, 9)) / (1e5 * size)).astype(str(dtype))
     ref, got = oracle(problem, params, data), NumbaBackend().prepare(problem, params, data)
     for session in (ref, got):
-        session.start_from(state)
+        session.start_from({"h": state})
     gradients = gradient(ref), gradient(got)
     assert np.abs(gradients[0].grads["b_h"]).min() > size
     assert_agrees(*gradients, dtype)

@@ -85,11 +85,11 @@ def numbers_of(asked: Question) -> tuple[Params, Data, np.ndarray | None]:
     if asked.rows == "padding" and model.V is not None:
         params["embedding"][0] = 0
     rng = np.random.default_rng(asked.seed)
-    state = rng.uniform(-0.9, 0.9, (problem.B, model.H)).astype(str(problem.dtype)) if asked.state else None
-    return params, data, state
+    h = rng.uniform(-0.9, 0.9, (problem.B, model.H)).astype(str(problem.dtype))
+    return params, data, {"h": h} if asked.state else None
 
 
-def shaken(problem: Problem, params: Params, data: Data, state: np.ndarray | None) -> dict[str, np.ndarray]:
+def shaken(problem: Problem, params: Params, data: Data, states: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
     """The oracle's gradients where each parameter and each stored state is off by a rounding error of the type."""
     model, rng = problem.model, np.random.default_rng(0)
 
@@ -98,7 +98,7 @@ def shaken(problem: Problem, params: Params, data: Data, state: np.ndarray | Non
 
     moved = {name: off(value) for name, value in cast(params, DType.FLOAT64).items()}
     inputs = data.inputs[: problem.B]
-    trace = forward_pass(model, moved, inputs, None if state is None else {"h": state})
+    trace = forward_pass(model, moved, inputs, states)
     h = off(trace.states["h"])
     read = h[-1] if model.head is Head.LAST else h[1:].swapaxes(0, 1)
     logits = read @ moved["W_hy"] + moved["b_y"]
@@ -109,10 +109,10 @@ def shaken(problem: Problem, params: Params, data: Data, state: np.ndarray | Non
 
 def is_calm(asked: Question) -> bool:
     """Whether roundings move no gradient by a tenth of its limit. Where they do, the type cannot hold the answer."""
-    problem, (params, data, state) = asked.problem, numbers_of(asked)
+    problem, (params, data, states) = asked.problem, numbers_of(asked)
     session = oracle(problem, params, data)
-    session.start_from(state)
-    ref, moved = run(session, "gradient").grads, shaken(problem, params, data, state)
+    session.start_from(states)
+    ref, moved = run(session, "gradient").grads, shaken(problem, params, data, states)
     errors = [relative_error(ref[name], moved[name]) for name in ref]
     return all(error is not None and error <= 0.1 * LIMITS[problem.dtype] for error in errors)
 
@@ -125,12 +125,12 @@ def run(session: Session, name: str, *args) -> Outputs:
 def assert_right(asked: Question) -> None:
     """Every pass agrees with the oracle, from the same parameters."""
     problem, dtype = asked.problem, asked.problem.dtype
-    params, data, state = numbers_of(asked)
+    params, data, states = numbers_of(asked)
     ref = oracle(problem, params, data)
     with threads(asked.workers), mock.patch.object(numba_backend, "SEGMENT_STEPS", asked.segment):
         got = NumbaBackend().prepare(problem, params, data)
     for session in (ref, got):
-        session.start_from(state)
+        session.start_from(states)
     for name in ("forward", "gradient", "train_step"):
         assert_agrees(run(ref, name), run(got, name), dtype)
     order = np.random.default_rng(0).permutation(len(data.inputs))
@@ -157,7 +157,7 @@ def test_as_many_workers_as_are_asked(dtype, workers, V):
     with threads(workers):
         session = NumbaBackend().prepare(problem, random_params(problem), random_data(problem))
         session.gradient()
-    assert session.context.fields["row_shares"][0] == workers
+    assert session.record.fields["row_shares"][0] == workers
 
 
 @pytest.mark.parametrize("dtype", list(DType))

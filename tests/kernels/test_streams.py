@@ -16,7 +16,6 @@ from rnnbench import workloads
 from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.data import Data
-from rnnbench.harness.plan import problem_of
 from rnnbench.model import DType, Problem, Truncation
 from rnnbench.params import Params, cast, init_params
 from tests.helpers import assert_agrees, oracle, threads
@@ -24,15 +23,15 @@ from tests.helpers import assert_agrees, oracle, threads
 STEPS = 100_000
 WINDOW = Truncation(20, 5)
 # Beyond the rows and the logits: the blocks, which are five numbers and some Python for each, and a few windows.
-MOST_BYTES = 16 << 20
+MAX_BYTES = 16 << 20
 
 
 def stream(T: int, dtype: DType, truncation: Truncation | None = WINDOW, B: int = 32) -> tuple[Problem, Params, Data]:
     """`running-parity` of T steps, a batch of it."""
-    workload = workloads.get("running-parity").with_length(T)
+    workload = workloads.get("running-parity").resized(T=T)
     bits = np.random.default_rng(0).integers(0, 2, (B, T), dtype=np.int8)
     targets = (bits.cumsum(axis=1, dtype=np.int32) % 2).astype(np.float32)
-    problem = replace(problem_of(workload, dtype, truncation), B=B)
+    problem = replace(workload.spec.problem(dtype, truncation), B=B)
     params = cast(init_params(workload.model, workload.init, 0), dtype)
     return problem, params, Data(bits[..., None].astype(str(dtype)), targets)
 
@@ -88,7 +87,7 @@ asked = stream(STEPS, DType.FLOAT32)
 before = resident("VmRSS")
 Path("/proc/self/clear_refs").write_text("5")
 session = work(*asked)
-print(resident("VmHWM") - before - session.context.arrays["logits"].nbytes)
+print(resident("VmHWM") - before - session.record.arrays["logits"].nbytes)
 session.reset()
 session.forward()
 problem, params, data = asked
@@ -107,5 +106,5 @@ def test_a_long_stream_needs_a_few_windows():
     more, error = (float(word) for word in done.stdout.split())
     print(f"{more / 2**20:.1f} MiB beyond rows and logits; error of the logits {error:.1e}")
     states = 2 * 32 * STEPS * 32 * 4
-    assert more < MOST_BYTES < states / 40
+    assert more < MAX_BYTES < states / 40
     assert error <= 1e-5

@@ -15,7 +15,7 @@ from rnnbench.backends import missing
 from rnnbench.backends.base import Outputs
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
 from rnnbench.data import Data
-from rnnbench.kernels.cpu.team import team
+from rnnbench.kernels.cpu.thread_pool import thread_pool
 from rnnbench.machine.cores import environment
 from rnnbench.model import DType, Head, Problem, Train, Truncation
 from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem, threads
@@ -50,10 +50,10 @@ def trained(session: NumbaSession, steps: int = 3) -> list[Outputs]:
 @COUNTS
 @pytest.mark.parametrize("train", [Train(), Train(clip_norm=0.01)], ids=["plain", "clipped by norm"])
 def test_the_same_bits_every_time(problem, count, train):
-    """Thirty times, for helpers come late or not at all as the machine pleases."""
+    """Thirty times, for other threads come late or not at all as the machine pleases."""
     session = session_of(replace(problem, train=train), count)
     first = trained(session)
-    assert session.context.fields["row_shares"][0] == count
+    assert session.record.fields["row_shares"][0] == count
     for _ in range(30):
         for ours, theirs in zip(trained(session), first, strict=True):
             assert_same_bits(ours, theirs)
@@ -69,9 +69,9 @@ def test_outputs_for_any_number_of_threads_differ_by_rounding_only(problem, dtyp
     for count in (1, 2, 3, 5):
         session = session_of(replace(problem, dtype=dtype), count)
         session.gradient()
-        assert session.context.fields["row_shares"][0] == count
+        assert session.record.fields["row_shares"][0] == count
         done = session.fetch()
-        found.append(Outputs(logits=done.logits, state=done.state, grads=done.grads))
+        found.append(Outputs(logits=done.logits, states=done.states, grads=done.grads))
     for outputs in found[1:]:
         assert_agrees(found[0], outputs, dtype)
 
@@ -121,13 +121,13 @@ def test_adam_moves_rows_that_a_batch_does_not_touch(dtype, count):
     np.testing.assert_array_equal(after[untouched], params["embedding"][untouched])
 
 
-def test_sessions_share_one_team():
+def test_sessions_share_one_thread_pool():
     trained(session_of(WORDS, 3))
-    helpers, before = len(team().helpers), psutil.Process().num_threads()
+    size, before = len(thread_pool().threads), psutil.Process().num_threads()
     for _ in range(20):
         trained(session_of(WORDS, 3))
         trained(session_of(DENSE, 2))
-    assert len(team().helpers) == helpers
+    assert len(thread_pool().threads) == size
     assert psutil.Process().num_threads() == before
 
 

@@ -13,15 +13,14 @@ from rnnbench.analysis import stats
 from rnnbench.analysis.stats import summaries
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
-from rnnbench.harness.runner import Runner
 from rnnbench.machine import interference
 from rnnbench.model import Pass
-from rnnbench.records.record import CHECK, Mode, Status
+from rnnbench.records.record import Mode, Status, turns_in
 from rnnbench.report.data import ReportData
 from rnnbench.report.facts import run_section
 from rnnbench.report.section import markdown
 from rnnbench.report.terminal import render
-from tests.harness.test_runner import Listener, plan_of, task_of
+from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
 from tests.report import fake
 
 S = 10**9
@@ -73,12 +72,12 @@ def test_a_process_that_stands_still_between_two_clocks_is_no_disturbance():
 def test_a_turn_in_which_the_machine_slept_is_kept_told_and_left_out(tmp_path, monkeypatch, faulty_backends):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=1, rounds=3, turn=Turn(0.0, 4, 4)))
     records = []
-    runner = Runner(
+    runner = loop_of(
         plan_of("sleeper"), [task_of(passes=(Pass.FORWARD,))], tmp_path, records.append, Listener(),
         run_id="r", machine_id="m",
     )  # fmt: skip
     runner.run()
-    turns = {r.round: r for r in records if r.round != CHECK}
+    turns = {r.round: r for r in turns_in(records)}
     assert {n: r.disturbances for n, r in turns.items()} == {
         0: ("suspended for 3.6e+03 s",), 1: ("clock set by -50 s",), 2: (),
     }  # fmt: skip

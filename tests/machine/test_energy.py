@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.machine.energy import EnergyUnknown, OfGpu, Rapl, Window, meter_of
+from rnnbench.machine.energy import EnergyUnknown, GpuEnergy, Rapl, Window, meter_of
 from rnnbench.machine.gpu import Gpu
 from rnnbench.records.record import Energy
 from tests.machine.fake_gpu import FakeNvml, NVMLError
@@ -125,17 +125,21 @@ def gpu_that_counts(*millijoules):
 
 
 def test_a_gpu_counts_by_itself():
-    found = window(OfGpu(gpu_that_counts(5, 1_000, 251_000)), 20.0).energy([20_000_000_000])
+    found = window(GpuEnergy(gpu_that_counts(5, 1_000, 251_000)), 20.0).energy([20_000_000_000])
     assert found == Energy(250.0, 20.0, "nvml")
 
 
-@pytest.mark.parametrize(("last", "seconds", "why"), [(251_000, 5.0, "shorter than 100 updates"), (9, 20.0, "anew")])
-def test_a_gpu_that_does_not_tell_is_not_zero(last, seconds, why):
-    found = window(OfGpu(gpu_that_counts(5, 1_000, last)), seconds).energy([round(seconds * 1e9)])
+def test_a_gpu_that_does_not_tell_is_not_zero():
+    found = window(GpuEnergy(gpu_that_counts(5, 1_000, 9)), 20.0).energy([20_000_000_000])
     assert found.joules is None
-    assert why in found.reason
+    assert "anew" in found.reason
+
+
+@pytest.mark.parametrize("seconds", [0.06, 9.99])
+def test_a_short_window_of_a_gpu_has_no_energy(seconds):
+    assert window(GpuEnergy(gpu_that_counts(5, 1_000, 251_000)), seconds).energy([round(seconds * 1e9)]) is None
 
 
 def test_an_older_gpu_is_refused():
     silent = Gpu(FakeNvml(nvmlDeviceGetTotalEnergyConsumption=NVMLError("not supported")), "gpu 0")
-    assert "from Volta on" in meter_of(lambda: OfGpu(silent))
+    assert "from Volta on" in meter_of(lambda: GpuEnergy(silent))

@@ -12,12 +12,11 @@ from rnnbench import backends
 from rnnbench.contract import CUDA
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
-from rnnbench.harness.runner import Runner
 from rnnbench.machine import gpu
 from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.model import Pass
-from rnnbench.records.record import CHECK, DeviceState, Mode, Record, Status
-from tests.harness.test_runner import Listener, plan_of, task_of
+from rnnbench.records.record import CheckRecord, DeviceState, Mode, Record, Status, TurnRecord, turns_in
+from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
 from tests.machine.fake_gpu import FakeNvml, NVMLError
 
 
@@ -114,14 +113,14 @@ def test_device_times_states_and_memory_reach_the_record(tmp_path, monkeypatch, 
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=1, rounds=1, turn=Turn(0.01, 2, 4)))
     records: list[Record] = []
     tasks = [task_of(passes=(Pass.FORWARD,))]
-    Runner(plan_of("gpu-like", "numpy"), tasks, tmp_path, records.append, Listener(), run_id="r", machine_id="m").run()
+    loop_of(plan_of("gpu-like", "numpy"), tasks, tmp_path, records.append, Listener(), run_id="r", machine_id="m").run()
     assert {r.status for r in records} == {Status.OK}
-    check, turn = sorted((r for r in records if r.backend == "gpu-like"), key=lambda r: r.round)
-    assert check.round == CHECK
+    check, turn = (r for r in records if r.backend == "gpu-like")
+    assert isinstance(check, CheckRecord)
     assert check.contract.device == CUDA
     assert check.peak_device_bytes == turn.peak_device_bytes == 5 << 20
     assert turn.device_ns == (700,) * len(turn.samples_ns)
     assert [s.sm_mhz for s in turn.device_states] == [1980, 1980]
-    assert msgspec.json.decode(msgspec.json.encode(turn), type=Record) == turn
-    other = next(r for r in records if r.backend == "numpy" and r.round == 0)
+    assert msgspec.json.decode(msgspec.json.encode(turn), type=TurnRecord) == turn
+    other = next(r for r in turns_in(records) if r.backend == "numpy")
     assert (other.device_ns, other.device_states, other.peak_device_bytes) == ((), (), None)

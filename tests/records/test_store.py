@@ -10,31 +10,36 @@ import pytest
 from rnnbench.contract import Contract
 from rnnbench.model import Case, DType, Head, Model, Pass, Train, Truncation
 from rnnbench.records import store
-from rnnbench.records.record import SCHEMA, Costs, Epoch, ErrorOf, Mode, Record, Seeds, Status
+from rnnbench.records.record import (
+    SCHEMA,
+    CheckRecord,
+    Costs,
+    Epoch,
+    ErrorOf,
+    MemoryRecord,
+    Mode,
+    Seeds,
+    Status,
+    TurnRecord,
+)
 
 MODEL = Model(V=11, E=2, H=3, O=1, head=Head.EVERY)
 CASE = Case("parity", DType.FLOAT32, MODEL, Train(clip_norm=1.0), 32, 5, Truncation(3, 2), Pass.EPOCH, 7)
-RECORD = Record(
-    run_id="r",
-    case=CASE,
-    backend="numpy",
-    status=Status.WRONG,
-    mode=Mode.QUICK,
+COMMON = {
+    "run_id": "r", "case": CASE, "backend": "numpy", "status": Status.WRONG, "mode": Mode.QUICK, "part": 3,
+    "reason": "because", "peak_memory_bytes": 4, "seeds": Seeds(1, 2, 3), "machine_id": "m", "data_source": "d",
+    "started": "now",
+}  # fmt: skip
+RECORD = TurnRecord(**COMMON, launch=1, round=2, samples_ns=(5, 6, 7), warmup=1)
+CHECKED = CheckRecord(
+    **COMMON,
     launch=1,
-    round=2,
-    part=3,
-    reason="because",
-    samples_ns=(5, 6, 7),
-    warmup=1,
     errors={"loss": ErrorOf(None, 1e-5), "grad W_hh": ErrorOf(2e-7, 1e-5)},
     costs=Costs(1, 2, 3, "warm"),
-    peak_memory_bytes=4,
     contract=Contract(2, "kept", False, {"forward": "x"}),
-    seeds=Seeds(1, 2, 3),
-    machine_id="m",
-    data_source="d",
-    started="now",
 )
+MEMORY = MemoryRecord(**COMMON, memory_before_bytes=3)
+PLAIN = TurnRecord(run_id="r", case=CASE, backend="b", status=Status.OK, mode=Mode.DEFAULT, launch=0, round=0)
 EPOCH = Epoch("r", "parity", "numpy", "float32", 0, 1, 5, 0.5, None, 0.6, 0.7, 1.5)
 
 
@@ -46,11 +51,10 @@ def written(folder, *records, name=store.RECORDS):
 
 
 def test_records_and_epochs_come_back_equal(tmp_path):
-    plain = Record("r", CASE, "numba", Status.OK, Mode.DEFAULT, 0, 0)
-    written(tmp_path, RECORD, plain)
+    written(tmp_path, CHECKED, RECORD, PLAIN, MEMORY)
     written(tmp_path, EPOCH, name=store.CURVES)
     loaded = store.load(tmp_path)
-    assert loaded.records == [RECORD, plain]
+    assert loaded.records == [CHECKED, RECORD, PLAIN, MEMORY]
     assert loaded.curves == [EPOCH]
     assert loaded.problems == []
 
@@ -61,8 +65,22 @@ def test_the_field_names_of_the_file():
     assert raw["case"]["pass"] == "epoch"
     assert raw["schema"] == SCHEMA
     assert raw["samples_ns"] == [5, 6, 7]
-    assert {"backend", "status", "reason", "errors", "costs", "contract", "machine_id", "seeds"} <= set(raw)
-    assert "samples_ns" not in json.loads(store.encode(Record("r", CASE, "b", Status.OK, Mode.DEFAULT, 0, 0)))
+    assert {"backend", "status", "reason", "machine_id", "seeds"} <= set(raw)
+    assert "samples_ns" not in json.loads(store.encode(PLAIN))
+    check = json.loads(store.encode(CHECKED))
+    assert {"errors", "costs", "contract"} <= set(check)
+    assert [(r["launch"], r["round"]) for r in (raw, check, json.loads(store.encode(MEMORY)))] == [
+        (1, 2), (1, -1), (-2, -2),
+    ]  # fmt: skip
+
+
+def test_a_round_that_is_none_is_damage(tmp_path):
+    lines = [json.loads(store.encode(RECORD)) | {"round": value} for value in (-3, None, "0", [])]
+    (tmp_path / store.RECORDS).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    loaded = store.load(tmp_path)
+    assert loaded.records == []
+    assert all("$.round" in problem for problem in loaded.problems)
+    assert len(loaded.problems) == 4
 
 
 def test_a_cut_line_is_left_out_and_said(tmp_path):

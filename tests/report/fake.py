@@ -9,9 +9,19 @@ from typing import Any
 import numpy as np
 
 from rnnbench.contract import Contract
-from rnnbench.model import DENSE, Case, DType, Head, Loss, Model, Pass, Problem, Train, Truncation
-from rnnbench.records.record import Costs, Epoch, ErrorOf, Mode, Record, Seeds, Status
-from rnnbench.sweep import Sizes
+from rnnbench.model import Case, DType, Head, Loss, Model, Pass, Train, Truncation
+from rnnbench.records.record import (
+    CheckRecord,
+    Costs,
+    Epoch,
+    ErrorOf,
+    MemoryRecord,
+    Mode,
+    Record,
+    Seeds,
+    Status,
+    TurnRecord,
+)
 
 BACKENDS = ("numpy", "numba", "torch", "torch+flush", "torch+compile", "tensorflow", "tensorflow+xla", "jax")
 SLOWNESS = dict(zip(BACKENDS, (14.0, 1.0, 9.0, 4.1, 3.6, 7.3, 6.6, 3.3), strict=True))
@@ -49,34 +59,42 @@ def case(
     return Case(workload, dtype, model, Train(), 32, T, truncation, pass_, steps)
 
 
-def sweep_problem(sizes: Sizes, E: int | None, dtype: DType) -> Problem:
-    """One size of a sweep, as records hold it: inputs as wide as E, or as the state."""
-    model = Model(E=sizes.H if E is None else E, H=sizes.H, O=1)
-    return Problem(DENSE, dtype, model, Train(), sizes.B, sizes.T)
-
-
 def source_of(workload: str) -> str:
     if "synthetic" in workload:
         return "synthetic stand-in, seed 0"
     return "generated, seed 0" if "parity" in workload else "IMDB (Maas et al., 2011), from the cache"
 
 
-def record(case: Case, backend: str, samples_s: Sequence[float] = (), **fields: Any) -> Record:
+def record(case: Case, backend: str, samples_s: Sequence[float] = (), **fields: Any) -> TurnRecord:
     """A record of one turn; samples in seconds, everything else by keyword."""
-    given = {
+    samples = tuple(round(s * 1e9) for s in samples_s)
+    return TurnRecord(**given(case, backend) | {"launch": 0, "round": 0, "samples_ns": samples} | fields)
+
+
+def check(case: Case, backend: str, **fields: Any) -> CheckRecord:
+    """A record of one check."""
+    return CheckRecord(**given(case, backend) | {"launch": 0} | fields)
+
+
+def memory(case: Case, backend: str, **fields: Any) -> MemoryRecord:
+    return MemoryRecord(**given(case, backend) | fields)
+
+
+def given(case: Case, backend: str) -> dict[str, Any]:
+    return {
+        "case": case,
+        "backend": backend,
         "run_id": "fake",
         "status": Status.OK,
         "mode": Mode.DEFAULT,
-        "launch": 0,
-        "round": 0,
         "seeds": Seeds(0, 0, 0),
         "data_source": source_of(case.workload),
-    } | fields
-    return Record(case=case, backend=backend, samples_ns=tuple(round(s * 1e9) for s in samples_s), **given)
+    }
 
 
 def failure(case: Case, backend: str, status: Status, reason: str, **fields: Any) -> Record:
-    return record(case, backend, status=status, reason=reason, **{"round": -1} | fields)
+    """A check that failed, or a turn where a round is given."""
+    return (record if "round" in fields else check)(case, backend, status=status, reason=reason, **fields)
 
 
 def contract(backend: str) -> Contract:
@@ -114,19 +132,21 @@ def records_of(
     failed: tuple[Status, str] | None = None,
 ) -> list[Record]:
     """All rounds of one backend on one case, or its one failure."""
-    common = {"mode": mode, "contract": contract(backend)}
     if failed and failed[0] is not Status.WRONG:
         return [failure(case, backend, *failed, mode=mode)]
     if failed:
         errors = _errors(rng, case.dtype, backend, True)
-        return [failure(case, backend, *failed, errors=errors, **common)]
+        return [failure(case, backend, *failed, errors=errors, mode=mode, contract=contract(backend))]
     centre = STEP_S.get(case.workload, 1e-3) * SLOWNESS.get(backend, 5.0) * PASS_WORK[case.pass_] * case.steps
     if case.dtype is DType.FLOAT64:
         centre *= 1.9
     made = []
     for launch in range(launches):
         of_launch = centre * np.exp(rng.normal(0, 0.02))
-        errors = _errors(rng, case.dtype, backend, False)
+        errors, costs = _errors(rng, case.dtype, backend, False), _costs(case, backend, launch)
+        made.append(
+            check(case, backend, launch=launch, errors=errors, costs=costs, mode=mode, contract=contract(backend))
+        )
         for turn in range(rounds):
             noise = np.exp(rng.normal(0, 0.02) + rng.normal(0, 0.03, samples + 1) ** 2 * 20)
             noise[0] *= 3
@@ -138,10 +158,8 @@ def records_of(
                     launch=launch,
                     round=turn,
                     warmup=1,
-                    errors=errors,
-                    costs=_costs(case, backend, launch),
                     peak_memory_bytes=int(2e8 * SLOWNESS.get(backend, 5.0)),
-                    **common,
+                    mode=mode,
                 )
             )
     return made

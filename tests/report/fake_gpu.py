@@ -11,9 +11,10 @@ import numpy as np
 
 from rnnbench.contract import CUDA, Contract
 from rnnbench.model import Case, DType, Pass
-from rnnbench.records.record import CHECK, DeviceState, Record
+from rnnbench.records.record import DeviceState, Record
 from rnnbench.sweep import Sizes, Sweep
-from tests.report.fake import Fake, case, contract, make, record, sweep_problem
+from tests.helpers import made_up_problem
+from tests.report.fake import Fake, case, check, contract, make, record
 
 GPUS = ("cuda", "torch-cuda", "torch-cuda+tf32", "jax-cuda")
 LAUNCH_S = {"cuda": 25e-6, "torch-cuda": 110e-6, "torch-cuda+tf32": 105e-6, "jax-cuda": 60e-6}
@@ -53,7 +54,7 @@ def records_of(asked: Case, name: str, rng: np.random.Generator, launches: int =
     """The check and two rounds of each launch."""
     wall, device = seconds_of(asked, name)
     common = {"data_source": "made up"}
-    made = [record(asked, name, round=CHECK, contract=contract_of(name), **common)]
+    made = [check(asked, name, contract=contract_of(name), **common)]
     for launch, turn in product(range(launches), range(2)):
         noise = np.exp(rng.normal(0, 0.02, 6))
         of_device = {}
@@ -93,7 +94,7 @@ def sweep_gpu(
         r
         for sizes, pass_, name in product(sweep.cases, passes, backends)
         for r in records_of(
-            Case(**vars(sweep_problem(sizes, sweep.E, DType.FLOAT32)), pass_=pass_), name, rng, launches=1
+            Case(**vars(made_up_problem(sizes, sweep.E, DType.FLOAT32)), pass_=pass_), name, rng, launches=1
         )
     ]
     run = {"run_id": "fake", "mode": "default", "plan": {"sweep": msgspec.to_builtins(sweep)}}

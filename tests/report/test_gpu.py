@@ -10,7 +10,7 @@ import pytest
 
 from rnnbench.analysis.stats import summaries, times_frame
 from rnnbench.model import DType, Pass
-from rnnbench.records.record import CHECK, Status
+from rnnbench.records.record import CheckRecord, Status, TurnRecord, turns_in
 from rnnbench.report import devices, plots
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.gpu import device_groups, duels, lines_of, looks_of, pair_of, rivals
@@ -106,7 +106,9 @@ def test_a_gpu_alone_has_nobody_to_overtake():
 def test_a_wrong_answer_stands_in_no_pair_and_no_ratio():
     fake = make_gpu(("parity",), ("cuda", "torch-cuda"), (Pass.FORWARD,))
     wrong = [
-        replace(r, status=Status.WRONG, reason="error of loss is 1") if r.backend == "cuda" and r.round == CHECK else r
+        replace(r, status=Status.WRONG, reason="error of loss is 1")
+        if r.backend == "cuda" and isinstance(r, CheckRecord)
+        else r
         for r in fake.records
     ]
     context = context_of(Fake(wrong, [], fake.machine, fake.run))
@@ -119,7 +121,10 @@ def test_a_wrong_answer_stands_in_no_pair_and_no_ratio():
 def test_rankings_stay_by_wall_time_where_the_device_says_otherwise():
     fake = make_gpu(("parity",), ("cuda", "torch-cuda+tf32"), (Pass.FORWARD,))
     slower = [
-        replace(r, device_ns=tuple(2 * ns for ns in r.device_ns)) if r.backend == "cuda" else r for r in fake.records
+        replace(r, device_ns=tuple(2 * ns for ns in r.device_ns))
+        if isinstance(r, TurnRecord) and r.backend == "cuda"
+        else r
+        for r in fake.records
     ]
     context = context_of(Fake(slower, [], fake.machine, fake.run))
     assert context.rankings[0].fastest == "cuda"
@@ -161,6 +166,6 @@ def test_the_terminal_shows_device_time_beside_wall_time():
 
 def test_records_without_a_contract_still_tell_the_device():
     fake = make_gpu(("parity",), ("cuda", "numba"), (Pass.FORWARD,))
-    turns = [r for r in fake.records if r.round != CHECK]
+    turns = turns_in(fake.records)
     assert context_of(Fake(turns, [])).gpu_backends == ["cuda"]
     assert len(times_frame(summaries(turns))) == 2

@@ -17,7 +17,8 @@ from rnnbench.report.plots.crossover import map_cells
 from rnnbench.report.plots.sweep import panel_of
 from rnnbench.sweep import Sizes, Sweep
 from rnnbench.work import work_of
-from tests.report.fake import Fake, failure, make, record, sweep_problem
+from tests.helpers import made_up_problem
+from tests.report.fake import Fake, failure, make, record
 from tests.report.test_report import shown, written
 
 SWEEP = Sweep(H=(16, 64, 256), B=(1, 32), centre=Sizes(64, 32, 100), grid=True)
@@ -29,7 +30,7 @@ def fake_of(sweep: Sweep = SWEEP, dtypes=(DType.FLOAT32,), failed=(), mode=Mode.
     rng = np.random.default_rng(0)
     records = []
     for dtype, sizes, pass_ in product(dtypes, sweep.cases, PASSES):
-        case = Case(**vars(sweep_problem(sizes, sweep.E, dtype)), pass_=pass_)
+        case = Case(**vars(made_up_problem(sizes, sweep.E, dtype)), pass_=pass_)
         for name, speed in {"numpy": 1e9, "numba": 3e10, "jax": 1e10 if sizes.H <= 64 else 3.1e10}.items():
             if name in failed:
                 records.append(failure(case, name, Status.CRASHED, "killed by signal 9", data_source="random numbers"))

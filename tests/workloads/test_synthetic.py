@@ -31,7 +31,7 @@ def test_asks_the_same_of_a_backend_as_the_real_one(real, stand_in):
     assert b.stand_in is None
     for field in ("model", "train", "B", "T", "epochs", "init"):
         assert getattr(a, field) == getattr(b, field), field
-    assert a.load.keywords == b.load.keywords  # padding and validation
+    assert a.data.keywords == b.data.keywords  # padding and validation
 
 
 @pytest.mark.parametrize("name", PAIRS.values())

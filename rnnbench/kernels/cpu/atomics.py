@@ -1,4 +1,4 @@
-"""Words that threads share: read, written and counted up without tearing, in one order that all threads see."""
+"""Integers that threads share: read, written and added to without tearing, in one order that all threads see."""
 
 from __future__ import annotations
 
@@ -13,39 +13,41 @@ from numba.extending import intrinsic
 
 from rnnbench.kernels.cpu.simd import ARM, INDEX, INT32, X86
 
-_WORD = INDEX.as_pointer()
+# seq_cst throughout: what a thread wrote before it opened a stage or finished a share is seen by whoever reads that,
+# and these are so few that a weaker order would gain nothing that can be measured.
+_INT64_POINTER = INDEX.as_pointer()
 _BYTES = 8
 
 
 @intrinsic
-def read(typingctx: Any, address: Any) -> Any:
+def atomic_read(typingctx: Any, address: Any) -> Any:
     """The int64 at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load_atomic(builder.inttoptr(args[0], _WORD), "seq_cst", _BYTES)
+        return builder.load_atomic(builder.inttoptr(args[0], _INT64_POINTER), "seq_cst", _BYTES)
 
     return types.int64(types.intp), codegen
 
 
 @intrinsic
-def write(typingctx: Any, address: Any, value: Any) -> Any:
+def atomic_write(typingctx: Any, address: Any, value: Any) -> Any:
     """Put an int64 at an address."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store_atomic(args[1], builder.inttoptr(args[0], _WORD), "seq_cst", _BYTES)
+        builder.store_atomic(args[1], builder.inttoptr(args[0], _INT64_POINTER), "seq_cst", _BYTES)
         return context.get_dummy_value()
 
     return types.void(types.intp, types.int64), codegen
 
 
 @intrinsic
-def count_up(typingctx: Any, address: Any) -> Any:
-    """Add 1 to the int64 at an address; what was there before."""
+def fetch_add(typingctx: Any, address: Any, amount: Any) -> Any:
+    """Add to the int64 at an address; what was there before."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.atomic_rmw("add", builder.inttoptr(args[0], _WORD), INDEX(1), "seq_cst")
+        return builder.atomic_rmw("add", builder.inttoptr(args[0], _INT64_POINTER), args[1], "seq_cst")
 
-    return types.int64(types.intp), codegen
+    return types.int64(types.intp, types.int64), codegen
 
 
 def _call(builder: Any, name: str, result: Any, arguments: list[Any]) -> None:
@@ -67,6 +69,7 @@ def pause(typingctx: Any) -> Any:
     return types.void(), codegen
 
 
+# The C library's sched_yield, by its address under a name of our own: kernels are linked against nothing.
 _YIELD = "rnnbench_sched_yield"
 try:
     _address = ctypes.cast(ctypes.CDLL(None).sched_yield, ctypes.c_void_p).value
@@ -78,7 +81,7 @@ CAN_YIELD = _address is not None
 
 
 @intrinsic
-def give_way(typingctx: Any) -> Any:
+def yield_core(typingctx: Any) -> Any:
     """Let another thread have this core, where the system has a call for that."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

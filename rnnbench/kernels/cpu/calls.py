@@ -21,15 +21,12 @@ from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
 from rnnbench.kernels.cpu.compiling import native
-from rnnbench.kernels.cpu.context import ContextType
-
-_WORD = ir.IntType(64)
-
+from rnnbench.kernels.cpu.pass_record import PassRecordType
 
 Signature = Callable[[types.Float], Any]
 
 
-class Apart:
+class SymbolKernel:
     """A function compiled apart for each number type, for kernels to call by a symbol; it returns nothing."""
 
     def __init__(self, function: Callable[..., Any], signature: Signature) -> None:
@@ -45,6 +42,7 @@ class Apart:
 
     def emit(self, builder: Any, number: types.Float, arguments: Sequence[Any]) -> None:
         """Write the call; `arguments` are LLVM values of the types that the signature asks for."""
+        # Declared in the caller's module and defined nowhere: the symbol of `ready` stands for it when it is linked
         kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
         builder.call(cgutils.get_or_insert_function(builder.module, kind, self._symbol(number)), arguments)
 
@@ -53,29 +51,32 @@ class Apart:
 
 
 # All of them, callees first: what a function calls is defined before it.
-APART: dict[str, Apart] = {}
+SYMBOL_KERNELS: dict[str, SymbolKernel] = {}
 
 
 def make_ready(dtype: DTypeLike) -> Iterator[str]:
-    """Compile all of `APART` for this type, or load it from disk: before any kernel that calls one of them.
+    """Compile all of `SYMBOL_KERNELS` for this type, or load it from disk: before any kernel that calls one of them.
 
     Yields the name of each before it is begun.
     """
     number = numba.from_dtype(np.dtype(dtype))
-    for name, function in APART.items():
+    for name, function in SYMBOL_KERNELS.items():
         yield name
         function.ready(number)
 
 
-def apart(function: Callable[..., Any]) -> Any:
-    """A kernel of a context and integers that is compiled apart; kernels call it by its name."""
+def symbol_kernel(function: Callable[..., Any]) -> Any:
+    """A kernel of a record and integers that is compiled apart; kernels call it by its name."""
     count = len(inspect.signature(function).parameters) - 1
-    made = APART[function.__name__] = Apart(
-        function, lambda number: types.void(ContextType(number), *[types.int64] * count)
+    made = SYMBOL_KERNELS[function.__name__] = SymbolKernel(
+        function, lambda number: types.void(PassRecordType(number), *[types.int64] * count)
     )
 
+    # To Numba the kernel is an intrinsic whose code is the call alone; all arguments but the record become int64
     def typing(typingctx: Any, *arguments: Any) -> Any:
-        given = tuple(arguments[0]) if len(arguments) == 1 and not isinstance(arguments[0], ContextType) else arguments
+        given = (
+            tuple(arguments[0]) if len(arguments) == 1 and not isinstance(arguments[0], PassRecordType) else arguments
+        )
         kinds = (given[0], *[types.int64] * count)
 
         def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -90,14 +91,17 @@ def apart(function: Callable[..., Any]) -> Any:
     return intrinsic(typing)
 
 
+# Calls by address: what is called was compiled after its caller, which has the address from the record.
+
+
 def _call_at(builder: Any, address: Any, arguments: Sequence[Any]) -> None:
     kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments]).as_pointer()
     builder.call(builder.inttoptr(address, kind), arguments)
 
 
 @intrinsic
-def call_work(typingctx: Any, function: Any, context_at: Any, who: Any, share: Any) -> Any:
-    """Call the function at an address: void(address of a context, int64 who, int64 share)."""
+def call_share(typingctx: Any, function: Any, record_at: Any, thread: Any, share: Any) -> Any:
+    """Call the function at an address: void(address of a record, int64 thread, int64 share)."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _call_at(builder, args[0], args[1:])
@@ -107,8 +111,8 @@ def call_work(typingctx: Any, function: Any, context_at: Any, who: Any, share: A
 
 
 @intrinsic
-def call_lead(typingctx: Any, function: Any, context_at: Any) -> Any:
-    """Call the function at an address: void(address of a context)."""
+def call_whole(typingctx: Any, function: Any, record_at: Any) -> Any:
+    """Call the function at an address: void(address of a record)."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         _call_at(builder, args[0], args[1:])

@@ -18,7 +18,7 @@ FAST = frozenset({"contract", "reassoc", "nsz"})
 EXACT = frozenset({"contract"})
 
 # For tests of other machines: plain loops in place of vectors that are written by hand, or vectors of so many bytes.
-PLAIN = bool(os.environ.get("RNNBENCH_PLAIN_KERNELS"))
+PLAIN_LOOPS = bool(os.environ.get("RNNBENCH_PLAIN_KERNELS"))
 FORCED_BYTES = int(os.environ.get("RNNBENCH_REGISTER_BYTES", "0"))
 
 _HERE = Path(__file__).parent
@@ -44,7 +44,9 @@ def cache_folder() -> Path:
         base = _HERE / "__pycache__"
     else:
         base = Path(AppDirs("rnnbench", appauthor=False).user_cache_dir)
-    return base / f"kernels-{source_digest()}{'-plain' if PLAIN else ''}{f'-{FORCED_BYTES}' if FORCED_BYTES else ''}"
+    return (
+        base / f"kernels-{source_digest()}{'-plain' if PLAIN_LOOPS else ''}{f'-{FORCED_BYTES}' if FORCED_BYTES else ''}"
+    )
 
 
 _CACHE_FOLDER = str(cache_folder())
@@ -61,7 +63,7 @@ def _caching_in(folder: str) -> Iterator[None]:
         numba.config.CACHE_DIR = before
 
 
-def kernel(*, flags: frozenset[str] = FAST, inline: str = "never") -> Callable[[Callable[..., Any]], Any]:
+def cpu_kernel(*, flags: frozenset[str] = FAST, inline: str = "never") -> Callable[[Callable[..., Any]], Any]:
     """Compile on first call, once for each dtype; keep on disk; divide by zero as IEEE says; let go of the GIL."""
 
     def decorate(function: Callable[..., Any]) -> Any:
@@ -71,9 +73,9 @@ def kernel(*, flags: frozenset[str] = FAST, inline: str = "never") -> Callable[[
     return decorate
 
 
-def helper(function: Callable[..., Any]) -> Any:
+def inlined(function: Callable[..., Any]) -> Any:
     """A few lines that kernels share: part of each kernel that calls them, and not compiled apart."""
-    return kernel(inline="always")(function)
+    return cpu_kernel(inline="always")(function)
 
 
 def native(signature: Any, function: Callable[..., Any]) -> int:

@@ -6,19 +6,21 @@ nothing happens, and `CAN_FLUSH` says so.
 
 from __future__ import annotations
 
-import platform
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-_MACHINE = platform.machine().lower()
-_X86 = _MACHINE in ("x86_64", "amd64")
-_ARM = _MACHINE in ("aarch64", "arm64")
-CAN_FLUSH = _X86 or _ARM
+from rnnbench.kernels.cpu.simd import ARM, X86
 
-FLUSH_BITS = (1 << 15 | 1 << 6) if _X86 else (1 << 24 if _ARM else 0)
+CAN_FLUSH = X86 or ARM
+
+# The bits that are set while kernels run; all others, rounding among them, stay as the caller has them.
+FLUSH_BITS = (1 << 15 | 1 << 6) if X86 else (1 << 24 if ARM else 0)
+
+
+# The control word moves through memory on x86, through a register on AArch64.
 
 
 def _mxcsr(builder: Any, name: str, slot: Any) -> None:
@@ -35,21 +37,21 @@ def _fpcr(builder: Any, name: str, result: Any, arguments: list[Any]) -> Any:
 
 
 def _read(builder: Any) -> Any:
-    if _X86:
+    if X86:
         slot = builder.alloca(ir.IntType(32))
         _mxcsr(builder, "stmxcsr", slot)
         return builder.zext(builder.load(slot), ir.IntType(64))
-    if _ARM:
+    if ARM:
         return _fpcr(builder, "get", ir.IntType(64), [])
     return ir.IntType(64)(0)
 
 
 def _write(builder: Any, value: Any) -> None:
-    if _X86:
+    if X86:
         slot = builder.alloca(ir.IntType(32))
         builder.store(builder.trunc(value, ir.IntType(32)), slot)
         _mxcsr(builder, "ldmxcsr", slot)
-    elif _ARM:
+    elif ARM:
         _fpcr(builder, "set", ir.VoidType(), [value])
 
 
@@ -68,6 +70,7 @@ def start_flushing(typingctx: Any, flush: Any) -> Any:
     """Flush subnormals in this thread from here on, if `flush`; returns the mode to give to `restore`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        # Added to what is there: a caller that flushes already still does afterwards
         before = _read(builder)
         bits = builder.select(args[0], ir.IntType(64)(FLUSH_BITS), ir.IntType(64)(0))
         _write(builder, builder.or_(before, bits))

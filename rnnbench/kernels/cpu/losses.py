@@ -1,22 +1,22 @@
-"""The loss of one emitted output, its slope by the logits, and whether the class is right. Chosen by code."""
+"""The loss of one emitted output, its gradient by the logits, and whether the class is right. Chosen by code."""
 
 from __future__ import annotations
 
 import math
 
-from rnnbench.kernels.cpu.compiling import helper, kernel
+from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
 
 NO_LOSS, BINARY_CROSS_ENTROPY, CATEGORICAL_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_SQUARED_ERROR = range(5)
 
 
-@helper
-def sigmoid(z):
+@inlined
+def _sigmoid(z):
     """1 / (1 + exp(-z)) without overflow."""
     e = math.exp(-abs(z))
     return (1 if z >= 0 else e) / (1 + e)
 
 
-@helper
+@inlined
 def _largest(z, O):
     """The first of the largest of z[:O], or of its NaN where it has any."""
     best = 0
@@ -26,21 +26,27 @@ def _largest(z, O):
     return best
 
 
-@helper
+# Each loss reads the logits z and what was to come out, writes dz, its gradient by z times `scale`, and returns the
+# loss and 1 or 0 for right or wrong. `loss_and_gradient` chooses by code; what it calls is inlined there.
+
+
+@inlined
 def _binary(z, y, dz, scale):
     """Mean over O of log(1 + exp(z)) - y z."""
-    O, loss, hit = y.size, 0.0, 1
+    O, loss, right = y.size, 0.0, 1
     for o in range(O):
+        # max(z, 0), but NaN where z is NaN, plus what is left of log(1 + exp(z)): nothing overflows
         above = z[o] if not z[o] < 0 else z[o] * 0
         loss += above + math.log1p(math.exp(-abs(z[o]))) - y[o] * z[o]
-        dz[o] = (sigmoid(z[o]) - y[o]) * (scale / O)
-        hit &= (z[o] > 0) == (y[o] > 0.5)
-    return loss / O, hit
+        dz[o] = (_sigmoid(z[o]) - y[o]) * (scale / O)
+        right &= (z[o] > 0) == (y[o] > 0.5)
+    return loss / O, right
 
 
-@helper
+@inlined
 def _categorical(z, y, dz, scale, O):
     """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows."""
+    # dz holds exp(z - max) until their sum is known
     best = _largest(z, O)
     total = 0.0
     for o in range(O):
@@ -51,7 +57,7 @@ def _categorical(z, y, dz, scale, O):
     return math.log(total) + z[best] - z[y], int(best == y)
 
 
-@helper
+@inlined
 def _squared(z, y, dz, scale):
     """Sum over O of 0.5 (z - y)^2."""
     loss = 0.0
@@ -62,20 +68,20 @@ def _squared(z, y, dz, scale):
     return loss, 0
 
 
-@helper
+@inlined
 def _sigmoid_squared(z, y, dz, scale):
-    """Sum over O of 0.5 (sigmoid(z) - y)^2."""
+    """Sum over O of 0.5 (_sigmoid(z) - y)^2."""
     loss = 0.0
     for o in range(y.size):
-        p = sigmoid(z[o])
+        p = _sigmoid(z[o])
         loss += 0.5 * (p - y[o]) * (p - y[o])
         dz[o] = (p - y[o]) * p * (1 - p) * scale
     return loss, 0
 
 
-@kernel()
-def loss_and_slope(code, z, classes, targets, row, s, dz, scale, O):
-    """(loss, hit) of logits z (>= O,) against output s of a row; writes dz[:O], the slope times `scale`.
+@cpu_kernel()
+def loss_and_gradient(code, z, classes, targets, row, s, dz, scale, O):
+    """(loss, 1 or 0 for right or wrong) of logits z (>= O,) against output s of a row; writes dz[:O], times `scale`.
 
     classes (S,), the row's, is read by the categorical loss; targets (., O) at `row` by the others.
     """

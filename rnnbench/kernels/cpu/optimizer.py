@@ -10,11 +10,11 @@ import math
 
 import numpy as np
 
-from rnnbench.kernels.cpu.calls import apart
-from rnnbench.kernels.cpu.compiling import helper
+from rnnbench.kernels.cpu.calls import symbol_kernel
+from rnnbench.kernels.cpu.compiling import inlined
 
 
-@helper
+@inlined
 def _sum_of_squares(x):
     """Of x (n,), in float64."""
     total = 0.0
@@ -24,25 +24,27 @@ def _sum_of_squares(x):
     return total
 
 
-@apart
+@symbol_kernel
 def clip_scale(c):
     """Set `scale`, the factor that brings the norm of all gradients within `clip_norm`; NaN where the norm is NaN.
 
-    Pascanu et al., 2013, Algorithm 1. Rows of the embedding that no word of the batch touches are zero: left out.
+    Pascanu et al., 2013, Algorithm 1. Rows of the embedding that no token of the batch touches are zero: left out.
     """
     c.scale = 1.0
     if math.isinf(c.clip_norm):
         return
-    d_embedding, words = c.d_embedding, c.words
+    d_embedding, unique = c.d_embedding, c.unique
+    # The embedding comes first in the flat gradients: all that is behind it, and of it the rows of the batch
     total = _sum_of_squares(c.grads[d_embedding.size :])
-    for u in range(c.found):
-        total += _sum_of_squares(d_embedding[words[u]])
+    for u in range(c.unique_n):
+        total += _sum_of_squares(d_embedding[unique[u]])
     norm = math.sqrt(total)
+    # Not `norm > limit`, which would let NaN pass as if it were small
     if not norm <= c.clip_norm:
         c.scale = c.clip_norm / norm
 
 
-@helper
+@inlined
 def _clipped(g, scale, limit):
     """g times scale, within [-limit, limit]; NaN stays NaN."""
     g = g * scale
@@ -50,16 +52,17 @@ def _clipped(g, scale, limit):
     return -limit if g < -limit else g
 
 
-@helper
+@inlined
 def _sgd(c, p, g):
     """p -= learning rate * clipped g; p and g (n,)."""
+    # In the type of the parameters: float64 constants would make float64 arithmetic of the loop
     number = p.dtype.type
     rate, factor, limit = number(c.learning_rate), number(c.scale), number(c.clip_value)
     for i in range(p.size):
         p[i] -= rate * _clipped(g[i], factor, limit)
 
 
-@helper
+@inlined
 def _adam(c, p, g, m, v):
     """m = b1 m + (1 - b1) g; v = b2 v + (1 - b2) g^2; p -= rate m / (1 - b1^step) / (sqrt(v / (1 - b2^step)) + eps).
 
@@ -80,7 +83,7 @@ def _adam(c, p, g, m, v):
         p[i] -= rate * m_i / (math.sqrt(v_i) * root + epsilon)
 
 
-@apart
+@symbol_kernel
 def update_range(c, lo, hi):
     """One optimizer step on parameters [lo, hi); `step` counts from 1. Changes params, and m and v for Adam."""
     p, g = c.params[lo:hi], c.grads[lo:hi]

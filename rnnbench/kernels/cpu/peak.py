@@ -12,10 +12,10 @@ from numba import types
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
-from rnnbench.kernels.cpu.compiling import kernel
+from rnnbench.kernels.cpu.compiling import cpu_kernel
 from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, TILE_ROWS, Vectors, lanes, panel_vectors, pointer
 
-# Plain loops are no peak: without vectors written by hand, somebody else has to be asked.
+# Plain loops are no peak: without vectors written by hand, NumPy is asked.
 MEASURES_PEAK = EXPLICIT
 
 
@@ -32,6 +32,7 @@ def _multiply_adds(typingctx: Any, out: Any, n: Any) -> Any:
         base, count = args
         write = Vectors(builder, out.dtype)
         half, chains = write.constant(0.5), range(TILE_ROWS * panel_vectors())
+        # All sums are loaded once, stay in registers for n rounds, each in a phi of its own, and are stored once
         first = [write.load(base, INDEX(0), v) for v in chains]
         before, loop, after = builder.block, builder.append_basic_block("n"), builder.append_basic_block("n.end")
         builder.branch(loop)
@@ -54,21 +55,24 @@ def _multiply_adds(typingctx: Any, out: Any, n: Any) -> Any:
     return types.void(out, types.intp), codegen
 
 
-@kernel()
+@cpu_kernel()
 def multiply_adds(out, n):
     """n multiply-adds, at least one, on each of the `numbers` of out: x = x / 2 + 1/2."""
     _multiply_adds(pointer(out, 0), n)
 
 
-@kernel()
+# Loops over memory, for the bandwidth: x is larger than any cache, and LLVM vectorises them.
+
+
+@cpu_kernel()
 def fill(x, value):
     """x[i] = value, so that the thread that will use them has touched all pages first."""
     for i in range(x.size):
         x[i] = value
 
 
-@kernel()
-def read(x):
+@cpu_kernel()
+def read_all(x):
     """The sum of x (N,)."""
     total = x.dtype.type(0)
     for i in range(x.size):
@@ -76,7 +80,7 @@ def read(x):
     return total
 
 
-@kernel()
+@cpu_kernel()
 def triad(out, a, b, factor):
     """out = a + factor b, all (N,): the fourth loop of STREAM (McCalpin, 1995)."""
     for i in range(out.size):

@@ -21,7 +21,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
-from rnnbench.kernels.cpu.compiling import kernel
+from rnnbench.kernels.cpu.compiling import cpu_kernel
 from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, Vectors, lanes_of, pointer
 
 TANH_ULP, SIGMOID_ULP = 3.0, 3.0
@@ -64,8 +64,10 @@ def _exponential(write: Vectors, y: Any) -> tuple[Any, Any]:
     rounder = write.constant(1.5 * 2.0 ** _MANTISSA_BITS[bits])
     shifted = write.multiply_add(y, write.constant(1 / math.log(2)), rounder)
     n = write.subtract(shifted, rounder)
+    # r = y - n ln 2, with ln 2 in two parts, so that the digits that cancel are exact
     high, low = _LN2[bits]
     r = write.multiply_add(n, write.constant(-low), write.multiply_add(n, write.constant(-high), y))
+    # 2^n from the integer in the low bits: moved up to where a float has its exponent
     low_bits = builder.shl(builder.bitcast(shifted, write.integers), write.integer(_MANTISSA_BITS[bits]))
     power = builder.bitcast(builder.add(low_bits, write.integer(_BIAS[bits] << _MANTISSA_BITS[bits])), write.vector)
     tail = _polynomial(write, r, [write.constant(c) for c in _SERIES[bits]])
@@ -81,12 +83,13 @@ def _absolute(write: Vectors, x: Any) -> tuple[Any, Any]:
 
 def _at_most(write: Vectors, x: Any, limit: float) -> Any:
     """The lesser of x and the limit; NaN stays NaN."""
-    most = write.constant(limit)
-    return write.builder.select(write.builder.fcmp_ordered(">", x, most), most, x)
+    bound = write.constant(limit)
+    return write.builder.select(write.builder.fcmp_ordered(">", x, bound), bound, x)
 
 
 def _tanh(write: Vectors, x: Any) -> Any:
     builder, size, sign = write.builder, *_absolute(write, x)
+    # Of |x|, with the sign put back at the end; beyond the limit the result is 1 in this type
     size = _at_most(write, size, _TANH_LIMIT[write.bits])
     power, part = _exponential(write, write.add(size, size))
     e = write.multiply_add(power, part, write.subtract(power, write.constant(1.0)))
@@ -97,6 +100,7 @@ def _tanh(write: Vectors, x: Any) -> Any:
 def _sigmoid(write: Vectors, x: Any) -> Any:
     builder, one, zero = write.builder, write.constant(1.0), write.constant(0.0)
     size, _ = _absolute(write, x)
+    # exp(-|x|) never overflows; below the least normal number it is taken as 0
     limit = _SIGMOID_LIMIT[write.bits]
     power, part = _exponential(write, builder.fsub(zero, _at_most(write, size, limit)))
     e = write.multiply_add(power, part, power)
@@ -137,7 +141,7 @@ _tanh_here, _sigmoid_here = _over_vectors(_tanh), _over_vectors(_sigmoid)
 _add_here, _set_here = _of_vectors(lambda write, a, b: write.add(a, b)), _of_vectors(lambda write, a, b: b)
 
 
-@kernel()
+@cpu_kernel()
 def _plain_sigmoid(x):
     e = math.exp(-abs(x))
     return (e if x < 0 else 1) / (1 + e)
@@ -162,11 +166,12 @@ def flat_rows(typingctx: Any, x: Any, start: Any, rows: Any) -> Any:
     return run(x, types.intp, types.intp), codegen
 
 
-@kernel()
+@cpu_kernel()
 def tanh_rows(h, start, rows, j, n):
-    """Columns j to j + n of h[start : start + rows] = tanh of themselves; h (., N); all multiples of the lanes."""
+    """Columns j to j + n of h[start : start + rows] = tanh of themselves; h's width, j, n multiples of lanes."""
     N = h.shape[1]
     if EXPLICIT:
+        # Whole rows are one run of numbers; of some columns each row is a run of its own
         if n == N:
             rows, n = 1, rows * n
         for i in range(rows):
@@ -180,9 +185,9 @@ def tanh_rows(h, start, rows, j, n):
                 row[v] = math.tanh(row[v])
 
 
-@kernel()
+@cpu_kernel()
 def sigmoid_rows(x, start, rows, j, n):
-    """The same with sigmoid."""
+    """Columns j to j + n of x[start : start + rows] = sigmoid of themselves. As `tanh_rows`."""
     N = x.shape[1]
     if EXPLICIT:
         if n == N:
@@ -214,7 +219,7 @@ def copy(typingctx: Any, to: Any, of: Any) -> Any:
 
 
 @intrinsic
-def clear(typingctx: Any, to: Any) -> Any:
+def zero_row(typingctx: Any, to: Any) -> Any:
     """to = 0; of one dimension."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -226,7 +231,7 @@ def clear(typingctx: Any, to: Any) -> Any:
     return types.void(to), codegen
 
 
-@kernel()
+@cpu_kernel()
 def add_rows(out, out_row, x, x_row, rows):
     """out += x over `rows` rows, from the given row of each on; both (., N), N a multiple of the lanes."""
     if EXPLICIT:
@@ -239,7 +244,7 @@ def add_rows(out, out_row, x, x_row, rows):
             to[i] += of[i]
 
 
-@kernel()
+@cpu_kernel()
 def set_rows(out, out_row, x, x_row, rows):
     """out = x over `rows` rows. As `add_rows`, and they may not overlap."""
     if EXPLICIT:

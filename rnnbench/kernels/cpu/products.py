@@ -16,11 +16,11 @@ from llvmlite import ir
 from numba import carray, types
 from numba.extending import intrinsic
 
-from rnnbench.kernels.cpu.calls import APART, Apart
-from rnnbench.kernels.cpu.compiling import helper, kernel
-from rnnbench.kernels.cpu.share import share
+from rnnbench.kernels.cpu.calls import SYMBOL_KERNELS, SymbolKernel
+from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
+from rnnbench.kernels.cpu.shares import share_range
 from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, INT32, TILE_ROWS, Vectors, lanes_in, panel_vectors, shifted
-from rnnbench.kernels.cpu.tile import PLAIN, SLOPE, own_rows, shared_by_tiles, tile
+from rnnbench.kernels.cpu.tile import AS_IT_IS, TANH_BACKWARD, own_rows, shared_by_tiles, tile
 
 # Steps of k for each visit of a tile: a panel of so many rows (16 or 64 KiB) stays in the first cache while rows of A
 # pass by, of which so many stay in the second. Of two long matrices, as in a weight gradient, fewer: rows of `out` are
@@ -30,7 +30,7 @@ VECTORS = panel_vectors()
 ZERO, ONE = INDEX(0), INDEX(1)
 
 
-@helper
+@inlined
 def _next_rows(left):
     """How many of the rows that are left go into the next tile: 6, and the last 12 are halved."""
     if left > 2 * TILE_ROWS:
@@ -46,12 +46,15 @@ def _product(
     Column j of B is in panel j // (VECTORS width), which starts at b + that number * `panel`. Row i of start is row
     index[i] if `gather`, else i.
     """
+    # Blocks of k, of rows, of the columns of a panel, and then tile by tile down the rows: the panel's part for this
+    # block of k stays in the first cache, the rows of A in the second. a_row is 1 where A is read by columns
     row_block = OUTER_ROWS if a_row == 1 else ROW_BLOCK
     for k0 in range(0, max(k, 1), K_BLOCK):
         steps = min(K_BLOCK, k - k0)
+        # Sums begin at `start` in the first block of k, at what stands in `out` in later ones; the end comes last
         first_step = start_step if k0 == 0 else out_step
         shared = shared_by_tiles(
-            out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else PLAIN, to_gate
+            out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else AS_IT_IS, to_gate
         )
         for i0 in range(0, m, row_block):
             i_end = min(m, i0 + row_block)
@@ -76,7 +79,7 @@ def _product(
 def _plain_product(
     out, out_step, start, start_step, index, gather, a, a_row, a_step, b, b_step, panel, m, n, k, end, to_gate, width
 ):
-    """The same in plain loops, for a machine whose vectors LLVM is not known to have."""
+    """What `_product` computes, in plain loops: for a machine whose vectors are not known here."""
     every = 1 << 40  # as many numbers as anyone could ask for: a pointer has no length
     left, wide = carray(a, every), VECTORS * width
     for i in range(m):
@@ -93,7 +96,7 @@ def _plain_product(
                 right = carray(shifted(b, j // wide * panel + step * b_step), columns)
                 for v in range(columns):
                     to[v] += x * right[v]
-            if end == SLOPE:
+            if end == TANH_BACKWARD:
                 for v in range(columns):
                     to[v] *= 1 - gate[v] * gate[v]
 
@@ -105,7 +108,7 @@ def _signature(number):
     )  # fmt: skip
 
 
-PRODUCT = APART["product"] = Apart(_product if EXPLICIT else _plain_product, _signature)
+PRODUCT = SYMBOL_KERNELS["product"] = SymbolKernel(_product if EXPLICIT else _plain_product, _signature)
 
 
 class _Rows:
@@ -140,13 +143,13 @@ class _Call:
         self, out: _Rows, o: Any, start: tuple[Any, Any], a: tuple[Any, Any, Any], b: tuple[Any, Any, Any], m: Any,
         j: Any, n: Any, k: Any, index: Any = None, gate: Any = None,
     ) -> None:  # fmt: skip
-        """start: pointer, row step; a: pointer, row step, k step; b: pointer, k step, panel; gate: pointer (SLOPE)."""
+        """start: pointer, row step; a: pointer, row step, k step; b: pointer, k step, panel; gate: pointer, or none."""
         to = out.at(o, j)
         which = ir.Constant(INT32.as_pointer(), None) if index is None else index
-        end, to_gate = PLAIN, ZERO
+        end, to_gate = AS_IT_IS, ZERO
         if gate is not None:
             bytes_apart = self.builder.sub(self.builder.ptrtoint(gate, INDEX), self.builder.ptrtoint(to, INDEX))
-            end, to_gate = SLOPE, self.builder.sdiv(bytes_apart, INDEX(self.number.bitwidth // 8))
+            end, to_gate = TANH_BACKWARD, self.builder.sdiv(bytes_apart, INDEX(self.number.bitwidth // 8))
         arguments = [to, out.width, *start, which, ir.Constant(ir.IntType(8), int(index is not None)), *a, *b, m, n,
                      k, INDEX(end), to_gate, INDEX(lanes_in(self.number))]  # fmt: skip
         PRODUCT.emit(self.builder, self.number, arguments)
@@ -173,6 +176,10 @@ def _in_kernels(emit: Callable[..., None]) -> Any:
 
     typing.__doc__ = emit.__doc__
     return intrinsic(typing)
+
+
+# The products that kernels call: each says where sums start, what A and B are, and how sums end, and writes the call
+# of the one routine above.
 
 
 @_in_kernels
@@ -243,43 +250,47 @@ def sum_rows(call, out, o, fresh, zeros, one, B, b, j, n, k):
 
 @_in_kernels
 def _copy_panel_row(call, to, r, of, i, j):
-    """to[r] = of[i, j : j + P], P numbers in a row of a panel; to (., P), of (., n >= j + P)."""
+    """to[r] = of[i, j : j + wide], `wide` numbers in a row of a panel; to (., wide), of (., n >= j + wide)."""
     write = Vectors(call.builder, call.number)
     first = call.builder.gep(of.at(i), [j])
     for v in range(VECTORS):
         write.store(write.load(first, ZERO, v), to.at(r), ZERO, v)
 
 
-@kernel()
+# Packing: a panel has all rows of a few columns one after the other, as the tile reads them.
+
+
+@cpu_kernel()
 def pack(out, W, part, parts):
-    """W (k, n) in panels: out[p k + r] is row r of columns [p P, (p + 1) P); out (., P), 0 after the last column.
+    """W (k, n) in panels: out[p k + r] is row r of columns [p wide, (p + 1) wide); out (., wide), 0 after the last.
 
     One part of all panels, which workers share.
     """
-    k, n, P = W.shape[0], W.shape[1], out.shape[1]
-    first, last = share(-(-n // P), part, parts)
+    k, n, wide = W.shape[0], W.shape[1], out.shape[1]
+    first, last = share_range(-(-n // wide), part, parts)
     for p in range(first, last):
-        width = min(P, n - p * P)
+        width = min(wide, n - p * wide)
         for r in range(k):
-            if width == P:
-                _copy_panel_row(out, p * k + r, W, r, p * P)
+            # Vector by vector, but for the last panel, whose columns may end before it does
+            if width == wide:
+                _copy_panel_row(out, p * k + r, W, r, p * wide)
             else:
                 to, of = out[p * k + r], W[r]
                 for j in range(width):
-                    to[j] = of[p * P + j]
+                    to[j] = of[p * wide + j]
 
 
-@kernel()
+@cpu_kernel()
 def pack_transposed(out, W, part, parts):
-    """W^T in panels, W (n, k): out[p k + r] is column r of rows [p P, (p + 1) P); out (., P), 0 after the last row.
+    """W^T in panels, W (n, k): out[p k + r] is column r of rows [p wide, (p + 1) wide); 0 after the last.
 
     One part of all panels, as `pack`.
     """
-    n, k, P = W.shape[0], W.shape[1], out.shape[1]
-    first, last = share(-(-n // P), part, parts)
+    n, k, wide = W.shape[0], W.shape[1], out.shape[1]
+    first, last = share_range(-(-n // wide), part, parts)
     for p in range(first, last):
-        width = min(P, n - p * P)
+        width = min(wide, n - p * wide)
         for r in range(k):
             to = out[p * k + r]
             for i in range(width):
-                to[i] = W[p * P + i, r]
+                to[i] = W[p * wide + i, r]

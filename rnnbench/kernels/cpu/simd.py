@@ -18,7 +18,7 @@ from numba.core.errors import TypingError
 from numba.extending import intrinsic
 from numpy.typing import DTypeLike
 
-from rnnbench.kernels.cpu.compiling import FORCED_BYTES, PLAIN
+from rnnbench.kernels.cpu.compiling import FORCED_BYTES, PLAIN_LOOPS
 
 INDEX, INT32 = ir.IntType(64), ir.IntType(32)
 
@@ -26,11 +26,12 @@ _MACHINE = platform.machine().lower()
 X86 = _MACHINE in ("x86_64", "amd64")
 ARM = _MACHINE in ("aarch64", "arm64")
 # Elsewhere, or where the environment asks for it, plain loops stand in for the tile and the vectors of `pointwise`.
-EXPLICIT = (X86 or ARM) and not PLAIN
+EXPLICIT = (X86 or ARM) and not PLAIN_LOOPS
 
 # Rows of a register tile. With the vectors of a panel: 24 sums of 32 registers, or 12 of 16.
 TILE_ROWS = 6
-CACHE_LINE, ROWS_MEET = 64, 512  # bytes
+# Bytes: a cache line, and the distance of rows, or a multiple of it, at which they share places of the first cache.
+CACHE_LINE, ROWS_MEET = 64, 512
 
 
 def _features() -> set[str]:
@@ -41,6 +42,7 @@ def _features() -> set[str]:
 @cache
 def register_bytes() -> int:
     """The width of a vector register in bytes: 64 (AVX-512), 32 (AVX) or 16; as restricted by NUMBA_CPU_FEATURES."""
+    # What LLVM may use is what Numba was given, which need not be all that this processor has
     if FORCED_BYTES:
         return FORCED_BYTES
     features = _features()
@@ -87,6 +89,9 @@ def panels(n: int, dtype: DTypeLike) -> int:
 def lanes_in(number: types.Float) -> int:
     """`lanes` for a Numba type."""
     return 8 * register_bytes() // int(number.bitwidth)
+
+
+# What kernels call. Widths are known when they are compiled, so a loop over lanes has a constant step.
 
 
 @intrinsic
@@ -160,6 +165,8 @@ class Vectors:
     def integer(self, value: int) -> Any:
         """An integer known now, as wide as the numbers, in every lane."""
         return ir.Constant(self.integers, [ir.Constant(self.integers.element, value)] * self.width)
+
+    # Arithmetic: `contract` lets LLVM fuse, and no flag lets it drop NaN or infinity or change the order of a sum.
 
     def multiply_add(self, a: Any, b: Any, c: Any) -> Any:
         """a * b + c, left for LLVM to fuse where the machine can."""

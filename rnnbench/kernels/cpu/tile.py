@@ -19,11 +19,11 @@ from numba.extending import intrinsic
 
 from rnnbench.kernels.cpu.simd import INDEX, INT32, TILE_ROWS, Vectors, panel_vectors
 
-# What becomes of a finished sum x: PLAIN x, SLOPE x (1 - gate^2), which takes a gradient back through tanh.
-PLAIN, SLOPE = 0, 1
+# What becomes of a finished sum x: AS_IT_IS x, TANH_BACKWARD x (1 - gate^2), which takes a gradient back through tanh.
+AS_IT_IS, TANH_BACKWARD = 0, 1
 
 # A multiply-add is ready after about 4 cycles and two begin in each: fewer sums than 8 would wait for one another.
-LEAST_SUMS = 8
+MIN_SUMS = 8
 
 # What tiles of one product share: steps from row to row, and along k; how many k; the end; from `out` to its gate.
 _SHARED = ("out_step", "start_step", "a_row", "a_step", "b_step", "k", "end", "to_gate")
@@ -36,10 +36,11 @@ class _Tile:
         self.write, self.builder, self.rows, self.vectors, self.given = write, write.builder, rows, vectors, given
         self.cells = [(i, v) for i in range(rows) for v in range(vectors)]
         # Few sums are split over several k, which run side by side and are added at the end.
-        self.split = -(-LEAST_SUMS // len(self.cells)) if len(self.cells) < LEAST_SUMS else 1
+        self.split = -(-MIN_SUMS // len(self.cells)) if len(self.cells) < MIN_SUMS else 1
 
     def emit(self) -> None:
         """Write all of it."""
+        # Load where the sums start, run over k, store. Rows of `start` go by index: rows of a table, or 0, 1, ...
         given, builder = self.given, self.builder
         index = [builder.load(builder.gep(given["index"], [INDEX(i)])) for i in range(self.rows)]
         starts = [builder.mul(builder.sext(i, INDEX), given["start_step"]) for i in index]
@@ -82,6 +83,7 @@ class _Tile:
     def _add_products(self, k: Any, sums: list[Any]) -> list[Any]:
         """sums[i, v] + A[i, k] B[k, v]."""
         given, builder = self.given, self.builder
+        # A row of B in registers, for all rows of the tile; of A one number a row, in every lane
         b_at, a_at = builder.mul(k, given["b_step"]), builder.mul(k, given["a_step"])
         b = [self.write.load(given["b"], b_at, v) for v in range(self.vectors)]
         new = []
@@ -93,14 +95,14 @@ class _Tile:
     def _finish(self, sums: list[Any]) -> None:
         given, builder, write = self.given, self.builder, self.write
         places = [builder.mul(INDEX(i), given["out_step"]) for i in range(self.rows)]
-        with builder.if_else(builder.icmp_signed("==", given["end"], INDEX(SLOPE))) as (slope, plain):
-            with slope:
+        with builder.if_else(builder.icmp_signed("==", given["end"], INDEX(TANH_BACKWARD))) as (backward, as_it_is):
+            with backward:
                 one, gate = write.constant(1.0), builder.gep(given["out"], [given["to_gate"]])
                 for (i, v), x in zip(self.cells, sums, strict=True):
                     h = write.load(gate, places[i], v)
                     x = write.multiply(x, write.subtract(one, write.multiply(h, h)))
                     write.store(x, given["out"], places[i], v)
-            with plain:
+            with as_it_is:
                 for (i, v), x in zip(self.cells, sums, strict=True):
                     write.store(x, given["out"], places[i], v)
         builder.ret_void()
@@ -146,8 +148,8 @@ def tile(typingctx: Any, rows: Any, vectors: Any, out: Any, start: Any, index: A
     """The tile of the module's first lines, for `rows` from 1 to 6 and `vectors` from 1 to `panel_vectors`.
 
     Pointers, with the steps of `shared_by_tiles`: out[i] at out + i out_step; start[i] at start + index[i] start_step
-    (index points to int32); A[i, k] at a + i a_row + k a_step; B[k] at b + k b_step, k >= 0; gate[i], read for SLOPE,
-    at out + to_gate + i out_step. out may be where start is.
+    (index points to int32); A[i, k] at a + i a_row + k a_step; B[k] at b + k b_step, k >= 0; gate[i] at
+    out + to_gate + i out_step, read for TANH_BACKWARD. out may be where start is.
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:

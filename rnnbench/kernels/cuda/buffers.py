@@ -13,18 +13,22 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda.plan import Plan
+from rnnbench.kernels.cuda.plan import LaunchPlan
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """What buffers are made for. V is 0 for dense input; S the outputs of one row: T where every step emits, else 1."""
+class DeviceSizes:
+    """What buffers are made for. V is 0 for dense input; S the outputs of one row: T where every step emits, else 1.
+
+    GH is the gate width, G H: H for the tanh cell, whose gates stand in h.
+    """
 
     B: int
     T: int
     V: int
     E: int
     H: int
+    GH: int
     O: int
     S: int
     dtype: str
@@ -32,7 +36,7 @@ class Sizes:
     @property
     def step_shape(self) -> tuple[int, int]:
         """Of [W_xh; W_hh; b_h], as they lie in the flat arrays."""
-        return self.E + self.H + 1, self.H
+        return self.E + self.H + 1, self.GH
 
     @property
     def head_shape(self) -> tuple[int, int]:
@@ -45,9 +49,10 @@ class Sizes:
         return self.V * self.E + math.prod(self.step_shape) + math.prod(self.head_shape)
 
 
-def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]]:
+def work_shapes(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, tuple[int, ...]]:
     """Shape of each buffer of numbers: h, z, dz and, if it `learns`, what only the backward pass needs."""
     shapes: dict[str, tuple[int, ...]] = {
+        # Of the pass forward: states, the first among them, logits and the gradient of those
         "h": ((s.T + 1) * s.B, s.H),
         "z": (s.S * s.B, s.O),
         "dz": (s.S * s.B, s.O),
@@ -55,9 +60,11 @@ def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]
     if not learns:
         return shapes
     return shapes | {
-        "slope": (s.S * s.B, s.H),
-        "delta": (s.T * s.B, s.H),
-        "spare": (2 * s.B, s.H),
+        # Backward through time: gradients of states from the head, of gates, and those of two steps of a reverse pass
+        "dh": (s.S * s.B, s.H),
+        "delta": (s.T * s.B, s.GH),
+        "spare": (2 * s.B, s.GH),
+        # Gradients of inputs and weights: sums over steps come in parts, and are added in their order
         "dx": (s.T * s.B if s.V else 1, s.E),
         "parts": (plan.chunks(s.T * s.B, *s.step_shape), math.prod(s.step_shape)),
         "head_parts": (plan.chunks(s.S * s.B, *s.head_shape), math.prod(s.head_shape)),
@@ -66,18 +73,18 @@ def work_shapes(s: Sizes, plan: Plan, learns: bool) -> dict[str, tuple[int, ...]
     }
 
 
-def bytes_kept(s: Sizes, adam: bool) -> int:
+def device_bytes_kept(s: DeviceSizes, adam: bool) -> int:
     """Device memory of parameters, gradients and moments, which depends on neither B nor T."""
     return s.parameters * (4 if adam else 2) * np.dtype(s.dtype).itemsize
 
 
-def bytes_needed(s: Sizes, plan: Plan, adam: bool) -> int:
+def device_bytes_needed(s: DeviceSizes, plan: LaunchPlan, adam: bool) -> int:
     """Device memory of buffers, parameters, gradients and moments; staged rows not counted."""
     numbers = sum(math.prod(shape) for shape in work_shapes(s, plan, learns=True).values())
-    return numbers * np.dtype(s.dtype).itemsize + bytes_kept(s, adam)
+    return numbers * np.dtype(s.dtype).itemsize + device_bytes_kept(s, adam)
 
 
-def work(s: Sizes, plan: Plan, learns: bool) -> dict[str, Any]:
+def work_arrays(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, Any]:
     """The buffers, not zeroed, and `arrived` (1,), which a barrier counts in and which is."""
     arrays = {name: cuda.device_array(shape, s.dtype) for name, shape in work_shapes(s, plan, learns).items()}
     return arrays | {"arrived": cuda.to_device(np.zeros(1, np.int32))}

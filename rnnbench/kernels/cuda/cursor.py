@@ -15,7 +15,7 @@ STEP, PLACE = 0, 1
 
 
 @compiled_once
-def take() -> Any:
+def take_rows() -> Any:
     """now (b,) = the rows of the batch from order (n,). A thread a row."""
 
     @cuda.jit
@@ -28,22 +28,22 @@ def take() -> Any:
 
 
 @compiled_once
-def keep() -> Any:
-    """Losses and hits (b, S) of a batch to its place in those of an epoch, (n, S). A thread a number."""
+def keep_losses() -> Any:
+    """Losses and correct (b, S) of a batch to its place in those of an epoch, (n, S). A thread a number."""
 
     @cuda.jit
-    def kernel(all_losses, all_hits, losses, hits, cursor, S):
+    def kernel(all_losses, all_correct, losses, correct, cursor, S):
         q = cuda.grid(1)
         i = q // S
         if i < losses.shape[0]:
             all_losses[cursor[PLACE] + i, q - i * S] = losses[i, q - i * S]
-            all_hits[cursor[PLACE] + i, q - i * S] = hits[i, q - i * S]
+            all_correct[cursor[PLACE] + i, q - i * S] = correct[i, q - i * S]
 
     return kernel
 
 
 @compiled_once
-def advance() -> Any:
+def advance_cursor() -> Any:
     """One step further, and `rows` rows. One thread."""
 
     @cuda.jit

@@ -17,9 +17,12 @@ def simulated() -> bool:
     return bool(numba.config.ENABLE_CUDASIM)
 
 
+# Two questions are asked of a device: may kernels run on it at all (`Facts`), and which of them fit it (`Room`).
+
+
 @dataclass(frozen=True)
 class Facts:
-    """What was found. `packaged`: the target is numba-cuda's, and not the one inside numba that nobody tests."""
+    """What was found. `packaged`: the target is numba-cuda's, and not the one inside numba, which is not tested."""
 
     packaged: bool
     error: str | None = None  # of the driver, where it cannot be used
@@ -57,10 +60,11 @@ def room() -> Room:
     )
 
 
-def look() -> Facts:
+def probe() -> Facts:
     """Ask numba, the driver and the device."""
     from numba.cuda.cudadrv.error import CudaDriverError, CudaSupportError  # the simulator has not both
 
+    # numba has a CUDA target of its own; numba-cuda takes its place where it is installed, and alone is tested here
     packaged = getattr(cuda, "implementation", "") == "NVIDIA"
     if not cuda.is_available():
         return Facts(packaged, error=_first_line(cuda.cuda_error()) or "no device was found")
@@ -83,11 +87,12 @@ def _versions() -> tuple[tuple[int, int], tuple[int, int]]:
 
 def _first_line(error: object) -> str | None:
     """The first line of an error that says what is wrong; numba's own heading does not."""
+    # The heading, and empty lines around what follows it, are left out
     lines = [line.strip(" :.") for line in str(error or "").splitlines()]
     return next((line for line in lines if line and line != "Error at driver init"), None)
 
 
-def refusal(facts: Facts) -> str | None:
+def unusable(facts: Facts) -> str | None:
     """Why no kernel can run here, or None."""
     if not facts.packaged:
         return f"numba-cuda is not installed, and the target inside numba is not tested; {INSTALL}"
@@ -95,6 +100,7 @@ def refusal(facts: Facts) -> str | None:
         return f"no CUDA device can be used: {facts.error}; an NVIDIA driver and device are needed, see nvidia-smi"
     if facts.capability < OLDEST:
         return f"{facts.name} has compute capability {_dotted(facts.capability)}; {_dotted(OLDEST)} or newer is needed"
+    # The driver compiles what the toolkit writes: an older one does not know its instructions
     if facts.driver < facts.toolkit:
         return (
             f"the driver runs CUDA {_dotted(facts.driver)}, older than the toolkit's {_dotted(facts.toolkit)}; "
@@ -103,7 +109,7 @@ def refusal(facts: Facts) -> str | None:
     return None
 
 
-def too_large(facts: Facts, needed: int, kept: int = 0) -> str | None:
+def exceeds_memory(facts: Facts, needed: int, kept: int = 0) -> str | None:
     """Why a problem that needs so many bytes does not fit the device, or None. `kept`: of them, whatever the batch."""
     if needed <= facts.free_bytes:
         return None

@@ -13,7 +13,7 @@ from typing import Any
 from numba import cuda
 
 from rnnbench.kernels.cuda.device import simulated
-from rnnbench.kernels.cuda.launch import Launcher, Size
+from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
 
 WAY_OUT = "take the backend cuda, which launches the same kernels one by one"
 
@@ -32,12 +32,12 @@ class Graph:
         self.driver.cuGraphExecDestroy(self.executable)
 
 
-class Tape:
+class RecordedLaunches:
     """The simulator's graph: launches and their arguments."""
 
     def __init__(self, launch: Launcher) -> None:
         self.launch = launch
-        self.launches: list[tuple[Any, Size, tuple[Any, ...]]] = []
+        self.launches: list[tuple[Any, LaunchSize, tuple[Any, ...]]] = []
 
     def replay(self) -> None:
         for kernel, size, args in self.launches:
@@ -52,24 +52,26 @@ class Recorder(Launcher):
 
     def __init__(self) -> None:
         super().__init__(cuda.stream())
-        self._tape: Tape | None = None
+        self._recorded: RecordedLaunches | None = None
 
-    def __call__(self, kernel: Any, size: Size, *args: Any) -> None:
-        if self._tape is None:
+    def __call__(self, kernel: Any, size: LaunchSize, *args: Any) -> None:
+        # While the simulator captures, launches are written down and do not run
+        if self._recorded is None:
             super().__call__(kernel, size, *args)
         else:
-            self._tape.launches.append((kernel, size, args))
+            self._recorded.launches.append((kernel, size, args))
 
-    def capture(self, launches: Callable[[], None]) -> Graph | Tape:
+    def capture(self, launches: Callable[[], None]) -> Graph | RecordedLaunches:
         """What `launches` launches, none of which runs. They must have run before: to compile and to load a kernel is
         nothing that can be captured. RuntimeError where the driver refuses.
         """
+        # With no driver to ask, what was launched is kept and launched again
         if simulated():
-            self._tape = tape = Tape(Launcher(self.stream))
+            self._recorded = tape = RecordedLaunches(Launcher(self.stream))
             try:
                 launches()
             finally:
-                self._tape = None
+                self._recorded = None
             return tape
         from numba.cuda.cudadrv.driver import CudaAPIError, driver
 
@@ -90,6 +92,7 @@ def captured(driver: Any, stream: int, launches: Callable[[], None]) -> Graph:
     except BaseException:
         _end(driver, stream)
         raise
+    # What can be launched is made of the graph, which is then no longer needed
     graph = driver.cuStreamEndCapture(stream)
     try:
         return Graph(driver, stream, driver.cuGraphInstantiate(graph, 0))

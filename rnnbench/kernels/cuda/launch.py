@@ -12,7 +12,7 @@ from rnnbench.kernels.cuda.device import simulated
 
 
 @dataclass(frozen=True)
-class Size:
+class LaunchSize:
     """Blocks and threads of a block, each a number or up to three; bytes of dynamic shared memory.
 
     `together`: blocks wait for each other, so all of them must be resident.
@@ -35,21 +35,21 @@ class Launcher:
     def __init__(self, stream: Any = 0) -> None:
         self.stream = stream
 
-    def __call__(self, kernel: Any, size: Size, *args: Any) -> None:
+    def __call__(self, kernel: Any, size: LaunchSize, *args: Any) -> None:
         """RuntimeError where the device cannot hold all blocks that must be resident."""
         if simulated():
             _refuse(size, 1)
         elif size.together or size.shared:
-            kernel, most = _granted(kernel, size.threads, size.shared, size.together)(args)
-            _refuse(size, most)
+            kernel, limit = _granted(kernel, size.threads, size.shared, size.together)(args)
+            _refuse(size, limit)
         kernel[size.grid, size.threads, self.stream, size.shared](*args)
 
 
-def _refuse(size: Size, most: int) -> None:
-    if size.together and isinstance(size.grid, int) and size.grid > most:
+def _refuse(size: LaunchSize, limit: int) -> None:
+    if size.together and isinstance(size.grid, int) and size.grid > limit:
         raise RuntimeError(
-            f"{size.grid} blocks wait for each other and the device holds {most} of them at a time; "
-            "nothing else may use it meanwhile, and without Kind.SPREAD in Plan.kinds there is a launch per step"
+            f"{size.grid} blocks wait for each other and the device holds {limit} of them at a time; "
+            "nothing else may use it meanwhile, and without RegimeKind.SPREAD in LaunchPlan.kinds each step is a launch"
         )
 
 

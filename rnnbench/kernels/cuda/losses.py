@@ -1,7 +1,8 @@
-"""The loss of one emitted output, its slope by the logits, and whether the class is right. A device function each.
+"""The head and its loss in one launch: z = h W_hy + b_y, and of each output its loss, its gradient, and whether it is
+right. A loss is a device function, chosen by code when the kernel is made.
 
 Each is called as `of(z, dz, p, classes, targets, row, s, O, scale)`: logits z[p] (O,) against output s of a staged row,
-classes (N, S) or targets (N, S, O); it writes dz[p], the slope times `scale`, and returns the loss and 1 or 0.
+classes (N, S) or targets (N, S, O); it writes dz[p], the gradient times `scale`, and returns the loss and 1 or 0.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ def _sigmoid(dtype: str) -> Any:
     return sigmoid
 
 
+# A factory for each loss: the constants are of the kernel's type, or float64 would come in with them.
+
+
 def _none(dtype: str) -> Any:
     """Nothing to compare with: dz is not written."""
     zero = np.dtype(dtype).type(0)
@@ -48,15 +52,16 @@ def _binary(dtype: str) -> Any:
     sigmoid = _sigmoid(dtype)
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
-        loss, hit = zero, 1
+        loss, right = zero, 1
         for o in range(O):
             x, y = z[p, o], targets[row, s, o]
+            # max(x, 0), but NaN where x is NaN, plus what is left of log(1 + exp(x)): nothing overflows
             above = x if not x < zero else x * zero
             loss += above + math.log1p(math.exp(-abs(x))) - y * x
             dz[p, o] = (sigmoid(x) - y) * (scale / kind(O))
             if (x > zero) != (y > half):
-                hit = 0
-        return loss / kind(O), hit
+                right = 0
+        return loss / kind(O), right
 
     return of
 
@@ -71,6 +76,7 @@ def _categorical(dtype: str) -> Any:
         for o in range(1, O):  # the first of the largest, or of the NaN where there are any
             if z[p, o] > z[p, best] or (math.isnan(z[p, o]) and not math.isnan(z[p, best])):
                 best = o
+        # dz holds exp(z - max) until their sum is known
         total = zero
         for o in range(O):
             e = math.exp(z[p, o] - z[p, best])
@@ -90,6 +96,7 @@ def _squared(dtype: str) -> Any:
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
         loss = zero
+        # No class, so nothing can be right
         for o in range(O):
             off = z[p, o] - targets[row, s, o]
             loss += half * off * off
@@ -127,6 +134,38 @@ _MAKERS = {
 
 
 @compiled_once
-def loss_and_slope(dtype: str, code: int) -> Any:
+def loss_and_gradient(dtype: str, code: int) -> Any:
     """The device function of a loss."""
     return cuda.jit(device=True)(_MAKERS[code](dtype))
+
+
+@compiled_once
+def read_out(dtype: str, code: int, threads: int, rows: int) -> Any:
+    """z (S b, O) from h[first:], and dz (S b, O), losses and correct (., S) from row `at` on. A block: `rows` outputs.
+
+    Output p = s b + i is emitted by row i, which is order[offset + i] of the staged ones. h (., H), W (H, O),
+    bias (O,). `scale` turns the gradient of one loss into that of the mean over the batch.
+    """
+    loss_of = loss_and_gradient(dtype, code)
+
+    @cuda.jit
+    def kernel(z, dz, losses, correct, at, h, first, W, bias, classes, targets, order, offset, b, S, H, O, scale):
+        start, end = cuda.blockIdx.x * rows, S * b
+        # Logits: a thread a number
+        for q in range(cuda.threadIdx.x, rows * O, threads):
+            p, o = start + q // O, q % O
+            if p < end:
+                total = bias[o]
+                for k in range(H):
+                    total += h[first + p, k] * W[k, o]
+                z[p, o] = total
+        cuda.syncthreads()
+        # Losses: a thread an output, which needs all of its logits
+        for p in range(start + cuda.threadIdx.x, min(start + rows, end), threads):
+            s = p // b
+            i = p - s * b
+            loss, right = loss_of(z, dz, p, classes, targets, order[offset + i], s, O, scale)
+            losses[at + i, s] = loss
+            correct[at + i, s] = right
+
+    return kernel

@@ -55,11 +55,13 @@ def norm_parts(dtype: str, threads: int) -> Any:
         sums = cuda.shared.array(threads, kind)
         tx = cuda.threadIdx.x
         top, q = zero, zero
+        # Each thread its numbers, a whole grid apart, so that neighbours read neighbours
         for i in range(cuda.blockIdx.x * threads + tx, g.shape[0], cuda.gridDim.x * threads):
             top, q = joined(top, q, abs(g[i]), one)
         tops[tx] = top
         sums[tx] = q
         cuda.syncthreads()
+        # Then the threads of the block, in halves: always the same pairs, so the same bits
         half = threads // 2
         while half > 0:
             if tx < half:
@@ -87,6 +89,7 @@ def clip_scale(dtype: str) -> Any:
 
     @cuda.jit
     def kernel(scale, parts, limit):
+        # The blocks' parts in their order
         top, q = zero, zero
         for i in range(parts.shape[0]):
             top, q = joined(top, q, parts[i, 0], parts[i, 1])
@@ -95,6 +98,9 @@ def clip_scale(dtype: str) -> Any:
         scale[0] = one if root * top <= limit else limit / top / root
 
     return kernel
+
+
+# The updates: p, and m and v for Adam, are read and written once, a thread a number.
 
 
 @compiled_once
@@ -159,13 +165,14 @@ def adam(dtype: str) -> Any:
 
 @compiled_once
 def adam_counted(dtype: str) -> Any:
-    """The same for the step that the cursor names: table (n, 2) has rate and root of steps 1 to n and of all later."""
+    """`adam` for the step that the cursor names: table (n, 2) has rate and root of steps 1 to n and of all later."""
     clipped, moved = _clipped(dtype), _moved(dtype)
 
     @cuda.jit
     def kernel(p, g, m, v, scale, limit, table, cursor, keep_m, take_m, keep_v, take_v, epsilon):
         i = cuda.grid(1)
         if i < p.shape[0]:
+            # Steps beyond the table differ from its last row by less than rounding
             d, at = clipped(g[i], scale[0], limit), min(cursor[STEP], table.shape[0]) - 1
             p[i] -= moved(d, m, v, i, table[at, 0], table[at, 1], keep_m, take_m, keep_v, take_v, epsilon)
 

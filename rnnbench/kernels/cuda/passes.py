@@ -1,7 +1,7 @@
-"""The stages of a pass, launched one after the other on the device's stream: nothing is copied and nobody waits.
+"""The stages of a pass, launched one after the other on the device's stream: nothing is copied and no thread waits.
 
     forward       project, recurrence, head and loss
-    gradient      forward, slope, reverse recurrence, sums over steps (two, added up in one), words
+    gradient      forward, dh of the head, reverse recurrence, sums over steps (two, added up in one), tokens
     train step    gradient, norm where it is clipped, update
 
 A launch costs microseconds whatever it does, so where a regime of the recurrence can do it there is none per time
@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.kernels.cuda import head, optimizer, products, words
-from rnnbench.kernels.cuda.buffers import Sizes
+from rnnbench.kernels.cuda import embedding, losses, optimizer, products
+from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import room
-from rnnbench.kernels.cuda.launch import Launcher, Size
-from rnnbench.kernels.cuda.plan import Plan
-from rnnbench.kernels.cuda.recurrence import Recurrence, Reverse
+from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
+from rnnbench.kernels.cuda.plan import LaunchPlan
+from rnnbench.kernels.cuda.recurrence import CudaRecurrence, Reverse
 
 
 @dataclass(frozen=True)
@@ -39,19 +39,19 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows order[offset : offset + b]; their losses and hits (., S) go to rows from `at` on. initial (>= b, H)."""
+    """Rows order[offset : offset + b]; their losses and correct (., S) go to rows from `at` on. initial (>= b, H)."""
 
     order: Any
     offset: int
     b: int
     initial: Any
     losses: Any
-    hits: Any
+    correct: Any
     at: int = 0
 
 
 @dataclass(frozen=True)
-class Rule:
+class UpdateRule:
     """An update. No limit is infinity."""
 
     adam: bool
@@ -79,13 +79,13 @@ class Rule:
         return np.array([self.corrections(step) for step in range(1, n + 1)], dtype).reshape(-1, 2)
 
 
-class Runner:
+class CudaRunner:
     """Launches passes of one problem. `arrays`: buffers, flat `params`, `grads`, `m`, `v`; `params`: views by name."""
 
     def __init__(
         self,
-        sizes: Sizes,
-        plan: Plan,
+        sizes: DeviceSizes,
+        plan: LaunchPlan,
         loss: int,
         arrays: dict[str, Any],
         params: dict[str, Any],
@@ -93,34 +93,37 @@ class Runner:
         launch: Launcher | None = None,
     ) -> None:
         self.launch = launch or Launcher()
-        self.recurrence = Recurrence(sizes, plan, room(), self.launch, arrays)
+        self.recurrence = CudaRecurrence(sizes, plan, room(), self.launch, arrays)
         self.s, self.plan, self.loss, self.a, self.p, self.rows = sizes, plan, loss, arrays, params, rows
         self.number = np.dtype(sizes.dtype).type
         self.tile = (plan.side, plan.micro, plan.depth)
-        self.words = sizes.V > 0
-        self.table = params["embedding"] if self.words else params["W_xh"]
+        self.has_tokens = sizes.V > 0
+        self.table = params["embedding"] if self.has_tokens else params["W_xh"]
 
-    def _tiles(self, rows: int, columns: int, parts: int = 1) -> Size:
+    def _tiles(self, rows: int, columns: int, parts: int = 1) -> LaunchSize:
         """Launch sizes of a product into (rows, columns)."""
         plan = self.plan
         grid = (math.ceil(rows / plan.edge), math.ceil(columns / plan.edge), parts)
-        return Size(grid, (plan.side, plan.side))
+        return LaunchSize(grid, (plan.side, plan.side))
 
     def forward(self, batch: Batch, step_weight: float) -> None:
-        """h, z, dz, losses and hits. `step_weight`: of one loss within its row."""
+        """h, z, dz, losses and correct. `step_weight`: of one loss within its row."""
         s, a, p, b, plan = self.s, self.a, self.p, batch.b, self.plan
+        # All inputs through W_xh in one product, to where the states will stand
         n, rows = s.T * b, self.rows
-        kernel = products.project(s.dtype, self.words, *self.tile)
+        kernel = products.project_inputs(s.dtype, self.has_tokens, *self.tile)
         self.launch(
-            kernel, self._tiles(n, s.H),
-            a["h"], b, rows.source, self.table, batch.order, batch.offset, b, p["W_xh"], p["b_h"], n, s.E, s.H,
+            kernel, self._tiles(n, s.GH),
+            a["h"], b, rows.source, self.table, batch.order, batch.offset, b, p["W_xh"], p["b_h"], n, s.E, s.GH,
         )  # fmt: skip
+        # T steps: each state in the place of what its input gave
         self.recurrence.forward(p["W_hh"], batch.initial, b)
+        # Logits, losses and dz of the last S states
         outputs = s.S * b
-        read_out = head.read_out(s.dtype, self.loss, plan.threads, plan.outputs)
+        read_out = losses.read_out(s.dtype, self.loss, plan.threads, plan.outputs)
         self.launch(
-            read_out, Size(math.ceil(outputs / plan.outputs), plan.threads),
-            a["z"], a["dz"], batch.losses, batch.hits, batch.at, a["h"], (s.T - s.S + 1) * b, p["W_hy"], p["b_y"],
+            read_out, LaunchSize(math.ceil(outputs / plan.outputs), plan.threads),
+            a["z"], a["dz"], batch.losses, batch.correct, batch.at, a["h"], (s.T - s.S + 1) * b, p["W_hy"], p["b_y"],
             rows.classes, rows.targets, batch.order, batch.offset, b, s.S, s.H, s.O, self.number(step_weight / b),
         )  # fmt: skip
 
@@ -128,11 +131,13 @@ class Runner:
         """Forward, and all gradients."""
         s, a, p, b, first = self.s, self.a, self.p, batch.b, reverse.first
         self.forward(batch, step_weight)
-        self._times_transposed(a["slope"], 0, a["dz"], p["W_hy"], s.S * b, s.H, s.O)
+        # The head's gradient of those states, then back through time to the gradient of the gates
+        self._times_transposed(a["dh"], 0, a["dz"], p["W_hy"], s.S * b, s.H, s.O)
         self.recurrence.backward(p["W_hh"], reverse, b)
+        # From that all gradients, by sums over the steps that a loss reaches
         self._sums(batch, first * b)
-        if self.words:
-            self._word_sums(batch, first * b)
+        if self.has_tokens:
+            self._sums_by_token(batch, first * b)
 
     def _times_transposed(self, out: Any, first: int, A: Any, B: Any, rows: int, n: int, k: int) -> None:
         kernel = products.times_transposed(self.s.dtype, *self.tile)
@@ -141,40 +146,42 @@ class Runner:
     def _sums(self, batch: Batch, first: int) -> None:
         """All gradients but that of the embedding, from rows of delta from `first` on."""
         s, a, b = self.s, self.a, batch.b
-        chunks = self._outer(batch, a["parts"], a["delta"], 0, first, s.T * b, s.E, s.H)
+        chunks = self._outer(batch, a["parts"], a["delta"], 0, first, s.T * b, s.E, s.GH)
+        # The head reads the state after a step, the layer the one before: rows of h are so far ahead of those of dz
         head_first = (s.T - s.S + 1) * b
         head_chunks = self._outer(batch, a["head_parts"], a["dz"], head_first, 0, s.S * b, 0, s.O)
         out = a["grads"][s.V * s.E :]
         kernel, threads = products.add_parts(s.dtype), self.plan.threads
-        size = Size(math.ceil(out.size / threads), threads)
+        size = LaunchSize(math.ceil(out.size / threads), threads)
         self.launch(kernel, size, out, a["parts"], a["head_parts"], chunks, head_chunks)
 
-    def _outer(self, batch: Batch, parts: Any, D: Any, ahead: int, first: int, end: int, E: int, n: int) -> int:
-        """Parts of [x | h | 1]^T D, and how many there are."""
+    def _outer(self, batch: Batch, parts: Any, d: Any, ahead: int, first: int, end: int, E: int, n: int) -> int:
+        """Parts of [x | h | 1]^T d, and how many there are."""
         s, a = self.s, self.a
         m = E + s.H + 1
+        # Chunks of steps, so many that the device is busy, and no empty one at the end
         wanted = self.plan.chunks(end - first, m, n)
         chunk = math.ceil((end - first) / wanted)
         chunks = math.ceil((end - first) / chunk)
-        kernel = products.outer_sums(s.dtype, self.words, *self.tile)
+        kernel = products.outer_sums(s.dtype, self.has_tokens, *self.tile)
         self.launch(
             kernel, self._tiles(m, n, chunks),
-            parts, self.rows.source, self.table, batch.order, batch.offset, batch.b, a["h"], ahead, D,
+            parts, self.rows.source, self.table, batch.order, batch.offset, batch.b, a["h"], ahead, d,
             first, end, chunk, E, s.H, n,
         )  # fmt: skip
         return chunks
 
-    def _word_sums(self, batch: Batch, first: int) -> None:
+    def _sums_by_token(self, batch: Batch, first: int) -> None:
         """The gradient of the embedding, all V rows of it."""
         s, a, b, plan = self.s, self.a, batch.b, self.plan
-        self._times_transposed(a["dx"], first, a["delta"], self.p["W_xh"], s.T * b - first, s.E, s.H)
-        kernel = words.sum_by_word(s.dtype, plan.threads, plan.words)
+        self._times_transposed(a["dx"], first, a["delta"], self.p["W_xh"], s.T * b - first, s.E, s.GH)
+        kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.tokens)
         self.launch(
-            kernel, Size(math.ceil(s.V / plan.words), plan.threads),
+            kernel, LaunchSize(math.ceil(s.V / plan.tokens), plan.threads),
             a["d_embedding"], a["dx"], self.rows.source, batch.order, batch.offset, b, first, s.T * b, s.V, s.E,
         )  # fmt: skip
 
-    def update(self, rule: Rule, step: int) -> None:
+    def update(self, rule: UpdateRule, step: int) -> None:
         """Clip the gradients and take one step; `step` counts from 1. `scale` must be 1 where no norm is limited."""
         if rule.adam:
             numbers = (self.number(value) for value in rule.corrections(step))
@@ -182,20 +189,22 @@ class Runner:
         else:
             self._update(rule, None)
 
-    def update_counted(self, rule: Rule, table: Any, cursor: Any) -> None:
-        """The same for the step that the cursor names, with the rows of `Rule.table`."""
+    def update_counted(self, rule: UpdateRule, table: Any, cursor: Any) -> None:
+        """`update` for the step that the cursor names, with the rows of `UpdateRule.table`."""
         if rule.adam:
             self._update(rule, optimizer.adam_counted(self.s.dtype), table, cursor)
         else:
             self._update(rule, None)
 
-    def _update(self, rule: Rule, adam: Any, *of_step: Any) -> None:
+    def _update(self, rule: UpdateRule, adam: Any, *of_step: Any) -> None:
         a, number, threads, dtype = self.a, self.number, self.plan.threads, self.s.dtype
         if not math.isinf(rule.clip_norm):
-            size = Size(self.plan.blocks, threads)
+            size = LaunchSize(self.plan.blocks, threads)
             self.launch(optimizer.norm_parts(dtype, threads), size, a["norm_parts"], a["grads"])
-            self.launch(optimizer.clip_scale(dtype), Size(1, 1), a["scale"], a["norm_parts"], number(rule.clip_norm))
-        limit, size = number(rule.clip_value), Size(math.ceil(a["params"].size / threads), threads)
+            self.launch(
+                optimizer.clip_scale(dtype), LaunchSize(1, 1), a["scale"], a["norm_parts"], number(rule.clip_norm)
+            )
+        limit, size = number(rule.clip_value), LaunchSize(math.ceil(a["params"].size / threads), threads)
         if adam is None:
             kernel, rate = optimizer.sgd(dtype), number(rule.learning_rate)
             self.launch(kernel, size, a["params"], a["grads"], a["scale"], limit, rate)

@@ -23,7 +23,7 @@ def compiled_once(factory: Factory) -> Factory:
     return functools.cache(factory)  # type: ignore[return-value]
 
 
-class Kind(enum.StrEnum):
+class RegimeKind(enum.StrEnum):
     """The regimes of the recurrence, in the order in which they are tried."""
 
     REGISTERS = "registers"
@@ -52,7 +52,7 @@ class Shape:
 
     @property
     def threads(self) -> int:
-        """Of a block."""
+        """Threads of a block."""
         return self.lanes * self.columns // self.per
 
     @property
@@ -71,13 +71,13 @@ class Shape:
         return self.rows * self.columns, self.lanes + APART
 
     @property
-    def helpers(self) -> int:
+    def adders(self) -> int:
         """Threads that add up one of those lines."""
         return self.threads // (self.rows * self.columns)
 
 
 @dataclass(frozen=True)
-class Plan:
+class LaunchPlan:
     """Launch sizes.
 
     A block of a product has `side` x `side` threads with `micro` x `micro` sums each, and reads `depth` numbers of k at
@@ -85,7 +85,7 @@ class Plan:
     thread keeps H numbers of W_hh in registers, H padded to a multiple of `pad` (itself one of 4), as long as they
     take no more than `kept_bytes`. Rows of a block times H padded is at most `unrolled`, what LLVM unrolls in full:
     a loop that stays would find the weights in memory.
-    `threads`: of every other block. `words`: of the vocabulary, whose gradients one block sums. `outputs`: emitted
+    `threads`: of every other block. `tokens`: of the vocabulary, whose gradients one block sums. `outputs`: emitted
     outputs, whose losses one block computes. `blocks`: wanted where a sum over steps is split.
 
     Of two threads a column: `block_registers` of all threads of a block, of which each needs `beside` for what is not
@@ -93,21 +93,24 @@ class Plan:
     multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to `few` batch
     rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few. `wide`: H from
     which a launch per step is better than one block that reads all of W_hh. `kinds`: regimes that may be taken.
-    `fast_tanh`: one instruction in place of libdevice's, float32 only.
     """
 
+    # products
     side: int = 16
     micro: int = 4
     depth: int = 16
+    # recurrences with all weights of a column in one thread
     rows: int = 4
     spread: int = 128
     pad: int = 32
     kept_bytes: int = 512
     unrolled: int = 128
+    # everything else
     threads: int = 256
-    words: int = 64
+    tokens: int = 64
     outputs: int = 32
     blocks: int = 264
+    # recurrences with two threads a column, or columns over blocks, or a launch a step
     block_registers: int = 65536
     beside: int = 40
     columns: tuple[int, ...] = (8, 12)
@@ -117,8 +120,8 @@ class Plan:
     few: int = 64
     step_micro: int = 2
     wide: int = 256
-    kinds: tuple[Kind, ...] = tuple(Kind)
-    fast_tanh: bool = False
+    # which recurrences may be taken
+    kinds: tuple[RegimeKind, ...] = tuple(RegimeKind)
 
     @property
     def edge(self) -> int:

@@ -2,16 +2,13 @@
 
 coherent    array[i, j] as other blocks wrote it: from the second cache, never an old line of the first
 acquired    a counter, and after it all that was written before the counter was raised
-fast_tanh   one instruction, float32 only, relative error up to 2^-11 (PTX ISA, tanh.approx.f32)
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numba
-import numpy as np
 
 from rnnbench.kernels.cuda.device import simulated
 from rnnbench.kernels.cuda.plan import compiled_once
@@ -26,6 +23,7 @@ def coherent(dtype: str) -> Any:
     from numba.cuda.cgutils import get_item_pointer
     from numba.cuda.extending import intrinsic
 
+    # relaxed.gpu: not from the first cache, whose lines other blocks do not change, and with no order of its own
     kind = getattr(numba, dtype)
     code, letter = ("f32", "f") if dtype == "float32" else ("f64", "d")
 
@@ -45,6 +43,7 @@ def coherent(dtype: str) -> Any:
 @compiled_once
 def acquired() -> Any:
     """counter[0] of an int32 array."""
+    # acquire: no later read of this thread comes before it
     if simulated():
         return lambda counter: counter[0]
     from llvmlite import ir
@@ -63,38 +62,6 @@ def acquired() -> Any:
 
 def _asm(builder: Any, ir: Any, text: str, result: str, pointer: Any) -> Any:
     """A load that LLVM neither moves over other accesses nor leaves out."""
+    # Memory is named as written and the effect as real, or LLVM might move the load or use one twice
     kind = ir.FunctionType(pointer.type.pointee, [pointer.type])
     return builder.call(ir.InlineAsm(kind, text, f"{result},l,~{{memory}}", side_effect=True), [pointer])
-
-
-@compiled_once
-def tanh(dtype: str, fast: bool) -> Any:
-    """The tanh of a kernel: libdevice's, or in one instruction.
-
-    The simulator's fast one is the true value rounded to what the instruction may err by, not what it gives.
-    """
-    if not fast:
-        return math.tanh
-    if dtype != "float32":
-        raise ValueError(f"there is a fast tanh for float32 and none for {dtype}; take the backend cuda")
-    if simulated():
-        return _coarse
-    from llvmlite import ir
-    from numba.cuda.extending import intrinsic
-
-    @intrinsic
-    def fast_tanh(typingctx, x):
-        def codegen(context, builder, sig, args):
-            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
-            value = context.cast(builder, args[0], sig.args[0], numba.float32)
-            return builder.call(ir.InlineAsm(kind, "tanh.approx.f32 $0, $1;", "=f,f"), [value])
-
-        return numba.float32(x), codegen
-
-    return fast_tanh
-
-
-def _coarse(x: Any) -> Any:
-    """tanh with 10 bits after the point of its mantissa: an error of up to 2^-11."""
-    mantissa, exponent = math.frexp(math.tanh(x)) if math.isfinite(x) else (math.tanh(x), 0)
-    return np.float32(round(mantissa * 2048) / 2048 * 2.0**exponent if math.isfinite(mantissa) else mantissa)

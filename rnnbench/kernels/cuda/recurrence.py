@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.kernels.cuda import backward, forward, split, spread, tiles
-from rnnbench.kernels.cuda.buffers import Sizes
+from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import Room
-from rnnbench.kernels.cuda.launch import Launcher, Size
-from rnnbench.kernels.cuda.plan import Kind, Plan
+from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
+from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.kernels.cuda.regimes import Regime, choose
 
 
@@ -38,7 +38,7 @@ class Reverse:
 
 @dataclass(frozen=True)
 class BackStep:
-    """A step of a reverse pass. more: it has a later step; emits: it has a slope; again: delta was set before."""
+    """A step of a reverse pass. more: it has a later step; emits: it has a dh; again: delta was set before."""
 
     t: int
     more: int
@@ -48,6 +48,7 @@ class BackStep:
 
 def steps_back(listed: tuple[tuple[int, int, int], ...], T: int, S: int) -> Iterator[BackStep]:
     """What `backward` goes through in one launch, for those that launch each step."""
+    # A pass goes from its last step to its first; steps before `seen` have a delta of an earlier pass
     seen = 0
     for start, emit, end in listed:
         for t in range(end - 1, start - 1, -1):
@@ -55,76 +56,85 @@ def steps_back(listed: tuple[tuple[int, int, int], ...], T: int, S: int) -> Iter
         seen = end
 
 
-class Recurrence:
-    """Forward and backward for one problem. `arrays`: h, delta, spare, slope, arrived."""
+class CudaRecurrence:
+    """Forward and backward for one problem. `arrays`: h, delta, spare, dh, arrived."""
 
-    def __init__(self, sizes: Sizes, plan: Plan, room: Room, launch: Launcher, arrays: dict[str, Any]) -> None:
+    def __init__(
+        self, sizes: DeviceSizes, plan: LaunchPlan, room: Room, launch: Launcher, arrays: dict[str, Any]
+    ) -> None:
         self.s, self.plan, self.launch, self.a = sizes, plan, launch, arrays
         self.regime = choose(plan, sizes.H, sizes.B, sizes.dtype, room)
 
-    def _size(self, b: int) -> Size:
-        """Of a launch for b rows, in the regime of a full batch: a short one needs no other kernel."""
+    def _size(self, b: int) -> LaunchSize:
+        """Blocks and threads for b rows, in the regime of a full batch: a short one needs no other kernel."""
+        # Tiles of rows and columns; columns alone; or rows alone
         plan, r = self.plan, self.regime
-        if r.kind is Kind.TILES:
+        if r.kind is RegimeKind.TILES:
             edge = plan.side * plan.step_micro
-            return Size((math.ceil(b / edge), math.ceil(self.s.H / edge)), (plan.side, plan.side))
-        if r.kind in (Kind.SPREAD, Kind.STEPS):
-            return Size(r.grid, r.threads, together=r.kind is Kind.SPREAD)
-        return Size(math.ceil(b / r.rows), r.threads, r.shared)
+            return LaunchSize((math.ceil(b / edge), math.ceil(self.s.H / edge)), (plan.side, plan.side))
+        if r.kind in (RegimeKind.SPREAD, RegimeKind.STEPS):
+            return LaunchSize(r.grid, r.threads, together=r.kind is RegimeKind.SPREAD)
+        return LaunchSize(math.ceil(b / r.rows), r.threads, r.shared)
 
     def _tile(self) -> tuple[int, int, int]:
         return self.plan.side, self.plan.step_micro, self.plan.depth
 
     def forward(self, W: Any, initial: Any, b: int) -> None:
         """h from x_t W_xh + b_h, which it holds, and initial (>= b, H)."""
+        # A launch a step, one launch whose blocks wait for each other, or one in which none does
         r, s, h = self.regime, self.s, self.a["h"]
-        size, fast = self._size(b), self.plan.fast_tanh
-        if r.kind is Kind.TILES:
-            self._each_step(tiles.advance(s.dtype, *self._tile(), fast), size, W, initial, b)
-        elif r.kind is Kind.STEPS:
-            self._each_step(spread.forward_step(s.dtype, r.shape, fast), size, W, initial, b)
-        elif r.kind is Kind.SPREAD:
-            kernel = spread.forward(s.dtype, r.shape, fast)
+        size = self._size(b)
+        if r.kind is RegimeKind.TILES:
+            self._each_step(tiles.forward_tile_step(s.dtype, *self._tile()), size, W, initial, b)
+        elif r.kind is RegimeKind.STEPS:
+            self._each_step(spread.forward_spread_step(s.dtype, r.shape), size, W, initial, b)
+        elif r.kind is RegimeKind.SPREAD:
+            kernel = spread.forward_spread(s.dtype, r.shape)
             self.launch(kernel, size, h, W, initial, b, s.T, s.H, self.a["arrived"])
         else:
-            self.launch(_forward_kernel(r, s.dtype, fast), size, h, W, initial, b, s.T, s.H)
+            self.launch(_forward_kernel(r, s.dtype), size, h, W, initial, b, s.T, s.H)
 
-    def _each_step(self, kernel: Any, size: Size, W: Any, initial: Any, b: int) -> None:
+    def _each_step(self, kernel: Any, size: LaunchSize, W: Any, initial: Any, b: int) -> None:
         for t in range(self.s.T):
             self.launch(kernel, size, self.a["h"], W, initial, b, t, self.s.H)
 
     def backward(self, W: Any, reverse: Reverse, b: int) -> None:
-        """delta, from slope and h."""
+        """delta, from dh and h."""
         r, s, a = self.regime, self.s, self.a
-        size, arrays = self._size(b), (a["delta"], a["spare"], a["h"], a["slope"], W)
-        if r.kind is Kind.TILES:
-            self._each_step_back(tiles.retreat(s.dtype, *self._tile()), size, arrays, reverse, b)
-        elif r.kind is Kind.STEPS:
-            self._each_step_back(spread.backward_step(s.dtype, r.shape), size, arrays, reverse, b)
-        elif r.kind is Kind.SPREAD:
-            kernel = spread.backward(s.dtype, r.shape)
+        size, arrays = self._size(b), (a["delta"], a["spare"], a["h"], a["dh"], W)
+        if r.kind is RegimeKind.TILES:
+            self._each_step_back(tiles.backward_tile_step(s.dtype, *self._tile()), size, arrays, reverse, b)
+        elif r.kind is RegimeKind.STEPS:
+            self._each_step_back(spread.backward_spread_step(s.dtype, r.shape), size, arrays, reverse, b)
+        elif r.kind is RegimeKind.SPREAD:
+            kernel = spread.backward_spread(s.dtype, r.shape)
             self.launch(kernel, size, *arrays, reverse.on_device, b, s.T, s.S, s.H, a["arrived"])
         else:
             self.launch(_backward_kernel(r, s.dtype), size, *arrays, reverse.on_device, b, s.T, s.S, s.H)
 
-    def _each_step_back(self, kernel: Any, size: Size, arrays: tuple[Any, ...], reverse: Reverse, b: int) -> None:
+    def _each_step_back(self, kernel: Any, size: LaunchSize, arrays: tuple[Any, ...], reverse: Reverse, b: int) -> None:
+        # What the kernels of one launch work out for each step is worked out here, and given to each launch
         T, S, H = self.s.T, self.s.S, self.s.H
         for x in steps_back(reverse.listed, T, S):
             self.launch(kernel, size, *arrays, b, x.t, T, S, H, x.more, x.emits, x.again)
 
 
-def _forward_kernel(r: Regime, dtype: str, fast: bool) -> Any:
-    """Of a regime with one launch in which no block waits."""
-    if r.kind is Kind.REGISTERS:
-        return forward.in_registers(dtype, r.width, r.rows, fast)
-    if r.kind is Kind.SPLIT:
-        return split.forward(dtype, r.width, r.kept, r.rows, fast)
-    return forward.general(dtype, r.threads, r.rows, fast)
+# The kernels of the other regimes are made by their factories, once for all sizes that are the same.
+
+
+def _forward_kernel(r: Regime, dtype: str) -> Any:
+    """The kernel of a regime with one launch in which no block waits."""
+    if r.kind is RegimeKind.REGISTERS:
+        return forward.forward_in_registers(dtype, r.width, r.rows)
+    if r.kind is RegimeKind.SPLIT:
+        return split.forward_split(dtype, r.width, r.kept, r.rows)
+    return forward.forward_general(dtype, r.threads, r.rows)
 
 
 def _backward_kernel(r: Regime, dtype: str) -> Any:
-    if r.kind is Kind.REGISTERS:
-        return backward.in_registers(dtype, r.width, r.rows)
-    if r.kind is Kind.SPLIT:
-        return split.backward(dtype, r.width, r.kept, r.rows)
-    return backward.general(dtype, r.threads, r.rows)
+    """As `_forward_kernel`."""
+    if r.kind is RegimeKind.REGISTERS:
+        return backward.backward_in_registers(dtype, r.width, r.rows)
+    if r.kind is RegimeKind.SPLIT:
+        return split.backward_split(dtype, r.width, r.kept, r.rows)
+    return backward.backward_general(dtype, r.threads, r.rows)

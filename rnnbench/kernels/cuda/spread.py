@@ -5,21 +5,22 @@ them serves `per` columns, with k = lane, lane + lanes, ...: `depth` of them. `r
 shared memory at a time. The sums of the lanes meet in shared memory and not by shuffles: with `per` columns a thread
 that reads and writes about as much, and the simulator can run it.
 
-    forward, backward             all T steps in one launch; blocks wait for each other at each step
-    forward_step, backward_step   one step, a launch each: where blocks cannot be resident together
+    forward_spread, backward_spread             all T steps in one launch; blocks wait for each other at each step
+    forward_spread_step, backward_spread_step   one step, a launch each: where blocks cannot be resident together
 
 Both call the same device functions for a step. Arrays and equations as in `forward` and `backward`; states and deltas
 that another block wrote in this launch are read past the first cache.
 
-`arrived` (1,) int32 counts the blocks that come to a meeting and is 0 between launches. It only rises within one, so
-that no block can take the next meeting for the last; the last block to leave puts it back. All must be resident
-together: `launch` sees to that. The simulator runs blocks one after the other, so only one can meet there: what several
-compute is tested by the kernels of a step, that they meet by a GPU alone. What uses `cuda` stands in one file with
-its kernels, since the simulator puts its own in place for the time of a call.
+`arrived` (1,) int32 counts the blocks that come to a barrier and is 0 between launches. It only rises within one, so
+that no block can take the next barrier for the last; the last block to end puts it back. All must be resident together:
+`launch` sees to that. The simulator runs blocks one after the other, so only one can wait there: what several compute
+is tested by the kernels of a step, that they wait for each other by a GPU alone. What uses `cuda` stands in one file
+with its kernels, since the simulator puts its own in place for the time of a call.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
@@ -28,16 +29,18 @@ from numba import cuda
 
 from rnnbench.kernels.cuda import ptx
 from rnnbench.kernels.cuda.launch import bounded
+from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import Shape, compiled_once
 
 
 @compiled_once
-def _meet() -> Any:
-    """Wait until `target` blocks have come: those of the grid times the number of this meeting, which counts from 1."""
+def _grid_barrier() -> Any:
+    """Wait until `target` blocks have come: those of the grid times the number of this barrier, which counts from 1."""
     acquired = ptx.acquired()
 
     @cuda.jit(device=True)
-    def meet(arrived, target):
+    def wait(arrived, target):
+        # All of the block have written; what they wrote is seen before the count, and read after it
         cuda.syncthreads()
         if cuda.threadIdx.x == 0:
             cuda.threadfence()
@@ -47,43 +50,46 @@ def _meet() -> Any:
             cuda.threadfence()
         cuda.syncthreads()
 
-    return meet
+    return wait
 
 
 @compiled_once
-def _leave() -> Any:
-    """After `meetings` of them: the last block puts the counter back, when nobody looks at it any more."""
+def _barrier_reset() -> Any:
+    """After so many barriers: the last block puts the counter back, when no block reads it any more."""
 
     @cuda.jit(device=True)
-    def leave(arrived, meetings):
+    def reset(arrived, barriers):
         if cuda.threadIdx.x == 0:
             blocks = cuda.gridDim.x
-            if cuda.atomic.add(arrived, 0, 1) == meetings * blocks + blocks - 1:
+            if cuda.atomic.add(arrived, 0, 1) == barriers * blocks + blocks - 1:
                 arrived[0] = 0
 
-    return leave
+    return reset
 
 
 @compiled_once
 def _multiplier(dtype: str, shape: Shape) -> Any:
     """Rows [at, at + count) of `source` (., H) times the weights w (depth per,) of the block's threads.
 
-    It leaves the sum for row r and column c of the block in partial[r columns + c, :helpers], to be added.
+    It leaves the sum for row r and column c of the block in partial[r columns + c, :adders], to be added.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes, per, depth, rows, columns = shape.lanes, shape.per, shape.depth, shape.rows, shape.columns
-    threads, width, helpers, size = shape.threads, shape.width, shape.helpers, shape.rows * shape.width
+    threads, width, adders, size = shape.threads, shape.width, shape.adders, shape.rows * shape.width
     load = ptx.coherent(dtype)
 
     @cuda.jit(device=True)
     def multiply(source, at, count, w, staged, partial, H):
         sums = cuda.local.array(per, kind)
         x = cuda.threadIdx.x
+        # Which k, and the first of the columns that this thread has weights of
         lane, first = x % lanes, x // lanes * per
+        # The rows to shared memory, all threads together, past the first cache
         for q in range(x, size, threads):
             r, k = q // width, q % width
             staged[r, k] = load(source, at + r, k) if r < count and k < H else zero
         cuda.syncthreads()
+        # This thread's part of the sums of each row, over its k: a state is read once for `per` columns
         for r in range(rows):
             for c in range(per):
                 sums[c] = zero
@@ -94,42 +100,44 @@ def _multiplier(dtype: str, shape: Shape) -> Any:
             for c in range(per):
                 partial[r * columns + first + c, lane] = sums[c]
         cuda.syncthreads()
-        line, helper = x // helpers, x % helpers
+        # The parts of a row and column are a line of `partial`: `adders` threads add some of it each, in their order
+        line, adder = x // adders, x % adders
         total = zero
-        for q in range(helper, lanes, helpers):
+        for q in range(adder, lanes, adders):
             total += partial[line, q]
-        partial[line, helper] = total
+        partial[line, adder] = total
         cuda.syncthreads()
 
     return multiply
 
 
 @compiled_once
-def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
+def _forward_body(dtype: str, shape: Shape) -> Any:
     """h[(t + 1) b :] of the block's columns, from `column` on; with step 0 h[:b] = initial too."""
-    rows, columns, helpers = shape.rows, shape.columns, shape.helpers
-    multiply, tanh = _multiplier(dtype, shape), ptx.tanh(dtype, fast)
+    rows, columns, adders = shape.rows, shape.columns, shape.adders
+    multiply = _multiplier(dtype, shape)
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit(device=True)
     def step(h, initial, w, staged, partial, column, t, b, H):
         x = cuda.threadIdx.x
+        # Besides its lane of the product, a thread is the cell of row r and column j of the rows at hand
         r, j = x // columns, column + x % columns
         for low in range(0, b, rows):
             count = min(rows, b - low)
             here = r < count and j < H
-            p = (t + 1) * b + low + r
+            p = state_row(t + 1, b, low + r)
             total = h[p, j] if here else zero  # read before the sums
             if t == 0:
                 multiply(initial, low, count, w, staged, partial, H)
             else:
-                multiply(h, t * b + low, count, w, staged, partial, H)
+                multiply(h, state_row(t, b, low), count, w, staged, partial, H)
             if here:
-                for s in range(helpers):
+                for s in range(adders):
                     total += partial[x, s]
-                h[p, j] = tanh(total)
+                h[p, j] = math.tanh(total)
                 if t == 0:
-                    h[low + r, j] = initial[low + r, j]
+                    h[state_row(0, b, low + r), j] = initial[low + r, j]
 
     return step
 
@@ -137,28 +145,31 @@ def _forward_body(dtype: str, shape: Shape, fast: bool) -> Any:
 @compiled_once
 def _backward_body(dtype: str, shape: Shape) -> Any:
     """delta[t b :] and spare of the block's columns. `more`: a later step of this pass is in spare; `again`: add."""
-    rows, columns, helpers = shape.rows, shape.columns, shape.helpers
+    rows, columns, adders = shape.rows, shape.columns, shape.adders
     multiply = _multiplier(dtype, shape)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
 
     @cuda.jit(device=True)
-    def step(delta, spare, h, slope, w, staged, partial, column, t, more, emits, again, b, T, S, H):
+    def step(delta, spare, h, dh, w, staged, partial, column, t, more, emits, again, b, T, S, H):
         x = cuda.threadIdx.x
+        # Besides its lane of the product, a thread is the cell of row r and column j of the rows at hand
         r, j = x // columns, column + x % columns
         for low in range(0, b, rows):
             count = min(rows, b - low)
             here = r < count and j < H
-            i, p = low + r, t * b + low + r
-            state = h[p + b, j] if here else zero
-            d = slope[(t - (T - S)) * b + i, j] if here and emits else zero
+            i = low + r
+            state = h[state_row(t + 1, b, i), j] if here else zero
+            d = dh[emitted_row(t, T, S, b, i), j] if here and emits else zero
             if more:
-                multiply(spare, (1 - (t & 1)) * b + low, count, w, staged, partial, H)
+                multiply(spare, spare_row(t + 1, b, low), count, w, staged, partial, H)
             if here:
                 if more:
-                    for s in range(helpers):
+                    for s in range(adders):
                         d += partial[x, s]
                 d *= one - state * state
-                spare[(t & 1) * b + i, j] = d
+                # `spare` has what this pass alone gives, for the step before; delta the sum over passes
+                p = step_row(t, b, i)
+                spare[spare_row(t, b, i), j] = d
                 delta[p, j] = delta[p, j] + d if again else d
 
     return step
@@ -173,6 +184,7 @@ def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
     @cuda.jit(device=True)
     def read(w, W, column, H):
         lane, first = cuda.threadIdx.x % lanes, column + cuda.threadIdx.x // lanes * per
+        # Where H is padded, in k or in columns, zeros
         for q in range(depth):
             k = q * lanes + lane
             for c in range(per):
@@ -186,16 +198,12 @@ def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
 
 
 @compiled_once
-def forward(dtype: str, shape: Shape, fast: bool) -> Any:
+def forward_spread(dtype: str, shape: Shape) -> Any:
     """h, with h_0 = initial, for H <= width. A block of `threads` for `columns`; all are resident."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
-    columns, threads, read, step = (
-        shape.columns,
-        shape.threads,
-        _reader(dtype, shape, False),
-        _forward_body(dtype, shape, fast),
-    )
-    meet, leave = _meet(), _leave()
+    columns, threads = shape.columns, shape.threads
+    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape)
+    wait, reset = _grid_barrier(), _barrier_reset()
 
     @bounded(threads)
     def kernel(h, W, initial, b, T, H, arrived):
@@ -204,25 +212,22 @@ def forward(dtype: str, shape: Shape, fast: bool) -> Any:
         w = cuda.local.array(held, kind)
         column = cuda.blockIdx.x * columns
         read(w, W, column, H)
+        # A step of this block's columns reads all states of the step before: no block is a step ahead
         for t in range(T):
             step(h, initial, w, staged, partial, column, t, b, H)
             if t + 1 < T:
-                meet(arrived, (t + 1) * cuda.gridDim.x)
-        leave(arrived, T - 1)
+                wait(arrived, (t + 1) * cuda.gridDim.x)
+        reset(arrived, T - 1)
 
     return kernel
 
 
 @compiled_once
-def forward_step(dtype: str, shape: Shape, fast: bool) -> Any:
+def forward_spread_step(dtype: str, shape: Shape) -> Any:
     """Step t of `forward`, in any number of blocks."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
-    columns, threads, read, step = (
-        shape.columns,
-        shape.threads,
-        _reader(dtype, shape, False),
-        _forward_body(dtype, shape, fast),
-    )
+    columns, threads = shape.columns, shape.threads
+    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape)
 
     @bounded(threads)
     def kernel(h, W, initial, b, t, H):
@@ -237,57 +242,50 @@ def forward_step(dtype: str, shape: Shape, fast: bool) -> Any:
 
 
 @compiled_once
-def backward(dtype: str, shape: Shape) -> Any:
+def backward_spread(dtype: str, shape: Shape) -> Any:
     """delta for H <= width. spare (2 b, H): the deltas of two steps of the pass at hand."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
-    columns, threads, read, step = (
-        shape.columns,
-        shape.threads,
-        _reader(dtype, shape, True),
-        _backward_body(dtype, shape),
-    )
-    meet, leave = _meet(), _leave()
+    columns, threads = shape.columns, shape.threads
+    read, step = _reader(dtype, shape, True), _backward_body(dtype, shape)
+    wait, reset = _grid_barrier(), _barrier_reset()
 
     @bounded(threads)
-    def kernel(delta, spare, h, slope, W, blocks, b, T, S, H, arrived):
+    def kernel(delta, spare, h, dh, W, blocks, b, T, S, H, arrived):
         staged = cuda.shared.array(staged_shape, kind)
         partial = cuda.shared.array(sums_shape, kind)
         w = cuda.local.array(held, kind)
         column = cuda.blockIdx.x * columns
         read(w, W, column, H)
-        seen, meetings = 0, 0
+        # Passes in order of time, each from its last step to its first; steps before `seen` have a delta already
+        seen, barriers = 0, 0
         for n in range(blocks.shape[0]):
             start, emit, end = blocks[n, 0], blocks[n, 1], blocks[n, 2]
             for back in range(end - start):
                 t = end - 1 - back
                 emits = t >= emit and t >= T - S
-                step(delta, spare, h, slope, w, staged, partial, column, t, back > 0, emits, t < seen, b, T, S, H)
-                meetings += 1
-                meet(arrived, meetings * cuda.gridDim.x)
+                step(delta, spare, h, dh, w, staged, partial, column, t, back > 0, emits, t < seen, b, T, S, H)
+                barriers += 1
+                wait(arrived, barriers * cuda.gridDim.x)
             seen = end
-        leave(arrived, meetings)
+        reset(arrived, barriers)
 
     return kernel
 
 
 @compiled_once
-def backward_step(dtype: str, shape: Shape) -> Any:
+def backward_spread_step(dtype: str, shape: Shape) -> Any:
     """Step t of a pass of `backward`, in any number of blocks; more, emits, again are 0 or 1."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
-    columns, threads, read, step = (
-        shape.columns,
-        shape.threads,
-        _reader(dtype, shape, True),
-        _backward_body(dtype, shape),
-    )
+    columns, threads = shape.columns, shape.threads
+    read, step = _reader(dtype, shape, True), _backward_body(dtype, shape)
 
     @bounded(threads)
-    def kernel(delta, spare, h, slope, W, b, t, T, S, H, more, emits, again):
+    def kernel(delta, spare, h, dh, W, b, t, T, S, H, more, emits, again):
         staged = cuda.shared.array(staged_shape, kind)
         partial = cuda.shared.array(sums_shape, kind)
         w = cuda.local.array(held, kind)
         column = cuda.blockIdx.x * columns
         read(w, W, column, H)
-        step(delta, spare, h, slope, w, staged, partial, column, t, more != 0, emits != 0, again != 0, b, T, S, H)
+        step(delta, spare, h, dh, w, staged, partial, column, t, more != 0, emits != 0, again != 0, b, T, S, H)
 
     return kernel

@@ -1,30 +1,31 @@
 """One step of a recurrence as a product on tiles, a launch each: any H, and batches large enough to fill a device.
 
     advance   h_{t+1} = tanh(h_{t+1} + A W), A the state before
-    retreat   delta_t = (slope_t + A W^T)(1 - h_{t+1}^2), A the delta after; the first of a pass has none
+    retreat   delta_t = (dh_t + A W^T)(1 - h_{t+1}^2), A the delta after; the first of a pass has none
 
 Grid: (rows, columns) of a step in tiles, as in `products`. What was there in h is x_t W_xh + b_h.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda import ptx
+from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import compiled_once
 from rnnbench.kernels.cuda.products import multiplier
 
 
 @compiled_once
-def advance(dtype: str, side: int, micro: int, depth: int, fast: bool) -> Any:
-    """Rows h[(t + 1) b :] from those before, or from initial (b, H), which h[:b] then becomes. h (., H), W (H, H)."""
+def forward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
+    """States after step t from those before, or from initial (b, H), which h[:b] then becomes. h (., H), W (H, H)."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
-    multiply, tanh = multiplier(side, micro, depth), ptx.tanh(dtype, fast)
+    multiply = multiplier(side, micro, depth)
 
     @cuda.jit
     def kernel(h, W, initial, b, t, H):
@@ -35,12 +36,13 @@ def advance(dtype: str, side: int, micro: int, depth: int, fast: bool) -> Any:
         row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
         for q in range(held):
             sums[q] = zero
+        # `depth` of k at a time: that much of the states and of W to shared memory, then its products to the sums
         for k0 in range(0, H, depth):
             for q in range(ty * side + tx, depth * edge, count):
                 k, i = k0 + q % depth, row + q // depth
                 value = zero
                 if k < H and i < b:
-                    value = initial[i, k] if t == 0 else h[t * b + i, k]
+                    value = initial[i, k] if t == 0 else h[state_row(t, b, i), k]
                 left[q % depth, q // depth] = value
             for q in range(ty * side + tx, depth * edge, count):
                 k, j = k0 + q // edge, column + q % edge
@@ -48,23 +50,24 @@ def advance(dtype: str, side: int, micro: int, depth: int, fast: bool) -> Any:
             cuda.syncthreads()
             multiply(sums, left, right, tx, ty)
             cuda.syncthreads()
+        # What the inputs give is in h already: added, through the cell, and back
         for u in range(micro):
             for v in range(micro):
                 i, j = row + ty + u * side, column + tx + v * side
                 if i < b and j < H:
-                    p = (t + 1) * b + i
-                    h[p, j] = tanh(h[p, j] + sums[u * micro + v])
+                    p = state_row(t + 1, b, i)
+                    h[p, j] = math.tanh(h[p, j] + sums[u * micro + v])
                     if t == 0:
-                        h[i, j] = initial[i, j]
+                        h[state_row(0, b, i), j] = initial[i, j]
 
     return kernel
 
 
 @compiled_once
-def retreat(dtype: str, side: int, micro: int, depth: int) -> Any:
-    """Rows delta[t b :] and spare[(t & 1) b :] from the other half of spare (2 b, H). more, emits, again: 0 or 1.
+def backward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
+    """delta of step t, to delta and to one half of spare (2 b, H), from the other half. more, emits, again: 0 or 1.
 
-    delta (T b, H), h ((T + 1) b, H), slope (S b, H) of the last S steps, W (H, H).
+    delta (T b, H), h ((T + 1) b, H), dh (S b, H) of the last S steps, W (H, H).
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
@@ -72,15 +75,16 @@ def retreat(dtype: str, side: int, micro: int, depth: int) -> Any:
     multiply = multiplier(side, micro, depth)
 
     @cuda.jit
-    def kernel(delta, spare, h, slope, W, b, t, T, S, H, more, emits, again):
+    def kernel(delta, spare, h, dh, W, b, t, T, S, H, more, emits, again):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
         tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
         row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
-        after, here = (1 - (t & 1)) * b, (t & 1) * b
+        after, here = spare_row(t + 1, b, 0), spare_row(t, b, 0)
         for q in range(held):
             sums[q] = zero
+        # The deltas of the step after times W^T: rows of W are read where a product reads columns
         for k0 in range(0, H if more != 0 else 0, depth):
             for q in range(ty * side + tx, depth * edge, count):
                 k, m = k0 + q % depth, q // depth
@@ -89,14 +93,15 @@ def retreat(dtype: str, side: int, micro: int, depth: int) -> Any:
             cuda.syncthreads()
             multiply(sums, left, right, tx, ty)
             cuda.syncthreads()
+        # The head's part and the cell; `spare` has what this pass alone gives, delta the sum over passes
         for u in range(micro):
             for v in range(micro):
                 i, j = row + ty + u * side, column + tx + v * side
                 if i < b and j < H:
-                    p = t * b + i
-                    d, state = sums[u * micro + v], h[p + b, j]
+                    p = step_row(t, b, i)
+                    d, state = sums[u * micro + v], h[state_row(t + 1, b, i), j]
                     if emits != 0:
-                        d += slope[(t - (T - S)) * b + i, j]
+                        d += dh[emitted_row(t, T, S, b, i), j]
                     d *= one - state * state
                     spare[here + i, j] = d
                     delta[p, j] = delta[p, j] + d if again != 0 else d

@@ -1,0 +1,69 @@
+"""Find and read the runs that a user names: folders, files of records, ids under `reports`, or several as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rnnbench.analysis.comparable import Side
+from rnnbench.analysis.pooling import NamedRun, pool
+from rnnbench.records import store
+
+REPORTS = Path("reports")  # where `run` puts its folders
+MAX_PROBLEMS = 3  # named one by one
+
+
+def place_of(name: str) -> Path:
+    """The folder or file that is meant: a path, else the id of a run under `reports`. Raises StoreError for neither."""
+    for path in (Path(name), REPORTS / name):
+        if path.exists():
+            return path
+    raise store.StoreError(
+        f"{name} is neither a folder, nor a file, nor a run under {REPORTS}; give what `run -o` was given, or its "
+        f"{store.RECORDS}"
+    )
+
+
+def places_of(name: str) -> list[Path]:
+    """The place of a run, or those of several, with commas between, that are meant as one."""
+    parts = [part for part in name.split(",") if part]
+    if len(parts) < 2 or Path(name).exists():
+        return [place_of(name)]
+    return [place_of(part) for part in parts]
+
+
+def read_runs(places: Sequence[Path], say: Callable[[str], None], *, force: bool = False) -> store.Loaded:
+    """One run, or several as one with the launches of all, as `pool` has it; lines that were left out are said.
+
+    Raises StoreError for what cannot be read or, of several, holds nothing, and ValueError for what cannot be pooled.
+    """
+    runs = []
+    for path in places:
+        if len(places) > 1 and sum(other.resolve() == path.resolve() for other in places) > 1:
+            raise ValueError(f"{path} is given twice; give each run once")
+        loaded = store.load_file(path) if path.is_file() else store.load(path)
+        say_problems(path, loaded.problems, say)
+        if len(places) > 1 and not (loaded.records or loaded.curves):
+            raise store.StoreError(f"{path} holds no record; nothing was measured there")
+        runs.append(NamedRun(str(path), loaded))
+    pooled = pool(runs, force=force)
+    for line in pooled.run.get("unlike", ()) if len(runs) > 1 else ():
+        say(f"unlike, by --force: {line}")
+    return pooled
+
+
+def side_of(name: str, say: Callable[[str], None]) -> Side:
+    """A run's records and machine. Of a lone file the machine is known where `machine.json` lies beside it."""
+    places = places_of(name)
+    loaded = read_runs(places, say)
+    if not loaded.records:
+        raise store.StoreError(f"{places[0]} holds no record; nothing was measured there")
+    return Side(loaded.records, loaded.machine)
+
+
+def say_problems(path: Path, problems: Sequence[str], say: Callable[[str], None]) -> None:
+    """Say which lines were left out, the first few one by one."""
+    for problem in problems[:MAX_PROBLEMS]:
+        say(f"{path}: {problem}")
+    if len(problems) > MAX_PROBLEMS:
+        say(f"{path}: {len(problems) - MAX_PROBLEMS} more lines were left out")

@@ -1,0 +1,92 @@
+"""A layer backward: (truncated) BPTT of one worker's rows, then the weight gradients as long products over its steps.
+
+    dh_t = above_t W_above^T + delta_{t+1} W_hh^T        delta_t = cell'(dh_t)
+    dW_hh = sum of h_{t-1}^T delta_t        dW_xh = sum of x_t^T delta_t        db_h = sum of delta_t    over t
+
+In: h of the pass forward, and above, the gradients of what reads the states (the head's dz). Out: delta, from which the
+model takes the gradients of its inputs, and this worker's part of the weight gradients.
+
+Only the recurrence of delta is serial. The gradients need the sum of delta over the reverse passes and nothing else, so
+overlapping windows add their deltas, and each weight gradient is formed once. A reverse pass restarts from the stored
+states: no second forward. Where rows lie is said in `layout`.
+"""
+
+from __future__ import annotations
+
+from rnnbench.kernels.cpu.calls import symbol_kernel
+from rnnbench.kernels.cpu.cell import cell_backward
+from rnnbench.kernels.cpu.layout import output_row, spare_row, state_row, step_row
+from rnnbench.kernels.cpu.pointwise import add_rows
+from rnnbench.kernels.cpu.products import affine, outer_products, sum_rows
+from rnnbench.kernels.cpu.shares import STEP_BACK, SUMS, stage
+
+
+@symbol_kernel
+def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
+    """Columns j to j + n of delta of step t, in a pass that takes what came from above of steps [emit, end) back.
+
+    A step below `seen` has a delta of an earlier pass already: its own goes to `spare`, to be added.
+    """
+    delta, spare, above, W_above_T = c.delta, c.spare, c.above, c.W_above_T_panels
+    state = state_row(c, lo, b, t + 1, origin)
+    above_at = output_row(c, lo, b, t - begin if c.emits else 0)
+    # Where this step's delta is written, and where that of the step after it, which came first, was
+    to, at, after, after_at = delta, step_row(c, lo, b, t, origin), delta, step_row(c, lo, b, t + 1, origin)
+    if t < seen:
+        to, at = spare, spare_row(lo, b, t)
+    if t + 1 < seen:
+        after, after_at = spare, spare_row(lo, b, t + 1)
+    # dh: from above alone at the last step of the pass, from both sides where a step emits, else from step t + 1 alone
+    if t == end - 1:
+        cell_backward(c, False, to, at, above, above_at, W_above_T, b, j, n, c.above_width, state)
+    elif c.emits and t >= emit:
+        affine(to, at, c.zeros, above, above_at, W_above_T, b, j, n, c.above_width)
+        cell_backward(c, True, to, at, after, after_at, c.W_hh_T_panels, b, j, n, c.GH, state)
+    else:
+        cell_backward(c, False, to, at, after, after_at, c.W_hh_T_panels, b, j, n, c.GH, state)
+
+
+@symbol_kernel
+def reverse_pass(c, lo, b, start, emit, end, seen, begin, origin):
+    """One block: gradients from above of steps [emit, end) flow back to `start`; steps from `begin` on are at hand.
+
+    Sets delta for steps >= seen, adds to it below.
+    """
+    wide = c.column_shares > 1
+    if wide:
+        c.stage_lo, c.stage_b, c.stage_begin, c.stage_origin = lo, b, begin, origin
+        c.stage_emit, c.stage_end, c.stage_seen = emit, end, seen
+    for t in range(end - 1, start - 1, -1):
+        if wide:
+            c.stage_t = t
+            stage(c, STEP_BACK, c.column_shares)
+        else:
+            backward_step(c, lo, b, t, emit, end, seen, begin, origin, 0, c.Hp)
+        if t < seen:
+            add_rows(c.delta, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), b)
+
+
+@symbol_kernel
+def sum_steps(c, worker, lo, b, first, end, origin, fresh, j, n):
+    """Columns j to j + n of what `step_gradients` writes."""
+    # Row p of the deltas meets row p of the states before their steps, and of the inputs: steps and rows in one sum
+    steps = (end - first) * b
+    at, before = step_row(c, lo, b, first, origin), state_row(c, lo, b, first, origin)
+    outer_products(c.part_W_hh, worker * c.H, fresh, c.zeros, c.h, before, c.delta, at, c.H, j, n, steps)
+    sum_rows(c.part_b_h, worker, fresh, c.zeros, c.unit, c.delta, at, j, n, steps)
+    if not c.has_tokens:  # of tokens, dW_xh is summed by token: `unique_tokens`
+        outer_products(c.part_W_xh, worker * c.E, fresh, c.zeros, c.x, at, c.delta, at, c.E, j, n, steps)
+
+
+@symbol_kernel
+def step_gradients(c, worker, lo, b, first, end, origin, fresh):
+    """This worker's part of dW_hh, db_h and, for dense input, dW_xh, from the deltas of steps [first, end).
+
+    The parts are added to, or begun anew if `fresh`.
+    """
+    if c.column_shares > 1:
+        c.stage_worker, c.stage_lo, c.stage_b, c.stage_begin, c.stage_end = worker, lo, b, first, end
+        c.stage_origin, c.stage_fresh = origin, fresh
+        stage(c, SUMS, c.column_shares)
+    else:
+        sum_steps(c, worker, lo, b, first, end, origin, fresh, 0, c.GHp)

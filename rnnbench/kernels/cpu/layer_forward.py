@@ -1,0 +1,85 @@
+"""A layer forward: one recurrence over all steps of one worker's rows, in one direction.
+
+    a_t = x_t W_xh + b_h + h_{t-1} W_hh        h_t = cell(a_t)
+
+In: the inputs, as rows of x or, of tokens, as slots of rows that are projected already, and the states before the first
+step. Out: h, the states of all steps, which is all that backward needs. No worker waits for another, unless they share
+the columns of a step (`WIDE_WEIGHTS` in `passes`). Nothing here knows the model: not where inputs come from, nor what
+reads the states. Where rows lie is said in `layout`.
+"""
+
+from __future__ import annotations
+
+from rnnbench.kernels.cpu.calls import symbol_kernel
+from rnnbench.kernels.cpu.cell import cell_forward
+from rnnbench.kernels.cpu.layout import slot_row, state_row, step_row
+from rnnbench.kernels.cpu.pointwise import copy, flat_rows
+from rnnbench.kernels.cpu.products import add_product, affine, gathered_product
+from rnnbench.kernels.cpu.shares import STEP, stage
+
+
+@symbol_kernel
+def start_states(c, lo, b, r):
+    """h before the first step, from the rows of `initial` from r on."""
+    h, initial, first = c.h, c.initial, state_row(c, lo, b, 0, 0)
+    for i in range(b):
+        copy(h[first + i], initial[r + i])
+
+
+@symbol_kernel
+def project_inputs(c, lo, b, begin, end, origin):
+    """The part of the gates that no state enters, x W_xh + b_h of steps [begin, end), as one long product.
+
+    It reads x and writes h, where each step will find it and put its state in its place.
+    """
+    x_at, gates_at = step_row(c, lo, b, begin, origin), state_row(c, lo, b, begin + 1, origin)
+    affine(c.h, gates_at, c.b_h_padded, c.x, x_at, c.W_xh_panels, (end - begin) * b, 0, c.GHp, c.E)
+
+
+@symbol_kernel
+def forward_step(c, lo, b, t, origin, j, n):
+    """Columns j to j + n of h after step t. Inputs must be projected."""
+    h, before, after = c.h, state_row(c, lo, b, t, origin), state_row(c, lo, b, t + 1, origin)
+    # The gates: h_{t-1} W_hh on top of the projected input, which for a token is a row of the table of unique tokens,
+    # read on the way into the registers, and else stands in h already
+    if c.has_tokens:
+        slots = slot_row(c, lo, b, t)
+        gathered_product(h, after, c.projected, c.slots, slots, h, before, c.W_hh_panels, b, j, n, c.H)
+    else:
+        add_product(h, after, h, before, c.W_hh_panels, b, j, n, c.H)
+    cell_forward(c, after, b, j, n)
+
+
+@symbol_kernel
+def forward_steps(c, lo, b, begin, end, origin):
+    """States of steps [begin, end), one after the other. Inputs must be projected."""
+    # Few rows and many weights: all rows are in this one share, and each step is a stage whose shares are columns
+    if c.column_shares > 1:
+        c.stage_lo, c.stage_b, c.stage_origin = lo, b, origin
+        for t in range(begin, end):
+            c.stage_t = t
+            stage(c, STEP, c.column_shares)
+        return
+    for t in range(begin, end):
+        forward_step(c, lo, b, t, origin, 0, c.GHp)
+
+
+@symbol_kernel
+def write_state(c, lo, b, r, origin):
+    """The states after step T to rows of `state` from r on."""
+    h, state, last = c.h, c.state, state_row(c, lo, b, c.T, origin)
+    for i in range(b):
+        copy(state[r + i], h[last + i])
+
+
+@symbol_kernel
+def move_to_front(c, lo, b, first, end, origin):
+    """Move what is kept of steps [first, end) to the front of the buffers; `first` is their origin from now on."""
+    steps = (end - first) * b
+    # One row of states more than there are steps: the one before the first of them
+    to, of = state_row(c, lo, b, first, first), state_row(c, lo, b, first, origin)
+    copy(flat_rows(c.h, to, steps + b), flat_rows(c.h, of, steps + b))
+    to, of = step_row(c, lo, b, first, first), step_row(c, lo, b, first, origin)
+    copy(flat_rows(c.delta, to, steps), flat_rows(c.delta, of, steps))
+    if not c.has_tokens:
+        copy(flat_rows(c.x, to, steps), flat_rows(c.x, of, steps))

@@ -1,0 +1,222 @@
+"""A worker's rows through the whole model: inputs, the stack of layers, head and loss, and back.
+
+    z = h W_hy + b_y        dz, the gradient of the mean loss by z        dW_hy = sum of h^T dz        db_y = sum of dz
+
+The stack is one layer today, whose record is the model's: `layer_forward` and `layer_backward` read of it only what
+`pass_record` lists as a layer's. More layers are more records and a loop where the two are called here: the states of
+one are the x of the next, and the delta of the next, with its W_xh, is what comes from above. Where rows lie is said in
+`layout`; `r` is the number of a worker's first row among those of the batch.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rnnbench.kernels.cpu.calls import symbol_kernel
+from rnnbench.kernels.cpu.compiling import cpu_kernel
+from rnnbench.kernels.cpu.layer_backward import reverse_pass, step_gradients
+from rnnbench.kernels.cpu.layer_forward import forward_steps, move_to_front, project_inputs, start_states, write_state
+from rnnbench.kernels.cpu.layout import output_row, slot_row, state_row, step_row
+from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
+from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT
+from rnnbench.kernels.cpu.pointwise import copy, zero_row
+from rnnbench.kernels.cpu.products import affine, outer_products, pack, pack_transposed, sum_rows
+from rnnbench.kernels.cpu.shares import INPUTS, share_range, stage
+
+# Rows that are predicted together, and steps that are kept where nothing needs the states later.
+PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
+
+
+@symbol_kernel
+def pack_weights(c, learns, part, parts):
+    """A part of the weights as products read them; the transposed ones only if the backward pass will need them."""
+    pack(c.W_xh_panels, c.W_xh, part, parts)
+    pack(c.W_hh_panels, c.W_hh, part, parts)
+    pack(c.W_hy_panels, c.W_hy, part, parts)
+    if part == 0:
+        copy(c.b_h_padded, c.b_h)
+        copy(c.b_y_padded, c.b_y)
+    if learns:
+        pack_transposed(c.W_hh_T_panels, c.W_hh, part, parts)
+        pack_transposed(c.W_hy_T_panels, c.W_hy, part, parts)
+        if c.has_tokens:  # dense inputs need no gradient
+            pack_transposed(c.W_xh_T_panels, c.W_xh, part, parts)
+
+
+@symbol_kernel
+def dense_inputs(c, lo, b, r, begin, end, origin):
+    """Dense input of steps [begin, end), from the data to x, time first; then the layer projects it."""
+    x, rows, inputs = c.x, c.rows, c.inputs
+    for t in range(begin, end):
+        at = step_row(c, lo, b, t, origin)
+        for i in range(b):
+            copy(x[at + i], inputs[rows[r + i] * c.T + t])
+    project_inputs(c, lo, b, begin, end, origin)
+
+
+@symbol_kernel
+def stack_forward(c, lo, b, r, begin, end, origin):
+    """Steps [begin, end) of the inputs and of all layers. Unique tokens must be projected."""
+    # Where the columns of a step are shared, so are the steps of the inputs, which need not be one after the other
+    if not c.has_tokens:
+        if c.column_shares > 1:
+            c.stage_lo, c.stage_b, c.stage_row, c.stage_begin, c.stage_end, c.stage_origin = (
+                lo,
+                b,
+                r,
+                begin,
+                end,
+                origin,
+            )
+            stage(c, INPUTS, c.column_shares)
+        else:
+            dense_inputs(c, lo, b, r, begin, end, origin)
+    forward_steps(c, lo, b, begin, end, origin)
+
+
+@symbol_kernel
+def read_outputs(c, lo, b, r, begin, end, origin):
+    """The head: z of steps [begin, end), or of the last if only that emits; the same to `logits`, row by row."""
+    z, logits, S = c.z, c.logits, c.S
+    first = begin if c.emits else end - 1
+    z_at, h_at = output_row(c, lo, b, 0), state_row(c, lo, b, first + 1, origin)
+    affine(z, z_at, c.b_y_padded, c.h, h_at, c.W_hy_panels, (end - first) * b, 0, c.Op, c.H)
+    for s in range(end - first):
+        for i in range(b):
+            copy(logits[(r + i) * S + (first + s if c.emits else 0)], z[output_row(c, lo, b, s) + i])
+
+
+@symbol_kernel
+def loss_rows(c, worker, lo, b, r, begin, end):
+    """Losses of the outputs that `read_outputs` left in z, added to this worker's loss and correct ones; writes dz."""
+    if c.loss == NO_LOSS:
+        return
+    z, dz, rows, classes, targets, code, O = c.z, c.dz, c.rows, c.classes, c.targets, c.loss, c.O
+    # The gradient of one loss in that of the mean over the batch
+    total, correct, scale = 0.0, 0, c.step_weight / c.b
+    for s in range(end - begin if c.emits else 1):
+        step = begin + s if c.emits else 0
+        for i in range(b):
+            at, row = output_row(c, lo, b, s) + i, rows[r + i]
+            loss, right = loss_and_gradient(
+                code, z[at], classes[row], targets, row * c.S + step, step, dz[at], scale, O
+            )
+            total += loss
+            correct += right
+    c.part_loss[worker, 0] += total
+    c.part_correct[worker, 0] += correct
+
+
+@symbol_kernel
+def head_gradients(c, worker, lo, b, begin, end, origin, fresh):
+    """This worker's part of dW_hy and db_y, from the outputs of steps [begin, end), or of the last; anew if `fresh`."""
+    first = begin if c.emits else end - 1
+    h_at, dz_at, outputs = state_row(c, lo, b, first + 1, origin), output_row(c, lo, b, 0), (end - first) * b
+    outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, c.h, h_at, c.dz, dz_at, c.H, 0, c.Op, outputs)
+    sum_rows(c.part_b_y, worker, fresh, c.zeros, c.unit, c.dz, dz_at, 0, c.Op, outputs)
+
+
+@symbol_kernel
+def _forward_rows(c, worker, lo, b, r):
+    """Forward and loss of b rows of the batch from r on, in segments of so few steps that they stay in cache."""
+    T, begin, origin = c.T, 0, 0
+    while begin < T:
+        end = min(T, begin + min(c.kept, FORWARD_STEPS))
+        stack_forward(c, lo, b, r, begin, end, origin)
+        if c.emits or end == T:
+            read_outputs(c, lo, b, r, begin, end, origin)
+            loss_rows(c, worker, lo, b, r, begin, end)
+        if end < T:  # nothing is needed of these steps but the states after the last
+            move_to_front(c, lo, b, end, end, origin)
+            origin = end
+        begin = end
+    if c.goal != PREDICT:
+        write_state(c, lo, b, r, origin)
+
+
+@symbol_kernel
+def _learn_rows(c, worker, lo, b):
+    """Forward, loss and backward of one worker's rows, in segments: all T steps, or the blocks that there is room for.
+
+    The deltas of a step are settled once no later block reaches it; then they enter the gradients and go.
+    """
+    T, blocks = c.T, c.blocks
+    begin, origin, block = 0, 0, 0
+    settled = seen = blocks[0, 0]
+    while begin < T:
+        # The blocks, from `block` to `last`, that end within the steps that can be kept
+        last = block
+        while last + 1 < c.blocks_n and blocks[last + 1, 2] <= origin + c.kept:
+            last += 1
+        end = blocks[last, 2]
+        # Forward over their new steps, to the gradient of the logits
+        stack_forward(c, lo, b, lo, begin, end, origin)
+        read_outputs(c, lo, b, lo, begin, end, origin)
+        loss_rows(c, worker, lo, b, lo, begin, end)
+        head_gradients(c, worker, lo, b, begin, end, origin, begin == 0)
+        # Back, block by block in order of time; where one reaches into another, deltas are added
+        for n in range(block, last + 1):
+            reverse_pass(c, lo, b, blocks[n, 0], blocks[n, 1], blocks[n, 2], seen, begin, origin)
+            seen = blocks[n, 2]
+        block = last + 1
+        # Steps before the start of the next block are settled; the others stay, and move to the front
+        rest = end if block == c.blocks_n else min(end, blocks[block, 0])
+        step_gradients(c, worker, lo, b, settled, rest, origin, begin == 0)
+        settled, begin = rest, end
+        if end < T:
+            move_to_front(c, lo, b, rest, end, origin)
+            origin = rest
+    write_state(c, lo, b, lo, origin)
+
+
+@symbol_kernel
+def batch_rows(c, worker):
+    """One worker's rows of the batch, for the goal at hand."""
+    lo, hi = share_range(c.b, worker, c.row_shares)
+    c.part_loss[worker, 0], c.part_correct[worker, 0] = 0.0, 0
+    start_states(c, lo, hi - lo, lo)
+    if c.goal >= GRADIENT:
+        _learn_rows(c, worker, lo, hi - lo)
+    else:
+        _forward_rows(c, worker, lo, hi - lo, lo)
+
+
+@symbol_kernel
+def predict_rows(c, thread, number):
+    """Logits of block `number` of PREDICT_ROWS rows, from zero states, in the room of this thread.
+
+    The whole vocabulary is projected, each token in the slot of its own number.
+    """
+    r, lo, T = number * PREDICT_ROWS, thread * PREDICT_ROWS, c.T
+    b = min(PREDICT_ROWS, c.b - r)
+    h, rows, tokens, slots = c.h, c.rows, c.tokens, c.slots
+    for i in range(b):
+        zero_row(h[state_row(c, lo, b, 0, 0) + i])
+        if c.has_tokens:
+            row = tokens[rows[r + i]]
+            for t in range(T):
+                slots[slot_row(c, lo, b, t) + i] = row[t]
+    _forward_rows(c, thread, lo, b, r)
+
+
+@cpu_kernel()
+def _add_parts(total, parts, workers):
+    """total (m, n) = the sum of parts (workers m, >= n), m rows of each worker, in their order."""
+    m = total.shape[0]
+    for i in range(m):
+        sums = total[i]
+        copy(sums, parts[i])
+        for worker in range(1, workers):
+            part = parts[worker * m + i]
+            for j in range(sums.size):
+                sums[j] += part[j]
+
+
+@symbol_kernel
+def add_parts(c):
+    """Write all gradients but that of the embedding: the parts of the workers, added in their order."""
+    _add_parts(c.d_W_xh, c.part_W_xh, c.token_shares)
+    _add_parts(c.d_W_hh, c.part_W_hh, c.row_shares)
+    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares)
+    _add_parts(c.d_b_h.reshape(1, -1), c.part_b_h, c.row_shares)
+    _add_parts(c.d_b_y.reshape(1, -1), c.part_b_y, c.row_shares)

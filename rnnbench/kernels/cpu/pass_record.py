@@ -1,0 +1,314 @@
+"""All that a pass works with, in one record that kernels read by name: sizes, switches, and where the arrays are.
+
+Compiled code gets the address of the record and nothing else, so that a call from Python costs the same for any
+network. In kernels `c` is the record, `c.H` a number and `c.h` an array.
+
+Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, GH the gate width: G H, the numbers
+of one row in the gates of a step (G is 1 for the tanh cell). P numbers in all parameters, S outputs per row (T where
+every step emits, else 1). `kept`: the steps whose states are in memory at once; `kept_outputs`: the outputs of those.
+Ep, Hp, GHp, Op: padded to whole vectors. Es, Hs, GHs: numbers from one row to the next, a little more where rows would
+meet in a cache (`simd.row_step`). `panel`: numbers in a row of a panel (`products.pack`). Which kernel writes what, and
+which reads it, stands in `kernels/README.md`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.imputils import lower_getattr_generic, lower_setattr_generic
+from numba.core.typing.templates import AttributeTemplate, infer_getattr
+from numba.extending import intrinsic, models, register_model
+from numba.np.arrayobj import populate_array
+from numpy.typing import DTypeLike, NDArray
+
+from rnnbench.kernels.cpu.simd import CACHE_LINE, INDEX, padded, panel_width, panels, row_step
+
+Array = NDArray[Any]
+
+# What is asked of a pass: the field `goal`.
+PREDICT, FORWARD, GRADIENT, TRAIN_STEP = range(4)
+
+TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a block of them stays in cache
+
+# What a layer reads: sizes and switches of it, and the arguments of a stage within its rows (see `shares.stage`).
+LAYER_INTEGERS = (
+    "B", "T", "E", "H", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "panel", "has_tokens",
+    "kept_outputs", "emits", "above_width", "above_row", "column_shares", "stage", "shares",
+    "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
+    "stage_fresh", "stage_worker", "stage_row",
+)  # fmt: skip
+INTEGERS = (
+    *LAYER_INTEGERS,
+    # of the model, fixed for all calls
+    "V", "O", "P", "S", "Op", "workers", "blocks_n", "first", "loss", "adam", "flush",
+    # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
+    "goal", "step", "order_n", "b", "pool", "do_share", "row_shares", "token_shares", "pack_shares", "unique_n",
+    "correct",
+)  # fmt: skip
+REALS = (
+    "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",
+)  # fmt: skip
+
+# Arrays: name -> element type (None: the numbers' own) and shape, in names of integers; ANY: as many as there are.
+ANY = "any"
+PARAMETERS: dict[str, tuple[str, ...]] = {
+    "embedding": ("V", "E"),
+    "W_xh": ("E", "GH"),
+    "W_hh": ("H", "GH"),
+    "b_h": ("GH",),
+    "W_hy": ("H", "O"),
+    "b_y": ("O",),
+}
+# Of one layer in one direction: weights as its products read them, states, tape and delta. Where a worker with rows
+# [lo, hi) finds its own is in `layout`.
+LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_xh", "W_xh_T", "W_hh", "W_hh_T")},
+    "b_h_padded": (None, ("GHp",)),
+    "zeros": (None, (ANY,)),
+    "unit": (None, (ANY,)),  # a 1
+    "initial": (None, ("B", "H")),
+    "state": (None, ("B", "H")),  # after step T
+    # inputs of a step: rows of x, or, of tokens, rows of `projected` by the slot of each token
+    "x": (None, (ANY, "Es")),
+    "projected": (None, (ANY, "GHs")),
+    "slots": ("int32", (ANY,)),
+    # states, which are the tape of the tanh cell as well; delta, the gradient of the gates before the cell; `spare`,
+    # the delta of two steps of a reverse pass where `delta` holds the sum over passes
+    "h": (None, (ANY, "Hs")),
+    "delta": (None, (ANY, "GHs")),
+    "spare": (None, (ANY, "GHs")),
+    # what reads the states of this layer gives back gradients of them: dh_t += above_t W_above^T. Above the last layer
+    # is the head, with dz and W_hy
+    "above": (None, (ANY, "above_row")),
+    "W_above_T_panels": (None, (ANY, "panel")),
+    # sums of each worker, added up in their order
+    "part_W_xh": (None, (ANY, "GHs")),
+    "part_W_hh": (None, (ANY, "GHs")),
+    "part_b_h": (None, (ANY, "GHs")),
+}
+ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    **LAYER_ARRAYS,
+    # the data, and the rows of it that a call and a pass are about
+    "tokens": ("int32", (ANY, "T")),
+    "inputs": (None, (ANY, "E")),  # (N, T, E)
+    "classes": ("int32", (ANY, "S")),
+    "targets": (None, (ANY, "O")),  # (N, S, O)
+    "blocks": ("int64", ("blocks_n", "three")),  # start, emit, end of each reverse pass, in order of time
+    "order": ("int64", ("order_n",)),
+    "rows": ("int64", ("b",)),
+    # parameters, their gradients, Adam's moments; the named ones are views of the flat ones
+    **dict.fromkeys(("params", "grads", "m", "v"), (None, ("P",))),
+    **{name: (None, shape) for name, shape in PARAMETERS.items()},
+    **{f"d_{name}": (None, shape) for name, shape in PARAMETERS.items()},
+    # the unique tokens of a batch: the slot of each in `unique`, or -1; the rows of `delta` that hold their gradients,
+    # one token after the other (those of slot u at places[starts[u] : starts[u + 1]])
+    "slot_of_token": ("int32", ("V",)),
+    "unique": ("int32", (ANY,)),
+    "starts": ("int32", (ANY,)),
+    "places": ("int32", (ANY,)),
+    "unique_embedding": (None, (ANY, "Es")),
+    "token_delta": (None, (ANY, "GHs")),
+    "token_gradient": (None, (ANY, "Es")),
+    # the head: weights, logits and their gradient, sums of each worker; loss and correct start a cache line each
+    **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_hy", "W_hy_T")},
+    "b_y_padded": (None, ("Op",)),
+    "z": (None, (ANY, "Op")),
+    "dz": (None, (ANY, "Op")),
+    "part_W_hy": (None, (ANY, "Op")),
+    "part_b_y": (None, (ANY, "Op")),
+    "part_loss": ("float64", (ANY, "eight")),
+    "part_correct": ("int64", (ANY, "eight")),
+    "logits": (None, (ANY, "O")),  # (B, S, O), read after a pass
+}
+_CONSTANTS = {ANY: 1 << 40, "three": 3, "eight": 8}
+# The record: integers, addresses of arrays, reals; 8 bytes each.
+LAYOUT = np.dtype([*((name, "i8") for name in (*INTEGERS, *ARRAYS)), *((name, "f8") for name in REALS)])
+
+
+@dataclass(frozen=True)
+class BufferSizes:
+    """What buffers are made for. V is 0 for dense input; GH and `kept` as in the record."""
+
+    B: int
+    T: int
+    V: int
+    E: int
+    H: int
+    GH: int
+    O: int
+    emits: bool
+    workers: int
+    kept: int
+    whole_table: bool = False  # room for all V tokens, whatever the batch holds
+
+
+def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Zeros that start at a cache line: a vector that straddles two lines is read twice."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + CACHE_LINE, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE
+    return raw[start : start + size].view(dtype).reshape(shape)
+
+
+def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
+    """The arrays that passes work in, by name, all C-contiguous and starting at a cache line."""
+    B, T, V, E, H, GH, O, workers, kept = s.B, s.T, s.V, s.E, s.H, s.GH, s.O, s.workers, s.kept
+    Op, Es, Hs, GHs = padded(O, dtype), row_step(E, dtype), row_step(H, dtype), row_step(GH, dtype)
+    S, kept_outputs = (T, kept) if s.emits else (1, 1)
+    unique = V if s.whole_table else min(V, B * T)
+    token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
+
+    def real(*shape: int) -> Array:
+        return aligned(shape, dtype)
+
+    def packed(k: int, n: int) -> Array:
+        return aligned((panels(n, dtype) * k, panel_width(dtype)), dtype)
+
+    def index(*shape: int) -> Array:
+        return aligned(shape, np.int32)
+
+    made = {
+        "W_xh_panels": packed(E, GH),
+        "W_xh_T_panels": packed(GH, E),
+        "W_hh_panels": packed(H, GH),
+        "W_hh_T_panels": packed(GH, H),
+        "W_hy_panels": packed(H, O),
+        "W_hy_T_panels": packed(O, H),
+        "b_h_padded": real(padded(GH, dtype)),
+        "b_y_padded": real(Op),
+        "zeros": real(max(padded(n, dtype) for n in (E, H, GH, O))),
+        "unit": np.ones(1, dtype),
+        "slot_of_token": np.full(V, -1, np.int32),
+        "unique": index(unique),
+        "starts": index(unique + 1),
+        "places": index(token_places),
+        "slots": index(token_places),
+        "unique_embedding": real(unique, Es),
+        "projected": real(unique, GHs),
+        "x": real(dense_rows, Es),
+        "h": real(B * (kept + 1), Hs),
+        "delta": real(B * kept, GHs),
+        "spare": real(2 * B, GHs),
+        "z": real(B * kept_outputs, Op),
+        "dz": real(B * kept_outputs, Op),
+        "part_W_xh": real(workers, E, GHs),
+        "part_W_hh": real(workers, H, GHs),
+        "part_b_h": real(workers, GHs),
+        "part_W_hy": real(workers, H, Op),
+        "part_b_y": real(workers, Op),
+        "part_loss": aligned((workers, 8), np.float64),
+        "part_correct": aligned((workers, 8), np.int64),
+        "token_delta": real(workers, TOKEN_BLOCK, GHs),
+        "token_gradient": real(workers, TOKEN_BLOCK, Es),
+        "logits": real(B, S, O),
+        "state": real(B, H),
+    }
+    # One layer, and above it the head.
+    return made | {"above": made["dz"], "W_above_T_panels": made["W_hy_T_panels"]}
+
+
+class PassRecord:
+    """The record and the arrays that it points to, which live as long as it does. `arrays` has them by name."""
+
+    def __init__(self, values: Mapping[str, float], arrays: Mapping[str, Array]) -> None:
+        self.record = np.zeros(1, LAYOUT)
+        self.address = self.record.ctypes.data
+        self.fields = {name: self.record[name] for name in LAYOUT.names or ()}  # views: quick to set
+        self.arrays: dict[str, Array] = {}
+        for name, value in values.items():
+            self.fields[name][0] = value
+        self.point(arrays)
+
+    def point(self, arrays: Mapping[str, Array]) -> None:
+        """Let the record point to these arrays, and keep them."""
+        for name, array in arrays.items():
+            if not array.flags.c_contiguous:
+                raise ValueError(f"{name} of shape {array.shape} is not C-contiguous; kernels read it in one run")
+            self.arrays[name] = array
+            self.fields[name][0] = array.ctypes.data
+
+
+class PassRecordType(types.Type):
+    """A record in compiled code: its address, for kernels of one number type."""
+
+    def __init__(self, number: types.Float) -> None:
+        self.number = number
+        super().__init__(name=f"PassRecord({number})")
+
+    def array(self, name: str) -> types.Array:
+        """The type of an array of the table."""
+        element, shape = ARRAYS[name]
+        return types.Array(self.number if element is None else getattr(types, element), len(shape), "C")
+
+
+@register_model(PassRecordType)
+class _PassRecordModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, kind: Any) -> None:
+        super().__init__(manager, kind, INDEX)
+
+
+@infer_getattr
+class _PassRecordAttributes(AttributeTemplate):
+    key = PassRecordType
+
+    def generic_resolve(self, record_type: PassRecordType, name: str) -> types.Type | None:
+        if name in INTEGERS:
+            return types.int64
+        if name in REALS:
+            return types.float64
+        return record_type.array(name) if name in ARRAYS else None
+
+
+@intrinsic
+def address_of(typingctx: Any, c: Any) -> Any:
+    """The address of a record."""
+    return types.int64(c), lambda context, builder, signature, args: args[0]
+
+
+def _field(builder: Any, record: Any, name: str, kind: Any) -> Any:
+    """A pointer to a field of a record."""
+    assert LAYOUT.fields is not None
+    return builder.inttoptr(builder.add(record, INDEX(LAYOUT.fields[name][1])), kind.as_pointer())
+
+
+@lower_getattr_generic(PassRecordType)
+def _get(context: Any, builder: Any, kind: PassRecordType, record: Any, name: str) -> Any:
+    if name in REALS:
+        return builder.load(_field(builder, record, name, ir.DoubleType()))
+    value = builder.load(_field(builder, record, name, INDEX))
+    return value if name in INTEGERS else _array(context, builder, kind, record, name, value)
+
+
+def _array(context: Any, builder: Any, kind: PassRecordType, record: Any, name: str, address: Any) -> Any:
+    array = kind.array(name)
+    number = context.get_data_type(array.dtype)
+    item = INDEX(context.get_abi_sizeof(number))
+
+    def size(letter: str) -> Any:
+        if letter in _CONSTANTS:
+            return INDEX(_CONSTANTS[letter])
+        return builder.load(_field(builder, record, letter, INDEX))
+
+    shape = [size(letter) for letter in ARRAYS[name][1]]
+    strides = [builder.mul(n, item) for n in shape[1:]] + [item]
+    made = context.make_array(array)(context, builder)
+    populate_array(made, builder.inttoptr(address, number.as_pointer()), shape, strides, item, None)
+    return made._getvalue()
+
+
+@lower_setattr_generic(PassRecordType)
+def _set(context: Any, builder: Any, signature: Any, args: Any, name: str) -> None:
+    record, value = args
+    if name in REALS:
+        builder.store(value, _field(builder, record, name, ir.DoubleType()))
+    elif name in INTEGERS:
+        builder.store(value, _field(builder, record, name, INDEX))
+    else:  # an array of the table takes another's place
+        data = context.make_array(signature.args[1])(context, builder, value).data
+        builder.store(builder.ptrtoint(data, INDEX), _field(builder, record, name, INDEX))

@@ -1,0 +1,180 @@
+"""Threads that help the calling one: it opens a stage of so many shares, and each thread takes one after the other.
+
+The caller waits for no thread that has not begun a share: one that is waiting, or whose core another program has, costs
+its help and nothing else, and the caller takes all shares itself if it must. Which shares there are is fixed beforehand
+and each is worked out in the same way by whichever thread takes it, so the result is the same bits for any number that
+came.
+
+A stage is one 64-bit number, the ticket: the number of the stage, how many shares it has, and the next one to be taken.
+Taking is one atomic addition. Threads look at the ticket while a call lasts and for about a millisecond after; then
+they wait for a lock until the caller wakes them.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import ctypes
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from rnnbench.kernels.cpu.atomics import atomic_read, atomic_write, fetch_add, pause, yield_core
+from rnnbench.kernels.cpu.calls import call_share
+from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
+from rnnbench.kernels.cpu.pass_record import aligned
+from rnnbench.kernels.cpu.simd import CACHE_LINE
+
+# Where the numbers that threads share are, in bytes from the start: each on cache lines of its own, or writing one
+# would take the others from the caches of those that read them.
+_TICKET, _DONE, _RECORD, _DO_SHARE, _STAGE, _CALLING = (2 * CACHE_LINE * i for i in range(6))
+_FIELDS = 6
+# The ticket: bits 0 to 15 the next share, 16 to 31 how many there are, from 32 on the number of the stage.
+_SHARES_AT, _STAGE_AT, _MASK = 16, 32, (1 << 16) - 1
+
+_SPIN_LIMIT = 20_000  # pauses before a thread waits for its lock: about a millisecond
+_YIELD_AFTER = 2_000  # pauses before a thread that waits lets others have its core
+
+
+@inlined
+def take_share(pool):
+    """The number of a share that is now the caller's, or -1 where none is left."""
+    # A look first: a stage that is used up is not counted further, or its count would run into the next field
+    ticket = atomic_read(pool + _TICKET)
+    if (ticket & _MASK) >= (ticket >> _SHARES_AT & _MASK):
+        return -1
+    ticket = fetch_add(pool + _TICKET, 1)
+    share = ticket & _MASK
+    return share if share < (ticket >> _SHARES_AT & _MASK) else -1
+
+
+@inlined
+def open_stage(pool, shares):
+    """Let `shares` shares be taken."""
+    number = atomic_read(pool + _STAGE) + 1
+    atomic_write(pool + _STAGE, number)
+    atomic_write(pool + _DONE, 0)
+    # Last of all: from here on threads begin
+    atomic_write(pool + _TICKET, (number & 0x7FFFFFFF) << _STAGE_AT | shares << _SHARES_AT)
+
+
+@inlined
+def finish_share(pool):
+    """Count a share as done."""
+    fetch_add(pool + _DONE, 1)
+
+
+@inlined
+def wait_for_shares(pool, shares):
+    """Return when all shares of the stage are done."""
+    waited = 0
+    while atomic_read(pool + _DONE) < shares:
+        pause()
+        waited += 1
+        if waited > _YIELD_AFTER:
+            yield_core()
+
+
+@cpu_kernel()
+def _take_shares(pool, thread):
+    """Take shares until there has been no call for a while."""
+    idle = 0
+    # `idle` counts looks at the ticket since the last share
+    while idle < _SPIN_LIMIT:
+        share = take_share(pool)
+        if share < 0:
+            pause()
+            idle += 1
+            if idle > _YIELD_AFTER and atomic_read(pool + _CALLING):  # a long stage of the caller alone: stay
+                idle = _YIELD_AFTER
+                yield_core()
+        else:
+            call_share(atomic_read(pool + _DO_SHARE), atomic_read(pool + _RECORD), thread, share)
+            finish_share(pool)
+            idle = 0
+
+
+class ThreadPool:
+    """The calling thread, whichever it is, and daemon threads of this process. One call at a time has it: `in_use`."""
+
+    def __init__(self) -> None:
+        self.fields = aligned((_FIELDS * 2 * CACHE_LINE // 8,), np.int64)
+        self.address = self.fields.ctypes.data
+        self.threads: list[_PoolThread] = []
+        self.in_use = threading.Lock()
+
+    def grow(self, size: int) -> None:
+        """Have at least `size` threads, the calling one among them."""
+        while len(self.threads) < size - 1:
+            self.threads.append(_PoolThread(self.address, len(self.threads) + 1))
+
+    def begin_call(self, size: int, record: int, do_share: int, wake: bool) -> None:
+        """Let threads, up to `size` with the calling one, know what there is to do; `wake` those that wait."""
+        self.fields[_RECORD // 8], self.fields[_DO_SHARE // 8], self.fields[_CALLING // 8] = record, do_share, 1
+        if wake:
+            for thread in self.threads[: size - 1]:
+                if thread.waiting:
+                    thread.wake()
+
+    def end_call(self) -> None:
+        """The call is over: threads may wait."""
+        self.fields[_CALLING // 8] = 0
+
+
+class _PoolThread:
+    """One thread and the lock that it waits for when there is nothing to do."""
+
+    def __init__(self, pool: int, number: int) -> None:
+        self.pool, self.number = pool, number
+        self.waiting = False  # read and written with the GIL
+        self.wake_lock = _thread.allocate_lock()
+        self.wake_lock.acquire()
+        self.thread = threading.Thread(target=self._serve, name=f"rnnbench-{number}", daemon=True)
+        self.thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            self.waiting = True
+            self.wake_lock.acquire()
+            _take_shares(self.pool, self.number)
+
+    def wake(self) -> None:
+        """Wake it away from the caller: a system likes to wake a thread where its waker runs, and goes on."""
+        self.waiting = False
+        cores = _other_cores()
+        if cores and self.thread.native_id is not None:
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(self.thread.native_id, cores)
+        self.wake_lock.release()
+
+
+_core_here: Any = None
+with contextlib.suppress(AttributeError, OSError, TypeError):  # Linux has it
+    _core_here = ctypes.CDLL(None).sched_getcpu
+
+
+def _other_cores() -> set[int]:
+    """The cores that this thread may use, but for the one that it is on; empty where the system does not say."""
+    if _core_here is None or not hasattr(os, "sched_getaffinity"):
+        return set()
+    return os.sched_getaffinity(0) - {_core_here()}
+
+
+_POOL = ThreadPool()
+
+
+def thread_pool() -> ThreadPool:
+    """The one pool of this process."""
+    return _POOL
+
+
+def _forget_threads() -> None:
+    """A forked child has no threads but its own."""
+    global _POOL
+    _POOL = ThreadPool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_threads)

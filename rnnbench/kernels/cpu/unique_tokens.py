@@ -1,0 +1,129 @@
+"""Tokens repeat: each unique one of a batch is projected once, and its deltas are summed before they are multiplied.
+
+Forward, for each unique token: projected = embedding[token] W_xh + b_h, a row of a table; the slot of a token is its
+row there, and the recurrent product adds it on its way into the registers. Backward, d the sum of the deltas of all
+occurrences of a token: d embedding[token] = d W_xh^T, and dW_xh = sum over unique tokens of embedding[token]^T d.
+"""
+
+from __future__ import annotations
+
+from rnnbench.kernels.cpu.calls import symbol_kernel
+from rnnbench.kernels.cpu.layout import slot_row
+from rnnbench.kernels.cpu.pass_record import TOKEN_BLOCK
+from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_rows, zero_row
+from rnnbench.kernels.cpu.products import affine, outer_products
+from rnnbench.kernels.cpu.shares import share_range
+
+
+@symbol_kernel
+def forget_unique_tokens(c):
+    """Undo `find_unique_tokens`: slot_of_token is -1 and d_embedding 0 everywhere again."""
+    slot_of_token, unique, d_embedding = c.slot_of_token, c.unique, c.d_embedding
+    # Only where the batch before has written: V may be large
+    for u in range(c.unique_n):
+        slot_of_token[unique[u]] = -1
+        zero_row(d_embedding[unique[u]])
+    c.unique_n = 0
+
+
+@symbol_kernel
+def list_vocabulary(c):
+    """Every token of the vocabulary, in the slot of its own number; `unique` made with room for all V."""
+    slot_of_token, unique = c.slot_of_token, c.unique
+    for token in range(slot_of_token.size):
+        slot_of_token[token] = token
+        unique[token] = token
+    c.unique_n = c.V
+
+
+@symbol_kernel
+def find_unique_tokens(c):
+    """List the unique tokens of the batch, and the slot of each token where `delta` has it.
+
+    slot_of_token must be -1 everywhere.
+    """
+    T, rows, tokens, slot_of_token, unique, slots = c.T, c.rows, c.tokens, c.slot_of_token, c.unique, c.slots
+    count = 0
+    for worker in range(c.row_shares):
+        lo, hi = share_range(c.b, worker, c.row_shares)
+        # Tokens are read row by row, as they lie, and slots written with a stride: they are time first, like delta
+        for i in range(lo, hi):
+            row, place = tokens[rows[i]], slot_row(c, lo, hi - lo, 0) + i - lo
+            for t in range(T):
+                token = row[t]
+                if slot_of_token[token] < 0:
+                    slot_of_token[token] = count
+                    unique[count] = token
+                    count += 1
+                slots[place] = slot_of_token[token]
+                place += hi - lo
+    c.unique_n = count
+
+
+@symbol_kernel
+def list_places(c):
+    """The rows of `delta` that hold each token, of steps from the first that a loss reaches: a counting sort.
+
+    Within a token they stand in their order in memory, so that a sum is the same each time. Needs the slots. With all T
+    steps kept, row p of delta is that of slot p.
+    """
+    T, starts, slots, places = c.T, c.starts, c.slots, c.places
+    # How often each slot occurs ...
+    for u in range(c.unique_n + 1):
+        starts[u] = 0
+    for worker in range(c.row_shares):
+        lo, hi = share_range(c.b, worker, c.row_shares)
+        for place in range(slot_row(c, lo, hi - lo, c.first), slot_row(c, lo, hi - lo, T)):
+            starts[slots[place]] += 1
+    # ... added up, so that starts[u] is where the places of slot u end ...
+    end = 0
+    for u in range(c.unique_n + 1):
+        end += starts[u]
+        starts[u] = end
+    # ... and filled from there downwards, the last place first, until it is where they start
+    for worker in range(c.row_shares - 1, -1, -1):
+        lo, hi = share_range(c.b, worker, c.row_shares)
+        for place in range(slot_row(c, lo, hi - lo, T) - 1, slot_row(c, lo, hi - lo, c.first) - 1, -1):
+            u = slots[place]
+            starts[u] -= 1
+            places[starts[u]] = place
+
+
+@symbol_kernel
+def project_unique_tokens(c, lo, hi):
+    """Write unique_embedding and projected for slots [lo, hi)."""
+    unique, unique_embedding, embedding = c.unique, c.unique_embedding, c.embedding
+    for u in range(lo, hi):
+        copy(unique_embedding[u], embedding[unique[u]])
+    affine(c.projected, lo, c.b_h_padded, unique_embedding, lo, c.W_xh_panels, hi - lo, 0, c.GHp, c.E)
+
+
+@symbol_kernel
+def _sum_by_token(c, first, u, n):
+    """token_delta[first + i] = the sum of the deltas of slot u + i, i < n."""
+    starts, places, delta, sums = c.starts, c.places, c.delta, c.token_delta
+    for i in range(n):
+        begin, end = starts[u + i], starts[u + i + 1]
+        if begin == end:  # it occurs in steps that no loss reaches
+            zero_row(sums[first + i])
+            continue
+        set_rows(sums, first + i, delta, places[begin], 1)
+        for p in range(begin + 1, end):
+            add_rows(sums, first + i, delta, places[p], 1)
+
+
+@symbol_kernel
+def embedding_gradients(c, worker, lo, hi):
+    """Gradients of slots [lo, hi): their rows of d_embedding, and this worker's part of dW_xh."""
+    unique, d_embedding, sums, gradient, dW_xh = c.unique, c.d_embedding, c.token_delta, c.token_gradient, c.part_W_xh
+    first = worker * TOKEN_BLOCK
+    for e in range(worker * c.E, (worker + 1) * c.E):
+        zero_row(dW_xh[e])
+    # A block of tokens at a time, so that its sums are still in the cache when the two products read them
+    for u in range(lo, hi, TOKEN_BLOCK):
+        n = min(TOKEN_BLOCK, hi - u)
+        _sum_by_token(c, first, u, n)
+        affine(gradient, first, c.zeros, sums, first, c.W_xh_T_panels, n, 0, c.Ep, c.GH)
+        outer_products(dW_xh, worker * c.E, False, c.zeros, c.unique_embedding, u, sums, first, c.E, 0, c.GHp, n)
+        for i in range(n):
+            copy(d_embedding[unique[u + i]], gradient[first + i])

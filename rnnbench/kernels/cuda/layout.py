@@ -1,0 +1,44 @@
+"""Where rows lie: the one file that knows how buffers with steps are laid out. All are time first, b rows a step.
+
+h ((T + 1) b, H)      state_row(t, b, i): the state of row i *before* step t, so t + 1 is after it
+delta, dx (T b, .)    step_row(t, b, i): the gradient of the gates of step t, and of its input
+z, dz, dh (S b, .)    emitted_row(t, T, S, b, i): the output of step t, of the last S steps
+spare (2 b, H)        spare_row(t, b, i): delta of step t, until step t - 2 takes its place
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numba import cuda
+
+from rnnbench.kernels.cuda.device import simulated
+
+
+def _inlined(function: Any) -> Any:
+    """A function for kernels to call: for the simulator as it is, for it would wrap every call."""
+    return function if simulated() else cuda.jit(device=True)(function)
+
+
+@_inlined
+def state_row(t, b, i):
+    """Row of h: the state of row i before step t."""
+    return t * b + i
+
+
+@_inlined
+def step_row(t, b, i):
+    """Row of delta and dx: step t of row i."""
+    return t * b + i
+
+
+@_inlined
+def emitted_row(t, T, S, b, i):
+    """Row of z, dz and dh: the output of step t of row i, where the last S of T steps emit."""
+    return (t - (T - S)) * b + i
+
+
+@_inlined
+def spare_row(t, b, i):
+    """Row of `spare`: even steps in the first half, odd ones in the second."""
+    return (t & 1) * b + i

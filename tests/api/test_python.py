@@ -1,0 +1,218 @@
+"""The Python door: light to import, the same cases as the command line, tidy tables, and nothing lost on Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from rnnbench.harness.runner import Runner
+
+import rnnbench as rb
+from rnnbench.records import store
+from tests.calling import called
+
+QUICK = {"backends": ["numpy"], "passes": ["forward"], "mode": "quick", "training": False, "progress": False}
+RNG = np.random.default_rng(0)
+
+
+def mine(name="mine", N=64, **sizes) -> rb.Workload:
+    model = rb.Model(**{"V": 30, "E": 3, "H": 4, "O": 1} | sizes)
+    return rb.Workload(name, model, rb.Data(RNG.integers(0, 30, (N, 5)), RNG.integers(0, 2, N)), B=8)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api") / "run"
+    asked = QUICK | {"backends": ["numpy", "numba"], "passes": ["forward", "train_step"]}
+    return rb.run([mine(), "parity"], output=folder, **asked)
+
+
+IMPORT = """
+import sys, time
+start = time.perf_counter()
+import rnnbench
+took = time.perf_counter() - start
+heavy = {"pandas", "numpy", "numba", "torch", "tensorflow", "jax", "matplotlib", "click", "rich"} & set(sys.modules)
+rnnbench.Model, rnnbench.Data, rnnbench.Truncation
+late = {"pandas", "numba", "torch", "tensorflow", "jax", "matplotlib"} & set(sys.modules)
+print(took, sorted(heavy), sorted(late))
+"""
+
+
+def test_importing_takes_no_time_and_brings_no_library():
+    done = [
+        subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True, check=True) for _ in range(3)
+    ]
+    took = min(float(run.stdout.split()[0]) for run in done)
+    assert took < 0.05
+    assert done[0].stdout.split(maxsplit=1)[1] == "[] []\n"
+
+
+def test_every_public_name_is_there_and_no_other():
+    for name in [
+        "run",
+        "verify",
+        "train",
+        "compare",
+        "load",
+        "session",
+        "Workload",
+        "Model",
+        "Train",
+        "Truncation",
+        "Data",
+        "Backend",
+    ]:
+        assert name in dir(rb)
+        assert getattr(rb, name).__doc__
+    with pytest.raises(AttributeError, match="module 'rnnbench' has no attribute 'runn'"):
+        rb.runn  # noqa: B018
+
+
+def test_results_are_tidy_tables(measured):
+    times = measured.times
+    assert len(times) == 2 * 2 * 2
+    assert set(times["status"]) == {"ok"}
+    assert set(times["cell"]) == {"rnn"}
+    assert times["seconds"].between(1e-7, 1).all()
+    ranking = measured.ranking
+    assert list(ranking.columns[:8]) == ["case", "workload", "cell", "pass", "dtype", "truncation", "rank", "backend"]
+    for _, group in ranking.groupby("case"):
+        assert list(group["rank"]) == [1, 2]
+        assert group["seconds"].is_monotonic_increasing
+        assert (group["behind"].iloc[0], group["behind"].iloc[1] > 0) == (1.0, True)
+    assert set(measured.ratios["reference"]) == {"numpy"}
+    assert set(measured.ratios_over("numba")["reference"]) == {"numba"}
+    with pytest.raises(ValueError, match="reference 'jax' is not in this run"):
+        measured.ratios_over("jax")
+    assert measured.errors["ok"].all()
+    assert (measured.errors["error_over_limit"] < 1).all()
+    assert "quick run" in set(measured.warnings["title"])
+    for table in (times, ranking, measured.ratios, measured.errors, measured.warnings):
+        assert isinstance(table, pd.DataFrame)
+
+
+def test_a_result_shows_its_answer(measured):
+    text, page = repr(measured), measured._repr_html_()
+    fastest = measured.ranking.iloc[0]["backend"]
+    assert f"mine forward: {fastest} " in text
+    assert text.endswith(str(measured.folder))
+    assert f"<td>{fastest}</td>" in page
+    assert "<li>" in page
+
+
+def test_what_was_measured_is_read_again_and_reported(measured):
+    again = rb.load(measured.folder)
+    pd.testing.assert_frame_equal(again.times, measured.times)
+    assert again.report().read_text().startswith("# ")
+    compared = rb.compare(measured, again, margin=0.5)
+    assert set(compared.table["ratio"]) == {1.0}
+    assert list(compared.table["backend"]) == list(measured.times["backend"])
+    assert "mine forward" in repr(compared)
+    assert "<table" in compared._repr_html_()
+
+
+def test_the_command_line_and_python_ask_the_same(tmp_path, measured):
+    workload = mine()
+    np.savez(tmp_path / "mine.npz", x=workload.data.inputs, y=workload.data.targets)
+    (tmp_path / "a.toml").write_text('name = "mine"\ndata = "mine.npz"\nB = 8\n[model]\nV = 30\nE = 3\nH = 4\n')
+    (tmp_path / "a.py").write_text(
+        "import numpy as np\nimport rnnbench as rb\nfrom pathlib import Path\n"
+        "rows = np.load(Path(__file__).parent / 'mine.npz')\n"
+        "W = rb.Workload('mine', rb.Model(V=30, E=3, H=4, O=1), rb.Data(rows['x'], rows['y']), B=8)\n"
+    )
+    cases = []
+    sizes = ("-V", "30", "-E", "3", "-H", "4", "-B", "8")
+    for number, asked in enumerate([("mine.npz", *sizes), ("a.toml",), ("a.py:W",)]):
+        folder = tmp_path / str(number)
+        called("run", "-w", tmp_path / asked[0], *asked[1:], "-b", "numpy", "--pass", "forward,train_step", "--quick",
+               "--no-training", "-o", folder, code=0)  # fmt: skip
+        cases.append({r.case for r in store.load(folder).records})
+    python = {r.case for r in measured.loaded.records if r.case.workload == "mine"}
+    assert cases == [python] * 3
+    made = {r.case for r in rb.run(output=tmp_path / "p", **QUICK, V=30, E=3, H=4, B=8, T=5).loaded.records}
+    called("run", *sizes, "-T", "5", "-b", "numpy", "--pass", "forward", "--quick", "-o", tmp_path / "c", code=0)
+    assert {r.case for r in store.load(tmp_path / "c").records} == made
+    assert next(iter(made)).workload == "made-up V30 E3 H4 B8 T5"
+
+
+def test_an_interrupted_run_keeps_what_was_measured_and_goes_on_without_the_rows(tmp_path, monkeypatch):
+    turns = []
+    before = Runner._turn
+
+    def turn(self, slot):
+        turns.append(slot)
+        if len(turns) == 2:
+            raise KeyboardInterrupt
+        before(self, slot)
+
+    monkeypatch.setattr(Runner, "_turn", turn)
+    folder = tmp_path / "run"
+    with pytest.raises(KeyboardInterrupt, match=r"what was measured is kept: rnnbench.load\("):
+        rb.run(mine(), output=folder, **QUICK)
+    monkeypatch.setattr(Runner, "_turn", before)
+    assert len(rb.load(folder).times) == 1
+    assert (folder / "rows" / "mine.npz").exists()
+    run = rb.run(resume=folder, progress=False)
+    assert list(run.times["rounds"]) == [2]
+    assert {r.part for r in run.loaded.records} == {0, 1}
+
+
+def test_backends_that_are_missing_are_said_to_be(tmp_path, monkeypatch):
+    absent = lambda name: None if name in ("numpy", "numba") else f"{name} not installed; pip install it"  # noqa: E731
+    monkeypatch.setattr("rnnbench.backends.missing", absent)
+    times = rb.run(mine(), output=tmp_path / "run", **QUICK | {"backends": None}).times
+    told = dict(zip(times["backend"], times["reason"], strict=True))
+    assert told["torch"] == "torch not installed; pip install it"
+    assert set(times[times["status"] == "unavailable"]["backend"]) >= {"torch", "jax", "tensorflow"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"backends": ["nunba"]}, "there is no backend 'nunba'; did you mean numba"),
+        ({"passes": ["forwards"]}, "there is no pass 'forwards'; did you mean forward"),
+        ({"dtypes": ["float16"]}, "there is no dtype 'float16'; did you mean float"),
+        ({"mode": "slow"}, "there is no mode 'slow'"),
+        ({"threads": 0}, "threads = 0; it must be at least 1"),
+        ({"threads": 10**6}, "threads = 1000000 is more than the"),
+        ({"reference": "jax"}, "the reference jax is not among the backends of this run: numpy"),
+        ({"backends": []}, "no backend is named; known: numpy"),
+        ({"max_launches": 5}, "max launches 5 cap nothing"),
+        ({"truncation": (2, 3)}, "1 <= stride <= window"),
+        ({"T": 9}, "the rows of mine have T = 5"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_before_anything_is_made(changes, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        rb.run(mine(), output=tmp_path / "run", **QUICK | changes)
+    assert not list(tmp_path.iterdir())
+
+
+def test_verify_and_train():
+    checked = rb.verify(mine(), ["numpy", "numba"], passes=["gradient"], dtypes=["float64"], progress=False)
+    assert checked.ok
+    assert len(checked.errors) == 2 * 9
+    assert "mine gradient float64: numba: ok" in repr(checked)
+    trained = rb.train(mine(), epochs=2, progress=False)
+    assert list(trained.curve["epoch"]) == [0, 1, 2]
+    assert trained.test.accuracy is not None
+    assert json.loads(json.dumps(trained.as_json()))["backend"] == "numba"
+    with pytest.raises(ValueError, match=r"cuda: numba_cuda not installed|cuda on mine"), rb.session("cuda", mine()):
+        pass
+
+
+def test_a_session_computes_what_the_oracle_does():
+    workload = mine()
+    with (
+        rb.session("numba", workload, dtype="float64") as ours,
+        rb.session("numpy", workload, dtype="float64") as plain,
+    ):
+        for session in (ours, plain):
+            session.gradient()
+        got, ref = ours.fetch().grads["W_hh"], plain.fetch().grads["W_hh"]
+    assert np.linalg.norm(got - ref) < 1e-12 * np.linalg.norm(ref)
