@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnnbench.analysis.stats import NS, Summary, by_case, problem_key
+from rnnbench.analysis.stats import NS, Summary, by_case, case_fields, problem_key
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import CheckRecord, Costs, Record, checks_in
 
@@ -93,11 +93,7 @@ def costs_frame(found: Iterable[Summary]) -> pd.DataFrame:
         c = spent(s)
         rows.append(
             {
-                "case": s.case.key,
-                "workload": s.case.workload,
-                "pass": str(s.case.pass_),
-                "dtype": str(s.case.dtype),
-                "truncation": str(s.case.truncation or ""),
+                **case_fields(s.case),
                 "backend": s.backend,
                 "status": str(s.status),
                 "reason": s.reason or "",

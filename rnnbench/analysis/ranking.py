@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.stats import Basis, Interval, Summary, by_case, ratio_of
+from rnnbench.analysis.stats import Basis, Interval, Summary, by_case, case_fields, ratio_of
 from rnnbench.model import Case
 
 if TYPE_CHECKING:
@@ -98,11 +98,7 @@ def _speedup_row(s: Summary, base: Summary | None, reference: str) -> dict[str, 
     elif (ratio := ratio_of(base.turns, s.turns)) is None:
         reason = f"never measured in one round with {reference}"
     return {
-        "case": s.case.key,
-        "workload": s.case.workload,
-        "pass": str(s.case.pass_),
-        "dtype": str(s.case.dtype),
-        "truncation": str(s.case.truncation or ""),
+        **case_fields(s.case),
         "backend": s.backend,
         "reference": reference,
         "status": str(s.status),

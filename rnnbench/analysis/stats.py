@@ -240,6 +240,14 @@ def problem_key(case: Case) -> tuple[str, str, str]:
     return case.name, str(case.dtype), str(case.truncation or "")
 
 
+def case_fields(case: Case) -> dict[str, object]:
+    """The columns that name a case, in every table."""
+    return {
+        "case": case.key, "workload": case.workload, "pass": str(case.pass_), "dtype": str(case.dtype),
+        "truncation": str(case.truncation or ""),
+    }  # fmt: skip
+
+
 def by_case(found: Iterable[Summary]) -> dict[str, list[Summary]]:
     """Case key -> its summaries, in order."""
     groups: dict[str, list[Summary]] = {}
@@ -256,12 +264,8 @@ def _row(s: Summary) -> dict[str, object]:
     contract = next((r.contract for r in checks_in(s.records) if r.contract is not None), None)
     peaks = [r.peak_memory_bytes for r in s.records if r.peak_memory_bytes is not None]
     return {
-        "case": case.key,
-        "workload": case.workload,
+        **case_fields(case),
         "cell": case.model.cell,
-        "pass": str(case.pass_),
-        "dtype": str(case.dtype),
-        "truncation": str(case.truncation or ""),
         "steps": case.steps,
         "backend": s.backend,
         "status": str(s.status),

@@ -12,36 +12,9 @@ from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
 from rnnbench.records.folder import refuse_foreign
-from rnnbench.report import plots, sweep, tables
+from rnnbench.report import devices, facts, plots, sections, sweep, tables
 from rnnbench.report.data import ReportData
-from rnnbench.report.devices import (
-    crossings_section,
-    energy_section,
-    memory_section,
-    on_the_gpu_section,
-    shares_of_peak_section,
-)
-from rnnbench.report.facts import (
-    contracts_section,
-    definitions_section,
-    machine_section,
-    noise_section,
-    run_section,
-    stops_section,
-    subnormals_section,
-    work_section,
-)
 from rnnbench.report.section import Figures, Markdown, Section, escape, markdown
-from rnnbench.report.sections import (
-    answer_section,
-    costs_section,
-    curves_section,
-    errors_section,
-    missing_section,
-    speedup_section,
-    times_section,
-    warnings_section,
-)
 from rnnbench.report.text import QUICK
 
 TITLE = "# rnnbench: "
@@ -99,18 +72,26 @@ def _side_by_side(draw: Callable[[str], Drawn], names: Sequence[str], processes:
 
 def sections_of(data: ReportData) -> Iterator[Section]:
     """The page: the answer, what to bear in mind, the results, then how they were made."""
-    warnings = warnings_section(data.warnings if data.records else [])
+    first = sections.warnings_section(data.warnings if data.records else [])
+    on_gpu = [devices.crossings_section(data), devices.on_the_gpu_section(data)]
+    run = [facts.run_section(data), facts.machine_section(data)]
+    last = [sections.missing_section(data), facts.subnormals_section(data), facts.contracts_section(data)]
     if data.sweep:
-        yield from (sweep.sweep_answer_section(data), warnings, *sweep.sweep_results(data))
-        yield from (crossings_section(data), on_the_gpu_section(data), Section("The work", [Markdown(sweep.WORK)]))
-        yield from (sweep.sweep_errors_section(data), missing_section(data), run_section(data), machine_section(data))
+        yield from [sweep.sweep_answer_section(data), first, *sweep.sweep_results(data), *on_gpu]
+        yield from [
+            Section("The work", [Markdown(sweep.WORK)]),
+            sweep.sweep_errors_section(data),
+            last[0],
+            *run,
+            *last[1:],
+        ]
     else:
-        yield from (answer_section(data), warnings, run_section(data), machine_section(data), work_section(data))
-        yield from (noise_section(data), times_section(data), speedup_section(data))
-        yield from (crossings_section(data), on_the_gpu_section(data), shares_of_peak_section(data))
-        yield from (energy_section(data), memory_section(data), costs_section(data), errors_section(data))
-        yield from (curves_section(data), stops_section(data), missing_section(data))
-    yield from (subnormals_section(data), contracts_section(data), definitions_section())
+        yield from [sections.answer_section(data), first, *run, facts.work_section(data), facts.noise_section(data)]
+        yield from [sections.times_section(data), sections.speedup_section(data), *on_gpu]
+        yield from [devices.shares_of_peak_section(data), devices.energy_section(data), devices.memory_section(data)]
+        yield from [sections.costs_section(data), sections.errors_section(data), sections.curves_section(data)]
+        yield from [facts.stops_section(data), *last]
+    yield facts.definitions_section()
 
 
 def text(data: ReportData, figures: Figures) -> str:

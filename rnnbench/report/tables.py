@@ -12,7 +12,7 @@ from rnnbench.analysis.costs import costs_frame
 from rnnbench.analysis.devices import memory_frame
 from rnnbench.analysis.ranking import cells_frame
 from rnnbench.analysis.roofline import shares_frame
-from rnnbench.analysis.stats import Summary, times_frame
+from rnnbench.analysis.stats import Summary, case_fields, times_frame
 from rnnbench.records.record import Epoch, ErrorOf, checks_in
 from rnnbench.report.data import ReportData
 
@@ -47,11 +47,7 @@ def errors_frame(found: Iterable[Summary]) -> pd.DataFrame:
 
     rows = [
         {
-            "case": s.case.key,
-            "workload": s.case.workload,
-            "pass": str(s.case.pass_),
-            "dtype": str(s.case.dtype),
-            "truncation": str(s.case.truncation or ""),
+            **case_fields(s.case),
             "backend": s.backend,
             "status": str(s.status),
             "array": name,

@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from rnnbench.report.data import ReportData
 
 from rnnbench.analysis.compare import Gate
 from rnnbench.api.compare import compared
 from rnnbench.api.runs import read_runs
 from rnnbench.records import store
 from rnnbench.records.record import SCHEMA
+from rnnbench.report.data import ReportData
 from rnnbench.report.page import write_report
 from rnnbench.work import work_of
 

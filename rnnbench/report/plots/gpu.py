@@ -25,7 +25,7 @@ from rnnbench.report.plots.layout import (
     size_axis,
     span,
 )
-from rnnbench.report.plots.sweep import NAMES, Panel, draw_sizes, kinds_of, panel_of, seconds_of, sweep_sizes
+from rnnbench.report.plots.sweep import NAMES, Panel, call_seconds, draw_sizes, kinds_of, panel_of, sweep_sizes
 from rnnbench.report.style import GRID, INK, Look, look
 from rnnbench.report.text import plain
 from rnnbench.units import UNITS, Unit, duration, number, unit_for
@@ -284,7 +284,7 @@ def duels(data: ReportData) -> list[Duel]:
     made = []
     for pass_, dtype in kinds_of(data):
         for axis in data.sweep.axes:
-            panel = panel_of(data, axis, pass_, dtype, seconds_of)
+            panel = panel_of(data, axis, pass_, dtype, call_seconds)
             if panel.lines.keys() & gpu and panel.lines.keys() - gpu:
                 made.append(Duel(pass_, dtype, panel, gpu))
     return made

@@ -90,7 +90,7 @@ def share_panel(ax: Axes, panel: Panel) -> None:
     ax.set_ylabel("% of peak")
 
 
-def seconds_of(s: Summary) -> float | None:
+def call_seconds(s: Summary) -> float | None:
     """Seconds of a call, where there are any."""
     return s.time.value if s.time else None
 
@@ -121,7 +121,7 @@ def _page(
 def time_pages(data: ReportData) -> list[Page]:
     """Time of a call against size; none where nothing was swept."""
     note = "Median round of one process each. Both scales log."
-    return _page(data, "sweep-time", "Time of a call against size: lower is better", note, seconds_of, time_panel)
+    return _page(data, "sweep-time", "Time of a call against size: lower is better", note, call_seconds, time_panel)
 
 
 def share_pages(data: ReportData) -> list[Page]:
