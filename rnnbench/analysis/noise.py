@@ -13,16 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.analysis.stats import (
-    CONFIDENCE,
-    Basis,
-    Interval,
-    Summary,
-    by_case,
-    launch_medians,
-    ratio_of,
-    summaries,
-)
+from rnnbench.analysis.stats import CONFIDENCE, Basis, Interval, Summary, by_case, launch_medians, ratio_of, summaries
 from rnnbench.model import Case
 from rnnbench.records.record import Record, TurnKey
 
@@ -83,15 +74,10 @@ class Noise:
     def as_json(self, run_id: str, machine_id: str) -> dict[str, Any]:
         """What `noise.json` holds."""
         return {
-            "schema": 1,
-            "run_id": run_id,
-            "machine_id": machine_id,
-            "floor": self.floor,
-            "spread_of_launches": self.spread,
-            "launches": self.launches,
-            "false_alarms": self.false_alarms,
+            "schema": 1, "run_id": run_id, "machine_id": machine_id, "floor": self.floor,
+            "spread_of_launches": self.spread, "launches": self.launches, "false_alarms": self.false_alarms,
             "pairs": [_fields(pair) for pair in self.pairs],
-        }
+        }  # fmt: skip
 
 
 def _fields(pair: ReplicaPair) -> dict[str, Any]:

@@ -98,17 +98,11 @@ def _speedup_row(s: Summary, base: Summary | None, reference: str) -> dict[str, 
     elif (ratio := ratio_of(base.turns, s.turns)) is None:
         reason = f"never measured in one round with {reference}"
     return {
-        **case_fields(s.case),
-        "backend": s.backend,
-        "reference": reference,
-        "status": str(s.status),
-        "reason": reason,
-        "speedup": ratio.value if ratio else math.nan,
-        "low": ratio.low if ratio else math.nan,
-        "high": ratio.high if ratio else math.nan,
-        "basis": str(ratio.basis if ratio else Basis.NONE),
+        **case_fields(s.case), "backend": s.backend, "reference": reference, "status": str(s.status),
+        "reason": reason, "speedup": ratio.value if ratio else math.nan, "low": ratio.low if ratio else math.nan,
+        "high": ratio.high if ratio else math.nan, "basis": str(ratio.basis if ratio else Basis.NONE),
         "shared_rounds": len(s.turns.keys() & base.turns.keys()) if base and s.ranked and base.ranked else 0,
-    }
+    }  # fmt: skip
 
 
 def speedups(found: Iterable[Summary], reference: str) -> pd.DataFrame:

@@ -264,35 +264,19 @@ def _row(s: Summary) -> dict[str, object]:
     contract = next((r.contract for r in checks_in(s.records) if r.contract is not None), None)
     peaks = [r.peak_memory_bytes for r in s.records if r.peak_memory_bytes is not None]
     return {
-        **case_fields(case),
-        "cell": case.model.cell,
-        "steps": case.steps,
-        "backend": s.backend,
-        "status": str(s.status),
-        "reason": s.reason or "",
-        "ranked": s.ranked,
-        "seconds": time.value,
-        "low": time.low,
-        "high": time.high,
-        "basis": str(time.basis),
-        "seconds_per_step": time.value / case.steps,
-        "low_per_step": time.low / case.steps,
-        "high_per_step": time.high / case.steps,
-        "device": "" if contract is None else contract.device,
-        "device_seconds": device_time.value,
-        "device_low": device_time.low,
-        "device_high": device_time.high,
-        "launches": len({key[:2] for key in s.turns}),
-        "rounds": len(s.turns),
-        "samples": sum(len(r.samples_ns) - r.warmup for r in timed),
-        "warmups": sum(r.warmup for r in timed),
-        "outliers": sum(outliers_of(r) for r in timed),
+        **case_fields(case), "cell": case.model.cell, "steps": case.steps, "backend": s.backend,
+        "status": str(s.status), "reason": s.reason or "", "ranked": s.ranked, "seconds": time.value, "low": time.low,
+        "high": time.high, "basis": str(time.basis), "seconds_per_step": time.value / case.steps,
+        "low_per_step": time.low / case.steps, "high_per_step": time.high / case.steps,
+        "device": "" if contract is None else contract.device, "device_seconds": device_time.value,
+        "device_low": device_time.low, "device_high": device_time.high, "launches": len({key[:2] for key in s.turns}),
+        "rounds": len(s.turns), "samples": sum(len(r.samples_ns) - r.warmup for r in timed),
+        "warmups": sum(r.warmup for r in timed), "outliers": sum(outliers_of(r) for r in timed),
         "peak_memory_bytes": max(peaks, default=None),
         "peak_device_bytes": max((r.peak_device_bytes for r in s.records if r.peak_device_bytes), default=None),
         "threads": None if contract is None else contract.threads,
-        "subnormals": "" if contract is None else contract.subnormals,
-        "data_source": s.records[0].data_source,
-    }
+        "subnormals": "" if contract is None else contract.subnormals, "data_source": s.records[0].data_source,
+    }  # fmt: skip
 
 
 def times_frame(found: Iterable[Summary]) -> pd.DataFrame:

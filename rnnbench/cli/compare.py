@@ -7,18 +7,8 @@ from typing import Any
 import click
 
 from rnnbench.api.exit_codes import exit_code_help
-from rnnbench.cli.options import (
-    GATE,
-    JSON,
-    WORDS,
-    options,
-)
-from rnnbench.cli.shell import (
-    console_of,
-    guarded,
-    print_json,
-    say,
-)
+from rnnbench.cli.options import GATE, JSON, WORDS, options
+from rnnbench.cli.shell import console_of, guarded, print_json, say
 
 COMPARE_EXAMPLES = """\b
 Examples:

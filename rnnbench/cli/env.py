@@ -8,16 +8,8 @@ from dataclasses import asdict
 import click
 
 from rnnbench.api.exit_codes import exit_code_help
-from rnnbench.cli.options import (
-    JSON,
-    THREADS,
-    options,
-)
-from rnnbench.cli.shell import (
-    complain,
-    print_json,
-    print_table,
-)
+from rnnbench.cli.options import JSON, THREADS, options
+from rnnbench.cli.shell import complain, print_json, print_table
 from rnnbench.model import DType
 
 

@@ -7,22 +7,9 @@ import click
 from rnnbench import backends, workloads
 from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import Name
-from rnnbench.cli.options import (
-    BACKENDS,
-    DTYPE,
-    JSON,
-    TIMEOUT,
-    options,
-    several,
-)
+from rnnbench.cli.options import BACKENDS, DTYPE, JSON, TIMEOUT, options, several
 from rnnbench.cli.seeds import SEEDS
-from rnnbench.cli.shell import (
-    console_of,
-    given,
-    guarded,
-    print_json,
-    print_table,
-)
+from rnnbench.cli.shell import console_of, given, guarded, print_json, print_table
 from rnnbench.model import DType, Pass
 
 

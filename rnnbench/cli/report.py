@@ -9,16 +9,8 @@ import click
 
 from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import FolderType
-from rnnbench.cli.options import (
-    BACKEND,
-)
-from rnnbench.cli.shell import (
-    complain,
-    console_of,
-    guarded,
-    print_json,
-    say,
-)
+from rnnbench.cli.options import BACKEND
+from rnnbench.cli.shell import complain, console_of, guarded, print_json, say
 
 
 @click.command(epilog=exit_code_help("report"))

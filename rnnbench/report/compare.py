@@ -108,17 +108,9 @@ def _fields(f: Comparison) -> dict[str, Any]:
     ratio = f.ratio or Ratio(math.nan)
     numbers = {"ratio": ratio.value, "low": ratio.low, "high": ratio.high, "p": ratio.p, "q": ratio.q}
     return {
-        "case": f.case.key,
-        "workload": f.case.workload,
-        "pass": str(f.case.pass_),
-        "dtype": str(f.case.dtype),
-        "backend": f.backend,
-        "verdict": str(f.verdict),
-        "reason": f.reason,
-        "broken": f.broken,
-        "base_seconds": f.base,
-        "new_seconds": f.new,
+        "case": f.case.key, "workload": f.case.workload, "pass": str(f.case.pass_), "dtype": str(f.case.dtype),
+        "backend": f.backend, "verdict": str(f.verdict), "reason": f.reason, "broken": f.broken,
+        "base_seconds": f.base, "new_seconds": f.new,
         **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-        "launches": list(f.launches),
-        "launches_needed": f.needed,
-    }
+        "launches": list(f.launches), "launches_needed": f.needed,
+    }  # fmt: skip

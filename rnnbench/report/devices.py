@@ -5,15 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.devices import (
-    OnDevice,
-    energy_reasons,
-    energy_sources,
-    held_back,
-    joules_of,
-    memory_of,
-    span_of,
-)
+from rnnbench.analysis.devices import OnDevice, energy_reasons, energy_sources, held_back, joules_of, memory_of, span_of
 from rnnbench.analysis.ranking import Ahead, ahead
 from rnnbench.analysis.roofline import Peak, Rates, reached
 from rnnbench.analysis.stats import Summary, ratio_of

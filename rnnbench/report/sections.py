@@ -28,7 +28,7 @@ from rnnbench.report.text import (
     short,
     status_text,
     with_interval,
-)
+)  # fmt: skip
 from rnnbench.units import Unit, duration, number, percent, unit_for
 
 if TYPE_CHECKING:

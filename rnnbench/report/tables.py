@@ -73,16 +73,12 @@ def curves_frame(epochs: Iterable[Epoch]) -> pd.DataFrame:
 def frames(data: ReportData) -> dict[str, pd.DataFrame]:
     """Name -> table. One that would have no row is left out."""
     made = {
-        "times": times_frame(data.summaries),
-        "speedups": data.speedups,
-        "shares": shares_frame(data.summaries, data.peak),
-        "memory": memory_frame(data.summaries),
-        "costs": costs_frame(data.summaries),
-        "break_even": data.break_evens,
-        "cells": cells_frame(data.summaries) if data.sweep else None,
-        "errors": errors_frame(data.summaries),
+        "times": times_frame(data.summaries), "speedups": data.speedups,
+        "shares": shares_frame(data.summaries, data.peak), "memory": memory_frame(data.summaries),
+        "costs": costs_frame(data.summaries), "break_even": data.break_evens,
+        "cells": cells_frame(data.summaries) if data.sweep else None, "errors": errors_frame(data.summaries),
         "curves": curves_frame(data.epochs),
-    }
+    }  # fmt: skip
     return {name: table for name, table in made.items() if table is not None and len(table)}
 
 

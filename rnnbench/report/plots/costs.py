@@ -25,7 +25,7 @@ from rnnbench.report.plots.layout import (
     say_nothing_drawn,
     span,
     write_in_row,
-)
+)  # fmt: skip
 from rnnbench.report.style import FAINT, INK, WRONG, look
 from rnnbench.report.text import status_text
 from rnnbench.units import duration

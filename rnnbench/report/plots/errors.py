@@ -21,7 +21,7 @@ from rnnbench.report.plots.layout import (
     placed_rows,
     say_nothing_drawn,
     write_in_row,
-)
+)  # fmt: skip
 from rnnbench.report.style import INK, WRONG, look
 from rnnbench.report.tables import error_share, group_of, worst_errors
 from rnnbench.report.text import status_text

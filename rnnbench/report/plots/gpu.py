@@ -24,7 +24,7 @@ from rnnbench.report.plots.layout import (
     paged,
     size_axis,
     span,
-)
+)  # fmt: skip
 from rnnbench.report.plots.sweep import NAMES, Panel, call_seconds, draw_sizes, kinds_of, panel_of, sweep_sizes
 from rnnbench.report.style import GRID, INK, Look, look
 from rnnbench.report.text import plain

@@ -26,7 +26,7 @@ from rnnbench.report.plots.layout import (
     placed,
     span,
     spread,
-)
+)  # fmt: skip
 from rnnbench.report.style import FAINT, INK, look
 from rnnbench.report.text import plain
 from rnnbench.units import number, threads
