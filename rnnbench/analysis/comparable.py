@@ -38,7 +38,8 @@ def unlike_work(base: Side, new: Side) -> list[str]:
     records = [(r.case, r.seeds) for side in (base, new) for r in side.records]
     cases = [flat(msgspec.to_builtins(case)) for case in _different(case for case, _ in records)]
     seeds = [flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds in records)]
-    contracts = [_promised(c) for c in _contracts(base, new)]
+    promised = [(c.threads, c.subnormals, c.tf32) for c in _contracts(base, new)]
+    contracts = [dict(zip(("threads", "subnormals", "TF32"), of, strict=True)) for of in promised]
     found = {**_unlike(cases), **_unlike(seeds), **_unlike(contracts)}
     return [f"{name} {a} / {b}" for name, (a, b) in found.items()]
 
@@ -66,10 +67,6 @@ def _different(values: Iterable[Any]) -> list[Any]:
 
 def _contracts(base: Side, new: Side) -> list[Any]:
     return [r.contract for side in (base, new) for r in checks_in(side.records) if r.contract is not None]
-
-
-def _promised(contract: Any) -> dict[str, Any]:
-    return {"threads": contract.threads, "subnormals": contract.subnormals, "TF32": contract.tf32}
 
 
 def _unlike(answers: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -162,22 +159,17 @@ def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def parts_of(machine: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Part -> its facts by name, of a `machine.json` of any age. Libraries are looked at by backend, and not here."""
-    found = machine.get("cpu")
+    found, gpu = machine.get("cpu"), machine.get("gpu")
     cpu = found if isinstance(found, Mapping) else {}
     chip = {key: value for key, value in cpu.items() if key not in (*_SETTINGS, *_DRIFTING)}
     settings = {key: value for key, value in cpu.items() if key in _SETTINGS}
     system = {key: machine[key] for key in _SYSTEM if key in machine}
     return {
         "processor": flat({"cpu": chip}),
-        GPU: flat(_gpus(machine.get("gpu"))),
+        GPU: flat({"gpu": {key: gpu[key] for key in _OF_GPU if key in gpu}} if isinstance(gpu, Mapping) else {}),
         "system": flat({"cpu": settings, **system}),
         "software": flat({key: machine[key] for key in _SOFTWARE if key in machine}),
     }
-
-
-def _gpus(facts: Any) -> dict[str, Any]:
-    """What of the device does not drift."""
-    return {"gpu": {key: facts[key] for key in _OF_GPU if key in facts}} if isinstance(facts, Mapping) else {}
 
 
 def hashes_of(machine: Mapping[str, Any]) -> dict[str, str]:

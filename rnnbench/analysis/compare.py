@@ -185,7 +185,8 @@ def _first_look(a: Summary | None, b: Summary | None, base: Side, new: Side, gat
     times = [math.exp(float(np.mean(logs))) if logs else None for logs in (theirs, ours)]
     finding = Comparison(
         shown.case, shown.backend, Verdict.INCONCLUSIVE, b.reason if b else None, times[0], times[1],
-        launches=(len(theirs), len(ours)), broken=b is not None and _broken(b),
+        launches=(len(theirs), len(ours)),
+        broken=b is not None and any(r.status not in (Status.OK, *ABSENT) for r in b.records),
     )  # fmt: skip
     verdict, reason = _obstacle(a, b, base, new)
     if verdict is not None:
@@ -216,10 +217,6 @@ def _decided(f: Comparison, ratio: Ratio, margin: float, cases: int) -> Comparis
 
 def _joined(*reasons: str | None) -> str | None:
     return "; ".join(reason for reason in reasons if reason) or None
-
-
-def _broken(s: Summary) -> bool:
-    return any(r.status not in (Status.OK, *ABSENT) for r in s.records)
 
 
 def _obstacle(a: Summary | None, b: Summary | None, base: Side, new: Side) -> tuple[Verdict | None, str | None]:

@@ -35,10 +35,15 @@ class OnDevice:
     states: tuple[DeviceState, ...]
 
     @property
+    def wall(self) -> Interval:
+        """Seconds a call by the wall clock."""
+        assert self.summary.time is not None
+        return self.summary.time
+
+    @property
     def share(self) -> float | None:
         """The part of the wall time that the device's clock has seen."""
-        wall = self.summary.time
-        return self.time.value / wall.value if self.time and wall else None
+        return self.time.value / self.wall.value if self.time else None
 
 
 def on_gpu(records: Iterable[Record]) -> bool:

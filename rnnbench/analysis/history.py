@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from rnnbench.analysis.changepoints import Step, steps
 from rnnbench.analysis.comparable import Side, differences
@@ -82,7 +81,8 @@ def runs_of(loaded: Loaded, place: str, *, pooled: bool = False) -> list[DatedRu
     found = []
     for run_id, records in groups.items():
         known = single or run_id == loaded.run.get("run_id")
-        machine = loaded.machine if known or _same_machine(records, loaded.machine) else {}
+        same = {r.machine_id for r in records} == {loaded.machine.get("machine_id")}
+        machine = loaded.machine if known or same else {}
         git = (loaded.machine.get("git") if known else None) or {}
         started = str(loaded.run.get("started") or "") if known else ""
         started = started or min((r.started for r in records if r.started), default="")
@@ -90,10 +90,6 @@ def runs_of(loaded: Loaded, place: str, *, pooled: bool = False) -> list[DatedRu
             DatedRun(run_id, place, started, git.get("commit"), bool(git.get("dirty")), Side(records, machine))
         )
     return found
-
-
-def _same_machine(records: Iterable[Record], machine: Mapping[str, Any]) -> bool:
-    return {r.machine_id for r in records} == {machine.get("machine_id")}
 
 
 def in_order(runs: Iterable[DatedRun]) -> list[DatedRun]:

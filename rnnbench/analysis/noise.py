@@ -7,7 +7,7 @@ pair that is called different is a false alarm.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from rnnbench.analysis.stats import CONFIDENCE, Basis, Interval, Summary, by_case, launch_medians, ratio_of, summaries
 from rnnbench.model import Case
-from rnnbench.records.record import Record, TurnKey
+from rnnbench.records.record import Record
 
 NOISE = "noise.json"
 MARK = "#"  # of a replica: numba#2
@@ -98,12 +98,9 @@ def noise_of(records: Iterable[Record]) -> Noise | None:
 
 def _pair(s: Summary, replica: Summary) -> ReplicaPair | None:
     ratio = ratio_of(replica.turns, s.turns)
-    return None if ratio is None else ReplicaPair(s.case, s.backend, ratio, tuple(_launch_logs(s.turns, replica.turns)))
-
-
-def _launch_logs(turns: Mapping[TurnKey, float], replica: Mapping[TurnKey, float]) -> list[float]:
-    """log of replica / backend for each launch: the median of its rounds."""
-    return launch_medians({key: replica[key] / turns[key] for key in sorted(turns.keys() & replica.keys())})
+    shared = sorted(s.turns.keys() & replica.turns.keys())
+    logs = launch_medians({key: replica.turns[key] / s.turns[key] for key in shared})
+    return None if ratio is None else ReplicaPair(s.case, s.backend, ratio, tuple(logs))
 
 
 def _corrected(pairs: list[ReplicaPair]) -> list[ReplicaPair]:

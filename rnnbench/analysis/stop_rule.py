@@ -26,14 +26,9 @@ def precise_enough(rule: StopRule, turns: Mapping[TurnKey, float]) -> bool:
     return reached is not None and reached <= rule.precision
 
 
-def launches_of(turns: Mapping[TurnKey, float]) -> int:
-    """How many processes the turns come from."""
-    return len({(part, launch) for part, launch, _ in turns})
-
-
 def stop_of(why: Why, turns: Mapping[TurnKey, float], limit: str) -> Stop:
     """The reason in words; `limit` is what was asked: `5 %`, `30 launches`, `10 min`."""
-    launches, reached = launches_of(turns), relative_precision(turns)
+    launches, reached = len({key[:2] for key in turns}), relative_precision(turns)
     count = f"{launches} launch{'' if launches == 1 else 'es'}"
     at = f"at {percent(reached)}" if reached is not None else "with no interval"
     reason = {

@@ -79,7 +79,8 @@ def history_of(names: Sequence[str], words: str, margin: float, say: Callable[[s
     found = lines_of_runs([replace(run, side=kept(run.side, words)) for run in runs], margin)
     if words and not found:
         raise ValueError(f"the filter {words!r} leaves no timed case of {len(runs)} runs")
-    return History(found, margin, _origins(found), [*notes, *_notes(found)])
+    origins = {(i, j): origin(*line.around(step)) for i, line in enumerate(found) for j, step in enumerate(line.steps)}
+    return History(found, margin, origins, [*notes, *_notes(found)])
 
 
 def _notes(found: Sequence[Line]) -> list[str]:
@@ -96,10 +97,6 @@ def _notes(found: Sequence[Line]) -> list[str]:
             "until then `compare` two of them"
         )
     return notes
-
-
-def _origins(found: Sequence[Line]) -> dict[tuple[int, int], str]:
-    return {(i, j): origin(*line.around(step)) for i, line in enumerate(found) for j, step in enumerate(line.steps)}
 
 
 def origin(before: DatedRun, after: DatedRun) -> str:

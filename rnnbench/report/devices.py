@@ -51,12 +51,11 @@ def _times_table(found: Sequence[OnDevice], data: ReportData) -> pd.DataFrame:
     rows = []
     for d in found:
         s = d.summary
-        assert s.time is not None
         rows.append(
             [
                 data.labels.of(s.case),
                 s.backend + ("" if s.ranked else " (wrong)"),
-                duration(s.time.value / s.case.steps),
+                duration(d.wall.value / s.case.steps),
                 "-" if d.time is None else duration(d.time.value / s.case.steps),
                 "-" if d.share is None else percent(d.share, 0),
                 "-" if d.peak_bytes is None else f"{number(d.peak_bytes / 2**20, decimals=1)} MiB",

@@ -14,7 +14,7 @@ from rnnbench.analysis.diagnostics import calls_of
 from rnnbench.analysis.stats import Summary, ratio_of
 from rnnbench.analysis.warnings import Warned
 from rnnbench.model import Pass
-from rnnbench.records.record import CheckRecord, Status, checks_in
+from rnnbench.records.record import Status, checks_in
 from rnnbench.report.data import ProblemCases, ReportData
 from rnnbench.report.plots.curves import curves_by_training
 from rnnbench.report.plots.errors import error_shares
@@ -237,8 +237,9 @@ def errors_section(data: ReportData) -> Section:
             blocks.append(Section(problem.label, [_errors_table(problem, shares)]))
     limits: dict[str, set[float]] = {}
     for r in checks_in(data.records):
-        limits.setdefault(_type_of(r), set()).update(e.limit for e in r.errors.values())
-    said = ", ".join(f"{dtype}: {min(of):.0e} to {max(of):.0e}, by array" for dtype, of in sorted(limits.items()) if of)
+        dtype = "TF32" if r.contract and r.contract.tf32 else str(r.case.dtype)
+        limits.setdefault(dtype, set()).update(e.limit for e in r.errors.values())
+    said = ", ".join(f"{name}: {min(of):.0e} to {max(of):.0e}, by array" for name, of in sorted(limits.items()) if of)
     blocks.append(f"Each figure is the largest error of any pass and round, as a part of its limit ({said}).")
     return Section("Errors against the oracle", [*blocks, *judged_in_part(data)])
 
@@ -270,10 +271,6 @@ def judged_in_part(data: ReportData) -> list[Block]:
     reason = "beyond those steps mere rounding moves the answer further than a limit can be"
     of_cases = "; ".join(f"{case} ({', '.join(sorted(names))})" for case, names in judged.items())
     return [f"Judged in part, since {reason}: {of_cases}."] if judged else []
-
-
-def _type_of(record: CheckRecord) -> str:
-    return "TF32" if record.contract and record.contract.tf32 else str(record.case.dtype)
 
 
 def curves_section(data: ReportData) -> Section:

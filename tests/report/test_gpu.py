@@ -13,7 +13,7 @@ from rnnbench.model import DType, Pass
 from rnnbench.records.record import CheckRecord, Status, TurnRecord, turns_in
 from rnnbench.report import devices, plots
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.gpu import device_groups, duels, lines_of, looks_of, pair_of, rivals
+from rnnbench.report.plots.gpu import device_groups, duels, lines_of, looks_of, rivals
 from rnnbench.report.section import markdown
 from rnnbench.sweep import Sizes, Sweep
 from tests.report.fake import Fake, make
@@ -139,11 +139,10 @@ def test_bars_and_lines_hold_what_was_recorded():
     for key, group in device_groups(context).items():
         for d in group:
             wall, device = seconds_of(d.summary.case, d.summary.backend)
-            pair = pair_of(d)
-            assert pair.wall.value == pytest.approx(wall, rel=0.1), key
-            assert (pair.device is None) is (device is None)
+            assert d.wall.value == pytest.approx(wall, rel=0.1), key
+            assert (d.time is None) is (device is None)
             if device is not None:
-                assert pair.device.value == pytest.approx(device, rel=0.1)
+                assert d.time.value == pytest.approx(device, rel=0.1)
     context = context_of(sweep_gpu(("cuda", "torch-cuda"), SMALL))
     lines = lines_of(context, rivals(context), "H", Pass.FORWARD, DType.FLOAT32)
     assert lines.keys() == {(name, kind) for name in ("cuda", "torch-cuda") for kind in ("wall", "device")}

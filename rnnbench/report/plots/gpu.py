@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.devices import OnDevice
 from rnnbench.analysis.ranking import Ahead, ahead, fastest_line
-from rnnbench.analysis.stats import Interval
 from rnnbench.model import DType, Pass
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import (
@@ -45,40 +44,20 @@ NOTE = (
 MICRO = UNITS[0]
 
 
-@dataclass(frozen=True)
-class WallAndDevice:
-    """One row: a backend, its wall time and its device time, or None where the device has no clock."""
-
-    backend: str
-    wall: Interval
-    device: Interval | None
-
-    @property
-    def top(self) -> float:
-        """The end of the longer bar."""
-        return max(self.wall.value, self.device.value if self.device else 0.0)
-
-
-def pair_of(d: OnDevice) -> WallAndDevice:
-    """In seconds a call."""
-    assert d.summary.time is not None
-    return WallAndDevice(d.summary.backend, d.summary.time, d.time)
-
-
-def draw_pairs(ax: Axes, pairs: Sequence[WallAndDevice], scale: float, unit: Unit) -> None:
+def draw_pairs(ax: Axes, pairs: Sequence[OnDevice], scale: float, unit: Unit) -> None:
     """The rows from the top on; values are divided by `scale` and then shown in `unit`."""
-    backend_rows(ax, [pair.backend for pair in pairs])
+    backend_rows(ax, [pair.summary.backend for pair in pairs])
     size = scale * unit.seconds
     for y, pair in enumerate(pairs):
         _draw_pair(ax, y, pair, size)
-    ax.set_xlim(0, ROOM * max(pair.top for pair in pairs) / size)
+    ax.set_xlim(0, ROOM * max(max(d.wall.value, d.time.value if d.time else 0.0) for d in pairs) / size)
     ax.grid(True, axis="x", color=GRID, linewidth=0.6)
 
 
-def _draw_pair(ax: Axes, y: float, pair: WallAndDevice, size: float) -> None:
-    colour = look(pair.backend).colour
+def _draw_pair(ax: Axes, y: float, pair: OnDevice, size: float) -> None:
+    colour = look(pair.summary.backend).colour
     ends = []
-    for offset, value, shade in ((-0.19, pair.wall, pale(colour)), (0.19, pair.device, colour)):
+    for offset, value, shade in ((-0.19, pair.wall, pale(colour)), (0.19, pair.time, colour)):
         if value is None:
             continue
         ax.barh(y + offset, value.value / size, height=0.36, color=shade, linewidth=0)
@@ -87,7 +66,7 @@ def _draw_pair(ax: Axes, y: float, pair: WallAndDevice, size: float) -> None:
             ax.plot([value.low / size, value.high / size], [y + offset] * 2, color=INK, linewidth=0.8)
             ends.append(value.high / size)
     said = f"{number(pair.wall.value / size)} wall, "
-    said += "no device clock" if pair.device is None else f"{number(pair.device.value / size)} device"
+    said += "no device clock" if pair.time is None else f"{number(pair.time.value / size)} device"
     ax.annotate(
         said, (max(ends), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=7, color=INK,
         bbox={"facecolor": "white", "linewidth": 0, "pad": 0.8},
@@ -115,7 +94,7 @@ def device_groups(data: ReportData) -> dict[str, list[OnDevice]]:
         if d.summary.ranked:
             groups.setdefault(d.summary.case.key, []).append(d)
     for group in groups.values():
-        group.sort(key=lambda d: pair_of(d).wall.value)
+        group.sort(key=lambda d: d.wall.value)
     return {key: group for key, group in groups.items() if any(d.time for d in group)}
 
 
@@ -130,7 +109,7 @@ def _bar_pages(
         headline(figure, title, [note], data.quick)
         cases = [groups[key][0].summary.case for key in part]
         for ax, key, case in zip(axes, part, cases, strict=True):
-            pairs, label = [pair_of(d) for d in groups[key]], data.labels.of(case)
+            pairs, label = groups[key], data.labels.of(case)
             unit = MICRO if step else unit_for(pair.wall.value / case.steps for pair in pairs)
             draw_pairs(ax, pairs, case.T if step else case.steps, unit)
             label += f": T {case.T}, H {case.model.H}, B {case.B}" if step else ""
