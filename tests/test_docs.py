@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+import rnnbench as rb
+from rnnbench import workloads
+from rnnbench.report import plots
 from rnnbench.workloads.files import TABLES
 from tests.calling import called
 
@@ -58,6 +61,57 @@ def test_the_example_of_a_workload_runs_at_any_length(tmp_path, monkeypatch):
     plain = ("-b", "numpy,numba", "--quick", "--no-training", "-o", "run")
     run = called("run", "-w", "own_workload.py:WORKLOAD", "-T", "9", *plain, code=0)
     assert "positive-sum T9 train_step" in run.output
+
+
+def test_the_example_of_a_backend_is_checked_and_timed_and_goes_on(tmp_path, monkeypatch):
+    shutil.copy(ROOT / "examples" / "own_backend.py", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    asked = ("-w", "parity", "-b", "own_backend.py:EinsumBackend,numpy", "--pass", "forward,gradient", "--quick")
+    result = called("run", *asked, "--no-training", "-o", "run", code=0)
+    assert "own_backend.EinsumBackend unsupported (1 case): only the forward pass is written" in result.output
+    times = rb.load("run").times
+    assert set(times[times["status"] == "ok"]["backend"]) == {"own_backend.EinsumBackend", "numpy"}
+    records = (tmp_path / "run" / "records.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "run" / "records.jsonl").write_bytes(b"".join(records[:-1]))
+    called("run", "--resume", "run", code=0)
+    again = rb.load("run").times
+    assert list(again["rounds"]) == list(times["rounds"])
+
+
+WRONG = {"absent.py:X": "absent.py is not there", "own.py": "give FILE.py:CLASS", "own.py:1": "give FILE.py:CLASS"}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_file_of_a_backend_gets_one_sentence(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert WRONG[name] in called("run", "-b", name, "-w", "parity", code=2).output
+
+
+PLOT = """
+from rnnbench.report.plots.layout import Page
+
+def pages(context):
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3, 2))
+    figure.subplots().bar([s.backend for s in context.summaries], [s.time.value for s in context.summaries])
+    return [Page("bars", figure, "Seconds a call.")]
+"""
+
+
+def test_a_workload_and_a_plot_from_outside_are_a_file_and_a_line(tmp_path, monkeypatch):
+    """As CONTRIBUTING says; a backend is above."""
+    shutil.copy(ROOT / "examples" / "own_workload.py", tmp_path)
+    (tmp_path / "own_plot.py").write_text(PLOT)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(workloads.REGISTRY, "positive-sum", "own_workload:WORKLOAD")
+    monkeypatch.setitem(plots.REGISTRY, "bars", "own_plot:pages")
+    asked = {"backends": ["numpy"], "passes": ["forward"], "mode": "quick", "progress": False, "output": "run"}
+    page = rb.run("positive-sum", **asked).report().read_text()
+    assert "positive-sum" in page
+    assert "figures/bars.png" in page
+    assert (tmp_path / "run" / "figures" / "bars.png").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def plan_of(
 
     Raises ValueError for a name that is not known, a reference that is not measured, and too many threads.
     """
-    names = tuple(registry.usual() if backends is None else dict.fromkeys(backends))
+    names = tuple(registry.usual() if backends is None else dict.fromkeys(map(_registered, backends)))
     chosen = known_names("pass", Pass if passes is None else passes, Pass)
     types = known_names("dtype", [DType.FLOAT32] if dtypes is None else dtypes, DType)
     known_names("backend", names, registry.REGISTRY)
@@ -54,8 +54,13 @@ def plan_of(
         dtypes=tuple(DType(name) for name in types),
         threads=allowed_threads(threads),
         reference=reference,
+        own_backends=tuple(registry.REGISTRY[name].target for name in names if registry.REGISTRY[name].own),
         **rest,
     )
+
+
+def _registered(name: str) -> str:
+    return registry.add(name) if ".py:" in name else name
 
 
 def stopped(

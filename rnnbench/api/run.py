@@ -56,6 +56,8 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         plan = msgspec.convert(run["plan"], Plan)
     except (KeyError, msgspec.ValidationError) as error:
         raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
+    for target in plan.own_backends:
+        backends.add(target)
     backend_names = [name.removesuffix(backends.REPLICA) for name in plan.backends]
     _check_names(folder, "backend", [*backend_names, *filter(None, [plan.reference])], backends.REGISTRY)
     origins = [spec.origin for spec in plan.workloads if spec.origin]

@@ -10,7 +10,10 @@ import importlib
 import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from rnnbench.cells import CELLS
 
 if TYPE_CHECKING:
     from rnnbench.backends.base import Backend
@@ -31,9 +34,9 @@ class Entry:
     """All about one backend. `environment` and `caches` are read by `machine.cores.environment`."""
 
     target: str  # module:class
-    needs: tuple[str, ...]  # importable modules
-    extra: str | None  # the extra of pyproject.toml that installs them
-    summary: str  # one sentence on what it is
+    needs: tuple[str, ...] = ()  # importable modules
+    extra: str | None = None  # the extra of pyproject.toml that installs them
+    summary: str = ""  # one sentence on what it is
     libraries: tuple[str, ...] = ()  # distributions whose versions a run records
     environment: Mapping[str, str] = field(default_factory=dict)  # of workers, known before anything is imported
     caches: Mapping[str, str] = field(
@@ -43,6 +46,7 @@ class Entry:
     cells: tuple[str, ...] = ("rnn",)  # the cells that it computes
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
+    own: bool = False  # from a file of the user's
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
 
 
@@ -195,6 +199,35 @@ REGISTRY: dict[str, Entry] = {
 REPLICA = "#2"  # after the name of a backend: the same, in processes of its own
 
 
+def add(name: str) -> str:
+    """Register a backend of the user's own, `FILE.py:CLASS`; the name that it has in this process: `FILE.CLASS`.
+
+    Nothing of the file is run here. Raises ValueError where it is no such name, and where there is no such file.
+    """
+    file, colon, attribute = name.partition(".py:")
+    path = Path(f"{file}.py").resolve()
+    if not colon or not attribute.isidentifier():
+        raise ValueError(f"{name} does not name a class; give FILE.py:CLASS, a rnnbench.Backend that the file defines")
+    if not path.is_file():
+        raise ValueError(f"{file}.py is not there; give the file of a backend")
+    known = f"{path.stem}.{attribute}"
+    REGISTRY[known] = Entry(f"{path}:{attribute}", summary=f"{attribute} of {path.name}", cells=tuple(CELLS), own=True)
+    return known
+
+
+def class_of(target: str) -> Any:
+    """The class of an entry, its module or file imported."""
+    module, _, attribute = target.rpartition(":")
+    if not module.endswith(".py"):
+        return getattr(importlib.import_module(module), attribute)
+    spec = importlib.util.spec_from_file_location(f"rnnbench_own_{Path(module).stem}", module)
+    assert spec is not None
+    assert spec.loader is not None
+    loaded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(loaded)
+    return getattr(loaded, attribute)
+
+
 def entry_of(name: str) -> Entry:
     """The registry line of a backend or of its replica."""
     return REGISTRY[name.removesuffix(REPLICA)]
@@ -202,7 +235,7 @@ def entry_of(name: str) -> Entry:
 
 def usual() -> list[str]:
     """The backends that are meant where none is named."""
-    return [name for name, entry in REGISTRY.items() if not entry.on_request]
+    return [name for name, entry in REGISTRY.items() if not (entry.on_request or entry.own)]
 
 
 def missing(name: str) -> str | None:
@@ -216,6 +249,5 @@ def missing(name: str) -> str | None:
 
 def load(name: str) -> Backend:
     """Import the backend's library and make the backend. Only workers and tests call this."""
-    module, _, attribute = entry_of(name).target.partition(":")
-    backend: Backend = getattr(importlib.import_module(module), attribute)()
+    backend: Backend = class_of(entry_of(name).target)()
     return backend

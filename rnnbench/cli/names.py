@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import click
 
+from rnnbench import backends
 from rnnbench.model import Truncation
 from rnnbench.names import unknown
 from rnnbench.units import MAX_PERCENT
@@ -75,6 +76,18 @@ class WorkloadName(Name):
         from click.shell_completion import CompletionItem
 
         return [*super().shell_complete(ctx, param, incomplete), CompletionItem(incomplete, type="file")]
+
+
+class BackendName(Name):
+    """The name of a backend, or a file and class of the user's: own_backend.py:CLASS."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if ".py:" not in str(value) and not str(value).endswith(".py"):
+            return super().convert(value, param, ctx)
+        try:
+            return backends.add(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 class FolderType(click.Path):

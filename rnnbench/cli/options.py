@@ -9,11 +9,21 @@ import click
 
 from rnnbench import backends, workloads
 from rnnbench.cells import CELLS
-from rnnbench.cli.names import DurationType, FolderType, GateType, Name, Names, SizesType, TruncationType, WorkloadName
+from rnnbench.cli.names import (
+    BackendName,
+    DurationType,
+    FolderType,
+    GateType,
+    Name,
+    Names,
+    SizesType,
+    TruncationType,
+    WorkloadName,
+)
 from rnnbench.model import DType, Head, Loss, Pass
 
 WORKLOAD = WorkloadName(list(workloads.REGISTRY))
-BACKEND = Name("backend", list(backends.REGISTRY))
+BACKEND = BackendName("backend", list(backends.REGISTRY))
 DTYPE = Name("dtype", [str(d) for d in DType])
 WORKLOADS = Names(WORKLOAD)
 BACKENDS = Names(BACKEND)

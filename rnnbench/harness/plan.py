@@ -80,6 +80,7 @@ class Plan:
     data_dir: str | None = None
     training: tuple[str, ...] = ()
     sweep: Sweep | None = None
+    own_backends: tuple[str, ...] = ()  # FILE.py:CLASS of the user's own
     rule: StopRule | None = None  # launches until the times are precise, in place of the mode's number
     budget: Positive | None = None  # seconds of the whole run; once spent, no round begins
     case_budget: Positive | None = None  # seconds of each backend in each case: its checks, compiling and turns

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import gc
-import importlib
 import json
 import os
 import queue
@@ -75,9 +74,10 @@ class Worker:
     """The operations, one method each; every reply is a dict that JSON can hold."""
 
     def __init__(self, name: str, target: str) -> None:
-        module, _, attribute = target.partition(":")
         start = time.perf_counter_ns()
-        self.backend = getattr(importlib.import_module(module), attribute)()
+        from rnnbench.backends import class_of
+
+        self.backend = class_of(target)()
         self.import_ns = time.perf_counter_ns() - start
         self.session: Any = None
         self.arrays: dict[str, Any] = {}
