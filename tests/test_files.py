@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from rnnbench.machine.neighbours import Neighbours
+from rnnbench.machine.interference import Neighbours
 from rnnbench.records import store
 from tests.calling import called, stored
 from tests.report.fake import case, record

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rnnbench.analysis.compare import ratio_of
+from rnnbench.analysis.compare import ratio_of_runs
 from rnnbench.analysis.stats import CONFIDENCE, interval_of
 from worlds import Floats, Rng, World, turns_of
 
@@ -67,7 +67,7 @@ def of_two_runs(launches: int, runs: int, spread: float, rng: Rng) -> dict[str, 
     from scipy.stats import bootstrap
 
     base, new = rng.normal(0, spread, (2, runs, launches))
-    found = [ratio_of(*rows) for rows in zip(base.tolist(), new.tolist(), strict=True)]
+    found = [ratio_of_runs(*rows) for rows in zip(base.tolist(), new.tolist(), strict=True)]
     welch = Ends(*(np.log([getattr(one, end) for one in found]) for end in ("low", "high")))
     drawn = bootstrap(
         (new, base), lambda x, y, axis: x.mean(axis) - y.mean(axis), n_resamples=RESAMPLES, method="percentile",

@@ -46,12 +46,12 @@ def unpaired(turns: Turns, margin: float) -> str:
     """What `rnnbench compare` would say, were the launches of each side a run of its own."""
     import numpy as np
 
-    from rnnbench.analysis.compare import judge, ratio_of
+    from rnnbench.analysis.compare import judge, ratio_of_runs
 
     base, new = (
         [float(np.median([math.log(np.median(turn[side])) for turn in rounds])) for rounds in turns] for side in (0, 1)
     )
-    ratio = ratio_of(base, new)
+    ratio = ratio_of_runs(base, new)
     return str(judge(replace(ratio, q=ratio.p), margin))
 
 

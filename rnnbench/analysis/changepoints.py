@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 LEVEL = 0.01  # the chance of a cut in runs of no order
-LEAST = 2  # runs on each side of a step: one odd run is none
+MIN_SIDE = 2  # runs on each side of a step: one odd run is none
 ORDERS = 9_999  # shuffled ones that a series is held against
-FEWEST = 10  # runs: of fewer no order is rare enough
-MOST = 100  # runs that are looked at, the last ones: counting exactly takes memory as their number cubed
+MIN_RUNS = 10  # runs: of fewer no order is rare enough
+MAX_RUNS = 100  # runs that are looked at, the last ones: counting exactly takes memory as their number cubed
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Step:
 def _intervals(n: int) -> list[tuple[int, int]]:
     """All runs, and shorter stretches of them, each length 1 / sqrt 2 of the one before and overlapping by half."""
     found, length = [], float(n)
-    while length >= FEWEST:
+    while length >= MIN_RUNS:
         size, count = math.ceil(length), 2 * math.ceil(n / length) - 1
         starts = np.linspace(0, n - size, count).round().astype(int)
         found += [(start, start + size) for start in dict.fromkeys(starts.tolist())]
@@ -62,11 +62,11 @@ def _surprise(n: int) -> NDArray[np.float64]:
 
 
 def _scores(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The surprise of each cut of each row: after LEAST values, ..., before the last LEAST. Ties count for less."""
+    """The surprise of each cut of each row, MIN_SIDE values from either end and between. Ties count for less."""
     from scipy.stats import rankdata
 
     n = values.shape[1]
-    t = np.arange(LEAST, n - LEAST + 1)
+    t = np.arange(MIN_SIDE, n - MIN_SIDE + 1)
     sums = np.cumsum(rankdata(values, axis=1), axis=1)[:, t - 1]
     mean = t * (n + 1) / 2
     towards = np.where(sums < mean, np.ceil(sums), np.floor(sums)).astype(int)
@@ -82,25 +82,25 @@ def _by_chance(n: int) -> NDArray[np.float64]:
 
 
 def best_cut(values: Sequence[float]) -> tuple[int, float]:
-    """The index after the likeliest step, and the chance of one so clear. p is 1 for fewer than FEWEST runs."""
+    """The index after the likeliest step, and the chance of one so clear. p is 1 for fewer than MIN_RUNS runs."""
     n = len(values)
-    if n < FEWEST:
+    if n < MIN_RUNS:
         return n, 1.0
     row = np.asarray(values)[None]
     cuts = [(_scores(row[:, a:b])[0], a) for a, b in _intervals(n)]
     scores, start = max(cuts, key=lambda cut: cut[0].max())
     chance = _by_chance(n)
     as_great = len(chance) - int(np.searchsorted(chance, scores.max() - 1e-9))
-    return start + LEAST + int(scores.argmax()), (1 + as_great) / (1 + len(chance))
+    return start + MIN_SIDE + int(scores.argmax()), (1 + as_great) / (1 + len(chance))
 
 
 def steps(values: Sequence[float], margin: float) -> tuple[Step, ...]:
     """The steps of positive times in order of runs; a ratio within 1 / (1 + margin) to 1 + margin is none.
 
-    They are looked for among the last MOST runs.
+    They are looked for among the last MAX_RUNS runs.
     """
     logs = [math.log(v) for v in values]
-    first = max(0, len(logs) - MOST)
+    first = max(0, len(logs) - MAX_RUNS)
     cuts = dict(sorted(_cuts(logs[first:], first)))
     while cuts:
         found = _measured(logs, cuts)

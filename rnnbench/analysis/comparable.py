@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +11,6 @@ from typing import Any
 import msgspec
 
 from rnnbench.analysis.devices import on_gpu
-from rnnbench.analysis.parts import GPU, flat, parts_of
 from rnnbench.records.record import Record, checks_in
 
 MAX_DIFFERENCES = 5  # named one by one
@@ -33,11 +34,12 @@ def differences(backend: str, base: Side, new: Side) -> list[str]:
 
 
 def unlike_work(base: Side, new: Side) -> list[str]:
-    """What differs in work and contract alone, whatever the machines."""
+    """What differs in work and contract, without the machines."""
     records = [(r.case, r.seeds) for side in (base, new) for r in side.records]
     cases = [flat(msgspec.to_builtins(case)) for case in _different(case for case, _ in records)]
     seeds = [flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds in records)]
-    contracts = [_promised(c) for c in _contracts(base, new)]
+    promised = [(c.threads, c.subnormals, c.tf32) for c in _contracts(base, new)]
+    contracts = [dict(zip(("threads", "subnormals", "TF32"), of, strict=True)) for of in promised]
     found = {**_unlike(cases), **_unlike(seeds), **_unlike(contracts)}
     return [f"{name} {a} / {b}" for name, (a, b) in found.items()]
 
@@ -65,10 +67,6 @@ def _different(values: Iterable[Any]) -> list[Any]:
 
 def _contracts(base: Side, new: Side) -> list[Any]:
     return [r.contract for side in (base, new) for r in checks_in(side.records) if r.contract is not None]
-
-
-def _promised(contract: Any) -> dict[str, Any]:
-    return {"threads": contract.threads, "subnormals": contract.subnormals, "TF32": contract.tf32}
 
 
 def _unlike(answers: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:
@@ -128,6 +126,59 @@ def _versions(backend: str, machine: Mapping[str, Any]) -> dict[str, Any]:
     versions = dict(worker.get("libraries") or machine.get("libraries", {}))
     for pool in worker.get("threadpools") or ():
         name = pool.get("internal_api") or "threads"
-        told = " ".join(str(pool[key]) for key in ("version", "architecture") if pool.get(key))
-        versions[name] = " and ".join(sorted({*filter(None, (versions.get(name) or "").split(" and ")), told}))
+        kind = " ".join(str(pool[key]) for key in ("version", "architecture") if pool.get(key))
+        versions[name] = " and ".join(sorted({*filter(None, (versions.get(name) or "").split(" and ")), kind}))
     return versions
+
+
+_SETTINGS = (
+    "allowed",
+    "governor",
+    "frequency_driver",
+    "turbo",
+    "turbo_off",
+    "container",
+)  # of the system, not the chip
+_DRIFTING = ("mhz",)
+_SYSTEM = ("memory_bytes", "os", "distribution", "libc", "limits", "kernel", "environment")
+_SOFTWARE = ("python", "compiler")
+_OF_GPU = (
+    "name", "driver", "cuda", "memory_bytes", "compute_capability", "ecc", "mig", "most_sm_mhz", "power_limit_watts",
+)  # fmt: skip
+GPU = "gpu"
+
+
+def flat(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested facts by name: `{"model": {"H": 32}}` as `{"model H": 32}`."""
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        name = f"{prefix}{key.rstrip('_')}"
+        found |= flat(value, f"{name} ") if isinstance(value, Mapping) else {name: value}
+    return found
+
+
+def parts_of(machine: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Part -> its facts by name, of a `machine.json` of any age. Libraries are looked at by backend, and not here."""
+    found, gpu = machine.get("cpu"), machine.get("gpu")
+    cpu = found if isinstance(found, Mapping) else {}
+    chip = {key: value for key, value in cpu.items() if key not in (*_SETTINGS, *_DRIFTING)}
+    settings = {key: value for key, value in cpu.items() if key in _SETTINGS}
+    system = {key: machine[key] for key in _SYSTEM if key in machine}
+    return {
+        "processor": flat({"cpu": chip}),
+        GPU: flat({"gpu": {key: gpu[key] for key in _OF_GPU if key in gpu}} if isinstance(gpu, Mapping) else {}),
+        "system": flat({"cpu": settings, **system}),
+        "software": flat({key: machine[key] for key in _SOFTWARE if key in machine}),
+    }
+
+
+def hashes_of(machine: Mapping[str, Any]) -> dict[str, str]:
+    """Part -> its hash. That of the software covers everything installed that computes, and rnnbench."""
+    parts = parts_of(machine)
+    parts["software"] |= flat({key: machine.get(key) for key in ("libraries", "rnnbench")})
+    return {part: digest(facts) for part, facts in parts.items()}
+
+
+def digest(facts: Mapping[str, Any]) -> str:
+    """The first twelve signs of the SHA-256 of facts as JSON."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()[:12]

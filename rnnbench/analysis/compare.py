@@ -19,8 +19,8 @@ from rnnbench.analysis.stats import CONFIDENCE, Metric, Summary, launch_medians,
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status, turns_in
 
-FEWEST_LAUNCHES = 3  # a side: of fewer there is no interval
-MOST_LAUNCHES = 10_000  # looked for
+MIN_LAUNCHES = 3  # a side: of fewer there is no interval
+MAX_LAUNCHES = 10_000  # looked for
 LEVEL = 1 - CONFIDENCE  # the share of false ones among all that are called slower or faster
 ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED)
 
@@ -28,7 +28,7 @@ ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED)
 class Verdict(StrEnum):
     """What is said of a case. In the order in which they are shown."""
 
-    SLOWER = "slower"  # for sure, and by more than the margin as far as can be told
+    SLOWER = "slower"  # for sure, and by more than the margin as far as the launches show
     NOT_COMPARABLE = "not comparable"  # the sides did not do the same, or one of them failed
     FASTER = "faster"
     INCONCLUSIVE = "inconclusive"
@@ -58,7 +58,7 @@ class Gate:
 class Ratio:
     """new / base with its interval (NaN where a side has too few launches), and the chance of it where none is.
 
-    `p` of this case alone, `q` after the correction for all cases.
+    `p` of this case by itself, `q` after the correction for all cases.
     """
 
     value: float
@@ -69,11 +69,11 @@ class Ratio:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Comparison:
     """One case of one backend. Seconds a call at base and new; None where a side has no right time.
 
     `needed` launches a side would give an interval of half the margin to each side, with the spread seen here; None
-    where the case is decided, has no interval, or would need more than MOST_LAUNCHES.
+    where the case is decided, has no interval, or would need more than MAX_LAUNCHES.
     `broken`: new gave a wrong answer, crashed, hung or ran out of memory, if only in some launches.
     """
 
@@ -94,7 +94,7 @@ class Finding:
         return self.new is not None and self.ratio is None
 
     @property
-    def told(self) -> bool:
+    def has_interval(self) -> bool:
         """Whether there is an interval to judge by."""
         return self.ratio is not None and math.isfinite(self.ratio.p)
 
@@ -109,10 +109,10 @@ def launch_logs(records: Iterable[Record], metric: Metric) -> list[float]:
     return launch_medians(turns)
 
 
-def ratio_of(base: Sequence[float], new: Sequence[float]) -> Ratio:
+def ratio_of_runs(base: Sequence[float], new: Sequence[float]) -> Ratio:
     """exp(mean of new - mean of base), from logs by launch, with Welch's interval and two-sided p."""
     value = math.exp(float(np.mean(new) - np.mean(base)))
-    if min(len(base), len(new)) < FEWEST_LAUNCHES:
+    if min(len(base), len(new)) < MIN_LAUNCHES:
         return Ratio(value)
     if np.ptp(base) == 0 == np.ptp(new):
         return Ratio(value, value, value, float(value == 1))
@@ -126,11 +126,11 @@ def ratio_of(base: Sequence[float], new: Sequence[float]) -> Ratio:
 
 
 def launches_needed(base: Sequence[float], new: Sequence[float], margin: float) -> int | None:
-    """The fewest launches a side whose interval reaches half the margin to each side; None above MOST_LAUNCHES."""
+    """The fewest launches a side whose interval reaches half the margin to each side; None above MAX_LAUNCHES."""
     from scipy.special import stdtrit
 
     spread = math.sqrt(float(np.var(base, ddof=1) + np.var(new, ddof=1)))
-    n = np.arange(FEWEST_LAUNCHES, MOST_LAUNCHES + 1)
+    n = np.arange(MIN_LAUNCHES, MAX_LAUNCHES + 1)
     half = stdtrit(2 * (n - 1), 0.5 + CONFIDENCE / 2) * spread / np.sqrt(n)
     enough = np.flatnonzero(half <= math.log1p(margin) / 2)
     return int(n[enough[0]]) if len(enough) else None
@@ -148,10 +148,10 @@ def judge(ratio: Ratio, margin: float) -> Verdict:
     return Verdict.INCONCLUSIVE
 
 
-def compare(base: Side, new: Side, gate: Gate) -> list[Finding]:
+def compare_sides(base: Side, new: Side, gate: Gate) -> list[Comparison]:
     """A finding for each case and backend of either side: new's in their order, then those that only base has."""
     found = [_first_look(a, b, base, new, gate) for a, b in _pairs(base.records, new.records)]
-    ratios = {i: f.ratio for i, f in enumerate(found) if f.ratio and f.told}
+    ratios = {i: f.ratio for i, f in enumerate(found) if f.ratio and f.has_interval}
     for i, q in zip(ratios, _corrected([ratio.p for ratio in ratios.values()]), strict=True):
         found[i] = _decided(found[i], replace(ratios[i], q=q), gate.margin, len(ratios))
     return found
@@ -177,36 +177,39 @@ def _pairs(base: Sequence[Record], new: Sequence[Record]) -> list[tuple[Summary 
     return made + [(s, None) for s in theirs.values()]
 
 
-def _first_look(a: Summary | None, b: Summary | None, base: Side, new: Side, gate: Gate) -> Finding:
+def _first_look(a: Summary | None, b: Summary | None, base: Side, new: Side, gate: Gate) -> Comparison:
     """Everything but the decision, which needs all cases."""
     shown = b or a
     assert shown is not None
     ours, theirs = (launch_logs(s.records, gate.metric) if s and s.ranked else [] for s in (b, a))
     times = [math.exp(float(np.mean(logs))) if logs else None for logs in (theirs, ours)]
-    finding = Finding(
+    finding = Comparison(
         shown.case, shown.backend, Verdict.INCONCLUSIVE, b.reason if b else None, times[0], times[1],
-        launches=(len(theirs), len(ours)), broken=b is not None and _broken(b),
+        launches=(len(theirs), len(ours)),
+        broken=b is not None and any(r.status not in (Status.OK, *ABSENT) for r in b.records),
     )  # fmt: skip
     verdict, reason = _obstacle(a, b, base, new)
     if verdict is not None:
         return replace(finding, verdict=verdict, reason=reason)
-    ratio = ratio_of(theirs, ours)
+    ratio = ratio_of_runs(theirs, ours)
     if math.isnan(ratio.p):
         counts = f"{finding.launches[0]} and {finding.launches[1]} launches"
-        reason = f"{counts}; an interval needs {FEWEST_LAUNCHES} a side at least"
+        reason = f"{counts}; an interval needs {MIN_LAUNCHES} a side at least"
         return replace(finding, ratio=ratio, reason=_joined(finding.reason, reason))
     return replace(finding, ratio=ratio, needed=launches_needed(theirs, ours, gate.margin))
 
 
-def _decided(f: Finding, ratio: Ratio, margin: float, cases: int) -> Finding:
+def _decided(f: Comparison, ratio: Ratio, margin: float, cases: int) -> Comparison:
     """The verdict, and of an inconclusive one what it would take."""
     verdict = judge(ratio, margin)
     if verdict is not Verdict.INCONCLUSIVE:
         return replace(f, ratio=ratio, verdict=verdict, needed=None)
     if ratio.p > LEVEL:
-        reason = None if f.needed else f"more than {MOST_LAUNCHES:,} launches a side would be needed"
+        reason = None if f.needed else f"more than {MAX_LAUNCHES:,} launches a side would be needed"
     elif ratio.q > LEVEL:
-        reason = f"alone it would count (p {ratio.p:.3g}), as one of {cases} cases it may be chance (q {ratio.q:.3g})"
+        reason = (
+            f"by itself it would count (p {ratio.p:.3g}); as one of {cases} cases it may be chance (q {ratio.q:.3g})"
+        )
     else:
         reason = f"{'slower' if ratio.value > 1 else 'faster'} for sure, but perhaps by less than {100 * margin:.3g} %"
     return replace(f, ratio=ratio, reason=_joined(f.reason, reason))
@@ -214,10 +217,6 @@ def _decided(f: Finding, ratio: Ratio, margin: float, cases: int) -> Finding:
 
 def _joined(*reasons: str | None) -> str | None:
     return "; ".join(reason for reason in reasons if reason) or None
-
-
-def _broken(s: Summary) -> bool:
-    return any(r.status not in (Status.OK, *ABSENT) for r in s.records)
 
 
 def _obstacle(a: Summary | None, b: Summary | None, base: Side, new: Side) -> tuple[Verdict | None, str | None]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnnbench.analysis.stats import NS, Summary, by_case, problem_of
+from rnnbench.analysis.stats import NS, Summary, by_case, case_fields, problem_key
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import CheckRecord, Costs, Record, checks_in
 
@@ -84,7 +84,7 @@ def spent(summary: Summary) -> Spent:
     )
 
 
-def costs(found: Iterable[Summary]) -> pd.DataFrame:
+def costs_frame(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case and backend, in seconds; NaN where not measured or not applicable."""
     import pandas as pd
 
@@ -93,11 +93,7 @@ def costs(found: Iterable[Summary]) -> pd.DataFrame:
         c = spent(s)
         rows.append(
             {
-                "case": s.case.key,
-                "workload": s.case.workload,
-                "pass": str(s.case.pass_),
-                "dtype": str(s.case.dtype),
-                "truncation": str(s.case.truncation or ""),
+                **case_fields(s.case),
                 "backend": s.backend,
                 "status": str(s.status),
                 "reason": s.reason or "",
@@ -156,7 +152,7 @@ def main_cases(found: Iterable[Summary]) -> dict[Case, list[Summary]]:
     """
     problems: dict[tuple[str, str, str], dict[Pass, list[Summary]]] = {}
     for group in by_case(found).values():
-        problems.setdefault(problem_of(group[0].case), {})[group[0].case.pass_] = group
+        problems.setdefault(problem_key(group[0].case), {})[group[0].case.pass_] = group
     best = {}
     for passes in problems.values():
         main = next((p for p in _MAIN if p in passes), None)

@@ -1,13 +1,27 @@
-"""What a GPU's own clock and driver say beside the wall clock: device time, memory there, clocks, power."""
+"""What was measured beside the time: the clock and state of a GPU, the peak memory of a pass, joules of a call."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rnnbench.analysis.stats import Interval, Summary, device_turn_seconds, interval_of, turns_of
 from rnnbench.contract import CPU
-from rnnbench.records.record import CheckRecord, DeviceState, Record, TurnKey, TurnRecord, turns_in
+from rnnbench.records.record import (
+    CheckRecord,
+    DeviceState,
+    MemoryRecord,
+    Record,
+    Status,
+    TurnKey,
+    TurnRecord,
+    turns_in,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -21,14 +35,19 @@ class OnDevice:
     states: tuple[DeviceState, ...]
 
     @property
+    def wall(self) -> Interval:
+        """Seconds a call by the wall clock."""
+        assert self.summary.time is not None
+        return self.summary.time
+
+    @property
     def share(self) -> float | None:
         """The part of the wall time that the device's clock has seen."""
-        wall = self.summary.time
-        return self.time.value / wall.value if self.time and wall else None
+        return self.time.value / self.wall.value if self.time else None
 
 
 def on_gpu(records: Iterable[Record]) -> bool:
-    """Whether records of one backend were made on a GPU: by a contract, or by what a turn alone knows of the device."""
+    """Whether records of one backend were made on a GPU: by a contract, else by what its turns know of the device."""
     return any(map(_on_gpu, records))
 
 
@@ -53,7 +72,7 @@ def on_device(summary: Summary) -> OnDevice:
 
 @dataclass(frozen=True)
 class Span:
-    """The least and the most of what was told, None where nothing was."""
+    """The smallest and the largest value that was read, None where none was."""
 
     low: float | None
     high: float | None
@@ -72,3 +91,66 @@ def held_back(states: Sequence[DeviceState]) -> dict[str, int]:
         if state.throttled:
             counts[state.throttled] = counts.get(state.throttled, 0) + 1
     return counts
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes. `before`: what the process had when the pass began; `device`: the peak on the device. None: unknown."""
+
+    peak: int
+    before: int | None
+    device: int | None
+
+    @property
+    def own(self) -> int | None:
+        """What the pass came to above that."""
+        return None if self.before is None else max(0, self.peak - self.before)
+
+
+def memory_of(summary: Summary) -> Memory | None:
+    """The last that was measured; None of nothing, or of unlike machines."""
+    for r in () if summary.mixed else reversed(summary.records):
+        if isinstance(r, MemoryRecord) and r.status is Status.OK and r.peak_memory_bytes is not None:
+            return Memory(r.peak_memory_bytes, r.memory_before_bytes, r.peak_device_bytes)
+    return None
+
+
+def memory_frame(found: Iterable[Summary]) -> pd.DataFrame:
+    """One row for each answer whose memory was measured, in bytes."""
+    import pandas as pd
+
+    rows = [
+        {
+            "case": s.case.key,
+            "backend": s.backend,
+            "peak_bytes": m.peak,
+            "before_bytes": m.before,
+            "own_bytes": m.own,
+            "device_bytes": m.device,
+        }
+        for s in found
+        if (m := memory_of(s)) is not None
+    ]
+    integers = dict.fromkeys(("before_bytes", "own_bytes", "device_bytes"), "Int64")
+    return pd.DataFrame(rows).astype(integers if rows else {})
+
+
+def joules_of(summary: Summary) -> Interval | None:
+    """Joules a call: the energy of a turn's window over all its calls, as a time. None where it was not counted."""
+    return interval_of(
+        {
+            r.key: r.energy.joules / len(r.samples_ns)
+            for r in summary.timed_turns
+            if r.energy is not None and r.energy.joules
+        }
+    )
+
+
+def energy_sources(records: Iterable[Record]) -> list[str]:
+    """The counters that were read."""
+    return sorted({r.energy.source for r in turns_in(records) if r.energy is not None and r.energy.joules})
+
+
+def energy_reasons(records: Iterable[Record]) -> list[tuple[str, int]]:
+    """Why the energy of turns is not known, and of how many, the most frequent first."""
+    return Counter(r.energy.reason for r in turns_in(records) if r.energy is not None and r.energy.reason).most_common()

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from rnnbench.analysis.changepoints import Step, steps
 from rnnbench.analysis.comparable import Side, differences
@@ -15,8 +14,8 @@ from rnnbench.records.store import Loaded
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run. `started` is ISO 8601 or "" where nobody noted it; `commit` None likewise."""
+class DatedRun:
+    """One run. `started` is ISO 8601 or "" where it is unknown, `commit` None."""
 
     id: str
     place: str
@@ -37,15 +36,15 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Point:
+class RunPoint:
     """What one run says of a case: seconds a call with the interval over its launches."""
 
-    run: Run
+    run: DatedRun
     summary: Summary
 
     @property
     def time(self) -> Interval:
-        """Of a right answer, which alone is on a line."""
+        """The time of a right answer: only those are on a line."""
         assert self.summary.time is not None
         return self.summary.time
 
@@ -56,7 +55,7 @@ class Line:
 
     case: Case
     backend: str
-    points: tuple[Point, ...]
+    points: tuple[RunPoint, ...]
     apart: tuple[str, ...] = ()
     steps: tuple[Step, ...] = field(default=())
 
@@ -65,12 +64,12 @@ class Line:
         """The id of the machine of its last run."""
         return self.points[-1].summary.records[0].machine_id
 
-    def around(self, step: Step) -> tuple[Run, Run]:
+    def around(self, step: Step) -> tuple[DatedRun, DatedRun]:
         """The runs before and after a step."""
         return self.points[step.index - 1].run, self.points[step.index].run
 
 
-def runs_of(loaded: Loaded, place: str, *, pooled: bool = False) -> list[Run]:
+def runs_of(loaded: Loaded, place: str, *, pooled: bool = False) -> list[DatedRun]:
     """The runs in a folder: one, or several that were merged there. What is not known of a merged one stays so.
 
     `pooled`: several that the user wants to see as one.
@@ -78,42 +77,41 @@ def runs_of(loaded: Loaded, place: str, *, pooled: bool = False) -> list[Run]:
     groups: dict[str, list[Record]] = {}
     for record in loaded.records:
         groups.setdefault(str(loaded.run["run_id"]) if pooled else record.run_id, []).append(record)
-    alone = len(groups) == 1
+    single = len(groups) == 1
     found = []
     for run_id, records in groups.items():
-        known = alone or run_id == loaded.run.get("run_id")
-        machine = loaded.machine if known or _same_machine(records, loaded.machine) else {}
+        known = single or run_id == loaded.run.get("run_id")
+        same = {r.machine_id for r in records} == {loaded.machine.get("machine_id")}
+        machine = loaded.machine if known or same else {}
         git = (loaded.machine.get("git") if known else None) or {}
         started = str(loaded.run.get("started") or "") if known else ""
         started = started or min((r.started for r in records if r.started), default="")
-        found.append(Run(run_id, place, started, git.get("commit"), bool(git.get("dirty")), Side(records, machine)))
+        found.append(
+            DatedRun(run_id, place, started, git.get("commit"), bool(git.get("dirty")), Side(records, machine))
+        )
     return found
 
 
-def _same_machine(records: Iterable[Record], machine: Mapping[str, Any]) -> bool:
-    return {r.machine_id for r in records} == {machine.get("machine_id")}
-
-
-def in_order(runs: Iterable[Run]) -> list[Run]:
+def in_order(runs: Iterable[DatedRun]) -> list[DatedRun]:
     """By time; of a run that lies in several folders the first."""
-    once: dict[str, Run] = {}
+    once: dict[str, DatedRun] = {}
     for run in runs:
         once.setdefault(run.id, run)
     return sorted(once.values(), key=lambda run: (run.started, run.id))
 
 
-def lines(runs: Sequence[Run], margin: float) -> list[Line]:
+def lines_of_runs(runs: Sequence[DatedRun], margin: float) -> list[Line]:
     """A line for each case and backend, and one more for each machine or way of working that is unlike the others."""
     apart: dict[tuple[str, str], list[Line]] = {}
     for run in runs:
         for summary in summaries(run.side.records):
             if summary.ranked:
-                _add(apart.setdefault((summary.case.key, summary.backend), []), Point(run, summary))
+                _add(apart.setdefault((summary.case.key, summary.backend), []), RunPoint(run, summary))
     found = [line for group in apart.values() for line in group]
     return [replace(line, steps=steps([point.time.value for point in line.points], margin)) for line in found]
 
 
-def _add(group: list[Line], point: Point) -> None:
+def _add(group: list[Line], point: RunPoint) -> None:
     """To the last line that it is like, else to a new one."""
     unlike: list[str] = []
     for i in reversed(range(len(group))):

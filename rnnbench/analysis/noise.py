@@ -1,44 +1,35 @@
-"""What a run says of itself: each backend against its twin, the same code in processes of their own (A/A).
+"""What a run says of itself: each backend against its replica, the same code in processes of their own (A/A).
 
-A ratio of twins is 1 in truth. So what lies beside 1 is the noise of this machine and this way of measuring, and every
+The true ratio of replicas is 1. So what lies beside 1 is the noise of this machine and this way of measuring, and every
 pair that is called different is a false alarm.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rnnbench.analysis.stats import (
-    CONFIDENCE,
-    Basis,
-    Interval,
-    Summary,
-    by_case,
-    launch_medians,
-    ratio_of,
-    summaries,
-)
+from rnnbench.analysis.stats import CONFIDENCE, Basis, Interval, Summary, by_case, launch_medians, ratio_of, summaries
 from rnnbench.model import Case
-from rnnbench.records.record import Record, TurnKey
+from rnnbench.records.record import Record
 
 NOISE = "noise.json"
-MARK = "#"  # of a twin: numba#2
-LEAST = 0.01  # a margin is never below
+MARK = "#"  # of a replica: numba#2
+MIN_MARGIN = 0.01  # a margin is never below
 SHARE = 95  # percent of the launches that the floor covers
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One backend against its twin in one case. `q` is the chance of such a ratio, corrected for all pairs."""
+class ReplicaPair:
+    """One backend against its replica in one case. `q` is the chance of such a ratio, corrected for all pairs."""
 
     case: Case
     backend: str
-    ratio: Interval  # twin / backend
+    ratio: Interval  # replica / backend
     logs: tuple[float, ...]  # of the ratio, by launch
     q: float = math.nan
 
@@ -48,8 +39,8 @@ class Pair:
         return self.q <= 1 - CONFIDENCE
 
     @property
-    def alone(self) -> bool:
-        """Whether the interval of this pair alone leaves out 1, as one in 20 does by chance."""
+    def excludes_one(self) -> bool:
+        """Whether the interval of this pair by itself leaves out 1, as one in 20 does by chance."""
         return self.ratio.basis is Basis.LAUNCHES and not self.ratio.low <= 1 <= self.ratio.high
 
 
@@ -57,11 +48,11 @@ class Pair:
 class Noise:
     """All pairs of a run."""
 
-    pairs: tuple[Pair, ...]
+    pairs: tuple[ReplicaPair, ...]
 
     @property
     def launches(self) -> int:
-        """The fewest of any pair."""
+        """The launches of the pair that has fewest."""
         return min(len(pair.logs) for pair in self.pairs)
 
     @property
@@ -83,50 +74,42 @@ class Noise:
     def as_json(self, run_id: str, machine_id: str) -> dict[str, Any]:
         """What `noise.json` holds."""
         return {
-            "schema": 1,
-            "run_id": run_id,
-            "machine_id": machine_id,
-            "floor": self.floor,
-            "spread_of_launches": self.spread,
-            "launches": self.launches,
-            "false_alarms": self.false_alarms,
+            "schema": 1, "run_id": run_id, "machine_id": machine_id, "floor": self.floor,
+            "spread_of_launches": self.spread, "launches": self.launches, "false_alarms": self.false_alarms,
             "pairs": [_fields(pair) for pair in self.pairs],
-        }
+        }  # fmt: skip
 
 
-def _fields(pair: Pair) -> dict[str, Any]:
+def _fields(pair: ReplicaPair) -> dict[str, Any]:
     numbers = {"ratio": pair.ratio.value, "low": pair.ratio.low, "high": pair.ratio.high, "q": pair.q}
     found = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
     return {"case": pair.case.key, "backend": pair.backend, **found, "different": pair.different}
 
 
 def noise_of(records: Iterable[Record]) -> Noise | None:
-    """All twins that share rounds; None where there are none."""
+    """All replicas that share rounds; None where there are none."""
     pairs = []
     for group in by_case(summaries(records)).values():
         known = {s.backend: s for s in group if s.ranked}
-        twins = [s for s in known.values() if MARK in s.backend and s.backend.partition(MARK)[0] in known]
-        pairs += [pair for s in twins if (pair := _pair(known[s.backend.partition(MARK)[0]], s))]
+        replicas = [s for s in known.values() if MARK in s.backend and s.backend.partition(MARK)[0] in known]
+        pairs += [pair for s in replicas if (pair := _pair(known[s.backend.partition(MARK)[0]], s))]
     return Noise(tuple(_corrected(pairs))) if pairs else None
 
 
-def _pair(s: Summary, twin: Summary) -> Pair | None:
-    ratio = ratio_of(twin.turns, s.turns)
-    return None if ratio is None else Pair(s.case, s.backend, ratio, tuple(_launch_logs(s.turns, twin.turns)))
+def _pair(s: Summary, replica: Summary) -> ReplicaPair | None:
+    ratio = ratio_of(replica.turns, s.turns)
+    shared = sorted(s.turns.keys() & replica.turns.keys())
+    logs = launch_medians({key: replica.turns[key] / s.turns[key] for key in shared})
+    return None if ratio is None else ReplicaPair(s.case, s.backend, ratio, tuple(logs))
 
 
-def _launch_logs(turns: Mapping[TurnKey, float], twin: Mapping[TurnKey, float]) -> list[float]:
-    """log of twin / backend for each launch: the median of its rounds."""
-    return launch_medians({key: twin[key] / turns[key] for key in sorted(turns.keys() & twin.keys())})
-
-
-def _corrected(pairs: list[Pair]) -> list[Pair]:
+def _corrected(pairs: list[ReplicaPair]) -> list[ReplicaPair]:
     """The pairs with q (Benjamini and Hochberg, 1995), of those with an interval."""
     from scipy.stats import false_discovery_control, ttest_1samp
 
-    told = [pair for pair in pairs if pair.ratio.basis is Basis.LAUNCHES and np.ptp(pair.logs) > 0]
-    if not told:
+    known = [pair for pair in pairs if pair.ratio.basis is Basis.LAUNCHES and np.ptp(pair.logs) > 0]
+    if not known:
         return pairs
-    q = false_discovery_control([ttest_1samp(pair.logs, 0.0).pvalue for pair in told], method="bh")
-    found = dict(zip(map(id, told), map(float, q), strict=True))
-    return [Pair(p.case, p.backend, p.ratio, p.logs, found.get(id(p), math.nan)) for p in pairs]
+    q = false_discovery_control([ttest_1samp(pair.logs, 0.0).pvalue for pair in known], method="bh")
+    found = dict(zip(map(id, known), map(float, q), strict=True))
+    return [ReplicaPair(p.case, p.backend, p.ratio, p.logs, found.get(id(p), math.nan)) for p in pairs]

@@ -1,34 +1,35 @@
-"""Who won: the fastest right backend of each case, how far ahead, how sure; and every speed-up over a reference."""
+"""Which backend is fastest: in each case and how sure that is, over many cases, from which size on a GPU; speed-ups."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.stats import Basis, Interval, Summary, by_case, ratio_of
+from rnnbench.analysis.stats import Basis, Interval, Summary, by_case, case_fields, ratio_of
 from rnnbench.model import Case
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# Whom to compare with where nobody was chosen: the first of these that was measured, else the first backend that was.
+# The baseline where none was chosen: the first of these that was measured, else the first backend that was.
 _REFERENCES = ("torch", "numpy")
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The answer to one case. `ratio` is how many times faster the winner is than the runner-up, by shared rounds.
+class Ranking:
+    """The answer to one case. `ratio` is how many times faster the fastest is than the runner-up, by shared rounds.
 
-    `winner` is None where nobody was measured, `runner_up` where nobody else was, `ratio` where the two share no
+    `fastest` is None where no backend was measured, `runner_up` where only one was, `ratio` where the two share no
     round. `sure`: the whole interval of the ratio, taken over launches, lies above 1. `over_reference` is the same
-    ratio to `reference`, None where that is the winner itself or was not measured. `silent` tells the status of each
+    ratio to `reference`, None where that is the fastest itself or was not measured. `unranked` has the status of each
     backend that is out of the ranking.
     """
 
     case: Case
-    winner: str | None
+    fastest: str | None
     seconds: float  # a call
     runner_up: str | None
     ratio: float | None
@@ -38,7 +39,7 @@ class Answer:
     sure: bool
     reference: str | None
     over_reference: Interval | None
-    silent: dict[str, str]
+    unranked: dict[str, str]
 
     @property
     def key(self) -> str:
@@ -57,19 +58,19 @@ def choose_reference(found: Sequence[Summary], wanted: str | None = None) -> str
     return next((name for name in (*_REFERENCES, *measured) if name in measured), None)
 
 
-def _answer(case: Case, group: Sequence[Summary], reference: str | None) -> Answer:
+def _ranking(case: Case, group: Sequence[Summary], reference: str | None) -> Ranking:
     ranked = sorted((s for s in group if s.ranked), key=lambda s: s.time.value if s.time else math.inf)
-    silent = {s.backend: str(s.status) for s in group if not s.ranked}
+    unranked = {s.backend: str(s.status) for s in group if not s.ranked}
     if not ranked:
         nothing = (None, math.nan, None, None, math.nan, math.nan, Basis.NONE, False)
-        return Answer(case, *nothing, reference, None, silent)
+        return Ranking(case, *nothing, reference, None, unranked)
     first, second = ranked[0], ranked[1] if len(ranked) > 1 else None
     lead = ratio_of(second.turns, first.turns) if second else None
     over = next((ratio_of(s.turns, first.turns) for s in ranked[1:] if s.backend == reference), None)
     assert first.time is not None
-    return Answer(
+    return Ranking(
         case=case,
-        winner=first.backend,
+        fastest=first.backend,
         seconds=first.time.value,
         runner_up=second.backend if second else None,
         ratio=lead.value if lead else None,
@@ -79,13 +80,13 @@ def _answer(case: Case, group: Sequence[Summary], reference: str | None) -> Answ
         sure=lead is not None and lead.above_one,
         reference=reference,
         over_reference=over,
-        silent=silent,
+        unranked=unranked,
     )
 
 
-def answers(found: Iterable[Summary], reference: str | None = None) -> list[Answer]:
+def rankings(found: Iterable[Summary], reference: str | None = None) -> list[Ranking]:
     """One for each case, in order."""
-    return [_answer(group[0].case, group, reference) for group in by_case(found).values()]
+    return [_ranking(group[0].case, group, reference) for group in by_case(found).values()]
 
 
 def _speedup_row(s: Summary, base: Summary | None, reference: str) -> dict[str, object]:
@@ -97,21 +98,11 @@ def _speedup_row(s: Summary, base: Summary | None, reference: str) -> dict[str, 
     elif (ratio := ratio_of(base.turns, s.turns)) is None:
         reason = f"never measured in one round with {reference}"
     return {
-        "case": s.case.key,
-        "workload": s.case.workload,
-        "pass": str(s.case.pass_),
-        "dtype": str(s.case.dtype),
-        "truncation": str(s.case.truncation or ""),
-        "backend": s.backend,
-        "reference": reference,
-        "status": str(s.status),
-        "reason": reason,
-        "speedup": ratio.value if ratio else math.nan,
-        "low": ratio.low if ratio else math.nan,
-        "high": ratio.high if ratio else math.nan,
-        "basis": str(ratio.basis if ratio else Basis.NONE),
+        **case_fields(s.case), "backend": s.backend, "reference": reference, "status": str(s.status),
+        "reason": reason, "speedup": ratio.value if ratio else math.nan, "low": ratio.low if ratio else math.nan,
+        "high": ratio.high if ratio else math.nan, "basis": str(ratio.basis if ratio else Basis.NONE),
         "shared_rounds": len(s.turns.keys() & base.turns.keys()) if base and s.ranked and base.ranked else 0,
-    }
+    }  # fmt: skip
 
 
 def speedups(found: Iterable[Summary], reference: str) -> pd.DataFrame:
@@ -149,3 +140,143 @@ def ranking(found: Iterable[Summary]) -> pd.DataFrame:
     columns = ["case", "workload", "cell", "pass", "dtype", "truncation", "rank", "backend", "seconds", "low", "high",
                "behind", "behind_low", "behind_high", "sure"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+NEAR = 0.9  # of the fastest rival's speed
+
+
+@dataclass(frozen=True)
+class RivalRatio:
+    """One backend on one case: the fastest other backend's time over its own, by shared rounds."""
+
+    backend: str
+    case: Case
+    rival: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One backend over all cases that it and at least one rival were measured in."""
+
+    backend: str
+    cells: tuple[RivalRatio, ...]
+
+    @property
+    def first(self) -> int:
+        """In how many it is faster than every other."""
+        return sum(cell.ratio > 1 for cell in self.cells)
+
+    @property
+    def near(self) -> int:
+        """In how many it has at least `NEAR` of the fastest rival's speed."""
+        return sum(cell.ratio >= NEAR for cell in self.cells)
+
+    @property
+    def worst(self) -> RivalRatio:
+        """Where it is furthest behind, or least ahead."""
+        return min(self.cells, key=lambda cell: cell.ratio)
+
+
+def rival_ratios(group: Sequence[Summary]) -> list[RivalRatio]:
+    """One for each right backend of a case that shares rounds with a right rival."""
+    ranked = [s for s in group if s.ranked]
+    cells = []
+    for s in ranked:
+        ratios = {other.backend: ratio_of(other.turns, s.turns) for other in ranked if other is not s}
+        known = {name: ratio.value for name, ratio in ratios.items() if ratio}
+        if known:
+            rival = min(known, key=lambda name: known[name])
+            cells.append(RivalRatio(s.backend, s.case, rival, known[rival]))
+    return cells
+
+
+def standings(found: Iterable[Summary]) -> list[Standing]:
+    """One for each backend, the one that is most often first in front."""
+    cells: dict[str, list[RivalRatio]] = {}
+    for group in by_case(found).values():
+        for cell in rival_ratios(group):
+            cells.setdefault(cell.backend, []).append(cell)
+    made = [Standing(backend, tuple(own)) for backend, own in cells.items()]
+    return sorted(made, key=lambda s: (-s.first / len(s.cells), -s.near / len(s.cells)))
+
+
+def cells_frame(found: Iterable[Summary]) -> pd.DataFrame:
+    """One row for each case and right backend: the sizes, the fastest rival, and its time over the backend's."""
+    import pandas as pd
+
+    rows = [
+        {
+            "case": cell.case.key,
+            "pass": str(cell.case.pass_),
+            "dtype": str(cell.case.dtype),
+            "H": cell.case.model.H,
+            "B": cell.case.B,
+            "T": cell.case.T,
+            "E": cell.case.model.E,
+            "backend": cell.backend,
+            "fastest_rival": cell.rival,
+            "speed_over_rival": cell.ratio,
+        }
+        for group in by_case(found).values()
+        for cell in rival_ratios(group)
+    ]
+    return pd.DataFrame(rows)
+
+
+Line = Mapping[int, float]  # size -> seconds
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """Sizes at which the GPU is ahead. None: from the smallest, or up to the largest that was measured."""
+
+    since: float | None
+    until: float | None
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """Where one line is below another over the sizes that both have; `stretches` from small to large."""
+
+    sizes: tuple[int, ...]
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def always(self) -> bool:
+        """At every size."""
+        return self.stretches == (Stretch(None, None),)
+
+
+def fastest_line(lines: Sequence[Line]) -> dict[int, float]:
+    """Size -> the shortest time of any line that has it."""
+    sizes = sorted({size for line in lines for size in line})
+    return {size: min(line[size] for line in lines if size in line) for size in sizes}
+
+
+def crossing_size(left: tuple[int, float], right: tuple[int, float]) -> float:
+    """The size between two where a ratio that is above 1 at one and not at the other is 1: a line in the logarithms."""
+    (a, x), (b, y) = ((size, math.log(ratio)) for size, ratio in (left, right))
+    part = x / (x - y)
+    return math.exp(math.log(a) + part * (math.log(b) - math.log(a)))
+
+
+def ahead(gpu: Line, cpu: Line) -> Ahead | None:
+    """Where `gpu` takes less time than `cpu`; None where they share no size."""
+    sizes = tuple(sorted(gpu.keys() & cpu.keys()))
+    if not sizes:
+        return None
+    ratios = [(size, cpu[size] / gpu[size]) for size in sizes]
+    stretches: list[Stretch] = []
+    since: float | None = None
+    inside = ratios[0][1] > 1
+    for before, after in pairwise(ratios):
+        if (after[1] > 1) == inside:
+            continue
+        at = crossing_size(before, after)
+        if inside:
+            stretches.append(Stretch(since, at))
+        since, inside = at, not inside
+    if inside:
+        stretches.append(Stretch(since, None))
+    return Ahead(sizes, tuple(stretches))

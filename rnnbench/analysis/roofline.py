@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from rnnbench.analysis.devices import on_gpu
-from rnnbench.analysis.stats import Summary, turn_seconds
+from rnnbench.analysis.stats import Summary, case_fields, turn_seconds
 from rnnbench.model import DType
 from rnnbench.records.record import Positive, Record, TurnRecord
 from rnnbench.work import work_of
@@ -105,7 +105,7 @@ def reached(summary: Summary, peak: Peak | None) -> Reached | None:
     return Reached(rate, rate / roof.flops if roof else None)
 
 
-def shares(found: Iterable[Summary], peak: Peak | None) -> pd.DataFrame:
+def shares_frame(found: Iterable[Summary], peak: Peak | None) -> pd.DataFrame:
     """One row for each case and backend: sizes, work, rate and share of peak; NaN where not timed or not known."""
     import pandas as pd
 
@@ -114,11 +114,7 @@ def shares(found: Iterable[Summary], peak: Peak | None) -> pd.DataFrame:
         case, work, rate = s.case, work_of(s.case), reached(s, peak)
         rows.append(
             {
-                "case": case.key,
-                "workload": case.workload,
-                "pass": str(case.pass_),
-                "dtype": str(case.dtype),
-                "truncation": str(case.truncation or ""),
+                **case_fields(case),
                 "B": case.B,
                 "T": case.T,
                 "E": case.model.E,

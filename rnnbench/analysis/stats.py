@@ -8,6 +8,7 @@ alone shows the spread between its rounds and nothing of the spread between proc
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnbench.analysis.disturbances import left_out
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import MemoryRecord, Record, Status, TurnKey, TurnRecord, checks_in, turns_in
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 NS = 1e-9
 
-# Where no round could be measured, the first of these that occurred is the one that is told.
+# Where no round could be measured, the first of these that occurred is reported.
 _SEVERITY = (
     Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED,
 )  # fmt: skip
@@ -73,7 +73,7 @@ class Summary:
 
     @property
     def ranked(self) -> bool:
-        """Whether it may win, lose or stand in a ratio: right, and timed."""
+        """Whether it is in rankings and ratios: right, and timed."""
         return self.status is Status.OK and self.time is not None
 
     @property
@@ -226,17 +226,26 @@ def summaries(records: Iterable[Record]) -> list[Summary]:
     for record in records:
         groups.setdefault((record.case.key, record.backend), []).append(record)
     found = [summarise(group) for group in groups.values()]
-    problems = list(dict.fromkeys(problem_of(s.case) for s in found))
+    problems = list(dict.fromkeys(problem_key(s.case) for s in found))
     backends = list(dict.fromkeys(s.backend for s in found))
     passes = list(Pass)
     return sorted(
-        found, key=lambda s: (problems.index(problem_of(s.case)), passes.index(s.case.pass_), backends.index(s.backend))
+        found,
+        key=lambda s: (problems.index(problem_key(s.case)), passes.index(s.case.pass_), backends.index(s.backend)),
     )
 
 
-def problem_of(case: Case) -> tuple[str, str, str]:
+def problem_key(case: Case) -> tuple[str, str, str]:
     """What the passes of one problem share, to group by: its name, dtype, truncation ("" where full)."""
     return case.name, str(case.dtype), str(case.truncation or "")
+
+
+def case_fields(case: Case) -> dict[str, object]:
+    """The columns that name a case, in every table."""
+    return {
+        "case": case.key, "workload": case.workload, "pass": str(case.pass_), "dtype": str(case.dtype),
+        "truncation": str(case.truncation or ""),
+    }  # fmt: skip
 
 
 def by_case(found: Iterable[Summary]) -> dict[str, list[Summary]]:
@@ -255,42 +264,22 @@ def _row(s: Summary) -> dict[str, object]:
     contract = next((r.contract for r in checks_in(s.records) if r.contract is not None), None)
     peaks = [r.peak_memory_bytes for r in s.records if r.peak_memory_bytes is not None]
     return {
-        "case": case.key,
-        "workload": case.workload,
-        "cell": case.model.cell,
-        "pass": str(case.pass_),
-        "dtype": str(case.dtype),
-        "truncation": str(case.truncation or ""),
-        "steps": case.steps,
-        "backend": s.backend,
-        "status": str(s.status),
-        "reason": s.reason or "",
-        "ranked": s.ranked,
-        "seconds": time.value,
-        "low": time.low,
-        "high": time.high,
-        "basis": str(time.basis),
-        "seconds_per_step": time.value / case.steps,
-        "low_per_step": time.low / case.steps,
-        "high_per_step": time.high / case.steps,
-        "device": "" if contract is None else contract.device,
-        "device_seconds": device_time.value,
-        "device_low": device_time.low,
-        "device_high": device_time.high,
-        "launches": len({key[:2] for key in s.turns}),
-        "rounds": len(s.turns),
-        "samples": sum(len(r.samples_ns) - r.warmup for r in timed),
-        "warmups": sum(r.warmup for r in timed),
-        "outliers": sum(outliers_of(r) for r in timed),
+        **case_fields(case), "cell": case.model.cell, "steps": case.steps, "backend": s.backend,
+        "status": str(s.status), "reason": s.reason or "", "ranked": s.ranked, "seconds": time.value, "low": time.low,
+        "high": time.high, "basis": str(time.basis), "seconds_per_step": time.value / case.steps,
+        "low_per_step": time.low / case.steps, "high_per_step": time.high / case.steps,
+        "device": "" if contract is None else contract.device, "device_seconds": device_time.value,
+        "device_low": device_time.low, "device_high": device_time.high, "launches": len({key[:2] for key in s.turns}),
+        "rounds": len(s.turns), "samples": sum(len(r.samples_ns) - r.warmup for r in timed),
+        "warmups": sum(r.warmup for r in timed), "outliers": sum(outliers_of(r) for r in timed),
         "peak_memory_bytes": max(peaks, default=None),
         "peak_device_bytes": max((r.peak_device_bytes for r in s.records if r.peak_device_bytes), default=None),
         "threads": None if contract is None else contract.threads,
-        "subnormals": "" if contract is None else contract.subnormals,
-        "data_source": s.records[0].data_source,
-    }
+        "subnormals": "" if contract is None else contract.subnormals, "data_source": s.records[0].data_source,
+    }  # fmt: skip
 
 
-def frame(found: Iterable[Summary]) -> pd.DataFrame:
+def times_frame(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case and backend: status, reason, seconds a call and a step with intervals, counts, contract."""
     import pandas as pd
 
@@ -299,3 +288,37 @@ def frame(found: Iterable[Summary]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(
         dict.fromkeys(("peak_memory_bytes", "peak_device_bytes", "threads"), "Int64") if rows else {}
     )
+
+
+# How a disturbance begins, as the harness writes it into `disturbances` of a record.
+SUSPENDED = "suspended"
+CLOCK_SET = "clock set"
+BESIDE = "beside another run"
+
+_MEANING = {
+    SUSPENDED: "the machine was suspended meanwhile; they are kept in the records and left out of every number",
+    CLOCK_SET: "the system's clock was set meanwhile; no duration is read from it, only when a turn began",
+    BESIDE: "another run measured on this machine meanwhile; they count, and are slower than on a quiet machine",
+}
+
+
+def is_harmless(disturbance: str) -> bool:
+    """Whether it touches no number."""
+    return disturbance.startswith(CLOCK_SET)
+
+
+def left_out(record: Record) -> bool:
+    """Whether its samples say nothing of the backend: caches, clocks and the network had been to sleep."""
+    return any(text.startswith(SUSPENDED) for text in record.disturbances)
+
+
+def disturbance_notes(records: Iterable[Record]) -> list[str]:
+    """A sentence for each kind of disturbance: in how many turns, whose, and what it means."""
+    turns = [r for r in turns_in(records) if r.samples_ns]
+    said = []
+    for kind, meaning in _MEANING.items():
+        whose = Counter(r.backend for r in turns if any(text.startswith(kind) for text in r.disturbances))
+        if whose:
+            by_backend = ", ".join(f"{name} {count}" for name, count in whose.most_common())
+            said.append(f"{sum(whose.values())} of {len(turns)} turns ({by_backend}): {meaning}")
+    return said

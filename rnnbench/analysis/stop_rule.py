@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from rnnbench.analysis.stats import Basis, interval_of
 from rnnbench.records.record import TurnKey
 from rnnbench.records.stops import Stop, StopRule, Why
+from rnnbench.units import percent
 
 RIGOROUS = 0.02  # the precision of a rigorous run
 
 
-def precision_of(turns: Mapping[TurnKey, float]) -> float | None:
+def relative_precision(turns: Mapping[TurnKey, float]) -> float | None:
     """How far the 95 % interval of a time reaches above it, as a part of it; None of fewer than three launches."""
     interval = interval_of(turns)
     if interval is None or interval.basis is not Basis.LAUNCHES:
@@ -21,23 +22,13 @@ def precision_of(turns: Mapping[TurnKey, float]) -> float | None:
 
 def precise_enough(rule: StopRule, turns: Mapping[TurnKey, float]) -> bool:
     """Whether these turns give a time that is as precise as the rule asks."""
-    reached = precision_of(turns)
+    reached = relative_precision(turns)
     return reached is not None and reached <= rule.precision
-
-
-def launches_of(turns: Mapping[TurnKey, float]) -> int:
-    """How many processes the turns come from."""
-    return len({(part, launch) for part, launch, _ in turns})
-
-
-def percent(share: float) -> str:
-    """`5 %`, `3.24 %`."""
-    return f"{100 * share:.3g} %"
 
 
 def stop_of(why: Why, turns: Mapping[TurnKey, float], limit: str) -> Stop:
     """The reason in words; `limit` is what was asked: `5 %`, `30 launches`, `10 min`."""
-    launches, reached = launches_of(turns), precision_of(turns)
+    launches, reached = len({key[:2] for key in turns}), relative_precision(turns)
     count = f"{launches} launch{'' if launches == 1 else 'es'}"
     at = f"at {percent(reached)}" if reached is not None else "with no interval"
     reason = {

@@ -28,13 +28,13 @@ class Audited:
 
     @property
     def code(self) -> int:
-        """0 all hold; 1 one does not, or a backend failed; 3 nobody could be audited."""
+        """0 all hold; 1 one does not, or a backend failed; 3 no backend could be audited."""
         if not self.findings:
             return 1 if self.failures else 3
         return 1 if self.failures or any(not f.ok for found in self.findings.values() for f in found) else 0
 
     def as_json(self) -> dict[str, Any]:
-        """Every finding, and who could not be audited."""
+        """Every finding, and the backends that could not be audited."""
         rows = [
             {"backend": name, "dtype": str(dtype), **msgspec.to_builtins(f), "ok": f.ok}
             for (name, dtype), found in self.findings.items()
@@ -43,7 +43,7 @@ class Audited:
         return {"findings": rows, "missing": self.reasons, "failed": self.failures}
 
 
-def audit(
+def audit_backends(
     names: Sequence[str], dtypes: Sequence[DType], passes: Sequence[Pass], threads: int, timeout: float, show: Observer
 ) -> Audited:
     """Audit backend after backend: beside others their times would be those of the others too."""

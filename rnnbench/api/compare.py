@@ -1,44 +1,35 @@
-"""`rnnbench compare`: find and read the two sides, compare them, and the exit code that the findings stand for."""
+"""`rnnbench compare`: find and read the two sides, choose the margin, compare, and the exit code of what was found."""
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from rnnbench.analysis.comparable import Side
-from rnnbench.analysis.compare import Finding, Gate, Ratio, Verdict, compare
-from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
-from rnnbench.api.noise import gate_of
-from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
-from rnnbench.api.runs import places_of, side_of
+from rnnbench.analysis.compare import MIN_LAUNCHES, Comparison, Gate, Ratio, Verdict, compare_sides
+from rnnbench.analysis.noise import MIN_MARGIN, NOISE
+from rnnbench.api.exit_codes import BROKEN, NO_BASELINE, NOTHING, OK, SLOWER, UNDECIDED
+from rnnbench.api.runs import place_of, places_of, side_of
 from rnnbench.harness.plan import matches
+from rnnbench.records import store
 from rnnbench.records.record import Mode
+from rnnbench.units import MAX_PERCENT
 
 if TYPE_CHECKING:
     import pandas as pd
-
-SLOWER, BROKEN, NO_BASELINE, UNDECIDED = 1, 5, 6, 7
-EXIT_CODES = {
-    OK: "no case is slower, as far as can be told",
-    SLOWER: "a case is slower",
-    USAGE: "an option or argument is wrong",
-    NOTHING: "no case could be compared: unlike, failed, missing, or fewer than 3 launches",
-    FOLDER: "a run cannot be read, or the answer not written",
-    BROKEN: "no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW",
-    NO_BASELINE: "with --require-baseline: a case that NEW timed has nothing in BASE to be held against",
-    UNDECIDED: "with --fail-on inconclusive: a case is inconclusive",
-    FAULT: FAULT_MEANS,
-}
 
 
 @dataclass(frozen=True, repr=False)
 class Compared:
     """The findings, what they were made with, and sentences on what to bear in mind."""
 
-    findings: Sequence[Finding]
+    findings: Sequence[Comparison]
     gate: Gate
     notes: Sequence[str] = ()
 
@@ -73,7 +64,7 @@ class Compared:
             return BROKEN
         if require_baseline and any(f.no_baseline for f in self.findings):
             return NO_BASELINE
-        if not any(f.told for f in self.findings):
+        if not any(f.has_interval for f in self.findings):
             return NOTHING
         return UNDECIDED if fail_inconclusive and any(f.verdict is Verdict.INCONCLUSIVE for f in self.findings) else OK
 
@@ -90,8 +81,8 @@ def compared(
     a, b = (kept(side_of(name, say), words) for name in (base, new))
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
-    gate, told = (gate, []) if gate else gate_of(noise, [*places_of(new), *places_of(base)], a, b)
-    return Compared(compare(a, b, gate), gate, [*told, *_notes(a, b)])
+    gate, said = (gate, []) if gate else gate_of(noise, [*places_of(new), *places_of(base)], a, b)
+    return Compared(compare_sides(a, b, gate), gate, [*said, *_notes(a, b)])
 
 
 def kept(side: Side, words: str) -> Side:
@@ -106,3 +97,68 @@ def _notes(base: Side, new: Side) -> list[str]:
     if shared := {r.run_id for r in base.records} & {r.run_id for r in new.records}:
         notes.append(f"both hold records of run {', '.join(sorted(shared))}: their launches are not independent")
     return notes
+
+
+def gate_of(asked: str | None, places: Sequence[Path], base: Side, new: Side) -> tuple[Gate, list[str]]:
+    """The gate by the noise of the machine, and a sentence on where it is from; the usual one where none is known.
+
+    Raises StoreError where the A/A run that was asked for holds no noise, or that of another machine.
+    """
+    machines = {r.machine_id for side in (base, new) for r in side.records}
+    damaged: list[str] = []
+    if asked is not None:
+        folder = place_of(asked)
+        found = _checked(folder, machines)
+    elif (newest := _newest(places, machines, damaged)) is not None:
+        folder, found = newest
+    else:
+        return Gate(), damaged
+    margin = float(f"{max(MIN_MARGIN, found['floor']):.3g}")
+    pairs = len(found["pairs"])
+    said = f"margin {100 * margin:.3g} %: the noise of {pairs} pairs, {found['launches']} launches each, in {folder}"
+    if found["floor"] < MIN_MARGIN:
+        said += f" (it is {100 * found['floor']:.2g} %, and no margin is below {100 * MIN_MARGIN:g} %)"
+    return Gate(margin=margin), [*damaged, said]
+
+
+def _checked(folder: Path, machines: set[str]) -> dict[str, Any]:
+    found = _read(folder)
+    if found is None:
+        raise store.StoreError(
+            f"{folder} holds no noise of {MIN_LAUNCHES} launches or more; make it by: "
+            "python -m rnnbench run --aa -o reports/aa, and give that folder"
+        )
+    if machines != {found["machine_id"]}:
+        raise store.StoreError(
+            f"{folder} has the noise of machine {found['machine_id']}, the runs are of "
+            f"{' and '.join(sorted(machines))}; give an A/A run of that machine, or a margin with --fail-on"
+        )
+    return found
+
+
+def _newest(places: Iterable[Path], machines: set[str], damaged: list[str]) -> tuple[Path, dict[str, Any]] | None:
+    """The latest A/A run of the one machine of both sides, in the folders that they lie in; `damaged` gets the rest."""
+    parents = {(place if place.is_dir() else place.parent).resolve().parent for place in places}
+    files = [file for parent in parents for file in parent.glob(f"*/{NOISE}")]
+    for file in sorted(files, key=lambda f: f.stat().st_mtime, reverse=True):
+        try:
+            found = _read(file.parent)
+        except store.StoreError as error:
+            damaged.append(f"{error}; its noise was left out")
+            continue
+        if found is not None and machines == {found["machine_id"]}:
+            return file.parent, found
+    return None
+
+
+class _Noise(TypedDict):
+    floor: Annotated[float, Meta(ge=0, le=MAX_PERCENT / 100)]
+    launches: Annotated[int, Meta(ge=1)]
+    pairs: list[dict[str, Any]]
+    machine_id: str
+
+
+def _read(folder: Path) -> dict[str, Any] | None:
+    """What an A/A run says; None where it is none, or too short. Raises StoreError for a damaged one."""
+    found = store.read_json(folder / NOISE, _Noise)
+    return found if found and found["launches"] >= MIN_LAUNCHES else None

@@ -18,7 +18,7 @@ from rnnbench.model import Case, Pass, Problem
 
 
 @dataclass(frozen=True)
-class Told:
+class ContractAnswer:
     """What a backend said, or why it said nothing; `unsupported`: passes that it does not do, and why."""
 
     contract: Contract | None = None
@@ -27,48 +27,48 @@ class Told:
     unsupported: dict[str, str] | None = None
 
 
-def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) -> dict[str, Told]:
+def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) -> dict[str, ContractAnswer]:
     """Ask all of them, side by side: importing a framework takes seconds."""
-    told: dict[str, Told] = {}
+    answers: dict[str, ContractAnswer] = {}
     with tempfile.TemporaryDirectory(prefix="rnnbench-list-") as folder:
         pool = WorkerPool(names, Path(folder), threads, timeout, cache=None)
 
         def one(name: str) -> None:
             try:
-                told[name] = _told(pool, name, problem)
+                answers[name] = _asked(pool, name, problem)
             except WorkerFailure as failure:
-                told[name] = Told(missing=failure.reason)
+                answers[name] = ContractAnswer(missing=failure.reason)
 
         try:
             pool.side_by_side(one, names)
         finally:
             pool.kill()
-    return {name: told[name] for name in names}
+    return {name: answers[name] for name in names}
 
 
-def _told(pool: WorkerPool, name: str, problem: Problem) -> Told:
+def _asked(pool: WorkerPool, name: str, problem: Problem) -> ContractAnswer:
     if reason := backends.missing(name):
-        return Told(missing=reason)
+        return ContractAnswer(missing=reason)
     unsupported = {}
     for pass_ in Pass:
         case = msgspec.to_builtins(Case(**vars(problem), pass_=pass_))
         said = pool.ask(name, "unsupported", case=case)
         if said["unavailable"]:
-            return Told(missing=said["reason"])
+            return ContractAnswer(missing=said["reason"])
         if said["reason"]:
             unsupported[str(pass_)] = said["reason"]
     said = pool.ask(name, "contract", problem=msgspec.to_builtins(problem))
     libraries = pool.libraries[name]["libraries"]
-    return Told(msgspec.convert(said["contract"], Contract), libraries, unsupported=unsupported)
+    return ContractAnswer(msgspec.convert(said["contract"], Contract), libraries, unsupported=unsupported)
 
 
-def rows_of(told: Told, problem: Problem) -> list[tuple[str, str]]:
+def contract_rows(answer: ContractAnswer, problem: Problem) -> list[tuple[str, str]]:
     """A contract as names and texts."""
-    contract = told.contract
+    contract = answer.contract
     if contract is None:
-        return [("missing", told.missing or "unknown")]
+        return [("missing", answer.missing or "unknown")]
     rows = [
-        *((pass_, (told.unsupported or {}).get(pass_) or text) for pass_, text in contract.timed.items()),
+        *((pass_, (answer.unsupported or {}).get(pass_) or text) for pass_, text in contract.timed.items()),
         ("outside the clock", contract.staged),
         ("waits", contract.waits),
         ("threads", str(contract.threads)),
@@ -76,14 +76,14 @@ def rows_of(told: Told, problem: Problem) -> list[tuple[str, str]]:
         ("TF32", "yes" if contract.tf32 else "no"),
         ("subnormals", contract.subnormals),
         ("notes", contract.notes),
-        ("libraries", ", ".join(f"{name} {version}" for name, version in (told.libraries or {}).items())),
+        ("libraries", ", ".join(f"{name} {version}" for name, version in (answer.libraries or {}).items())),
     ]
     return [(name, text) for name, text in rows if text]
 
 
-def as_json(told: dict[str, Told], problem: Problem) -> dict[str, Any]:
+def contracts_json(answers: dict[str, ContractAnswer], problem: Problem) -> dict[str, Any]:
     """The same for programs."""
     return {
         "problem": msgspec.to_builtins(problem),
-        "backends": {name: {"dtype": str(problem.dtype), **msgspec.to_builtins(t)} for name, t in told.items()},
+        "backends": {name: {"dtype": str(problem.dtype), **msgspec.to_builtins(t)} for name, t in answers.items()},
     }

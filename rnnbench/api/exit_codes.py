@@ -1,4 +1,84 @@
-"""Exit codes that all commands share."""
+"""The exit codes of all commands and what they mean: help prints them from here."""
 
-FAULT = 70  # the exit code of what nobody foresaw, as EX_SOFTWARE of sysexits.h
-FAULT_MEANS = "a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where"
+from __future__ import annotations
+
+OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
+WARNED = SLOWER = 1  # of check; of compare and history
+BROKEN, NO_BASELINE, UNDECIDED = 5, 6, 7  # of compare
+FAULT = 70  # what was not foreseen, as EX_SOFTWARE of sysexits.h
+
+_ALWAYS = {
+    INTERRUPTED: "interrupted",
+    FAULT: "a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where",
+}
+_USAGE = {USAGE: "an option or argument is wrong"}
+_RUN = {
+    OK: "all was measured that could be, or that a budget left time for",
+    FAULTS: "some backend was wrong, crashed, hung or ran out of memory; the rest was measured",
+    **_USAGE,
+    NOTHING: "nothing was measured",
+    FOLDER: "a folder cannot be read or written, or holds something else than this run",
+    **_ALWAYS,
+    INTERRUPTED: "interrupted; continue with --resume",
+}
+EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
+    "run": _RUN,
+    "sweep": _RUN,
+    "verify": {
+        OK: "every answer agrees with the oracle; with --audit, every finding holds",
+        FAULTS: "an answer does not agree, a finding does not hold, or a backend failed",
+        **_USAGE,
+        NOTHING: "no backend could be checked",
+        **_ALWAYS,
+    },
+    "train": {
+        OK: "trained",
+        USAGE: "an option or argument is wrong, or the training failed",
+        NOTHING: "the backend or the rows cannot be had",
+        FOLDER: "the folder cannot be written, or is not empty",
+        **_ALWAYS,
+    },
+    "report": {
+        OK: "written, or with --export printed",
+        **_USAGE,
+        NOTHING: "with --export: no right time to print",
+        FOLDER: "the run cannot be read, or the report not written",
+        **_ALWAYS,
+    },
+    "compare": {
+        OK: "no case is slower, as far as can be told",
+        SLOWER: "a case is slower",
+        **_USAGE,
+        NOTHING: "no case could be compared: unlike, failed, missing, or fewer than 3 launches",
+        FOLDER: "a run cannot be read, or the answer not written",
+        BROKEN: "no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW",
+        NO_BASELINE: "with --require-baseline: a case that NEW timed has nothing in BASE to be held against",
+        UNDECIDED: "with --fail-on inconclusive: a case is inconclusive",
+        **_ALWAYS,
+    },
+    "check": {
+        OK: "no warnings; notes on what is not known may be there",
+        WARNED: "warnings",
+        **_USAGE,
+        FOLDER: "the run cannot be read, or holds no record, or the answer cannot be written",
+        **_ALWAYS,
+    },
+    "history": {
+        OK: "the history was read; with --fail, no case is slower than before its last step",
+        SLOWER: "with --fail: the last step of a case made it slower",
+        **_USAGE,
+        NOTHING: "no run has a right time",
+        FOLDER: "no run can be read, or the answer not written",
+        **_ALWAYS,
+    },
+    "list": {OK: "listed", **_USAGE, NOTHING: "with --contract: no backend could be asked", **_ALWAYS},
+    "env": {OK: "shown", **_USAGE, NOTHING: "with --peak: the peak could not be measured", **_ALWAYS},
+    "warm": {OK: "compiled", **_USAGE, **_ALWAYS},
+}
+
+
+def exit_code_help(command: str) -> str:
+    """The exit codes of a command as its help ends with them."""
+    return (
+        "\n".join(["\n\b\nExit codes:", *(f"  {code}  {words}" for code, words in EXIT_CODES[command].items())]) + "\n"
+    )

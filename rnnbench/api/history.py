@@ -6,29 +6,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rnnbench.analysis.changepoints import FEWEST
-from rnnbench.analysis.history import Line, Run, in_order, lines, runs_of
+from rnnbench.analysis.changepoints import MIN_RUNS
+from rnnbench.analysis.history import DatedRun, Line, in_order, lines_of_runs, runs_of
 from rnnbench.api.compare import kept
-from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
-from rnnbench.api.run import FOLDER, NOTHING, OK, USAGE
+from rnnbench.api.exit_codes import NOTHING, OK, SLOWER
 from rnnbench.api.runs import places_of, read_runs
-from rnnbench.machine.processor import answer_of
+from rnnbench.machine.fingerprint import answer_of
 from rnnbench.records import store
 
-SLOWER = 1
-EXIT_CODES = {
-    OK: "the history was read; with --fail, no case is slower than before its last step",
-    SLOWER: "with --fail: the last step of a case made it slower",
-    USAGE: "an option or argument is wrong",
-    NOTHING: "no run has a right time",
-    FOLDER: "no run can be read, or the answer not written",
-    FAULT: FAULT_MEANS,
-}
 DEFAULT = ("reports", "runs")  # where runs lie
 
 
 @dataclass(frozen=True)
-class Told:
+class History:
     """The lines, what is said of each step by line and step, and sentences on what to bear in mind."""
 
     lines: Sequence[Line]
@@ -61,12 +51,12 @@ def folders_of(names: Sequence[str]) -> list[tuple[Path, ...]]:
     return list(dict.fromkeys(found))
 
 
-def read(folders: Sequence[Sequence[Path]], say: Callable[[str], None]) -> list[Run]:
+def _read(folders: Sequence[Sequence[Path]], say: Callable[[str], None]) -> list[DatedRun]:
     """All runs that can be read, in order of time, each of a folder or pooled of several.
 
     Raises StoreError where none can be read, and ValueError where several cannot be pooled.
     """
-    runs: list[Run] = []
+    runs: list[DatedRun] = []
     for paths in folders:
         try:
             loaded = read_runs(paths, say)
@@ -79,17 +69,18 @@ def read(folders: Sequence[Sequence[Path]], say: Callable[[str], None]) -> list[
     return in_order(runs)
 
 
-def told(names: Sequence[str], words: str, margin: float, say: Callable[[str], None]) -> Told:
-    """The history of the runs under some names; smoke tests are left out where nobody named them."""
-    runs = read(folders_of(names), say)
+def history_of(names: Sequence[str], words: str, margin: float, say: Callable[[str], None]) -> History:
+    """The history of the runs under some names; smoke tests are left out unless they are named."""
+    runs = _read(folders_of(names), say)
     notes = []
     if not names and (quick := sum(run.quick for run in runs)):
         runs = [run for run in runs if not run.quick]
         notes.append(f"{quick} quick {'run is' if quick == 1 else 'runs are'} left out; name their folders to see them")
-    found = lines([replace(run, side=kept(run.side, words)) for run in runs], margin)
+    found = lines_of_runs([replace(run, side=kept(run.side, words)) for run in runs], margin)
     if words and not found:
         raise ValueError(f"the filter {words!r} leaves no timed case of {len(runs)} runs")
-    return Told(found, margin, _origins(found), [*notes, *_notes(found)])
+    origins = {(i, j): origin(*line.around(step)) for i, line in enumerate(found) for j, step in enumerate(line.steps)}
+    return History(found, margin, origins, [*notes, *_notes(found)])
 
 
 def _notes(found: Sequence[Line]) -> list[str]:
@@ -100,19 +91,15 @@ def _notes(found: Sequence[Line]) -> list[str]:
             reasons[reason] = reasons.get(reason, 0) + 1
     notes = [f"unlike runs are kept apart ({n} {'line' if n == 1 else 'lines'}): {r}" for r, n in reasons.items()]
     most = max((len(line.points) for line in found), default=0)
-    if found and most < FEWEST:
+    if found and most < MIN_RUNS:
         notes.append(
-            f"{most} {'run' if most == 1 else 'runs'} on a line at most: a step is looked for from {FEWEST} on; until "
-            "then `compare` two of them"
+            f"{most} {'run' if most == 1 else 'runs'} on a line at most: a step is looked for from {MIN_RUNS} on; "
+            "until then `compare` two of them"
         )
     return notes
 
 
-def _origins(found: Sequence[Line]) -> dict[tuple[int, int], str]:
-    return {(i, j): origin(*line.around(step)) for i, line in enumerate(found) for j, step in enumerate(line.steps)}
-
-
-def origin(before: Run, after: Run) -> str:
+def origin(before: DatedRun, after: DatedRun) -> str:
     """The commit that a step came with, or between which two it came."""
     runs = f"between runs {before.id} and {after.id}"
     if before.commit is None or after.commit is None:
@@ -130,6 +117,6 @@ def origin(before: Run, after: Run) -> str:
 
 
 def commits_between(before: str, after: str) -> list[str] | None:
-    """Commits that `after` has and `before` has not, as `digits subject`; None where git cannot tell in this folder."""
+    """Commits that `after` has and `before` has not, as `digits subject`; None where git does not know."""
     done = answer_of(["git", "log", "--format=%h %s", "--end-of-options", f"{before}..{after}"], 10)
     return (done.stdout.splitlines() or None) if done and done.returncode == 0 else None

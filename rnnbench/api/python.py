@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 from rnnbench import backends as registry
 from rnnbench.analysis.compare import Gate
 from rnnbench.analysis.ranking import ranking, speedups
-from rnnbench.analysis.stats import Metric, frame
+from rnnbench.analysis.stats import Metric, times_frame
 from rnnbench.api import compare as comparing
 from rnnbench.api import learning, planning
 from rnnbench.api import run as running
 from rnnbench.api import train as training
 from rnnbench.api import verify as verifying
+from rnnbench.api.exit_codes import INTERRUPTED
 from rnnbench.api.runs import place_of
 from rnnbench.harness.observer import Lines, Observer, Silent
 from rnnbench.harness.tasks import check_sizes
@@ -29,8 +30,8 @@ from rnnbench.model import Case, DType, Pass, Truncation
 from rnnbench.params import cast, init_params
 from rnnbench.records import store
 from rnnbench.records.record import Mode
-from rnnbench.report.context import Context
-from rnnbench.report.tables import errors
+from rnnbench.report.data import ReportData
+from rnnbench.report.tables import errors_frame
 from rnnbench.workloads.base import Source, Workload
 from rnnbench.workloads.resolve import DEFAULT, Asked, resolve
 
@@ -50,19 +51,19 @@ class Run:
         self.folder, self.loaded = folder, loaded
 
     @cached_property
-    def _context(self) -> Context:
+    def _data(self) -> ReportData:
         loaded = self.loaded
-        return Context(loaded.records, loaded.curves, loaded.machine, loaded.run, loaded.run.get("reference"))
+        return ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, loaded.run.get("reference"))
 
     @cached_property
     def times(self) -> pd.DataFrame:
         """One row for each case and backend: status, reason, seconds of a call with the 95 % interval low to high."""
-        return frame(self._context.summaries)
+        return times_frame(self._data.summaries)
 
     @cached_property
     def ranking(self) -> pd.DataFrame:
         """One row for each case and backend that was right, fastest first: rank, seconds, times behind the fastest."""
-        return ranking(self._context.summaries)
+        return ranking(self._data.summaries)
 
     @property
     def ratios(self) -> pd.DataFrame:
@@ -73,15 +74,15 @@ class Run:
         """Speed-ups over another backend. Raises ValueError for one that is not in the run."""
         import pandas as pd
 
-        context = self._context
+        data = self._data
         if reference is not None:
-            context = Context(context.records, context.epochs, context.machine, context.run, reference)
-        return pd.DataFrame() if context.reference is None else speedups(context.summaries, context.reference)
+            data = ReportData(data.records, data.epochs, data.machine, data.run, reference)
+        return pd.DataFrame() if data.reference is None else speedups(data.summaries, data.reference)
 
     @cached_property
     def errors(self) -> pd.DataFrame:
         """One row for each case, backend and array: the largest error against the oracle, and its limit."""
-        return errors(self._context.summaries)
+        return errors_frame(self._data.summaries)
 
     @cached_property
     def warnings(self) -> pd.DataFrame:
@@ -89,20 +90,20 @@ class Run:
         import pandas as pd
 
         columns = ["severity", "title", "text", "remedy"]
-        rows = [{name: str(getattr(w, name)) for name in columns} for w in self._context.warnings]
+        rows = [{name: str(getattr(w, name)) for name in columns} for w in self._data.warnings]
         return pd.DataFrame(rows, columns=columns)
 
     def report(self, *, svg: bool = False) -> Path:
         """Write `report.md`, tables and figures into the folder of the run; the path of the page."""
         from rnnbench.report.page import write_report
 
-        write_report(self.folder, self._context, vector=svg)
+        write_report(self.folder, self._data, vector=svg)
         return self.folder / "report.md"
 
     def __repr__(self) -> str:
         from rnnbench.report.terminal import text_of
 
-        return f"{text_of(self._context, WIDTH)}\n{self.folder}"
+        return f"{text_of(self._data, WIDTH)}\n{self.folder}"
 
     def _repr_html_(self) -> str:
         shown = self.ranking[["workload", "pass", "dtype", "rank", "backend", "seconds", "behind"]]
@@ -296,7 +297,7 @@ def session(
 
 
 def _finished(result: running.Result) -> Run:
-    if result.code == running.INTERRUPTED:
+    if result.code == INTERRUPTED:
         raise KeyboardInterrupt(f"what was measured is kept: rnnbench.load({str(result.folder)!r})")
     return Run(result.folder, result.loaded)
 

@@ -15,13 +15,13 @@ import msgspec
 
 from rnnbench import backends, workloads
 from rnnbench.analysis.comparable import Side, first_few, unlike_machines
-from rnnbench.api.exit_codes import FAULT, FAULT_MEANS
+from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK
 from rnnbench.api.session import RunSession, now, write_noise
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.timers import Ledger
 from rnnbench.machine.fingerprint import fingerprint
-from rnnbench.machine.neighbours import Neighbours
+from rnnbench.machine.interference import Neighbours
 from rnnbench.names import unknown
 from rnnbench.records import store
 from rnnbench.records.account import TimeKind, seconds_of
@@ -30,17 +30,6 @@ from rnnbench.records.record import Epoch, Record, Status, turns_in
 from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import MADE_UP, Workload
 from rnnbench.workloads.files import keep_rows
-
-OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
-EXIT_CODES = {
-    OK: "all was measured that could be, or that a budget left time for",
-    FAULTS: "some backend was wrong, crashed, hung or ran out of memory; the rest was measured",
-    USAGE: "an option or argument is wrong",
-    NOTHING: "nothing was measured",
-    FOLDER: "a folder cannot be read or written, or holds something else than this run",
-    INTERRUPTED: "interrupted; continue with --resume",
-    FAULT: FAULT_MEANS,
-}
 
 
 @dataclass(frozen=True)

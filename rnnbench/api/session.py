@@ -14,24 +14,23 @@ from typing import Any
 import msgspec
 
 from rnnbench.analysis import noise
-from rnnbench.analysis.disturbances import BESIDE
 from rnnbench.analysis.roofline import Peak, with_work
+from rnnbench.analysis.stats import BESIDE
 from rnnbench.api.learning import trainings
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.memory import measure_memory
-from rnnbench.harness.observer import Observer, duration_text
+from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.run_loop import RunLoop, TurnTimer
 from rnnbench.harness.run_state import RunState
-from rnnbench.harness.stopping import budget_text
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.harness.timers import Ledger
-from rnnbench.machine.interference import Watch
-from rnnbench.machine.neighbours import Neighbours
+from rnnbench.machine.interference import Neighbours, Watch
 from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.records import store
 from rnnbench.records.account import TimeKind, seconds_of
 from rnnbench.records.record import Mode, Record
+from rnnbench.units import exact_duration, rough_duration
 from rnnbench.workloads.base import Workload
 
 
@@ -111,7 +110,7 @@ class RunSession:
                   self.ledger, state.stopping, self.given, self.folder)  # fmt: skip
         if state.stopping.left <= 0:
             self.display.say(
-                f"the budget of {budget_text(self.plan.budget or 0.0)} is spent; what was measured is kept"
+                f"the budget of {exact_duration(self.plan.budget or 0.0)} is spent; what was measured is kept"
             )
         elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible
             self._look_for_peak()
@@ -159,8 +158,8 @@ class RunSession:
 def length(plan: Plan, seconds: float) -> str:
     """One line before the first answer: how long all will take, as far as can be told."""
     least = "at least " if plan.rule is not None else ""
-    most = "" if plan.budget is None else f"; no round begins after {budget_text(plan.budget)}"
-    return f"measuring takes {least}about {duration_text(seconds)}{most}; Ctrl-C ends it and keeps what was measured"
+    most = "" if plan.budget is None else f"; no round begins after {exact_duration(plan.budget)}"
+    return f"measuring takes {least}about {rough_duration(seconds)}{most}; Ctrl-C ends it and keeps what was measured"
 
 
 def write_noise(plan: Plan, folder: Path) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 from rnnbench.harness.plan import Plan, cases_of
 from rnnbench.model import Pass
-from rnnbench.report.text import number
 from rnnbench.sweep import Sizes, Sweep
+from rnnbench.units import number
 from rnnbench.work import work_of
 from rnnbench.workloads.base import MADE_UP, Workload
 

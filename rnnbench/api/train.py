@@ -23,7 +23,7 @@ from rnnbench.records import store
 from rnnbench.records.folder import held
 from rnnbench.records.record import Epoch
 from rnnbench.records.store import new_run_id
-from rnnbench.report.tables import curves
+from rnnbench.report.tables import curves_frame
 from rnnbench.workloads.base import Workload
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Trained:
     @property
     def curve(self) -> pd.DataFrame:
         """One row for each epoch; the columns are those of `tables/curves.csv`."""
-        return curves(self.epochs)
+        return curves_frame(self.epochs)
 
     def as_json(self) -> dict[str, Any]:
         """For `--json`."""
@@ -62,7 +62,7 @@ class Trained:
     def __str__(self) -> str:
         seconds = sum(epoch.seconds for epoch in self.epochs)
         return (
-            f"test loss {self.test.loss:.4f}, accuracy {percent(self.test.accuracy).strip()}; "
+            f"test loss {self.test.loss:.4f}, accuracy {_accuracy(self.test.accuracy).strip()}; "
             f"{seconds:.2f} s in epochs, {self.wall_seconds:.1f} s in all"
         )
 
@@ -74,19 +74,19 @@ class Trained:
         return f"<p>{html.escape(str(self))}</p>{table.to_html(index=False)}"
 
 
-def percent(value: float | None) -> str:
+def _accuracy(value: float | None) -> str:
     """An accuracy for people."""
     return "   n/a" if value is None else f"{100 * value:5.2f} %"
 
 
 def line(epoch: Epoch) -> str:
     """One epoch in one line."""
-    seen = f"validation loss {epoch.validation_loss:.4f}, accuracy {percent(epoch.validation_accuracy)}"
+    seen = f"validation loss {epoch.validation_loss:.4f}, accuracy {_accuracy(epoch.validation_accuracy)}"
     if epoch.loss is None:
         return f"epoch  0  untrained                                     {seen}"
     return (
         f"epoch {epoch.epoch:2d}  {epoch.seconds:7.2f} s  "
-        f"loss {epoch.loss:.4f}, accuracy {percent(epoch.accuracy)}   {seen}"
+        f"loss {epoch.loss:.4f}, accuracy {_accuracy(epoch.accuracy)}   {seen}"
     )
 
 

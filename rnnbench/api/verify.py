@@ -17,7 +17,7 @@ from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import Head, Truncation
 from rnnbench.records.record import CheckRecord, Mode, Record, Status, checks_in
-from rnnbench.report.tables import errors
+from rnnbench.report.tables import errors_frame
 from rnnbench.workloads.base import Workload
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Checked:
     @property
     def errors(self) -> pd.DataFrame:
         """One row for each case, backend and array; the columns are those of `tables/errors.csv`."""
-        return errors(summaries(self.records))
+        return errors_frame(summaries(self.records))
 
     def _lines(self) -> list[tuple[str, str, str, str]]:
         return [(r.case.key, r.backend, str(r.status), r.reason or "") for r in self.records]

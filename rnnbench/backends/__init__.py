@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnbench.cells import CELLS
-
 if TYPE_CHECKING:
     from rnnbench.backends.base import Backend
 
@@ -208,7 +206,7 @@ def add(name: str) -> str:
     if not path.is_file():
         raise ValueError(f"{file}.py is not there; give the file of a backend")
     known = f"{path.stem}.{attribute}"
-    REGISTRY[known] = Entry(f"{path}:{attribute}", summary=f"{attribute} of {path.name}", cells=tuple(CELLS), own=True)
+    REGISTRY[known] = Entry(f"{path}:{attribute}", summary=f"{attribute} of {path.name}", own=True)
     return known
 
 

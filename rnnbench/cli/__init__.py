@@ -29,7 +29,7 @@ def main() -> None:
 
     \b
     Examples:
-      python -m rnnbench run                      check and time everybody, write a report
+      python -m rnnbench run                      check and time all backends, write a report
       python -m rnnbench run --quick              the same as a smoke test
       python -m rnnbench sweep                    time and share of peak against size
       python -m rnnbench list                     workloads and backends, and what is missing

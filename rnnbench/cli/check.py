@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import click
 
+from rnnbench.api.exit_codes import OK, WARNED, exit_code_help
 from rnnbench.cli.options import JSON
 from rnnbench.cli.shell import console_of, guarded, print_json, say
 
-CHECK_EPILOG = """\b
+EXAMPLES = """\b
 Examples:
   python -m rnnbench check reports/mine
   python -m rnnbench check 20260102-030405-beef --json
-
-\b
-Exit codes:
-  0  no warnings; notes on what is not known may be there
-  1  warnings
-  2  an option or argument is wrong
-  4  the run cannot be read, or holds no record, or the answer cannot be written
-  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
-@click.command(epilog=CHECK_EPILOG)
+@click.command(epilog=EXAMPLES + exit_code_help("check"))
 @click.argument("run")
 @JSON
 def check(run: str, as_json: bool) -> None:
@@ -30,15 +25,20 @@ def check(run: str, as_json: bool) -> None:
 
     RUN is the folder of a run, its id under reports, or a file of records.
     """
-    from rnnbench.api.check import checked, code_of
-    from rnnbench.report import warnings
+    from rnnbench.analysis.warnings import warnings_of
+    from rnnbench.api.runs import side_of
+    from rnnbench.report.section import print_sections
+    from rnnbench.report.sections import warnings_section
 
     def work() -> int:
-        found = checked(run, lambda text: say(text, err=True))
+        side = side_of(run, lambda text: say(text, err=True))
+        found = warnings_of(side.records, side.machine)
+        counted = sum(w.counts for w in found)
         if as_json:
-            print_json(warnings.as_json(found))
+            print_json([asdict(w) for w in found])
         else:
-            warnings.render(console_of(), found)
-        return code_of(found)
+            print_sections(console_of(), [warnings_section(found)], soft_wrap=True)
+            say(f"warnings: {counted}, notes: {len(found) - counted}")
+        return WARNED if counted else OK
 
     guarded(work)

@@ -6,20 +6,11 @@ from typing import Any
 
 import click
 
-from rnnbench.cli.options import (
-    GATE,
-    JSON,
-    WORDS,
-    options,
-)
-from rnnbench.cli.shell import (
-    console_of,
-    guarded,
-    print_json,
-    say,
-)
+from rnnbench.api.exit_codes import exit_code_help
+from rnnbench.cli.options import GATE, JSON, WORDS, options
+from rnnbench.cli.shell import console_of, guarded, print_json, say
 
-COMPARE_EPILOG = """\b
+COMPARE_EXAMPLES = """\b
 Examples:
   python -m rnnbench compare reports/before reports/after
   python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
@@ -34,31 +25,20 @@ Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
                   above 1 + PERCENT
   faster          the same in the other direction
   same            the whole interval is within PERCENT
-  inconclusive    neither: more launches or a quieter machine would tell
+  inconclusive    neither: more launches or a quieter machine would decide
   not comparable  unlike work, threads, dtype, machine or versions, each named; or one side failed
   missing         on one side
-
-\b
-Exit codes:
-  0  no case is slower, as far as can be told
-  1  a case is slower
-  2  an option or argument is wrong
-  3  no case could be compared: unlike, failed, missing, or fewer than 3 launches
-  4  a run cannot be read, or the answer not written
-  5  no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW
-  6  with --require-baseline: a case that NEW timed has nothing in BASE to be held against
-  7  with --fail-on inconclusive: a case is inconclusive
-  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
-Where several hold, the first of 1, 5, 6, 3 and 7.
 """
 
 
-@click.command(epilog=COMPARE_EPILOG)
+@click.command(
+    epilog=f"{COMPARE_EXAMPLES}{exit_code_help('compare')}Where several hold, the first of 1, 5, 6, 3 and 7.\n"
+)
 @click.argument("base")
 @click.argument("new")
 @click.option("--fail-on", type=GATE, multiple=True, metavar="METRIC:PERCENT|inconclusive",
               help="What counts as slower: median, min or mean of the calls of a turn, and by how much. "
-                   "Default: median, by the noise of this machine where an A/A run told it, else by 5%. "
+                   "Default: median, by the noise of this machine where an A/A run measured it, else by 5%. "
                    "inconclusive: also fail, with 7, where a case is neither slower, faster nor the same.")  # fmt: skip
 @click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
               "of this machine beside NEW and BASE.")  # fmt: skip
@@ -82,7 +62,9 @@ def compare(
     """
     from rnnbench.analysis.compare import Gate
     from rnnbench.api.compare import compared
-    from rnnbench.report import compare as shown
+    from rnnbench.report.compare import comparison_json, comparison_sections
+    from rnnbench.report.section import markdown as as_markdown
+    from rnnbench.report.section import print_sections
 
     asked = [one for each in fail_on for one in each]
     gates = [one for one in asked if isinstance(one, Gate)]
@@ -98,11 +80,11 @@ def compare(
         found = compared(base, new, gate, filter_, lambda text: say(text, err=True), noise)
         answer = found.findings, found.gate, found.notes
         if as_json:
-            print_json(shown.as_json(*answer))
+            print_json(comparison_json(*answer))
         elif markdown:
-            say(shown.markdown(*answer), nl=False)
+            say(as_markdown(comparison_sections(*answer, folded=True), {}))
         else:
-            shown.render(console_of(), *answer)
+            print_sections(console_of(), comparison_sections(*answer))
         return found.code(require_baseline, len(asked) > len(gates))
 
     guarded(work)

@@ -7,20 +7,13 @@ from dataclasses import asdict
 
 import click
 
-from rnnbench.cli.options import (
-    JSON,
-    THREADS,
-    options,
-)
-from rnnbench.cli.shell import (
-    complain,
-    print_json,
-    print_table,
-)
+from rnnbench.api.exit_codes import exit_code_help
+from rnnbench.cli.options import JSON, THREADS, options
+from rnnbench.cli.shell import complain, print_json, print_table
 from rnnbench.model import DType
 
 
-@click.command()
+@click.command(epilog=exit_code_help("env"))
 @click.option("--peak", is_flag=True, help="Also measure multiply-adds and bytes a second, which takes seconds.")
 @options(THREADS, JSON)
 def env(peak: bool, threads: int | None, as_json: bool) -> None:
@@ -37,8 +30,8 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     from rnnbench.machine.fingerprint import fingerprint
     from rnnbench.machine.interference import Watch
     from rnnbench.machine.peak import PeakUnknown, measure
-    from rnnbench.report import machine
-    from rnnbench.report.peak import lines
+    from rnnbench.report.devices import ceiling_rows
+    from rnnbench.report.facts import machine_rows
 
     cores, start, found = allowed_threads(threads), Watch().start, None
     facts = {**fingerprint(), "start": start, "workers": computing_libraries(cores)}
@@ -51,7 +44,7 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     if as_json:
         print_json(facts)
         return
-    shown = [*machine.lines({key: value for key, value in facts.items() if key != "peak"})]
+    shown = [*machine_rows({key: value for key, value in facts.items() if key != "peak"})]
     if found:
-        shown += [("peak", found.method), *((f"peak {name}", text) for name, text in lines(found))]
+        shown += [("peak", found.method), *((f"peak {name}", text) for name, text in ceiling_rows(found))]
     print_table(("fact", "value"), shown)

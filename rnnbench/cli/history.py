@@ -6,29 +6,21 @@ from pathlib import Path
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import FolderType, PercentType
 from rnnbench.cli.options import JSON, WORDS, options
 from rnnbench.cli.shell import console_of, guarded, print_json, say
 
-EPILOG = """\b
+EXAMPLES = """\b
 Examples:
   python -m rnnbench history
   python -m rnnbench history reports/nightly -k "numba train_step" -o reports/history
   python -m rnnbench history runs --json --fail
   python -m rnnbench history reports/may1,reports/may2 reports/june1,reports/june2
-
-\b
-Exit codes:
-  0  the history was read; with --fail, no case is slower than before its last step
-  1  with --fail: the last step of a case made it slower
-  2  an option or argument is wrong
-  3  no run has a right time
-  4  no run can be read, or the answer not written
-  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
 
 
-@click.command(epilog=EPILOG)
+@click.command(epilog=EXAMPLES + exit_code_help("history"))
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...")
 @click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
               help="Write history.md with figures and a table there.")  # fmt: skip
@@ -42,24 +34,26 @@ def history(
     """Show how the time of each case went over many runs, and where it changed for good.
 
     FOLDER is a run, a folder of runs, a run's id, or several runs of one machine with commas between, taken as one with
-    more launches; all under reports and runs by default. Runs of unlike machines,
-    work or versions are kept on lines of their own, as `compare` tells them apart. A step is looked for from ten runs
-    on, in the last 100, by ranks, and the commits that it came between are named.
+    more launches; all under reports and runs by default. Runs of unlike machines, work or versions are kept on lines
+    of their own, as in `compare`. A step is looked for from ten runs on, in the last 100, by ranks, and the commits
+    that it came between are named.
     """
-    from rnnbench.api.history import told
-    from rnnbench.report import history as shown
+    from rnnbench.api.history import history_of
+    from rnnbench.report.history import history_json, history_sections, write_history
+    from rnnbench.report.section import print_sections
 
     def work() -> int:
-        found = told(folders, filter_, margin, lambda text: say(text, err=True))
+        found = history_of(folders, filter_, margin, lambda text: say(text, err=True))
         answer = found.lines, found.origins, found.margin, found.notes
         if as_json:
-            print_json(shown.as_json(*answer))
+            print_json(history_json(*answer))
         elif found.lines:
-            shown.render(console_of(), *answer)
+            tables, summary, _ = history_sections(*answer)
+            print_sections(console_of(), [*tables, summary])
         else:
             say("Error: no run has a right time", err=True)
         if output is not None and found.lines:
-            written = shown.write(output, *answer)
+            written = write_history(output, *answer)
             say(f"History: {written[0]}", err=as_json)
         return found.code(fail)
 

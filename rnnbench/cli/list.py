@@ -5,27 +5,15 @@ from __future__ import annotations
 import click
 
 from rnnbench import backends, workloads
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import Name
-from rnnbench.cli.options import (
-    BACKENDS,
-    DTYPE,
-    JSON,
-    TIMEOUT,
-    options,
-    several,
-)
+from rnnbench.cli.options import BACKENDS, DTYPE, JSON, TIMEOUT, options, several
 from rnnbench.cli.seeds import SEEDS
-from rnnbench.cli.shell import (
-    console_of,
-    given,
-    guarded,
-    print_json,
-    print_table,
-)
+from rnnbench.cli.shell import console_of, given, guarded, print_json, print_table
 from rnnbench.model import DType, Pass
 
 
-@click.command("list")
+@click.command("list", epilog=exit_code_help("list"))
 @click.option("--contract", is_flag=True, help="Show what each backend has inside the clock; imports all of them.")
 @several("--backend", "-b", "names", type=BACKENDS, help="With --contract. Default: all that are not on request.")
 @click.option(
@@ -88,16 +76,16 @@ def _here(name: str) -> str:
 
 
 def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout: float, as_json: bool) -> int:
-    """What `list --contract` prints; 3 where no backend could tell."""
+    """What `list --contract` prints; 3 where no backend could be asked."""
     from rnnbench.api import contract as telling
     from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.tables import print_contracts
 
     problem = workloads.get(workload).spec.problem(DType(dtype or DType.FLOAT32))
     with console_of(stderr=True).status(f"importing {', '.join(names)}"):
-        told = telling.ask(names, problem, allowed_threads(None), timeout)
+        answers = telling.ask(names, problem, allowed_threads(None), timeout)
     if as_json:
-        print_json(telling.as_json(told, problem))
+        print_json(telling.contracts_json(answers, problem))
     else:
-        print_contracts(console_of(), told, problem)
-    return 0 if any(t.contract for t in told.values()) else 3
+        print_contracts(console_of(), answers, problem)
+    return 0 if any(t.contract for t in answers.values()) else 3

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import click
 
 from rnnbench import backends
-from rnnbench.api.names import MOST_PERCENT
 from rnnbench.model import Truncation
 from rnnbench.names import unknown
+from rnnbench.units import MAX_PERCENT
 from rnnbench.workloads.base import MADE_UP
 from rnnbench.workloads.resolve import is_file, unknown_workload
 
@@ -211,6 +211,6 @@ class GateType(click.ParamType):
             margin = float(percent.removesuffix("%"))
         except ValueError:
             self.fail(f"{value!r} is not METRIC:PERCENT, such as median:5%", param, ctx)
-        if not 0 < margin <= MOST_PERCENT:
-            self.fail(f"{value!r} has {margin:g} %; above 0 and at most {MOST_PERCENT:g} is allowed", param, ctx)
+        if not 0 < margin <= MAX_PERCENT:
+            self.fail(f"{value!r} has {margin:g} %; above 0 and at most {MAX_PERCENT:g} is allowed", param, ctx)
         return Gate(Metric(metric), margin / 100)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
-from rnnbench.harness.observer import duration_text
+from rnnbench.units import rough_duration
 
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Estimate
@@ -45,7 +45,7 @@ class Display:
             return
         remaining = estimate.remaining
         total = estimate.spent + remaining
-        left = f"about {duration_text(remaining)} left"
+        left = f"about {rough_duration(remaining)} left"
         self.progress.update(self.task, completed=estimate.spent / total if total else 1.0, description=what, left=left)
 
     def show(self, what: str, fraction: float) -> None:

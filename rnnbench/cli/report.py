@@ -7,20 +7,13 @@ from typing import Any
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import FolderType
-from rnnbench.cli.options import (
-    BACKEND,
-)
-from rnnbench.cli.shell import (
-    complain,
-    console_of,
-    guarded,
-    print_json,
-    say,
-)
+from rnnbench.cli.options import BACKEND
+from rnnbench.cli.shell import complain, console_of, guarded, print_json, say
 
 
-@click.command()
+@click.command(epilog=exit_code_help("report"))
 @click.argument("folders", metavar="FOLDER...", nargs=-1, required=True)
 @click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
               help="Write the report there. Default: into FOLDER; of several FOLDERs it is only printed.")  # fmt: skip
@@ -45,14 +38,6 @@ def report(
       python -m rnnbench report reports/mine --reference jax --svg
       python -m rnnbench report reports/monday reports/tuesday -o reports/both
       python -m rnnbench report reports/mine --export bencher > bencher.json
-
-    \b
-    Exit codes:
-      0  written, printed, or with --export printed
-      2  an option or argument is wrong, a run is there twice, or the runs did unlike work or are of unlike machines
-      3  with --export: no right time to print
-      4  a run cannot be read, or the report not written
-      70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
     """
     from rnnbench.api.planning import allowed_threads
     from rnnbench.api.runs import place_of, read_runs
@@ -76,12 +61,12 @@ def report(
             return _exported(form, loaded)
         if not (loaded.records or loaded.curves or store.is_run(places[0])):
             raise store.StoreError(f"{places[0]} holds no run: no record in it can be read; no report was written")
-        from rnnbench.report.context import Context
+        from rnnbench.report.data import ReportData
         from rnnbench.report.page import write_report
         from rnnbench.report.terminal import render
 
         chosen = reference or loaded.run.get("reference")
-        context = Context(loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
+        context = ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
         written = output or (places[0] if len(places) == 1 and places[0].is_dir() else None)
         if written is not None:
             try:

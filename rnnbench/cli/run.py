@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from rnnbench import backends
+from rnnbench.api.exit_codes import FOLDER, exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND,
@@ -50,17 +51,8 @@ Examples:
   python -m rnnbench run --aa -w parity -b numba,numpy
   python -m rnnbench run --resume reports/mine
   python -m rnnbench run --resume reports/mine --budget 1h
-
-\b
-Exit codes:
-  0  all was measured that could be, or that a budget left time for
-  1  some backend was wrong, crashed, hung or ran out of memory; the rest was measured
-  2  an option is wrong
-  3  nothing was measured
-  4  a folder cannot be read or written, or holds something else than this run
-  130  interrupted; continue with --resume
-  70  a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where
 """
+    + exit_code_help("run")
 )
 
 
@@ -78,7 +70,7 @@ Exit codes:
     type=FolderType(),
     help="Continue the interrupted run in this folder; --budget and --case-budget may be given anew.",
 )
-@click.option("--reference", type=BACKEND, help="Whom speed-ups are relative to.")
+@click.option("--reference", type=BACKEND, help="The baseline of speed-ups.")
 @click.option("--epoch-batches", type=click.IntRange(0), metavar="N",
               help="Batches of the epoch pass; 0: the whole data. Default: the short epoch.")  # fmt: skip
 @click.option(
@@ -145,7 +137,7 @@ def _execute(
     from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.progress import Display
     from rnnbench.records.account import TimeKind, time_in_words
-    from rnnbench.report.context import Context
+    from rnnbench.report.data import ReportData
     from rnnbench.report.page import load_libraries, write_report
     from rnnbench.report.terminal import render
 
@@ -156,12 +148,12 @@ def _execute(
         asked = time.monotonic()
         load_libraries()
         start, written = time.monotonic(), True
-        context = Context(loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
+        context = ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
         try:
             write_report(folder, context, processes=allowed_threads(None))
         except OSError as error:
             display.say(f"the report cannot be written to {folder}: {error.strerror}")
-            code, written = session.FOLDER, False
+            code, written = FOLDER, False
     render(console_of(), context)
     spent_here = {TimeKind.START: start - asked, TimeKind.REPORT: time.monotonic() - start}
     if spent := time_in_words(session.with_report(folder, loaded.run, spent_here)):

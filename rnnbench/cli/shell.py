@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from rnnbench import backends
-from rnnbench.api.exit_codes import FAULT
+from rnnbench.api.exit_codes import FAULT, FOLDER, INTERRUPTED, NOTHING, USAGE
 
 PACKAGE = Path(backends.__file__).resolve().parents[1]
 
@@ -147,8 +147,6 @@ class Command(click.Command):
             error.show(sys.stderr)
             code = error.exit_code
         except click.Abort:
-            from rnnbench.api.run import INTERRUPTED
-
             code = complain("interrupted", INTERRUPTED)
         except Exception as error:
             code = fault(error)
@@ -183,7 +181,6 @@ def guarded(work: Callable[[], int]) -> None:
 
     Whatever else is raised goes on, to be told as a fault.
     """
-    from rnnbench.api.run import FOLDER, INTERRUPTED, NOTHING, USAGE
     from rnnbench.records.store import FULL, StoreError
     from rnnbench.workloads.base import WorkloadUnavailable
 

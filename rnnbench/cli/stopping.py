@@ -9,6 +9,7 @@ import click
 
 from rnnbench.cli.names import DurationType, PercentType
 from rnnbench.cli.options import options
+from rnnbench.units import exact_duration, percent
 
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Plan
@@ -38,8 +39,6 @@ def with_budgets(plan: Plan, budget: float | None, case_budget: float | None) ->
 
 def length_of(plan: Any) -> str:
     """`3 launches of 2 rounds`, and what may end it before."""
-    from rnnbench.analysis.stop_rule import percent
-    from rnnbench.harness.stopping import budget_text
 
     fewest, most = plan.launches
     if plan.rule is None:
@@ -49,7 +48,7 @@ def length_of(plan: Any) -> str:
             f"{fewest} to {most} launches of {plan.effort.rounds} rounds, until {percent(plan.rule.precision)} precise"
         )
     if plan.budget is not None:
-        said += f"; {budget_text(plan.budget)} in all"
+        said += f"; {exact_duration(plan.budget)} in all"
     if plan.case_budget is not None:
-        said += f"; {budget_text(plan.case_budget)} a case and backend"
+        said += f"; {exact_duration(plan.case_budget)} a case and backend"
     return said

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND_LIST,
@@ -45,10 +46,8 @@ Examples:
   python -m rnnbench sweep -V 20000 -E 64 -H 64:512 -B 64
   python -m rnnbench sweep -w imdb-50 -T 50:400
   python -m rnnbench sweep --resume reports/map
-
-\b
-Exit codes: as of run.
 """
+    + exit_code_help("sweep")
 )
 
 

@@ -7,19 +7,19 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnbench.api.audit import Audited
-from rnnbench.api.contract import Told, rows_of
+from rnnbench.api.contract import ContractAnswer, contract_rows
 from rnnbench.api.verify import Checked
 from rnnbench.correctness.audit import Finding
 from rnnbench.model import Problem
 from rnnbench.records.record import CheckRecord, Status
 
 
-def print_contracts(console: Console, told: dict[str, Told], problem: Problem) -> None:
+def print_contracts(console: Console, answers: dict[str, ContractAnswer], problem: Problem) -> None:
     """A table for each backend."""
-    for name, answer in told.items():
+    for name, answer in answers.items():
         table = Table(name, f"{problem.name} {problem.dtype}", box=box.SIMPLE_HEAD, width=console.width)
         table.columns[0].no_wrap = True
-        for key, text in rows_of(answer, problem):
+        for key, text in contract_rows(answer, problem):
             table.add_row(key, text)
         console.print(table, markup=False)
 

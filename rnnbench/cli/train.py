@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from rnnbench import backends
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import MOST, FolderType
 from rnnbench.cli.options import (
     BACKEND,
@@ -42,6 +43,7 @@ Examples:
   python -m rnnbench train rows.npz -H 64 --epochs 10
   python -m rnnbench train made-up -E 8 -H 64 -T 50
 """
+    + exit_code_help("train")
 )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from rnnbench import backends
+from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.options import (
     DATA_DIR,
     JSON,
@@ -47,7 +48,7 @@ def _audit(
     from rnnbench.cli.tables import print_audit
 
     with Display(console_of(stderr=True)) as display:
-        result = auditing.audit(
+        result = auditing.audit_backends(
             backend or tuple(backends.usual()),
             [DType(d) for d in dtypes or (DType.FLOAT32,)],
             [Pass(p) for p in passes or tuple(Pass)],
@@ -71,11 +72,8 @@ Examples:
   python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
   python -m rnnbench verify -w rows.npz -H 256 -b numba,jax
   python -m rnnbench verify --audit -b numba,torch --pass gradient
-
-\b
-Exit codes: 0 all agree, or hold, 1 one does not or failed, 2 usage, 3 nobody could be checked, 70 a fault of
-rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where.
 """
+    + exit_code_help("verify")
 )
 
 

@@ -12,8 +12,9 @@ import psutil
 
 from rnnbench import backends
 from rnnbench.harness.plan import Plan
-from rnnbench.machine import system
+from rnnbench.machine import fingerprint
 from rnnbench.model import Head, Problem, Truncation
+from rnnbench.units import gibibytes
 
 GIB = 1 << 30
 PROCESS_BYTES = 350 << 20  # a worker with its library, before it has a problem
@@ -32,7 +33,7 @@ OF_WORKER = {"states": 7, "inputs": 2, "outputs": 8, "params": 10}
 def free() -> int:
     """Bytes that processes may still take: of the machine, or of the control group where that has less."""
     left = psutil.virtual_memory().available
-    group = system.memory_left()
+    group = fingerprint.memory_left()
     return left if group is None else min(left, group)
 
 
@@ -88,10 +89,4 @@ def too_large(needed: int, workers: int, room: int) -> str | None:
     if needed <= max(room - alone, room // 2):
         return None
     processes = "1 process" if workers == 1 else f"{workers} processes"
-    return f"needs about {readable(needed + alone)} in {processes}, and {readable(room)} are free"
-
-
-def readable(size: int) -> str:
-    """Bytes as GiB."""
-    gib = size / GIB
-    return f"{gib:,.1f} GiB" if gib < 1e6 else f"{gib:.1e} GiB"
+    return f"needs about {gibibytes(needed + alone)} in {processes}, and {gibibytes(room)} are free"

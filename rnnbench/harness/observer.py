@@ -6,6 +6,8 @@ import sys
 import time
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from rnnbench.units import rough_duration
+
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Estimate
 
@@ -21,15 +23,6 @@ class Observer(Protocol):
 
     def say(self, text: str) -> None:
         """A sentence for the user."""
-
-
-def duration_text(seconds: float) -> str:
-    """A duration, rounded: `40 s`, `3 min`, `1.5 h`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h"
 
 
 class Silent:
@@ -54,7 +47,7 @@ class Lines:
         self.stream, self.since = stream, time.monotonic()
 
     def doing(self, what: str, estimate: Estimate) -> None:
-        self._now_and_then(f"{what}; about {duration_text(estimate.remaining)} left")
+        self._now_and_then(f"{what}; about {rough_duration(estimate.remaining)} left")
 
     def show(self, what: str, fraction: float) -> None:
         self._now_and_then(f"{what} ({100 * fraction:.0f} %)")

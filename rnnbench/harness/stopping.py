@@ -7,21 +7,16 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from rnnbench.analysis.stats import turn_seconds
-from rnnbench.analysis.stop_rule import percent, precise_enough, stop_of
+from rnnbench.analysis.stop_rule import precise_enough, stop_of
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.worker_client import Limit
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status, TurnKey, TurnRecord, turns_in
 from rnnbench.records.stops import Stop, Why
+from rnnbench.units import exact_duration, percent
 
 Answer = tuple[Case, str]  # a case and who answers it
 GRACE = 1.0  # seconds that a request may go on after a budget is spent: a turn is not thrown away for less
-
-
-def budget_text(seconds: float) -> str:
-    """A budget as it was asked for: `30 s`, `10 min`."""
-    minutes, rest = divmod(seconds, 60)
-    return f"{minutes:g} min" if minutes and not rest else f"{seconds:g} s"
 
 
 def _seconds(spent: float) -> str:
@@ -79,12 +74,14 @@ class Stopping:
         """
         plan, limits = self.plan, [Limit(self.plan.timeout)]
         if plan.budget is not None:
-            gone = f"{_seconds(self.now() - self.begun)} of the run's budget of {budget_text(plan.budget)} had gone by"
+            gone = (
+                f"{_seconds(self.now() - self.begun)} of the run's budget of {exact_duration(plan.budget)} had gone by"
+            )
             left = self.left - self.kept_back if self.kept_back else self.left + GRACE
             limits.append(Limit(left, f"{gone} before; raise --budget, or go on with --resume"))
         if plan.case_budget is not None and spent:
             left = len(spent) * (plan.case_budget - min(spent)) + GRACE
-            gone = f"{_seconds(min(spent))} of the case's budget of {budget_text(plan.case_budget)} had gone by"
+            gone = f"{_seconds(min(spent))} of the case's budget of {exact_duration(plan.case_budget)} had gone by"
             limits.append(Limit(left, f"{gone} before; raise --case-budget, with --resume too"))
         return min(limits, key=lambda limit: limit.seconds)
 
@@ -132,19 +129,19 @@ class Stopping:
         if plan.rule is not None and precise_enough(plan.rule, turns):
             return stop_of(Why.PRECISE, turns, percent(plan.rule.precision))
         if self.over(case, name):
-            return stop_of(Why.CASE_BUDGET, turns, budget_text(plan.case_budget or 0.0))
+            return stop_of(Why.CASE_BUDGET, turns, exact_duration(plan.case_budget or 0.0))
         rounds = {(launch, round_) for _, launch, round_ in turns}  # a launch that was resumed is one
         if len(rounds) < plan.launches[1] * plan.effort.rounds:
             spent = self.left <= 0 or (case, name) in self.given_up
-            return stop_of(Why.BUDGET, turns, budget_text(plan.budget or 0.0)) if spent else None
+            return stop_of(Why.BUDGET, turns, exact_duration(plan.budget or 0.0)) if spent else None
         return stop_of(Why.ALL if plan.rule is None else Why.CAP, turns, f"{plan.launches[1]} launches")
 
     def why_skipped(self, case: Case, name: str) -> str:
         """The reason of an answer that has not been timed at all."""
         if self.over(case, name):
-            limit, spent = budget_text(self.plan.case_budget or 0.0), _seconds(self.seconds[case, name])
+            limit, spent = exact_duration(self.plan.case_budget or 0.0), _seconds(self.seconds[case, name])
             return f"checks and compiling took {spent}, the budget of a case is {limit}; raise --case-budget"
         return (
-            f"the budget of {budget_text(self.plan.budget or 0.0)} was spent before its first round; "
+            f"the budget of {exact_duration(self.plan.budget or 0.0)} was spent before its first round; "
             "raise --budget, or go on with --resume"
         )

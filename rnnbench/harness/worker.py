@@ -193,7 +193,7 @@ class Worker:
         import numpy as np
 
         from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, time_turn, warmups
-        from rnnbench.machine import disturbance, energy
+        from rnnbench.machine import energy, interference
         from rnnbench.model import Pass
 
         start = time.perf_counter_ns()
@@ -201,12 +201,12 @@ class Worker:
         ready = time.perf_counter_ns()
         rows = None if order is None else np.array(order, dtype=np.int64)
         device = DeviceTimes(self.session.device_clock())
-        states, before = self._device_states(), disturbance.now()
+        states, before = self._device_states(), interference.read_clocks()
         with energy.Window(self.meter) as window:
             begun = time.perf_counter_ns()
             samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
             ended = time.perf_counter_ns()
-        disturbances = disturbance.between(before, disturbance.now())
+        disturbances = interference.disturbances_between(before, interference.read_clocks())
         joules = window.energy(samples)
         return {
             "samples_ns": samples,

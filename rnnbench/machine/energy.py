@@ -38,7 +38,7 @@ class Meter(Protocol):
         """The counters now, in a unit of its own."""
 
     def joules(self, before: list[int], after: list[int], seconds: float) -> float:
-        """What was spent between two readings. Raises EnergyUnknown where they do not tell."""
+        """What was spent between two readings. Raises EnergyUnknown where that cannot be known."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Rapl:
 
 
 class GpuEnergy:
-    """The joules of a GPU alone since its driver was loaded. Raises EnergyUnknown where its driver does not count.
+    """The joules of one GPU since its driver was loaded. Raises EnergyUnknown where its driver does not count.
 
     It counts so rarely that only windows of 10 s and more mean anything; shorter ones have no energy.
     """

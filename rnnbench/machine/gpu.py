@@ -39,7 +39,7 @@ def _nvml() -> Any:
 
 
 def _text(value: Any) -> Any:
-    """NVML's strings are bytes in older versions."""
+    """Text of NVML, whose older versions give bytes."""
     return value.decode() if isinstance(value, bytes) else value
 
 
@@ -55,7 +55,7 @@ def _handle(nvml: Any) -> Any:
 
 
 class Gpu:
-    """One GPU. Whatever its driver does not tell is None."""
+    """One GPU. What its driver does not say is None."""
 
     def __init__(self, nvml: Any, handle: Any) -> None:
         self.nvml, self.handle = nvml, handle
@@ -72,7 +72,7 @@ class Gpu:
             return None
 
     def system(self, name: str) -> Any:
-        """The same, of the machine."""
+        """The answer of an NVML function about the machine."""
         return self._tried(lambda: getattr(self.nvml, name)())
 
     def state(self) -> DeviceState:
@@ -89,7 +89,7 @@ class Gpu:
         )
 
     def _held_back(self) -> str | None:
-        """Why the clock is below what it could be: "" for no reason, None where that is not told."""
+        """Why the clock is below what it could be: "" for no reason, None where that is unknown."""
         bits = self.ask("nvmlDeviceGetCurrentClocksEventReasons")
         if bits is None:
             bits = self.ask("nvmlDeviceGetCurrentClocksThrottleReasons")  # its name before driver 535
@@ -126,7 +126,7 @@ class Gpu:
 
 
 def first() -> Gpu | None:
-    """The GPU that backends of this process compute on, or None where no driver tells of one."""
+    """The GPU that backends of this process compute on, or None where no driver knows of one."""
     nvml = _nvml()
     if nvml is None:
         return None

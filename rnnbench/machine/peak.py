@@ -21,7 +21,7 @@ from rnnbench.records.record import Status
 SECONDS, QUICK_SECONDS = 0.15, 0.04  # of trials for each figure
 TIMEOUT = 60.0
 CACHES = 4  # memory is measured over an array of at least so many times the last-level cache
-LEAST_BYTES = 64 << 20
+MIN_BYTES = 64 << 20
 ASSUMED_CACHE = 32 << 20
 
 
@@ -30,7 +30,7 @@ class PeakUnknown(Exception):
 
 
 def last_level_cache() -> int:
-    """Bytes of the largest cache of the first core; a usual size where the system does not tell."""
+    """Bytes of the largest cache of the first core; a usual size where that is unknown."""
     sizes = []
     for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
         text = path.read_text().strip()
@@ -43,7 +43,7 @@ def array_bytes() -> int:
     """How much memory to pass over: more than any cache holds, and at most a quarter of what is free."""
     import psutil
 
-    return min(max(CACHES * last_level_cache(), LEAST_BYTES), psutil.virtual_memory().available // 4)
+    return min(max(CACHES * last_level_cache(), MIN_BYTES), psutil.virtual_memory().available // 4)
 
 
 def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False, timeout: float = math.inf) -> Peak:

@@ -133,7 +133,7 @@ def trial_length(loops: Loops, dtype: str) -> int:
 
 
 def _quickest(call: Callable[[], object], tries: int = 5) -> float:
-    """Seconds of the quickest of a few calls: one that was interrupted tells nothing."""
+    """Seconds of the quickest of a few calls: one that was interrupted says nothing."""
     took = []
     for _ in range(tries):
         start = time.perf_counter()

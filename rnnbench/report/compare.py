@@ -1,4 +1,4 @@
-"""A comparison for people and programs: a table for the terminal, Markdown for a pull request, JSON."""
+"""A comparison for people and programs: a table and sentences for the terminal or a pull request, JSON."""
 
 from __future__ import annotations
 
@@ -8,43 +8,39 @@ from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from rnnbench.analysis.compare import Finding, Gate, Ratio, Verdict
+from rnnbench.analysis.compare import Comparison, Gate, Ratio, Verdict
 from rnnbench.analysis.stats import Basis, Interval
-from rnnbench.report.markdown import escape, table
-from rnnbench.report.text import FOOTNOTES, NO_INTERVAL, Labels, duration, number, short, times_with_interval
+from rnnbench.report.section import Block, Markdown, Section, Toned, escape, table
+from rnnbench.report.text import Labels, ratio_with_interval, short
+from rnnbench.units import duration, number
 
-_STYLES = {
-    Verdict.SLOWER: "bold red", Verdict.FASTER: "bold green", Verdict.SAME: "green", Verdict.INCONCLUSIVE: "yellow",
-    Verdict.NOT_COMPARABLE: "red", Verdict.MISSING: "dim",
+TONES = {
+    Verdict.SLOWER: "severe", Verdict.FASTER: "best", Verdict.SAME: "good", Verdict.INCONCLUSIVE: "unsure",
+    Verdict.NOT_COMPARABLE: "wrong", Verdict.MISSING: "absent",
 }  # fmt: skip
-_PLAIN = (Verdict.SAME, Verdict.INCONCLUSIVE, Verdict.MISSING)  # folded away in a pull request
+_UNREMARKABLE = (Verdict.SAME, Verdict.INCONCLUSIVE, Verdict.MISSING)  # folded away in a pull request
 HEADER = ("case", "backend", "verdict", "new / base", "base", "new", "launches", "needs")
 
 
-def ordered(findings: Iterable[Finding]) -> list[Finding]:
+def _ordered(found: Iterable[Comparison]) -> list[Comparison]:
     """By verdict, what needs a reader first; within one as they came."""
     order = list(Verdict)
-    return sorted(findings, key=lambda f: (order.index(f.verdict), not f.broken))
+    return sorted(found, key=lambda f: (order.index(f.verdict), not f.broken))
 
 
-def summary(findings: Sequence[Finding], gate: Gate) -> list[str]:
+def _summary(found: Sequence[Comparison], gate: Gate) -> list[str]:
     """How many of each verdict, what the ratios say together, and what it would take to decide."""
-    counts = Counter(f.verdict for f in findings)
+    counts = Counter(f.verdict for f in found)
     lines = [f"{', '.join(f'{counts[v]} {v}' for v in Verdict if counts[v])}; by {gate}"]
-    ratios = [f.ratio.value for f in findings if f.ratio]
+    ratios = [f.ratio.value for f in found if f.ratio]
     if len(ratios) > 2:
         lines.append(
             f"median ratio of {len(ratios)} cases: {number(median(ratios))}; where many moved alike, look at the "
             "machine before the code"
         )
-    needed = [f.needed for f in findings if f.verdict is Verdict.INCONCLUSIVE and f.needed]
+    needed = [f.needed for f in found if f.verdict is Verdict.INCONCLUSIVE and f.needed]
     if needed:
-        had = min(min(f.launches) for f in findings if f.needed)
+        had = min(min(f.launches) for f in found if f.needed)
         lines.append(
             f"an inconclusive case would need about {median(needed):,.0f} launches a side (median of {len(needed)}; "
             f"{had} were measured): take a quiet machine, run --rigorous, or a wider margin"
@@ -52,104 +48,69 @@ def summary(findings: Sequence[Finding], gate: Gate) -> list[str]:
     return lines
 
 
-def _ratio(ratio: Ratio | None) -> str:
-    if ratio is None:
-        return ""
-    basis = Basis.NONE if math.isnan(ratio.low) else Basis.LAUNCHES
-    return times_with_interval(Interval(ratio.value, ratio.low, ratio.high, basis))
-
-
-def _labels(findings: Iterable[Finding]) -> Labels:
-    return Labels({}, len({f.case.dtype for f in findings}) > 1)
-
-
-def _cells(f: Finding, labels: Labels) -> list[str]:
+def _cells(f: Comparison, labels: Labels) -> list[str]:
+    ratio = ""
+    if f.ratio is not None:
+        basis = Basis.NONE if math.isnan(f.ratio.low) else Basis.LAUNCHES
+        ratio = ratio_with_interval(Interval(f.ratio.value, f.ratio.low, f.ratio.high, basis))
     times = [duration(math.nan if t is None else t) for t in (f.base, f.new)]
     launches = f"{f.launches[0]}, {f.launches[1]}" if any(f.launches) else ""
-    return [labels.of(f.case), f.backend, str(f.verdict), _ratio(f.ratio), *times, launches, _needs(f)]
+    verdict = Toned(f.verdict, TONES[f.verdict])
+    return [labels.of(f.case), f.backend, verdict, ratio, *times, launches, f"{f.needed:,}" if f.needed else ""]
 
 
-def _needs(f: Finding) -> str:
-    return f"{f.needed:,}" if f.needed else ""
-
-
-def _reasons(findings: Sequence[Finding], labels: Labels) -> list[str]:
+def _reasons(found: Sequence[Comparison], labels: Labels) -> list[str]:
     """One line for each reason, however many cases share it."""
-    groups: dict[str, list[Finding]] = {}
-    for f in ordered(findings):
+    groups: dict[str, list[Comparison]] = {}
+    for f in _ordered(found):
         if f.reason:
             groups.setdefault(f"{f.verdict}, {short(f.reason, 240)}", []).append(f)
-    return [f"{_who(group, labels)}: {reason}" for reason, group in groups.items()]
+    lines = []
+    for reason, group in groups.items():
+        more = "" if len(group) == 1 else f" and {len(group) - 1} more"
+        lines.append(f"{labels.of(group[0].case)} {group[0].backend}{more}: {reason}")
+    return lines
 
 
-def _who(group: Sequence[Finding], labels: Labels) -> str:
-    first = f"{labels.of(group[0].case)} {group[0].backend}"
-    return first if len(group) == 1 else f"{first} and {len(group) - 1} more"
+def comparison_sections(
+    found: Sequence[Comparison], gate: Gate, notes: Sequence[str] = (), *, folded: bool = False
+) -> list[Section]:
+    """The table, the reasons, the notes and the counts. `folded`: the counts first, and what is unremarkable hidden."""
+    labels = Labels({}, len({f.case.dtype for f in found}) > 1)
+    first, *others = _summary(found, gate)
+    said = [*_reasons(found, labels), *notes, *others]
+    if not folded:
+        shown = table(HEADER, [_cells(f, labels) for f in _ordered(found)])
+        return [Section("", [shown, *said[: len(said) - len(others)], first, *others])]
+    hidden = [f.verdict in _UNREMARKABLE and not f.broken for f in _ordered(found)]
+    loud, quiet = (
+        [_cells(f, labels) for f, hide in zip(_ordered(found), hidden, strict=True) if hide is wanted]
+        for wanted in (False, True)
+    )
+    blocks: list[Block] = [Markdown(f"**rnnbench**: {escape(first)}"), *([table(HEADER, loud)] if loud else [])]
+    title = f"{len(quiet)} {'other cases' if loud else 'cases'}"
+    rest = [Section(title, [table(HEADER, quiet)], folded=True)] if quiet else []
+    return [Section("", [*blocks, [("", line) for line in said], *rest])]
 
 
-def _footnotes(findings: Sequence[Finding]) -> list[str]:
-    marked = any(f.ratio and math.isnan(f.ratio.low) for f in findings)
-    return [f"{NO_INTERVAL} {FOOTNOTES[NO_INTERVAL]}"] if marked else []
-
-
-def render(console: Console, findings: Sequence[Finding], gate: Gate, notes: Sequence[str] = ()) -> None:
-    """Print the table, then the reasons, the notes and the counts."""
-    labels = _labels(findings)
-    shown = Table(box=box.SIMPLE_HEAD)
-    for name in HEADER:
-        shown.add_column(name, justify="left" if name in ("case", "backend", "verdict") else "right")
-    for f in ordered(findings):
-        case, backend, verdict, *numbers = _cells(f, labels)
-        shown.add_row(Text(case), Text(backend), Text(verdict, style=_STYLES[f.verdict]), *(Text(n) for n in numbers))
-    console.print(shown)
-    for line in (*_footnotes(findings), *_reasons(findings, labels), *notes, *summary(findings, gate)):
-        console.print(Text(line))
-
-
-def markdown(findings: Sequence[Finding], gate: Gate, notes: Sequence[str] = ()) -> str:
-    """What a reviewer must see as a table, the rest folded."""
-    labels = _labels(findings)
-    first, *others = summary(findings, gate)
-    parts = [f"**rnnbench**: {escape(first)}"]
-    rows = [(f.verdict in _PLAIN and not f.broken, [escape(c) for c in _cells(f, labels)]) for f in ordered(findings)]
-    loud, quiet = ([cells for plain, cells in rows if plain is folded] for folded in (False, True))
-    if loud:
-        parts.append(table(HEADER, loud))
-    lines = (*_footnotes(findings), *_reasons(findings, labels), *notes, *others)
-    if lines:
-        parts.append("\n".join(f"- {escape(line)}" for line in lines))
-    if quiet:
-        more = "other cases" if loud else "cases"
-        parts.append(f"<details><summary>{len(quiet)} {more}</summary>\n\n{table(HEADER, quiet)}\n\n</details>")
-    return "\n\n".join(parts) + "\n"
-
-
-def as_json(findings: Sequence[Finding], gate: Gate, notes: Sequence[str] = ()) -> dict[str, Any]:
+def comparison_json(found: Sequence[Comparison], gate: Gate, notes: Sequence[str] = ()) -> dict[str, Any]:
     """For programs; seconds a call, None for what is not known."""
     return {
         "metric": str(gate.metric),
         "margin": gate.margin,
-        "counts": Counter(str(f.verdict) for f in findings),
+        "counts": Counter(str(f.verdict) for f in found),
         "notes": list(notes),
-        "findings": [_fields(f) for f in findings],
+        "findings": [_fields(f) for f in found],
     }
 
 
-def _fields(f: Finding) -> dict[str, Any]:
+def _fields(f: Comparison) -> dict[str, Any]:
     ratio = f.ratio or Ratio(math.nan)
     numbers = {"ratio": ratio.value, "low": ratio.low, "high": ratio.high, "p": ratio.p, "q": ratio.q}
     return {
-        "case": f.case.key,
-        "workload": f.case.workload,
-        "pass": str(f.case.pass_),
-        "dtype": str(f.case.dtype),
-        "backend": f.backend,
-        "verdict": str(f.verdict),
-        "reason": f.reason,
-        "broken": f.broken,
-        "base_seconds": f.base,
-        "new_seconds": f.new,
+        "case": f.case.key, "workload": f.case.workload, "pass": str(f.case.pass_), "dtype": str(f.case.dtype),
+        "backend": f.backend, "verdict": str(f.verdict), "reason": f.reason, "broken": f.broken,
+        "base_seconds": f.base, "new_seconds": f.new,
         **{name: value if math.isfinite(value) else None for name, value in numbers.items()},
-        "launches": list(f.launches),
-        "launches_needed": f.needed,
-    }
+        "launches": list(f.launches), "launches_needed": f.needed,
+    }  # fmt: skip

@@ -8,7 +8,7 @@ from typing import Any
 
 from rnnbench.analysis.stats import NS, Summary, summaries
 from rnnbench.records.record import Record
-from rnnbench.report.text import number
+from rnnbench.units import number
 
 
 def github(found: Iterable[Summary], machine: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -1,21 +1,28 @@
-"""The parts of the page that say what stands behind the numbers: run, machine, work, contracts, definitions."""
+"""The sections that say what stands behind the numbers: run, machine, work, noise, stops, contracts, definitions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
+from rnnbench.analysis.noise import MARK, Noise, ReplicaPair, noise_of
 from rnnbench.contract import Contract
 from rnnbench.records import account
 from rnnbench.records.record import Record, checks_in, turns_in
-from rnnbench.report.context import Context
-from rnnbench.report.machine import lines
-from rnnbench.report.markdown import escape, table
-from rnnbench.report.text import short, workload_label
+from rnnbench.records.stops import MIN_LAUNCHES, StopRule, Why
+from rnnbench.report.data import ReportData
+from rnnbench.report.section import Block, Item, Markdown, Section, Toned, table
+from rnnbench.report.text import is_stand_in, ratio_with_interval, short, workload_label
+from rnnbench.units import number, percent, threads
 
-_LONGEST = 160  # signs of one fact; the whole is in machine.json
+MAX_FACT = 160  # signs of one fact; the whole is in machine.json
+UNKNOWN = "unknown"
 
-_UNTOLD = ("schema", "plan", "stops", "seconds", "unlike")  # for programs, or told elsewhere
+_OTHERWISE_SHOWN = ("schema", "plan", "stops", "seconds", "unlike")  # in run.json: for programs, or in other sections
 
 DEFINITIONS = """\
 - **Turn**: the calls that one backend makes in one round. Its value is the median of the samples after the warm-ups.
@@ -26,8 +33,8 @@ DEFINITIONS = """\
   so it is too narrow. **Fewer than three values** (‡): no interval at all.
 - **Ratio** (speed-up, lead): one ratio per round that both backends were measured in, so that a drift of the machine
   falls out; the median per launch, then the geometric mean over launches, with the same interval.
-- **Sure**: the whole interval of the winner's lead, taken over launches, is above 1. Each interval stands for itself:
-  none is corrected for the number of cases.
+- **Sure**: the whole interval of the lead of the fastest, taken over launches, is above 1. Each interval stands for
+  itself: none is corrected for the number of cases.
 - **Error**: norm(x - ref) / norm(ref) of each named array against the float64 oracle, on the same parameters and rows.
   A backend over its limit is *wrong*: shown, and in no ranking and no ratio.
 - **Start**: import, preparation of data and parameters, and the first call, which compiles where there is a compiler;
@@ -36,7 +43,7 @@ DEFINITIONS = """\
   once for all sizes while the first workload of a run is prepared, pay there.
   *Code on disk* is a first call that found its compiled code in a cache.
 - **Warm-ups**: the first calls of a turn, begun within its first 10 ms, at most three and never all. They are stored
-  and left out. A first counted call that surely takes 1.1 times the later ones or more is told under the table.
+  and left out. A first counted call that surely takes 1.1 times the later ones or more is named under the table.
 - **Outlier**: a call more than 3 interquartile ranges above the upper quartile of its turn (of four calls or more).
   Outliers are counted and kept: the median of a turn is little moved by them."""
 
@@ -46,6 +53,10 @@ processors compute with those in slow microcode. A library that *flushes* them p
 one that *keeps* them follows the standard and can be several times slower on the same network, most of all with long
 rows and contracting recurrent weights. So vanishing gradients cost time as well as learning, and a ratio between a
 backend that keeps and one that flushes is in part the price of subnormals."""
+
+PRECISION = """\
+How far the 95 % interval of a time reaches above it, and after how many launches; what ended them, where it was not
+that all times of the case were precise enough."""
 
 
 def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -58,101 +69,203 @@ def flatten(facts: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
             yield name, ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
-def _counts(context: Context) -> Iterator[tuple[str, str]]:
-    real = turns_in(context.records)
+def _counts(data: ReportData) -> Iterator[tuple[str, str]]:
+    real = turns_in(data.records)
     yield "launches", str(len({(r.part, r.launch) for r in real}))
     yield "rounds a launch, at most", str(len({r.round for r in real}))
-    yield "backends", ", ".join(context.backends)
-    if context.reference:
-        yield "reference", context.reference
-    threads = sorted({r.contract.threads for r in checks_in(context.records) if r.contract})
-    if threads:
-        yield "threads", ", ".join(map(str, threads))
-    if len(dtypes := {str(r.case.dtype) for r in context.records}) == 1:
+    yield "backends", ", ".join(data.backends)
+    if data.reference:
+        yield "reference", data.reference
+    if counts := sorted({r.contract.threads for r in checks_in(data.records) if r.contract}):
+        yield "threads", ", ".join(map(str, counts))
+    if len(dtypes := {str(r.case.dtype) for r in data.records}) == 1:
         yield "dtype", dtypes.pop()
 
 
-def run(context: Context) -> list[str]:
-    """How it was run and on what."""
-    facts = dict(flatten({k: v for k, v in context.run.items() if k not in _UNTOLD}))
-    facts |= {name: value for name, value in _counts(context) if name not in facts and value not in ("", "0")}
-    rows = [[escape(k), escape(short(v, _LONGEST))] for k, v in facts.items()]
-    parts = ["## The run", table(["fact", "value"], rows)] if rows else []
-    if context.disturbances:
-        parts += ["\n".join(f"- **Disturbed**: {escape(note)}." for note in context.disturbances)]
-    if spent := account.time_in_words(context.run):
-        parts.append(f"{escape(spent)}.")
-    machine_facts = {k: v for k, v in context.machine.items() if k != "peak"}
-    machine = [[escape(k), escape(short(v, _LONGEST))] for k, v in lines(machine_facts)]
-    return parts + (["## The machine", table(["fact", "value"], machine)] if machine else [])
+def run_section(data: ReportData) -> Section:
+    """How it was run, what disturbed it, and where its time went."""
+    facts = dict(flatten({k: v for k, v in data.run.items() if k not in _OTHERWISE_SHOWN}))
+    facts |= {name: value for name, value in _counts(data) if name not in facts and value not in ("", "0")}
+    disturbed: list[Item] = [("Disturbed", f"{note}.") for note in data.disturbances]
+    spent = account.time_in_words(data.run)
+    shown: list[Block] = [table(["fact", "value"], [[k, short(v, MAX_FACT)] for k, v in facts.items()])]
+    return Section("The run", [*shown, disturbed, f"{spent}." if spent else ""] if facts else [])
 
 
-def _work_row(context: Context, r: Record) -> list[str]:
+def machine_section(data: ReportData) -> Section:
+    """The facts of the machine."""
+    facts = machine_rows({k: v for k, v in data.machine.items() if k != "peak"})
+    rows = [[k, short(v, MAX_FACT)] for k, v in facts]
+    return Section("The machine", [table(["fact", "value"], rows)] if rows else [])
+
+
+def machine_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Name and value of each fact of a machine, nested names with a blank between; a line for each worker."""
+    for key, value in facts.items():
+        if key == "workers":
+            yield from ((f"worker {name}", _worker(found)) for name, found in value.items())
+        else:
+            yield from _machine_rows(key, value)
+
+
+def _machine_rows(key: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _machine_rows(f"{key} {name}", inner)
+    elif isinstance(value, Sequence) and value and all(isinstance(item, Mapping) for item in value):
+        for number, item in enumerate(value):
+            yield from _machine_rows(f"{key} {number}", item)
+    else:
+        yield key, _value(value)
+
+
+def _value(value: Any) -> str:
+    if value is None or value == []:
+        return UNKNOWN
+    return " ".join(map(_value, value)) if isinstance(value, list | tuple) else str(value)
+
+
+def _worker(facts: Mapping[str, Any]) -> str:
+    """Versions, thread pools, and what its compiler takes the machine for."""
+    said = [f"{name} {version}" for name, version in facts.get("libraries", {}).items()]
+    for pool in facts.get("threadpools", ()):
+        kind = " ".join(str(pool[key]) for key in ("version", "architecture", "threading_layer") if pool.get(key))
+        name = " ".join(filter(None, (pool.get("internal_api") or "a thread pool", kind)))
+        said.append(f"{name}, {threads(pool['num_threads'])}" if "num_threads" in pool else name)
+    said += [f"{name.replace('_', ' ')}: {value}" for name, value in facts.get("built_for", {}).items()]
+    return "; ".join(said)
+
+
+def _work_row(data: ReportData, r: Record) -> list[str]:
     model, train = r.case.model, r.case.train
     inputs = f"V {model.V:,}, E {model.E}" if model.V is not None else f"dense E {model.E}"
     clip = f", value clipped at {train.clip_value:g}" if train.clip_value is not None else ""
     clip += f", norm clipped at {train.clip_norm:g}" if train.clip_norm is not None else ""
     return [
-        escape(workload_label(r.case.name, r.data_source)),
+        workload_label(r.case.name, r.data_source),
         f"B {r.case.B}, T {r.case.T}",
         f"{inputs}, H {model.H}, O {model.O}, loss on {'every' if model.head == 'every' else 'the last'} step",
-        escape(f"{model.loss}, {train.optimizer} {train.learning_rate:g}{clip}"),
-        escape(context.sources.get(r.case.name, "") or "not recorded"),
+        f"{model.loss}, {train.optimizer} {train.learning_rate:g}{clip}",
+        data.sources.get(r.case.name, "") or "not recorded",
     ]
 
 
-def work(context: Context) -> list[str]:
+def work_section(data: ReportData) -> Section:
     """What was computed, and on which rows."""
-    first = {r.case.name: r for r in reversed(context.records)}
-    names = dict.fromkeys(r.case.name for r in context.records)
-    rows = [_work_row(context, first[name]) for name in names]
-    if not rows:
-        return []
-    parts = ["## The work", table(["workload", "batch", "model", "loss and optimizer", "rows"], rows)]
-    made_up = [name for name in names if "synthetic" in context.sources[name].lower() or "synthetic" in name]
-    if made_up:
-        parts.append(
-            f"**Synthetic, not real reviews: {escape(', '.join(made_up))}.** Its accuracies say nothing of IMDB."
-        )
-    return parts
+    first = {r.case.name: r for r in reversed(data.records)}
+    names = dict.fromkeys(r.case.name for r in data.records)
+    if not names:
+        return Section("", [])
+    shown = table(
+        ["workload", "batch", "model", "loss and optimizer", "rows"], [_work_row(data, first[n]) for n in names]
+    )
+    made_up: list[Block] = []
+    if stand_ins := [name for name in names if is_stand_in(data.sources[name])]:
+        lead = f"Made up, in place of the real rows: {', '.join(stand_ins)}"
+        made_up = [[(Toned(lead, "lead"), "accuracies say nothing of the real ones.")]]
+    return Section("The work", [shown, *made_up])
 
 
-def contracts_of(context: Context) -> dict[str, list[Contract]]:
+def contracts_of(data: ReportData) -> dict[str, list[Contract]]:
     """Backend -> the different contracts in its records."""
     found: dict[str, list[Contract]] = {}
-    for r in checks_in(context.records):
+    for r in checks_in(data.records):
         if r.contract is not None and r.contract not in found.setdefault(r.backend, []):
             found[r.backend].append(r.contract)
     return found
 
 
-def subnormals(context: Context) -> list[str]:
-    """Who keeps and who flushes, by the records' contracts, and why it matters."""
-    found = contracts_of(context)
-    if not found:
-        return []
+def subnormals_section(data: ReportData) -> Section:
+    """Which backends keep and which flush subnormal numbers, by the records' contracts, and why it matters."""
     modes: dict[str, list[str]] = {}
-    for backend, contracts in found.items():
+    for backend, contracts in contracts_of(data).items():
         mode = ", ".join(dict.fromkeys(c.subnormals for c in contracts))
         modes.setdefault(mode, []).append(backend)
-    said = [f"- **{escape(mode)}**: {escape(', '.join(names))}" for mode, names in modes.items()]
-    return ["## Subnormals: kept or flushed", SUBNORMALS, "\n".join(said)]
+    items: list[Item] = [(mode, ", ".join(names)) for mode, names in modes.items()]
+    return Section("Subnormals: kept or flushed", [Markdown(SUBNORMALS), items] if modes else [])
 
 
-def contracts(context: Context) -> list[str]:
+def contracts_section(data: ReportData) -> Section:
     """What was inside the clock."""
-    asked = list(dict.fromkeys(str(r.case.pass_) for r in context.records))
+    asked = list(dict.fromkeys(str(r.case.pass_) for r in data.records))
     rows = []
-    for backend, every in contracts_of(context).items():
-        c = every[-1]
+    for backend, (*_, c) in contracts_of(data).items():
         where = (c.device, str(c.threads), "yes" if c.tf32 else "no")
-        rows.append([escape(backend), *where, *(escape(c.timed.get(p, "-")) for p in asked), escape(c.notes)])
-    if not rows:
-        return []
-    header = ["backend", "device", "threads", "TF32", *(f"{escape(p)}: inside the clock" for p in asked), "notes"]
-    return ["## What each backend does", table(header, rows)]
+        rows.append([backend, *where, *(c.timed.get(p, "-") for p in asked), c.notes])
+    header = ["backend", "device", "threads", "TF32", *(f"{p}: inside the clock" for p in asked), "notes"]
+    return Section("What each backend does", [table(header, rows)] if rows else [])
 
 
-def definitions() -> list[str]:
+def definitions_section() -> Section:
     """How the numbers were made."""
-    return ["## How the numbers were made", DEFINITIONS]
+    return Section("How the numbers were made", [Markdown(DEFINITIONS)])
+
+
+_SHORT = {Why.PRECISE: "", Why.CAP: "cap", Why.BUDGET: "budget", Why.CASE_BUDGET: "case budget", Why.ALL: ""}
+_ENDED = {
+    Why.PRECISE: "precise enough",
+    Why.CAP: "at the cap of launches",
+    Why.BUDGET: "by the budget",
+    Why.CASE_BUDGET: "by the budget of a case",
+    Why.ALL: "after all launches",
+}
+
+
+def stops_section(data: ReportData) -> Section:
+    """How far the interval of each time reaches, after how many launches, and what ended them."""
+    labels = {s.case.key: data.labels.of(s.case) for s in data.summaries}
+    found = {labels[key]: row for key, row in data.run.get("stops", {}).items() if key in labels}
+    if not found:
+        return Section("", [])
+
+    def cell(stop: Any) -> str:
+        if stop is None:
+            return "-"
+        reached = "no interval" if stop["reached"] is None else percent(stop["reached"])
+        why = _SHORT[Why(stop["why"])]
+        return f"{reached}, {stop['launches']}{f' ({why})' if why else ''}"
+
+    names = list(dict.fromkeys(name for row in found.values() for name in row))
+    shown = table(["case", *names], [[label, *(cell(row.get(name)) for name in names)] for label, row in found.items()])
+    every = [(label, name, stop) for label, row in found.items() for name, stop in row.items()]
+    counts = Counter(Why(stop["why"]) for _, _, stop in every)
+    brief = f"stopped: {', '.join(f'{counts[why]} {words}' for why, words in _ENDED.items() if counts[why])}"
+    if known := [(stop["reached"], f"{label} {name}") for label, name, stop in every if stop["reached"] is not None]:
+        brief += f"; the least precise is {max(known)[1]}, {percent(max(known)[0])}"
+    asked: list[Block] = []
+    if rule := (data.run.get("plan") or {}).get("rule"):
+        r = msgspec.convert(rule, StopRule)
+        asked = [
+            f"Each case went on, with all its backends, until every time was precise to {percent(r.precision)}: "
+            f"{r.min_launches} launches at least, {r.max_launches} at most."
+        ]
+    return Section("Why it stopped", [*asked, shown, Markdown(PRECISION)], brief=[brief] if every else [])
+
+
+def noise_section(data: ReportData) -> Section:
+    """Each backend against itself."""
+    found = noise_of(data.records) if any(MARK in name for name in data.backends) else None
+    if found is None:
+        return Section("", [])
+    rows = [[data.labels.of(p.case), p.backend, ratio_with_interval(p.ratio), _replica_verdict(p)] for p in found.pairs]
+    shown = table(["case", "backend", "its replica over it", "called"], rows)
+    return Section("The same code twice", [shown, _noise_text(found)])
+
+
+def _replica_verdict(pair: ReplicaPair) -> str:
+    if math.isnan(pair.q):
+        return "no verdict"
+    return "different: a false alarm" if pair.different else "no difference"
+
+
+def _noise_text(found: Noise) -> str:
+    count = len(found.pairs)
+    if found.launches < MIN_LAUNCHES:
+        return f"{found.launches} launches are too few to call anything different; {MIN_LAUNCHES} at least are needed."
+    single = sum(pair.excludes_one for pair in found.pairs)
+    return (
+        f"False alarms: {found.false_alarms} of {count}, judged together; {single} each by its own interval, where "
+        f"{number(0.05 * count, decimals=1)} are expected by chance. Of 100 launches, 95 have a ratio within "
+        f"{percent(found.spread)} of 1. So the noise floor of {found.launches} launches is {percent(found.floor)}: "
+        "compare takes it, but never below 1 %, for its margin on this machine."
+    )

@@ -3,139 +3,100 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.changepoints import LEVEL, Step
-from rnnbench.analysis.history import Line, Point
+from rnnbench.analysis.history import Line, RunPoint
 from rnnbench.records.folder import refuse_foreign
-from rnnbench.report.markdown import escape, figure, marked, table
-from rnnbench.report.text import FOOTNOTES, Labels, times, unit_for, with_interval
+from rnnbench.report.section import Item, Section, markdown, table
+from rnnbench.report.text import Labels, ratio_text, with_interval
+from rnnbench.units import unit_for
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Console
 
 PAGE, TITLE = "history.md", "# rnnbench: history"
 Origins = dict[tuple[int, int], str]  # line and step -> the commit it came with, in words
-MOST_ALONE = 12  # lines of one run each that are shown as tables
-HEADER = ("run", "date", "commit", "time", "change")
+MAX_SINGLE = 12  # lines of one run each that the terminal shows as tables
 
 
-def labels_of(lines: Sequence[Line]) -> Labels:
-    """How the cases are called."""
-    return Labels({}, len({line.case.dtype for line in lines}) > 1)
-
-
-def title(line: Line, labels: Labels, lines: Sequence[Line]) -> str:
+def _title(line: Line, lines: Sequence[Line]) -> str:
     """Case and backend; the machine too where there are several lines of them."""
+    labels = Labels({}, len({other.case.dtype for other in lines}) > 1)
     several = sum(other.case.key == line.case.key and other.backend == line.backend for other in lines) > 1
     return f"{labels.of(line.case)} {line.backend}{f', machine {line.machine}' if several else ''}"
 
 
-def rows(line: Line) -> Iterator[tuple[str, ...]]:
-    """One for each run: id, date, commit, time with interval, and the step that it begins."""
+def _changed(step: Step | None) -> str:
+    """`slower, 1.12x`."""
+    return f"{'slower' if step.ratio > 1 else 'faster'}, {ratio_text(step.ratio)}" if step else ""
+
+
+def _table(line: Line) -> pd.DataFrame:
+    """A row for each run: id, date, commit, time with interval, and the step that it begins."""
     unit = unit_for(point.time.value for point in line.points)
     begun = {step.index: step for step in line.steps}
-    for i, point in enumerate(line.points):
-        step = begun.get(i)
-        when = point.run.started[:16].replace("T", " ")
-        time = f"{with_interval(point.time, unit.seconds)} {unit.name}"
-        yield point.run.id, when, point.run.version, time, changed(step) if step else ""
+    rows = [
+        [point.run.id, point.run.started[:16].replace("T", " "), point.run.version,
+         f"{with_interval(point.time, unit.seconds)} {unit.name}", _changed(begun.get(i))]
+        for i, point in enumerate(line.points)
+    ]  # fmt: skip
+    return table(("run", "date", "commit", "time", "change"), rows)
 
 
-def changed(step: Step) -> str:
-    """`slower, 1.12x`."""
-    return f"{'slower' if step.ratio > 1 else 'faster'}, {times(step.ratio)}"
-
-
-def sentences(lines: Sequence[Line], origins: Origins) -> list[str]:
-    """One for each step: what changed, by how much, where."""
-    labels = labels_of(lines)
-    found = [
-        f"{title(line, labels, lines)}: {changed(step)} (p {step.p:.2g}), {origins[i, j]}"
+def history_sections(
+    lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()
+) -> tuple[list[Section], Section, list[str]]:
+    """A table for each line; what changed, by how much and where, and how that was judged; the titles of the tables."""
+    titles = [_title(line, lines) for line in lines]
+    steps = [
+        f"{titles[i]}: {_changed(step)} (p {step.p:.2g}), {origins[i, j]}"
         for i, line in enumerate(lines)
         for j, step in enumerate(line.steps)
     ]
-    return found or ["no step was found"]
-
-
-def how(lines: Sequence[Line], margin: float) -> str:
-    """What counts as a step, and how often chance makes one."""
-    return (
+    how = (
         f"{len(lines)} {'line' if len(lines) == 1 else 'lines'}; a step is a change of level by more than "
         f"{100 * margin:.3g} % that fewer than {100 * LEVEL:.0f} in 100 lines of no step would show"
     )
+    items: list[Item] = [("", text) for text in (*(steps or ["no step was found"]), *notes, how)]
+    single = sum(len(line.points) == 1 for line in lines)
+    hidden = single if single > MAX_SINGLE else 0
+    tables = [
+        Section(name, [shown := _table(line)], [] if hidden and len(line.points) == 1 else [shown])
+        for name, line in zip(titles, lines, strict=True)
+    ]
+    unseen: list[Item] = [("", f"{hidden} lines hold one run each and are not shown; -o writes them all")]
+    return tables, Section("", [items], [[*(unseen if hidden else []), *items]]), titles
 
 
-def render(console: Console, lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()) -> None:
-    """Print a table for each line, then the steps and the notes. Many lines of one run each are only counted."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    labels, printed = labels_of(lines), ""
-    alone = [line for line in lines if len(line.points) == 1]
-    hidden = alone if len(alone) > MOST_ALONE else []
-    for line in lines:
-        if line in hidden:
-            continue
-        shown = Table(box=box.SIMPLE_HEAD, title=Text(title(line, labels, lines)), title_justify="left")
-        for name in HEADER:
-            shown.add_column(name, justify="right" if name == "time" else "left", no_wrap=True)
-        for cells in rows(line):
-            shown.add_row(*(Text(cell) for cell in cells))
-            printed += cells[3]
-        console.print(shown)
-    feet = [f"{mark} {words}" for mark, words in FOOTNOTES.items() if mark in printed]
-    if hidden:
-        feet.append(f"{len(hidden)} lines hold one run each and are not shown; -o writes them all")
-    for text in (*feet, *notes, *sentences(lines, origins), how(lines, margin)):
-        console.print(Text(text))
-
-
-def page(lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str], figures: Sequence[str]) -> str:
-    """Markdown: the steps, the figures, a table for each line."""
-    labels = labels_of(lines)
-    said = [*sentences(lines, origins), *notes, how(lines, margin)]
-    parts = [TITLE, "\n".join(f"- {escape(text)}" for text in said), *figures]
-    for line in lines:
-        parts.append(f"## {escape(title(line, labels, lines))}")
-        parts.append(marked(table(HEADER, [[escape(cell) for cell in cells] for cells in rows(line)])))
-    return "\n\n".join(parts) + "\n"
-
-
-def frame(lines: Sequence[Line]) -> pd.DataFrame:
-    """One row for each run of each line, seconds a call."""
-    import pandas as pd
-
-    return pd.DataFrame([_fields(line, i, point) for line in lines for i, point in enumerate(line.points)])
-
-
-def _fields(line: Line, index: int, point: Point) -> dict[str, Any]:
-    step = next((step for step in line.steps if step.index == index), None)
-    return {
-        "case": line.case.key,
-        "backend": line.backend,
-        "machine_id": point.summary.records[0].machine_id,
-        "run": point.run.id,
-        "place": point.run.place,
-        "started": point.run.started,
-        "commit": point.run.commit,
-        "dirty": point.run.dirty,
-        **_time(point),
-        "step_ratio": step.ratio if step else None,
-        "step_p": step.p if step else None,
-    }
-
-
-def _time(point: Point) -> dict[str, float | None]:
+def _time(point: RunPoint) -> dict[str, float | None]:
     interval = {"seconds": point.time.value, "low": point.time.low, "high": point.time.high}
     return {name: value if math.isfinite(value) else None for name, value in interval.items()}
 
 
-def as_json(lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()) -> dict[str, Any]:
+def _frame(lines: Sequence[Line]) -> pd.DataFrame:
+    """One row for each run of each line, seconds a call."""
+    import pandas as pd
+
+    rows = []
+    for line in lines:
+        begun = {step.index: step for step in line.steps}
+        for i, point in enumerate(line.points):
+            run, step = point.run, begun.get(i)
+            rows.append(
+                {
+                    "case": line.case.key, "backend": line.backend, "machine_id": point.summary.records[0].machine_id,
+                    "run": run.id, "place": run.place, "started": run.started, "commit": run.commit,
+                    "dirty": run.dirty, **_time(point),
+                    "step_ratio": step.ratio if step else None, "step_p": step.p if step else None,
+                }
+            )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def history_json(lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()) -> dict[str, Any]:
     """For programs; seconds a call, None for what is not known."""
     return {
         "margin": margin,
@@ -163,7 +124,7 @@ def as_json(lines: Sequence[Line], origins: Origins, margin: float, notes: Seque
     }  # fmt: skip
 
 
-def write(
+def write_history(
     folder: Path, lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()
 ) -> list[Path]:
     """Write `history.md`, `tables/history.csv` and the figures; the paths, the page first. OSError where it cannot.
@@ -178,12 +139,14 @@ def write(
 
     refuse_foreign(folder / PAGE, TITLE)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
-    names: Callable[[Line], str] = lambda line: title(line, labels_of(lines), lines)  # noqa: E731
+    tables, summary, titles = history_sections(lines, origins, margin, notes)
+    names = dict(zip(map(id, lines), titles, strict=True))
     with rc_context(RC):
-        made = pages(lines, names)
+        made = pages(lines, lambda line: names[id(line)])
     saved = [plots.save(folder / "figures", one, vector=True) for one in made]
-    embedded = [figure(paths, folder, one.alt) for paths, one in zip(saved, made, strict=True)]
+    embedded = [plots.embedded(paths, folder, one.alt) for paths, one in zip(saved, made, strict=True)]
     csv, written = folder / "tables" / "history.csv", folder / PAGE
-    frame(lines).to_csv(csv, index=False, errors="replace")
-    written.write_text(page(lines, origins, margin, notes, embedded), encoding="utf-8", errors="replace")
+    _frame(lines).to_csv(csv, index=False, errors="replace")
+    text = "\n\n".join([TITLE, markdown([summary], {}), *embedded, markdown(tables, {})])
+    written.write_text(f"{text}\n", encoding="utf-8", errors="replace")
     return [written, csv, *(path for paths in saved for path in paths)]

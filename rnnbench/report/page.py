@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, BrokenExecutor, ProcessPoolExecutor, wait
 from functools import partial
 from importlib import import_module
@@ -12,9 +12,9 @@ from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
 from rnnbench.records.folder import refuse_foreign
-from rnnbench.report import energy, facts, gpu, memory, peak, plots, sections, stopping, sweep, tables, warnings
-from rnnbench.report.context import Context
-from rnnbench.report.markdown import escape, figure
+from rnnbench.report import devices, facts, plots, sections, sweep, tables
+from rnnbench.report.data import ReportData
+from rnnbench.report.section import Figures, Markdown, Section, escape, markdown
 from rnnbench.report.text import QUICK
 
 TITLE = "# rnnbench: "
@@ -25,27 +25,27 @@ LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib
 
 
 def load_libraries() -> None:
-    """Import what draws, tabulates and counts now, so that who tells the time can tell it apart."""
+    """Import what draws, tabulates and counts now, so that its time can be counted apart."""
     for name in LIBRARIES:
         import_module(name)
 
 
-def drawn(name: str, context: Context, folder: Path, vector: bool) -> Drawn:
+def drawn(name: str, data: ReportData, folder: Path, vector: bool) -> Drawn:
     """Draw and save one figure."""
     embedded: list[str] = []
     paths: list[Path] = []
-    for page in plots.draw(name, context):
+    for page in plots.draw_figure(name, data):
         saved = plots.save(folder / "figures", page, vector=vector)
-        embedded.append(figure(saved, folder, page.alt))
+        embedded.append(plots.embedded(saved, folder, page.alt))
         paths += saved
     return embedded, paths
 
 
-def _figures(context: Context, folder: Path, vector: bool, processes: int) -> tuple[dict[str, list[str]], list[Path]]:
+def _figures(data: ReportData, folder: Path, vector: bool, processes: int) -> tuple[dict[str, list[str]], list[Path]]:
     """Every figure; name -> its pages as Markdown, and the paths."""
-    names = plots.OF_SWEEPS if context.sweep else tuple(plots.REGISTRY)
-    draw = partial(drawn, context=context, folder=folder, vector=vector)
-    if processes > 1 and sys.platform == "linux" and not sys.modules.keys() & THREADED and len(context.problems) > 1:
+    names = plots.OF_SWEEPS if data.sweep else tuple(plots.REGISTRY)
+    draw = partial(drawn, data=data, folder=folder, vector=vector)
+    if processes > 1 and sys.platform == "linux" and not sys.modules.keys() & THREADED and len(data.problems) > 1:
         made = _side_by_side(draw, names, processes)
     else:
         made = [draw(name) for name in names]
@@ -70,30 +70,38 @@ def _side_by_side(draw: Callable[[str], Drawn], names: Sequence[str], processes:
     return [draw(name) for name in names]
 
 
-def text(context: Context, figures: sections.Figures) -> str:
-    """The page: the answer, the run, the results, then how they were made."""
-    parts = [f"{TITLE}{escape(str(context.run.get('run_id', 'report')))}"]
-    if context.quick:
-        parts.append(f"> **{QUICK}**")
-    if context.unlike:
-        parts.append(f"> **{escape(context.unlike)}**")
-    if context.sweep:
-        return "\n\n".join([*parts, *sweep.parts(context, figures)]) + "\n"
-    parts += sections.answer(context)
-    parts += warnings.section(context)
-    parts += facts.run(context)
-    parts += facts.work(context)
-    parts += stopping.noise(context)
-    measured = (sections.times, sections.speedup, gpu.section, peak.section, energy.section, memory.section)
-    for section in (*measured, sections.costs, sections.errors, sections.curves):
-        parts += section(context, figures)
-    for section_of in (stopping.stops, sections.missing, facts.subnormals, facts.contracts):
-        parts += section_of(context)
-    parts += facts.definitions()
-    return "\n\n".join(parts) + "\n"
+def sections_of(data: ReportData) -> Iterator[Section]:
+    """The page: the answer, what to bear in mind, the results, then how they were made."""
+    first = sections.warnings_section(data.warnings if data.records else [])
+    on_gpu = [devices.crossings_section(data), devices.on_the_gpu_section(data)]
+    run = [facts.run_section(data), facts.machine_section(data)]
+    last = [sections.missing_section(data), facts.subnormals_section(data), facts.contracts_section(data)]
+    if data.sweep:
+        yield from [sweep.sweep_answer_section(data), first, *sweep.sweep_results(data), *on_gpu]
+        yield from [
+            Section("The work", [Markdown(sweep.WORK)]),
+            sweep.sweep_errors_section(data),
+            last[0],
+            *run,
+            *last[1:],
+        ]
+    else:
+        yield from [sections.answer_section(data), first, *run, facts.work_section(data), facts.noise_section(data)]
+        yield from [sections.times_section(data), sections.speedup_section(data), *on_gpu]
+        yield from [devices.shares_of_peak_section(data), devices.energy_section(data), devices.memory_section(data)]
+        yield from [sections.costs_section(data), sections.errors_section(data), sections.curves_section(data)]
+        yield from [facts.stops_section(data), *last]
+    yield facts.definitions_section()
 
 
-def write_report(folder: Path, context: Context, *, vector: bool = False, processes: int = 1) -> list[Path]:
+def text(data: ReportData, figures: Figures) -> str:
+    """The page as Markdown, with the figures that were drawn."""
+    parts = [f"{TITLE}{escape(str(data.run.get('run_id', 'report')))}"]
+    parts += [f"> **{escape(mark)}**" for mark in (data.quick and QUICK, data.unlike) if mark]
+    return "\n\n".join([*parts, markdown(sections_of(data), figures)]) + "\n"
+
+
+def write_report(folder: Path, data: ReportData, *, vector: bool = False, processes: int = 1) -> list[Path]:
     """Write `report.md`, `tables/*.csv`, `figures/*.png` and with `vector` `figures/*.svg`; the paths, the page first.
 
     ValueError where the reference that is wanted is not in the records, OSError where the folder cannot be written or
@@ -104,7 +112,7 @@ def write_report(folder: Path, context: Context, *, vector: bool = False, proces
     page = folder / "report.md"
     refuse_foreign(page, TITLE)
     folder.mkdir(parents=True, exist_ok=True)
-    written = tables.write(folder / "tables", tables.frames(context))
-    figures, drawings = _figures(context, folder, vector, processes)
-    page.write_text(text(context, figures), encoding="utf-8", errors="replace")
+    written = tables.write_tables(folder / "tables", tables.frames(data))
+    figures, drawings = _figures(data, folder, vector, processes)
+    page.write_text(text(data, figures), encoding="utf-8", errors="replace")
     return [page, *written, *drawings]

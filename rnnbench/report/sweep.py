@@ -1,21 +1,23 @@
-"""The page of a sweep: who is first and how often, the plots against size, a table for each pass."""
+"""The sections of a sweep: which backend is fastest how often, the plots against size, a table for each pass."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from rnnbench.analysis.standings import NEAR, Standing, standings
-from rnnbench.analysis.stats import Summary
+from rnnbench.analysis.ranking import NEAR, Standing, standings
 from rnnbench.model import DType, Pass
-from rnnbench.records.record import Status
-from rnnbench.report import facts, gpu, peak, sections, warnings
-from rnnbench.report.context import Context
-from rnnbench.report.markdown import escape, table
-from rnnbench.report.plots.sweep import kinds_of, sizes_of
-from rnnbench.report.tables import share, worst_errors
-from rnnbench.report.text import duration, scientific, times, told
+from rnnbench.report.data import ReportData
+from rnnbench.report.devices import ceiling_blocks
+from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
+from rnnbench.report.section import Block, Figure, Item, Markdown, Section, Toned, table
+from rnnbench.report.sections import judged_in_part, marked_wrong, unmeasured
+from rnnbench.report.tables import error_share, worst_errors
+from rnnbench.report.text import ratio_text, scientific
+from rnnbench.units import duration
 
-Figures = Mapping[str, Sequence[str]]  # name -> embedded pages
+if TYPE_CHECKING:
+    import pandas as pd
 
 WORK = """\
 Dense inputs of width E, tanh RNN of H units, one logit from the last of T steps, batches of B rows. Inputs are small
@@ -28,97 +30,80 @@ READING = f"""\
 no lead."""
 
 
-def standing_line(s: Standing, count: int) -> str:
+def _standing_text(s: Standing, count: int) -> str:
     """`first in 35 of 38 cases, near in 37; worst 0.85x of jax, dense E128 H128 B1 T100 forward`."""
-    last = s.worst
-    where = f"{last.case.name} {last.case.pass_}"
     missing = "" if len(s.cells) == count else f" ({count - len(s.cells)} not measured)"
     return (
         f"first in {s.first} of {len(s.cells)} cases{missing}, at least {NEAR:g} of the fastest other in {s.near}; "
-        f"least {times(last.ratio)} as fast as {last.rival}, in {where}"
+        f"at worst {ratio_text(s.worst.ratio)} as fast as {s.worst.rival}, in {s.worst.case.name} {s.worst.case.pass_}"
     )
 
 
-def standings_table(found: Sequence[Standing]) -> str:
+def _standings_table(found: Sequence[Standing]) -> pd.DataFrame:
     """A row for each backend."""
-    rows = [
-        [
-            escape(s.backend),
-            f"{s.first} of {len(s.cells)}",
-            f"{s.near} of {len(s.cells)}",
-            times(s.worst.ratio),
-            escape(f"{s.worst.rival}, {s.worst.case.name} {s.worst.case.pass_}"),
-        ]
-        for s in found
-    ]
-    return table(["backend", "ahead", "near or ahead", "least", "over whom, and where"], rows)
+    rows = []
+    for s in found:
+        counts = [f"{count} of {len(s.cells)}" for count in (s.first, s.near)]
+        where = f"{s.worst.rival}, {s.worst.case.name} {s.worst.case.pass_}"
+        rows.append([s.backend, *counts, ratio_text(s.worst.ratio), where])
+    return table(["backend", "ahead", "near or ahead", "at worst", "compared with, and where"], rows)
 
 
-def answer(context: Context) -> list[str]:
-    """First of all: who is fastest how often, of all passes and of each."""
-    found = standings(context.summaries)
+def sweep_answer_section(data: ReportData) -> Section:
+    """First of all: which backend is fastest how often, of all passes and of each."""
+    found = standings(data.summaries)
     if not found:
-        return ["## Answer", "Nothing could be compared: fewer than two backends were measured in one case."]
-    parts = ["## Answer", standings_table(found)]
-    for pass_, dtype in kinds_of(context) if len(kinds_of(context)) > 1 else ():
-        group = [s for s in context.summaries if s.case.pass_ is pass_ and s.case.dtype is dtype]
-        parts += [f"### {escape(f'{pass_} {dtype}')}", standings_table(standings(group))]
-    return [*parts, READING]
+        said = Toned("Nothing could be compared: fewer than two backends were measured in one case.", "wrong")
+        return Section("Answer", [said])
+    blocks: list[Block] = [_standings_table(found)]
+    for pass_, dtype in kinds_of(data) if len(kinds_of(data)) > 1 else ():
+        group = [s for s in data.summaries if s.case.pass_ is pass_ and s.case.dtype is dtype]
+        blocks.append(Section(f"{pass_} {dtype}", [_standings_table(standings(group))]))
+    brief: list[Item] = [(s.backend, _standing_text(s, len(data.rankings))) for s in found]
+    return Section("Answer", [*blocks, Markdown(READING)], brief=[brief])
 
 
-def _cell(s: Summary | None, best: str | None) -> str:
-    if s is None:
-        return "not asked"
-    if s.time is None:
-        return escape(told(str(s.status), s.reason, 30))
-    text = duration(s.time.value)
-    if s.status is Status.WRONG:
-        return f"wrong: {text}"
-    return f"**{text}**" if s.backend == best else text
-
-
-def times_table(context: Context, pass_: Pass, dtype: DType) -> str:
+def _times_table(data: ReportData, pass_: Pass, dtype: DType) -> pd.DataFrame:
     """A row for each size, a column for each backend."""
     rows = []
-    for a in context.answers:
-        if a.case.pass_ is pass_ and a.case.dtype is dtype:
-            mine = {s.backend: s for s in context.summaries if s.case == a.case}
-            sizes = sizes_of(a.case)
-            cells = [_cell(mine.get(name), a.winner) for name in context.backends]
-            rows.append([f"H {sizes.H}, B {sizes.B}, T {sizes.T}", *cells])
-    return table(["sizes", *(escape(name) for name in context.backends)], rows)
+    for ranking in data.rankings:
+        case = ranking.case
+        if case.pass_ is not pass_ or case.dtype is not dtype:
+            continue
+        mine = {s.backend: s for s in data.summaries if s.case == case}
+        sizes = sweep_sizes(case)
+        cells = []
+        for name in data.backends:
+            s = mine.get(name)
+            if s is None:
+                cells.append("not asked")
+            elif s.time is None:
+                cells.append(unmeasured(s, 30))
+            else:
+                cells.append(marked_wrong(s, duration(s.time.value), name == ranking.fastest))
+        rows.append([f"H {sizes.H}, B {sizes.B}, T {sizes.T}", *cells])
+    return table(["sizes", *data.backends], rows)
 
 
-def results(context: Context, figures: Figures) -> list[str]:
-    """The plots, and the times behind them."""
-    parts = ["## Time against size", *figures.get("sweep-time", ())]
-    if figures.get("sweep-share"):
-        parts += ["## Share of peak against size", *figures["sweep-share"], *figures.get("roofline", ())]
-        parts += [*(peak.ceilings(context.peak) if context.peak else ()), peak.READING]
-    if figures.get("crossover"):
-        parts += ["## Who wins where", *figures["crossover"]]
-    for pass_, dtype in kinds_of(context):
-        parts += [f"## Time of a call: {escape(f'{pass_} {dtype}')}", times_table(context, pass_, dtype)]
-    return parts
+def sweep_results(data: ReportData) -> list[Section]:
+    """The plots against size, and the times behind them."""
+    shown = [Section("Time against size", [Figure("sweep-time")])]
+    if data.peak is not None:
+        shown.append(
+            Section(
+                "Share of peak against size", [Figure("sweep-share"), Figure("roofline"), *ceiling_blocks(data.peak)]
+            )
+        )
+    shown.append(Section("The fastest by H and B", [Figure("crossover")]))
+    kinds = kinds_of(data)
+    return shown + [Section(f"Time of a call: {p} {dtype}", [_times_table(data, p, dtype)]) for p, dtype in kinds]
 
 
-def errors(context: Context) -> list[str]:
+def sweep_errors_section(data: ReportData) -> Section:
     """The largest error of each backend in any case, as a part of its limit."""
     worst: dict[str, float] = {}
-    for s in context.summaries:
+    for s in data.summaries:
         for e in worst_errors(s).values():
-            worst[s.backend] = max(worst.get(s.backend, 0.0), share(e))
-    rows = [[escape(name), scientific(value)] for name, value in worst.items()]
-    if not rows:
-        return []
-    heading = ["## Errors against the oracle", table(["backend", "largest error over its limit"], rows)]
-    return [*heading, *sections.judged_in_part(context)]
-
-
-def parts(context: Context, figures: Figures) -> list[str]:
-    """All of the page but its title."""
-    shown = [*answer(context), *warnings.section(context), *results(context, figures), *gpu.section(context, figures)]
-    shown += ["## The work", WORK, *errors(context)]
-    for section in (sections.missing, facts.run, facts.subnormals, facts.contracts):
-        shown += section(context)
-    return [*shown, *facts.definitions()]
+            worst[s.backend] = max(worst.get(s.backend, 0.0), error_share(e))
+    shown = table(["backend", "largest error over its limit"], [[name, scientific(v)] for name, v in worst.items()])
+    return Section("Errors against the oracle", [shown, *judged_in_part(data)] if worst else [])

@@ -8,13 +8,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.costs import costs
-from rnnbench.analysis.memory import memories
-from rnnbench.analysis.roofline import shares
-from rnnbench.analysis.standings import cells
-from rnnbench.analysis.stats import Summary, frame
+from rnnbench.analysis.costs import costs_frame
+from rnnbench.analysis.devices import memory_frame
+from rnnbench.analysis.ranking import cells_frame
+from rnnbench.analysis.roofline import shares_frame
+from rnnbench.analysis.stats import Summary, case_fields, times_frame
 from rnnbench.records.record import Epoch, ErrorOf, checks_in
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,34 +31,30 @@ def worst_errors(summary: Summary) -> dict[str, ErrorOf]:
     worst: dict[str, ErrorOf] = {}
     for record in checks_in(summary.records):
         for name, e in record.errors.items():
-            if name not in worst or share(e) > share(worst[name]):
+            if name not in worst or error_share(e) > error_share(worst[name]):
                 worst[name] = e
     return worst
 
 
-def share(e: ErrorOf) -> float:
+def error_share(e: ErrorOf) -> float:
     """Error over limit; infinite where the error is not a number."""
     return math.inf if e.error is None else e.error / e.limit
 
 
-def errors(found: Iterable[Summary]) -> pd.DataFrame:
+def errors_frame(found: Iterable[Summary]) -> pd.DataFrame:
     """One row for each case, backend and array: the largest error of any round, its limit, and their quotient."""
     import pandas as pd
 
     rows = [
         {
-            "case": s.case.key,
-            "workload": s.case.workload,
-            "pass": str(s.case.pass_),
-            "dtype": str(s.case.dtype),
-            "truncation": str(s.case.truncation or ""),
+            **case_fields(s.case),
             "backend": s.backend,
             "status": str(s.status),
             "array": name,
             "group": group_of(name),
             "error": math.nan if e.error is None else e.error,
             "limit": e.limit,
-            "error_over_limit": share(e),
+            "error_over_limit": error_share(e),
             "ok": e.ok,
         }
         for s in found
@@ -67,30 +63,26 @@ def errors(found: Iterable[Summary]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def curves(epochs: Iterable[Epoch]) -> pd.DataFrame:
+def curves_frame(epochs: Iterable[Epoch]) -> pd.DataFrame:
     """One row for each epoch of each training."""
     import pandas as pd
 
     return pd.DataFrame([asdict(e) for e in epochs])
 
 
-def frames(context: Context) -> dict[str, pd.DataFrame]:
+def frames(data: ReportData) -> dict[str, pd.DataFrame]:
     """Name -> table. One that would have no row is left out."""
     made = {
-        "times": frame(context.summaries),
-        "speedups": context.speedups,
-        "shares": shares(context.summaries, context.peak),
-        "memory": memories(context.summaries),
-        "costs": costs(context.summaries),
-        "break_even": context.break_evens,
-        "cells": cells(context.summaries) if context.sweep else None,
-        "errors": errors(context.summaries),
-        "curves": curves(context.epochs),
-    }
+        "times": times_frame(data.summaries), "speedups": data.speedups,
+        "shares": shares_frame(data.summaries, data.peak), "memory": memory_frame(data.summaries),
+        "costs": costs_frame(data.summaries), "break_even": data.break_evens,
+        "cells": cells_frame(data.summaries) if data.sweep else None, "errors": errors_frame(data.summaries),
+        "curves": curves_frame(data.epochs),
+    }  # fmt: skip
     return {name: table for name, table in made.items() if table is not None and len(table)}
 
 
-def write(folder: Path, made: dict[str, pd.DataFrame]) -> list[Path]:
+def write_tables(folder: Path, made: dict[str, pd.DataFrame]) -> list[Path]:
     """Each table as CSV; the paths."""
     if made:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,13 @@
-"""Words and figures for readers: labels, units, sensible digits, one sentence for an answer."""
+"""Words for readers: labels, values with their intervals, one sentence for the answer to a case."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rnnbench.analysis.ranking import Answer
+from rnnbench.analysis.ranking import Ranking
 from rnnbench.analysis.stats import Basis, Interval
 from rnnbench.model import Case, Pass
+from rnnbench.units import decimals_of, duration, number
 
 QUICK = "quick: a smoke run, not for quoting"
 ONE_LAUNCH = "†"
@@ -20,46 +19,13 @@ FOOTNOTES = {
 }
 
 
-@dataclass(frozen=True)
-class Unit:
-    """A unit of time and its length in seconds."""
-
-    name: str
-    seconds: float
-
-
-UNITS = (Unit("µs", 1e-6), Unit("ms", 1e-3), Unit("s", 1.0))
-
-
-def unit_for(seconds: Iterable[float]) -> Unit:
-    """The largest unit in which the shortest of these times is still at least 0.1."""
-    shortest = min((s for s in seconds if math.isfinite(s) and s > 0), default=1.0)
-    return next((u for u in reversed(UNITS) if shortest >= 0.1 * u.seconds), UNITS[0])
-
-
-def decimals_of(value: float, digits: int = 3) -> int:
-    """How many decimals show that many significant digits."""
-    if value == 0 or not math.isfinite(value):
-        return 0
-    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
-
-
-def number(value: float, digits: int = 3, decimals: int | None = None) -> str:
-    """A number in plain digits, thousands parted by commas; "" for NaN."""
-    if math.isnan(value):
-        return ""
-    if math.isinf(value):
-        return "inf"
-    return f"{value:,.{decimals_of(value, digits) if decimals is None else decimals}f}"
-
-
 def scientific(value: float) -> str:
     """An error: two digits and a power of ten."""
     return f"{value:.1e}"
 
 
 def with_interval(interval: Interval, scale: float = 1.0, digits: int = 3) -> str:
-    """`0.213 (0.205 to 0.221)` in units of `scale`, with its mark; the value alone where there is no interval."""
+    """`0.213 (0.205 to 0.221)` in units of `scale`, with its mark; only the value where there is no interval."""
     value = interval.value / scale
     mark = MARKS[interval.basis]
     if interval.basis is Basis.NONE:
@@ -69,7 +35,7 @@ def with_interval(interval: Interval, scale: float = 1.0, digits: int = 3) -> st
     return f"{number(value, decimals=decimals)} ({low} to {high}){mark}"
 
 
-def times(ratio: float) -> str:
+def ratio_text(ratio: float) -> str:
     """A ratio: 1.02x, 3.3x, 12x."""
     return f"{number(ratio, decimals=_ratio_decimals(ratio))}x"
 
@@ -78,26 +44,13 @@ def _ratio_decimals(ratio: float) -> int:
     return 0 if ratio >= 9.95 else 1 if ratio >= 1.95 else 2 if ratio >= 0.095 else decimals_of(ratio, 2)
 
 
-def times_with_interval(ratio: Interval) -> str:
+def ratio_with_interval(ratio: Interval) -> str:
     """`3.3x (3.1 to 3.5)`, with its mark."""
     mark = MARKS[ratio.basis]
     if ratio.basis is Basis.NONE:
-        return f"{times(ratio.value)}{mark}"
+        return f"{ratio_text(ratio.value)}{mark}"
     low, high = (number(v, decimals=_ratio_decimals(ratio.value)) for v in (ratio.low, ratio.high))
-    return f"{times(ratio.value)} ({low} to {high}){mark}"
-
-
-def threads(count: int) -> str:
-    """`1 thread`, `2 threads`."""
-    return f"{count} thread" if count == 1 else f"{count} threads"
-
-
-def duration(seconds: float, digits: int = 3) -> str:
-    """A time in its own unit; "" for NaN."""
-    if math.isnan(seconds):
-        return ""
-    unit = unit_for([seconds])
-    return f"{number(seconds / unit.seconds, digits)} {unit.name}"
+    return f"{ratio_text(ratio.value)} ({low} to {high}){mark}"
 
 
 def short(text: str | None, limit: int = 60) -> str:
@@ -109,7 +62,7 @@ def short(text: str | None, limit: int = 60) -> str:
     return (head if len(head) > limit // 2 else line[: limit - 1]).rstrip(" ,;:") + "…"
 
 
-def told(status: str, reason: str | None, limit: int = 60) -> str:
+def status_text(status: str, reason: str | None, limit: int = 60) -> str:
     """Why a cell is empty: the status and the short reason."""
     return f"{status}: {short(reason, limit)}" if reason else status
 
@@ -119,10 +72,14 @@ def plain(text: str) -> str:
     return "".join(c if (c.isprintable() and ord(c) < 256) or c in "…†‡" else "?" for c in text)
 
 
+def is_stand_in(data_source: str) -> bool:
+    """Whether rows were made up because the real ones could not be had: their source, as records hold it, says so."""
+    return data_source.startswith("synthetic stand-in")
+
+
 def workload_label(workload: str, data_source: str) -> str:
     """The workload's name, with "(synthetic)" where its data is a stand-in and the name does not say so."""
-    made_up = "synthetic" in data_source.lower()
-    return f"{workload} (synthetic)" if made_up and "synthetic" not in workload else workload
+    return f"{workload} (synthetic)" if is_stand_in(data_source) and "synthetic" not in workload else workload
 
 
 @dataclass(frozen=True)
@@ -145,41 +102,36 @@ class Labels:
 
 
 def _lead(over: str, ratio: Interval) -> str:
-    """How far ahead of somebody, or that it cannot be told."""
+    """How far ahead of another backend, or that there is no sure difference."""
     if ratio.low > 1 or (ratio.basis is Basis.NONE and ratio.value > 1):
-        return f"{times_with_interval(ratio)} ahead of {over}"
-    return f"not told apart from {over}: {times_with_interval(ratio)}"
+        return f"{ratio_with_interval(ratio)} ahead of {over}"
+    return f"no sure difference to {over}: {ratio_with_interval(ratio)}"
 
 
-def _nobody(answer: Answer) -> str:
-    silent = ", ".join(f"{name} {status}" for name, status in answer.silent.items())
-    return f"nobody was measured ({silent})"
-
-
-def how_sure(answer: Answer) -> str:
+def how_sure(ranking: Ranking) -> str:
     """One or two words on what the lead rests on."""
-    if answer.winner is None:
-        return "nobody measured"
-    if answer.runner_up is None:
+    if ranking.fastest is None:
+        return "none measured"
+    if ranking.runner_up is None:
         return "no rival measured"
-    if answer.basis is Basis.LAUNCHES:
-        return "sure" if answer.sure else "not sure"
-    return "one launch only" if answer.basis is Basis.ROUNDS else "no interval"
+    if ranking.basis is Basis.LAUNCHES:
+        return "sure" if ranking.sure else "not sure"
+    return "one launch only" if ranking.basis is Basis.ROUNDS else "no interval"
 
 
-def verdict_of(answer: Answer) -> str:
-    """Who won, by how much, how sure: `numba 0.210 ms, 3.3x (3.1 to 3.5) ahead of jax`; the reference too."""
-    if answer.winner is None:
-        return _nobody(answer)
-    step = answer.seconds / answer.case.steps
-    a_step = f" ({duration(step)} a step)" if answer.case.pass_ is Pass.EPOCH else ""
-    start = f"{answer.winner} {duration(answer.seconds)}{a_step}"
-    if answer.runner_up is None:
-        silent = ", ".join(f"{name} {status}" for name, status in answer.silent.items())
-        return f"{start}, alone{f' ({silent})' if silent else ''}"
-    if answer.ratio is None:
-        return f"{start}, first by its own times; it shares no round with {answer.runner_up}, next"
-    leads = [_lead(answer.runner_up, Interval(answer.ratio, answer.low, answer.high, answer.basis))]
-    if answer.over_reference is not None and answer.reference not in (None, answer.runner_up):
-        leads.append(_lead(f"{answer.reference}", answer.over_reference))
+def ranking_text(ranking: Ranking) -> str:
+    """The fastest and its lead: `numba 0.210 ms, 3.3x (3.1 to 3.5) ahead of jax`; over the reference too."""
+    unranked = ", ".join(f"{name} {status}" for name, status in ranking.unranked.items())
+    if ranking.fastest is None:
+        return f"no backend was measured ({unranked})"
+    step = ranking.seconds / ranking.case.steps
+    a_step = f" ({duration(step)} a step)" if ranking.case.pass_ is Pass.EPOCH else ""
+    start = f"{ranking.fastest} {duration(ranking.seconds)}{a_step}"
+    if ranking.runner_up is None:
+        return f"{start}, the only one measured{f' ({unranked})' if unranked else ''}"
+    if ranking.ratio is None:
+        return f"{start}, first by its own times; it shares no round with {ranking.runner_up}, next"
+    leads = [_lead(ranking.runner_up, Interval(ranking.ratio, ranking.low, ranking.high, ranking.basis))]
+    if ranking.over_reference is not None and ranking.reference not in (None, ranking.runner_up):
+        leads.append(_lead(f"{ranking.reference}", ranking.over_reference))
     return f"{start}, {', '.join(leads)}"

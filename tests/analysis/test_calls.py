@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rnnbench.analysis.calls import calls_of
+from rnnbench.analysis.diagnostics import calls_of
 from rnnbench.analysis.stats import summarise
 from rnnbench.model import Pass
 from rnnbench.records.record import Status

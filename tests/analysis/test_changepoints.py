@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.analysis.changepoints import FEWEST, MOST, best_cut, levels, steps
+from rnnbench.analysis.changepoints import MAX_RUNS, MIN_RUNS, best_cut, levels, steps
 from worlds import series
 
 MARGIN = 0.05
@@ -36,7 +36,7 @@ def test_one_odd_run_a_small_step_and_too_few_runs_are_none():
     assert steps(small, MARGIN) == ()
     assert len(steps(small, 0.02)) == 1
     few = [1.0, 1.01, 1.02, 1.03, 2.0, 2.01, 2.02, 2.03, 2.04]
-    assert len(few) == FEWEST - 1
+    assert len(few) == MIN_RUNS - 1
     assert steps(few, MARGIN) == ()
     assert best_cut(few)[1] == 1.0
     assert len(steps([0.99, *few], MARGIN)) == 1
@@ -45,9 +45,9 @@ def test_one_odd_run_a_small_step_and_too_few_runs_are_none():
 
 def test_of_a_long_history_the_last_runs_are_looked_at():
     rng = np.random.default_rng(0)
-    old, late = (np.exp(rng.normal(0, 0.01, MOST)) for _ in range(2))
-    old[MOST // 2 :] *= 2
+    old, late = (np.exp(rng.normal(0, 0.01, MAX_RUNS)) for _ in range(2))
+    old[MAX_RUNS // 2 :] *= 2
     late *= 2
-    late[MOST // 2 :] *= 1.5
+    late[MAX_RUNS // 2 :] *= 1.5
     (step,) = steps([*old, *late], 0.05)
-    assert step.index == MOST + MOST // 2
+    assert step.index == MAX_RUNS + MAX_RUNS // 2

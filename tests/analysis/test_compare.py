@@ -8,9 +8,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rnnbench.analysis.comparable import Side, differences
-from rnnbench.analysis.compare import Gate, Ratio, Verdict, compare, judge, launch_logs, launches_needed, ratio_of
-from rnnbench.analysis.parts import hashes_of
+from rnnbench.analysis.comparable import Side, differences, hashes_of
+from rnnbench.analysis.compare import (
+    Gate,
+    Ratio,
+    Verdict,
+    compare_sides,
+    judge,
+    launch_logs,
+    launches_needed,
+    ratio_of_runs,
+)
 from rnnbench.analysis.stats import Metric
 from rnnbench.contract import Contract
 from rnnbench.model import DType, Truncation
@@ -27,7 +35,7 @@ def verdicts(rng, truth, **how):
     """Case name -> verdict, of a run and another whose times are those of the first times `truth`."""
     base = run_of(rng, dict.fromkeys(truth, 1e-3), "base", **how)
     new = run_of(rng, {name: 1e-3 * ratio for name, ratio in truth.items()}, "new", **how)
-    return {f.backend: f.verdict for f in compare(Side(base), Side(new), GATE)}
+    return {f.backend: f.verdict for f in compare_sides(Side(base), Side(new), GATE)}
 
 
 def calls(truth, *, tries=100, seed=0, **how):
@@ -76,7 +84,8 @@ def test_as_many_launches_as_are_said_to_be_needed_decide():
     decided = {1.0: Verdict.SAME, 1.1: Verdict.SLOWER, 1 / 1.1: Verdict.FASTER}
     for truth, verdict in decided.items():
         found = [
-            judge(with_q(ratio_of(*rng.normal([[0], [math.log(truth)]], 0.04, (2, needed)))), 0.05) for _ in range(100)
+            judge(with_q(ratio_of_runs(*rng.normal([[0], [math.log(truth)]], 0.04, (2, needed)))), 0.05)
+            for _ in range(100)
         ]
         assert found.count(verdict) >= 90
     assert launches_needed([0.0, 1.0, 2.0, 9.0], [0.0, 1.0, 2.0, 9.0], 1e-3) is None
@@ -112,7 +121,7 @@ def launches(seconds, backend="numba", asked=CASE, **fields):
 
 
 def only(base, new, gate=GATE, machines=({}, {})):
-    (finding,) = compare(Side(base, machines[0]), Side(new, machines[1]), gate)
+    (finding,) = compare_sides(Side(base, machines[0]), Side(new, machines[1]), gate)
     return finding
 
 
@@ -130,7 +139,7 @@ def test_two_launches_a_side_give_a_ratio_and_no_verdict():
     assert finding.verdict is Verdict.INCONCLUSIVE
     assert finding.ratio.value == pytest.approx(3.0)
     assert math.isnan(finding.ratio.low)
-    assert not finding.told
+    assert not finding.has_interval
     assert "an interval needs 3 a side" in finding.reason
 
 
@@ -154,14 +163,14 @@ def test_the_more_cases_the_surer_each_has_to_be():
     others = [f"other-{i}" for i in range(30)]
     base += [r for name in others for r in launches([1.0, 1.1, 1.2], name)]
     new += [r for name in others for r in launches([1.0, 1.1, 1.2], name)]
-    first, *_ = compare(Side(base), Side(new), GATE)
+    first, *_ = compare_sides(Side(base), Side(new), GATE)
     assert first.verdict is Verdict.INCONCLUSIVE
     assert "as one of 31 cases it may be chance" in first.reason
 
 
 def test_what_only_one_side_has_is_missing():
     base, new = launches([1.0] * 3), launches([1.0] * 3, "jax")
-    found = {f.backend: f for f in compare(Side(base), Side(new), GATE)}
+    found = {f.backend: f for f in compare_sides(Side(base), Side(new), GATE)}
     assert list(found) == ["jax", "numba"]
     assert {f.verdict for f in found.values()} == {Verdict.MISSING}
     assert (found["jax"].reason, found["jax"].no_baseline) == ("base has no such case", True)
@@ -269,7 +278,7 @@ def test_unlike_work_is_not_comparable_and_named(new, named):
 def test_a_dtype_that_base_has_is_held_against_its_own():
     doubled = replace(CASE, dtype=DType.FLOAT64)
     both = launches([1.0] * 3) + launches([2.0] * 3, asked=doubled)
-    assert [f.verdict for f in compare(Side(both), Side(both), GATE)] == [Verdict.SAME] * 2
+    assert [f.verdict for f in compare_sides(Side(both), Side(both), GATE)] == [Verdict.SAME] * 2
 
 
 def test_a_margin_must_be_above_zero():

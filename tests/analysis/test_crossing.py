@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rnnbench.analysis.crossing import Ahead, Stretch, ahead, crossing, fastest
+from rnnbench.analysis.ranking import Ahead, Stretch, ahead, crossing_size, fastest_line
 
 
 def test_the_crossing_lies_where_the_power_laws_meet():
@@ -49,9 +49,9 @@ def test_lines_without_a_common_size_do_not_cross():
 
 
 def test_a_level_start_counts_from_there():
-    assert crossing((8, 1.0), (16, 2.0)) == pytest.approx(8)
+    assert crossing_size((8, 1.0), (16, 2.0)) == pytest.approx(8)
 
 
 def test_the_fastest_of_several_lines():
-    assert fastest([{1: 3.0, 2: 1.0}, {1: 2.0, 4: 5.0}]) == {1: 2.0, 2: 1.0, 4: 5.0}
-    assert fastest([]) == {}
+    assert fastest_line([{1: 3.0, 2: 1.0}, {1: 2.0, 4: 5.0}]) == {1: 2.0, 2: 1.0, 4: 5.0}
+    assert fastest_line([]) == {}

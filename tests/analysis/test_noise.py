@@ -32,7 +32,7 @@ def test_a_real_difference_would_be_called():
 def test_one_launch_tells_no_interval():
     noise = noise_of(twins(np.random.default_rng(0), names=["a"], launches=1))
     assert noise.launches == 1
-    assert not any(pair.different or pair.alone for pair in noise.pairs)
+    assert not any(pair.different or pair.excludes_one for pair in noise.pairs)
     assert noise.as_json("r", "m")["pairs"][0]["q"] is None
 
 

@@ -8,7 +8,7 @@ import math
 import msgspec
 import pytest
 
-from rnnbench.analysis.roofline import Peak, Rates, peak_of, shares, with_work
+from rnnbench.analysis.roofline import Peak, Rates, peak_of, shares_frame, with_work
 from rnnbench.analysis.stats import summaries
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
@@ -59,7 +59,7 @@ def test_shares_by_the_work_in_a_record():
     asked = case("imdb-50", Pass.TRAIN_STEP)
     stored = store.decode_record(store.encode(with_work(record(asked, "numba", [1.0]), PEAK)))
     assert stored.flops == work_of(asked).flops
-    (row,) = shares(summaries([stored]), PEAK).to_dict("records")
+    (row,) = shares_frame(summaries([stored]), PEAK).to_dict("records")
     assert row["flops"] == work_of(asked).flops
     assert row["share_of_peak"] == pytest.approx(work_of(asked).flops / 2e10)
-    assert math.isnan(shares(summaries([stored]), None)["share_of_peak"][0])
+    assert math.isnan(shares_frame(summaries([stored]), None)["share_of_peak"][0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.analysis.shape import bimodal, drifts
+from rnnbench.analysis.diagnostics import bimodal, drifts
 from worlds import answer, drifting
 
 

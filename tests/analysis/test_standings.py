@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rnnbench.analysis.standings import cells, standings
+from rnnbench.analysis.ranking import cells_frame, standings
 from rnnbench.analysis.stats import summaries
 from rnnbench.model import Pass
 from rnnbench.records.record import Status
@@ -40,8 +40,8 @@ def test_each_backend_against_its_fastest_rival():
 
 
 def test_the_same_as_a_table():
-    table = cells(found()).set_index(["pass", "backend"])
+    table = cells_frame(found()).set_index(["pass", "backend"])
     assert table.loc[("forward", "numba"), "speed_over_rival"] == pytest.approx(2.0)
     assert table.loc[("forward", "numba"), "fastest_rival"] == "torch"
     assert ("epoch", "numba") not in table.index
-    assert len(cells([])) == 0
+    assert len(cells_frame([])) == 0

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from rnnbench.analysis.ranking import answers, choose_reference, speedups
-from rnnbench.analysis.stats import Basis, frame, interval_of, ratio_of, summaries, turn_seconds
+from rnnbench.analysis.ranking import choose_reference, rankings, speedups
+from rnnbench.analysis.stats import Basis, interval_of, ratio_of, summaries, times_frame, turn_seconds
 from rnnbench.model import Pass
 from rnnbench.records.record import Status
 from tests.report.fake import MIXED, case, failure, make, memory, record
@@ -59,9 +59,9 @@ def test_one_wrong_round_takes_a_backend_out_of_every_ranking():
     records = [record(CASE, "numba", [1.0], round=r) for r in range(3)]
     records += [record(CASE, "jax", [2.0], round=r) for r in range(3)]
     records += [failure(CASE, "numba", Status.WRONG, "error of loss is 1")]
-    (answer,) = answers(summaries(records))
-    assert answer.winner == "jax"
-    assert answer.silent == {"numba": "wrong"}
+    (answer,) = rankings(summaries(records))
+    assert answer.fastest == "jax"
+    assert answer.unranked == {"numba": "wrong"}
 
 
 def test_what_was_measured_before_a_crash_stays():
@@ -75,13 +75,13 @@ def test_what_was_measured_before_a_crash_stays():
 
 def test_a_believable_run():
     fake = make(failures=MIXED)
-    table = frame(summaries(fake.records))
+    table = times_frame(summaries(fake.records))
     assert len(table) == 3 * 4 * 8
     assert set(table.status) == {"ok", "unavailable", "timeout", "crashed", "wrong"}
     assert (table[table.status == "ok"].seconds > 0).all()
     assert table[table.status == "unavailable"].seconds.isna().all()
-    found = {a.key: a for a in answers(summaries(fake.records))}
-    assert all(a.winner == "numba" and a.sure for a in found.values())
+    found = {a.key: a for a in rankings(summaries(fake.records))}
+    assert all(a.fastest == "numba" and a.sure for a in found.values())
     assert choose_reference(summaries(fake.records)) == "torch"
     over = speedups(summaries(fake.records), "torch")
     assert (over[over.backend == "torch"].speedup.dropna() == 1).all()
@@ -91,8 +91,8 @@ def test_a_believable_run():
 
 
 def test_no_records():
-    assert frame([]).empty
-    assert answers([]) == []
+    assert times_frame([]).empty
+    assert rankings([]) == []
     assert choose_reference([]) is None
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from claims_parts import ended
 from rnnbench.analysis.stats import interval_of
-from rnnbench.analysis.stop_rule import precise_enough, precision_of, stop_of
+from rnnbench.analysis.stop_rule import precise_enough, relative_precision, stop_of
 from rnnbench.records.stops import DEFAULT_MAX_LAUNCHES, DEFAULT_MIN_LAUNCHES, StopRule, Why
 from worlds import turns_of
 
@@ -25,10 +25,10 @@ def test_more_spread_takes_more_launches():
 def test_the_precision_is_how_far_the_interval_reaches():
     turns = turns_of([[1.0], [1.1], [1.2]])
     interval = interval_of(turns)
-    assert precision_of(turns) == pytest.approx(interval.high / interval.value - 1)
-    assert precision_of(turns_of([[1.0], [1.1]])) is None
-    assert precision_of(turns_of([[1.0, 1.0, 1.0, 1.0]])) is None  # one launch: not between processes
-    assert precision_of({}) is None
+    assert relative_precision(turns) == pytest.approx(interval.high / interval.value - 1)
+    assert relative_precision(turns_of([[1.0], [1.1]])) is None
+    assert relative_precision(turns_of([[1.0, 1.0, 1.0, 1.0]])) is None  # one launch: not between processes
+    assert relative_precision({}) is None
     assert not precise_enough(StopRule(0.5), {})
 
 

@@ -52,7 +52,7 @@ def test_a_quiet_machine_and_a_steady_run_have_none():
         ({"start": None, "load": [1.0, 1.0, 1.0]}, "load", Severity.WARNING, ("0.50 per core at the start",)),
         ({"cpu": {"governor": "powersave"}}, "governor", Severity.WARNING, ("powersave", "800 to 3000 MHz")),
         ({"cpu": {"turbo": "on"}}, "turbo", Severity.WARNING, ("heat",)),
-        ({"cpu": {"governor": None}}, "unknown", Severity.NOTE, ("governor is not told",)),
+        ({"cpu": {"governor": None}}, "unknown", Severity.NOTE, ("governor is unknown",)),
         ({"cpu": {"turbo": None}}, "unknown", Severity.NOTE, ("above its nominal",)),
         ({"end": None}, "unknown", Severity.NOTE, ("was not recorded",)),
         ({"cpu": {"allowed": 1}}, "crowded", Severity.SEVERE, ("2 threads", "1 cores")),

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from rnnbench.harness.runner import Runner
 
 import rnnbench as rb
-from rnnbench.harness.runner import Runner
 from rnnbench.records import store
 from tests.calling import called
 

@@ -8,7 +8,7 @@ import pytest
 from rnnbench import backends, workloads
 from rnnbench.harness import footprint
 from rnnbench.harness.tasks import check_sizes, tasks_of
-from rnnbench.machine import system
+from rnnbench.machine import fingerprint
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Status, turns_in
 from rnnbench.sweep import Sizes, Sweep
@@ -24,7 +24,7 @@ from tests.machine.test_fingerprint import GROUP, tree
 @pytest.fixture
 def two_gib(monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 2 << 30}))
-    monkeypatch.setattr(system, "memory_left", lambda: None)
+    monkeypatch.setattr(fingerprint, "memory_left", lambda: None)
 
 
 @pytest.mark.parametrize(
@@ -41,12 +41,12 @@ def two_gib(monkeypatch):
     ids=["version 2, nested", "version 1, full", "no limit", "no groups"],
 )  # fmt: skip
 def test_what_a_control_group_may_still_take(tmp_path, files, left):
-    assert system.memory_left(tree(tmp_path, **files)) == left
+    assert fingerprint.memory_left(tree(tmp_path, **files)) == left
 
 
 def test_the_lesser_of_the_machine_and_its_control_group_counts(two_gib, monkeypatch):
     assert footprint.free() == 2 << 30
-    monkeypatch.setattr(system, "memory_left", lambda: 1 << 20)
+    monkeypatch.setattr(fingerprint, "memory_left", lambda: 1 << 20)
     assert footprint.free() == 1 << 20
 
 

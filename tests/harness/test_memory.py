@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from rnnbench.analysis.memory import memories, memory_of
+from rnnbench.analysis.devices import memory_frame, memory_of
 from rnnbench.analysis.stats import summaries
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.run_state import RunState
 from rnnbench.model import Pass
 from rnnbench.records.record import MemoryRecord, Status
-from rnnbench.report.context import Context
-from rnnbench.report.memory import section
+from rnnbench.report.data import ReportData
+from rnnbench.report.devices import memory_section
+from rnnbench.report.section import markdown
 from tests.harness.test_run_loop import Listener, plan_of, task_of
 
 MIB = 1 << 20
@@ -48,8 +49,8 @@ def test_the_pass_is_told_from_what_went_before_and_a_failure_costs_itself(tmp_p
     found = summaries(records)
     assert [s.time for s in found] == [None] * 4
     assert memory_of(next(s for s in found if s.backend == "hungry")).own == own  # its forward comes first
-    assert own in memories(found)["own_bytes"].tolist()
-    page = "\n".join(section(Context(records), {}))
+    assert own in memory_frame(found)["own_bytes"].tolist()
+    page = markdown([memory_section(ReportData(records))], {})
     assert f"({own / 1e6:.1f})" in page
     assert "not measured" in page
 

@@ -12,10 +12,11 @@ from rnnbench import backends
 from rnnbench.harness import stopping
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
-from rnnbench.harness.stopping import Stopping, budget_text
+from rnnbench.harness.stopping import Stopping
 from rnnbench.model import Pass
 from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
 from rnnbench.records.stops import StopRule, Why
+from rnnbench.units import exact_duration
 from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
 from tests.report.fake import case, record
 
@@ -87,7 +88,7 @@ def test_budgets_are_counted_by_the_clock(monkeypatch):
     assert "budget of 1 min was spent" in stopping.why_skipped(CASE, "b")
     now[0] = 200.0
     assert stopping.left < 0
-    assert (budget_text(90), budget_text(600), budget_text(0.5)) == ("90 s", "10 min", "0.5 s")
+    assert (exact_duration(90), exact_duration(600), exact_duration(0.5)) == ("90 s", "10 min", "0.5 s")
 
 
 def run(folder, plan, passes=(Pass.FORWARD,), before=(), **named):

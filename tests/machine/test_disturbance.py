@@ -9,15 +9,16 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from rnnbench.analysis import disturbances
+from rnnbench.analysis import stats
 from rnnbench.analysis.stats import summaries
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
-from rnnbench.machine import disturbance
+from rnnbench.machine import interference
 from rnnbench.model import Pass
 from rnnbench.records.record import Mode, Status, turns_in
-from rnnbench.report.context import Context
-from rnnbench.report.facts import run
+from rnnbench.report.data import ReportData
+from rnnbench.report.facts import run_section
+from rnnbench.report.section import markdown
 from rnnbench.report.terminal import render
 from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
 from tests.report import fake
@@ -39,12 +40,12 @@ class Clocks:
 
 
 def said(before, after):
-    return disturbance.between(disturbance.now(before), disturbance.now(after))
+    return interference.disturbances_between(interference.read_clocks(before), interference.read_clocks(after))
 
 
 def test_nothing_happened():
     assert said(Clocks(), Clocks()) == []
-    assert disturbance.between(disturbance.now(), disturbance.now()) == []
+    assert interference.disturbances_between(interference.read_clocks(), interference.read_clocks()) == []
 
 
 def test_a_suspension_moves_both_clocks_and_is_no_set_clock():
@@ -85,7 +86,7 @@ def test_a_turn_in_which_the_machine_slept_is_kept_told_and_left_out(tmp_path, m
     assert sorted(key[2] for key in summary.turns) == [1, 2]
     assert summary.status is Status.OK
     assert summary.reason == "1 of 3 turns left out: the machine was suspended meanwhile"
-    slept, set_ = disturbances.notes(records)
+    slept, set_ = stats.disturbance_notes(records)
     assert slept.startswith("1 of 3 turns (sleeper 1): the machine was suspended")
     assert set_.startswith("1 of 3 turns (sleeper 1): the system's clock was set")
 
@@ -98,12 +99,12 @@ def test_an_answer_of_suspended_turns_alone_has_no_time():
     assert "1 of 1 turns left out" in (summary.reason or "")
 
 
-@pytest.mark.parametrize("kind", [disturbances.SUSPENDED, disturbances.CLOCK_SET, disturbances.BESIDE])
+@pytest.mark.parametrize("kind", [stats.SUSPENDED, stats.CLOCK_SET, stats.BESIDE])
 def test_the_report_and_the_terminal_tell_of_it(kind):
     made = fake.make(("parity",), ("numpy", "numba"), (Pass.FORWARD,))
     records = [replace(r, disturbances=(f"{kind} x",)) if r.launch == 1 else r for r in made.records]
-    page = "\n".join(run(Context(records, run=made.run)))
+    page = markdown([run_section(ReportData(records, run=made.run))], {})
     assert "**Disturbed**: 8 of 24 turns (numpy 4, numba 4)" in page
     console = Console(record=True, width=200, file=io.StringIO())
-    render(console, Context(records))
+    render(console, ReportData(records))
     assert "disturbed: 8 of 24 turns" in console.export_text()

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from rnnbench.analysis.parts import hashes_of, parts_of
-from rnnbench.machine import interference, processor, system
+from rnnbench.analysis.comparable import hashes_of, parts_of
+from rnnbench.machine import fingerprint as facts_of
+from rnnbench.machine import interference
 from rnnbench.machine.fingerprint import fingerprint
-from rnnbench.machine.interference import Moment, between
+from rnnbench.machine.interference import CpuTimes, shares_between
 
 
 def tree(root: Path, **files: str) -> Path:
@@ -27,12 +28,12 @@ CPU = "sys/devices/system/cpu"
 
 
 def test_the_clock_policy_of_a_desktop(tmp_path, monkeypatch):
-    monkeypatch.setattr(processor, "allowed_cores", lambda: [0, 2])
+    monkeypatch.setattr(facts_of, "allowed_cores", lambda: [0, 2])
     files = {
         f"{CPU}/cpu{n}/cpufreq/scaling_governor": text for n, text in ((0, "powersave"), (1, "x"), (2, "ondemand"))
     }
     files |= {f"{CPU}/cpu0/cpufreq/cpuinfo_min_freq": "800000", f"{CPU}/cpu2/cpufreq/cpuinfo_max_freq": "4700000"}
-    found = processor.clock_policy(tree(tmp_path, **files, **{f"{CPU}/intel_pstate/no_turbo": "0"}))
+    found = facts_of.clock_policy(tree(tmp_path, **files, **{f"{CPU}/intel_pstate/no_turbo": "0"}))
     assert found == {
         "min_mhz": 800,
         "max_mhz": 4700,
@@ -40,15 +41,15 @@ def test_the_clock_policy_of_a_desktop(tmp_path, monkeypatch):
         "frequency_driver": None,
         "turbo": "on",
     }
-    assert processor.clock_policy(tree(tmp_path / "amd", **{f"{CPU}/cpufreq/boost": "0"}))["turbo"] == "off"
+    assert facts_of.clock_policy(tree(tmp_path / "amd", **{f"{CPU}/cpufreq/boost": "0"}))["turbo"] == "off"
 
 
 def test_what_is_not_told_is_unknown(tmp_path):
-    assert set(processor.clock_policy(tmp_path).values()) == {None}
-    assert set(system.kernel(tmp_path).values()) == {None}
-    assert set(system.limits(tmp_path).values()) == {None}
-    assert processor.sockets(tmp_path) is processor.smt(tmp_path) is None
-    assert processor.cache_bytes(tmp_path, 3, "Unified") is None
+    assert set(facts_of.clock_policy(tmp_path).values()) == {None}
+    assert set(facts_of.kernel_settings(tmp_path).values()) == {None}
+    assert set(facts_of.control_group(tmp_path).values()) == {None}
+    assert facts_of.sockets(tmp_path) is facts_of.smt(tmp_path) is None
+    assert facts_of.cache_bytes(tmp_path, 3, "Unified") is None
 
 
 def test_sockets_threads_and_caches(tmp_path):
@@ -58,11 +59,11 @@ def test_sockets_threads_and_caches(tmp_path):
         for name, value in zip(("level", "type", "size"), facts, strict=True):
             files[f"{CPU}/cpu0/cache/index{index}/{name}"] = value
     tree(tmp_path, **files)
-    assert processor.sockets(tmp_path) == 2
-    assert processor.smt(tmp_path) == "on"
-    assert processor.cache_bytes(tmp_path, 1, "Data") == 48 << 10
-    assert processor.cache_bytes(tmp_path, 3, "Unified") == 36 << 20
-    assert processor.cache_bytes(tmp_path, 2, "Unified") is None
+    assert facts_of.sockets(tmp_path) == 2
+    assert facts_of.smt(tmp_path) == "on"
+    assert facts_of.cache_bytes(tmp_path, 1, "Data") == 48 << 10
+    assert facts_of.cache_bytes(tmp_path, 3, "Unified") == 36 << 20
+    assert facts_of.cache_bytes(tmp_path, 2, "Unified") is None
 
 
 GROUP = "sys/fs/cgroup"
@@ -83,12 +84,12 @@ GROUP = "sys/fs/cgroup"
     ids=["version 2, nested", "version 2, none", "version 1, seen from a container", "version 2, not told"],
 )  # fmt: skip
 def test_limits_of_control_groups(tmp_path, files, cpus, memory):
-    assert system.limits(tree(tmp_path, **files)) == {"cpus": cpus, "memory_bytes": memory}
+    assert facts_of.control_group(tree(tmp_path, **files)) == {"cpus": cpus, "memory_bytes": memory}
 
 
 def test_kernel_settings(tmp_path):
     pages = "sys/kernel/mm/transparent_hugepage/enabled"
-    found = system.kernel(
+    found = facts_of.kernel_settings(
         tree(tmp_path, **{pages: "always [madvise] never", "proc/sys/kernel/randomize_va_space": "2"})
     )
     assert found == {"transparent_huge_pages": "madvise", "aslr": "full", "clocksource": None}
@@ -96,31 +97,31 @@ def test_kernel_settings(tmp_path):
 
 def test_the_step_of_the_clock_is_its_smallest():
     ticks = itertools.accumulate(itertools.cycle((0, 30, 90)))
-    found = system.clock(lambda: next(ticks))
+    found = facts_of.clock_facts(lambda: next(ticks))
     assert found["step_ns"] == 30
     assert found["read_ns"] == 40
 
 
 def test_shares_leave_out_this_process_and_tell_the_rest():
-    first = Moment(at=0.0, busy=100.0, stolen=1.0, total=200.0, own=10.0)
-    found = between(first, Moment(at=10.0, busy=115.0, stolen=3.0, total=220.0, own=19.0))
+    first = CpuTimes(at=0.0, busy=100.0, stolen=1.0, total=200.0, own=10.0)
+    found = shares_between(first, CpuTimes(at=10.0, busy=115.0, stolen=3.0, total=220.0, own=19.0))
     assert found.seconds == 10
     assert found.others == pytest.approx(0.3)  # 15 s busy, 9 of them ours, of 20
     assert found.stolen == pytest.approx(0.1)
-    assert between(first, None) is between(first, first) is None
-    assert between(first, Moment(1.0, 101.0, None, 202.0, 11.5)).others == 0.0
+    assert shares_between(first, None) is shares_between(first, first) is None
+    assert shares_between(first, CpuTimes(1.0, 101.0, None, 202.0, 11.5)).others == 0.0
 
 
 def test_a_busy_child_is_ours_once_it_has_ended_and_another_process_is_not():
-    first = interference.now()
+    first = interference.read_cpu_times()
     if first is None:
         pytest.skip("this system does not count its processors' time")
     busy = "import time\nwhile time.process_time() < 0.3: pass\nprint(flush=True)\ninput()"
     child = subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     child.stdout.readline()
-    assert interference.now().own - first.own < 0.25
+    assert interference.read_cpu_times().own - first.own < 0.25
     child.communicate("\n")
-    assert interference.now().own - first.own > 0.29
+    assert interference.read_cpu_times().own - first.own > 0.29
 
 
 def test_a_fingerprint_hashes_what_matters():

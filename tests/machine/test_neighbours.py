@@ -7,12 +7,12 @@ import signal
 import subprocess
 import sys
 
-from rnnbench.machine.neighbours import Neighbours
+from rnnbench.machine.interference import Neighbours
 
 OTHER = """
 import sys, time
 from pathlib import Path
-from rnnbench.machine.neighbours import Neighbours
+from rnnbench.machine.interference import Neighbours
 with Neighbours("reports/other", Path(sys.argv[1])):
     print("ready", flush=True)
     time.sleep(1000)

@@ -9,8 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-
 from rnnbench.analysis.memory import memories
+
 from rnnbench.analysis.stats import summaries
 from rnnbench.contract import Contract
 from rnnbench.harness.plan import Plan

@@ -12,7 +12,7 @@ from rnnbench.api.compare import compared
 from rnnbench.api.runs import read_runs
 from rnnbench.records import store
 from rnnbench.records.record import SCHEMA
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.page import write_report
 from rnnbench.work import work_of
 
@@ -55,7 +55,7 @@ def test_another_schema_is_refused_with_the_version_that_reads_it(copied, name, 
 def test_it_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: ({}, []))  # drawn in tests/report
     loaded = store.load(FIXTURE)
-    page, *_ = write_report(tmp_path, Context(loaded.records, loaded.curves, loaded.machine, loaded.run))
+    page, *_ = write_report(tmp_path, ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run))
     text = page.read_text()
     assert f"# rnnbench: {loaded.run['run_id']}" in text
     assert "**parity train\\_step**: numba" in text

@@ -8,14 +8,13 @@ from dataclasses import replace
 import pandas as pd
 import pytest
 
-from rnnbench.analysis.stats import frame, summaries
+from rnnbench.analysis.stats import summaries, times_frame
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import CheckRecord, Status, TurnRecord, turns_in
-from rnnbench.report import gpu, plots
-from rnnbench.report.context import Context
-from rnnbench.report.plots.gpu import groups_of, pair_of
-from rnnbench.report.plots.gpu_step import lines_of, rivals
-from rnnbench.report.plots.gpu_sweep import duels, looks_of
+from rnnbench.report import devices, plots
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.gpu import device_groups, duels, lines_of, looks_of, rivals
+from rnnbench.report.section import markdown
 from rnnbench.sweep import Sizes, Sweep
 from tests.report.fake import Fake, make
 from tests.report.fake_gpu import make_gpu, seconds_of, sweep_gpu
@@ -26,12 +25,12 @@ SMALL = Sweep(H=(16, 64, 256), centre=Sizes(64, 32, 100))
 FOUR = ("numba", "cuda", "torch-cuda", "jax-cuda")
 
 
-def context_of(fake: Fake) -> Context:
-    return Context(fake.records, fake.epochs, fake.machine, fake.run)
+def context_of(fake: Fake) -> ReportData:
+    return ReportData(fake.records, fake.epochs, fake.machine, fake.run)
 
 
-def told(context: Context) -> str:
-    return "\n".join(gpu.section(context, {}))
+def told(context: ReportData) -> str:
+    return markdown([devices.crossings_section(context), devices.on_the_gpu_section(context)], {})
 
 
 def test_a_run_on_both(tmp_path):
@@ -62,7 +61,7 @@ def test_a_sweep_on_both_says_where_the_gpu_starts_to_win(tmp_path):
     text = written(tmp_path, sweep_gpu(FOUR, SMALL))
     for name in FIGURES:
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    section = text.split("## Where the GPU starts to win")[1].split("\n## ")[0]
+    section = text.split("## From which size the GPU is faster")[1].split("\n## ")[0]
     assert len(re.findall(r"\| +from \d\d \| +16, 64, 256 \|", section)) == 6  # three GPU backends, two passes
     assert "At the centre of the sweep" in text
     assert "dense E256" not in text.split("## On the GPU")[1].split("\n## ")[0]
@@ -92,15 +91,15 @@ def test_the_crossing_of_a_panel_is_between_the_sizes_that_it_lies_between():
 )
 def test_without_a_timed_gpu_backend_nothing_is_said_or_drawn(fake):
     context = context_of(fake)
-    assert gpu.section(context, {}) == []
-    assert all(plots.draw(name, context) == [] for name in FIGURES)
+    assert told(context) == ""
+    assert all(plots.draw_figure(name, context) == [] for name in FIGURES)
     assert "on the device" not in shown(fake)
 
 
 def test_a_gpu_alone_has_nobody_to_overtake():
     context = context_of(sweep_gpu(("cuda", "torch-cuda"), SMALL))
-    assert plots.draw("gpu-sweep", context) == []
-    assert "starts to win" not in told(context)
+    assert plots.draw_figure("gpu-sweep", context) == []
+    assert "From which size" not in told(context)
     assert "## On the GPU" in told(context)
 
 
@@ -113,7 +112,7 @@ def test_a_wrong_answer_stands_in_no_pair_and_no_ratio():
         for r in fake.records
     ]
     context = context_of(Fake(wrong, [], fake.machine, fake.run))
-    assert [d.summary.backend for group in groups_of(context).values() for d in group] == ["torch-cuda"]
+    assert [d.summary.backend for group in device_groups(context).values() for d in group] == ["torch-cuda"]
     assert rivals(context) == {}
     assert "cuda (wrong)" in told(context)
     assert "Ratios by device time" not in told(context)
@@ -128,7 +127,7 @@ def test_rankings_stay_by_wall_time_where_the_device_says_otherwise():
         for r in fake.records
     ]
     context = context_of(Fake(slower, [], fake.machine, fake.run))
-    assert context.answers[0].winner == "cuda"
+    assert context.rankings[0].fastest == "cuda"
     ratios = told(context).split("### Ratios by device time")[1]
     assert re.search(r"parity forward +\| +torch-cuda\+tf32 \| +cuda \| +2\.0x .* \| +0\.2\dx", ratios)
 
@@ -136,15 +135,14 @@ def test_rankings_stay_by_wall_time_where_the_device_says_otherwise():
 def test_bars_and_lines_hold_what_was_recorded():
     fake = make_gpu(("parity",), FOUR, (Pass.GRADIENT, Pass.EPOCH))
     context = context_of(fake)
-    assert len(plots.draw("device-time", context)) == 1
-    for key, group in groups_of(context).items():
+    assert len(plots.draw_figure("device-time", context)) == 1
+    for key, group in device_groups(context).items():
         for d in group:
             wall, device = seconds_of(d.summary.case, d.summary.backend)
-            pair = pair_of(d)
-            assert pair.wall.value == pytest.approx(wall, rel=0.1), key
-            assert (pair.device is None) is (device is None)
+            assert d.wall.value == pytest.approx(wall, rel=0.1), key
+            assert (d.time is None) is (device is None)
             if device is not None:
-                assert pair.device.value == pytest.approx(device, rel=0.1)
+                assert d.time.value == pytest.approx(device, rel=0.1)
     context = context_of(sweep_gpu(("cuda", "torch-cuda"), SMALL))
     lines = lines_of(context, rivals(context), "H", Pass.FORWARD, DType.FLOAT32)
     assert lines.keys() == {(name, kind) for name in ("cuda", "torch-cuda") for kind in ("wall", "device")}
@@ -169,4 +167,4 @@ def test_records_without_a_contract_still_tell_the_device():
     fake = make_gpu(("parity",), ("cuda", "numba"), (Pass.FORWARD,))
     turns = turns_in(fake.records)
     assert context_of(Fake(turns, [])).gpu_backends == ["cuda"]
-    assert len(frame(summaries(turns))) == 2
+    assert len(times_frame(summaries(turns))) == 2

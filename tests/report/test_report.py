@@ -16,7 +16,7 @@ from rich.console import Console
 from rnnbench.model import DType, Pass, Truncation
 from rnnbench.records.record import CheckRecord, Energy, ErrorOf, Mode, Status, turns_in
 from rnnbench.report import page
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.page import write_report
 from rnnbench.report.style import look
 from rnnbench.report.terminal import render
@@ -25,8 +25,8 @@ from tests.report.fake import BACKENDS, MIXED, Fake, make
 FIGURES = ("time", "speedup", "roofline", "costs", "break-even", "errors", "curves")
 
 
-def context_of(fake: Fake, reference=None) -> Context:
-    return Context(fake.records, fake.epochs, fake.machine, fake.run, reference)
+def context_of(fake: Fake, reference=None) -> ReportData:
+    return ReportData(fake.records, fake.epochs, fake.machine, fake.run, reference)
 
 
 def written(folder, fake: Fake, reference=None, vector=False) -> str:
@@ -74,7 +74,7 @@ def test_a_whole_run(tmp_path):
     assert "ahead of jax" in answer
     for reason in ("no answer within 120 s", "killed by signal 9", "error of grad W_hh is 0.31", "not installed"):
         assert reason in text, reason
-    assert "Synthetic, not real reviews: imdb-synthetic-200" in text
+    assert "Made up, in place of the real rows: imdb-synthetic-200" in text
     assert "Made-up CPU 9000" in text
     assert "quick" not in answer
 
@@ -164,7 +164,7 @@ def test_where_no_ceiling_is_known_nothing_is_said_of_it(tmp_path):
 
 
 def undrawn(fake: Fake, records=None) -> str:
-    return page.text(Context(records or fake.records, [], fake.machine, fake.run), {}).replace("\\", "")
+    return page.text(ReportData(records or fake.records, [], fake.machine, fake.run), {}).replace("\\", "")
 
 
 def test_joules_of_a_call_where_they_are_known_and_one_line_where_not():

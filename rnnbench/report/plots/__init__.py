@@ -1,12 +1,12 @@
-"""The figures of a report. A registry: name -> the function that turns a context into pages; and how they are saved."""
+"""The figures of a report. A registry: name -> the function that turns a data into pages; and how they are saved."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import Page
 
 REGISTRY: dict[str, str] = {
@@ -20,8 +20,8 @@ REGISTRY: dict[str, str] = {
     "sweep-time": "rnnbench.report.plots.sweep:time_pages",
     "sweep-share": "rnnbench.report.plots.sweep:share_pages",
     "crossover": "rnnbench.report.plots.crossover:pages",
-    "gpu-sweep": "rnnbench.report.plots.gpu_sweep:pages",
-    "gpu-step": "rnnbench.report.plots.gpu_step:pages",
+    "gpu-sweep": "rnnbench.report.plots.gpu:sweep_pages",
+    "gpu-step": "rnnbench.report.plots.gpu:step_pages",
     "device-time": "rnnbench.report.plots.gpu:pages",
 }
 
@@ -31,16 +31,16 @@ OF_SWEEPS = ("sweep-time", "sweep-share", "crossover", "roofline", "gpu-sweep", 
 DPI = 160
 
 
-def draw(name: str, context: Context) -> list[Page]:
+def draw_figure(name: str, data: ReportData) -> list[Page]:
     """The pages of one figure; none where there is nothing to show."""
     from matplotlib import rc_context
 
     from rnnbench.report.style import RC
 
     module, _, function = REGISTRY[name].partition(":")
-    pages: Callable[[Context], list[Page]] = getattr(importlib.import_module(module), function)
+    pages: Callable[[ReportData], list[Page]] = getattr(importlib.import_module(module), function)
     with rc_context(RC):
-        return pages(context)
+        return pages(data)
 
 
 def save(folder: Path, page: Page, *, vector: bool = False) -> list[Path]:
@@ -68,3 +68,11 @@ def save(folder: Path, page: Page, *, vector: bool = False) -> list[Path]:
         page.figure.set_dpi(72)
         FigureCanvasSVG(page.figure).print_svg(svg, metadata={"Date": None})
     return [png, svg]
+
+
+def embedded(paths: Sequence[Path], folder: Path, alt: str) -> str:
+    """A figure in Markdown, its alternative text, and a link to the same as SVG where there is one."""
+    from rnnbench.report.section import escape
+
+    place, *vector = (path.relative_to(folder).as_posix() for path in paths)
+    return "\n\n".join([f"![{escape(alt)}]({place})", *(f"[as SVG]({other})" for other in vector)])

@@ -8,16 +8,19 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from rnnbench.analysis.costs import Spent, break_even, main_cases, spent
-from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Frame, Page, cut, headline, log_axis, page_name, placed, span, spread
+from rnnbench.model import Case
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.layout import Frame, Page, headline, log_axis, paged, placed, span, spread
 from rnnbench.report.style import INK, look
-from rnnbench.report.text import duration, plain
+from rnnbench.report.text import plain
+from rnnbench.units import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 4  # a page
-FEWEST, MOST = 1e3, 1e7  # steps at the right edge
+MIN_STEPS, MAX_STEPS = 1e3, 1e7  # steps at the right edge
 
 
 def last_step(known: Sequence[Spent]) -> float:
@@ -26,8 +29,8 @@ def last_step(known: Sequence[Spent]) -> float:
     for a, b in combinations(known, 2):
         for found in (break_even(a, b), break_even(b, a)):
             crossings += [n for n in (found.since, found.until) if n is not None] if found else []
-    power = math.ceil(math.log10(2 * max([FEWEST / 2, *crossings])))
-    return min(10.0**power, MOST)
+    power = math.ceil(math.log10(2 * max([MIN_STEPS / 2, *crossings])))
+    return min(10.0**power, MAX_STEPS)
 
 
 def thousands(steps: float) -> str:
@@ -66,23 +69,23 @@ def _name_lines(ax: Axes, known: Sequence[Spent], ends: Sequence[float], limits:
         ax.text(1.075, place, plain(c.backend), transform=ax.transAxes, va="center", fontsize=7, color=INK)
 
 
-def pages(context: Context) -> list[Page]:
-    """Four problems a page; those with nobody's first call timed are left out."""
+def pages(data: ReportData) -> list[Page]:
+    """Four problems a page; those without a timed first call are left out."""
     groups = {
         case: [c for s in group if s.ranked and (c := spent(s)).start is not None]
-        for case, group in main_cases(context.summaries).items()
+        for case, group in main_cases(data.summaries).items()
     }
     shown = {case: known for case, known in groups.items() if known}
-    made = []
-    for index, part in enumerate(cut(list(shown), PANELS)):
-        figure, axes = placed(len(part), 2, 1.85, Frame(left=0.84, right=0.96, title_lines=2 + context.quick))
+
+    def draw(part: Sequence[Case]) -> tuple[Figure, str]:
+        figure, axes = placed(len(part), 2, 1.85, Frame(left=0.84, right=0.96, title_lines=2 + data.quick))
         note = (
             "Import, preparation and first call (compiling, where that was seen), then steady steps. Both scales log."
         )
-        headline(figure, "Time spent in all: where lines cross, a slow start has paid", [note], context.quick)
+        headline(figure, "Time spent in all: where lines cross, a slow start has paid", [note], data.quick)
         for ax, case in zip(axes, part, strict=True):
-            panel(ax, context.labels.of(case), shown[case])
-        labels = ", ".join(context.labels.of(case) for case in part)
-        alt = f"Time since the start of the process against steps done, one line a backend, log-log: {labels}"
-        made.append(Page(page_name("break-even", index), figure, alt))
-    return made
+            panel(ax, data.labels.of(case), shown[case])
+        labels = ", ".join(data.labels.of(case) for case in part)
+        return figure, f"Time since the start of the process against steps done, one line a backend, log-log: {labels}"
+
+    return paged("break-even", list(shown), PANELS, draw)

@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.costs import Spent, main_cases, spent
 from rnnbench.analysis.stats import Summary
+from rnnbench.model import Case
 from rnnbench.records.record import Status
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import (
     Mark,
     Page,
     backend_rows,
-    cut,
+    handle,
     headline,
     legend_below,
     log_axis,
     marks,
-    page_name,
+    paged,
     placed_rows,
-    say,
     say_nothing_drawn,
     span,
-)
+    write_in_row,
+)  # fmt: skip
 from rnnbench.report.style import FAINT, INK, WRONG, look
-from rnnbench.report.text import duration, told
+from rnnbench.report.text import status_text
+from rnnbench.units import duration
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,7 +38,7 @@ PANELS = 4  # a page
 
 
 @dataclass(frozen=True)
-class Kind:
+class CostKind:
     """One kind of cost: what it is called, its marker, and whether the marker is filled."""
 
     label: str
@@ -44,12 +46,12 @@ class Kind:
     filled: bool
 
 
-KINDS: dict[str, Kind] = {
-    "imported": Kind("import", "s", False),
-    "prepared": Kind("prepare data", "|", True),
-    "first_cold": Kind("first call, compiling", "^", True),
-    "first_warm": Kind("first call, compiled code on disk", "^", False),
-    "steady": Kind("one steady step", "o", True),
+KINDS: dict[str, CostKind] = {
+    "imported": CostKind("import", "s", False),
+    "prepared": CostKind("prepare data", "|", True),
+    "first_cold": CostKind("first call, compiling", "^", True),
+    "first_warm": CostKind("first call, compiled code on disk", "^", False),
+    "steady": CostKind("one steady step", "o", True),
 }
 
 
@@ -68,7 +70,7 @@ def panel(ax: Axes, title: str, group: Sequence[Summary]) -> None:
                 alpha=0.5,
             )
         else:
-            say(ax, y, told(str(s.status), s.reason), WRONG if s.status is Status.WRONG else FAINT)
+            write_in_row(ax, y, status_text(str(s.status), s.reason), WRONG if s.status is Status.WRONG else FAINT)
     for kind, style in KINDS.items():
         places = [(y, c.backend, _found(c).get(kind)) for y, c in enumerate(known)]
         shown = [Mark(v, y, look(name).colour, style.filled) for y, name, v in places if v is not None]
@@ -86,35 +88,27 @@ def _found(c: Spent) -> dict[str, float]:
     return {kind: v for kind in KINDS if (v := getattr(c, kind)) is not None and v > 0}
 
 
-def _legend(figure: Figure) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], linestyle="", marker=k.marker, color=INK, markerfacecolor=INK if k.filled else "white")
-        for k in KINDS.values()
-    ]
-    for handle, kind in zip(handles, KINDS.values(), strict=True):
-        handle.set_label(kind.label)
-    legend_below(figure, handles, len(KINDS))
-
-
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Four problems a page."""
-    groups = main_cases(context.summaries)
+    groups = main_cases(data.summaries)
     shown = {case: group for case, group in groups.items() if any(spent(s).start for s in group)}
-    made = []
-    for index, part in enumerate(cut(list(shown), PANELS)):
+
+    def draw(part: Sequence[Case]) -> tuple[Figure, str]:
         most = max(len(shown[case]) for case in part)
-        figure, axes = placed_rows(len(part), 1, context.backends, most, 3 + context.quick, legend_lines=1)
+        figure, axes = placed_rows(len(part), 1, data.backends, most, 3 + data.quick, legend_lines=1)
         note = (
             "Medians over launches. The first call is that of all passes up to the train step; numba compiles while "
             "it prepares. What was compiled for an earlier panel is not compiled again. Log scale."
         )
-        headline(figure, "Where the time goes: once per process, and in each step after", [note], context.quick)
+        headline(figure, "Where the time goes: once per process, and in each step after", [note], data.quick)
         for ax, case in zip(axes, part, strict=True):
-            panel(ax, context.labels.of(case), shown[case])
-        _legend(figure)
-        labels = ", ".join(context.labels.of(case) for case in part)
-        alt = f"Import, preparation, first call and steady step of each backend, log scale: {labels}"
-        made.append(Page(page_name("costs", index), figure, alt))
-    return made
+            panel(ax, data.labels.of(case), shown[case])
+        handles = [
+            handle(k.label, linestyle="", marker=k.marker, color=INK, markerfacecolor=INK if k.filled else "white")
+            for k in KINDS.values()
+        ]
+        legend_below(figure, handles, len(KINDS))
+        labels = ", ".join(data.labels.of(case) for case in part)
+        return figure, f"Import, preparation, first call and steady step of each backend, log scale: {labels}"
+
+    return paged("costs", list(shown), PANELS, draw)

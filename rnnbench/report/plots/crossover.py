@@ -1,17 +1,18 @@
-"""Who wins where: a map of H and B for each pass and type, each cell in the colour of the fastest backend."""
+"""The fastest by size: a map of H and B for each pass and type, each cell in the colour of the fastest backend."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnbench.analysis.ranking import Answer
+from rnnbench.analysis.ranking import Ranking
 from rnnbench.model import DType, Pass
-from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
-from rnnbench.report.plots.sweep import kinds_of, sizes_of
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.layout import Page, grid, headline, legend_outside, paged
+from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
 from rnnbench.report.style import FAINT, INK, look
-from rnnbench.report.text import plain, times
+from rnnbench.report.text import plain, ratio_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 
 PANELS = 4  # a page
 CLOSE = 1.1  # a lead below this is drawn pale
-Cells = dict[tuple[int, int], Answer]  # (H, B) -> its answer
+Cells = dict[tuple[int, int], Ranking]  # (H, B) -> its answer
 
 
-def cells_of(context: Context, pass_: Pass, dtype: DType) -> Cells:
+def map_cells(data: ReportData, pass_: Pass, dtype: DType) -> Cells:
     """The cases of the map: those at the T of the centre."""
-    assert context.sweep is not None
+    assert data.sweep is not None
     return {
         (a.case.model.H, a.case.B): a
-        for a in context.answers
-        if a.case.pass_ is pass_ and a.case.dtype is dtype and sizes_of(a.case).T == context.sweep.centre.T
+        for a in data.rankings
+        if a.case.pass_ is pass_ and a.case.dtype is dtype and sweep_sizes(a.case).T == data.sweep.centre.T
     }
 
 
@@ -49,49 +50,44 @@ def panel(ax: Axes, title: str, cells: Cells, H: Sequence[int], B: Sequence[int]
     ax.set_title(title)
 
 
-def _cell(ax: Axes, x: int, y: int, answer: Answer) -> None:
+def _cell(ax: Axes, x: int, y: int, answer: Ranking) -> None:
     from matplotlib.patches import Rectangle
 
-    if answer.winner is None:
+    if answer.fastest is None:
         ax.text(x, y, "none", ha="center", va="center", fontsize=6, color=FAINT)
         return
     close = answer.ratio is not None and answer.ratio < CLOSE
-    style: Any = {"facecolor": look(answer.winner).colour, "edgecolor": "white", "linewidth": 1.0}
+    style: Any = {"facecolor": look(answer.fastest).colour, "edgecolor": "white", "linewidth": 1.0}
     ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, alpha=0.35 if close else 0.85, **style))
-    label = "alone" if answer.ratio is None else times(answer.ratio)
+    label = "only" if answer.ratio is None else ratio_text(answer.ratio)
     ax.text(x, y, label, ha="center", va="center", fontsize=6.5, color=INK if close else "white")
 
 
-def _legend(figure: Figure, winners: Sequence[str]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(facecolor=look(name).colour, alpha=0.85, label=plain(name)) for name in winners]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-
-
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Four maps a page; none where no grid was swept."""
-    sweep = context.sweep
-    if sweep is None or not sweep.grid or not any(a.winner for a in context.answers):
+    sweep = data.sweep
+    if sweep is None or not sweep.grid or not any(a.fastest for a in data.rankings):
         return []
-    several = len({dtype for _, dtype in kinds_of(context)}) > 1
+    several = len({dtype for _, dtype in kinds_of(data)}) > 1
     columns, rows = sorted(set(sweep.H)), sorted(set(sweep.B))
-    made = []
-    for index, part in enumerate(cut(kinds_of(context), PANELS)):
-        figure, axes = grid(len(part), 2, 0.8 + 0.24 * len(rows), 3 + context.quick)
+
+    def draw(part: Sequence[tuple[Pass, DType]]) -> tuple[Figure, str]:
+        from matplotlib.patches import Patch
+
+        figure, axes = grid(len(part), 2, 0.8 + 0.24 * len(rows), 3 + data.quick)
         note = (
             f"Colour: the fastest right backend at T {sweep.centre.T}. Number: how many times as fast as the next. "
             f"Pale: less than {CLOSE:g} times."
         )
-        headline(figure, "Who wins where", [note], context.quick)
-        winners: dict[str, int] = {}
+        headline(figure, "Who wins where", [note], data.quick)
+        counts: Counter[str] = Counter()
         for ax, (pass_, dtype) in zip(axes, part, strict=True):
-            cells = cells_of(context, pass_, dtype)
+            cells = map_cells(data, pass_, dtype)
             panel(ax, f"{pass_} {dtype}" if several else str(pass_), cells, columns, rows)
-            for answer in cells.values():
-                if answer.winner:
-                    winners[answer.winner] = winners.get(answer.winner, 0) + 1
-        _legend(figure, sorted(winners, key=lambda name: -winners[name]))
-        said = ", ".join(f"{name} in {count}" for name, count in winners.items())
-        made.append(Page(page_name("crossover", index), figure, f"The fastest backend by H and B: {said} cells"))
-    return made
+            counts.update(ranking.fastest for ranking in cells.values() if ranking.fastest)
+        handles = [Patch(facecolor=look(n).colour, alpha=0.85, label=plain(n)) for n, _ in counts.most_common()]
+        legend_outside(figure, handles, 4)
+        said = ", ".join(f"{name} in {count}" for name, count in counts.items())
+        return figure, f"The fastest backend by H and B: {said} cells"
+
+    return paged("crossover", kinds_of(data), PANELS, draw)

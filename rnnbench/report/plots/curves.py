@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rnnbench.records.record import Epoch
-from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Frame, Page, cut, headline, legend_below, page_name, placed
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.layout import Frame, Page, handle, headline, legend_below, paged, placed
 from rnnbench.report.style import FAINT, GRID, INK, look
-from rnnbench.report.text import plain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +20,7 @@ COLUMNS = 5  # of the legend
 Curves = dict[tuple[str, int], list[Epoch]]  # (backend, seed) -> its epochs, in order
 
 
-def trainings(epochs: Sequence[Epoch]) -> dict[tuple[str, str], Curves]:
+def curves_by_training(epochs: Sequence[Epoch]) -> dict[tuple[str, str], Curves]:
     """(workload, dtype) -> curves. Of an epoch that was kept twice, the later line counts."""
     groups: dict[tuple[str, str], dict[tuple[str, int], dict[int, Epoch]]] = {}
     for e in epochs:
@@ -62,31 +61,26 @@ def panel(ax: Axes, curves: Curves, what: str) -> None:
         ax.text(0.5, 0.5, words, transform=ax.transAxes, ha="center", va="center", color=FAINT, fontsize=7)
 
 
-def _legend(figure: Figure, backends: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], color=look(b).colour, linewidth=2.5, label=plain(b)) for b in backends]
-    handles.append(Line2D([], [], color=INK, linewidth=1.2, label="training rows"))
-    handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=(0, (2.5, 1.5)), label="held-out rows"))
-    legend_below(figure, handles, COLUMNS)
-
-
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Four trainings a page, loss beside accuracy."""
-    groups = trainings(context.epochs)
-    backends = list(dict.fromkeys(e.backend for e in context.epochs))
-    made = []
-    for index, part in enumerate(cut(list(groups), TRAININGS)):
+    groups = curves_by_training(data.epochs)
+    backends = list(dict.fromkeys(e.backend for e in data.epochs))
+
+    def draw(part: Sequence[tuple[str, str]]) -> tuple[Figure, str]:
         lines = math.ceil((len(backends) + 2) / COLUMNS)
-        frame = Frame(title_lines=2 + context.quick, legend_lines=lines)
+        frame = Frame(title_lines=2 + data.quick, legend_lines=lines)
         figure, axes = placed(2 * len(part), 2, 1.4, frame)
         note = "Curves that agree lie on each other: the wider lines are underneath."
-        headline(figure, "Learning curves: loss and accuracy by epoch", [note], context.quick)
+        headline(figure, "Learning curves: loss and accuracy by epoch", [note], data.quick)
         for row, key in enumerate(part):
             for ax, what in zip(axes[2 * row : 2 * row + 2], ("loss", "accuracy"), strict=True):
                 panel(ax, groups[key], what)
-                ax.set_title(f"{context.labels.problem(*key, '')}: {what}")
-        _legend(figure, backends)
-        labels = ", ".join(context.labels.problem(*key, "") for key in part)
-        made.append(Page(page_name("curves", index), figure, f"Loss and accuracy by epoch for each backend: {labels}"))
-    return made
+                ax.set_title(f"{data.labels.problem(*key, '')}: {what}")
+        handles = [handle(b, color=look(b).colour, linewidth=2.5) for b in backends]
+        handles.append(handle("training rows", color=INK, linewidth=1.2))
+        handles.append(handle("held-out rows", color=INK, linewidth=1.2, linestyle=(0, (2.5, 1.5))))
+        legend_below(figure, handles, COLUMNS)
+        labels = ", ".join(data.labels.problem(*key, "") for key in part)
+        return figure, f"Loss and accuracy by epoch for each backend: {labels}"
+
+    return paged("curves", list(groups), TRAININGS, draw)

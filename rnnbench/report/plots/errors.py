@@ -6,26 +6,25 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from rnnbench.analysis.stats import Summary
 from rnnbench.records.record import Status
-from rnnbench.report.context import Context, Problem
+from rnnbench.report.data import ProblemCases, ReportData
 from rnnbench.report.plots.layout import (
     Mark,
     Page,
     backend_rows,
-    cut,
+    handle,
     headline,
     legend_below,
     log_axis,
     marks,
-    page_name,
+    paged,
     placed_rows,
-    say,
     say_nothing_drawn,
-)
+    write_in_row,
+)  # fmt: skip
 from rnnbench.report.style import INK, WRONG, look
-from rnnbench.report.tables import group_of, share, worst_errors
-from rnnbench.report.text import told
+from rnnbench.report.tables import error_share, group_of, worst_errors
+from rnnbench.report.text import status_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,32 +35,28 @@ LOWEST = 1e-6  # of the limit: what is nearer, exact included, stands at the lef
 MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*")
 
 
-def shares_of(problem: Problem, backend: str) -> dict[str, float]:
+def error_shares(problem: ProblemCases, backend: str) -> dict[str, float]:
     """Array group -> the largest error over its limit in any pass and round; infinite where it is not a number."""
     worst: dict[str, float] = {}
     for group in problem.summaries.values():
         if backend in group:
             for array, e in worst_errors(group[backend]).items():
-                worst[group_of(array)] = max(worst.get(group_of(array), 0.0), share(e))
+                worst[group_of(array)] = max(worst.get(group_of(array), 0.0), error_share(e))
     return worst
 
 
-def _failure(answers: Sequence[Summary]) -> Summary | None:
-    """The first answer that is not right, to be told beside the points or in their place."""
-    return next((s for s in answers if s.status is not Status.OK), None)
-
-
-def panel(ax: Axes, problem: Problem, markers: dict[str, str]) -> None:
+def panel(ax: Axes, problem: ProblemCases, markers: dict[str, str]) -> None:
     """One problem: a row for each backend, a marker for each group of arrays."""
     names = problem.backends
     backend_rows(ax, names)
-    shares = {name: shares_of(problem, name) for name in names}
+    shares = {name: error_shares(problem, name) for name in names}
     ax.set_title(problem.label)
     finite = [v for row in shares.values() for v in row.values() if math.isfinite(v)]
     for y, name in enumerate(names):
         if not shares[name]:
-            failed = _failure([s for p in problem.summaries if (s := problem.get(p, name))])
-            say(ax, y, told(str(failed.status), failed.reason) if failed else "no error was recorded")
+            answers = [s for p in problem.summaries if (s := problem.get(p, name))]
+            failed = next((s for s in answers if s.status is not Status.OK), None)
+            write_in_row(ax, y, status_text(str(failed.status), failed.reason) if failed else "no error was recorded")
     if not any(shares.values()):
         say_nothing_drawn(ax)
         return
@@ -87,31 +82,25 @@ def _tick(value: float) -> str:
     return "limit" if value == 1 else f"{value:.0e}".replace("e-0", "e-").replace("e+0", "e+")
 
 
-def _legend(figure: Figure, markers: dict[str, str]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [Line2D([], [], linestyle="", marker=m, color=INK, markersize=5, label=g) for g, m in markers.items()]
-    legend_below(figure, handles, min(len(handles), 8))
-
-
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Eight problems a page; none where no error was recorded at all."""
-    arrays = [group_of(array) for s in context.summaries for array in worst_errors(s)]
+    arrays = [group_of(array) for s in data.summaries for array in worst_errors(s)]
     markers = {group: MARKERS[i % len(MARKERS)] for i, group in enumerate(dict.fromkeys(arrays))}
     if not markers:
         return []
-    made = []
-    for index, part in enumerate(cut(context.problems, PANELS)):
+
+    def draw(part: Sequence[ProblemCases]) -> tuple[Figure, str]:
         most = max(len(problem.backends) for problem in part)
-        figure, axes = placed_rows(len(part), 2, context.backends, most, 3 + context.quick, legend_lines=1)
+        figure, axes = placed_rows(len(part), 2, data.backends, most, 3 + data.quick, legend_lines=1)
         notes = ["norm(x - ref) / norm(ref) over its limit, largest of all passes and rounds; hollow: over the limit.",
                  "Exact answers stand at the left edge."]  # fmt: skip
-        headline(figure, "Error against the float64 oracle: left of the line is right", notes, context.quick)
+        headline(figure, "Error against the float64 oracle: left of the line is right", notes, data.quick)
         for ax, problem in zip(axes, part, strict=True):
             panel(ax, problem, markers)
-        _legend(figure, markers)
-        wrong = sorted({s.backend for s in context.summaries if s.status is Status.WRONG})
+        handles = [handle(g, linestyle="", marker=m, color=INK, markersize=5) for g, m in markers.items()]
+        legend_below(figure, handles, min(len(handles), 8))
+        wrong = sorted({s.backend for s in data.summaries if s.status is Status.WRONG})
         verdict = f"over the limit: {', '.join(wrong)}" if wrong else "all within the limit"
-        alt = f"Error over limit by backend and array group, log scale: {verdict}"
-        made.append(Page(page_name("errors", index), figure, alt))
-    return made
+        return figure, f"Error over limit by backend and array group, log scale: {verdict}"
+
+    return paged("errors", data.problems, PANELS, draw)

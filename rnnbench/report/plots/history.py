@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.changepoints import levels
 from rnnbench.analysis.history import Line
-from rnnbench.report.plots.layout import Page, cut, grid, headline, page_name
+from rnnbench.report.plots.layout import Page, grid, headline, paged
 from rnnbench.report.style import FAINT, GRID, INK, WRONG, look
-from rnnbench.report.text import number, plain, times, unit_for
+from rnnbench.report.text import plain, ratio_text
+from rnnbench.units import number, unit_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 10  # a page
-MOST_LABELS = 14  # of commits, below one panel
+MAX_LABELS = 14  # of commits, below one panel
 NOTES = (
     "Each run's time with its 95 % interval over launches (bare: too few for one); the lines are the levels between "
     "steps, the dashed one a step. Runs in order of time, named by commit (+: with changes).",
@@ -35,13 +37,13 @@ def panel(ax: Axes, line: Line, name: str) -> None:
     ax.plot(x, values, style.marker, color=style.colour, markersize=4)
     for first, end, level in levels(values, line.steps):
         ax.plot([first - 0.4, end - 0.6], [level, level], color=FAINT, linewidth=1.0)
-    low, high = limits(line, values, unit.seconds)
+    low, high = _limits(line, values, unit.seconds)
     ax.set_ylim(low, high)
     for step in line.steps:
         colour = WRONG if step.ratio > 1 else INK
         ax.axvline(step.index - 0.5, color=colour, linestyle="--", linewidth=0.9)
-        ax.text(step.index - 0.45, high, times(step.ratio), color=colour, fontsize=7, va="top")
-    every = math.ceil(len(values) / MOST_LABELS)
+        ax.text(step.index - 0.45, high, ratio_text(step.ratio), color=colour, fontsize=7, va="top")
+    every = math.ceil(len(values) / MAX_LABELS)
     shown = sorted({*range(0, len(values), every), *(step.index for step in line.steps)})
     ax.set_xticks(shown, [line.points[i].run.version for i in shown], rotation=90, fontsize=6)
     ax.set_xlim(-0.6, len(values) - 0.4)
@@ -51,7 +53,7 @@ def panel(ax: Axes, line: Line, name: str) -> None:
     ax.set_title(plain(name), fontsize=7.5)
 
 
-def limits(line: Line, values: Sequence[float], unit: float) -> tuple[float, float]:
+def _limits(line: Line, values: Sequence[float], unit: float) -> tuple[float, float]:
     """Of the axis: all values, and the intervals as far as they do not hide them."""
     lows = [p.time.low / unit for p in line.points if math.isfinite(p.time.low)]
     highs = [p.time.high / unit for p in line.points if math.isfinite(p.time.high)]
@@ -63,16 +65,13 @@ def limits(line: Line, values: Sequence[float], unit: float) -> tuple[float, flo
 
 def pages(lines: Sequence[Line], name: Callable[[Line], str]) -> list[Page]:
     """Ten lines a page."""
-    made = []
-    for index, part in enumerate(cut(lines, PANELS)):
+
+    def draw(part: Sequence[Line]) -> tuple[Figure, str]:
         figure, axes = grid(len(part), 2, 1.75, 3)
         headline(figure, "Time of a call, run after run: smaller is better", NOTES, False)
         for ax, line in zip(axes, part, strict=True):
             panel(ax, line, name(line))
-        made.append(Page(page_name("history", index), figure, _alt(part, name)))
-    return made
+        said = [f"{name(line)}, {len(line.steps)} {'step' if len(line.steps) == 1 else 'steps'}" for line in part]
+        return figure, f"Time of a call against runs: {'; '.join(said)}"
 
-
-def _alt(part: Sequence[Line], name: Callable[[Line], str]) -> str:
-    said = [f"{name(line)}, {len(line.steps)} {'step' if len(line.steps) == 1 else 'steps'}" for line in part]
-    return f"Time of a call against runs: {'; '.join(said)}"
+    return paged("history", lines, PANELS, draw)

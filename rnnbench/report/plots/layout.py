@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rnnbench.report.style import FAINT, GRID, INK, WRONG, look
-from rnnbench.report.text import QUICK, number, plain, short
+from rnnbench.report.style import FAINT, GRID, INK, WRONG, Look, look
+from rnnbench.report.text import QUICK, plain, short
+from rnnbench.units import number
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -60,14 +61,10 @@ class Row:
         return math.isfinite(self.value)
 
 
-def cut(items: Sequence[T], size: int) -> list[Sequence[T]]:
-    """The items in pages of that size."""
-    return [items[i : i + size] for i in range(0, len(items), size)]
-
-
-def page_name(name: str, index: int) -> str:
-    """`time`, then `time-2`, ..."""
-    return name if index == 0 else f"{name}-{index + 1}"
+def paged(name: str, items: Sequence[T], size: int, draw: Callable[[Sequence[T]], tuple[Figure, str]]) -> list[Page]:
+    """Pages of so many items each, by a function that draws them and says what they show; `time`, `time-2`, ..."""
+    parts = [items[i : i + size] for i in range(0, len(items), size)]
+    return [Page(name if i == 0 else f"{name}-{i + 1}", *draw(part)) for i, part in enumerate(parts)]
 
 
 def headline(figure: Figure, title: str, notes: Sequence[str], quick: bool) -> None:
@@ -152,9 +149,39 @@ def _inches(name: str) -> float:
     return float(TextPath((0, 0), _row_name(name), size=NAME_SIZE).get_extents().width) / 72
 
 
+def handle(label: str, **style: Any) -> Artist:
+    """A line of a legend."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], label=plain(label), **style)
+
+
+def line_handles(looks: Mapping[str, Look], **style: Any) -> list[Artist]:
+    """One for each backend, in its colour, marker and line, or as `style` says."""
+    return [
+        handle(name, **{"color": s.colour, "marker": s.marker, "linestyle": s.line, "markersize": 4} | style)
+        for name, s in looks.items()
+    ]
+
+
 def legend_below(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
     """The legend at the foot of the page."""
     figure.legend(handles=handles, loc="lower center", ncols=columns, borderaxespad=0.2)
+
+
+def legend_outside(figure: Figure, handles: Sequence[Artist], columns: int) -> None:
+    """The legend at the foot of a page whose layout is found when it is drawn."""
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns)
+
+
+def size_axis(ax: Axes, sizes: Sequence[int]) -> bool:
+    """A log axis that names each measured size; False where there is none."""
+    limits = span(sizes)
+    if limits is None:
+        return False
+    log_axis("x", ax, *limits)
+    ax.set_xticks(sizes, [str(size) for size in sizes], fontsize=7.5 if len(sizes) < 8 else 6)
+    return True
 
 
 def ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -219,7 +246,7 @@ def _shifted(ax: Axes, points: float, x: float, y: float, words: str, at: Transf
     ax.text(x, y, words, transform=moved, va="center", **style)
 
 
-def say(ax: Axes, y: float, text: str, colour: str = FAINT) -> None:
+def write_in_row(ax: Axes, y: float, text: str, colour: str = FAINT) -> None:
     """Words at the left of a row, where it has no point."""
     words = plain(short(text, 44))
     ax.text(0.02, y, words, transform=ax.get_yaxis_transform(), va="center", fontsize=7, color=colour, style="italic")
@@ -252,7 +279,7 @@ def point_rows(ax: Axes, rows: Sequence[Row]) -> bool:
         if row.drawn:
             _point(ax, y, row, limits)
         else:
-            say(ax, y, row.label, WRONG if row.wrong else FAINT)
+            write_in_row(ax, y, row.label, WRONG if row.wrong else FAINT)
     if limits is None:
         say_nothing_drawn(ax)
         return False

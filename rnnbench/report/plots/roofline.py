@@ -11,23 +11,25 @@ from rnnbench.analysis.devices import on_gpu
 from rnnbench.analysis.roofline import Peak, Rates, reached
 from rnnbench.analysis.stats import Summary
 from rnnbench.model import DType, Pass
-from rnnbench.report.context import Context
+from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import (
     Frame,
     Mark,
     Page,
-    cut,
+    handle,
     headline,
     legend_below,
+    line_handles,
     log_axis,
     marks,
-    page_name,
+    paged,
     placed,
     span,
     spread,
-)
+)  # fmt: skip
 from rnnbench.report.style import FAINT, INK, look
-from rnnbench.report.text import number, plain, threads
+from rnnbench.report.text import plain
+from rnnbench.units import number, threads
 from rnnbench.work import work_of
 
 if TYPE_CHECKING:
@@ -36,14 +38,14 @@ if TYPE_CHECKING:
 
 PANELS = 4  # a page
 COLUMNS = 3  # of the legend
-MOST_NAMES = 5  # cases in a panel that are named
+MAX_NAMES = 5  # cases in a panel that are named
 ROOM_FOR_NAMES = 8.0  # below the lowest point, as a factor
 GIGA = 1e9
 LINES: tuple[Any, ...] = ("-", "--", ":")  # of the roof of most threads, and of fewer
 
 
 @dataclass(frozen=True)
-class Point:
+class RooflinePoint:
     """One backend on one case: operations a byte, and operations a second in billions."""
 
     backend: str
@@ -52,21 +54,21 @@ class Point:
     speed: float
 
 
-def points_of(summaries: Sequence[Summary], labels: dict[str, str]) -> list[Point]:
+def _points(summaries: Sequence[Summary], labels: dict[str, str]) -> list[RooflinePoint]:
     """The right answers that were timed on the processor, whose roof it is; `labels` names their cases."""
     return [
-        Point(s.backend, labels[s.case.key], work_of(s.case).intensity, found.flops_per_second / GIGA)
+        RooflinePoint(s.backend, labels[s.case.key], work_of(s.case).intensity, found.flops_per_second / GIGA)
         for s in summaries
         if s.ranked and not on_gpu(s.records) and (found := reached(s, None))
     ]
 
 
-def panel(ax: Axes, title: str, points: Sequence[Point], roofs: Sequence[Rates]) -> None:
+def panel(ax: Axes, title: str, points: Sequence[RooflinePoint], roofs: Sequence[Rates]) -> None:
     """One pass in one type, under the roof of each number of threads, the most last."""
     top = roofs[-1]
     ridge = top.flops / top.bytes
     cases = {p.case: p.intensity for p in points}
-    named = len(cases) <= MOST_NAMES
+    named = len(cases) <= MAX_NAMES
     across = span([*cases.values(), ridge / 3, 2 * ridge])
     upward = span([*(p.speed for p in points), top.flops / GIGA], least=10.0)
     assert across is not None
@@ -103,54 +105,50 @@ def _name(ax: Axes, cases: dict[str, float], across: tuple[float, float]) -> Non
         )  # fmt: skip
 
 
-def _legend(figure: Figure, backends: Sequence[str], roofs: Sequence[Rates]) -> None:
-    from matplotlib.lines import Line2D
-
-    handles = [
-        Line2D([], [], linestyle="", marker=look(b).marker, color=look(b).colour, markersize=5, label=plain(b))
-        for b in backends
-    ]
-    for roof, line in zip(reversed(roofs), LINES, strict=False):
-        label = (
-            f"roof of {threads(roof.threads)}: {number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
-        )
-        handles.append(Line2D([], [], color=INK, linewidth=1.0, linestyle=line, label=label))
-    legend_below(figure, handles, COLUMNS)
-
-
-def groups_of(context: Context, peak: Peak) -> dict[tuple[DType, Pass], list[Point]]:
+def _groups(data: ReportData, peak: Peak) -> dict[tuple[DType, Pass], list[RooflinePoint]]:
     """(type, pass) -> its points, where a roof of that type is known."""
-    labels = {s.case.key: p.label for p in context.problems for group in p.summaries.values() for s in group.values()}
+    labels = {s.case.key: p.label for p in data.problems for group in p.summaries.values() for s in group.values()}
     groups: dict[tuple[DType, Pass], list[Summary]] = {}
-    for s in context.summaries:
+    for s in data.summaries:
         if peak.roof(s.case.dtype):
             groups.setdefault((s.case.dtype, s.case.pass_), []).append(s)
-    found = {key: points_of(group, labels) for key, group in groups.items()}
+    found = {key: _points(group, labels) for key, group in groups.items()}
     return {key: points for key, points in found.items() if points}
 
 
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Four passes a page, each type on pages of its own; none where no ceiling is known."""
-    peak = context.peak
+    peak = data.peak
     if peak is None:
         return []
-    groups, made = groups_of(context, peak), list[Page]()
-    for dtype in dict.fromkeys(dtype for dtype, _ in groups):
-        passes = [pass_ for other, pass_ in groups if other is dtype]
-        for part in cut(passes, PANELS):
-            names = {p.backend for pass_ in part for p in groups[dtype, pass_]}
-            lines = math.ceil((len(names) + len(LINES)) / COLUMNS)
-            frame = Frame(title_lines=3 + context.quick, legend_lines=lines)
-            figure, axes = placed(len(part), 2, 1.4, frame)
-            note = (
-                "Lines are what this machine was measured to do at most: memory sets the slope, multiply-adds the top. "
-                "What stays in cache may lie above the slope. Both scales log."
+    groups = _groups(data, peak)
+    dtypes = dict.fromkeys(dtype for dtype, _ in groups)
+    parts = [(d, passes[i : i + PANELS]) for d in dtypes for passes in [[p for e, p in groups if e is d]]
+             for i in range(0, len(passes), PANELS)]  # fmt: skip
+
+    def draw(one: Sequence[tuple[DType, list[Pass]]]) -> tuple[Figure, str]:
+        ((dtype, part),) = one
+        roofs = peak.rates[dtype]
+        names = {p.backend for pass_ in part for p in groups[dtype, pass_]}
+        lines = math.ceil((len(names) + len(LINES)) / COLUMNS)
+        frame = Frame(title_lines=3 + data.quick, legend_lines=lines)
+        figure, axes = placed(len(part), 2, 1.4, frame)
+        note = (
+            "Lines are what this machine was measured to do at most: memory sets the slope, multiply-adds the top. "
+            "What stays in cache may lie above the slope. Both scales log."
+        )
+        headline(figure, f"Roofline, {dtype}: how near each backend comes to the machine's limit", [note], data.quick)
+        for ax, pass_ in zip(axes, part, strict=True):
+            panel(ax, str(pass_), groups[dtype, pass_], roofs)
+        looks = {name: look(name) for name in data.backends if name in names}
+        handles = line_handles(looks, linestyle="", markersize=5)
+        for roof, line in zip(reversed(roofs), LINES, strict=False):
+            speeds = f"{number(roof.flops / GIGA)} GFLOP/s, {number(roof.bytes / GIGA)} GB/s"
+            handles.append(
+                handle(f"roof of {threads(roof.threads)}: {speeds}", color=INK, linewidth=1.0, linestyle=line)
             )
-            title = f"Roofline, {dtype}: how near each backend comes to the machine's limit"
-            headline(figure, title, [note], context.quick)
-            for ax, pass_ in zip(axes, part, strict=True):
-                panel(ax, str(pass_), groups[dtype, pass_], peak.rates[dtype])
-            _legend(figure, [b for b in context.backends if b in names], peak.rates[dtype])
-            alt = f"GFLOP/s against FLOP a byte by backend, log-log, under the machine's ceilings in {dtype}"
-            made.append(Page(page_name("roofline", len(made)), figure, f"{alt}: {', '.join(map(str, part))}"))
-    return made
+        legend_below(figure, handles, COLUMNS)
+        alt = f"GFLOP/s against FLOP a byte by backend, log-log, under the machine's ceilings in {dtype}"
+        return figure, f"{alt}: {', '.join(map(str, part))}"
+
+    return paged("roofline", parts, 1, draw)

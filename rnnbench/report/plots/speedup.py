@@ -7,19 +7,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.stats import Basis
-from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, placed_rows, point_rows
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows
 from rnnbench.report.style import FAINT
-from rnnbench.report.text import times
+from rnnbench.report.text import ratio_text
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 12  # a page
 
 
-def rows_of(table: pd.DataFrame) -> list[Row]:
+def _rows(table: pd.DataFrame) -> list[Row]:
     """The largest speed-up first, then those without one."""
     lines: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     lines.sort(key=lambda r: (math.isnan(r["speedup"]), -r["speedup"]))
@@ -32,42 +33,39 @@ def _row(line: dict[str, Any]) -> Row:
     if line["backend"] == line["reference"]:
         return Row(line["backend"], 1.0, label="reference")
     weak = line["basis"] != str(Basis.LAUNCHES)
-    return Row(line["backend"], line["speedup"], line["low"], line["high"], times(line["speedup"]), weak=weak)
+    return Row(line["backend"], line["speedup"], line["low"], line["high"], ratio_text(line["speedup"]), weak=weak)
 
 
 def panel(ax: Axes, title: str, table: pd.DataFrame) -> None:
     """One problem."""
-    if point_rows(ax, rows_of(table)):
+    if point_rows(ax, _rows(table)):
         ax.axvline(1.0, color=FAINT, linewidth=0.9, zorder=0)
     ax.set_title(title)
 
 
-def pages(context: Context) -> list[Page]:
-    """None without a reference that was measured, or with nobody to compare it with. The tables have every pass."""
-    table = context.speedups
+def pages(data: ReportData) -> list[Page]:
+    """None without a reference that was measured, or with no other backend to compare. The tables have every pass."""
+    table = data.speedups
     if table is None:
         return []
-    main = {problem.cases[problem.main].key: f"{problem.label}: {problem.main}" for problem in context.problems}
+    main = {problem.cases[problem.main].key: f"{problem.label}: {problem.main}" for problem in data.problems}
     table = table[table["case"].isin(main)]
-    if not (table["speedup"].notna() & (table["backend"] != context.reference)).any():
+    if not (table["speedup"].notna() & (table["backend"] != data.reference)).any():
         return []
-    made = []
-    for index, part in enumerate(cut(list(main), PANELS)):
-        made.append(_page(context, table, {key: main[key] for key in part}, page_name("speedup", index)))
-    return made
 
+    def draw(part: Sequence[str]) -> tuple[Figure, str]:
+        groups = [table[table["case"] == key] for key in part]
+        figure, axes = placed_rows(len(groups), 2, data.backends, max(map(len, groups)), 2 + data.quick)
+        note = "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only). Log scale."
+        headline(figure, f"Speed-up over {data.reference}: larger is better", [note], data.quick)
+        said = []
+        for ax, key, group in zip(axes, part, groups, strict=True):
+            panel(ax, main[key], group)
+            best = group.sort_values("speedup", ascending=False).iloc[0]
+            known = not math.isnan(best["speedup"])
+            said.append(
+                f"{main[key]}, {best['backend']} {ratio_text(best['speedup'])}" if known else f"{main[key]}, none"
+            )
+        return figure, f"Speed-up over {data.reference} by backend, log scale; the largest: {'; '.join(said)}"
 
-def _page(context: Context, table: pd.DataFrame, titles: dict[str, str], name: str) -> Page:
-    reference = context.reference or ""
-    groups: Sequence[pd.DataFrame] = [table[table["case"] == key] for key in titles]
-    figure, axes = placed_rows(len(groups), 2, context.backends, max(map(len, groups)), 2 + context.quick)
-    note = "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only). Log scale."
-    headline(figure, f"Speed-up over {reference}: larger is better", [note], context.quick)
-    for ax, title, group in zip(axes, titles.values(), groups, strict=True):
-        panel(ax, title, group)
-    said = []
-    for title, group in zip(titles.values(), groups, strict=True):
-        best = group.sort_values("speedup", ascending=False).iloc[0]
-        known = not math.isnan(best["speedup"])
-        said.append(f"{title}, {best['backend']} {times(best['speedup'])}" if known else f"{title}, none")
-    return Page(name, figure, f"Speed-up over {reference} by backend, log scale; the largest: {'; '.join(said)}")
+    return paged("speedup", list(main), PANELS, draw)

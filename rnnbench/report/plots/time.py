@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.stats import Basis, Summary
 from rnnbench.model import Case, Pass
-from rnnbench.report.context import Context
-from rnnbench.report.plots.layout import Page, Row, cut, headline, page_name, placed_rows, point_rows
-from rnnbench.report.text import Unit, number, told, unit_for
+from rnnbench.report.data import ReportData
+from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows
+from rnnbench.report.text import status_text
+from rnnbench.units import Unit, number, unit_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PANELS = 12  # a page
 NOTES = (
@@ -23,8 +25,8 @@ NOTES = (
 Panel = tuple[str, Case, Sequence[Summary]]
 
 
-def rows_of(summaries: Sequence[Summary], unit: Unit) -> list[Row]:
-    """Right answers from fastest to slowest, then wrong ones, then those who were not timed. Per step."""
+def _rows(summaries: Sequence[Summary], unit: Unit) -> list[Row]:
+    """Right answers from fastest to slowest, then wrong ones, then those that were not timed. Per step."""
 
     def order(s: Summary) -> tuple[bool, bool, float]:
         return s.time is None, not s.ranked, s.time.value if s.time else 0.0
@@ -35,7 +37,7 @@ def rows_of(summaries: Sequence[Summary], unit: Unit) -> list[Row]:
 def _row(s: Summary, unit: Unit) -> Row:
     wrong = not s.ranked and str(s.status) == "wrong"
     if s.time is None:
-        return Row(s.backend, label=told(str(s.status), s.reason), wrong=wrong)
+        return Row(s.backend, label=status_text(str(s.status), s.reason), wrong=wrong)
     scale = s.case.steps * unit.seconds
     value = s.time.value / scale
     label = f"{number(value)} {unit.name}" + (" wrong" if wrong else "")
@@ -47,33 +49,28 @@ def _row(s: Summary, unit: Unit) -> Row:
 def panel(ax: Axes, label: str, case: Case, summaries: Sequence[Summary]) -> None:
     """One workload and pass."""
     unit = unit_for(s.time.value / case.steps for s in summaries if s.time)
-    drawn = point_rows(ax, rows_of(summaries, unit))
+    drawn = point_rows(ax, _rows(summaries, unit))
     of = " of it" if case.pass_ is Pass.EPOCH else ""
     ax.set_title(f"{label}: {case.pass_}" + (f", {unit.name} a step{of}" if drawn else ""))
 
 
-def pages(context: Context) -> list[Page]:
+def pages(data: ReportData) -> list[Page]:
     """Twelve panels a page, passes of a workload beside and under each other."""
     panels: list[Panel] = [
         (problem.label, problem.cases[pass_], list(group.values()))
-        for problem in context.problems
+        for problem in data.problems
         for pass_, group in problem.summaries.items()
     ]
-    made = []
-    for index, part in enumerate(cut(panels, PANELS)):
-        most = max(len(group) for _, _, group in part)
-        figure, axes = placed_rows(len(part), 2, context.backends, most, 3 + context.quick)
-        headline(figure, "Time per step: smaller is better", NOTES, context.quick)
+
+    def draw(part: Sequence[Panel]) -> tuple[Figure, str]:
+        figure, axes = placed_rows(len(part), 2, data.backends, max(len(g) for _, _, g in part), 3 + data.quick)
+        headline(figure, "Time per step: smaller is better", NOTES, data.quick)
+        said = []
         for ax, (label, case, group) in zip(axes, part, strict=True):
             panel(ax, label, case, group)
-        made.append(Page(page_name("time", index), figure, _alt(part)))
-    return made
+            ranked = [s for s in group if s.ranked and s.time]
+            best = min(ranked, key=lambda s: s.time.value if s.time else math.inf, default=None)
+            said.append(f"{label} {case.pass_}, {f'fastest {best.backend}' if best else 'none measured'}")
+        return figure, f"Time per step by backend, log scale: {'; '.join(said)}"
 
-
-def _alt(part: Sequence[Panel]) -> str:
-    said = []
-    for label, case, group in part:
-        ranked = [s for s in group if s.ranked and s.time]
-        best = min(ranked, key=lambda s: s.time.value if s.time else math.inf, default=None)
-        said.append(f"{label} {case.pass_}, {f'fastest {best.backend}' if best else 'nobody measured'}")
-    return f"Time per step by backend, log scale: {'; '.join(said)}"
+    return paged("time", panels, PANELS, draw)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rnnbench.analysis import disturbances as disturbed
 from rnnbench.analysis.costs import break_evens
 from rnnbench.analysis.devices import OnDevice, gpu_backends, on_device
-from rnnbench.analysis.ranking import Answer, answers, choose_reference, speedups
+from rnnbench.analysis.ranking import Ranking, choose_reference, rankings, speedups
 from rnnbench.analysis.roofline import Peak, peak_of
-from rnnbench.analysis.stats import Summary, problem_of, summaries
+from rnnbench.analysis.stats import Summary, disturbance_notes, problem_key, summaries
 from rnnbench.analysis.warnings import Warned, warnings_of
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import Epoch, Mode, Record
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Problem:
+class ProblemCases:
     """The cases of one workload, type and truncation: one table, one group of panels."""
 
     label: str
@@ -36,12 +35,12 @@ class Problem:
 
     @property
     def backends(self) -> list[str]:
-        """Everyone who was asked, in order."""
+        """All backends that were asked, in order."""
         return list(dict.fromkeys(name for group in self.summaries.values() for name in group))
 
     @property
     def timed(self) -> bool:
-        """Whether anybody was timed."""
+        """Whether any backend was timed."""
         return any(s.time for group in self.summaries.values() for s in group.values())
 
     @property
@@ -65,7 +64,7 @@ class Problem:
 
 
 @dataclass(frozen=True)
-class Context:
+class ReportData:
     """What was measured and where. `machine` and `run` are facts by name, nested or not.
 
     `wanted` is the backend that speed-ups are to be over, or None to have one chosen.
@@ -104,8 +103,8 @@ class Context:
 
     @cached_property
     def disturbances(self) -> list[str]:
-        """What befell the machine in turns of the run, in sentences."""
-        return disturbed.notes(self.records)
+        """Disturbances of the machine during turns of the run, in sentences."""
+        return disturbance_notes(self.records)
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -125,17 +124,17 @@ class Context:
 
     @cached_property
     def summaries(self) -> list[Summary]:
-        """One for each case and backend."""
+        """The summary of each case and backend."""
         return summaries(self.records)
 
     @cached_property
-    def answers(self) -> list[Answer]:
-        """One for each case."""
-        return answers(self.summaries, self.reference)
+    def rankings(self) -> list[Ranking]:
+        """The ranking of each case."""
+        return rankings(self.summaries, self.reference)
 
     @cached_property
     def speedups(self) -> pd.DataFrame | None:
-        """Those over the reference, by case and backend; None where there is no reference."""
+        """Speed-ups over the reference, by case and backend; None where there is no reference."""
         return speedups(self.summaries, self.reference) if self.reference is not None else None
 
     @cached_property
@@ -145,7 +144,7 @@ class Context:
 
     @cached_property
     def warnings(self) -> list[Warned]:
-        """What to bear in mind, most severe first."""
+        """The warnings of the run, most severe first."""
         return warnings_of(self.records, self.machine)
 
     @cached_property
@@ -155,29 +154,29 @@ class Context:
 
     @cached_property
     def gpu_backends(self) -> list[str]:
-        """Those that compute on a GPU and were timed there, in order."""
+        """The backends that were timed on a GPU, in order."""
         return gpu_backends(self.summaries)
 
     @cached_property
     def on_device(self) -> list[OnDevice]:
-        """Their timed answers, with what the device's own clock says."""
+        """The timed answers of GPU backends, with what the device's own clock says."""
         return [on_device(s) for s in self.summaries if s.backend in self.gpu_backends and s.time]
 
     @cached_property
     def backends(self) -> list[str]:
-        """Everyone in the run, in order."""
+        """All backends of the run, in order."""
         return list(dict.fromkeys([s.backend for s in self.summaries] + [e.backend for e in self.epochs]))
 
     @cached_property
-    def problems(self) -> list[Problem]:
+    def problems(self) -> list[ProblemCases]:
         """The summaries by problem, in order."""
         groups: dict[tuple[str, str, str], list[Summary]] = {}
         for s in self.summaries:
-            groups.setdefault(problem_of(s.case), []).append(s)
+            groups.setdefault(problem_key(s.case), []).append(s)
         return [self._problem(key, group) for key, group in groups.items()]
 
-    def _problem(self, key: tuple[str, str, str], group: Sequence[Summary]) -> Problem:
+    def _problem(self, key: tuple[str, str, str], group: Sequence[Summary]) -> ProblemCases:
         found: dict[Pass, dict[str, Summary]] = {}
         for s in group:
             found.setdefault(s.case.pass_, {})[s.backend] = s
-        return Problem(self.labels.problem(*key), {s.case.pass_: s.case for s in group}, found)
+        return ProblemCases(self.labels.problem(*key), {s.case.pass_: s.case for s in group}, found)

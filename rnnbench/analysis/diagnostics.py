@@ -1,24 +1,25 @@
-"""Whether times drift over a run, and whether the calls of a turn fall into two groups."""
+"""What the samples show beside a time: drift, two modes, outliers, a warm-up that was not over when counting began."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.analysis.stats import Summary, launch_medians
-from rnnbench.records.record import TurnRecord
+from rnnbench.analysis.stats import Interval, Summary, interval_of, launch_medians, outliers_of
+from rnnbench.records.record import TurnKey, TurnRecord
 
-FALSE_DISCOVERIES = 0.05  # of the drifts that are told, by Benjamini and Hochberg
-LEAST_TURNS = 10  # within launches, to see a trend over rounds
-LEAST_LAUNCHES = 5  # to see one over launches: of fewer, perfect order is no proof
+FALSE_DISCOVERIES = 0.05  # of the drifts that are reported, by Benjamini and Hochberg
+MIN_TURNS = 10  # within launches, to see a trend over rounds
+MIN_LAUNCHES = 5  # to see one over launches: of fewer, perfect order is no proof
 BIMODAL = 6.0  # Ashman's D; single modes of 20 calls stay below in 99 of 100 turns
-LEAST_CALLS = 20  # of a turn, to look for modes
-LEAST_SHARE = 0.2  # of the calls in the smaller mode; fewer are outliers
-LEAST_APART = 1.05
+MIN_CALLS_FOR_MODES = 20  # of a turn, to look for modes
+MIN_SHARE = 0.2  # of the calls in the smaller mode; fewer are outliers
+MIN_APART = 1.05
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ def _trend(s: Summary) -> tuple[float, float] | None:
     for (part, launch, round_), seconds in turns.items():
         launches.setdefault((part, launch), {})[round_] = float(np.log(seconds))
     trends = []
-    if len(s.turns) >= LEAST_TURNS and max(map(len, launches.values())) > 2:
+    if len(s.turns) >= MIN_TURNS and max(map(len, launches.values())) > 2:
         trends.append(_within(launches.values()))
-    if len(launches) >= LEAST_LAUNCHES:
+    if len(launches) >= MIN_LAUNCHES:
         trends.append(_kendall(range(len(launches)), launch_medians(turns)))
     if not trends:
         return None
@@ -95,8 +96,8 @@ def _kendall(when: Sequence[int], logs: Sequence[float]) -> tuple[float, float]:
 def bimodal(s: Summary) -> Modes | None:
     """The modes of an answer, where at least half of its turns with enough calls, and at least two, show them."""
     kept = [_kept(r) for r in s.timed_turns]
-    looked = [separation(logs) for logs in kept if len(logs) >= LEAST_CALLS]
-    shown = [(d, apart) for d, apart in looked if d > BIMODAL and apart > LEAST_APART]
+    looked = [separation(logs) for logs in kept if len(logs) >= MIN_CALLS_FOR_MODES]
+    shown = [(d, apart) for d, apart in looked if d > BIMODAL and apart > MIN_APART]
     if len(shown) < 2 or 2 * len(shown) < len(looked):
         return None
     d, apart = np.median(np.array(shown), axis=0)
@@ -111,10 +112,10 @@ def separation(logs: NDArray[np.float64]) -> tuple[float, float]:
     """Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1^2 + s2^2) of two groups, and the ratio of their centres.
 
     Ashman, Bird and Zepf, 1994. The groups are those with the least spread within (Fisher, 1958), neither smaller than
-    `LEAST_SHARE`. A cut makes a D near 3 of any single mode, so their limit of 2, for fitted mixtures, is too low.
+    `MIN_SHARE`. A cut makes a D near 3 of any single mode, so their limit of 2, for fitted mixtures, is too low.
     """
     x = np.sort(logs)
-    n, least = len(x), max(2, int(np.ceil(LEAST_SHARE * len(x))))
+    n, least = len(x), max(2, int(np.ceil(MIN_SHARE * len(x))))
     x -= x[n // 2]  # small numbers: their squares keep their digits
     k = np.arange(least, n - least + 1)
     sums, squares = (np.concatenate([[0.0], np.cumsum(v)]) for v in (x, x * x))
@@ -125,3 +126,42 @@ def separation(logs: NDArray[np.float64]) -> tuple[float, float]:
     spread = np.sqrt(below[best] / (k[best] - 1) + above[best] / (n - k[best] - 1))
     apart = high[best] - low[best]
     return float(np.sqrt(2) * apart / max(spread, 1e-9)), float(np.exp(apart))
+
+
+UNSETTLED = 1.1  # first counted call over the later ones: from here on it is reported
+MIN_CALLS = 4  # of a turn, to say anything of one of them
+
+
+@dataclass(frozen=True)
+class Calls:
+    """Counts over all turns of one answer. `first`: the first call after the warm-ups over the median of the later."""
+
+    warmups: int
+    kept: int
+    outliers: int
+    first: Interval | None
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether the first counted call was still slow: surely, and by enough to matter."""
+        return self.first is not None and self.first.above_one and self.first.value > UNSETTLED
+
+
+def calls_of(summary: Summary) -> Calls:
+    """The calls of the rounds that have a time."""
+    timed = summary.timed_turns
+    return Calls(
+        warmups=sum(r.warmup for r in timed),
+        kept=sum(len(r.samples_ns) - r.warmup for r in timed),
+        outliers=sum(outliers_of(r) for r in timed),
+        first=interval_of(_first_over_later(timed)),
+    )
+
+
+def _first_over_later(timed: Iterable[TurnRecord]) -> dict[TurnKey, float]:
+    ratios: dict[TurnKey, float] = {}
+    for r in timed:
+        first, *later = r.samples_ns[r.warmup :]
+        if len(later) + 1 >= MIN_CALLS:
+            ratios[r.key] = max(first, 1) / max(float(median(later)), 1.0)
+    return ratios
