@@ -97,7 +97,7 @@ class Reached:
 
 
 def reached(summary: Summary, peak: Peak | None) -> Reached | None:
-    """Rate and share of peak of an answer; None where nothing was timed. Of a GPU no share: the peak is the processor's."""
+    """Rate and share of peak; None where nothing was timed. The peak is the processor's: an answer of a GPU has no share."""
     if summary.time is None:
         return None
     rate = work_of(summary.case).flops / summary.time.value
