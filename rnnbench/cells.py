@@ -40,7 +40,8 @@ class Cell:
     """One kind of recurrence. The head reads the state `h`; all states go from step to step.
 
     A gate named in `inner` has a bias of its own inside the recurrent product, `b_h` and its name, beside its part of
-    `b_h`: where a factor stands before that product, the two are not one.
+    `b_h`: where a factor stands before that product, the two are not one. `computed_by` names the backends that
+    implement the cell; None is all.
     One step of x (B, E): `forward(params, x, before)` and `backward(params, x, before, after, tape, dafter)`;
     `after` and `tape` are what `forward` gave, `dafter` the derivatives of the loss by `after`.
     """
@@ -51,6 +52,7 @@ class Cell:
     forward: Callable[[Arrays, Array, Arrays], StepForward]
     backward: Callable[[Arrays, Array, Arrays, Arrays, Arrays, Arrays], StepBackward]
     inner: tuple[str, ...] = ()
+    computed_by: tuple[str, ...] | None = None
 
     def width(self, H: int) -> int:
         """G H: the width of weights, biases and tape of H units."""
@@ -113,7 +115,15 @@ def gru_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: 
 
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),
-    "gru": Cell("gru", gates=("r", "z", "n"), states=("h",), inner=("n",), forward=gru_forward, backward=gru_backward),
+    "gru": Cell(
+        "gru",
+        gates=("r", "z", "n"),
+        states=("h",),
+        inner=("n",),
+        forward=gru_forward,
+        backward=gru_backward,
+        computed_by=("numpy", "jax"),
+    ),
 }
 
 

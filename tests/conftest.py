@@ -9,6 +9,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from rnnbench import backends
+from rnnbench.cells import CELLS
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy processes wait more than they work
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -45,7 +46,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         names = metafunc.config.getoption("--backend") or backends.usual()
         if "cell" in metafunc.fixturenames:
-            pairs = [(name, cell) for name in names for cell in backends.REGISTRY[name].cells]
+            pairs = [
+                (name, cell.name) for name in names for cell in CELLS.values() if name in (cell.computed_by or names)
+            ]
             metafunc.parametrize(("backend", "cell"), pairs, indirect=["backend"], scope="session")
         else:
             metafunc.parametrize("backend", names, indirect=True, scope="session")

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rnnbench.cells import CELLS
-
 if TYPE_CHECKING:
     from rnnbench.backends.base import Backend
 
@@ -43,7 +41,6 @@ class Entry:
         default_factory=dict
     )  # the same, where compiled code goes to the run's own folder
     look: Look | None = None  # None: made from its name
-    cells: tuple[str, ...] = ("rnn",)  # the cells that it computes
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
     own: bool = False  # from a file of the user's
@@ -104,7 +101,6 @@ REGISTRY: dict[str, Entry] = {
         libraries=("numpy",),
         environment=_BLAS,
         look=Look("#8C8C8C", "s", (0, (1, 1)), "..."),
-        cells=("rnn", "gru"),
     ),
     "numba": Entry(
         "rnnbench.backends.numba:NumbaBackend",
@@ -182,7 +178,6 @@ REGISTRY: dict[str, Entry] = {
         "rnnbench.backends.jax:JaxBackend",
         summary="jitted lax.scan and optax",
         look=Look("#009E73", "*", (0, (6, 2)), "oo"),
-        cells=("rnn", "gru"),
         **_JAX,
     ),
     "jax-cuda": Entry(
@@ -211,7 +206,7 @@ def add(name: str) -> str:
     if not path.is_file():
         raise ValueError(f"{file}.py is not there; give the file of a backend")
     known = f"{path.stem}.{attribute}"
-    REGISTRY[known] = Entry(f"{path}:{attribute}", summary=f"{attribute} of {path.name}", cells=tuple(CELLS), own=True)
+    REGISTRY[known] = Entry(f"{path}:{attribute}", summary=f"{attribute} of {path.name}", own=True)
     return known
 
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.backends import REGISTRY
+from rnnbench.cells import Cell
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, check_data, check_rows, checked_batch, checked_order, checked_states
 from rnnbench.model import Case, DType, Head, Problem
@@ -190,11 +190,14 @@ class Backend(abc.ABC):
         return self._unsupported_cell(case) or self._unsupported(case)
 
     def _unsupported_cell(self, problem: Problem) -> str | None:
-        entry, cell = REGISTRY.get(self.name), problem.model.cell
-        if cell in (entry.cells if entry else ("rnn",)):
+        cell = problem.model.recurrence
+        if self.computes(cell):
             return None
-        able = [name for name, entry in REGISTRY.items() if cell in entry.cells]
-        return f"{cell} is not implemented here yet: only {' and '.join(able)} compute it"
+        return f"{cell.name} is not implemented here yet: only {' and '.join(cell.computed_by or ())} compute it"
+
+    def computes(self, cell: Cell) -> bool:
+        """Whether the cell is implemented here. A backend from outside the package says so itself."""
+        return cell.computed_by is None or self.name in cell.computed_by
 
     def _unsupported(self, case: Case) -> str | None:
         """`unsupported` after the check of the cell."""

@@ -79,7 +79,7 @@ class TanhCell(keras.layers.Layer):
         return h, [h]
 
 
-class Recurrence(keras.layers.RNN):
+class HoistedRNN(keras.layers.RNN):
     """`keras.layers.RNN` whose cell sees weights that were read once, before the loop over T."""
 
     def inner_loop(self, sequences: Tensor, initial_state: Tensor, mask: Tensor, training: bool = False) -> Any:
@@ -128,7 +128,7 @@ class Network(keras.Model):
         every = model.head is Head.EVERY
         self.embed = None if model.V is None else keras.layers.Embedding(model.V, model.E, dtype=dtype)
         self.project = keras.layers.Dense(model.H, dtype=dtype)
-        self.recur = Recurrence(TanhCell(model.H, dtype=dtype), return_sequences=every, dtype=dtype)
+        self.recur = HoistedRNN(TanhCell(model.H, dtype=dtype), return_sequences=every, dtype=dtype)
         self.dense = keras.layers.Dense(model.O, dtype=dtype)
 
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
@@ -173,8 +173,8 @@ class Network(keras.Model):
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
-        """The mean over rows of `losses`."""
-        return tf.reduce_mean(losses(self.spec, y_pred, y))
+        """The mean over rows of `keras_losses`."""
+        return tf.reduce_mean(keras_losses(self.spec, y_pred, y))
 
     def weights_by_name(self) -> dict[str, Any]:
         """The Keras variables under the project's names, in its order."""
@@ -188,7 +188,7 @@ class Network(keras.Model):
         }
 
 
-def losses(model: Model, z: Tensor, y: Tensor) -> Tensor:
+def keras_losses(model: Model, z: Tensor, y: Tensor) -> Tensor:
     """The loss of each output, (B,) or (B, T), from logits z and targets y; (B,) with `StepSum.SUM` over time."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -203,7 +203,7 @@ def losses(model: Model, z: Tensor, y: Tensor) -> Tensor:
     return tf.reduce_sum(each, axis=-1) if summed else each
 
 
-def hits(model: Model, y: Tensor, z: Tensor) -> Tensor:
+def is_correct(model: Model, y: Tensor, z: Tensor) -> Tensor:
     """Which outputs are classified right, (B,) or (B, T)."""
     if model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
         return tf.argmax(z, axis=-1, output_type=tf.int32) == y
@@ -214,7 +214,7 @@ def metrics(model: Model, dtype: str) -> list[Any]:
     """What `fit` reports beside the loss: the accuracy, where the loss has classes."""
     if model.loss not in (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY):
         return []
-    return [keras.metrics.MeanMetricWrapper(lambda y, z: hits(model, y, z), name="accuracy", dtype=dtype)]
+    return [keras.metrics.MeanMetricWrapper(lambda y, z: is_correct(model, y, z), name="accuracy", dtype=dtype)]
 
 
 class SummedGradients:

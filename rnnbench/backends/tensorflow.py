@@ -20,7 +20,7 @@ STEPS_PER_EXECUTION = 16
 WINDOW_BYTES = 4 << 30  # the most that the stacked windows of truncated BPTT may take
 WINDOW_ARRAYS = 6  # arrays of that size that live at once: projections, states and what the reverse loop keeps
 
-Result = tuple[Tensor, Tensor, Tensor]  # loss (), logits, last state (B, H)
+KerasOutputs = tuple[Tensor, Tensor, Tensor]  # loss (), logits, last state (B, H)
 
 
 class KerasSession(Session):
@@ -32,7 +32,7 @@ class KerasSession(Session):
         self.inputs = np.ascontiguousarray(data.inputs, np.int32 if problem.model.V is not None else self.dtype)
         self.targets = shaped_targets(problem, data.targets)
         self.first: Tensor | None = None
-        self.result: Result | None = None
+        self.result: KerasOutputs | None = None
         self.grads: list[Tensor] = []
         self.epoch: dict[str, list[float]] = {}
         self.stepped = False
@@ -61,20 +61,20 @@ class KerasSession(Session):
         variables = [*self.network.trainable_variables, *self.network.optimizer.variables]
         self.initial = [(variable, variable.numpy()) for variable in variables]
 
-    def _run(self, x: Tensor, y: Tensor, state: Tensor, training: bool = False) -> Result:
+    def _run(self, x: Tensor, y: Tensor, state: Tensor, training: bool = False) -> KerasOutputs:
         logits, last = self.network.run(x, state, training)
         return self.network.compute_loss(x, y, logits), logits, last
 
-    def _slopes(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[Result, list[Tensor]]:
+    def _slopes(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[KerasOutputs, list[Tensor]]:
         with tf.GradientTape() as tape:
             result = self._run(x, y, state, training=True)
         return result, tape.gradient(result[0], [weight.value for weight in self.weights.values()])
 
-    def _differentiate(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[Result, list[Tensor]]:
+    def _differentiate(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[KerasOutputs, list[Tensor]]:
         result, grads = self._slopes(x, y, state)
         return result, [tf.convert_to_tensor(g) for g in grads]
 
-    def _update(self, x: Tensor, y: Tensor, state: Tensor) -> Result:
+    def _update(self, x: Tensor, y: Tensor, state: Tensor) -> KerasOutputs:
         result, grads = self._slopes(x, y, state)
         self.network.optimizer.apply(grads, list(self.weights.values()))
         return result
@@ -103,10 +103,10 @@ class KerasSession(Session):
     def train_step(self) -> None:
         self._done(self._train_step(*self._batch()), stepped=True)
 
-    def _batch(self) -> Result:
+    def _batch(self) -> KerasOutputs:
         return self.x, self.y, self.zeros if self.first is None else self.first
 
-    def _done(self, result: Result | None, grads: list[Tensor] | None = None, stepped: bool = False) -> None:
+    def _done(self, result: KerasOutputs | None, grads: list[Tensor] | None = None, stepped: bool = False) -> None:
         self.result, self.grads, self.stepped, self.epoch = result, grads or [], stepped, {}
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:

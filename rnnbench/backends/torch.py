@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rnnbench.backends.base import Backend, Outputs, Session
-from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals, clip, hits, mean_loss, optimizer_for
+from rnnbench.backends.torch_parts import (
+    DTYPES,
+    Net,
+    Subnormals,
+    clip_gradients,
+    correct_count,
+    mean_loss,
+    optimizer_for,
+)
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.model import Case, Head, Loss, Optimizer, Problem, StepSum, blocks_of
@@ -95,16 +103,16 @@ class TorchSession(Session):
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         with self.subnormals:
             total = torch.zeros((), dtype=torch.float64, device=self.device)
-            right, outputs = torch.zeros((), dtype=torch.int64, device=self.device), 0
+            correct, outputs = torch.zeros((), dtype=torch.int64, device=self.device), 0
             for rows in torch.from_numpy(order).to(self.device).split(self.problem.B):
                 y = self.targets.index_select(0, rows)
                 done = self._train_step(self.inputs.index_select(0, rows), y, None)
                 assert done.logits is not None
                 total.add_(done.loss, alpha=len(rows))
-                if (hit := hits(self.model, done.logits, y)) is not None:
-                    right.add_(hit)
+                if (found := correct_count(self.model, done.logits, y)) is not None:
+                    correct.add_(found)
                     outputs += done.logits[..., 0].numel()
-            self.done = TorchOutputs(total / len(order), params=True, correct=right, outputs=outputs)
+            self.done = TorchOutputs(total / len(order), params=True, correct=correct, outputs=outputs)
 
     def _predict(self, inputs: Inputs) -> Array:
         with self.subnormals, torch.inference_mode():
@@ -182,7 +190,7 @@ class TorchSession(Session):
 
     def _train_step(self, x: Tensor, y: Tensor, state: Tensor | None) -> TorchOutputs:
         done = self._gradient(x, y, state)
-        clip(self.problem.train, self.trained)
+        clip_gradients(self.problem.train, self.trained)
         self.optimizer.step()
         return TorchOutputs(done.loss, done.logits, done.state, params=True)
 

@@ -94,7 +94,7 @@ def mean_loss(model: Model, z: Tensor, y: Tensor) -> Tensor:
             return F.mse_loss(z.sigmoid(), y) * (0.5 * model.O)
 
 
-def hits(model: Model, z: Tensor, y: Tensor) -> Tensor | None:
+def correct_count(model: Model, z: Tensor, y: Tensor) -> Tensor | None:
     """How many outputs are classified right, a scalar; None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -113,7 +113,7 @@ def optimizer_for(train: Train, trained: list[nn.Parameter]) -> torch.optim.Opti
     return torch.optim.Adam(trained, lr=train.learning_rate, betas=betas, eps=train.epsilon, fused=True)
 
 
-def clip(train: Train, trained: list[nn.Parameter]) -> None:
+def clip_gradients(train: Train, trained: list[nn.Parameter]) -> None:
     """Clip the gradients in place. `clip_grad_norm_` would add 1e-6 to the norm; this does not."""
     if train.clip_value is not None:
         nn.utils.clip_grad_value_(trained, train.clip_value)

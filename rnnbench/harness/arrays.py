@@ -41,7 +41,7 @@ def save_outputs(path: Path, outputs: Outputs) -> None:
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:
-    """Write the whole file or none: whoever finds it there can read it."""
+    """Write the whole file or none: a file that is there can be read."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     with part.open("wb") as stream:

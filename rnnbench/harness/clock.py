@@ -77,9 +77,9 @@ class DeviceTimes:
 
 
 def begin_turn(session: Session, idle_ns: int = 0) -> int:
-    """Back to the initial parameters and the first batch, no sooner than others' threads sleep; nanoseconds slept.
+    """Back to the initial parameters and the first batch, once other workers' threads sleep; returns ns slept.
 
-    `idle_ns` is how long nobody has worked by then.
+    `idle_ns` is how long no worker has computed by then.
     """
     begun = time.perf_counter_ns()
     session.reset()

@@ -1,4 +1,4 @@
-"""Who is told what runs, how far it is, and how long it will take."""
+"""Observers: they show what runs, how far it is, and how long it will take."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Observer(Protocol):
-    """Who is told, such as a line on a terminal."""
+    """What shows a run as it goes, such as a line on a terminal."""
 
     def doing(self, what: str, estimate: Estimate) -> None:
         """`what` begins now, of a run that keeps an estimate of the time it needs."""

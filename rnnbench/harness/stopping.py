@@ -86,7 +86,7 @@ class Stopping:
         return min(limits, key=lambda limit: limit.seconds)
 
     def limit_of(self, cases: Iterable[Case], name: str) -> Limit:
-        """The same of a request of one backend that these cases share."""
+        """How long a request of one backend may take that these cases share."""
         return self.limit(*(self.seconds[case, name] for case in cases))
 
     def over(self, case: Case, name: str) -> bool:

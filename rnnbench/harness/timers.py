@@ -14,8 +14,8 @@ from rnnbench.records.account import TimeKind
 class Ledger:
     """Seconds by kind, every one since it was made counted once.
 
-    What is spent inside another kind is not counted there. One thread's time is told, that of who made the ledger:
-    beside others, in the time that it waits for them.
+    What is spent inside another kind is not counted there. It is the time of one thread, the one that made the ledger;
+    what others do meanwhile is in the time that it waits for them.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -39,7 +39,7 @@ class Ledger:
             self.open.pop()
 
     def move(self, seconds: float, source: TimeKind, target: TimeKind) -> None:
-        """Count some seconds of one kind as another: who asked learns from the answer what they were for."""
+        """Count some seconds of one kind as another: the reply to a request says what they were for."""
         if threading.get_ident() == self.thread:
             self.spent[source] -= seconds
             self.spent[target] += seconds

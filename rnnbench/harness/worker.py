@@ -1,4 +1,4 @@
-"""The worker process: one backend, told by JSON lines what to do.
+"""The worker process: one backend that answers requests, JSON lines.
 
 `rnnbench.harness.worker NAME MODULE:CLASS`, started by `harness.worker_client`. Requests and replies go over a socket
 of their own, whose number is in RNNBENCH_CHANNEL: what libraries and hooks print is no reply. The process ends when
@@ -38,7 +38,7 @@ PROCESS = Path("/proc/self")
 
 
 def limit_cores() -> None:
-    """Stay on as many cores as the parent says. XLA's thread pool can be told in no other way."""
+    """Stay on as many cores as the parent says. XLA's thread pool is limited in no other way."""
     wanted = os.environ.get("RNNBENCH_CORES")
     if wanted and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {int(core) for core in wanted.split(",")})
@@ -85,7 +85,7 @@ class Worker:
         self.meter: Any = None
 
     def hello(self) -> dict[str, Any]:
-        """Who this is and what it loaded."""
+        """The package, the libraries and the thread pools of this process."""
         from threadpoolctl import threadpool_info
 
         import rnnbench
@@ -293,7 +293,7 @@ class Worker:
 
 def failure(error: BaseException) -> dict[str, Any]:
     """A reply that says what went wrong, in one line, and the whole of it on standard error."""
-    with contextlib.suppress(OSError):  # of a full disk, which is told in the reply
+    with contextlib.suppress(OSError):  # of a full disk, which the reply says
         traceback.print_exc()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return {"ok": False, "kind": "disk_full", "reason": error.strerror, "errno": error.errno}

@@ -1,4 +1,4 @@
-"""The parent's end of a worker: start it, ask, wait no longer than allowed, say what became of it."""
+"""The parent's end of a worker: start it, ask, wait no longer than allowed, say how it ended."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Limit:
 
     @property
     def status(self) -> Status:
-        """Of a request that took longer."""
+        """The status of a request that took longer."""
         return Status.TIMEOUT if self.budget is None else Status.SKIPPED
 
     def reason(self, op: str) -> str:

@@ -49,7 +49,7 @@ def _same_package(theirs: dict[str, str]) -> None:
 class WorkerPool:
     """Workers by backend name, in a folder for their logs, arrays and compiler caches.
 
-    `cache` None leaves the compilers their own caches. `ledger` is told what the time was for. `limit` is asked how
+    `cache` None leaves the compilers their own caches. `ledger` keeps what the time was for. `limit` is asked how
     long a request may take, where that is less than `timeout` in seconds.
     """
 
@@ -118,7 +118,7 @@ class WorkerPool:
                 raise
 
     def start(self, name: str) -> None:
-        """Start a worker beside others: its import is not timed. One that fails is tried again, alone, when asked."""
+        """Start a worker beside others: its import is not timed. A failure is tried again, by itself, when asked."""
         with suppress(WorkerFailure):
             self.worker(name)
         self.places[name].import_ns = None

@@ -47,7 +47,7 @@ def seconds_of(run: Mapping[str, Any]) -> dict[TimeKind, float]:
 
 
 def overhead(seconds: Mapping[TimeKind, float]) -> float:
-    """The share of all seconds that is neither measuring nor importing, compiling or checking; 0 of none."""
+    """The share of all seconds that is neither measuring nor importing, compiling or checking; 0 of no seconds."""
     total = sum(seconds.values())
     return sum(s for kind, s in seconds.items() if kind not in WORK) / total if total else 0.0
 
@@ -61,5 +61,5 @@ def time_in_words(run: Mapping[str, Any]) -> str | None:
     work = ", ".join(f"{kind} {100 * seconds.get(kind, 0) / total:.1f} %" for kind in WORK if seconds.get(kind))
     rest = {kind: s for kind, s in seconds.items() if kind not in WORK and s >= 0.05}
     named = ", ".join(f"{kind} {s:.1f} s" for kind, s in sorted(rest.items(), key=lambda item: -item[1]))
-    told = f"Of {total:.0f} s: {work}; harness {100 * overhead(seconds):.1f} %" + (f" ({named})" if named else "")
-    return told if TimeKind.REPORT in seconds else f"{told}, the report not yet counted"
+    text = f"Of {total:.0f} s: {work}; harness {100 * overhead(seconds):.1f} %" + (f" ({named})" if named else "")
+    return text if TimeKind.REPORT in seconds else f"{text}, the report not yet counted"

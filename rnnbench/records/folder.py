@@ -1,4 +1,4 @@
-"""Whose folder it is: a run takes a new or empty one, has it alone, and deletes nothing there but what it made.
+"""The folder of a run: a new or an empty one, locked, where a run deletes nothing but what it made.
 
 The mark of a run is its `run.json`, the first file written. What it needs only while it measures lies in a sub-folder
 that carries a CACHEDIR.TAG (https://bford.info/cachedir/): backups leave it out, and a resumed run knows it again.
@@ -39,10 +39,10 @@ def contents(folder: Path) -> str:
 
 
 def refuse_foreign(page: Path, title: str) -> None:
-    """Raise FileExistsError where a page, or what is drawn and tabulated beside it, would replace somebody else's.
+    """Raise FileExistsError where a page, or what is drawn and tabulated beside it, would replace what is not ours.
 
     A page of ours begins with its title. Where there is none yet, tables and figures are ours in the folder of a run,
-    which was empty when the run began, and else nobody knows whose.
+    which was empty when the run began, and else it is unknown whose.
     """
     folder, foreign = page.parent, ""
     if os.path.lexists(page):
@@ -66,7 +66,7 @@ def refuse_used(folder: Path) -> None:
 
 @contextlib.contextmanager
 def held(folder: Path, *, new: bool) -> Iterator[None]:
-    """Have a folder alone: that of a run, or a `new` one, which is made where it is absent and else has to be empty.
+    """Lock a folder: that of a run, or a `new` one, which is made where it is absent and else has to be empty.
 
     A new one that is left by an exception with nothing measured is left as it was. Raises StoreError.
     """

@@ -30,8 +30,8 @@ Line = TypeVar("Line", Record, Epoch)
 
 RECORDS, CURVES, RUN, MACHINE = "records.jsonl", "curves.jsonl", "run.json", "machine.json"
 
-MAX_NUMBER = 2**63 - 1  # number in a file: sums and products of a few stay floats
-MAX_DEPTH = 32  # level of a file: whoever reads one may call himself for each
+MAX_NUMBER = 2**63 - 1  # in a file: sums and products of a few stay finite
+MAX_DEPTH = 32  # levels of nesting in a file: a reader may recurse for each
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a system says that there is no room
 
