@@ -93,7 +93,7 @@ def runs_of(loaded: Loaded, place: str, *, pooled: bool = False) -> list[DatedRu
 
 
 def in_order(runs: Iterable[DatedRun]) -> list[DatedRun]:
-    """By time; of a run that lies in several folders the first."""
+    """The runs by time, each once: of one that lies in several folders the first."""
     once: dict[str, DatedRun] = {}
     for run in runs:
         once.setdefault(run.id, run)
@@ -112,7 +112,7 @@ def lines_of_runs(runs: Sequence[DatedRun], margin: float) -> list[Line]:
 
 
 def _add(group: list[Line], point: RunPoint) -> None:
-    """To the last line that it is like, else to a new one."""
+    """Put a point on the last line of its group that it is comparable with, else on a new one."""
     unlike: list[str] = []
     for i in reversed(range(len(group))):
         last = group[i].points[-1]

@@ -63,7 +63,7 @@ class Noise:
 
     @property
     def floor(self) -> float:
-        """The same for a ratio over all launches: chance shrinks with the root of their number."""
+        """The noise floor: the spread of a ratio over all launches, as chance shrinks with the root of their number."""
         return math.expm1(math.log1p(self.spread) / math.sqrt(self.launches))
 
     @property

@@ -85,7 +85,7 @@ def _ranking(case: Case, group: Sequence[Summary], reference: str | None) -> Ran
 
 
 def rankings(found: Iterable[Summary], reference: str | None = None) -> list[Ranking]:
-    """One for each case, in order."""
+    """The ranking of each case, in order."""
     return [_ranking(group[0].case, group, reference) for group in by_case(found).values()]
 
 
@@ -164,22 +164,22 @@ class Standing:
 
     @property
     def first(self) -> int:
-        """In how many it is faster than every other."""
+        """In how many cases it is faster than every other."""
         return sum(cell.ratio > 1 for cell in self.cells)
 
     @property
     def near(self) -> int:
-        """In how many it has at least `NEAR` of the fastest rival's speed."""
+        """In how many cases it has at least `NEAR` of the fastest rival's speed."""
         return sum(cell.ratio >= NEAR for cell in self.cells)
 
     @property
     def worst(self) -> RivalRatio:
-        """Where it is furthest behind, or least ahead."""
+        """The case in which it is furthest behind, or least ahead."""
         return min(self.cells, key=lambda cell: cell.ratio)
 
 
 def rival_ratios(group: Sequence[Summary]) -> list[RivalRatio]:
-    """One for each right backend of a case that shares rounds with a right rival."""
+    """Each right backend of a case against its fastest right rival, by shared rounds."""
     ranked = [s for s in group if s.ranked]
     cells = []
     for s in ranked:
@@ -192,7 +192,7 @@ def rival_ratios(group: Sequence[Summary]) -> list[RivalRatio]:
 
 
 def standings(found: Iterable[Summary]) -> list[Standing]:
-    """One for each backend, the one that is most often first in front."""
+    """The standing of each backend, the one that is first most often in front."""
     cells: dict[str, list[RivalRatio]] = {}
     for group in by_case(found).values():
         for cell in rival_ratios(group):
@@ -244,7 +244,7 @@ class Ahead:
 
     @property
     def always(self) -> bool:
-        """At every size."""
+        """Whether the GPU is ahead at every size."""
         return self.stretches == (Stretch(None, None),)
 
 

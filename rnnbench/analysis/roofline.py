@@ -97,7 +97,7 @@ class Reached:
 
 
 def reached(summary: Summary, peak: Peak | None) -> Reached | None:
-    """None where nothing was timed. The peak is the processor's: of a GPU there is a rate and no share."""
+    """Rate and share of peak; None where nothing was timed. Of a GPU no share is known: the peak is the processor's."""
     if summary.time is None:
         return None
     rate = work_of(summary.case).flops / summary.time.value

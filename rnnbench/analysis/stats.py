@@ -107,7 +107,7 @@ def turn_seconds(record: TurnRecord, metric: Metric = Metric.MEDIAN) -> float | 
 
 
 def device_turn_seconds(record: TurnRecord) -> float | None:
-    """The same by the device's own clock, after the same warm-ups; None where it has none."""
+    """Seconds a call by the device's own clock, the median after the warm-ups; None where it has none."""
     kept = () if left_out(record) else record.device_ns[record.warmup :]
     return max(float(median(kept)), 1.0) * NS if kept else None
 
@@ -221,7 +221,7 @@ def summarise(records: Sequence[Record]) -> Summary:
 
 
 def summaries(records: Iterable[Record]) -> list[Summary]:
-    """One for each case and backend: problems and backends in the order they came in, passes in their own order."""
+    """A summary of each case and backend: problems and backends in the order they came in, passes in their own."""
     groups: dict[tuple[str, str], list[Record]] = {}
     for record in records:
         groups.setdefault((record.case.key, record.backend), []).append(record)
@@ -303,12 +303,12 @@ _MEANING = {
 
 
 def is_harmless(disturbance: str) -> bool:
-    """Whether it touches no number."""
+    """Whether a disturbance touches no number."""
     return disturbance.startswith(CLOCK_SET)
 
 
 def left_out(record: Record) -> bool:
-    """Whether its samples say nothing of the backend: caches, clocks and the network had been to sleep."""
+    """Whether samples are left out: after a suspension caches and clocks are not what they were."""
     return any(text.startswith(SUSPENDED) for text in record.disturbances)
 
 

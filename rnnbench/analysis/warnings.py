@@ -149,15 +149,15 @@ def _number(facts: Mapping[str, Any], key: str) -> float | None:
 def _business(machine: Mapping[str, Any]) -> Iterator[Sign]:
     start, end = facts_of(machine, "start"), facts_of(machine, "end")
     shares = (
-        ("others", "others_share", "other processes took", OTHERS, OTHERS_SEVERE),
-        ("stolen", "stolen_share", "steal time:", STOLEN, STOLEN_SEVERE),
+        ("others", "others_share", "other processes took ", OTHERS, OTHERS_SEVERE),
+        ("stolen", "stolen_share", "", STOLEN, STOLEN_SEVERE),
     )
     for kind, key, words, limit, severe in shares:
         before, during = _number(start, key), _number(end, key)
         value = during if during is not None else before
         when = "during the run" if during is not None else "just before the run"
         if value is not None and value > limit:
-            text = f"{words} {_share(value)} of the allowed cores' time {when}; more than {_share(limit)} disturbs"
+            text = f"{words}{_share(value)} of the allowed cores' time {when}; more than {_share(limit)} disturbs"
             yield Sign(kind, Severity.SEVERE if value > severe else Severity.WARNING, text)
     if _number(end, "others_share") is None:
         yield Sign("unknown", Severity.NOTE, "the load by other processes during the run was not recorded")

@@ -82,7 +82,7 @@ def contract_rows(answer: ContractAnswer, problem: Problem) -> list[tuple[str, s
 
 
 def contracts_json(answers: dict[str, ContractAnswer], problem: Problem) -> dict[str, Any]:
-    """The same for programs."""
+    """The contracts for programs."""
     return {
         "problem": msgspec.to_builtins(problem),
         "backends": {name: {"dtype": str(problem.dtype), **msgspec.to_builtins(t)} for name, t in answers.items()},

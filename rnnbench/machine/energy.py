@@ -147,7 +147,7 @@ def meter_of(make: Callable[[], Meter] = Rapl) -> Meter | str:
 
 
 class Window:
-    """From before a turn to after it: `with Window(meter) as window: ...`, then `window.energy(samples_ns)`."""
+    """Counts from before a turn to after it: `with Window(meter) as window: ...`, then `window.energy(samples_ns)`."""
 
     def __init__(self, meter: Meter | str, clock: Callable[[], float] = time.perf_counter) -> None:
         self.meter, self.clock = meter, clock

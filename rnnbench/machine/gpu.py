@@ -65,7 +65,7 @@ class Gpu:
         return self._tried(lambda: getattr(self.nvml, name)(self.handle, *arguments))
 
     def _tried(self, call: Callable[[], Any]) -> Any:
-        """None for what this driver or this version of the module does not have."""
+        """What a call of NVML gives; None where this driver or this version of the module does not have it."""
         try:
             return _text(call())
         except (self.nvml.NVMLError, AttributeError):

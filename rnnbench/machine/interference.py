@@ -61,7 +61,7 @@ def read_cpu_times() -> CpuTimes | None:
 
 
 def shares_between(first: CpuTimes | None, last: CpuTimes | None) -> Shares | None:
-    """From one moment to another. Children that still run count as others: end them before the second.
+    """What others took between two moments. Children that still run count as others: end them before the second.
 
     So does what a child left behind when it ended, as a compiler's helpers.
     """
@@ -91,7 +91,7 @@ def state(shares: Shares | None) -> dict[str, Any]:
 
 
 class Watch:
-    """From the start of a run to its end; no child of this process runs at either."""
+    """Watches the machine from the start of a run to its end; no child of this process runs at either."""
 
     def __init__(self) -> None:
         self.first, self.since = read_cpu_times(), time.monotonic()

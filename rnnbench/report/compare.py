@@ -23,7 +23,7 @@ HEADER = ("case", "backend", "verdict", "new / base", "base", "new", "launches",
 
 
 def _ordered(found: Iterable[Comparison]) -> list[Comparison]:
-    """By verdict, what needs a reader first; within one as they came."""
+    """Comparisons by verdict, those that need a reader first; within one as they came."""
     order = list(Verdict)
     return sorted(found, key=lambda f: (order.index(f.verdict), not f.broken))
 

@@ -243,7 +243,7 @@ def stops_section(data: ReportData) -> Section:
 
 
 def noise_section(data: ReportData) -> Section:
-    """Each backend against itself."""
+    """Each backend against its replica, and the noise that this shows."""
     found = noise_of(data.records) if any(MARK in name for name in data.backends) else None
     if found is None:
         return Section("", [])

@@ -262,7 +262,7 @@ def _error_share(value: float | None) -> str:
 
 
 def judged_in_part(data: ReportData) -> list[Block]:
-    """Of each case whose steps were not all judged: how many were, and whose."""
+    """A sentence on the cases whose steps were not all judged: how many were, and of which backends."""
     judged: dict[str, set[str]] = {}
     for s in data.summaries:
         for name in worst_errors(s):

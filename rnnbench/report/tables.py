@@ -83,7 +83,7 @@ def frames(data: ReportData) -> dict[str, pd.DataFrame]:
 
 
 def write_tables(folder: Path, made: dict[str, pd.DataFrame]) -> list[Path]:
-    """Each table as CSV; the paths."""
+    """Write each table as CSV; the paths."""
     if made:
         folder.mkdir(parents=True, exist_ok=True)
     paths = []

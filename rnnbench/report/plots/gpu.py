@@ -251,7 +251,7 @@ class Duel:
 
     @property
     def ahead(self) -> Ahead | None:
-        """Where the fastest on the GPU is ahead."""
+        """The sizes at which the fastest GPU backend is ahead."""
         return ahead(self.line(self.gpu), self.cpu)
 
 

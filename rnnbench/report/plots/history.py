@@ -54,7 +54,7 @@ def panel(ax: Axes, line: Line, name: str) -> None:
 
 
 def _limits(line: Line, values: Sequence[float], unit: float) -> tuple[float, float]:
-    """Of the axis: all values, and the intervals as far as they do not hide them."""
+    """The ends of the axis: all values fit, and intervals as far as they do not hide them."""
     lows = [p.time.low / unit for p in line.points if math.isfinite(p.time.low)]
     highs = [p.time.high / unit for p in line.points if math.isfinite(p.time.high)]
     low, high = min(values), max(values)

@@ -157,7 +157,7 @@ def handle(label: str, **style: Any) -> Artist:
 
 
 def line_handles(looks: Mapping[str, Look], **style: Any) -> list[Artist]:
-    """One for each backend, in its colour, marker and line, or as `style` says."""
+    """Lines of a legend, one for each backend, in its colour, marker and line, or as `style` says."""
     return [
         handle(name, **{"color": s.colour, "marker": s.marker, "linestyle": s.line, "markersize": 4} | style)
         for name, s in looks.items()

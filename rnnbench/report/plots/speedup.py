@@ -44,7 +44,7 @@ def panel(ax: Axes, title: str, table: pd.DataFrame) -> None:
 
 
 def pages(data: ReportData) -> list[Page]:
-    """None without a reference that was measured, or with no other backend to compare. The tables have every pass."""
+    """Speed-ups in the main pass of each problem; no page without a measured reference and another backend."""
     table = data.speedups
     if table is None:
         return []

@@ -23,7 +23,7 @@ Value = Callable[[Summary], float | None]
 
 
 def sweep_sizes(case: Case) -> Sizes:
-    """Of a dense case."""
+    """H, B and T of a case."""
     return Sizes(case.model.H, case.B, case.T)
 
 
