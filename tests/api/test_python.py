@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from rnnbench.harness.runner import Runner
 
 import rnnbench as rb
+from rnnbench.harness.run_loop import TurnTimer
 from rnnbench.records import store
 from tests.calling import called
 
@@ -142,7 +142,7 @@ def test_the_command_line_and_python_ask_the_same(tmp_path, measured):
 
 def test_an_interrupted_run_keeps_what_was_measured_and_goes_on_without_the_rows(tmp_path, monkeypatch):
     turns = []
-    before = Runner._turn
+    before = TurnTimer.measure
 
     def turn(self, slot):
         turns.append(slot)
@@ -150,11 +150,11 @@ def test_an_interrupted_run_keeps_what_was_measured_and_goes_on_without_the_rows
             raise KeyboardInterrupt
         before(self, slot)
 
-    monkeypatch.setattr(Runner, "_turn", turn)
+    monkeypatch.setattr(TurnTimer, "measure", turn)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt, match=r"what was measured is kept: rnnbench.load\("):
         rb.run(mine(), output=folder, **QUICK)
-    monkeypatch.setattr(Runner, "_turn", before)
+    monkeypatch.setattr(TurnTimer, "measure", before)
     assert len(rb.load(folder).times) == 1
     assert (folder / "rows" / "mine.npz").exists()
     run = rb.run(resume=folder, progress=False)
