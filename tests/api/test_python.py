@@ -131,12 +131,12 @@ def test_the_command_line_and_python_ask_the_same(tmp_path, measured):
         folder = tmp_path / str(number)
         called("run", "-w", tmp_path / asked[0], *asked[1:], "-b", "numpy", "--pass", "forward,train_step", "--quick",
                "--no-training", "-o", folder, code=0)  # fmt: skip
-        cases.append({r.case for r in store.load(folder).records})
+        cases.append({r.case for r in store.load_run(folder).records})
     python = {r.case for r in measured.loaded.records if r.case.workload == "mine"}
     assert cases == [python] * 3
     made = {r.case for r in rb.run(output=tmp_path / "p", **QUICK, V=30, E=3, H=4, B=8, T=5).loaded.records}
     called("run", *sizes, "-T", "5", "-b", "numpy", "--pass", "forward", "--quick", "-o", tmp_path / "c", code=0)
-    assert {r.case for r in store.load(tmp_path / "c").records} == made
+    assert {r.case for r in store.load_run(tmp_path / "c").records} == made
     assert next(iter(made)).workload == "made-up V30 E3 H4 B8 T5"
 
 
