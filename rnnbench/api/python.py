@@ -240,7 +240,7 @@ def train(
 def load(folder: str | Path) -> Run:
     """A run from its folder, or by its id under `reports`. Raises StoreError where it cannot be read."""
     path = place_of(str(folder))
-    return Run(path if path.is_dir() else path.parent, store.load(path) if path.is_dir() else store.load_file(path))
+    return Run(path if path.is_dir() else path.parent, store.load_run(path) if path.is_dir() else store.load_file(path))
 
 
 def compare(
