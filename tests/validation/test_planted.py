@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import time
@@ -10,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from planted import MISSED, OK, code_of, summary
-from planted_worker import slowed
+from planted import MISSED, OK, code_of, slowed, summary
 
 PLANTED = str(Path(__file__).resolve().parents[2] / "validation" / "planted.py")
 
@@ -28,9 +26,9 @@ def test_the_loop_takes_its_share_of_the_call():
 
 def tries(planted: int, unchanged: int, count: int = 100) -> list[dict]:
     def verdict(slower: bool) -> dict:
-        return {"verdict": "slower" if slower else "same", "of_two_runs": "inconclusive"}
+        return {"verdict": "slower" if slower else "not slower", "of_two_runs": "inconclusive"}
 
-    return [{"findings": {"planted": verdict(i < planted), "unchanged": verdict(i < unchanged)}} for i in range(count)]
+    return [{"planted": verdict(i < planted), "unchanged": verdict(i < unchanged)} for i in range(count)]
 
 
 def test_tries_are_counted_and_judged():
@@ -40,24 +38,20 @@ def test_tries_are_counted_and_judged():
 
 
 @pytest.mark.slow
-def test_a_planted_slow_down_is_found_in_real_processes(tmp_path):
+def test_a_planted_slow_down_is_found_in_real_processes():
     """In reduced form: one try, twice as long, seen through any neighbours."""
     done = subprocess.run(
-        [sys.executable, PLANTED, "--tries", "1", "--share", "100%", "--margin", "30%", "--launches", "7",
-         "--rounds", "8", "--json", str(tmp_path / "planted.json")],
+        [sys.executable, PLANTED, "--tries", "1", "--share", "1", "--margin", "0.2", "--launches", "5",
+         "--rounds", "4"],
         capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert "Traceback" not in done.stderr, done.stderr
-    (one,) = json.loads((tmp_path / "planted.json").read_text())["tries_done"]
-    assert one["findings"]["planted"]["ratio"] > 1.3, done.stdout
-    assert one["findings"]["unchanged"]["verdict"] != "slower"
+    assert "1 of 1: planted slower (" in done.stdout
+    assert "unchanged not slower (" in done.stdout
 
 
 def test_wrong_options_get_one_sentence():
-    for arguments, words in (
-        (["--launches", "3"], "intervals of 2 cases by launch need 7: raise --launches"),
-        (["--share", "10"], "'10' is not a percentage"),
-    ):
+    for arguments, words in ((["--launches", "2"], "2 is not in the range x>=3"), (["--share", "0"], "x>0")):
         done = subprocess.run([sys.executable, PLANTED, *arguments], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert words in " ".join(done.stderr.split())
