@@ -29,33 +29,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 from cases import Case, all_cases, facts
 from duel import MIN_LAUNCHES, Duel, Effort, Finding, Measured, confirmed, findings
 from rnnbench.analysis.compare import Verdict
-from rnnbench.cli.shell import STDOUT, Command, console_of
+from rnnbench.cli.names import PercentType
+from rnnbench.cli.shell import STDOUT, Command, console_of, print_table
 
 OK, SLOWER, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 CONFIDENCE = 0.95  # of the upper bound of false alarms
 AGAIN = 10_000  # added to the seed of a confirmation
 UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
-STYLES = {Verdict.SLOWER: "bold red", Verdict.FASTER: "green", Verdict.INCONCLUSIVE: "yellow",
-          Verdict.NOT_COMPARABLE: "red", Verdict.MISSING: "dim"}  # fmt: skip
-
-
-class Percent(click.ParamType):
-    """Such as `10%`, as a fraction."""
-
-    name = "percent"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        if isinstance(value, float):
-            return value
-        try:
-            if not str(value).endswith("%"):
-                raise ValueError
-            number = float(str(value)[:-1]) / 100
-        except ValueError:
-            self.fail(f"{value!r} is not a percentage, such as 10%", param, ctx)
-        if not 0 < number <= 10:
-            self.fail(f"{value} is outside the limits; choose more than 0% and at most 1000%", param, ctx)
-        return number
 
 
 def chosen(words: str) -> list[Case]:
@@ -150,7 +130,7 @@ def compare(question: Question, path: Path | None) -> int:
     found, measured = question.answer(question.seed)
     new = git() or {}
     name = f"{str(new.get('commit'))[:12]}{' with changes' if new.get('dirty') else ''}"
-    show(found, (question.commit[:12], name), question.margin, console_of())
+    show(found, (question.commit[:12], name), question.margin)
     code = code_of(found)
     write(path, question.described() | {"new": new, "exit_code": code, **as_json(found, measured, question.seed)})
     return code
@@ -205,33 +185,26 @@ def counted(found: Sequence[Finding]) -> str:
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
 
 
-def show(found: Sequence[Finding], names: tuple[str, str], margin: float, to: Any) -> None:
-    """The table of a comparison, and a line for each reason, on a rich console."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, title=Text(f"base {names[0]}, new {names[1]}"), title_justify="left")
-    table.add_column("case")
-    for name in ("base", "new", "new / base", "interval"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+def show(found: Sequence[Finding], names: tuple[str, str], margin: float) -> None:
+    """The table of a comparison, and a line for each reason."""
+    rows = []
     for f in found:
         cells = [""] * 4
         if f.base is not None and f.new is not None:
             cells = [readable(f.base), readable(f.new), f"{f.ratio:.3f}", f"{f.low:.3f} to {f.high:.3f}"]
-        table.add_row(Text(f.case), *cells, Text(str(f.verdict), style=STYLES.get(f.verdict, "")))
-    to.print(table)
+        rows.append((f.case, *cells, str(f.verdict)))
+    click.echo(f"base {names[0]}, new {names[1]}")
+    print_table(("case", "base", "new", "new / base", "interval", "verdict"), rows)
     reasons: dict[str, list[str]] = {}
     for f in found:
         if f.reason:
             reasons.setdefault(f"{f.verdict}: {f.reason}", []).append(f.case)
     for reason, cases in reasons.items():
-        to.print(Text(f"{reason} ({len(cases)} {'case' if len(cases) == 1 else 'cases'}, {cases[0]} first)"))
-    to.print(Text(
+        click.echo(f"{reason} ({len(cases)} {'case' if len(cases) == 1 else 'cases'}, {cases[0]} first)")
+    click.echo(
         f"{counted(found)}. Margin {margin:.0%}; intervals at 95 % over launches, each for itself. "
         "Times are medians over turns of the best call of a turn."
-    ))  # fmt: skip
+    )
 
 
 def alarms(every: Sequence[Sequence[Finding]], margin: float) -> str:
@@ -271,7 +244,9 @@ Exit codes:
     cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.argument("ref", default="HEAD")
-@click.option("--margin", type=Percent(), default="10%", show_default=True, help="A slow-down up to this is let pass.")
+@click.option(
+    "--margin", type=PercentType(), default="10%", show_default=True, help="A slow-down up to this is let pass."
+)
 @click.option("--launches", type=click.IntRange(MIN_LAUNCHES), default=5, show_default=True, help="Pairs of processes.")
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="Rounds in each launch.")
 @click.option("--confirm", is_flag=True, help="Measure again what is called slower; both must agree.")

@@ -1,31 +1,25 @@
-"""Is a planted slow-down found? `python validation/planted.py`: many runs of real processes, the truth known.
+"""A slow-down planted in real processes, for `python validation/claims.py planted`; its backends are served from here.
 
 In each run `numpy` takes turns with two backends of the same code, of which `planted` spins after each call for a share
-of that call's own time and `unchanged` does not. Counted is how often each is called slower than `numpy`: by ratios
-within rounds, as a run ranks and the gate judges, and by `rnnbench compare`, which would be given the launches as two
-runs and not as pairs.
+of that call's own time and `unchanged` does not.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import click
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
 
 import rnnbench
 from rnnbench import backends
 from rnnbench.analysis import compare
-from rnnbench.analysis.stats import Metric, ratio_of, summaries
+from rnnbench.analysis.stats import Interval, Metric, ratio_of, summaries
 from rnnbench.backends.base import Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.data import Data
@@ -35,11 +29,8 @@ from rnnbench.model import Problem
 from rnnbench.params import Params
 from rnnbench.records.record import Mode
 
-HERE = Path(__file__).resolve().parent
-OK, MISSED, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
-FOUND, FALSE = 0.95, 0.05  # of all tries: planted called slower at least, unchanged at most
 BASE, CASES = "numpy", ("planted", "unchanged")
-SECONDS = 0.03  # of a turn
+TURN = Turn(seconds=0.03, min_calls=3, max_calls=30)
 
 
 def slowed(call: Callable[[], None], share: float) -> Callable[[], None]:
@@ -63,7 +54,7 @@ class Unchanged(NumpyBackend):
 
 
 class Planted(NumpyBackend):
-    """As `numpy`, but for the loop."""
+    """As `numpy`, but for the loop, whose share is in RNNBENCH_PLANTED."""
 
     name = "planted"
 
@@ -73,13 +64,18 @@ class Planted(NumpyBackend):
         return session
 
 
-def one_try(seed: int, share: float, margin: float, launches: int, rounds: int) -> dict[str, dict[str, Any]]:
-    """Case -> its verdict, its ratio with interval, and what two runs would have given. RuntimeError for a failure."""
+def planted_run(
+    seed: int, share: float, launches: int = 10, rounds: int = 20
+) -> dict[str, tuple[Interval, compare.Ratio]]:
+    """Case -> its ratio to `numpy` by rounds, and as `compare` would have it, given the launches as two runs.
+
+    RuntimeError where a process failed.
+    """
     for name in CASES:
         target = f"planted:{name.capitalize()}"
         backends.REGISTRY[name] = replace(backends.REGISTRY[BASE], target=target, summary="numpy, to be told from it")
-    EFFORTS[Mode.QUICK] = Effort(launches, rounds, Turn(SECONDS, 3, 30), costs=False)
-    paths = (str(HERE), os.environ.get("PYTHONPATH"))
+    EFFORTS[Mode.QUICK] = Effort(launches, rounds, TURN, costs=False)
+    paths = (str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH"))
     os.environ |= {"RNNBENCH_PLANTED": str(share), "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     with tempfile.TemporaryDirectory(prefix="rnnbench-", ignore_cleanup_errors=True) as folder:
         run = rnnbench.run("parity", [BASE, *CASES], passes=["forward"], mode="quick", training=False, seed=seed,
@@ -90,87 +86,7 @@ def one_try(seed: int, share: float, margin: float, launches: int, rounds: int) 
     logs = {name: compare.launch_logs(s.records, Metric.MEDIAN) for name, s in answers.items()}
     found = {}
     for name in CASES:
-        ratio = ratio_of(answers[name].turns, answers[BASE].turns)
+        ratio, two = ratio_of(answers[name].turns, answers[BASE].turns), compare.ratio_of_runs(logs[BASE], logs[name])
         assert ratio is not None
-        two = compare.ratio_of_runs(logs[BASE], logs[name])
-        found[name] = {
-            "verdict": "slower" if ratio.low > 1 + margin else "not slower",
-            "ratio": ratio.value, "low": ratio.low, "high": ratio.high,
-            "of_two_runs": str(compare.judge(replace(two, q=two.p), margin)),
-        }  # fmt: skip
+        found[name] = ratio, replace(two, q=two.p)
     return found
-
-
-def counted(done: Sequence[dict[str, Any]], case: str, key: str) -> int:
-    """How many tries called a case slower."""
-    return sum(one[case][key] == "slower" for one in done)
-
-
-def summary(done: Sequence[dict[str, Any]]) -> str:
-    """How often each case was called slower, with exact 95 % intervals (Clopper and Pearson, 1934)."""
-    from scipy.stats import binomtest
-
-    def share_of(case: str, key: str) -> str:
-        count = counted(done, case, key)
-        low, high = binomtest(count, len(done)).proportion_ci(0.95, method="exact")
-        return f"{case} {count} of {len(done)} ({100 * low:.0f} to {100 * high:.0f} %)"
-
-    within, apart = (", ".join(share_of(case, key) for case in CASES) for key in ("verdict", "of_two_runs"))
-    return f"called slower: {within}; the same launches as two runs, compare: {apart}"
-
-
-def code_of(done: Sequence[dict[str, Any]]) -> int:
-    """Whether the planted ones were found and the unchanged ones let pass."""
-    planted, unchanged = (counted(done, case, "verdict") / len(done) for case in CASES)
-    return OK if planted >= FOUND and unchanged <= FALSE else MISSED
-
-
-EPILOG = f"""\b
-Examples:
-  python validation/planted.py
-  python validation/planted.py --tries 20 --share 0.05 --margin 0.01 --launches 12
-
-\b
-Exit codes:
-  {OK}  planted was called slower in {FOUND:.0%} of the tries at least, unchanged in {FALSE:.0%} at most
-  {MISSED}  it was not
-  {USAGE}  an option is wrong
-  {BROKEN}  a process failed
-  {INTERRUPTED}  interrupted
-"""
-
-
-@click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--tries", type=click.IntRange(1), default=100, show_default=True, help="Runs.")
-@click.option("--share", type=click.FloatRange(0, min_open=True), default=0.1, show_default=True,
-              help="How much slower planted is.")  # fmt: skip
-@click.option("--margin", type=click.FloatRange(0, min_open=True), default=0.03, show_default=True,
-              help="A slow-down up to this is let pass.")  # fmt: skip
-@click.option("--launches", type=click.IntRange(3), default=10, show_default=True, help="Processes of each backend.")
-@click.option("--rounds", type=click.IntRange(1), default=20, show_default=True, help="Rounds in each launch.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the first run.")
-def main(tries: int, share: float, margin: float, launches: int, rounds: int, seed: int) -> None:
-    """Count how often a slow-down that is there is found, and one that is not is claimed."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    done: list[dict[str, Any]] = []
-    try:
-        for number in range(tries):
-            found = one_try(seed + number, share, margin, launches, rounds)
-            done.append(found)
-            said = ", ".join(
-                f"{case} {f['verdict']} ({f['ratio']:.3f}, {f['low']:.3f} to {f['high']:.3f})"
-                for case, f in found.items()
-            )
-            click.echo(f"{number + 1} of {tries}: {said}")
-    except RuntimeError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(BROKEN)
-    except KeyboardInterrupt:
-        click.echo("Error: interrupted", err=True)
-        sys.exit(INTERRUPTED)
-    click.echo(summary(done))
-    sys.exit(code_of(done))
-
-
-if __name__ == "__main__":
-    main()

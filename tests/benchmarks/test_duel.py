@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from against import BROKEN, OK, SLOWER, alarms, code_of, console_of, readable, show
+from against import BROKEN, OK, SLOWER, alarms, code_of, readable, show
 from cases import Case, Work
 from duel import OVER, Duel, Effort, Finding, Measured, confirmed, findings, placed, unlike
 from rnnbench.analysis.compare import Verdict
@@ -182,7 +182,7 @@ def test_what_is_slower_must_be_so_again():
 
 
 def test_the_table_names_every_case_its_times_and_reasons(capsys):
-    show([SLOW, SAME, GONE], ("abc", "def"), 0.1, console_of())
+    show([SLOW, SAME, GONE], ("abc", "def"), 0.1)
     text = capsys.readouterr().out
     for words in (
         "base abc, new def", "1 us", "2 us", "2.000", "1.900 to 2.100", "slower", "products [c]",

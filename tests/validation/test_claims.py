@@ -20,7 +20,7 @@ from worlds import worlds
 REDUCED = {"intervals": 150, "stop": 40, "verdicts": 60, "noise": 8, "history": 30, "alarms": 60}
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", claims.SIMULATED)
 def test_what_is_claimed_is_found(part, request):
     full = request.config.getoption("--every-case")
     found = [one for table in PARTS[part](0, None if full else REDUCED[part]) for one in table.found]
