@@ -54,6 +54,21 @@ def test_imports_go_one_way(room):
         assert not bad, f"{path.name} imports {bad}"
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "validation", "tests"])
+def test_benchmarks_validation_and_tests_do_not_import_from_one_another(folder):
+    """But for the tests of the two others, in folders of their names."""
+    root = PACKAGE.parent
+    modules = {other: {path.stem for path in (root / other).glob("*.py")} for other in ("benchmarks", "validation")}
+    files = list((root / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        tested = path.relative_to(root).parts[1]
+        closed = set() if folder == "tests" else {"tests"}
+        closed |= {name for other, names in modules.items() if other not in (folder, tested) for name in names}
+        bad = {name.partition(".")[0] for name in imports(path)} & closed
+        assert not bad, f"{path.relative_to(root)} imports {bad}"
+
+
 def test_only_its_own_backend_imports_a_framework():
     for path in (PACKAGE / "backends").glob("*.py"):
         names = {name.partition(".")[0] for name in imports(path)} & set(FRAMEWORKS)
