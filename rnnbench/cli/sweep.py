@@ -119,7 +119,8 @@ def sweep(
         found = sizes.swept_workloads(swept, base)
         plan = planning.plan_of(
             found, asked.pop("backend"), chosen, mode=Mode(mode or "default"), sweep=swept,
-            names=(workload,) if workload else (), sizes=Asked(**own), data_dir=None if data_dir is None else str(data_dir), **asked,
+            names=(workload,) if workload else (), sizes=Asked(**own),
+            data_dir=None if data_dir is None else str(data_dir), **asked,
         )  # fmt: skip
         if dry_run:
             rows = sizes.rows_of(plan)
