@@ -78,6 +78,11 @@ def test_the_example_of_a_backend_is_checked_and_timed_and_goes_on(tmp_path, mon
     assert list(again["rounds"]) == list(times["rounds"])
 
 
+def test_the_example_of_the_seeds_trains():
+    done = subprocess.run([sys.executable, ROOT / "examples" / "seeds.py"], capture_output=True, text=True, timeout=280)
+    assert re.fullmatch(r"parity: test accuracy 0\.[4-6]\d+; theirs: 0\.4700\n", done.stdout), done.stdout + done.stderr
+
+
 WRONG = {"absent.py:X": "absent.py is not there", "own.py": "give FILE.py:CLASS", "own.py:1": "give FILE.py:CLASS"}
 
 
