@@ -12,12 +12,12 @@ import pytest
 from rnnbench.analysis.compare import Gate
 from rnnbench.analysis.stats import summaries
 from rnnbench.api.compare import compared
-from rnnbench.api.history import told
+from rnnbench.api.history import history_of
 from rnnbench.api.run import read_plan
 from rnnbench.api.runs import read_runs
 from rnnbench.model import Pass
 from rnnbench.records import store
-from rnnbench.records.record import MEMORY, Mode, Seeds
+from rnnbench.records.record import MemoryRecord, Mode, Seeds, turns_in
 from tests.calling import called, stored
 from tests.report import fake
 
@@ -30,7 +30,8 @@ PASSES = (Pass.FORWARD, Pass.TRAIN_STEP)
 
 def write(folder, run_id, backends=("numpy", "numba"), names=("parity",), seed=0, machine=None, run=None, **changes):
     made = fake.make(names, backends, PASSES, seed=seed)
-    records = [replace(r, **{"run_id": run_id, "machine_id": "m1"} | changes) for r in made.records]
+    changes = {"run_id": run_id, "machine_id": "m1"} | changes
+    records = [replace(r, **{name: v for name, v in changes.items() if hasattr(r, name)}) for r in made.records]
     stored(folder, records, {**MACHINE, **(machine or {})})
     curves = store.Journal(folder, store.CURVES)
     curves.append(replace(e, run_id=run_id) for e in made.epochs)
@@ -52,10 +53,10 @@ def test_a_process_for_memory_is_no_launch(tmp_path):
     runs = [write(tmp_path / name, f"run-{name}") for name in "ab"]
     for name in "ab":
         r = store.load_run(tmp_path / name).records[0]
-        memory = replace(r, launch=MEMORY, round=MEMORY, samples_ns=(), peak_memory_bytes=1)
+        memory = fake.memory(r.case, r.backend, run_id=r.run_id, machine_id=r.machine_id, peak_memory_bytes=1)
         stored(tmp_path / name, [memory])
     pooled = read(*runs)
-    assert {r.launch for r in pooled.records if r.round == MEMORY} == {MEMORY}
+    assert sum(isinstance(r, MemoryRecord) for r in pooled.records) == 2
     assert [known["launches"] for known in pooled.run["merged"].values()] == ["0 to 2", "3 to 5"]
 
 
@@ -68,7 +69,8 @@ def test_all_launches_of_all_runs_stand_in_one(tmp_path, runs):
     pooled = read(*runs)
     assert pooled.problems == []
     assert len(pooled.records) == 3 * len(store.load_run(tmp_path / "a").records)
-    assert len({(r.case.key, r.backend, r.part, r.launch, r.round) for r in pooled.records}) == len(pooled.records)
+    turns = turns_in(pooled.records)
+    assert len({(r.case.key, r.backend, r.key) for r in turns}) == len(turns)
     assert {r.run_id: {s.launch for s in pooled.records if s.run_id == r.run_id} for r in pooled.records} == {
         "run-a": {0, 1, 2}, "run-b": {3, 4, 5}, "run-c": {6, 7, 8},
     }  # fmt: skip
@@ -113,7 +115,7 @@ def test_the_busiest_moment_of_any_is_told(tmp_path):
 def test_sides_of_several_runs_are_compared(runs, monkeypatch, tmp_path):
     found = compared(",".join(runs[:2]), runs[2], Gate(), "", print).findings
     assert {f.launches for f in found} == {(6, 3)}
-    assert all(f.told for f in found)
+    assert all(f.has_interval for f in found)
     monkeypatch.chdir(tmp_path)
     done = called("compare", "a,b", "c", "--json")
     assert json.loads(done.stdout)["counts"]
@@ -128,7 +130,7 @@ def test_a_name_with_a_comma_is_one_run(tmp_path, runs, monkeypatch):
 
 
 def test_history_takes_several_as_one_run(runs):
-    lines = told([",".join(runs[:2]), runs[2]], "", 0.05, print).lines
+    lines = history_of([",".join(runs[:2]), runs[2]], "", 0.05, print).lines
     assert {tuple(point.run.id for point in line.points) for line in lines} == {("run-a + run-b", "run-c")}
     assert all(len({key[:2] for key in line.points[0].summary.turns}) == 6 for line in lines)
 
