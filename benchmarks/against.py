@@ -5,42 +5,41 @@ The working tree is `new`, a temporary git worktree of REF is `base`. The cases 
 
 from __future__ import annotations
 
+import json
 import signal
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-import faults
+from checkout import FAULT, ROOT, CheckoutError, checked_out, report_fault, resolve
 
 if __name__ == "__main__":
-    faults.apart()
+    sys.excepthook = report_fault
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
 
-from cases import Case
-from checkout import ROOT, CheckoutError, checked_out, resolve
-from duel import Duel, Effort, Measured
-from options import PERCENT, effort_of, writable, write
-from rnnbench.cli.shell import STDOUT, Command
-
-if TYPE_CHECKING:
-    from verdict import Finding, Unit
+from cases import Case, all_cases, facts
+from duel import MIN_LAUNCHES, Duel, Effort, Finding, Measured, confirmed, findings
+from rnnbench.analysis.compare import Verdict
+from rnnbench.cli.names import PercentType
+from rnnbench.cli.shell import STDOUT, Command, console_of, print_table
 
 OK, SLOWER, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
-UNITS = ("round", "launch")  # of `verdict.Unit`, which is heavy to import
+CONFIDENCE = 0.95  # of the upper bound of false alarms
 AGAIN = 10_000  # added to the seed of a confirmation
+UNITS = (("s", 1.0), ("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9))
 
 
 def chosen(words: str) -> list[Case]:
     """The cases that a filter leaves. Raises UsageError for none."""
-    from cases import all_cases
     from rnnbench.harness.plan import matches
 
     every = all_cases()
@@ -82,13 +81,10 @@ class Question:
     margin: float
     seed: int
     commit: str
-    unit: Unit
     confirm: bool
 
     def answer(self, seed: int, label: str = "") -> tuple[list[Finding], list[Measured]]:
         """Measure and judge, with the progress shown on a terminal; the measurements, the confirmation last."""
-        from verdict import Verdict, confirmed
-
         found, measured = self._once(self.cases, seed, label)
         slower = [case for case, f in zip(self.cases, found, strict=True) if f.verdict is Verdict.SLOWER]
         if not (self.confirm and slower):
@@ -98,26 +94,21 @@ class Question:
 
     def _once(self, cases: Sequence[Case], seed: int, label: str) -> tuple[list[Finding], Measured]:
         from rnnbench.cli.progress import Display
-        from show import console
-        from verdict import findings
 
-        with Display(console(stderr=True)) as display:
+        with Display(console_of(stderr=True)) as display:
             measured = self.duel.measure(
                 cases, self.effort, seed, lambda what, done: display.show(f"{label}{what}", done)
             )
-        return findings([str(case) for case in cases], measured, self.margin, self.unit), measured
+        return findings([str(case) for case in cases], measured, self.margin), measured
 
     def described(self) -> dict[str, Any]:
         """The question and the machine, for a file."""
-        from facts import facts
-
         return {
             "schema": 1,
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
             "base": self.commit,
             "margin": self.margin,
             "effort": asdict(self.effort),
-            "by": str(self.unit),
             "confirm": self.confirm,
             "threads": self.duel.threads,
             "machine": facts(),
@@ -126,23 +117,20 @@ class Question:
 
 def code_of(found: Sequence[Finding]) -> int:
     """The exit code that findings stand for."""
-    from verdict import Verdict
-
     verdicts = {finding.verdict for finding in found}
     if Verdict.SLOWER in verdicts:
         return SLOWER
-    return BROKEN if Verdict.BROKEN in verdicts or all(finding.ratio is None for finding in found) else OK
+    return BROKEN if Verdict.NOT_COMPARABLE in verdicts or all(finding.ratio is None for finding in found) else OK
 
 
 def compare(question: Question, path: Path | None) -> int:
     """One comparison, shown and written; the exit code."""
     from rnnbench.machine.fingerprint import git
-    from show import console, show
 
     found, measured = question.answer(question.seed)
     new = git() or {}
     name = f"{str(new.get('commit'))[:12]}{' with changes' if new.get('dirty') else ''}"
-    show(found, (question.commit[:12], name), question.margin, console())
+    show(found, (question.commit[:12], name), question.margin)
     code = code_of(found)
     write(path, question.described() | {"new": new, "exit_code": code, **as_json(found, measured, question.seed)})
     return code
@@ -150,8 +138,6 @@ def compare(question: Question, path: Path | None) -> int:
 
 def false_alarms(question: Question, path: Path | None, comparisons: int) -> int:
     """Compare base with base so many times and tell how often a case was called slower."""
-    from show import alarms, counted
-
     done: list[dict[str, Any]] = []
     every: list[list[Finding]] = []
     for number in range(comparisons):
@@ -171,21 +157,84 @@ def as_json(found: Sequence[Finding], measured: Sequence[Measured], seed: int) -
     return {"seed": seed, "findings": [asdict(finding) for finding in found], "turns": first, **again}
 
 
+def writable(path: Path | None) -> None:
+    """Make the folder of a file and open it, to know before minutes of measuring. Raises UsageError."""
+    try:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.open("a").close()
+    except OSError as error:
+        raise click.UsageError(f"{error.filename}: {error.strerror}; choose another file, or make room") from error
+
+
+def write(path: Path | None, content: dict[str, Any]) -> None:
+    """Write a file of JSON, or nothing."""
+    if path is not None:
+        path.write_text(json.dumps(content) + "\n")
+
+
+def readable(seconds: float) -> str:
+    """A duration in the unit that gives it one to three digits before the point."""
+    unit, size = next((one for one in UNITS if seconds >= one[1]), UNITS[-1])
+    return f"{seconds / size:.3g} {unit}"
+
+
+def counted(found: Sequence[Finding]) -> str:
+    """How many cases have each verdict."""
+    counts = Counter(finding.verdict for finding in found)
+    return ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+
+
+def show(found: Sequence[Finding], names: tuple[str, str], margin: float) -> None:
+    """The table of a comparison, and a line for each reason."""
+    rows = []
+    for f in found:
+        cells = [""] * 4
+        if f.base is not None and f.new is not None:
+            cells = [readable(f.base), readable(f.new), f"{f.ratio:.3f}", f"{f.low:.3f} to {f.high:.3f}"]
+        rows.append((f.case, *cells, str(f.verdict)))
+    click.echo(f"base {names[0]}, new {names[1]}")
+    print_table(("case", "base", "new", "new / base", "interval", "verdict"), rows)
+    reasons: dict[str, list[str]] = {}
+    for f in found:
+        if f.reason:
+            reasons.setdefault(f"{f.verdict}: {f.reason}", []).append(f.case)
+    for reason, cases in reasons.items():
+        click.echo(f"{reason} ({len(cases)} {'case' if len(cases) == 1 else 'cases'}, {cases[0]} first)")
+    click.echo(
+        f"{counted(found)}. Margin {margin:.0%}; intervals at 95 % over launches, each for itself. "
+        "Times are medians over turns of the best call of a turn."
+    )
+
+
+def alarms(every: Sequence[Sequence[Finding]], margin: float) -> str:
+    """How often a commit was called slower than itself: the false-alarm rate, with its upper bound."""
+    from scipy.stats import binomtest
+
+    verdicts = [[f.verdict for f in found if f.ratio is not None] for found in every]
+    cases, slower = sum(map(len, verdicts)), sum(v.count(Verdict.SLOWER) for v in verdicts)
+    raised = sum(Verdict.SLOWER in v for v in verdicts)
+    most = binomtest(raised, len(every), alternative="less").proportion_ci(CONFIDENCE, method="exact").high
+    return (
+        f"False alarms at a margin of {margin:.0%}: {slower} of {cases} compared cases called slower, in {raised} of "
+        f"{len(every)} comparisons; at {CONFIDENCE:.0%} confidence fewer than {most:.0%} of comparisons."
+    )
+
+
 EPILOG = f"""\b
 Examples:
   python benchmarks/against.py HEAD~1
   python benchmarks/against.py main --margin 5% -k "passes imdb !epoch" --json runs/against.json
-  python benchmarks/against.py HEAD~1 -k "parity train_step" --by launch --launches 10 --rounds 20 --margin 3%
+  python benchmarks/against.py HEAD~1 -k "parity train_step" --launches 10 --rounds 20 --margin 3%
   python benchmarks/against.py --aa 20 -k "passes parity"
 
 \b
 Exit codes:
   {OK}  no case is slower
-  {SLOWER}  a case is slower: the whole interval of its ratio lies above 1 + margin, and, by round, each launch's
-     median too; with --confirm in both measurements
+  {SLOWER}  a case is slower: the whole interval of its ratio lies above 1 + margin; with --confirm in both measurements
   {USAGE}  an option or the commit is wrong
   {BROKEN}  a case failed or did other work, or nothing could be compared
-  {faults.FAULT}  a fault of this script, or its answer cannot be written; RNNBENCH_TRACEBACK=1 in the environment
+  {FAULT}  a fault of this script, or its answer cannot be written; RNNBENCH_TRACEBACK=1 in the environment
      shows where
   {INTERRUPTED}  interrupted
 """
@@ -195,11 +244,11 @@ Exit codes:
     cls=Command, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
 )
 @click.argument("ref", default="HEAD")
-@click.option("--margin", type=PERCENT, default="10%", show_default=True, help="A slow-down up to this is let pass.")
-@click.option("--launches", type=click.IntRange(1), default=3, show_default=True, help="Pairs of processes.")
+@click.option(
+    "--margin", type=PercentType(), default="10%", show_default=True, help="A slow-down up to this is let pass."
+)
+@click.option("--launches", type=click.IntRange(MIN_LAUNCHES), default=5, show_default=True, help="Pairs of processes.")
 @click.option("--rounds", type=click.IntRange(1), default=6, show_default=True, help="Rounds in each launch.")
-@click.option("--by", "unit", type=click.Choice(UNITS), default="round", show_default=True,
-              help="What gives one ratio. launch, with 10 and more of them, finds less on a busy machine.")  # fmt: skip
 @click.option("--confirm", is_flag=True, help="Measure again what is called slower; both must agree.")
 @click.option("--budget", type=click.FloatRange(0, min_open=True), metavar="SECONDS",
               help="Begin no round after that; a confirmation has as long again.")  # fmt: skip
@@ -214,20 +263,17 @@ Exit codes:
 @click.option("--aa", "comparisons", type=click.IntRange(1), metavar="N",
               help="Compare REF with itself so many times, and say how often a case was called slower.")  # fmt: skip
 def main(
-    ref: str, margin: float, launches: int, rounds: int, unit: str, confirm: bool, budget: float | None, words: str,
+    ref: str, margin: float, launches: int, rounds: int, confirm: bool, budget: float | None, words: str,
     threads: int | None, seed: int, timeout: float, path: Path | None, comparisons: int | None,
 ) -> None:  # fmt: skip
     """Time the benchmarks of the working tree (new) against those of the commit REF (base), taking turns."""
-    from verdict import Unit
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         writable(path)
-        cases = chosen(words)
-        by, wanted = Unit(unit), threads_of(threads)
-        effort = replace(effort_of(launches, rounds, len(cases), by), budget=budget)
+        cases, wanted = chosen(words), threads_of(threads)
+        effort = Effort(launches, rounds, budget=budget)
         with two_trees(ref, comparisons is not None) as (scratch, trees, commit):
-            question = Question(Duel(trees, scratch, wanted, timeout), cases, effort, margin, seed, commit, by, confirm)
+            question = Question(Duel(trees, scratch, wanted, timeout), cases, effort, margin, seed, commit, confirm)
             code = compare(question, path) if comparisons is None else false_alarms(question, path, comparisons)
     except CheckoutError as error:
         raise click.BadParameter(str(error), param_hint="REF") from error

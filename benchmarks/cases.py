@@ -134,6 +134,26 @@ def starts() -> list[Case]:
     ]
 
 
+def facts() -> dict[str, Any]:
+    """What stands behind the numbers: the fingerprint of a run, and how the kernels of this process are configured."""
+    import numba
+
+    from rnnbench.kernels.cpu import compiling, flush, simd
+    from rnnbench.machine.fingerprint import fingerprint
+
+    kernels = {
+        "threads": numba.get_num_threads(),
+        "register_bits": 8 * simd.register_bytes(),
+        "tile": f"{simd.TILE_ROWS} rows x {simd.panel_vectors()} vectors",
+        "explicit_vectors": simd.EXPLICIT,
+        "subnormals": "flushed" if flush.CAN_FLUSH else "kept",
+        "sources": compiling.source_digest(),
+        "cpu_name": numba.config.CPU_NAME or "host",
+        "cpu_features": numba.config.CPU_FEATURES or "host",
+    }
+    return {**fingerprint(), "kernels": kernels}
+
+
 def all_cases() -> list[Case]:
     """Every case, by group."""
     from kernel_cases import optimizer, pointwise, products

@@ -1,16 +1,30 @@
-"""A commit in a folder of its own, for as long as it is needed."""
+"""A commit in a folder of its own, for as long as it is needed; imports nothing of the package, which may be broken."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
+import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 
 ROOT = Path(__file__).resolve().parents[1]
-LONGEST = 300  # seconds for one call of git
+MAX_SECONDS = 300  # for one call of git
+FAULT = 70  # the exit code of a fault of a script, as of `python -m rnnbench`; Python's, 1, means slower
+
+
+def report_fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """As `sys.excepthook`: one sentence, and FAULT."""
+    if os.environ.get("RNNBENCH_TRACEBACK"):
+        traceback.print_exception(error)
+    said = " ".join(f"{kind.__name__}: {error}".split())
+    print(f"Error: nothing was compared, {said}; RNNBENCH_TRACEBACK=1 in the environment shows where", file=sys.stderr)
+    sys.exit(FAULT)
 
 
 class CheckoutError(Exception):
@@ -22,11 +36,11 @@ def git(*arguments: str, root: Path) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
             ["git", "-C", str(root), "-c", "core.hooksPath=/dev/null", *arguments],
-            capture_output=True, text=True, check=False, start_new_session=True, timeout=LONGEST,
+            capture_output=True, text=True, check=False, start_new_session=True, timeout=MAX_SECONDS,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise CheckoutError(
-            f"git {arguments[0]} took longer than {LONGEST} s; see what holds it: git status"
+            f"git {arguments[0]} took longer than {MAX_SECONDS} s; see what holds it: git status"
         ) from error
     except FileNotFoundError as error:
         raise CheckoutError("git is not installed; two commits cannot be compared without it") from error

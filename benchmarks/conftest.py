@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from cases import Case, Work, check
-from facts import facts
+from cases import Case, Work, check, facts
 from rnnbench.machine.fingerprint import git
 
 STATE = ("git", "load", "clock")  # facts of the moment, not of the machine

@@ -13,16 +13,15 @@ from pathlib import Path
 
 import click
 
-import faults
+from checkout import ROOT, CheckoutError, git, report_fault, resolve
 
 if __name__ == "__main__":
-    faults.apart()
+    sys.excepthook = report_fault
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
 
-from against import SLOWER, Question, compare, false_alarms, threads_of, two_trees
-from cases import Case
-from checkout import ROOT, CheckoutError, git, resolve
+from against import SLOWER, Question, compare, false_alarms, threads_of, two_trees, writable
+from cases import Case, all_cases
 from duel import Duel, Effort
 from rnnbench.cli.shell import STDOUT, Command
 
@@ -30,7 +29,7 @@ OK, INTERRUPTED = 0, 130
 WATCHED = ("rnnbench/kernels", "rnnbench/backends/numba.py", ":(exclude)rnnbench/kernels/cuda")
 MAIN = ("origin/main", "main")
 CASES = tuple(f"passes {w} train_step" for w in ("parity", "running-parity", "imdb-synthetic-50", "imdb-synthetic-200"))
-EFFORT = Effort(launches=3, rounds=6, seconds=0.03, budget=50.0)
+EFFORT = Effort(launches=10, rounds=4, seconds=0.03, budget=50.0)
 TIMEOUT = 50.0  # seconds for one answer, compiling included
 MARGIN = 0.10
 
@@ -62,19 +61,15 @@ def why_not(root: Path) -> str | None:
 
 def chosen() -> list[Case]:
     """The cases, by their names."""
-    from cases import all_cases
-
     return [case for case in all_cases() if str(case) in CASES]
 
 
 def measured(base: str, comparisons: int | None, seed: int, path: Path | None) -> int:
     """Compare with the commit, or the commit with itself; the exit code of `against`."""
-    from verdict import Unit
-
     with two_trees(base, comparisons is not None) as (scratch, trees, commit):
         duel = Duel(trees, scratch, threads_of(None), TIMEOUT if comparisons is None else 300.0)
         effort = EFFORT if comparisons is None else replace(EFFORT, budget=None)
-        question = Question(duel, chosen(), effort, MARGIN, seed, commit, Unit.ROUND, confirm=True)
+        question = Question(duel, chosen(), effort, MARGIN, seed, commit, confirm=True)
         return compare(question, path) if comparisons is None else false_alarms(question, path, comparisons)
 
 
@@ -99,16 +94,11 @@ def main(seed: int, path: Path | None, comparisons: int | None) -> None:
       70  a fault of this script, or its answer cannot be written; RNNBENCH_TRACEBACK=1 in the environment shows where
       130  interrupted
     """
-    from options import writable
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if comparisons is None and (reason := why_not(ROOT)):
         click.echo(f"No comparison: {reason}.")
         return
-    try:
-        writable(path)
-    except OSError as error:
-        raise click.UsageError(f"{error.filename}: {error.strerror}; choose another file, or make room") from error
+    writable(path)
     try:
         code = measured(base_of(ROOT) if comparisons is None else "HEAD", comparisons, seed, path)
     except (CheckoutError, OSError) as error:

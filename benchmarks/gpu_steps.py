@@ -84,7 +84,7 @@ def steps(folder: Path, names: Sequence[str]) -> list[Step]:
     python, those = sys.executable, ",".join(names)
     rnnbench = (python, "-m", "rnnbench")
     side_by_side = ("-n", "4", "--dist", "worksteal") if find_spec("xdist") else ()
-    every_kernel = (python, "benchmarks/every_kernel.py")
+    every_kernel = (python, "tests/cuda/every_kernel.py")
 
     def sanitized(tool: str) -> Step:
         command = ("compute-sanitizer", "--tool", tool, "--error-exitcode", "9", *every_kernel)

@@ -27,7 +27,7 @@ class Loss(StrEnum):
     - `BINARY_CROSS_ENTROPY`: mean over O of `log(1 + exp(z)) - y z`; y float (O,), 0 or 1.
     - `CATEGORICAL_CROSS_ENTROPY`: `log(sum(exp(z))) - z[y]`; y a class number in [0, O).
     - `SQUARED_ERROR`: `sum over O of 0.5 (z - y)^2`; y float (O,).
-    - `SIGMOID_SQUARED_ERROR`: the same with `sigmoid(z)` for z.
+    - `SIGMOID_SQUARED_ERROR`: `sum over O of 0.5 (sigmoid(z) - y)^2`; y float (O,).
     """
 
     BINARY_CROSS_ENTROPY = "binary_cross_entropy"
@@ -63,7 +63,7 @@ class DType(StrEnum):
 
     @property
     def bytes(self) -> int:
-        """Of one number."""
+        """The size of one number."""
         return 4 if self is DType.FLOAT32 else 8
 
 

@@ -53,7 +53,7 @@ class Work:
 
 
 def work_of(case: Case) -> Work:
-    """Of one call of the case, by the formulas of this module."""
+    """Operations and traffic of one call of the case, by the formulas of this module."""
     forward, backward = _operations(case)
     if case.pass_ is Pass.FORWARD:
         return Work(forward, _forward_bytes(case))

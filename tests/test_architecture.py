@@ -54,6 +54,21 @@ def test_imports_go_one_way(room):
         assert not bad, f"{path.name} imports {bad}"
 
 
+@pytest.mark.parametrize("folder", ["benchmarks", "validation", "tests"])
+def test_benchmarks_validation_and_tests_do_not_import_from_one_another(folder):
+    """But for the tests of the two others, in folders of their names."""
+    root = PACKAGE.parent
+    modules = {other: {path.stem for path in (root / other).glob("*.py")} for other in ("benchmarks", "validation")}
+    files = list((root / folder).rglob("*.py"))
+    assert files
+    for path in files:
+        tested = path.relative_to(root).parts[1]
+        closed = set() if folder == "tests" else {"tests"}
+        closed |= {name for other, names in modules.items() if other not in (folder, tested) for name in names}
+        bad = {name.partition(".")[0] for name in imports(path)} & closed
+        assert not bad, f"{path.relative_to(root)} imports {bad}"
+
+
 def test_only_its_own_backend_imports_a_framework():
     for path in (PACKAGE / "backends").glob("*.py"):
         names = {name.partition(".")[0] for name in imports(path)} & set(FRAMEWORKS)
@@ -107,3 +122,34 @@ def test_no_concrete_class_inherits_from_a_concrete_class():
     concrete = {name for _, name in bases}
     bad = {f"{file}:{name}" for (file, name), names in bases.items() if names & concrete}
     assert {where for where in bad if where not in INHERITS and where.partition("/")[0] not in INHERITS} == set()
+
+
+# Public functions that may share a name: those of one protocol, and a command and what Python calls it.
+PROTOCOLS = {
+    ("pages", "panel"): "a figure: its pages and one panel",
+    ("add_parts", "clip_scale", "loss_and_gradient", "project_inputs", "spare_row", "state_row", "step_row"):
+        "one kernel on a CPU and on a GPU",
+    ("check", "compare", "load", "run", "train", "verify"): "a command, and the same from Python; `backends.load` is "
+    "what older commits are compared by",
+}  # fmt: skip
+
+
+def defined(kind: type) -> dict[str, list[str]]:
+    """Name -> the modules of the package that define it at their top."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, kind):
+                found.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+    return found
+
+
+def test_a_class_has_a_name_of_its_own():
+    assert {name: where for name, where in defined(ast.ClassDef).items() if len(where) > 1} == {}
+
+
+def test_a_public_function_has_a_name_of_its_own_outside_of_protocols():
+    allowed = {name for names in PROTOCOLS for name in names}
+    twice = {n: where for n, where in defined(ast.FunctionDef).items() if len(where) > 1 and not n.startswith("_")}
+    assert {name: where for name, where in twice.items() if name not in allowed} == {}
+    assert allowed <= set(defined(ast.FunctionDef)), "a protocol that is no more"

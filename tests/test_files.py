@@ -26,7 +26,7 @@ def test_what_is_no_file_in_a_run_is_one_sentence(folder, name, make):
     (folder / name).unlink(missing_ok=True)
     make(folder / name)
     with pytest.raises(store.StoreError, match="and not a file"):
-        store.load(folder)
+        store.load_run(folder)
     for command in (("report", folder), ("compare", folder, folder)):
         result = called(*command, code=4)
         assert result.output.startswith("Error: ")

@@ -13,17 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.analysis.stats import Summary, summarise
-from rnnbench.model import Pass
-from rnnbench.records.record import Record, TurnKey
-from tests.report.fake import case, record
+from rnnbench.model import Case, DType, Model, Pass, Train
+from rnnbench.records.record import Mode, Record, Status, TurnKey, TurnRecord
 
 Floats = NDArray[np.float64]
 Rng = np.random.Generator
 
-CASE = case("imdb-50", Pass.TRAIN_STEP)
 DISTURBED, BY = 0.05, 1.5  # every 20th, by half
 QUIET = {"launch": 0.02, "round_": 0.03}
 NOISY = {"launch": 0.14, "round_": 0.12}  # as of the runs that docs/decisions/0011 looks at
+
+
+def turn(
+    backend: str, seconds: Sequence[float] | Floats, launch: int, round_: int, run_id: str = "simulated",
+    pass_: Pass = Pass.TRAIN_STEP,
+) -> TurnRecord:  # fmt: skip
+    """A record of a turn whose calls took so many seconds; the case is always the same but for its pass."""
+    case = Case("imdb-50", DType.FLOAT32, Model(V=10_000, E=2, H=32, O=1), Train(), B=32, T=50, pass_=pass_)
+    return TurnRecord(run_id=run_id, case=case, backend=backend, status=Status.OK, mode=Mode.DEFAULT, launch=launch,
+                      round=round_, samples_ns=tuple(round(s * 1e9) for s in seconds))  # fmt: skip
 
 
 def turns_of(times: Floats | Sequence[Sequence[float]]) -> dict[TurnKey, float]:
@@ -66,7 +74,7 @@ def run_of(
             speed = rng.normal(0, launch)
             busy = np.where(rng.random(rounds) < bursts, BY, 1.0)
             turns = seconds * np.exp(speed + rng.normal(0, round_, rounds)) * busy
-            made += [record(CASE, name, [t], run_id=run_id, launch=i, round=j) for j, t in enumerate(turns)]
+            made += [turn(name, [t], i, j, run_id) for j, t in enumerate(turns)]
     return made
 
 
@@ -88,9 +96,7 @@ def twins(
             for name in names:
                 for own, scale in ((name, 1.0), (f"{name}#2", twin)):
                     turns = scale * np.exp(shared + rng.normal(0, spread) + rng.normal(0, spread, rounds))
-                    made += [
-                        record(case("parity", pass_), own, [1e-3 * t], launch=i, round=j) for j, t in enumerate(turns)
-                    ]
+                    made += [turn(own, [1e-3 * t], i, j, pass_=pass_) for j, t in enumerate(turns)]
     return made
 
 
@@ -107,7 +113,7 @@ def series(
 
 def answer(turns: Mapping[tuple[int, int], Sequence[float] | Floats], backend: str = "numba") -> Summary:
     """`turns`: (launch, round) -> seconds of its calls."""
-    return summarise([record(CASE, backend, list(s), launch=key[0], round=key[1]) for key, s in turns.items()])
+    return summarise([turn(backend, seconds, *key) for key, seconds in turns.items()])
 
 
 def drifting(
@@ -137,27 +143,27 @@ ONE_MODE: dict[str, Callable[[Rng, int], Floats]] = {
 class World:
     """How launches differ: logarithms of launch values of any shape, with their mean and median over all launches."""
 
-    told: str
+    shape: str
     draw: Callable[[Rng, tuple[int, ...]], Floats]
     mean: float
     median: float
 
 
-def _mixed(told: str, spread: float, ratio: float, share: float) -> World:
+def _mixed(shape: str, spread: float, ratio: float, share: float) -> World:
     """Launches with a spread, of which a share take `ratio` times as long."""
     from scipy.optimize import brentq
     from scipy.special import ndtr
 
     step = math.log(ratio)
 
-    def draw(rng: Rng, shape: tuple[int, ...]) -> Floats:
-        logs: Floats = rng.normal(0, spread, shape) + step * (rng.random(shape) < share)
+    def draw(rng: Rng, size: tuple[int, ...]) -> Floats:
+        logs: Floats = rng.normal(0, spread, size) + step * (rng.random(size) < share)
         return logs
 
     def over_half(x: float) -> float:
         return float((1 - share) * ndtr(x / spread) + share * ndtr((x - step) / spread)) - 0.5
 
-    return World(told, draw, share * step, brentq(over_half, -spread, step + spread))
+    return World(shape, draw, share * step, brentq(over_half, -spread, step + spread))
 
 
 def worlds() -> dict[str, World]:

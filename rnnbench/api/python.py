@@ -205,7 +205,7 @@ def verify(
         timeout=timeout, truncation=_truncation(truncation), filter=filter,
         data_dir=None if data_dir is None else str(data_dir), sizes=Asked(**sizes),
     )  # fmt: skip
-    return verifying.check(plan, {workload.name: workload for workload in found}, observer)
+    return verifying.verify_plan(plan, {workload.name: workload for workload in found}, observer)
 
 
 def train(
@@ -234,13 +234,13 @@ def train(
         truncation=_truncation(truncation), data_dir=None if data_dir is None else str(data_dir), sizes=Asked(**sizes),
     )  # fmt: skip
     given = {each.name: each for each in found}
-    return training.run(plan, given, epochs, None if output is None else Path(output), observer, observer.say)
+    return training.run_training(plan, given, epochs, None if output is None else Path(output), observer, observer.say)
 
 
 def load(folder: str | Path) -> Run:
     """A run from its folder, or by its id under `reports`. Raises StoreError where it cannot be read."""
     path = place_of(str(folder))
-    return Run(path if path.is_dir() else path.parent, store.load(path) if path.is_dir() else store.load_file(path))
+    return Run(path if path.is_dir() else path.parent, store.load_run(path) if path.is_dir() else store.load_file(path))
 
 
 def compare(

@@ -93,7 +93,7 @@ def execute(
     begun, ledger = time.monotonic(), Ledger()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with held(folder, new=not resume):
-        before = store.load(folder) if resume else store.Loaded([], [], {}, {}, [])
+        before = store.load_run(folder) if resume else store.Loaded([], [], {}, {}, [])
         run = _describe(plan, command, before.run, run_id)
         if not resume:
             store.write_json(folder / store.RUN, run)  # first of all: the mark of a run
@@ -101,7 +101,7 @@ def execute(
         machine = fingerprint()
         _refuse_unlike(folder, before, machine)
         code = _measure(RunSession(plan, folder, run, machine, before, ledger, display, begun, given or {}))
-        loaded = store.load(folder)
+        loaded = store.load_run(folder)
     return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
 
 
@@ -139,7 +139,7 @@ def _measure(session: RunSession) -> int:
     folder, display, code = session.folder, session.display, OK
     with closing(store.Journal(folder)) as journal, closing(store.Journal(folder, store.CURVES)) as curves:
         if torn := [*journal.problems, *curves.problems]:
-            session.before = store.load(folder)
+            session.before = store.load_run(folder)
         for problem in (*torn, *session.before.problems):
             display.say(problem)
         scratch: Path | None = None

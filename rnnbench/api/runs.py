@@ -41,7 +41,7 @@ def read_runs(places: Sequence[Path], say: Callable[[str], None], *, force: bool
     for path in places:
         if len(places) > 1 and sum(other.resolve() == path.resolve() for other in places) > 1:
             raise ValueError(f"{path} is given twice; give each run once")
-        loaded = store.load_file(path) if path.is_file() else store.load(path)
+        loaded = store.load_file(path) if path.is_file() else store.load_run(path)
         say_problems(path, loaded.problems, say)
         if len(places) > 1 and not (loaded.records or loaded.curves):
             raise store.StoreError(f"{path} holds no record; nothing was measured there")

@@ -165,7 +165,7 @@ def length(plan: Plan, seconds: float) -> str:
 def write_noise(plan: Plan, folder: Path) -> None:
     """The noise of an A/A run, as a file of its own. Nothing where no backend was measured against itself."""
     if any(noise.MARK in name for name in plan.backends):
-        loaded = store.load(folder)
+        loaded = store.load_run(folder)
         found = noise.noise_of(loaded.records)
         if found is not None:
             value = found.as_json(str(loaded.run["run_id"]), str(loaded.machine["machine_id"]))

@@ -90,7 +90,7 @@ def line(epoch: Epoch) -> str:
     )
 
 
-def run(
+def run_training(
     plan: Plan,
     given: Mapping[str, Workload],
     epochs: int | None,

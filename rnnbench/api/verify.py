@@ -91,7 +91,7 @@ def tasks_with_truncation(plan: Plan, given: Mapping[str, Workload], display: Ob
     return tasks
 
 
-def check(plan: Plan, given: Mapping[str, Workload], display: Observer) -> Checked:
+def verify_plan(plan: Plan, given: Mapping[str, Workload], display: Observer) -> Checked:
     """Check a plan's cases. `given` are its workloads by name. Raises ValueError and WorkloadUnavailable."""
     records: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as folder:

@@ -37,9 +37,7 @@ class Entry:
     summary: str = ""  # one sentence on what it is
     libraries: tuple[str, ...] = ()  # distributions whose versions a run records
     environment: Mapping[str, str] = field(default_factory=dict)  # of workers, known before anything is imported
-    caches: Mapping[str, str] = field(
-        default_factory=dict
-    )  # the same, where compiled code goes to the run's own folder
+    caches: Mapping[str, str] = field(default_factory=dict)  # more of them: where compilers put code, for a run
     look: Look | None = None  # None: made from its name
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
@@ -191,7 +189,7 @@ REGISTRY: dict[str, Entry] = {
 }
 
 
-REPLICA = "#2"  # after the name of a backend: the same, in processes of its own
+REPLICA = "#2"  # after the name of a backend: its code once more, in processes of its own
 
 
 def add(name: str) -> str:

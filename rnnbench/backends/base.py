@@ -1,4 +1,4 @@
-"""The protocol between the harness and whoever computes: `Backend` prepares, `Session` does the measured work."""
+"""The protocol between the harness and what computes: `Backend` prepares, `Session` does the measured work."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ class Backend(abc.ABC):
         """Name -> version of what computes."""
 
     def built_for(self) -> dict[str, str]:
-        """What its compiler takes this machine for and how its threads are run, where it tells. Name -> value."""
+        """What its compiler takes this machine for and how its threads are run, where it says so. Name -> value."""
         return {}
 
     def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:

@@ -208,7 +208,7 @@ class TensorflowBackend(Backend):
 
 
 class TensorflowXlaBackend(TensorflowBackend):
-    """The same, compiled by XLA."""
+    """Keras layers, optimizers and `fit`, compiled by XLA."""
 
     name: ClassVar[str] = "tensorflow+xla"
     jit: ClassVar[bool] = True

@@ -245,7 +245,7 @@ class TorchBackend(Backend):
 
 
 class TorchFlushBackend(TorchBackend):
-    """The same with `torch.set_flush_denormal(True)`."""
+    """PyTorch with `torch.set_flush_denormal(True)`."""
 
     name: ClassVar[str] = "torch+flush"
     subnormals: ClassVar[Subnormals] = Subnormals(flush=True)

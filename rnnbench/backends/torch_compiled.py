@@ -35,7 +35,7 @@ def chunk_last(h: Tensor, projected: Tensor, w: Tensor) -> Tensor:
 
 
 def chunk_every(h: Tensor, projected: Tensor, w: Tensor) -> Tensor:
-    """The same, but all states (T, B, H)."""
+    """All states (T, B, H) of the steps of `projected` (T, B, H), from h (B, H); w (H, H) is output x input."""
     states = []
     for p in projected.unbind():
         h = torch.tanh(torch.addmm(p, h, w.t()))
@@ -44,7 +44,7 @@ def chunk_every(h: Tensor, projected: Tensor, w: Tensor) -> Tensor:
 
 
 class CompiledNet(Net):
-    """The same parameters; nn.RNN, which torch.compile leaves alone, is written out in chunks of steps.
+    """`Net` whose nn.RNN, which torch.compile leaves alone, is written out in chunks of steps.
 
     One compiled function runs a whole chunk of a full batch, forward and backward. Shorter chunks and batches of
     another size run the same lines uncompiled: nothing compiles again inside an epoch.

@@ -130,7 +130,7 @@ class TorchCudaBackend(TorchBackend):
 
 
 class TorchCudaTf32Backend(TorchCudaBackend):
-    """The same with TF32 allowed: factors rounded to 11 significant bits, sums in float32."""
+    """PyTorch on one GPU with TF32 allowed: factors rounded to 11 significant bits, sums in float32."""
 
     name: ClassVar[str] = "torch-cuda+tf32"
     tf32: ClassVar[bool] = True

@@ -117,7 +117,9 @@ WORDS = click.option(
     "-k", "filter_", multiple=True, metavar="WORDS", callback=lambda ctx, param, value: " ".join(value),
     help="Keep the cases whose name holds every word; !WORD leaves out.",
 )  # fmt: skip
-BACKEND_LIST = several("--backend", "-b", type=BACKENDS, help="Comma-separated. Default: the usual, on the CPU.")
+BACKEND_LIST = several(
+    "--backend", "-b", type=BACKENDS, help="Comma-separated: names, or FILE.py:CLASS. Default: the usual, on the CPU."
+)
 
 
 def which(workloads: str, dtypes: str) -> Callable[..., Any]:

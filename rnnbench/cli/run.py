@@ -26,10 +26,10 @@ from rnnbench.cli.options import (
 )
 from rnnbench.cli.resuming import check_options
 from rnnbench.cli.shell import (
+    asked_plan,
     complain,
     console_of,
     guarded,
-    plan_of,
     print_table,
     say,
 )
@@ -117,7 +117,7 @@ def run(
         if max_launches is not None and precision is None and kind is not Mode.RIGOROUS:
             raise click.UsageError(f"--max-launches {max_launches} caps nothing; give --precision, such as 5%, too")
         memory_too = memory or kind is Mode.RIGOROUS
-        plan, given = plan_of(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
+        plan, given = asked_plan(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
         plan = stopped(with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
         check_sizes(plan)
         if dry_run:

@@ -20,10 +20,10 @@ from rnnbench.cli.options import (
     options,
 )
 from rnnbench.cli.shell import (
+    asked_plan,
     complain,
     console_of,
     guarded,
-    plan_of,
     print_json,
 )
 
@@ -64,7 +64,7 @@ def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: An
     def work() -> int:
         if reason := backends.missing(backend):
             return complain(reason, 3)
-        plan, _ = plan_of(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
+        plan, _ = asked_plan(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
         with Display(console_of(stderr=True)) as display:
             findings = run_experiments(tuple(dict.fromkeys(experiments)) or SEEDS, plan, display)
         if as_json:

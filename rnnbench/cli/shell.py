@@ -21,7 +21,7 @@ from rnnbench.api.exit_codes import FAULT, FOLDER, INTERRUPTED, NOTHING, USAGE
 PACKAGE = Path(backends.__file__).resolve().parents[1]
 
 
-def plan_of(
+def asked_plan(
     workload: tuple[str, ...] | None,
     backend: tuple[str, ...] | None,
     passes: tuple[str, ...] | None,

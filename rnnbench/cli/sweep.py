@@ -14,6 +14,7 @@ from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND_LIST,
+    DATA_DIR,
     DTYPES,
     MODEL,
     PASSES,
@@ -64,7 +65,7 @@ Examples:
     help="Width of the inputs. Default: as wide as H where they are dense and made up.",
 )
 @MODEL
-@click.option("--grid", is_flag=True, help="Also each H with each B, for the map of who wins where.")
+@click.option("--grid", is_flag=True, help="Also each H with each B, for the map of the fastest.")
 @BACKEND_LIST
 @several("--pass", "passes", type=PASSES, help="Comma-separated. Default: forward,gradient.")
 @several("--dtype", "dtypes", type=DTYPES, help="Types to measure in, comma-separated. Default: float32.")
@@ -73,7 +74,7 @@ Examples:
     "-o", "--output", type=FolderType(), help="Folder of the run, a new or empty one. Default: reports/RUN ID."
 )
 @click.option("--resume", type=FolderType(), help="Continue the interrupted run in this folder.")
-@options(THREADS, SEED, TIMEOUT)
+@options(THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
 def sweep(
@@ -89,6 +90,7 @@ def sweep(
     output: Path | None,
     resume: Path | None,
     dry_run: bool,
+    data_dir: Path | None,
     **asked: Any,
 ) -> None:
     """Check and time all backends at many sizes of one network, one axis at a time; plots, and a map of the fastest.
@@ -117,7 +119,8 @@ def sweep(
         found = sizes.swept_workloads(swept, base)
         plan = planning.plan_of(
             found, asked.pop("backend"), chosen, mode=Mode(mode or "default"), sweep=swept,
-            names=(workload,) if workload else (), sizes=Asked(**own), **asked,
+            names=(workload,) if workload else (), sizes=Asked(**own),
+            data_dir=None if data_dir is None else str(data_dir), **asked,
         )  # fmt: skip
         if dry_run:
             rows = sizes.rows_of(plan)

@@ -26,10 +26,10 @@ from rnnbench.cli.options import (
     options,
 )
 from rnnbench.cli.shell import (
+    asked_plan,
     complain,
     console_of,
     guarded,
-    plan_of,
     print_json,
 )
 
@@ -65,10 +65,10 @@ def train(
     def work() -> int:
         if reason := backends.missing(backend):
             return complain(reason, 3)
-        plan, given = plan_of((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, **asked)
+        plan, given = asked_plan((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, **asked)
         show = partial(console_of().print, markup=False, highlight=False, soft_wrap=True)
         with Display(console_of(stderr=True)) as display:
-            result = training.run(plan, given, epochs, output, display, (lambda _: None) if as_json else show)
+            result = training.run_training(plan, given, epochs, output, display, (lambda _: None) if as_json else show)
         if as_json:
             print_json(result.as_json())
         else:

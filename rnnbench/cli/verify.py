@@ -21,10 +21,10 @@ from rnnbench.cli.options import (
     which,
 )
 from rnnbench.cli.shell import (
+    asked_plan,
     console_of,
     given,
     guarded,
-    plan_of,
     print_json,
     written,
 )
@@ -99,9 +99,9 @@ def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked
 
     def work() -> int:
         asked["dtypes"] = asked["dtypes"] or tuple(DType)
-        plan, given = plan_of(filter=filter_, mode=checking.MODE, default=checking.WORKLOADS, **asked)
+        plan, given = asked_plan(filter=filter_, mode=checking.MODE, default=checking.WORKLOADS, **asked)
         with Display(console_of(stderr=True)) as display:
-            result = checking.check(plan, given, display)
+            result = checking.verify_plan(plan, given, display)
         if as_json:
             print_json(result.as_json())
         else:

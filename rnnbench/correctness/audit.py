@@ -1,4 +1,4 @@
-"""Is the clock told the truth? Checks that a timed call does all of its work, does it then, and as its contract says.
+"""Does a time mean what it says? Checks that a timed call does all of its work, does it then, and as its contract says.
 
 They need the protocol alone, so that they hold for any backend. Each gives findings: a number and the most it may be.
 """
@@ -23,12 +23,12 @@ from rnnbench.params import Array, Init, Params, cast, init_params
 
 REPEATS = 5  # of what is timed
 ATTEMPTS = 3  # at a figure that a busy machine may spoil
-MOST_SAVED = 0.5  # of a call's time, where its batch was the one before
-MOST_LATE = 0.25  # of a call's time, that fetching takes beyond copying
-MOST_STAGED = 2.0  # times a forward pass, that choosing its batch takes: moving it to where it is computed
-MORE_THREADS = 1.1  # processor time over wall time, for each thread of the contract
+MAX_SAVED = 0.5  # of a call's time, where its batch was the one before
+MAX_LATE = 0.25  # of a call's time, that fetching takes beyond copying
+MAX_STAGED = 2.0  # times a forward pass, that choosing its batch takes: moving it to where it is computed
+MAX_THREAD_USE = 1.1  # processor time over wall time, for each thread of the contract
 BUSY_SECONDS = 0.1  # of calls, over which processor time is counted
-MOST_LOST = 0.5  # of the subnormal numbers of the oracle, where a contract keeps them
+MAX_LOST = 0.5  # of the subnormal numbers of the oracle, where a contract keeps them
 PROBE_STEPS = 64
 
 
@@ -110,7 +110,7 @@ def answers(subject: Subject, pass_: Pass) -> Iterator[Finding]:
 
 
 def _copied(outputs: Outputs) -> Outputs:
-    """The same numbers, out of the reach of the next pass."""
+    """Copies, out of the reach of the next pass."""
     named = (outputs.states, outputs.grads, outputs.params)
     states, grads, params = ({name: a.copy() for name, a in arrays.items()} for arrays in named)
     logits = None if outputs.logits is None else outputs.logits.copy()
@@ -139,7 +139,7 @@ def follows_parameters(subject: Subject, pass_: Pass) -> Iterator[Finding]:
 
 
 def _at_best(limit: float, measure: Callable[[], float]) -> float:
-    """The least of a few measurements, none after the first within the limit: others' work only ever adds."""
+    """The smallest of a few measurements, none after the first within the limit: others' work only ever adds."""
     best = measure()
     for _ in range(ATTEMPTS - 1):
         if best <= limit:
@@ -166,8 +166,8 @@ def remembers_nothing(subject: Subject, pass_: Pass) -> Iterator[Finding]:
 
     subject.session.reset()
     subject.call(pass_, 1)
-    found = _at_best(MOST_SAVED, saved)
-    yield Finding("no memory", pass_, found, MOST_SAVED, "share of the time that a second call saves")
+    found = _at_best(MAX_SAVED, saved)
+    yield Finding("no memory", pass_, found, MAX_SAVED, "share of the time that a second call saves")
 
 
 def leaves_nothing_to_fetch(subject: Subject, pass_: Pass) -> Iterator[Finding]:
@@ -187,9 +187,7 @@ def leaves_nothing_to_fetch(subject: Subject, pass_: Pass) -> Iterator[Finding]:
 
     subject.session.reset()
     subject.call(pass_, 1)
-    yield Finding(
-        "nothing outstanding", pass_, _at_best(MOST_LATE, late), MOST_LATE, "fetching, as a share of the call"
-    )
+    yield Finding("nothing outstanding", pass_, _at_best(MAX_LATE, late), MAX_LATE, "fetching, as a share of the call")
 
 
 def stages_little(subject: Subject, pass_: Pass) -> Iterator[Finding]:
@@ -206,8 +204,8 @@ def stages_little(subject: Subject, pass_: Pass) -> Iterator[Finding]:
 
     subject.session.reset()
     subject.session.synchronize()
-    found = _at_best(MOST_STAGED, share)
-    yield Finding("staging", pass_, found, MOST_STAGED, "choosing a batch, as a share of the call")
+    found = _at_best(MAX_STAGED, share)
+    yield Finding("staging", pass_, found, MAX_STAGED, "choosing a batch, as a share of the call")
 
 
 def keeps_to_its_threads(
@@ -221,15 +219,15 @@ def keeps_to_its_threads(
     while wall() < start + BUSY_SECONDS * 1e9:
         subject.call(pass_, 0)
     cores = (processor() - busy) / (wall() - start)
-    yield Finding("threads", pass_, cores, MORE_THREADS * threads, f"cores in use, by a contract of {threads}")
+    yield Finding("threads", pass_, cores, MAX_THREAD_USE * threads, f"cores in use, by a contract of {threads}")
 
 
 def count_subnormals(x: Array) -> int:
     """How many numbers are subnormal, by their bits: a comparison may flush them."""
     integer = np.dtype(f"int{8 * x.itemsize}")
-    least = np.finfo(x.dtype).tiny.view(integer)
+    smallest = np.finfo(x.dtype).tiny.view(integer)
     magnitude = np.ascontiguousarray(x).view(integer) & np.iinfo(integer).max
-    return int(((magnitude > 0) & (magnitude < least)).sum())
+    return int(((magnitude > 0) & (magnitude < smallest)).sum())
 
 
 def vanishing(dtype: DType) -> tuple[Problem, dict[str, Array], Data]:
@@ -243,7 +241,7 @@ def vanishing(dtype: DType) -> tuple[Problem, dict[str, Array], Data]:
     return problem, params, Data(np.tile(np.arange(T, dtype=np.int32), (2, 1)), targets)
 
 
-def treats_subnormals_as_told(backend: Backend, dtype: DType) -> Iterator[Finding]:
+def treats_subnormals_as_said(backend: Backend, dtype: DType) -> Iterator[Finding]:
     """The gradients of vanishing words hold subnormal numbers where the contract keeps them, and none where not."""
     problem, params, data = vanishing(dtype)
     subject = Subject(backend, problem, params, data)
@@ -254,12 +252,12 @@ def treats_subnormals_as_told(backend: Backend, dtype: DType) -> Iterator[Findin
     with np.errstate(under="ignore"):
         expected = count_subnormals(exact.astype(str(dtype)))
     share = count_subnormals(subject.session.fetch().grads["embedding"]) / expected
-    told = backend.contract(problem).subnormals
+    said = backend.contract(problem).subnormals
     subject.session.close()
-    if told.startswith("kept"):
-        yield Finding("subnormals", Pass.GRADIENT, 1 - share, MOST_LOST, f"share that is lost, by a contract of {told}")
+    if said.startswith("kept"):
+        yield Finding("subnormals", Pass.GRADIENT, 1 - share, MAX_LOST, f"share that is lost, by a contract of {said}")
     else:
-        yield Finding("subnormals", Pass.GRADIENT, share, 0, f"share that is kept, by a contract of {told}")
+        yield Finding("subnormals", Pass.GRADIENT, share, 0, f"share that is kept, by a contract of {said}")
 
 
 Check = Callable[[Subject, Pass], Iterator[Finding]]
@@ -275,4 +273,4 @@ def audit(backend: Backend, dtype: DType, passes: Iterable[Pass], problem: Probl
             yield from check(subject, pass_)
     yield from stages_little(subject, Pass.FORWARD)
     subject.session.close()
-    yield from treats_subnormals_as_told(backend, dtype)
+    yield from treats_subnormals_as_said(backend, dtype)

@@ -1,4 +1,4 @@
-"""The right answers to a problem, computed once by the float64 NumPy backend and compared with everyone's."""
+"""The right answers to a problem, computed once by the float64 NumPy backend and compared with every backend's."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Drift:
         self.of: dict[str, float] = {}
 
     def step(self, call: Callable[[Session], None], only: str | None = None) -> None:
-        """Let each session do the same, and compare all arrays that the oracle's then has, or one of them."""
+        """Call the same for each session, and compare all arrays that the oracle's then has, or one of them."""
         ref, *others = (dict(tolerances.arrays_of(_done(session, call))) for session in self.sessions)
         for name, value in ref.items():
             if only not in (None, name):
@@ -216,7 +216,7 @@ class Oracle:
         return _widened(errors, self._once(self._pass_limits, pass_, precision))
 
     def loss_errors(self, got: list[float], precision: str | None = None) -> dict[str, ErrorOf]:
-        """Of the losses of the first steps, the relative error that is nearest to its limit, under one name."""
+        """Among the losses of the first steps, the relative error that is nearest to its limit, under one name."""
         precision = precision or str(self.problem.dtype)
         floor = tolerances.LOSS_LIMITS[precision]
         pairs = zip(self.losses(), got, strict=True)

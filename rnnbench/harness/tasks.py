@@ -62,12 +62,12 @@ def check_sizes(plan: Plan, *, trained: bool = False) -> None:
     for spec in plan.workloads:
         if spec.rows[0] < spec.B:
             raise ValueError(f"batch size {spec.B} is more than the {spec.rows[0]} training rows of {spec.name}")
-    refused = too_large(plan, trained=trained)
+    refused = refused_sizes(plan, trained=trained)
     if refused and (plan.sweep is None or len(refused) == len(plan.workloads)):
         raise ValueError(next(iter(refused.values())))
 
 
-def too_large(plan: Plan, *, trained: bool = False) -> dict[str, str]:
+def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[str, str]:
     """The workloads that need more memory than there is: by name, what each would need and the way out."""
     free, workers, kept, found = footprint.free(), footprint.workers_of(plan), 0, {}
     for spec in plan.workloads:
@@ -108,7 +108,7 @@ def tasks_of(
     and WorkloadUnavailable as `load_rows`.
     """
     check_sizes(plan)
-    refused = too_large(plan)
+    refused = refused_sizes(plan)
     for reason in refused.values():
         say(f"left out: {reason}")
     tasks: dict[str, list[Task]] = {}

@@ -262,7 +262,7 @@ def is_run(folder: Path) -> bool:
     return isinstance(run.get("run_id"), str) and isinstance(plan, dict) and {"workloads", "backends"} <= plan.keys()
 
 
-def load(folder: Path) -> Loaded:
+def load_run(folder: Path) -> Loaded:
     """Everything in a run's folder. Raises StoreError where there is no run, or one of another schema."""
     problems: list[str] = []
     try:
@@ -276,7 +276,7 @@ def load(folder: Path) -> Loaded:
 
 
 def load_file(path: Path) -> Loaded:
-    """Records from one file; the machine's facts where they lie beside it. Raises StoreError as `load`."""
+    """Records from one file; the machine's facts where they lie beside it. Raises StoreError as `load_run`."""
     problems: list[str] = []
     try:
         records = _read(path, decode_record, problems)

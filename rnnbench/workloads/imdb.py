@@ -14,7 +14,7 @@ MODEL_200 = Model(V=VOCABULARY, E=128, H=128, O=1, loss=Loss.BINARY_CROSS_ENTROP
 
 
 def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
-    corpus, where = imdb_files.load(source.data_dir, source.say)
+    corpus, where = imdb_files.load_imdb(source.data_dir, source.say)
     return dataset(corpus, source.T, padding, validation, f"IMDB (Maas et al., 2011), from {where}")
 
 

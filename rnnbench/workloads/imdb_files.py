@@ -55,7 +55,7 @@ def places(data_dir: Path | None) -> list[Place]:
     return [*found, Place("~/.keras/datasets", home, False)]
 
 
-def load(data_dir: Path | None = None, say: Callable[[str], None] = _log.info) -> tuple[Corpus, str]:
+def load_imdb(data_dir: Path | None = None, say: Callable[[str], None] = _log.info) -> tuple[Corpus, str]:
     """The reviews, and where they come from in words without a path.
 
     A wrong file is passed over and the search goes on. Raises WorkloadUnavailable, naming every place and what was

@@ -32,11 +32,11 @@ def made_up(model: Model, B: int = B, T: int = T, train: Train = ADAM, name: str
     words = [] if model.cell == plain.cell else [model.cell]
     words += [f"{letter}{size}" for letter, size in sizes.items() if size is not None]
     words += [str(v) for v, usual in ((model.head, plain.head), (model.loss, plain.loss)) if v != usual]
-    n = batches_of(model, B, T) * B
+    n = batch_count(model, B, T) * B
     return Workload(
         name or " ".join([MADE_UP, *words]),
         model,
-        load,
+        made_up_rows,
         B,
         T,
         train,
@@ -47,16 +47,16 @@ def made_up(model: Model, B: int = B, T: int = T, train: Train = ADAM, name: str
     )
 
 
-def batches_of(model: Model, B: int, T: int) -> int:
+def batch_count(model: Model, B: int, T: int) -> int:
     """How many batches are staged: as many as fit into `STAGED_BYTES`, at least 1 and at most 20."""
     return max(1, min(MAX_BATCHES, STAGED_BYTES // (4 * B * T * (model.E if model.V is None else 1))))
 
 
-def load(source: Source) -> Dataset:
+def made_up_rows(source: Source) -> Dataset:
     """The staged batches, tested on themselves."""
     model, seed = source.model, source.seed
     assert model is not None
-    n = batches_of(model, source.B, source.T) * source.B
+    n = batch_count(model, source.B, source.T) * source.B
     rng = np.random.default_rng([seed, 1])
     inputs: Inputs
     targets: Inputs

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from rnnbench.harness.runner import Runner
 
 import rnnbench as rb
+from rnnbench.harness.run_loop import TurnTimer
 from rnnbench.records import store
 from tests.calling import called
 
@@ -131,18 +131,18 @@ def test_the_command_line_and_python_ask_the_same(tmp_path, measured):
         folder = tmp_path / str(number)
         called("run", "-w", tmp_path / asked[0], *asked[1:], "-b", "numpy", "--pass", "forward,train_step", "--quick",
                "--no-training", "-o", folder, code=0)  # fmt: skip
-        cases.append({r.case for r in store.load(folder).records})
+        cases.append({r.case for r in store.load_run(folder).records})
     python = {r.case for r in measured.loaded.records if r.case.workload == "mine"}
     assert cases == [python] * 3
     made = {r.case for r in rb.run(output=tmp_path / "p", **QUICK, V=30, E=3, H=4, B=8, T=5).loaded.records}
     called("run", *sizes, "-T", "5", "-b", "numpy", "--pass", "forward", "--quick", "-o", tmp_path / "c", code=0)
-    assert {r.case for r in store.load(tmp_path / "c").records} == made
+    assert {r.case for r in store.load_run(tmp_path / "c").records} == made
     assert next(iter(made)).workload == "made-up V30 E3 H4 B8 T5"
 
 
 def test_an_interrupted_run_keeps_what_was_measured_and_goes_on_without_the_rows(tmp_path, monkeypatch):
     turns = []
-    before = Runner._turn
+    before = TurnTimer.measure
 
     def turn(self, slot):
         turns.append(slot)
@@ -150,11 +150,11 @@ def test_an_interrupted_run_keeps_what_was_measured_and_goes_on_without_the_rows
             raise KeyboardInterrupt
         before(self, slot)
 
-    monkeypatch.setattr(Runner, "_turn", turn)
+    monkeypatch.setattr(TurnTimer, "measure", turn)
     folder = tmp_path / "run"
     with pytest.raises(KeyboardInterrupt, match=r"what was measured is kept: rnnbench.load\("):
         rb.run(mine(), output=folder, **QUICK)
-    monkeypatch.setattr(Runner, "_turn", before)
+    monkeypatch.setattr(TurnTimer, "measure", before)
     assert len(rb.load(folder).times) == 1
     assert (folder / "rows" / "mine.npz").exists()
     run = rb.run(resume=folder, progress=False)

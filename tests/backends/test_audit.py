@@ -85,7 +85,7 @@ def test_subnormals_are_treated_as_the_contract_says(backend, request, dtype):
         and not request.config.getoption("--every-case")
     ):
         pytest.skip("compiles again; --every-case runs it")
-    assert not failed(audit.treats_subnormals_as_told(backend, dtype))
+    assert not failed(audit.treats_subnormals_as_said(backend, dtype))
 
 
 def test_one_thread_of_ours_is_one():

@@ -67,7 +67,10 @@ def test_edge_sizes(backend, cell, dtype, sizes):
 @pytest.mark.parametrize("head", list(Head))
 def test_truncation(backend, cell, dtype, head):
     T = 9
-    for window, stride in [(1, 1), (7, 1), (7, 3), (7, 7), (T - 1, 2), (T - 1, T - 1), (T, 4), (T, T), (T + 5, T + 2)]:
+    cuts = [(1, 1), (7, 3), (7, 7), (T, 4), (T + 5, T + 2)]
+    if cell == "rnn":  # where to cut is nothing of a cell's own, and XLA compiles each cut anew
+        cuts += [(7, 1), (T - 1, 2), (T - 1, T - 1), (T, T)]
+    for window, stride in cuts:
         problem = small_problem(cell=cell, T=T, head=head, dtype=dtype, truncation=Truncation(window, stride))
         ref, got = sessions(backend, problem)
         assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)

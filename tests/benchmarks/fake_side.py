@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 plan = json.loads((Path(sys.argv[2]) / "plan.json").read_text())
-rng = random.Random(sys.argv[1])
+with (Path(sys.argv[2]) / "starts").open("a+") as starts:  # each launch has a chance of its own
+    rng = random.Random(f"{sys.argv[1]} {starts.write('x') and starts.tell()}")
 channel = socket.socket(fileno=int(os.environ["RNNBENCH_CHANNEL"]))
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from cases import facts
 from checkout import CheckoutError, checked_out, resolve
-from facts import facts
 
 ROOT = Path(__file__).resolve().parents[2]
 AGAINST = [sys.executable, str(ROOT / "benchmarks" / "against.py")]
@@ -81,9 +81,9 @@ def test_what_is_no_commit_or_no_repository_is_said(repository, tmp_path):
     ("arguments", "words"),
     [
         (["nosuch"], "there is no commit 'nosuch'; give a branch, a tag or a commit"),
-        (["HEAD", "--margin", "10"], "'10' is not a percentage, such as 10%"),
-        (["HEAD", "--margin", "0%"], "0% is outside the limits"),
-        (["HEAD", "--rounds", "1"], "raise --rounds"),
+        (["HEAD", "--margin", "ten"], "'ten' is not a number of percent, such as 5%"),
+        (["HEAD", "--margin", "0%"], "above 0 and below 100 is allowed"),
+        (["HEAD", "--launches", "2"], "2 is not in the range x>=3"),
         (["HEAD", "-k", "nosuch"], "leaves none of"),
         (["HEAD", "--threads", "999"], "--threads 999 is more than the"),
         (["HEAD", "--json", "/proc/nosuch/file"], "choose another file"),
@@ -101,7 +101,18 @@ def test_a_commit_against_itself(tmp_path):
     """By a case that compiles nothing; what is written holds every sample, the commits and the machine."""
     path = tmp_path / "made" / "against.json"
     code, out, err = against(
-        "HEAD", "-k", "import", "--margin", "300%", "--launches", "1", "--json", str(path), TMPDIR=str(tmp_path)
+        "HEAD",
+        "-k",
+        "import",
+        "--margin",
+        "99%",
+        "--launches",
+        "3",
+        "--rounds",
+        "2",
+        "--json",
+        str(path),
+        TMPDIR=str(tmp_path),
     )
     assert code == 0, out + err
     assert "start import rnnbench.cli" in out
@@ -111,13 +122,13 @@ def test_a_commit_against_itself(tmp_path):
     assert content["machine"]["cpu"]["features"]
     (finding,) = content["findings"]
     assert finding["low"] <= finding["ratio"] <= finding["high"]
-    assert [len(rounds) for rounds in content["turns"][finding["case"]]] == [6]
+    assert [len(rounds) for rounds in content["turns"][finding["case"]]] == [2] * 3
 
 
 @needs_git
 @pytest.mark.slow
 def test_a_commit_against_itself_several_times():
-    code, out, err = against("HEAD", "--aa", "2", "-k", "import", "--margin", "300%", "--launches", "1")
+    code, out, err = against("HEAD", "--aa", "2", "-k", "import", "--margin", "99%", "--launches", "3", "--rounds", "1")
     assert code == 0, out + err
     assert "0 of 2 compared cases called slower, in 0 of 2 comparisons" in out
 

@@ -194,7 +194,7 @@ def test_a_busy_loop_in_a_worker_is_found(tmp_path):
         cwd=ROOT, env={**os.environ, "TEST_BUSY": "30"}, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    records = store.load(tmp_path / "run").records
+    records = store.load_run(tmp_path / "run").records
     for name in ("numpy", "busy"):
         mine = [replace(r, backend="numpy", run_id=name) for r in records if r.backend == name]
         (tmp_path / f"{name}.jsonl").write_bytes(b"".join(map(store.encode, mine)))

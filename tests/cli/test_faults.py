@@ -46,7 +46,7 @@ def wait_for_samples(folder: Path, count: int, seconds: float = 60) -> None:
 
 
 def samples(folder: Path) -> list[tuple[object, ...]]:
-    records = store.load(folder).records
+    records = store.load_run(folder).records
     return [(r.backend, r.case, r.launch, r.round) for r in turns_in(records) if r.samples_ns]
 
 
@@ -113,7 +113,7 @@ def test_a_disk_that_fills_up_ends_the_run_and_keeps_what_was_written(tmp_path):
     code, text = finish(*SLOW, "-o", str(folder), TEST_FILE_SIZE_LIMIT="26000")
     assert code == 4, text
     assert "make room" in text
-    loaded = store.load(folder)
+    loaded = store.load_run(folder)
     assert loaded.records
     assert not loaded.problems
     code, text = finish_resume(folder)

@@ -232,7 +232,7 @@ def test_a_run_that_was_killed_before_it_measured_is_resumed(folder, monkeypatch
     for name in (store.RECORDS, store.CURVES, store.MACHINE):
         (folder / name).unlink()
     called("run", "--resume", folder, code=0)
-    assert len(store.load(folder).records) == 3
+    assert len(store.load_run(folder).records) == 3
 
 
 def test_what_somebody_put_beside_a_run_stays_when_it_is_resumed(folder):
@@ -247,7 +247,7 @@ def test_what_somebody_put_beside_a_run_stays_when_it_is_resumed(folder):
     called("report", folder, code=0)
     after = snapshot(folder)
     assert {name: after.get(name) for name in before} == before
-    assert sum(bool(r.samples_ns) for r in turns_in(store.load(folder).records)) == 2
+    assert sum(bool(r.samples_ns) for r in turns_in(store.load_run(folder).records)) == 2
 
 
 @pytest.mark.parametrize("which", ["scratch", "arrays", "cache", "logs"])
@@ -284,7 +284,7 @@ def test_arrays_of_an_earlier_part_are_not_read_again(folder):
     (folder / SCRATCH / "arrays").mkdir()
     (folder / SCRATCH / "arrays" / "0-parity-float32.npz").write_text("no arrays at all")
     called("run", "--resume", folder, code=0)
-    assert {r.status for r in store.load(folder).records} == {"ok"}
+    assert {r.status for r in store.load_run(folder).records} == {"ok"}
 
 
 UNLIKE = [
@@ -368,7 +368,8 @@ def older(folder, change):
     change(machine)
     (folder / store.MACHINE).write_text(json.dumps(machine))
     text = (folder / store.RECORDS).read_text()
-    (folder / store.RECORDS).write_text(text.replace(store.load(folder).records[0].machine_id, machine["machine_id"]))
+    before = store.load_run(folder).records[0].machine_id
+    (folder / store.RECORDS).write_text(text.replace(before, machine["machine_id"]))
 
 
 def other_cpu(machine):
@@ -414,7 +415,7 @@ def test_a_run_is_not_resumed_under_other_conditions(folder, change, words):
 def test_records_without_the_facts_of_their_machine_are_not_taken_for_this_one(folder):
     (folder / store.MACHINE).unlink()
     text = (folder / store.RECORDS).read_text()
-    (folder / store.RECORDS).write_text(text.replace(store.load(folder).records[0].machine_id, "other"))
+    (folder / store.RECORDS).write_text(text.replace(store.load_run(folder).records[0].machine_id, "other"))
     assert "machine id other / " in said("run", "--resume", folder, code=4)
 
 

@@ -91,7 +91,7 @@ def execute(plan, folder, *, resume=False):
 
 
 def turns(folder):
-    return [(r.case, r.backend, r.launch, r.round) for r in turns_in(store.load(folder).records) if r.samples_ns]
+    return [(r.case, r.backend, r.launch, r.round) for r in turns_in(store.load_run(folder).records) if r.samples_ns]
 
 
 @pytest.mark.parametrize("place", PLACES)

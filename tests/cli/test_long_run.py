@@ -76,7 +76,7 @@ def test_it_survives_workers_that_are_killed(tmp_path, monkeypatch, costs, reque
     journal.close()
     assert killer.killed >= kills // 2
     assert not any(place.worker for place in runner.pool.places.values())
-    _check(store.load(tmp_path), asked, killer.killed)
+    _check(store.load_run(tmp_path), asked, killer.killed)
 
 
 def _check(loaded, asked, killed):

@@ -58,7 +58,7 @@ def run(command: list[str], folder: Path, cwd: Path, *, backend: str = "numpy", 
         cwd=cwd, env=outside | env, capture_output=True, text=True, timeout=240, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    loaded = store.load(folder)
+    loaded = store.load_run(folder)
     assert any(record.samples_ns for record in turns_in(loaded.records))
     assert loaded.machine["peak"] is not None
     assert loaded.machine["cpu"]["features"]

@@ -51,7 +51,7 @@ def read(*folders, force=False):
 def test_a_process_for_memory_is_no_launch(tmp_path):
     runs = [write(tmp_path / name, f"run-{name}") for name in "ab"]
     for name in "ab":
-        r = store.load(tmp_path / name).records[0]
+        r = store.load_run(tmp_path / name).records[0]
         memory = replace(r, launch=MEMORY, round=MEMORY, samples_ns=(), peak_memory_bytes=1)
         stored(tmp_path / name, [memory])
     pooled = read(*runs)
@@ -67,12 +67,12 @@ def runs(tmp_path):
 def test_all_launches_of_all_runs_stand_in_one(tmp_path, runs):
     pooled = read(*runs)
     assert pooled.problems == []
-    assert len(pooled.records) == 3 * len(store.load(tmp_path / "a").records)
+    assert len(pooled.records) == 3 * len(store.load_run(tmp_path / "a").records)
     assert len({(r.case.key, r.backend, r.part, r.launch, r.round) for r in pooled.records}) == len(pooled.records)
     assert {r.run_id: {s.launch for s in pooled.records if s.run_id == r.run_id} for r in pooled.records} == {
         "run-a": {0, 1, 2}, "run-b": {3, 4, 5}, "run-c": {6, 7, 8},
     }  # fmt: skip
-    assert len(pooled.curves) == 3 * len(store.load(tmp_path / "a").curves)
+    assert len(pooled.curves) == 3 * len(store.load_run(tmp_path / "a").curves)
     for s in summaries(pooled.records):
         assert len({key[:2] for key in s.turns}) == 9
         alone = [t for name in "abc" for t in _of(tmp_path / name, s).turns.values()]
@@ -87,11 +87,11 @@ def test_all_launches_of_all_runs_stand_in_one(tmp_path, runs):
 
 
 def _of(folder, s):
-    return next(x for x in summaries(store.load(folder).records) if (x.case, x.backend) == (s.case, s.backend))
+    return next(x for x in summaries(store.load_run(folder).records) if (x.case, x.backend) == (s.case, s.backend))
 
 
 def test_one_run_is_read_as_it_is(tmp_path, runs):
-    assert read(runs[0]) == store.load(tmp_path / "a")
+    assert read(runs[0]) == store.load_run(tmp_path / "a")
 
 
 def test_runs_of_other_cases_and_backends_lie_side_by_side(tmp_path, runs):

@@ -85,7 +85,7 @@ def test_an_aa_run_tells_the_noise_and_keeps_why_it_stopped_and_its_rule(tmp_pat
 
 def _tells_the_noise(made, out):
     found = json.loads((made / NOISE).read_text())
-    records = store.load(made).records
+    records = store.load_run(made).records
     assert {r.backend for r in records} == {"numpy", "numpy#2"}
     assert found["machine_id"] == records[0].machine_id
     assert found["floor"] > 0

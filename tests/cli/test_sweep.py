@@ -67,7 +67,7 @@ def test_a_small_sweep_from_the_command_line_to_the_pictures(tmp_path):
     code, text = invoke("--H", "2,3", "--B", "1,2", "--T", "3", "--grid", "-b", "numpy", "--quick", "-o", str(folder))
     assert code == 0, text
     assert "H3 B2 T3 gradient: numpy" in text
-    loaded = store.load(folder)
+    loaded = store.load_run(folder)
     timed = [r for r in turns_in(loaded.records) if r.samples_ns]
     # Two sizes of H at B 32, two of B at H 128, and four of the grid; two passes; one round.
     assert len(timed) == 8 * 2
@@ -80,5 +80,5 @@ def test_a_small_sweep_from_the_command_line_to_the_pictures(tmp_path):
     (folder / store.RECORDS).write_bytes(b"".join(kept[: len(kept) // 2]))
     code, text = invoke("--resume", str(folder))
     assert code == 0, text
-    again = [(r.case, r.backend, r.round) for r in turns_in(store.load(folder).records) if r.samples_ns]
+    again = [(r.case, r.backend, r.round) for r in turns_in(store.load_run(folder).records) if r.samples_ns]
     assert len(again) == len(set(again)) == 8 * 2

@@ -50,7 +50,7 @@ def test_right_answers_alone_do_not_find_these(session, pass_):
 @pytest.mark.parametrize("told", ["kept", "flushed, per thread"])
 def test_what_becomes_of_subnormals_is_tried_and_not_believed(dtype, keeps, told):
     backend = made_of(NumpySession if keeps else cheats.Flushes, subnormals=told)
-    found = failed(audit.treats_subnormals_as_told(backend, dtype))
+    found = failed(audit.treats_subnormals_as_said(backend, dtype))
     assert bool(found) == (keeps != (told == "kept"))
 
 

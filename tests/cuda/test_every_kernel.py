@@ -6,9 +6,9 @@ import functools
 
 import pytest
 
-import every_kernel
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.kernels.cuda import device, optimizer
+from tests.cuda import every_kernel
 from tests.cuda.conftest import REGIMES, WIDE
 
 

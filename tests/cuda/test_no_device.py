@@ -18,7 +18,7 @@ def test_a_run_goes_on_without_a_device(tmp_path):
         pytest.skip("there is a device")
     folder = tmp_path / "run"
     called("run", "-b", "numpy,cuda", "-w", "parity", "--quick", "--pass", "forward", "-o", folder, code=0)
-    records = store.load(folder).records
+    records = store.load_run(folder).records
     assert {r.status for r in turns_in(records) if r.backend == "numpy"} == {Status.OK}
     assert any(r.samples_ns for r in turns_in(records) if r.backend == "numpy")
     (absent,) = (r for r in turns_in(records) if r.backend == "cuda")

@@ -27,6 +27,7 @@ from rnnbench.records import store
 from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
 from rnnbench.records.stops import Why
 from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
+from tests.helpers import specs
 from tests.report.fake import case, failure
 
 ROUNDS = 3
@@ -254,10 +255,10 @@ class Telling:
 
 def test_a_training_ends_with_the_budget_and_the_next_does_not_begin(tmp_path):
     names = ("parity", "running-parity")
-    plan = replace(plan_of("compiles"), workloads=names, training=names, budget=2.5)
+    plan = replace(plan_of("compiles"), workloads=specs(*names), training=names, budget=2.5)
     display, curves = Telling(), store.Journal(tmp_path, store.CURVES)
     begun = time.monotonic()
-    trainings(plan, ["compiles"], tmp_path, "r", display, curves, [], Ledger(), Stopping(plan))
+    trainings(plan, ["compiles"], tmp_path, "r", display, curves, [], Ledger(), Stopping(plan), {}, tmp_path)
     curves.close()
     assert time.monotonic() - begun < SOON
     first, second = display.said

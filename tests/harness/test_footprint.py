@@ -152,7 +152,7 @@ def test_the_estimate_is_near_the_peak_of_real_workers(tmp_path, sizes, passes):
         return max(r.peak_memory_bytes for r in records if r.backend == name and r.case.model == problem.model)
 
     def told(problem):
-        rows = made_up.batches_of(problem.model, problem.B, problem.T) * problem.B
+        rows = made_up.batch_count(problem.model, problem.B, problem.T) * problem.B
         with_it, without = (footprint.bytes_needed(problem, rows, rows, workers) for workers in (1, 0))
         return with_it - without
 

@@ -19,7 +19,7 @@ SWEEP = Sweep(H=(3, 8), B=(1, 2), centre=Sizes(3, 2, 4), grid=True)
 
 def plan_of(sweep=SWEEP, **changes) -> Plan:
     asked = {
-        "workloads": swept(sweep), "backends": ("numpy",), "passes": (Pass.FORWARD, Pass.GRADIENT),
+        "workloads": swept(sweep) if sweep else (), "backends": ("numpy",), "passes": (Pass.FORWARD, Pass.GRADIENT),
         "dtypes": tuple(DType), "mode": Mode.QUICK, "threads": 1, "seed": 0, "timeout": 60.0, "sweep": sweep,
     }  # fmt: skip
     return Plan(**(asked | changes))

@@ -25,7 +25,7 @@ def copied(tmp_path):
 
 
 def test_it_is_read():
-    loaded = store.load(FIXTURE)
+    loaded = store.load_run(FIXTURE)
     assert loaded.problems == []
     assert len(loaded.records) == 2 * 2 * 3 * (1 + 2)
     assert loaded.curves
@@ -46,15 +46,15 @@ def test_another_schema_is_refused_with_the_version_that_reads_it(copied, name, 
     store.write_json(copied / store.MACHINE, machine)
     writer = ", or read it with the one that wrote it, rnnbench 0.0.9 at commit 0123456"
     with pytest.raises(store.StoreError, match=f"{said}{writer}$"):
-        store.load(copied)
+        store.load_run(copied)
     (copied / store.MACHINE).unlink()
     with pytest.raises(store.StoreError, match=f"{said}$"):
-        store.load(copied)
+        store.load_run(copied)
 
 
 def test_it_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: ({}, []))  # drawn in tests/report
-    loaded = store.load(FIXTURE)
+    loaded = store.load_run(FIXTURE)
     page, *_ = write_report(tmp_path, ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run))
     text = page.read_text()
     assert f"# rnnbench: {loaded.run['run_id']}" in text
@@ -63,7 +63,7 @@ def test_it_is_reported(tmp_path, monkeypatch):
 
 def test_it_is_compared_and_pooled_with_itself_renamed(copied):
     for path in copied.iterdir():
-        path.write_text(path.read_text().replace(store.load(FIXTURE).run["run_id"], "another"))
+        path.write_text(path.read_text().replace(store.load_run(FIXTURE).run["run_id"], "another"))
     found = compared(str(FIXTURE), str(copied), Gate(), "", print)
     assert [f.ratio and f.ratio.value for f in found.findings] == [1.0] * 4
     assert all(f.has_interval for f in found.findings)
@@ -73,6 +73,6 @@ def test_it_is_compared_and_pooled_with_itself_renamed(copied):
 def test_a_line_without_a_readable_case_costs_itself_alone(tmp_path):
     good = (FIXTURE / store.RECORDS).read_text().splitlines()[:2]
     (tmp_path / store.RECORDS).write_text("\n".join([good[0], good[0].replace('"B":32', '"B":"x"'), good[1]]) + "\n")
-    loaded = store.load(tmp_path)
+    loaded = store.load_run(tmp_path)
     assert len(loaded.records) == 2
     assert "records.jsonl line 2 was left out" in loaded.problems[0]

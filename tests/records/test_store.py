@@ -53,7 +53,7 @@ def written(folder, *records, name=store.RECORDS):
 def test_records_and_epochs_come_back_equal(tmp_path):
     written(tmp_path, CHECKED, RECORD, PLAIN, MEMORY)
     written(tmp_path, EPOCH, name=store.CURVES)
-    loaded = store.load(tmp_path)
+    loaded = store.load_run(tmp_path)
     assert loaded.records == [CHECKED, RECORD, PLAIN, MEMORY]
     assert loaded.curves == [EPOCH]
     assert loaded.problems == []
@@ -77,7 +77,7 @@ def test_the_field_names_of_the_file():
 def test_a_round_that_is_none_is_damage(tmp_path):
     lines = [json.loads(store.encode(RECORD)) | {"round": value} for value in (-3, None, "0", [])]
     (tmp_path / store.RECORDS).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    loaded = store.load(tmp_path)
+    loaded = store.load_run(tmp_path)
     assert loaded.records == []
     assert all("$.round" in problem for problem in loaded.problems)
     assert len(loaded.problems) == 4
@@ -87,7 +87,7 @@ def test_a_cut_line_is_left_out_and_said(tmp_path):
     written(tmp_path, RECORD, RECORD)
     path = tmp_path / store.RECORDS
     path.write_bytes(path.read_bytes()[:-40])
-    loaded = store.load(tmp_path)
+    loaded = store.load_run(tmp_path)
     assert loaded.records == [RECORD]
     assert len(loaded.problems) == 1
     assert "records.jsonl line 2 was left out" in loaded.problems[0]
@@ -95,14 +95,14 @@ def test_a_cut_line_is_left_out_and_said(tmp_path):
     assert journal.problems == ["records.jsonl ended in the middle of a line; that line was dropped"]
     journal.append([RECORD])
     journal.close()
-    assert store.load(tmp_path).records == [RECORD, RECORD]
+    assert store.load_run(tmp_path).records == [RECORD, RECORD]
 
 
 @pytest.mark.parametrize("damage", [b"{}\n", b"[1]\n", b'"text"\n', b'{"schema": 1}\n', b"\xff\xfe\n", b"null\n"])
 def test_a_damaged_line_in_the_middle_costs_itself_alone(tmp_path, damage):
     path = tmp_path / store.RECORDS
     path.write_bytes(store.encode(RECORD) + damage + store.encode(RECORD))
-    loaded = store.load(tmp_path)
+    loaded = store.load_run(tmp_path)
     assert loaded.records == [RECORD, RECORD]
     assert len(loaded.problems) == 1
 
@@ -111,12 +111,12 @@ def test_a_newer_schema_is_refused(tmp_path):
     raw = json.loads(store.encode(RECORD))
     (tmp_path / store.RECORDS).write_text(json.dumps({**raw, "schema": SCHEMA + 1}) + "\n")
     with pytest.raises(store.StoreError, match="upgrade rnnbench"):
-        store.load(tmp_path)
+        store.load_run(tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
     with pytest.raises(store.StoreError, match="holds no run"):
-        store.load(tmp_path)
+        store.load_run(tmp_path)
 
 
 def test_one_writer_at_a_time(tmp_path):
@@ -147,6 +147,6 @@ def test_facts_are_read_as_far_as_json_goes(tmp_path):
 
 @pytest.mark.parametrize("name", ["cpu-2-cores", "sweep-cpu-2-cores"])
 def test_stored_reports_are_whole(name):
-    loaded = store.load(Path(__file__).resolve().parents[2] / "reports" / name)
+    loaded = store.load_run(Path(__file__).resolve().parents[2] / "reports" / name)
     assert loaded.records
     assert loaded.problems == []

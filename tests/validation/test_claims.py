@@ -13,16 +13,14 @@ import numpy as np
 import pytest
 
 import claims
-from claims_bootstrap import every_method
-from claims_found import Found, Table
-from claims_parts import PARTS, intervals
+from claims import PARTS, Found, Table, intervals
 from rnnbench.analysis import stats
 from worlds import worlds
 
 REDUCED = {"intervals": 150, "stop": 40, "verdicts": 60, "noise": 8, "history": 30, "alarms": 60}
 
 
-@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("part", claims.SIMULATED)
 def test_what_is_claimed_is_found(part, request):
     full = request.config.getoption("--every-case")
     found = [one for table in PARTS[part](0, None if full else REDUCED[part]) for one in table.found]
@@ -35,15 +33,6 @@ def test_intervals_that_are_too_narrow_are_told(monkeypatch):
     monkeypatch.setattr(stats, "CONFIDENCE", 0.6)
     first, *_ = intervals(0, 150)
     assert [one.what for one in first.found if one.broken] == ["a time", "a ratio within rounds"]
-
-
-def test_resampling_a_few_launches_covers_less_than_students_t():
-    """Why the bootstrap was left aside (docs/decisions/0006): at 3 launches, in every world, and narrower."""
-    for name, world in worlds().items():
-        ends = every_method(world, 3, 300, np.random.default_rng(0))
-        t, *others = (ends[method].hold(world.mean) for method in ("t", "percentile", "BCa"))
-        assert max(others) < t - 20, name
-        assert max(ends[method].width for method in ("percentile", "BCa")) < ends["t"].width
 
 
 def test_the_worlds_have_the_mean_and_median_that_they_say():
@@ -84,7 +73,3 @@ def test_the_command_prints_what_it_found_and_refuses_what_it_cannot():
         refused = run(*arguments)
         assert refused.returncode == claims.USAGE
         assert words in " ".join(refused.stderr.split())
-
-
-def test_the_names_of_the_parts_are_those_that_there_are():
-    assert tuple(PARTS) == claims.PARTS

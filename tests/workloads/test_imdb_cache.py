@@ -19,7 +19,7 @@ from tests.workloads.fake_imdb import check
 def cached(places):
     """The cache file, made by loading the fake file once; the file itself is gone again."""
     file = fake_imdb.put(places.folder("~/.keras/datasets"), places.content)
-    imdb_files.load()
+    imdb_files.load_imdb()
     file.unlink()
     (cache,) = places.cache.iterdir()
     return cache
@@ -45,7 +45,7 @@ def test_a_damaged_cache_is_made_anew_with_a_warning(places, cached, caplog, dam
     good = cached.read_bytes()
     cached.write_bytes(damage(good))
     fake_imdb.put(places.folder("~/.keras/datasets"), places.content)
-    corpus, where = imdb_files.load()
+    corpus, where = imdb_files.load_imdb()
     assert where == "~/.keras/datasets"
     check(corpus)
     assert "is damaged" in caplog.text
@@ -58,7 +58,7 @@ def test_what_is_no_file_in_the_cache_s_place_is_not_waited_for(places, cached, 
     cached.unlink()
     make(cached)
     fake_imdb.put(places.folder("~/.keras/datasets"), places.content)
-    check(imdb_files.load()[0])
+    check(imdb_files.load_imdb()[0])
     assert "and not a file" in caplog.text
 
 
@@ -95,7 +95,7 @@ def test_objects_in_the_cache_are_never_unpickled(cached, caplog):
 def test_an_unwritable_cache_costs_a_warning_and_no_more(places, caplog, monkeypatch):
     fake_imdb.put(places.data_dir, places.content)
     places.cache.write_text("a file where the folder should be")
-    check(imdb_files.load(places.data_dir)[0])
+    check(imdb_files.load_imdb(places.data_dir)[0])
     (warning,) = caplog.records
     assert "set $RNNBENCH_CACHE" in warning.getMessage()
     assert "\n" not in warning.getMessage()
@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_nothing_behind(places, caplog, monkeypatch):
 
     fake_imdb.put(places.data_dir, places.content)
     monkeypatch.setattr(os, "replace", full)
-    check(imdb_files.load(places.data_dir)[0])
+    check(imdb_files.load_imdb(places.data_dir)[0])
     assert "No space left on device" in caplog.text
     assert list(places.cache.iterdir()) == []
 

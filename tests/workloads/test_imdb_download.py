@@ -58,7 +58,7 @@ def server(body: bytes, status: int = 200, promised: int | None = None, wait_s: 
 def unavailable() -> str:
     """The one-sentence message of a load that fails."""
     with pytest.raises(WorkloadUnavailable) as caught:
-        imdb_files.load()
+        imdb_files.load_imdb()
     message = str(caught.value)
     assert "\n" not in message
     assert "--data-dir or $RNNBENCH_DATA" in message
@@ -68,10 +68,10 @@ def unavailable() -> str:
 def test_a_download_is_checked_and_cached(places, monkeypatch):
     with server(places.content) as url:
         monkeypatch.setattr(imdb_files, "URL", url)
-        corpus, where = imdb_files.load()
+        corpus, where = imdb_files.load_imdb()
     assert where == "download"
     check(corpus)
-    assert imdb_files.load()[1] == "the cache"
+    assert imdb_files.load_imdb()[1] == "the cache"
 
 
 def test_the_size_of_a_download_is_said_before_it_begins_and_by_no_load_from_the_cache(places, monkeypatch):
@@ -143,4 +143,4 @@ def test_switched_off(places, monkeypatch):
         monkeypatch.setattr(imdb_files, "URL", url)
         assert "switched off by $RNNBENCH_OFFLINE" in unavailable()
         monkeypatch.setenv("RNNBENCH_OFFLINE", "0")
-        assert imdb_files.load()[1] == "download"
+        assert imdb_files.load_imdb()[1] == "download"

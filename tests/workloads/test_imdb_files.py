@@ -22,21 +22,21 @@ def test_places_are_searched_in_order(places):
         if name in ORDER[2:]:  # these come after the cache
             for cached in places.cache.glob("*"):
                 cached.unlink()
-        corpus, where = imdb_files.load(places.data_dir)
+        corpus, where = imdb_files.load_imdb(places.data_dir)
         assert where == name
         check(corpus)
 
 
 def test_cache_stands_between_what_was_asked_for_and_keras_s_folders(places):
     file = fake_imdb.put(places.folder(ORDER[3]), places.content)
-    assert imdb_files.load()[1] == ORDER[3]
-    corpus, where = imdb_files.load()
+    assert imdb_files.load_imdb()[1] == ORDER[3]
+    corpus, where = imdb_files.load_imdb()
     assert where == "the cache"
     check(corpus)
     file.unlink()
-    assert imdb_files.load(places.data_dir)[1] == "the cache"
+    assert imdb_files.load_imdb(places.data_dir)[1] == "the cache"
     fake_imdb.put(places.folder(ORDER[1]), places.content)
-    assert imdb_files.load()[1] == ORDER[1]
+    assert imdb_files.load_imdb()[1] == ORDER[1]
 
 
 def altered(content: bytes) -> bytes:
@@ -56,14 +56,14 @@ DAMAGES = {
 def test_a_wrong_file_is_passed_over_aloud_or_named_in_the_error(places, damage, caplog):
     file = fake_imdb.put(places.data_dir, damage(places.content))
     with pytest.raises(WorkloadUnavailable) as caught:
-        imdb_files.load(places.data_dir)
+        imdb_files.load_imdb(places.data_dir)
     message = str(caught.value)
     for part in (str(file), f"expected {imdb_files.SHA256}", "sha256", "--data-dir or $RNNBENCH_DATA", *ORDER):
         assert part in message
     assert "\n" not in message
     assert not places.cache.exists()
     fake_imdb.put(places.folder(ORDER[3]), places.content)
-    corpus, where = imdb_files.load(places.data_dir)
+    corpus, where = imdb_files.load_imdb(places.data_dir)
     assert where == ORDER[3]
     check(corpus)
     assert str(file) in caplog.text
@@ -74,7 +74,7 @@ def test_nothing_is_unpickled_before_the_sum_is_right(places, monkeypatch):
     fake_imdb.put(places.data_dir, altered(places.content))
     monkeypatch.setattr(imdb_npz, "parse", lambda content: pytest.fail("parsed a file with a wrong sha256"))
     with pytest.raises(WorkloadUnavailable):
-        imdb_files.load(places.data_dir)
+        imdb_files.load_imdb(places.data_dir)
 
 
 def sparse(path: Path) -> None:
@@ -102,7 +102,7 @@ def test_what_is_no_file_in_its_place_is_neither_read_nor_waited_for(places, mon
         monkeypatch.chdir(folder)
         make(Path(imdb_files.FILE))
     with pytest.raises(WorkloadUnavailable, match="cannot be read") as caught:
-        imdb_files.load(places.data_dir)
+        imdb_files.load_imdb(places.data_dir)
     message = str(caught.value)
     assert message.count(words) == 2
     assert "--data-dir or $RNNBENCH_DATA" in message
@@ -113,7 +113,7 @@ def test_what_is_no_file_in_its_place_is_neither_read_nor_waited_for(places, mon
 def test_a_pipe_for_a_folder_holds_nothing(places):
     os.mkfifo(places.data_dir)
     with pytest.raises(WorkloadUnavailable, match="is not there"):
-        imdb_files.load(places.data_dir)
+        imdb_files.load_imdb(places.data_dir)
 
 
 @pytest.mark.parametrize("value", [None, "", "~"])

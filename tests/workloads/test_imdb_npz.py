@@ -49,7 +49,7 @@ def test_a_malicious_file_is_refused_even_with_the_right_sum(places, tmp_path, m
     fake_imdb.put(places.data_dir, content)
     fake_imdb.expect(monkeypatch, content)
     with pytest.raises(WorkloadUnavailable, match=f"is refused: it names {name}; only NumPy arrays, lists and ints"):
-        imdb_files.load(places.data_dir)
+        imdb_files.load_imdb(places.data_dir)
     assert not mark.exists()
     assert not places.cache.exists()
 

@@ -50,7 +50,7 @@ def unpickled(real_file, tmp_path_factory):
     """The reviews as read from the file itself; from here on this module's own cache has them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RNNBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield imdb_files.load(real_file.parent)[0]
+        yield imdb_files.load_imdb(real_file.parent)[0]
         imdb_cache.path(imdb_files.SHA256).unlink()
 
 

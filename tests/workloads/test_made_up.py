@@ -30,9 +30,9 @@ def test_every_size_reads_the_same_numbers_without_a_copy():
 
 
 def test_few_batches_are_staged_where_one_is_large():
-    assert made_up.batches_of(Model(E=1024, H=1024, O=1), 128, 100) == 1
-    assert made_up.batches_of(Model(E=64, H=1024, O=1), 128, 100) == 10
-    assert made_up.batches_of(Model(E=1, H=1, O=1), 1, 1) == 20
+    assert made_up.batch_count(Model(E=1024, H=1024, O=1), 128, 100) == 1
+    assert made_up.batch_count(Model(E=64, H=1024, O=1), 128, 100) == 10
+    assert made_up.batch_count(Model(E=1, H=1, O=1), 1, 1) == 20
 
 
 @pytest.mark.parametrize("loss", list(Loss))

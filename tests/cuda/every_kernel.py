@@ -1,4 +1,4 @@
-"""Run every CUDA kernel once, for compute-sanitizer: `compute-sanitizer --tool racecheck python every_kernel.py`.
+"""Run every CUDA kernel once: `compute-sanitizer --tool racecheck python tests/cuda/every_kernel.py`.
 
 Small batches that cross the edges of blocks, at the sizes of the tests and, on a device, at the usual ones too. A
 kernel that nothing here reaches is an error.
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # this tree's rnnbench, whichever is installed
 
 from rnnbench import kernels
 from rnnbench.backends.cuda import CudaBackend

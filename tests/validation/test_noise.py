@@ -38,7 +38,7 @@ def test_one_launch_tells_no_interval():
 
 def test_twins_that_failed_are_no_pairs():
     records = twins(np.random.default_rng(0), names=["a", "b"])
-    wrong = failure(case("parity", Pass.FORWARD), "a#2", Status.WRONG, "error of loss is 1")
+    wrong = failure(case("imdb-50", Pass.FORWARD), "a#2", Status.WRONG, "error of loss is 1")
     pairs = {(p.backend, p.case.pass_) for p in noise_of([*records, wrong]).pairs}
     assert ("a", Pass.FORWARD) not in pairs
     assert len(pairs) == 7
