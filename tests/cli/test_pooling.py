@@ -12,7 +12,7 @@ import pytest
 from rnnbench.analysis.compare import Gate
 from rnnbench.analysis.stats import summaries
 from rnnbench.api.compare import compared
-from rnnbench.api.history import told
+from rnnbench.api.history import history_of
 from rnnbench.api.run import read_plan
 from rnnbench.api.runs import read_runs
 from rnnbench.model import Pass
@@ -113,7 +113,7 @@ def test_the_busiest_moment_of_any_is_told(tmp_path):
 def test_sides_of_several_runs_are_compared(runs, monkeypatch, tmp_path):
     found = compared(",".join(runs[:2]), runs[2], Gate(), "", print).findings
     assert {f.launches for f in found} == {(6, 3)}
-    assert all(f.told for f in found)
+    assert all(f.has_interval for f in found)
     monkeypatch.chdir(tmp_path)
     done = called("compare", "a,b", "c", "--json")
     assert json.loads(done.stdout)["counts"]
@@ -128,7 +128,7 @@ def test_a_name_with_a_comma_is_one_run(tmp_path, runs, monkeypatch):
 
 
 def test_history_takes_several_as_one_run(runs):
-    lines = told([",".join(runs[:2]), runs[2]], "", 0.05, print).lines
+    lines = history_of([",".join(runs[:2]), runs[2]], "", 0.05, print).lines
     assert {tuple(point.run.id for point in line.points) for line in lines} == {("run-a + run-b", "run-c")}
     assert all(len({key[:2] for key in line.points[0].summary.turns}) == 6 for line in lines)
 
