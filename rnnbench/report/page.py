@@ -95,10 +95,13 @@ def sections_of(data: ReportData) -> Iterator[Section]:
 
 
 def text(data: ReportData, figures: Figures) -> str:
-    """The page as Markdown, with the figures that were drawn."""
+    """The page as Markdown; figures that no section has a place for stand at its end."""
     parts = [f"{TITLE}{escape(str(data.run.get('run_id', 'report')))}"]
     parts += [f"> **{escape(mark)}**" for mark in (data.quick and QUICK, data.unlike) if mark]
-    return "\n\n".join([*parts, markdown(sections_of(data), figures)]) + "\n"
+    parts.append(markdown(sections_of(data), figures))
+    if others := [shown for pages in figures.values() for shown in pages if shown not in parts[-1]]:
+        parts += ["## Other figures", *others]
+    return "\n\n".join(parts) + "\n"
 
 
 def write_report(folder: Path, data: ReportData, *, vector: bool = False, processes: int = 1) -> list[Path]:

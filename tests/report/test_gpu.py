@@ -64,7 +64,7 @@ def test_a_sweep_on_both_says_where_the_gpu_starts_to_win(tmp_path):
     section = text.split("## From which size the GPU is faster")[1].split("\n## ")[0]
     assert len(re.findall(r"\| +from \d\d \| +16, 64, 256 \|", section)) == 6  # three GPU backends, two passes
     assert "At the centre of the sweep" in text
-    assert "dense E256" not in text.split("## On the GPU")[1].split("\n## ")[0]
+    assert "made-up E256" not in text.split("## On the GPU")[1].split("\n## ")[0]
 
 
 def test_the_crossing_of_a_panel_is_between_the_sizes_that_it_lies_between():
