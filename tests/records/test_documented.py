@@ -9,8 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from rnnbench.analysis.memory import memories
 
+from rnnbench.analysis.devices import memory_frame
 from rnnbench.analysis.stats import summaries
 from rnnbench.contract import Contract
 from rnnbench.harness.plan import Plan
@@ -90,5 +90,5 @@ def test_the_columns_of_the_tables_are_described(name):
 
 
 def test_the_columns_of_memory_are_described():
-    table = memories(summaries([memory(case(), "numpy", peak_memory_bytes=2, memory_before_bytes=1)]))
+    table = memory_frame(summaries([memory(case(), "numpy", peak_memory_bytes=2, memory_before_bytes=1)]))
     assert set(table.columns) == {"case", *documented()["memory.csv"]}

@@ -66,7 +66,7 @@ def test_it_is_compared_and_pooled_with_itself_renamed(copied):
         path.write_text(path.read_text().replace(store.load_run(FIXTURE).run["run_id"], "another"))
     found = compared(str(FIXTURE), str(copied), Gate(), "", print)
     assert [f.ratio and f.ratio.value for f in found.findings] == [1.0] * 4
-    assert all(f.told for f in found.findings)
+    assert all(f.has_interval for f in found.findings)
     assert {r.launch for r in read_runs([FIXTURE, copied], print).records} == set(range(6))
 
 
