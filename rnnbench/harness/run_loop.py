@@ -69,7 +69,7 @@ class TurnTimer:
             warmup=reply["warmup"],
             device_ns=tuple(reply["device_ns"]),
             device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
-            energy=Energy(**reply["energy"]),
+            energy=Energy(**reply["energy"]) if reply["energy"] else None,
             disturbances=tuple(reply["disturbances"]),
             peak_memory_bytes=reply["peak_memory_bytes"],
             peak_device_bytes=reply["peak_device_bytes"],

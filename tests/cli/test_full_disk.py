@@ -47,7 +47,7 @@ def full_arrays(patch, folder):
 
 
 def full_log(patch, folder):
-    patch.setattr(worker_pool, "Worker", from_call(2, worker_pool.Worker))
+    patch.setattr(worker_pool, "WorkerClient", from_call(2, worker_pool.WorkerClient))
 
 
 def full_machine(patch, folder):

@@ -100,7 +100,7 @@ def _tells_the_noise(made, out):
 
 def _keeps_why_it_stopped_and_its_rule(made):
     run_json = json.loads((made / store.RUN).read_text())
-    assert run_json["plan"]["rule"] == {"precision": 0.01, "fewest": 3, "most": 3}
+    assert run_json["plan"]["rule"] == {"precision": 0.01, "min_launches": 3, "max_launches": 3}
     assert run_json["plan"]["budget"] == 3600
     for stops in run_json["stops"].values():
         assert set(stops) == {"numpy", "numpy#2"}

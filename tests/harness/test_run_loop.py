@@ -131,6 +131,19 @@ def test_a_turn_counts_its_rest_from_the_last_answer_of_anybody(tmp_path, monkey
     assert all(0 <= idle <= since + 50_000_000 for idle, since in seen)
 
 
+def test_a_turn_too_short_for_its_energy_counter_is_kept_without(tmp_path, monkeypatch):
+    ask = WorkerPool.ask
+
+    def without(self, name, op, limit=None, **arguments):
+        reply = ask(self, name, op, limit, **arguments)
+        return reply | {"energy": None} if op == "turn" else reply
+
+    monkeypatch.setattr(WorkerPool, "ask", without)
+    records, _, _ = run(tmp_path, plan_of("numpy"), [task_of(passes=(Pass.FORWARD,))])
+    assert {r.status for r in records} == {Status.OK}
+    assert {r.energy for r in turns_in(records)} == {None}
+
+
 @pytest.mark.parametrize("name", ["scaled", "swapped", "no-bias", "off-by-one", "stale"])
 def test_a_wrong_backend_is_caught_and_not_timed(tmp_path, name):
     records, listener, _ = run(tmp_path, plan_of(name, "numpy"), [task_of()])

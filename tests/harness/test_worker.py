@@ -10,7 +10,7 @@ import pytest
 
 
 def in_a_process(script: str) -> list[int]:
-    script = f"import numpy as np; from rnnbench.harness.worker import peak_memory; {script}"
+    script = f"import numpy as np; from rnnbench.harness.operations import peak_memory; {script}"
     printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     return [int(number) for number in printed.split()]
 
