@@ -40,7 +40,7 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
     },
     "report": {
         OK: "written, printed, or with --export printed",
-        USAGE: "an option or argument is wrong, a run is there twice, or the runs did unlike work or are of unlike machines",
+        USAGE: "an option is wrong, a run is there twice, or the runs did unlike work or are of unlike machines",
         NOTHING: "with --export: no right time to print",
         FOLDER: "a run cannot be read, or the report not written",
         **_ALWAYS,
