@@ -39,10 +39,10 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
         **_ALWAYS,
     },
     "report": {
-        OK: "written, or with --export printed",
-        **_USAGE,
+        OK: "written, printed, or with --export printed",
+        USAGE: "an option is wrong, a run is there twice, or the runs did unlike work or are of unlike machines",
         NOTHING: "with --export: no right time to print",
-        FOLDER: "the run cannot be read, or the report not written",
+        FOLDER: "a run cannot be read, or the report not written",
         **_ALWAYS,
     },
     "compare": {
