@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rnnbench.cells import CELLS
-from rnnbench.model import Case, Model
+from rnnbench.model import Case, DType, Model, Problem, Train
+from rnnbench.params import Init, init_params
 
 KEPT = Path(__file__).resolve().parents[1] / "reports" / "cpu-2-cores" / "records.jsonl"
 
@@ -26,6 +27,24 @@ def test_a_kept_run_without_a_cell_is_one_of_the_rnn():
     assert "cell" not in case["model"]
     case["pass_"] = case.pop("pass")
     assert msgspec.convert(case, Case).model.cell == "rnn"
+
+
+def test_a_key_names_a_cell_that_is_not_the_rnn():
+    names = [Problem("mine", DType.FLOAT32, Model(E=2, H=3, O=1, cell=cell), Train(), 4, 5).name for cell in CELLS]
+    assert names == ["mine", *(f"mine {cell}" for cell in CELLS if cell != "rnn")]
+
+
+def test_initial_parameters_of_the_gru_are_those_of_keras_and_pytorch():
+    model, H = Model(E=7, H=60, O=1, cell="gru"), 60
+    keras, torch = (init_params(model, init, 0) for init in (Init.KERAS, Init.TORCH))
+    assert keras.keys() == torch.keys() == model.shapes.keys()
+    np.testing.assert_allclose(keras["W_hh"] @ keras["W_hh"].T, np.eye(H), atol=1e-12)  # orthonormal rows
+    assert not keras["b_h"].any()
+    assert not keras["b_hn"].any()
+    limit = 1 / np.sqrt(H)
+    assert np.abs(torch["b_h"][: 2 * H]).max() > limit  # sums of two
+    assert np.abs(torch["b_h"][2 * H :]).max() <= limit
+    assert np.abs(torch["b_hn"]).max() <= limit
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
