@@ -62,6 +62,7 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     _check_names(folder, "backend", [*backend_names, *filter(None, [plan.reference])], backends.REGISTRY)
     origins = [spec.origin for spec in plan.workloads if spec.origin]
     _check_names(folder, "workload", origins, [*workloads.REGISTRY, MADE_UP])
+    _check_names(folder, "workload", plan.training, [spec.name for spec in plan.workloads])
     return plan, run
 
 

@@ -13,6 +13,7 @@ from rnnbench.harness.plan import Plan, cases_of, wanted
 from rnnbench.harness.run_state import Task
 from rnnbench.model import Model
 from rnnbench.params import Init, Params, cast, init_params
+from rnnbench.records.store import StoreError
 from rnnbench.workloads import files, made_up
 from rnnbench.workloads.base import MADE_UP, Dataset, Source, Spec, Split, Workload, WorkloadUnavailable, rows
 
@@ -22,7 +23,7 @@ Say = Callable[[str], None]
 def workload_of(spec: Spec, given: Mapping[str, Workload], folder: Path | None = None) -> Workload:
     """The workload that a plan's spec stands for: as `given`, from the registry, or from the folder of the run.
 
-    Raises ValueError where the rows that a run has kept cannot be read.
+    Raises StoreError where the rows that a run has kept cannot be read.
     """
     if spec.name in given:
         return given[spec.name]
@@ -32,7 +33,10 @@ def workload_of(spec: Spec, given: Mapping[str, Workload], folder: Path | None =
         own = workloads.get(spec.origin)
         return replace(own, **{name: value for name, value in vars(spec).items() if name != "rows"})
     assert folder is not None
-    return files.kept_workload(folder, spec)
+    try:
+        return files.kept_workload(folder, spec)
+    except ValueError as error:
+        raise StoreError(f"{error}; put back a copy, or measure in a new folder") from error
 
 
 def load_rows(workload: Workload, seed: int, data_dir: str | None, say: Say) -> tuple[Workload, Dataset]:

@@ -216,3 +216,11 @@ def test_a_session_computes_what_the_oracle_does():
             session.gradient()
         got, ref = ours.fetch().grads["W_hh"], plain.fetch().grads["W_hh"]
     assert np.linalg.norm(got - ref) < 1e-12 * np.linalg.norm(ref)
+
+
+def test_a_run_whose_rows_are_gone_is_not_resumed(tmp_path):
+    run = rb.run(mine(), output=tmp_path / "run", **QUICK)
+    (run.folder / "rows" / "mine.npz").unlink()
+    (run.folder / "records.jsonl").write_bytes(b"")
+    with pytest.raises(store.StoreError, match=r"rows/mine.npz cannot be read: No such file .*; put back a copy"):
+        rb.run(resume=run.folder, progress=False)

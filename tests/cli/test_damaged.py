@@ -6,14 +6,17 @@ import json
 import os
 import random
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from rnnbench.analysis.noise import NOISE
 from rnnbench.records import store
 from tests.calling import called
 from tests.damaged import WHOLE, WHOLE_OBJECTS, copy_of, damage, run_of
+from tests.helpers import specs
 
 
 @pytest.fixture(scope="module")
@@ -195,7 +198,11 @@ def test_the_report_of_a_backend_that_is_no_more_can_be_made(runs, tmp_path):
         ({"backends": ["numpy", "theano"]}, "there is no backend 'theano'"),
         ({"backends": ["nump#2"]}, "there is no backend 'nump'; did you mean numpy"),
         ({"reference": "theano"}, "there is no backend 'theano'"),
-        ({"workloads": ["imdb-51"]}, "there is no workload 'imdb-51'; did you mean imdb-50"),
+        ({"workloads": ["imdb-50"]}, "Expected `object`, got `str` - at `$.workloads[0]`"),
+        (
+            {"workloads": [msgspec.to_builtins(replace(specs("imdb-50")[0], origin="imdb-51"))]},
+            "there is no workload 'imdb-51'; did you mean imdb-50",
+        ),
         ({"training": ["imdb-51"]}, "there is no workload 'imdb-51'"),
         ({"threads": 0}, "Expected `int` >= 1 - at `$.threads`"),
         ({"timeout": 0.0}, "Expected `float` > 0.0 - at `$.timeout`"),

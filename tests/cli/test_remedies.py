@@ -28,13 +28,15 @@ PRINTED_BY = {
     "api/run.py": MEASURING,
     "harness/worker_client.py": WORKING,
     "harness/stopping.py": ("run",),
-    "harness/sweep.py": ("sweep",),
-    "harness/tasks.py": ("run", "verify", "train"),
+    "harness/tasks.py": ("run", "verify", "train", "sweep"),
     "report/history.py": ("history",),
     "records/folder.py": MEASURING,
     "analysis/pooling.py": ("report",),
     "records/store.py": (*MEASURING, "train"),
     "analysis/warnings.py": ("run",),
+    "workloads/base.py": ("run", "verify", "train", "sweep"),
+    "workloads/files.py": ("run", "verify", "train", "sweep"),
+    "workloads/resolve.py": ("run", "verify", "train", "sweep"),
     "workloads/imdb_files.py": ("run", "verify", "train", "seeds"),
 }
 
