@@ -35,6 +35,9 @@ PRINTED_BY = {
     "analysis/pooling.py": ("report",),
     "records/store.py": (*MEASURING, "train"),
     "analysis/warnings.py": ("run",),
+    "workloads/base.py": ("run", "verify", "train", "sweep"),
+    "workloads/files.py": ("run", "verify", "train", "sweep"),
+    "workloads/resolve.py": ("run", "verify", "train", "sweep"),
     "workloads/imdb_files.py": ("run", "verify", "train", "seeds"),
 }
 
