@@ -114,7 +114,7 @@ def test_when_the_clock_stops_every_array_is_ready():
     for call in (session.forward, session.gradient, session.train_step, lambda: session.train_epoch(np.arange(70))):
         time_call(call, session.synchronize)
         done = session.done
-        leaves = jax.tree.leaves((done.losses, done.result, done.grads, done.params, done.right))
+        leaves = jax.tree.leaves((done.losses, done.result, done.grads, done.params, done.correct))
         assert leaves
         assert all(leaf.is_ready() for leaf in leaves)
 
