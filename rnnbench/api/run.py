@@ -16,7 +16,7 @@ import msgspec
 from rnnbench import backends, workloads
 from rnnbench.analysis.comparable import Side, first_few, unlike_machines
 from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK
-from rnnbench.api.session import RunSession, now, write_noise
+from rnnbench.api.run_session import RunSession, now, write_noise
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.timers import Ledger

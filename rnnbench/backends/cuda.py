@@ -21,7 +21,7 @@ from rnnbench.kernels.cuda.buffers import DeviceSizes, device_bytes_kept, device
 from rnnbench.kernels.cuda.launch import Launcher
 from rnnbench.kernels.cuda.passes import Batch, CudaRunner, Rows, UpdateRule
 from rnnbench.kernels.cuda.plan import LaunchPlan
-from rnnbench.kernels.cuda.recurrence import Reverse, block_array
+from rnnbench.kernels.cuda.recurrence_launches import Reverse, block_array
 from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts

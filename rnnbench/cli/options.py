@@ -82,23 +82,24 @@ def _lower(ctx: click.Context, param: click.Parameter, value: str | None) -> Any
 
 
 MODEL = options(
-    click.option("--cell", type=Name("cell", list(CELLS)), help="Default: the workload's, which is rnn."),
-    click.option("-V", "V", type=SIZE, help="Vocabulary size. Where it is not given, made-up inputs are dense."),
-    click.option("-O", "O", type=SIZE, help="Outputs. Default: 1."),
-    click.option(
-        "--head", type=Name("head", list(Head)), callback=_lower, help="Outputs at the last step, or at every one."
-    ),
-    click.option("--loss", type=Name("loss", list(Loss)), callback=_lower, help="Default: binary_cross_entropy."),
-)  # what only rows of one's own and made-up ones may be given
+    click.option("--cell", type=Name("cell", list(CELLS)), help=f"{', '.join(CELLS)}. The workload's, else rnn."),
+    click.option("-V", "V", type=SIZE, help="Vocabulary. Default: read from x; made-up rows are dense without it."),
+    click.option("-O", "O", type=SIZE, help="Outputs. Default: read from y; 1 for made-up rows."),
+    click.option("--head", type=Name("head", list(Head)), callback=_lower,
+                 help=f"Where outputs are: {', '.join(Head)}. Default: read from y; last for made-up rows."),
+    click.option("--loss", type=Name("loss", list(Loss)), callback=_lower,
+                 help=f"{', '.join(Loss)}. Default: read from y; for made-up rows binary, or categorical with -O."),
+)  # fmt: skip
 PROBLEM = options(
-    click.option("--hidden", "-H", "H", type=SIZE, help="Hidden units. Default: the workload's."),
-    click.option(
-        "--input-width", "-E", "E", type=SIZE, help="Width of the embedding or input. Default: the workload's."
-    ),
-    click.option("--time-steps", "-T", "T", type=int, help="Steps of a row. Default: the workload's."),
-    click.option("--batch-size", "-B", "B", type=int, help="Rows of a batch. Default: the workload's."),
+    click.option("--hidden", "-H", "H", type=SIZE,
+                 help="Hidden units. Default: the workload's; 128 for rows.npz and sizes alone."),
+    click.option("--input-width", "-E", "E", type=SIZE,
+                 help="Width of the embedding. Default: as of -H. Of dense rows: their own."),
+    click.option("--time-steps", "-T", "T", type=int,
+                 help="Steps of a row. Default: the workload's; 100 for sizes alone. Of rows.npz: their own."),
+    click.option("--batch-size", "-B", "B", type=int, help="Rows of a batch. Default: the workload's, else 32."),
     MODEL,
-)
+)  # fmt: skip
 PROBLEM_HELP = """\b
 Which network:
   -w parity,imdb-50     built-in workloads (`list`); -H -E -T -B change them
@@ -115,7 +116,7 @@ TIMEOUT = click.option(
 )  # fmt: skip
 WORDS = click.option(
     "-k", "filter_", multiple=True, metavar="WORDS", callback=lambda ctx, param, value: " ".join(value),
-    help="Keep the cases whose name holds every word; !WORD leaves out.",
+    help="Keep the cases and backends whose names hold every word, such as 'imdb jax'; !WORD leaves out.",
 )  # fmt: skip
 BACKEND_LIST = several(
     "--backend", "-b", type=BACKENDS, help="Comma-separated: names, or FILE.py:CLASS. Default: the usual, on the CPU."
@@ -128,7 +129,7 @@ def which(workloads: str, dtypes: str) -> Callable[..., Any]:
         several("--workload", "-w", type=WORKLOADS,
                 help=f"Comma-separated: names, or rows.npz, mine.toml, mine.py:NAME. Default: {workloads}."),
         BACKEND_LIST,
-        several("--pass", "passes", type=PASSES, help="Comma-separated. Default: all."),
+        several("--pass", "passes", type=PASSES, help=f"{', '.join(Pass)}; comma-separated. Default: all."),
         several("--dtype", "dtypes", type=DTYPES, help=dtypes),
         WORDS,
     )  # fmt: skip

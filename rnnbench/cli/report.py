@@ -83,7 +83,7 @@ def report(
 
 def _exported(form: str, loaded: Any) -> int:
     """Print for a tracker; what is left out is said beside it."""
-    from rnnbench.report.export import export
+    from rnnbench.report.trackers import export
 
     printed, left = export(form, loaded.records, loaded.machine)
     for text in left:

@@ -76,7 +76,7 @@ Examples:
 @click.option(
     "--training/--no-training",
     default=None,
-    help="Also train each workload once, for learning curves. Default: the short ones.",
+    help="Also train each workload once, for learning curves. Default: up to T 100 and 50,000 rows; none with -k.",
 )
 @STOPPING
 @click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
@@ -100,7 +100,7 @@ def run(
     **asked: Any,
 ) -> None:
     """Check every backend against the oracle, time those that are right, and write a report."""
-    from rnnbench.api import run as session
+    from rnnbench.api import run as running
     from rnnbench.api.learning import with_trainings
     from rnnbench.api.planning import stopped
     from rnnbench.harness.tasks import check_sizes
@@ -109,7 +109,7 @@ def run(
 
     def work() -> int:
         if resume is not None:
-            plan, described = session.read_plan(resume)
+            plan, described = running.read_plan(resume)
             check_options(ctx, plan, resume, BUDGETS)
             plan = with_budgets(plan, budget, case_budget)
             return _execute(plan, resume, described.get("command", ""), resume=True)
@@ -133,7 +133,7 @@ def run(
 def _execute(
     plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None, given: Any = None
 ) -> int:
-    from rnnbench.api import run as session
+    from rnnbench.api import run as running
     from rnnbench.api.planning import allowed_threads
     from rnnbench.cli.progress import Display
     from rnnbench.records.account import TimeKind, time_in_words
@@ -142,7 +142,7 @@ def _execute(
     from rnnbench.report.terminal import render
 
     with Display(console_of(stderr=True)) as display:
-        result = session.execute(plan, folder, command, display, resume=resume, run_id=run_id, given=given)
+        result = running.execute(plan, folder, command, display, resume=resume, run_id=run_id, given=given)
         display.show("writing the report", 1.0)
         loaded, code = result.loaded, result.code
         asked = time.monotonic()
@@ -156,7 +156,7 @@ def _execute(
             code, written = FOLDER, False
     render(console_of(), context)
     spent_here = {TimeKind.START: start - asked, TimeKind.REPORT: time.monotonic() - start}
-    if spent := time_in_words(session.with_report(folder, loaded.run, spent_here)):
+    if spent := time_in_words(running.with_report(folder, loaded.run, spent_here)):
         say(f"{spent}.")
     if written:
         say(f"Report: {folder / 'report.md'}")
@@ -175,5 +175,5 @@ def _dry_run(plan: Any) -> int:
     ]
     print_table(("case", "backend", ""), rows)
     memory = ", then once for its memory" if plan.memory else ""
-    say(f"{len(rows)} answers, each in {length_of(plan)}{memory}; nothing was run.")
+    say(f"{len(rows)} {'answer' if len(rows) == 1 else 'answers'}, each in {length_of(plan)}{memory}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)

@@ -1,4 +1,4 @@
-"""How long `run` measures, and whom against himself: from the options to the plan."""
+"""How long `run` measures, and what it measures against itself: from the options to the plan."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ if TYPE_CHECKING:
 
 STOPPING = options(
     click.option("--precision", type=PercentType(),
-                 help="Launches go on until the interval of every time is within this. Default of --rigorous: 2%."),
+                 help="Launch until every 95 % interval is within this part of its time. Default of --rigorous: 2%."),
     click.option("--max-launches", type=click.IntRange(3), metavar="N",
-                 help="The cap, where launches go on until they are precise. Default: 30."),
+                 help="The most launches, with --precision or --rigorous. Default: 30."),
     click.option("--budget", type=DurationType(),
-                 help="Once so long has gone by, no further round begins; what is under way is ended a second later, "
-                      "but not reading data and the report."),
+                 help="Time for the run. Once it is spent no round starts, and running work is stopped a second later; "
+                      "reading data and writing the report are not cut short."),
     click.option("--case-budget", type=DurationType(),
-                 help="The same for each backend in each case: its checks, compiling and turns; the process for its "
-                      "memory has it anew."),
+                 help="Time for each backend in each case: checks, compiling, timing; with --memory the same again."),
     click.option("--aa", is_flag=True, help="Measure each backend against itself, to know the noise of the machine."),
 )  # fmt: skip
 

@@ -98,7 +98,7 @@ def sweep(
     Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between.
     """
     from rnnbench.api import planning
-    from rnnbench.api import run as session
+    from rnnbench.api import run as running
     from rnnbench.api import sweep as sizes
     from rnnbench.harness.tasks import check_sizes
     from rnnbench.records import store
@@ -108,7 +108,7 @@ def sweep(
 
     def work() -> int:
         if resume is not None:
-            plan, described = session.read_plan(resume)
+            plan, described = running.read_plan(resume)
             check_options(ctx, plan, resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         own = {name: asked.pop(name) for name in ("cell", "V", "O", "head", "loss")}

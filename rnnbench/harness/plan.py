@@ -1,4 +1,4 @@
-"""What is measured, how long, and in what order: cases, rounds of shuffled backends, and the time still needed."""
+"""What is asked of a run: its cases, how long it looks at each, and how long it will still take."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from rnnbench.params import Init
 
 Split = Data
 MADE_UP = "made-up"  # where a spec's rows come from: random numbers of any sizes
-MAX_NAME = 60
+MAX_NAME = 120  # letters; it is the name of a file too
 ADAM = Train()  # how a workload is trained that does not say
 
 

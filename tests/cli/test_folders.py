@@ -12,8 +12,8 @@ from threading import Barrier
 
 import pytest
 
-from rnnbench.api import run as session
-from rnnbench.api.session import RunSession
+from rnnbench.api import run as running
+from rnnbench.api.run_session import RunSession
 from rnnbench.records import store
 from rnnbench.records.folder import SCRATCH, held, scratch_of
 from rnnbench.records.record import turns_in
@@ -191,7 +191,7 @@ def test_a_folder_is_held_while_it_is_resumed(folder):
 @pytest.mark.parametrize("there", [True, False])
 def test_what_fails_at_once_takes_back_what_it_wrote(tmp_path, monkeypatch, command, arguments, code, words, there):
     if "imdb-200-pre" in arguments:
-        monkeypatch.setattr("rnnbench.api.session.tasks_of", unavailable)
+        monkeypatch.setattr("rnnbench.api.run_session.tasks_of", unavailable)
     place = tmp_path / "run"
     if there:
         place.mkdir()
@@ -220,7 +220,7 @@ def test_what_somebody_put_there_meanwhile_stays(tmp_path):
 
 def test_a_resumed_run_that_fails_at_once_loses_nothing(folder, monkeypatch):
     before = snapshot(folder)
-    monkeypatch.setattr("rnnbench.api.session.tasks_of", unavailable)
+    monkeypatch.setattr("rnnbench.api.run_session.tasks_of", unavailable)
     said("run", "--resume", folder, code=3)
     after = snapshot(folder)
     changed = {name for name in before if before[name] != after.get(name)}
@@ -545,7 +545,7 @@ def test_an_interrupt_before_anything_was_measured_can_be_resumed(tmp_path, monk
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("rnnbench.api.session.tasks_of", interrupted)
-        text = said(*RUN, "-o", tmp_path / "my run", code=session.INTERRUPTED)
+        patch.setattr("rnnbench.api.run_session.tasks_of", interrupted)
+        text = said(*RUN, "-o", tmp_path / "my run", code=running.INTERRUPTED)
     assert f"--resume '{tmp_path / 'my run'}'" in text
     called("run", "--resume", tmp_path / "my run", code=0)

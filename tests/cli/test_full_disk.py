@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rnnbench.api import run as session
-from rnnbench.api import session as run_session
+from rnnbench.api import run as running
+from rnnbench.api import run_session
 from rnnbench.cli.progress import Display
 from rnnbench.harness import arrays, worker_pool
 from rnnbench.harness.clock import Turn
@@ -79,7 +79,7 @@ def plan(monkeypatch, tmp_path, faulty_backends):
     monkeypatch.setenv("TEST_FULL", str(tmp_path / "full"))
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=LAUNCHES, rounds=1, turn=Turn(0.001, 1, 2)))
     monkeypatch.setattr(run_session.RunSession, "_look_for_peak", lambda self: None)
-    monkeypatch.setattr(session, "fingerprint", lambda: {"machine_id": "m"})
+    monkeypatch.setattr(running, "fingerprint", lambda: {"machine_id": "m"})
     passes = (Pass.FORWARD, Pass.GRADIENT)
     return Plan(specs("parity"), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)
 
@@ -87,7 +87,7 @@ def plan(monkeypatch, tmp_path, faulty_backends):
 def execute(plan, folder, *, resume=False):
     said = io.StringIO()
     with Display(Console(file=said, width=1000)) as display:
-        return session.execute(plan, folder, "run", display, resume=resume), said.getvalue()
+        return running.execute(plan, folder, "run", display, resume=resume), said.getvalue()
 
 
 def turns(folder):
@@ -100,7 +100,7 @@ def test_the_run_ends_in_order_and_is_resumed(tmp_path, plan, place):
     with pytest.MonkeyPatch.context() as patch:
         PLACES[place](patch, tmp_path)
         result, said = execute(plan, folder)
-    assert result.code == session.FOLDER
+    assert result.code == running.FOLDER
     assert "stopped; what was measured is kept" in said
     assert "No space left on device; make room" in said
     assert result.loaded.records
@@ -108,9 +108,9 @@ def test_the_run_ends_in_order_and_is_resumed(tmp_path, plan, place):
     assert {r.status for r in result.loaded.records} == {"ok"}
     before = turns(folder)
     (tmp_path / "full").unlink(missing_ok=True)
-    asked, _ = session.read_plan(folder)
+    asked, _ = running.read_plan(folder)
     result, said = execute(asked, folder, resume=True)
-    assert result.code == session.OK, said
+    assert result.code == running.OK, said
     assert turns(folder)[: len(before)] == before
     assert len(turns(folder)) == len(set(turns(folder))) == 2 * 2 * 2 * LAUNCHES
     _check_account(result.loaded.run, time.monotonic() - start)

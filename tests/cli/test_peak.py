@@ -6,7 +6,7 @@ import pytest
 
 from rnnbench.analysis.roofline import Peak, Rates, peak_of
 from rnnbench.analysis.stats import turn_seconds
-from rnnbench.api import run, session
+from rnnbench.api import run, run_session
 from rnnbench.machine.peak import PeakUnknown
 from rnnbench.model import DType
 from rnnbench.records import store
@@ -40,7 +40,7 @@ def small_run(folder, mode, monkeypatch, *answers):
             raise answer
         return answer
 
-    monkeypatch.setattr(session, "measure", measure)
+    monkeypatch.setattr(run_session, "measure", measure)
     plan = plan_of(backends=("numpy",), dtypes=(DType.FLOAT32,), mode=mode, filter="forward", timeout=60.0)
     listener = Listener()
     done = run.execute(plan, folder, "a test", listener)

@@ -16,7 +16,7 @@ from rnnbench.correctness.tolerances import relative_error
 from rnnbench.kernels.cuda.device import SIMULATOR, Room
 from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
-from rnnbench.kernels.cuda.recurrence import steps_back
+from rnnbench.kernels.cuda.recurrence_launches import steps_back
 from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.model import DType, Head, Truncation
 from tests.cuda.conftest import WIDE

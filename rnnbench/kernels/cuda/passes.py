@@ -22,7 +22,7 @@ from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import room
 from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan
-from rnnbench.kernels.cuda.recurrence import CudaRecurrence, Reverse
+from rnnbench.kernels.cuda.recurrence_launches import CudaRecurrence, Reverse
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pytest
 from rnnbench.model import Pass
 from rnnbench.records import store
 from rnnbench.records.record import Status
-from rnnbench.report.export import FORMS, export
+from rnnbench.report.trackers import FORMS, export
 from tests.calling import called, stored
 from tests.report.fake import case, failure, record
 
