@@ -19,7 +19,7 @@ from rnnbench.data import Data
 from rnnbench.model import Case, DType, Model, Optimizer, Pass, Problem, Train
 from rnnbench.params import Init, cast, init_params
 from rnnbench.records.record import ErrorOf
-from rnnbench.workloads import dense
+from rnnbench.workloads import made_up
 from tests.faulty import SESSIONS, made_of
 
 FAULTS = ("scaled", "swapped", "no-bias", "off-by-one", "no-clip", "stale", "forgets-moments", "swapped-betas",
@@ -55,7 +55,7 @@ class Judged:
             inputs = rng.integers(0, 500, (n, T), dtype=np.int32)
         else:
             model = Model(E=E, H=H, O=1)
-            inputs = np.float32(dense.INPUT_SCALE) * rng.standard_normal((n, T, E), dtype=np.float32)
+            inputs = np.float32(made_up.INPUT_SCALE) * rng.standard_normal((n, T, E), dtype=np.float32)
         self.problem = Problem("test", dtype, model, train, B, T)
         self.data = Data(inputs, rng.integers(0, 2, n).astype(np.float32))
         self.params = cast(init_params(model, Init.KERAS, seed), dtype)
