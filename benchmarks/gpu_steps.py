@@ -19,7 +19,7 @@ from checkout import ROOT
 
 GRACE = 30.0  # seconds from the request to stop until a step is killed: a run writes its report in them
 KILLED_AFTER = 5.0  # seconds that a killed process may take to go
-LEAST = 5.0  # seconds below which no step is begun
+MIN_SECONDS = 5.0  # seconds below which no step is begun
 WANTED = ("cuda", "cuda+graph", "torch-cuda", "torch-cuda+tf32", "jax-cuda")  # of them those that are here
 
 
@@ -183,7 +183,7 @@ def run_steps(
     end, outcomes = time.monotonic() + seconds, []
     for step in todo:
         left = end - time.monotonic() - grace
-        if left < LEAST:
+        if left < MIN_SECONDS:
             outcome = Outcome(step.name, Ending.NOT_BEGUN, reason="no time was left")
         else:
             outcome = run_step(step, logs, min(step.limit, left), grace)

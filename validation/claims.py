@@ -45,7 +45,7 @@ from worlds import (
 )
 
 OK, BROKEN, USAGE, INTERRUPTED = 0, 1, 2, 130
-FEWEST = 10  # runs
+MIN_RUNS = 10  # runs
 Part = Callable[[int, int | None], Iterator["Table"]]  # seed; runs, None for as many as the documents state
 LAUNCHES = (3, 5, 10, 20, 30)
 MARGIN = 0.05
@@ -381,7 +381,9 @@ Exit codes:
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.argument("parts", nargs=-1, type=click.Choice(list(PARTS)), metavar="[PART]...")
-@click.option("--runs", type=click.IntRange(FEWEST), help="Simulated runs of each row.  [default: 200 to 4000, by row]")
+@click.option(
+    "--runs", type=click.IntRange(MIN_RUNS), help="Simulated runs of each row.  [default: 200 to 4000, by row]"
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the simulated runs.")
 def main(parts: tuple[str, ...], runs: int | None, seed: int) -> None:
     """Print what is claimed, what is found, and of how many simulated runs, as Markdown.

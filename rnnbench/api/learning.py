@@ -25,7 +25,7 @@ SHORT_TRAINING = 100  # time steps: a training on longer rows takes more than se
 
 
 def training_backend(names: Sequence[str]) -> str | None:
-    """Who draws the learning curves of a run: our kernels if they take part, else the first; None of nobody."""
+    """The backend that trains for the learning curves of a run: `numba` if it takes part, else the first; or None."""
     return "numba" if "numba" in names else next(iter(names), None)
 
 

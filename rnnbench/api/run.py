@@ -43,7 +43,6 @@ class Result:
 
 def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     """What an interrupted run was asked. Raises StoreError where it cannot be resumed."""
-    path = folder / store.RUN
     run = store.read_run(folder) if folder.is_dir() else {}
     if run.get("merged"):
         raise store.StoreError(f"{folder} cannot be resumed: it was merged of several runs; resume those")
@@ -55,7 +54,9 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
     try:
         plan = msgspec.convert(run["plan"], Plan)
     except (KeyError, msgspec.ValidationError) as error:
-        raise store.StoreError(f"{path} does not hold the plan of a run: {error}") from error
+        raise store.StoreError(
+            f"{folder} cannot be resumed: its plan is damaged or of another version ({error}); measure in a new folder"
+        ) from error
     for target in plan.own_backends:
         backends.add(target)
     backend_names = [name.removesuffix(backends.REPLICA) for name in plan.backends]

@@ -36,7 +36,7 @@ class Checked:
 
     @property
     def code(self) -> int:
-        """0 all agree; 1 one does not, or failed; 3 nobody could be checked."""
+        """0 all agree; 1 one does not, or failed; 3 nothing could be checked."""
         harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE)
         if not any(record.errors for record in self.records):
             return 3

@@ -16,8 +16,8 @@ from rnnbench.units import MAX_PERCENT
 from rnnbench.workloads.base import MADE_UP
 from rnnbench.workloads.resolve import is_file, unknown_workload
 
-MOST = 1_000_000  # of any size
-MOST_SECONDS = 10_000_000  # of a budget: months
+MAX_SIZE = 1_000_000  # of any size
+MAX_SECONDS = 10_000_000  # of a budget: months
 
 
 class Name(click.ParamType):
@@ -118,18 +118,18 @@ class SizesType(click.ParamType):
             sizes = self._doubled(int(low), int(high)) if colon else [int(part) for part in str(value).split(",")]
         except ValueError:
             self.fail(f"{value!r} is neither LOW:HIGH, such as 8:1024, nor numbers, such as 8,64,100", param, ctx)
-        wrong = [size for size in sizes if not 1 <= size <= MOST]
+        wrong = [size for size in sizes if not 1 <= size <= MAX_SIZE]
         if wrong or not sizes:
             said = f"size {wrong[0]}" if wrong else f"no size between {low} and {high}"
-            self.fail(f"{value!r} has {said}; sizes from 1 to {MOST:,}, the lower one first", param, ctx)
+            self.fail(f"{value!r} has {said}; sizes from 1 to {MAX_SIZE:,}, the lower one first", param, ctx)
         return tuple(dict.fromkeys(sizes))
 
     @staticmethod
     def _doubled(low: int, high: int) -> list[int]:
         sizes = [low]
-        while 0 < sizes[-1] < high <= MOST:
+        while 0 < sizes[-1] < high <= MAX_SIZE:
             sizes.append(min(2 * sizes[-1], high))
-        return sizes if low <= high <= MOST else ([high] if low <= high else [])
+        return sizes if low <= high <= MAX_SIZE else ([high] if low <= high else [])
 
 
 class TruncationType(click.ParamType):
@@ -183,8 +183,8 @@ class DurationType(click.ParamType):
                 seconds = float(text)
             except ValueError:
                 self.fail(f"{value!r} is not a duration, such as 90, 30s, 10m or 1h30m", param, ctx)
-        if not 0 < seconds < MOST_SECONDS:
-            self.fail(f"{value!r} is {seconds:g} s; above 0 and below {MOST_SECONDS:,} is allowed", param, ctx)
+        if not 0 < seconds < MAX_SECONDS:
+            self.fail(f"{value!r} is {seconds:g} s; above 0 and below {MAX_SECONDS:,} is allowed", param, ctx)
         return seconds
 
 

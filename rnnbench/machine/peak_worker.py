@@ -32,7 +32,7 @@ class Loops(abc.ABC):
     """What one thread does in a trial. `multiply_adds` returns operations done, the others bytes moved."""
 
     method: str
-    LEAST: int  # units of multiply-adds that take well under a trial
+    MIN_UNITS: int  # units of multiply-adds that take well under a trial
 
     @abc.abstractmethod
     def multiply_adds(self, dtype: str, n: int) -> int:
@@ -54,7 +54,7 @@ class Loops(abc.ABC):
 class KernelLoops(Loops):
     """Our kernels, with vectors written by hand."""
 
-    LEAST = 1 << 16
+    MIN_UNITS = 1 << 16
 
     def __init__(self, kernels: Any) -> None:
         self.kernels = kernels
@@ -81,7 +81,7 @@ class NumpyLoops(Loops):
     """Where our kernels have no vectors by hand: what NumPy and its BLAS reach, perhaps less than the peak."""
 
     method = "NumPy, for want of vectors: np.matmul of 256 x 256; np.sum; np.copyto"
-    SIZE, LEAST = 256, 1
+    SIZE, MIN_UNITS = 256, 1
 
     def __init__(self) -> None:
         self.matrices = {str(d): np.full((self.SIZE, self.SIZE), 1.0, str(d)) for d in DType}
@@ -126,7 +126,7 @@ def best(
 
 def trial_length(loops: Loops, dtype: str) -> int:
     """How many units of multiply-adds a trial needs to last long enough; compiles on the way."""
-    n = loops.LEAST
+    n = loops.MIN_UNITS
     while _quickest(partial(loops.multiply_adds, dtype, n)) < TRIAL_SECONDS:
         n *= 2
     return n

@@ -21,7 +21,7 @@ URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"  # 
 SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 TIMEOUT_S = 10.0  # to connect, and between two pieces
 DEADLINE_S = 600.0  # the whole download
-MOST_BYTES = 64 << 20  # the file has 17 MB
+MAX_BYTES = 64 << 20  # the file has 17 MB
 
 _WAY_OUT = f"put Keras's {FILE} into a folder and name it with --data-dir or $RNNBENCH_DATA"
 _log = logging.getLogger("rnnbench")
@@ -82,7 +82,7 @@ def _first(where: list[Place], misses: list[Miss]) -> tuple[Corpus, str] | None:
     for place in where:
         label = f"{place.name} ({place.folder / FILE})"
         try:
-            content = read_file(place.folder / FILE, MOST_BYTES)
+            content = read_file(place.folder / FILE, MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):
             misses.append(Miss(f"{label} is not there", place.asked))
             continue
@@ -119,15 +119,15 @@ def _checked(content: bytes, label: str, misses: list[Miss]) -> Corpus | None:
 
 
 class _Sink(io.BytesIO):
-    """Memory that refuses more than `MOST_BYTES`, or anything after `DEADLINE_S`."""
+    """Memory that refuses more than `MAX_BYTES`, or anything after `DEADLINE_S`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.end = time.monotonic() + DEADLINE_S
 
     def write(self, data: bytes, /) -> int:  # type: ignore[override]
-        if self.tell() + len(data) > MOST_BYTES:
-            raise OSError(f"more than {MOST_BYTES} bytes came")
+        if self.tell() + len(data) > MAX_BYTES:
+            raise OSError(f"more than {MAX_BYTES} bytes came")
         if time.monotonic() > self.end:
             raise OSError(f"not complete after {DEADLINE_S:.0f} s")
         return super().write(data)

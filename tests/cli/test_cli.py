@@ -135,7 +135,7 @@ def test_several_values_are_given_with_commas_or_again_and_each_counts_once(opti
 
 def test_words_and_sizes_given_again_add_up():
     text = invoke("run", "--dry-run", "-w", "parity", "-b", "numpy,numba", "-k", "forward", "-k", "!numba")
-    assert "1 answers, each in" in text
+    assert "1 answer, each in" in text
     text = invoke(
         "sweep", "--dry-run", "--H", "3", "--H", "4,3", "--pass", "forward", "--pass", "gradient", "-b", "numpy"
     )

@@ -438,7 +438,7 @@ def test_what_cannot_be_resumed_is_said_in_one_sentence(tmp_path, monkeypatch, c
     }.items():  # fmt: skip
         text = said(command, "--resume", name, code=4)
         assert text == f"Error: {name} cannot be resumed: {words}; give the folder of an interrupted run"
-    assert "cut/run.json does not hold the plan of a run" in said(command, "--resume", "cut", code=4)
+    assert "cut cannot be resumed: its plan is damaged" in said(command, "--resume", "cut", code=4)
     assert snapshot(tmp_path) == before
 
 
@@ -523,7 +523,7 @@ def test_runs_of_every_age_are_recognised_and_read(source, tmp_path, monkeypatch
     assert called("check", folder).exit_code in (0, 1)
     assert "not comparable" not in said("compare", folder, folder, code=3 if source.name.startswith("sweep") else 0)
     assert "run on a line at most" in said("history", folder, code=0)
-    assert "cannot be resumed, as the machine or the versions are others now" in said("run", "--resume", folder, code=4)
+    assert "its plan is damaged or of another version" in said("run", "--resume", folder, code=4)
 
 
 def test_an_object_is_written_beside_no_file_of_somebody_and_leaves_none(tmp_path, monkeypatch):

@@ -116,9 +116,9 @@ def test_a_server_that_does_not_answer(places, monkeypatch):
 def test_more_than_the_file_can_have_or_longer_than_it_may_take(places, monkeypatch):
     with server(places.content) as url:
         monkeypatch.setattr(imdb_files, "URL", url)
-        monkeypatch.setattr(imdb_files, "MOST_BYTES", 1000)
+        monkeypatch.setattr(imdb_files, "MAX_BYTES", 1000)
         assert "more than 1000 bytes came" in unavailable()
-        monkeypatch.setattr(imdb_files, "MOST_BYTES", 1 << 20)
+        monkeypatch.setattr(imdb_files, "MAX_BYTES", 1 << 20)
         monkeypatch.setattr(imdb_files, "DEADLINE_S", -1.0)
         assert "not complete after" in unavailable()
 

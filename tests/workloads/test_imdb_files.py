@@ -87,7 +87,7 @@ OTHERS = {
     "a pipe": (os.mkfifo, "it is a pipe and not a file"),
     "a socket": (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "it is a socket and not a file"),
     "an endless device": (lambda path: path.symlink_to("/dev/zero"), "it is a device and not a file"),
-    "a terabyte": (sparse, f"it has {1 << 40} bytes, more than {imdb_files.MOST_BYTES}"),
+    "a terabyte": (sparse, f"it has {1 << 40} bytes, more than {imdb_files.MAX_BYTES}"),
     "a link to itself": (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
 }
 
