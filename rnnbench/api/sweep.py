@@ -22,6 +22,8 @@ def sweep_of(axes: dict[str, tuple[int, ...] | None], E: int | None, grid: bool,
     The centre is that of `base`, whose T is swept by default only where it has no rows of its own. Raises ValueError
     as `Sweep`.
     """
+    if E is None and base is not None and not _as_wide(base):
+        E = base.model.E
     given = {axis: sizes for axis, sizes in axes.items() if sizes is not None}
     own = {} if base is None else {"H": base.model.H, "B": base.B, "T": base.T}
     centre = Sizes(**{**own, **{axis: sizes[0] for axis, sizes in given.items() if len(sizes) == 1}})
@@ -37,12 +39,16 @@ def swept_workloads(sweep: Sweep, base: Workload) -> list[Workload]:
 
     Raises ValueError where the workload has no rows of a length or width.
     """
-    as_wide = sweep.E is None and base.origin == MADE_UP and base.model.V is None
     found = []
     for sizes in sweep.cases:
-        E = sizes.H if as_wide else sweep.E
+        E = sizes.H if sweep.E is None and _as_wide(base) else sweep.E
         found.append(base.resized(T=sizes.T, B=sizes.B, H=sizes.H, E=E))
     return list({workload.name: workload for workload in found}.values())
+
+
+def _as_wide(base: Workload) -> bool:
+    """Whether the inputs may be as wide as the state: they are dense, and made up."""
+    return base.origin == MADE_UP and base.model.V is None
 
 
 def rows_of(plan: Plan) -> list[tuple[Any, ...]]:

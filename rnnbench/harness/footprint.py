@@ -52,7 +52,12 @@ def in_process(problem: Problem, item: int, kinds: dict[str, int], rows: int) ->
     """Bytes of a process that computes on `rows` rows at a time, its numbers of `item` bytes."""
     model, steps = problem.model, rows * problem.T
     outputs = model.O * (steps if model.head is Head.EVERY else rows)
-    counts = {"states": steps * model.H, "inputs": steps * model.E, "outputs": outputs, "params": params_of(problem)}
+    counts = {
+        "states": steps * model.recurrence.width(model.H),
+        "inputs": steps * model.E,
+        "outputs": outputs,
+        "params": params_of(problem),
+    }
     return item * sum(kinds[kind] * count for kind, count in counts.items()) + _blocks(problem.truncation, problem.T)
 
 

@@ -6,10 +6,12 @@ import json
 
 import pytest
 
-from rnnbench.api.sweep import DEFAULT_AXES, sweep_of
+from rnnbench.api.sweep import DEFAULT_AXES, sweep_of, swept_workloads
+from rnnbench.model import Model
 from rnnbench.records import store
 from rnnbench.records.record import turns_in
 from rnnbench.sweep import Sizes
+from rnnbench.workloads.made_up import made_up
 from tests.calling import called
 
 
@@ -60,6 +62,14 @@ def test_wrong_options_get_one_sentence(arguments, words, tmp_path, monkeypatch)
     code, text = invoke(*arguments)
     assert code == 2, text
     assert words in text
+
+
+def test_inputs_are_as_wide_as_the_state_only_where_they_are_dense_and_made_up():
+    dense, tokens = made_up(Model(E=1, H=1, O=1)), made_up(Model(V=50, E=6, H=1, O=1))
+    axes = {"H": (8, 16), "B": None, "T": None}
+    assert [w.model.E for w in swept_workloads(sweep_of(axes, None, False, dense), dense)] == [8, 16]
+    assert [w.model.E for w in swept_workloads(sweep_of(axes, None, False, tokens), tokens)] == [6, 6]
+    assert [w.model.E for w in swept_workloads(sweep_of(axes, 3, False, dense), dense)] == [3, 3]
 
 
 def test_a_small_sweep_from_the_command_line_to_the_pictures(tmp_path):

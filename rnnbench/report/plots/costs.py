@@ -24,6 +24,7 @@ from rnnbench.report.plots.layout import (
     placed_rows,
     say_nothing_drawn,
     span,
+    titled,
     write_in_row,
 )  # fmt: skip
 from rnnbench.report.style import FAINT, INK, WRONG, look
@@ -75,7 +76,7 @@ def panel(ax: Axes, title: str, group: Sequence[Summary]) -> None:
         places = [(y, c.backend, _found(c).get(kind)) for y, c in enumerate(known)]
         shown = [Mark(v, y, look(name).colour, style.filled) for y, name, v in places if v is not None]
         marks(ax, style.marker, shown, 6, linewidths=1.2)
-    ax.set_title(title)
+    titled(ax, title)
     limits = span(v for c in known for v in _found(c).values())
     if limits is None:
         say_nothing_drawn(ax)

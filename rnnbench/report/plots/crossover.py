@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rnnbench.analysis.ranking import Ranking
 from rnnbench.model import DType, Pass
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Page, grid, headline, legend_outside, paged
+from rnnbench.report.plots.layout import Page, grid, headline, legend_outside, paged, titled
 from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
 from rnnbench.report.style import FAINT, INK, look
 from rnnbench.report.text import plain, ratio_text
@@ -47,7 +47,7 @@ def panel(ax: Axes, title: str, cells: Cells, H: Sequence[int], B: Sequence[int]
     ax.tick_params(length=0)
     ax.set_xlabel("hidden units H")
     ax.set_ylabel("batch rows B")
-    ax.set_title(title)
+    titled(ax, title)
 
 
 def _cell(ax: Axes, x: int, y: int, answer: Ranking) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rnnbench.records.record import Epoch
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Frame, Page, handle, headline, legend_below, paged, placed
+from rnnbench.report.plots.layout import Frame, Page, handle, headline, legend_below, paged, placed, titled
 from rnnbench.report.style import FAINT, GRID, INK, look
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def pages(data: ReportData) -> list[Page]:
         for row, key in enumerate(part):
             for ax, what in zip(axes[2 * row : 2 * row + 2], ("loss", "accuracy"), strict=True):
                 panel(ax, groups[key], what)
-                ax.set_title(f"{data.labels.problem(*key, '')}: {what}")
+                titled(ax, f"{data.labels.problem(*key, '')}: {what}")
         handles = [handle(b, color=look(b).colour, linewidth=2.5) for b in backends]
         handles.append(handle("training rows", color=INK, linewidth=1.2))
         handles.append(handle("held-out rows", color=INK, linewidth=1.2, linestyle=(0, (2.5, 1.5))))

@@ -20,6 +20,7 @@ from rnnbench.report.plots.layout import (
     paged,
     placed_rows,
     say_nothing_drawn,
+    titled,
     write_in_row,
 )  # fmt: skip
 from rnnbench.report.style import INK, WRONG, look
@@ -50,7 +51,7 @@ def panel(ax: Axes, problem: ProblemCases, markers: dict[str, str]) -> None:
     names = problem.backends
     backend_rows(ax, names)
     shares = {name: error_shares(problem, name) for name in names}
-    ax.set_title(problem.label)
+    titled(ax, problem.label)
     finite = [v for row in shares.values() for v in row.values() if math.isfinite(v)]
     for y, name in enumerate(names):
         if not shares[name]:

@@ -67,6 +67,9 @@ def paged(name: str, items: Sequence[T], size: int, draw: Callable[[Sequence[T]]
     return [Page(name if i == 0 else f"{name}-{i + 1}", *draw(part)) for i, part in enumerate(parts)]
 
 
+TITLE_LETTERS = 42  # of a panel's title on one line, where two panels stand side by side
+
+
 def headline(figure: Figure, title: str, notes: Sequence[str], quick: bool) -> None:
     """What is shown, and under it how to read it; the smoke-run mark above all."""
     from textwrap import wrap
@@ -76,6 +79,17 @@ def headline(figure: Figure, title: str, notes: Sequence[str], quick: bool) -> N
     at = {} if figure.get_layout_engine() else {"y": 1 - 0.05 / figure.get_figheight()}
     colour = WRONG if quick else INK
     figure.suptitle("\n".join(plain(line) for line in lines), x=0.01, ha="left", fontsize=9, color=colour, **at)
+
+
+def titled(ax: Axes, title: str) -> None:
+    """A panel's title; a long one in smaller letters on two lines, so that it stays above its panel."""
+    from textwrap import wrap
+
+    lines = wrap(title, TITLE_LETTERS)
+    if len(lines) < 2:
+        ax.set_title(title)
+    else:
+        ax.set_title("\n".join(wrap(title, max(TITLE_LETTERS, -(-len(title) // 2) + 4))), fontsize=6.5)
 
 
 def grid(panels: int, columns: int, height: float, title_lines: int) -> tuple[Figure, list[Axes]]:

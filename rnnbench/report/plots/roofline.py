@@ -26,6 +26,7 @@ from rnnbench.report.plots.layout import (
     placed,
     span,
     spread,
+    titled,
 )  # fmt: skip
 from rnnbench.report.style import FAINT, INK, look
 from rnnbench.report.text import plain
@@ -82,7 +83,7 @@ def panel(ax: Axes, title: str, points: Sequence[RooflinePoint], roofs: Sequence
         marks(ax, look(name).marker, found, 5, alpha=0.85, clip_on=False)
     if named:
         _name(ax, cases, across)
-    ax.set_title(title)
+    titled(ax, title)
     ax.set_xlabel("FLOP a byte of least traffic")
     ax.set_ylabel("GFLOP/s")
 

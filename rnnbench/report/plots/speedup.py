@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.stats import Basis
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows
+from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows, titled
 from rnnbench.report.style import FAINT
 from rnnbench.report.text import ratio_text
 
@@ -40,7 +40,7 @@ def panel(ax: Axes, title: str, table: pd.DataFrame) -> None:
     """One problem."""
     if point_rows(ax, _rows(table)):
         ax.axvline(1.0, color=FAINT, linewidth=0.9, zorder=0)
-    ax.set_title(title)
+    titled(ax, title)
 
 
 def pages(data: ReportData) -> list[Page]:

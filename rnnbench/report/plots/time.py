@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rnnbench.analysis.stats import Basis, Summary
 from rnnbench.model import Case, Pass
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows
+from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows, titled
 from rnnbench.report.text import status_text
 from rnnbench.units import Unit, number, unit_for
 
@@ -51,7 +51,7 @@ def panel(ax: Axes, label: str, case: Case, summaries: Sequence[Summary]) -> Non
     unit = unit_for(s.time.value / case.steps for s in summaries if s.time)
     drawn = point_rows(ax, _rows(summaries, unit))
     of = " of it" if case.pass_ is Pass.EPOCH else ""
-    ax.set_title(f"{label}: {case.pass_}" + (f", {unit.name} a step{of}" if drawn else ""))
+    titled(ax, f"{label}: {case.pass_}" + (f", {unit.name} a step{of}" if drawn else ""))
 
 
 def pages(data: ReportData) -> list[Page]:
