@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
-from rnnbench.correctness.audit import Finding
+from rnnbench.correctness.timing_audit import Finding
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool

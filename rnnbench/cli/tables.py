@@ -9,7 +9,7 @@ from rich.table import Table
 from rnnbench.api.audit import Audited
 from rnnbench.api.contract import ContractAnswer, contract_rows
 from rnnbench.api.verify import Checked
-from rnnbench.correctness.audit import Finding
+from rnnbench.correctness.timing_audit import Finding
 from rnnbench.model import Problem
 from rnnbench.records.record import CheckRecord, Status
 

@@ -23,7 +23,7 @@ import rnnbench
 from rnnbench.backends.base import Backend
 from rnnbench.backends.numpy import correct, losses
 from rnnbench.contract import CUDA
-from rnnbench.correctness import audit
+from rnnbench.correctness import timing_audit
 from rnnbench.data import Data, shaped_targets
 from rnnbench.harness.arrays import save_outputs
 from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_call, time_turn, warmups
@@ -96,12 +96,12 @@ class Operations:
 
     def audit(self, dtype: str, passes: list[str]) -> dict[str, Any]:
         """All findings of the audit, or the reason why this backend cannot be audited."""
-        problem = audit.audited_problem(DType(dtype))
+        problem = timing_audit.audited_problem(DType(dtype))
         asked = [Pass(p) for p in passes]
         reasons = (self.backend.unsupported(Case(**vars(problem), pass_=p)) for p in asked)
         if reason := self.backend.unavailable() or next(filter(None, reasons), None):
             return {"reason": reason, "findings": []}
-        found = audit.audit(self.backend, problem.dtype, asked)
+        found = timing_audit.audit(self.backend, problem.dtype, asked)
         return {"reason": None, "findings": msgspec.to_builtins(list(found))}
 
     def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:

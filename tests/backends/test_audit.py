@@ -10,8 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from rnnbench.backends.base import Session
 from rnnbench.backends.numba import NumbaBackend
-from rnnbench.correctness import audit
-from rnnbench.correctness.audit import Subject, audited_problem
+from rnnbench.correctness import timing_audit
+from rnnbench.correctness.timing_audit import Subject, audited_problem
 from rnnbench.correctness.tolerances import relative_error
 from rnnbench.model import DType, Pass
 from tests.helpers import arrays_of, failed, threads
@@ -34,13 +34,13 @@ def subject_of(backend) -> Subject:
 
 @pytest.mark.parametrize("pass_", list(Pass))
 def test_the_timed_call_does_all_of_its_work_anew(backend, pass_):
-    for of_answers in audit.OF_ANSWERS:
+    for of_answers in timing_audit.OF_ANSWERS:
         assert not failed(of_answers(subject_of(backend), pass_))
 
 
 @pytest.mark.parametrize("pass_", list(Pass))
 def test_the_timed_call_remembers_nothing_and_leaves_nothing_to_fetch(backend, pass_):
-    for of_times in audit.OF_TIMES:
+    for of_times in timing_audit.OF_TIMES:
         assert not failed(of_times(subject_of(backend), pass_))
 
 
@@ -70,11 +70,11 @@ def test_other_parameters_give_another_answer(backend):
     before = logits_of(subject.session)
     other = Subject(backend, PROBLEM, {name: 0.5 * value for name, value in subject.params.items()})
     assert relative_error(before, logits_of(other.session)) > 1e-2
-    assert not failed(audit.answers(other, Pass.FORWARD))
+    assert not failed(timing_audit.answers(other, Pass.FORWARD))
 
 
 def test_a_batch_is_chosen_and_not_computed(backend):
-    assert not failed(audit.stages_little(subject_of(backend), Pass.FORWARD))
+    assert not failed(timing_audit.stages_little(subject_of(backend), Pass.FORWARD))
 
 
 @pytest.mark.parametrize("dtype", list(DType))
@@ -85,14 +85,14 @@ def test_subnormals_are_treated_as_the_contract_says(backend, request, dtype):
         and not request.config.getoption("--every-case")
     ):
         pytest.skip("compiles again; --every-case runs it")
-    assert not failed(audit.treats_subnormals_as_said(backend, dtype))
+    assert not failed(timing_audit.treats_subnormals_as_said(backend, dtype))
 
 
 def test_one_thread_of_ours_is_one():
     with threads(1):
         subject = Subject(NumbaBackend(), PROBLEM)
         assert subject.backend.contract(PROBLEM).threads == 1
-        assert not failed(audit.keeps_to_its_threads(subject, Pass.GRADIENT))
+        assert not failed(timing_audit.keeps_to_its_threads(subject, Pass.GRADIENT))
 
 
 def test_the_contract_tells_all_that_list_shows(backend):

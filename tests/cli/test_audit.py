@@ -8,7 +8,7 @@ import sys
 
 from rnnbench.api.audit import Audited
 from rnnbench.contract import Contract
-from rnnbench.correctness.audit import Finding
+from rnnbench.correctness.timing_audit import Finding
 from rnnbench.model import DType, Pass
 from tests.calling import called
 

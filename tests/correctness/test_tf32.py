@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
-from rnnbench.correctness.audit import Subject, answers, audited_problem
 from rnnbench.correctness.oracle import Oracle
+from rnnbench.correctness.timing_audit import Subject, answers, audited_problem
 from rnnbench.correctness.tolerances import LIMITS, TF32, precision_of, verdict
 from rnnbench.model import DType, Head, Pass, Problem
 from tests.helpers import random_data, random_params, small_problem

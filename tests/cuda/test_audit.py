@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnnbench.correctness import audit
-from rnnbench.correctness.audit import Subject, audited_problem
+from rnnbench.correctness import timing_audit
+from rnnbench.correctness.timing_audit import Subject, audited_problem
 from rnnbench.kernels.cuda import device
 from rnnbench.model import DType, Pass
 from tests.helpers import arrays_of, failed
@@ -19,12 +19,12 @@ def test_the_timed_call_does_all_of_its_work_anew(one_backend, request, pass_):
     if pass_ is Pass.EPOCH and device.simulated() and not request.config.getoption("--every-case"):
         pytest.skip("an epoch takes the simulator seconds; --every-case runs it")
     subject = Subject(one_backend, TINY)
-    assert not failed(audit.answers(subject, pass_))
+    assert not failed(timing_audit.answers(subject, pass_))
 
 
 def test_new_parameters_give_a_new_answer(one_backend):
     subject = Subject(one_backend, TINY)
-    assert not failed(audit.follows_parameters(subject, Pass.FORWARD))
+    assert not failed(timing_audit.follows_parameters(subject, Pass.FORWARD))
 
 
 def test_poison_reaches_all_that_a_gradient_writes(one_backend):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
-from rnnbench.correctness import audit
-from rnnbench.correctness.audit import Finding, Subject, audited_problem
+from rnnbench.correctness import timing_audit
+from rnnbench.correctness.timing_audit import Finding, Subject, audited_problem
 from rnnbench.model import DType, Pass
 from tests import cheats
 from tests.cheats import made_of
@@ -16,18 +16,18 @@ from tests.helpers import failed
 SMALL = audited_problem(DType.FLOAT32, B=8, T=40, V=11, E=8, H=32)
 
 CHEATS = {
-    "keeps its first answer": (cheats.KeepsFirstAnswer, audit.follows_parameters, Pass.FORWARD),
-    "memoises forward": (cheats.Memoises, audit.remembers_nothing, Pass.FORWARD),
-    "memoises gradient": (cheats.Memoises, audit.remembers_nothing, Pass.GRADIENT),
-    "packs ahead": (cheats.PacksAhead, audit.follows_parameters, Pass.FORWARD),
-    "packs ahead for a step": (cheats.PacksAhead, audit.follows_parameters, Pass.TRAIN_STEP),
-    "works in select": (cheats.WorksInSelect, audit.stages_little, Pass.FORWARD),
-    "one order": (cheats.OneOrder, audit.answers, Pass.EPOCH),
-    "old gradient": (cheats.OldGradient, audit.answers, Pass.GRADIENT),
-    "old state": (cheats.OldState, audit.answers, Pass.FORWARD),
-    "wider type": (cheats.WiderType, audit.answers, Pass.FORWARD),
-    **{f"does not wait in {p}": (cheats.DoesNotWait, audit.leaves_nothing_to_fetch, p) for p in Pass},
-    **{f"computes {p} on fetch": (cheats.ComputesOnFetch, audit.leaves_nothing_to_fetch, p) for p in Pass},
+    "keeps its first answer": (cheats.KeepsFirstAnswer, timing_audit.follows_parameters, Pass.FORWARD),
+    "memoises forward": (cheats.Memoises, timing_audit.remembers_nothing, Pass.FORWARD),
+    "memoises gradient": (cheats.Memoises, timing_audit.remembers_nothing, Pass.GRADIENT),
+    "packs ahead": (cheats.PacksAhead, timing_audit.follows_parameters, Pass.FORWARD),
+    "packs ahead for a step": (cheats.PacksAhead, timing_audit.follows_parameters, Pass.TRAIN_STEP),
+    "works in select": (cheats.WorksInSelect, timing_audit.stages_little, Pass.FORWARD),
+    "one order": (cheats.OneOrder, timing_audit.answers, Pass.EPOCH),
+    "old gradient": (cheats.OldGradient, timing_audit.answers, Pass.GRADIENT),
+    "old state": (cheats.OldState, timing_audit.answers, Pass.FORWARD),
+    "wider type": (cheats.WiderType, timing_audit.answers, Pass.FORWARD),
+    **{f"does not wait in {p}": (cheats.DoesNotWait, timing_audit.leaves_nothing_to_fetch, p) for p in Pass},
+    **{f"computes {p} on fetch": (cheats.ComputesOnFetch, timing_audit.leaves_nothing_to_fetch, p) for p in Pass},
 }
 
 
@@ -42,7 +42,7 @@ def test_a_cheat_is_found(session, check, pass_):
 def test_right_answers_alone_do_not_find_these(session, pass_):
     """So the checks of times are needed."""
     subject = Subject(made_of(session), SMALL)
-    assert not [f for check in audit.OF_ANSWERS for f in failed(check(subject, pass_))]
+    assert not [f for check in timing_audit.OF_ANSWERS for f in failed(check(subject, pass_))]
 
 
 @pytest.mark.parametrize("dtype", list(DType))
@@ -50,20 +50,20 @@ def test_right_answers_alone_do_not_find_these(session, pass_):
 @pytest.mark.parametrize("told", ["kept", "flushed, per thread"])
 def test_what_becomes_of_subnormals_is_tried_and_not_believed(dtype, keeps, told):
     backend = made_of(NumpySession if keeps else cheats.Flushes, subnormals=told)
-    found = failed(audit.treats_subnormals_as_said(backend, dtype))
+    found = failed(timing_audit.treats_subnormals_as_said(backend, dtype))
     assert bool(found) == (keeps != (told == "kept"))
 
 
 def test_the_probe_has_numbers_on_both_sides_of_the_subnormals():
     for dtype in DType:
-        problem, params, data = audit.vanishing(dtype)
+        problem, params, data = timing_audit.vanishing(dtype)
         oracle = Subject(NumpyBackend(), problem, params, data).oracle
         oracle.gradient()
         size = np.abs(oracle.fetch().grads["embedding"]).max(axis=1)
         tiny = np.finfo(str(dtype)).tiny
         assert (size > tiny).sum() > 10
         assert (size < tiny).sum() > 10
-        assert audit.count_subnormals(oracle.fetch().grads["embedding"].astype(str(dtype))) >= 8
+        assert timing_audit.count_subnormals(oracle.fetch().grads["embedding"].astype(str(dtype))) >= 8
 
 
 def test_more_processor_time_than_the_contract_has_threads_is_found():
@@ -75,7 +75,7 @@ def test_more_processor_time_than_the_contract_has_threads_is_found():
             return now[0]
 
         subject = Subject(made_of(NumpySession, threads=1), SMALL)
-        (finding,) = audit.keeps_to_its_threads(subject, Pass.FORWARD, clock, lambda: int(now[0] * per_wall))
+        (finding,) = timing_audit.keeps_to_its_threads(subject, Pass.FORWARD, clock, lambda: int(now[0] * per_wall))
         return finding
 
     assert cores(1.0).ok
@@ -83,7 +83,7 @@ def test_more_processor_time_than_the_contract_has_threads_is_found():
 
 
 def test_numpy_passes_the_whole_audit():
-    found = list(audit.audit(NumpyBackend(), DType.FLOAT32, list(Pass), SMALL))
+    found = list(timing_audit.audit(NumpyBackend(), DType.FLOAT32, list(Pass), SMALL))
     assert not failed(found)
     assert {f.pass_ for f in found} == set(Pass)
     assert len({f.check for f in found}) == 8
