@@ -14,12 +14,20 @@ from pathlib import Path
 import pytest
 
 import rnnbench as rb
-from rnnbench import workloads
+from rnnbench import backends, workloads
 from rnnbench.report import plots
 from rnnbench.workloads.files import TABLES
 from tests.calling import called
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _no_backend_stays():
+    before = set(backends.REGISTRY)
+    yield
+    for name in backends.REGISTRY.keys() - before:
+        del backends.REGISTRY[name]
 
 
 def python(code: str, folder: Path) -> None:
