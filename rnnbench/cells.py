@@ -113,6 +113,29 @@ def gru_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: 
     return StepBackward(delta, grads, {"h": dh * z + recurrent @ params["W_hh"].T})
 
 
+def lstm_forward(params: Arrays, x: Array, before: Arrays) -> StepForward:
+    """Hochreiter and Schmidhuber, 1997, with the forget gate f of Gers et al., 2000, and no peepholes."""
+    gates = x @ params["W_xh"] + before["h"] @ params["W_hh"] + params["b_h"]
+    i, f, g, o = np.split(gates, 4, axis=1)
+    i, f, g, o = logistic(i), logistic(f), np.tanh(g), logistic(o)
+    c = f * before["c"] + i * g
+    return StepForward({"h": o * np.tanh(c), "c": c}, {"i": i, "f": f, "g": g, "o": o})
+
+
+def lstm_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: Arrays, dafter: Arrays) -> StepBackward:
+    """The chain rule through `lstm_forward`; `dc` is the derivative by the new c, also by way of the new h."""
+    i, f, g, o = tape["i"], tape["f"], tape["g"], tape["o"]
+    tanh_c = np.tanh(after["c"])
+    dc = dafter["c"] + dafter["h"] * o * (1 - tanh_c**2)
+    di = dc * g * i * (1 - i)
+    df = dc * before["c"] * f * (1 - f)
+    dg = dc * i * (1 - g**2)
+    do = dafter["h"] * tanh_c * o * (1 - o)
+    delta = np.concatenate([di, df, dg, do], axis=1)
+    grads = {"W_xh": x.T @ delta, "W_hh": before["h"].T @ delta, "b_h": delta.sum(axis=0)}
+    return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T, "c": dc * f})
+
+
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),
     "gru": Cell(
@@ -122,6 +145,14 @@ CELLS: dict[str, Cell] = {
         inner=("n",),
         forward=gru_forward,
         backward=gru_backward,
+        computed_by=("numpy", "jax"),
+    ),
+    "lstm": Cell(
+        "lstm",
+        gates=("i", "f", "g", "o"),
+        states=("h", "c"),
+        forward=lstm_forward,
+        backward=lstm_backward,
         computed_by=("numpy", "jax"),
     ),
 }

@@ -42,7 +42,8 @@ def test_full_gradient_equals_finite_differences(cell, loss, head, V):
     O = 3 if loss is Loss.CATEGORICAL_CROSS_ENTROPY else 2
     problem = small_problem(cell=cell, loss=loss, head=head, V=V, O=O, B=3, T=5)
     params, data = random_params(problem), random_data(problem)
-    states = {"h": np.random.default_rng(5).standard_normal((3, 5)) * 0.3}
+    rng = np.random.default_rng(5)
+    states = {name: rng.standard_normal((3, 5)) * 0.3 for name in CELLS[cell].states}
     session = NumpyBackend().prepare(problem, params, data)
     session.start_from(states)
     session.gradient()
