@@ -122,7 +122,9 @@ def lstm_forward(params: Arrays, x: Array, before: Arrays) -> StepForward:
     return StepForward({"h": o * np.tanh(c), "c": c}, {"i": i, "f": f, "g": g, "o": o})
 
 
-def lstm_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: Arrays, dafter: Arrays) -> StepBackward:
+def lstm_backward(
+    params: Arrays, x: Array, before: Arrays, after: Arrays, tape: Arrays, dafter: Arrays
+) -> StepBackward:
     """The chain rule through `lstm_forward`; `dc` is the derivative by the new c, also by way of the new h."""
     i, f, g, o = tape["i"], tape["f"], tape["g"], tape["o"]
     tanh_c = np.tanh(after["c"])
@@ -145,7 +147,7 @@ CELLS: dict[str, Cell] = {
         inner=("n",),
         forward=gru_forward,
         backward=gru_backward,
-        computed_by=("numpy", "jax"),
+        computed_by=("numpy", "jax", "torch", "torch+flush"),
     ),
     "lstm": Cell(
         "lstm",
@@ -153,7 +155,7 @@ CELLS: dict[str, Cell] = {
         states=("h", "c"),
         forward=lstm_forward,
         backward=lstm_backward,
-        computed_by=("numpy", "jax"),
+        computed_by=("numpy", "jax", "torch", "torch+flush"),
     ),
 }
 
