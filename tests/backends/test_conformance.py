@@ -158,11 +158,12 @@ def test_what_is_not_there_is_refused(backend, head, V):
     assert_what_is_not_there_is_refused(backend.prepare(problem, random_params(problem), random_data(problem)))
 
 
-def test_a_state_is_copied(backend):
-    problem = small_problem()
-    state = np.full((4, 5), 0.5)
-    ref, got = sessions(backend, problem, {"h": state})
-    state[:] = np.nan
+def test_states_are_copied(backend, cell):
+    problem = small_problem(cell=cell)
+    states = {name: np.full((4, 5), 0.5) for name in CELLS[cell].states}
+    ref, got = sessions(backend, problem, states)
+    for state in states.values():
+        state[:] = np.nan
     assert_agrees(run(ref, "forward"), run(got, "forward"), problem.dtype)
     assert np.isfinite(run(got, "forward").loss)
 
