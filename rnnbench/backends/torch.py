@@ -7,6 +7,7 @@ A recurrence is handed time first, which these modules take as it is. They have 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,7 +32,7 @@ from rnnbench.backends.torch_parts import (
 )
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, shaped_targets
-from rnnbench.model import Block, Case, Head, Loss, Optimizer, Problem, StepSum, blocks_of
+from rnnbench.model import Block, Case, DType, Head, Loss, Optimizer, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params
 
 _PREDICT_ROWS = 512
@@ -234,6 +235,21 @@ def update_of(problem: Problem) -> str:
     return f"clipping; {optimizer}" if problem.train.clips else optimizer
 
 
+def _module_as_run(problem: Problem) -> str:
+    """The recurrence's module, and what PyTorch hands it to on a processor: oneDNN has an lstm in float32."""
+    one = problem.model.cell == "lstm" and problem.dtype is DType.FLOAT32 and torch.backends.mkldnn.is_available()
+    return f"nn.{module_of(problem.model)}{' (oneDNN)' if one else ''}"
+
+
+def _notes(problem: Problem) -> Iterator[str]:
+    if problem.model.cell == "gru":
+        yield "of the second bias the n gate's part is trained: in each gradient the other parts are made zero"
+    truncation = problem.truncation
+    if problem.model.cell == "lstm" and truncation is not None and truncation.window > truncation.stride:
+        yield "nn.LSTM is called in parts that end where a later window starts, as it gives c after its last step only"
+    yield "the optimizer makes its state in its first step after it was put back"
+
+
 class TorchBackend(Backend):
     """PyTorch as installed: subnormals are kept."""
 
@@ -242,7 +258,7 @@ class TorchBackend(Backend):
     recurrence: ClassVar[str] = "{module}, time first"
 
     def contract(self, problem: Problem) -> Contract:
-        recurrence = self.recurrence.format(module=f"nn.{module_of(problem.model)}")
+        recurrence = self.recurrence.format(module=_module_as_run(problem))
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{recurrence}, nn.Linear"
         return Contract(
             threads=torch.get_num_threads(),
@@ -255,7 +271,7 @@ class TorchBackend(Backend):
                 "epoch": "a Python loop of train steps; rows by index_select from tensors in memory; loss and hits"
                 " added up as tensors",
             },
-            notes="the optimizer makes its state in its first step after it was put back",
+            notes="; ".join(_notes(problem)),
             staged="rows (tokens as int64) and targets as tensors; a batch is a view of them",
             waits="calls return when their work is done",
         )
