@@ -130,13 +130,13 @@ REGISTRY: dict[str, Entry] = {
     ),
     "torch": Entry(
         "rnnbench.backends.torch:TorchBackend",
-        summary="nn.RNN as installed",
+        summary="nn.RNN, nn.GRU or nn.LSTM as installed",
         look=Look("#0072B2", "^", "--", "//"),
         **_TORCH,
     ),
     "torch+flush": Entry(
         "rnnbench.backends.torch:TorchFlushBackend",
-        summary="nn.RNN, subnormals flushed",
+        summary="nn.RNN, nn.GRU or nn.LSTM, subnormals flushed",
         look=Look("#56B4E9", "v", (0, (5, 1, 1, 1)), "\\\\"),
         **_TORCH,
     ),

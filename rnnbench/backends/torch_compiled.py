@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from rnnbench.backends.base import Session
 from rnnbench.backends.torch import TorchFlushBackend, TorchOutputs, TorchSession, update_of
-from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals, mean_loss
+from rnnbench.backends.torch_parts import DTYPES, Net, States, Subnormals, mean_loss
 from rnnbench.contract import Contract
 from rnnbench.data import Data
 from rnnbench.model import Case, Head, Problem, StepSum
@@ -56,9 +56,9 @@ class CompiledNet(Net):
         self.compiled = _compiled(self.plain)
         self.shape = (min(problem.T, _CHUNK), problem.B, problem.model.H)
 
-    def recur(self, steps: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+    def recur(self, steps: Tensor, states: States | None) -> tuple[Tensor, States]:
         projected = F.linear(steps, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
-        h = projected.new_zeros(projected.shape[1:]) if state is None else state
+        h = projected.new_zeros(projected.shape[1:]) if states is None else states[0]
         if torch.is_grad_enabled() and not h.requires_grad:
             h = h.detach().requires_grad_()  # as in later chunks, which spares a second compilation
         parts = []
@@ -66,7 +66,7 @@ class CompiledNet(Net):
             run = self.compiled if part.shape == self.shape else self.plain
             parts.append(run(h, part, self.rnn.weight_hh_l0))
             h = parts[-1][-1] if self.every else parts[-1]
-        return (torch.cat(parts) if self.every else h), h
+        return (torch.cat(parts) if self.every else h), (h,)
 
 
 def short_loss(
@@ -122,20 +122,20 @@ class CompiledSession(TorchSession):
         if not _is_short(self.problem):
             return super().forward()
         with self.subnormals, torch.inference_mode():
-            state = self.zeros if self.state is None else self.state
+            state = self.zeros if self.states is None else self.states[0]
             loss, (logits, last) = short_loss(self.problem, self.values, self.x, self.y, state)
-            self.done = TorchOutputs(loss, logits, last)
+            self.done = TorchOutputs(loss, logits, (last,))
         return None
 
-    def _gradient(self, x: Tensor, y: Tensor, state: Tensor | None) -> TorchOutputs:
+    def _gradient(self, x: Tensor, y: Tensor, states: States | None) -> TorchOutputs:
         if not _is_short(self.problem) or len(x) != self.problem.B:
-            return super()._gradient(x, y, state)
+            return super()._gradient(x, y, states)
         with torch.no_grad():
-            start = self.zeros if state is None else state
+            start = self.zeros if states is None else states[0]
             grads, (loss, (logits, last)) = self.loss_gradient(self.values, x, y, start)
         for name, parameter in self.parameters.items():
             parameter.grad = grads[name]
-        return TorchOutputs(loss, logits, last, grads=True)
+        return TorchOutputs(loss, logits, (last,), grads=True)
 
 
 class TorchCompileBackend(TorchFlushBackend):

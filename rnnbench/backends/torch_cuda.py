@@ -83,7 +83,7 @@ class TorchCudaBackend(TorchBackend):
 
     name: ClassVar[str] = "torch-cuda"
     subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
-    recurrence: ClassVar[str] = "nn.RNN (cuDNN), time first"
+    recurrence: ClassVar[str] = "{module} (cuDNN), time first"
     tf32: ClassVar[bool] = False
 
     def __init__(self, device: str = CUDA) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnbench.contract import CPU
 from rnnbench.model import DType, Head, Loss, Model, Optimizer, Train
+from rnnbench.params import Array
 
 DTYPES = {DType.FLOAT32: torch.float32, DType.FLOAT64: torch.float64}
+
+States = tuple[Tensor, ...]  # each (B, H), in the order of `Cell.states`
+
+_TURNED = ("W_xh", "W_hh", "W_hy")  # nn.RNN and its kin, and nn.Linear, keep these as output x input
 
 
 class Subnormals:
@@ -39,46 +45,79 @@ class Subnormals:
 
 
 class Net(nn.Module):
-    """Embedding (or dense input), nn.RNN and a dense head, in PyTorch's own layouts."""
+    """Embedding (or dense input), nn.RNN, nn.GRU or nn.LSTM, and a dense head, in PyTorch's own layouts."""
 
     def __init__(self, model: Model, dtype: torch.dtype, device: str = CPU) -> None:
         super().__init__()
         kind = {"dtype": dtype, "device": device}
         self.embedding = None if model.V is None else nn.Embedding(model.V, model.E, **kind)
-        self.rnn = nn.RNN(model.E, model.H, **kind)
+        self.rnn = getattr(nn, module_of(model))(model.E, model.H, **kind)
         self.head = nn.Linear(model.H, model.O, **kind)
         self.every = model.head is Head.EVERY
         self.rnn.bias_hh_l0.requires_grad_(False).zero_()
+        if model.cell == "gru":
+            self.rnn.bias_hh_l0.requires_grad_().register_post_accumulate_grad_hook(_train_last_third)
 
     def named(self) -> dict[str, nn.Parameter]:
-        """The trained parameters under the model's names; the three matrices are transposed here."""
+        """The trained parameters under the model's names, as `to_torch` lays them out."""
         embedding = {} if self.embedding is None else {"embedding": self.embedding.weight}
-        return embedding | {
-            "W_xh": self.rnn.weight_ih_l0,
-            "W_hh": self.rnn.weight_hh_l0,
-            "b_h": self.rnn.bias_ih_l0,
-            "W_hy": self.head.weight,
-            "b_y": self.head.bias,
-        }
+        inner = {"b_hn": self.rnn.bias_hh_l0} if self.rnn.mode == "GRU" else {}
+        return (
+            embedding
+            | {"W_xh": self.rnn.weight_ih_l0, "W_hh": self.rnn.weight_hh_l0, "b_h": self.rnn.bias_ih_l0}
+            | inner
+            | {"W_hy": self.head.weight, "b_y": self.head.bias}
+        )
 
     def embed(self, x: Tensor) -> Tensor:
         """Rows (B, T) or (B, T, E) as steps (T, B, E)."""
         steps = x.transpose(0, 1)
         return steps if self.embedding is None else self.embedding(steps)
 
-    def recur(self, steps: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States (T, B, H), only needed where the head reads every step, and the last one (B, H)."""
-        states, last = self.rnn(steps, None if state is None else state[None])
-        return states, last[0]
+    def recur(self, steps: Tensor, states: States | None) -> tuple[Tensor, States]:
+        """h of all steps (T, B, H), only needed where the head reads every step, and the last states."""
+        if self.rnn.mode == "LSTM":
+            every, last = self.rnn(steps, None if states is None else tuple(state[None] for state in states))
+            return every, tuple(state[0] for state in last)
+        every, last = self.rnn(steps, None if states is None else states[0][None])
+        return every, (last[0],)
 
     def read(self, states: Tensor) -> Tensor:
         """Logits (B, O) from a state (B, H), or (B, T, O) from states (T, B, H)."""
         return self.head(states) if states.ndim == 2 else self.head(states).transpose(0, 1)
 
-    def forward(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits and the last state of rows x, from `state` (B, H) or zeros."""
-        states, last = self.recur(self.embed(x), state)
-        return self.read(states if self.every else last), last
+    def forward(self, x: Tensor, states: States | None) -> tuple[Tensor, States]:
+        """Logits and the last states of rows x, from `states` or zeros."""
+        every, last = self.recur(self.embed(x), states)
+        return self.read(every if self.every else last[0]), last
+
+
+def module_of(model: Model) -> str:
+    """The name in torch.nn of the model's recurrence."""
+    return model.cell.upper()
+
+
+def _train_last_third(bias: Tensor) -> None:
+    """Of nn.GRU's second bias (3 H,) the gates r and z have no use: their gradient is zero, so that they stay zero, and
+    neither clipping nor the optimizer sees them.
+    """
+    assert bias.grad is not None
+    bias.grad[: 2 * len(bias) // 3].zero_()
+
+
+def to_torch(name: str, value: Tensor) -> Tensor:
+    """A parameter of the model as PyTorch keeps it: matrices output x input, b_hn (H,) as the last third of (3 H,)."""
+    if name in _TURNED:
+        return value.T.contiguous()
+    return F.pad(value, (2 * len(value), 0)) if name == "b_hn" else value
+
+
+def from_torch(name: str, value: Tensor) -> Array:
+    """A copy of PyTorch's parameter, or of its gradient, in the model's layout."""
+    array = value.numpy(force=True)
+    if name in _TURNED:
+        array = array.T
+    return np.array(array[2 * len(array) // 3 :] if name == "b_hn" else array, order="C")
 
 
 def mean_loss(model: Model, z: Tensor, y: Tensor) -> Tensor:

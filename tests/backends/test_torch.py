@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.model import Case, Head, Train
+from rnnbench.cells import CELLS
+from rnnbench.model import Case, DType, Head, Train, Truncation
 from tests.helpers import random_data, random_params, small_problem
 
 if reason := backends.missing("torch"):
@@ -30,6 +31,57 @@ def test_the_second_bias_stays_zero():
     assert not session.net.rnn.bias_hh_l0.any()
     assert session.net.rnn.bias_hh_l0.grad is None
     assert session.net.rnn.bias_ih_l0.any()
+
+
+def test_of_the_gru_s_second_bias_the_n_gate_s_part_alone_is_trained():
+    """The others' gradients are not zero in PyTorch: they must reach neither the norm nor Adam."""
+    session = prepare("torch", small_problem(cell="gru", dtype=DType.FLOAT64, train=Train(clip_norm=1e-3)))
+    bias, H = session.net.rnn.bias_hh_l0, 5
+    session.train_step()
+    for _ in range(5):
+        session.train_step()
+    session.train_epoch(np.arange(14))
+    moments = session.optimizer.state[bias]
+    for value in (bias, bias.grad, moments["exp_avg"], moments["exp_avg_sq"]):
+        assert not value[: 2 * H].any()
+        assert value[2 * H :].all()
+    session.reset()
+    assert not bias[: 2 * H].any()
+
+
+def test_the_second_bias_of_the_lstm_stays_zero():
+    session = prepare("torch", small_problem(cell="lstm"))
+    session.train_epoch(np.arange(14))
+    assert not session.net.rnn.bias_hh_l0.any()
+    assert session.net.rnn.bias_hh_l0.grad is None
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("dtype", DType)
+def test_the_contract_says_where_onednn_computes(cell, dtype):
+    problem = small_problem(cell=cell, dtype=dtype)
+    session = prepare("torch", problem)
+    timed = backends.load("torch").contract(problem).timed
+    assert all(f"nn.{cell.upper()}" in timed[name] for name in ("forward", "gradient", "train_step"))
+    for name in ("forward", "gradient"):
+        with torch.profiler.profile() as profile:
+            getattr(session, name)()
+        used = any("mkldnn_rnn" in event.key for event in profile.key_averages())
+        assert used == ("oneDNN" in timed[name])
+
+
+def test_the_lstm_is_called_anew_where_a_block_starts_between_emitted_steps():
+    """Its c is known after its last step alone."""
+    for window, stride, calls in ((3, 3, 3), (9, 9, 1), (7, 1, 9), (5, 3, 5), (4, 2, 6)):
+        truncation = Truncation(window, stride)
+        problem = small_problem(cell="lstm", T=9, head=Head.EVERY, truncation=truncation)
+        session = prepare("torch", problem)
+        made = []
+        session.net.rnn.register_forward_hook(lambda *args, made=made: made.append(1))
+        session.gradient()
+        assert len(made) == calls, truncation
+        parts = "called in parts" in backends.load("torch").contract(problem).notes
+        assert parts == (window > stride)
 
 
 def test_fetched_arrays_do_not_change_with_later_steps():
