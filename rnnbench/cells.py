@@ -122,7 +122,7 @@ CELLS: dict[str, Cell] = {
         inner=("n",),
         forward=gru_forward,
         backward=gru_backward,
-        computed_by=("numpy", "jax"),
+        computed_by=("numpy", "jax", "tensorflow", "tensorflow+xla"),
     ),
 }
 
