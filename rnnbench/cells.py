@@ -40,8 +40,8 @@ class Cell:
     """One kind of recurrence. The head reads the state `h`; all states go from step to step.
 
     A gate named in `inner` has a bias of its own inside the recurrent product, `b_h` and its name, beside its part of
-    `b_h`: where a factor stands before that product, the two are not one. `computed_by` names the backends that
-    implement the cell; None is all.
+    `b_h`: where a factor stands before that product, the two are not one. `ones` are the gates whose bias Keras starts
+    at 1. `computed_by` names the backends that implement the cell; None is all.
     One step of x (B, E): `forward(params, x, before)` and `backward(params, x, before, after, tape, dafter)`;
     `after` and `tape` are what `forward` gave, `dafter` the derivatives of the loss by `after`.
     """
@@ -52,11 +52,17 @@ class Cell:
     forward: Callable[[Arrays, Array, Arrays], StepForward]
     backward: Callable[[Arrays, Array, Arrays, Arrays, Arrays, Arrays], StepBackward]
     inner: tuple[str, ...] = ()
+    ones: tuple[str, ...] = ()
     computed_by: tuple[str, ...] | None = None
 
     def width(self, H: int) -> int:
         """G H: the width of weights, biases and tape of H units."""
         return len(self.gates) * H
+
+    def units_of(self, gate: str, H: int) -> slice:
+        """Where a gate's H units lie in the width G H."""
+        at = self.gates.index(gate)
+        return slice(at * H, (at + 1) * H)
 
     def shapes(self, E: int, H: int) -> dict[str, tuple[int, ...]]:
         """Name -> shape of the recurrent parameters, input x output, for inputs of width E."""
@@ -113,6 +119,31 @@ def gru_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: 
     return StepBackward(delta, grads, {"h": dh * z + recurrent @ params["W_hh"].T})
 
 
+def lstm_forward(params: Arrays, x: Array, before: Arrays) -> StepForward:
+    """Hochreiter and Schmidhuber, 1997, with the forget gate f of Gers et al., 2000, and no peepholes."""
+    gates = x @ params["W_xh"] + before["h"] @ params["W_hh"] + params["b_h"]
+    i, f, g, o = np.split(gates, 4, axis=1)
+    i, f, g, o = logistic(i), logistic(f), np.tanh(g), logistic(o)
+    c = f * before["c"] + i * g
+    return StepForward({"h": o * np.tanh(c), "c": c}, {"i": i, "f": f, "g": g, "o": o})
+
+
+def lstm_backward(
+    params: Arrays, x: Array, before: Arrays, after: Arrays, tape: Arrays, dafter: Arrays
+) -> StepBackward:
+    """The chain rule through `lstm_forward`; `dc` is the derivative by the new c, also by way of the new h."""
+    i, f, g, o = tape["i"], tape["f"], tape["g"], tape["o"]
+    tanh_c = np.tanh(after["c"])
+    dc = dafter["c"] + dafter["h"] * o * (1 - tanh_c**2)
+    di = dc * g * i * (1 - i)
+    df = dc * before["c"] * f * (1 - f)
+    dg = dc * i * (1 - g**2)
+    do = dafter["h"] * tanh_c * o * (1 - o)
+    delta = np.concatenate([di, df, dg, do], axis=1)
+    grads = {"W_xh": x.T @ delta, "W_hh": before["h"].T @ delta, "b_h": delta.sum(axis=0)}
+    return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T, "c": dc * f})
+
+
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),
     "gru": Cell(
@@ -123,6 +154,15 @@ CELLS: dict[str, Cell] = {
         forward=gru_forward,
         backward=gru_backward,
         computed_by=("numpy", "jax", "tensorflow", "tensorflow+xla"),
+    ),
+    "lstm": Cell(
+        "lstm",
+        gates=("i", "f", "g", "o"),
+        states=("h", "c"),
+        ones=("f",),
+        forward=lstm_forward,
+        backward=lstm_backward,
+        computed_by=("numpy", "jax"),
     ),
 }
 

@@ -46,7 +46,9 @@ def orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Array:
 
 def _keras(model: Model, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
     shapes = model.shapes
-    params: dict[str, Array] = {name: np.zeros(shape) for name, shape in shapes.items()}  # biases stay zero
+    params: dict[str, Array] = {name: np.zeros(shape) for name, shape in shapes.items()}  # biases stay so
+    for gate in model.recurrence.ones:  # but for these
+        params["b_h"][model.recurrence.units_of(gate, model.H)] = 1
     for name in ("W_xh", "W_hy"):
         params[name] = glorot_uniform(rng[name], shapes[name])
     params["W_hh"] = orthogonal(rng["W_hh"], *shapes["W_hh"])
@@ -60,9 +62,10 @@ def _torch(model: Model, rng: dict[str, np.random.Generator]) -> dict[str, Array
     params = {name: uniform(rng[name], shape, limit) for name, shape in model.shapes.items() if name != "embedding"}
     # PyTorch has two biases for each gate. Ours is their sum, where the cell does not need them apart.
     second = uniform(rng["b_h"], params["b_h"].shape, limit)
-    for i, gate in enumerate(model.recurrence.gates):
+    for gate in model.recurrence.gates:
         if gate not in model.recurrence.inner:
-            params["b_h"][i * model.H : (i + 1) * model.H] += second[i * model.H : (i + 1) * model.H]
+            units = model.recurrence.units_of(gate, model.H)
+            params["b_h"][units] += second[units]
     if model.V is not None:
         params["embedding"] = rng["embedding"].standard_normal((model.V, model.E))
     return params
@@ -80,7 +83,8 @@ def init_params(model: Model, init: Init, seed: int) -> dict[str, Array]:
     """Initial parameters in float64, by name, in the order of `Model.shapes`.
 
     Each parameter draws from a stream of its own, so that a change of one shape leaves the others as they were.
-    `Init.KERAS`: embedding uniform on +-0.05, Glorot uniform, orthogonal recurrent, zero biases.
+    `Init.KERAS`: embedding uniform on +-0.05, Glorot uniform, orthogonal recurrent, zero biases
+    (but 1 where the cell says so: the forget gate's).
     `Init.TORCH`: embedding normal, all else uniform on +-1/sqrt(H), b_h the sum of two such.
     """
     rng = {

@@ -47,6 +47,18 @@ def test_initial_parameters_of_the_gru_are_those_of_keras_and_pytorch():
     assert np.abs(torch["b_hn"]).max() <= limit
 
 
+def test_the_forget_gate_of_the_lstm_starts_open_in_keras_alone():
+    model, H = Model(E=7, H=60, O=1, cell="lstm"), 60
+    keras, torch = (init_params(model, init, 0) for init in (Init.KERAS, Init.TORCH))
+    assert keras.keys() == torch.keys() == model.shapes.keys()
+    np.testing.assert_allclose(keras["W_hh"] @ keras["W_hh"].T, np.eye(H), atol=1e-12)  # orthonormal rows
+    np.testing.assert_array_equal(keras["b_h"], np.repeat([0, 1, 0, 0], H))
+    limit = 2 / np.sqrt(H)  # of sums of two
+    assert limit / 2 < np.abs(torch["b_h"]).max() <= limit
+    assert abs(torch["b_h"][H : 2 * H].mean()) < limit / 4
+    assert np.abs(torch["W_hh"]).max() <= limit / 2
+
+
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_a_step_back_equals_finite_differences(cell):
     """Of the sum of all states after the step, each weighted at random."""

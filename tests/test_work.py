@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -58,7 +59,8 @@ def brute_force(case):
         count.touch(f"logits {t}", B * O, w, "write")
         classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
         count.touch(f"targets {t}", B if classes else B * O, 4 if classes else w)
-    count.touch("state", B * H, w, "write")
+    for name in model.recurrence.states:
+        count.touch(f"last {name}", B * H, w, "write")
     if case.pass_ is not Pass.FORWARD:
         backward(case, count, emits, w)
     return count
@@ -70,6 +72,8 @@ def weights(model):
     head = {"W_hy": H * O, "b_y": O}
     if model.cell == "gru":
         return {"W_xh": E * 3 * H, "W_hh": H * 3 * H, "b_h": 3 * H, "b_hn": H} | head
+    if model.cell == "lstm":
+        return {"W_xh": E * 4 * H, "W_hh": H * 4 * H, "b_h": 4 * H} | head
     return {"W_xh": E * H, "W_hh": H * H, "b_h": H} | head
 
 
@@ -98,9 +102,9 @@ def backward(case, count, emits, w):
             for i in range(B):
                 if gradient or not adam:
                     count.touch(f"embedding {(t * B + i) % V}", E, w, "write")
-    for t in kept - {-1}:
-        count.touch(f"h {t}", B * H, w, "write")
-        count.touch(f"h {t}", B * H, w)
+    for t, name in product(kept - {-1}, model.recurrence.states):
+        count.touch(f"{name} {t}", B * H, w, "write")
+        count.touch(f"{name} {t}", B * H, w)
     for name, size in weights(model).items():
         count.touch(name, size, w, "write")
         if adam and not gradient:
@@ -127,6 +131,8 @@ PROBLEMS = {
     "chunks": small_problem(B=2, T=7, V=None, head=Head.EVERY, truncation=Truncation(3, 3)),
     "gru": small_problem(B=2, T=4, V=50, cell="gru"),
     "gru, truncated": small_problem(B=2, T=7, V=None, head=Head.EVERY, cell="gru", truncation=Truncation(4, 2)),
+    "lstm": small_problem(B=2, T=4, V=50, cell="lstm"),
+    "lstm, truncated": small_problem(B=2, T=7, V=None, head=Head.EVERY, cell="lstm", truncation=Truncation(4, 2)),
     "sgd": small_problem(B=2, T=4, V=50, train=Train(Optimizer.SGD)),
     "sgd, dense": small_problem(B=2, T=4, V=None, train=Train(Optimizer.SGD)),
 }

@@ -43,7 +43,14 @@ def gru_step(w: Weights, states: States, projected: jax.Array) -> States:
     return {"h": n + z * (h - n)}
 
 
-_STEPS = {"rnn": rnn_step, "gru": gru_step}
+def lstm_step(w: Weights, states: States, projected: jax.Array) -> States:
+    """One step from states (B, H) and the projected input (B, 4 H): one product for all gates."""
+    i, f, g, o = jnp.split(projected + states["h"] @ w["W_hh"], 4, axis=-1)
+    c = jax.nn.sigmoid(f) * states["c"] + jax.nn.sigmoid(i) * jnp.tanh(g)
+    return {"h": jax.nn.sigmoid(o) * jnp.tanh(c), "c": c}
+
+
+_STEPS = {"rnn": rnn_step, "gru": gru_step, "lstm": lstm_step}
 
 
 def unroll_of(steps: int) -> int:

@@ -158,11 +158,12 @@ def test_what_is_not_there_is_refused(backend, head, V):
     assert_what_is_not_there_is_refused(backend.prepare(problem, random_params(problem), random_data(problem)))
 
 
-def test_a_state_is_copied(backend):
-    problem = small_problem()
-    state = np.full((4, 5), 0.5)
-    ref, got = sessions(backend, problem, {"h": state})
-    state[:] = np.nan
+def test_states_are_copied(backend, cell):
+    problem = small_problem(cell=cell)
+    states = {name: np.full((4, 5), 0.5) for name in CELLS[cell].states}
+    ref, got = sessions(backend, problem, states)
+    for state in states.values():
+        state[:] = np.nan
     assert_agrees(run(ref, "forward"), run(got, "forward"), problem.dtype)
     assert np.isfinite(run(got, "forward").loss)
 
@@ -206,7 +207,7 @@ def test_a_cell_that_is_not_implemented_is_refused_with_who_computes_it(backend)
     others = [cell for cell in CELLS.values() if backend.name not in (cell.computed_by or [backend.name])]
     for cell in others:
         problem = small_problem(cell=cell.name)
-        reason = "gru is not implemented here yet: only numpy and jax compute it"
+        reason = f"{cell.name} is not implemented here yet: only numpy and jax compute it"
         assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
         with pytest.raises(RuntimeError, match=reason):
             backend.prepare(problem, random_params(problem), random_data(problem))

@@ -42,7 +42,8 @@ def test_full_gradient_equals_finite_differences(cell, loss, head, V):
     O = 3 if loss is Loss.CATEGORICAL_CROSS_ENTROPY else 2
     problem = small_problem(cell=cell, loss=loss, head=head, V=V, O=O, B=3, T=5)
     params, data = random_params(problem), random_data(problem)
-    states = {"h": np.random.default_rng(5).standard_normal((3, 5)) * 0.3}
+    rng = np.random.default_rng(5)
+    states = {name: rng.standard_normal((3, 5)) * 0.3 for name in CELLS[cell].states}
     session = NumpyBackend().prepare(problem, params, data)
     session.start_from(states)
     session.gradient()
@@ -123,40 +124,48 @@ def test_a_stream_cut_in_two_ends_in_the_same_state():
     np.testing.assert_allclose(np.concatenate(logits, axis=1), a.fetch().logits, rtol=1e-13)
 
 
-@pytest.mark.parametrize("name", CELLS["gru"].computed_by)
-def test_gru_equals_that_of_pytorch(name):
-    """Logits, states and all gradients in float64. PyTorch has two biases; for r and z ours is their sum."""
+@pytest.mark.parametrize(
+    ("cell", "name"), [(cell, name) for cell in ("gru", "lstm") for name in CELLS[cell].computed_by or ()]
+)
+def test_a_cell_equals_that_of_pytorch(cell, name):
+    """Logits, states and all gradients in float64. PyTorch has two biases; where the cell has one, it is their sum."""
     torch = pytest.importorskip("torch")
     if reason := backends.missing(name):
         pytest.skip(reason)
-    problem = small_problem(cell="gru", head=Head.EVERY, loss=Loss.SQUARED_ERROR, V=None, E=3, H=5, O=2, B=4, T=6)
+    problem = small_problem(cell=cell, head=Head.EVERY, loss=Loss.SQUARED_ERROR, V=None, E=3, H=5, O=2, B=4, T=6)
     data, model = random_data(problem), problem.model
     torch.manual_seed(0)
-    gru, head = torch.nn.GRU(3, 5, dtype=torch.float64), torch.nn.Linear(5, 2, dtype=torch.float64)
-    first = torch.rand((4, 5), dtype=torch.float64) - 0.5
-    states, last = gru(torch.from_numpy(data.inputs[:4]).transpose(0, 1), first[None])
-    logits = head(states).transpose(0, 1)
+    kind = {"gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+    layer, head = kind(3, 5, dtype=torch.float64), torch.nn.Linear(5, 2, dtype=torch.float64)
+    first = {state: torch.rand((4, 5), dtype=torch.float64) - 0.5 for state in model.recurrence.states}
+    given = tuple(state[None] for state in first.values())
+    h, last = layer(torch.from_numpy(data.inputs[:4]).transpose(0, 1), given if cell == "lstm" else given[0])
+    logits = head(h).transpose(0, 1)
     loss = 0.5 * ((logits - torch.from_numpy(data.targets[:4])) ** 2).sum() * model.loss_scale(4, 6)
     loss.backward()
 
     def ours(of) -> dict[str, np.ndarray]:
         """What `of` gives for PyTorch's parameters, under the model's names and in its layouts."""
-        b_x, b_h = of(gru.bias_ih_l0), of(gru.bias_hh_l0)
-        return {
-            "W_xh": of(gru.weight_ih_l0).T, "W_hh": of(gru.weight_hh_l0).T, "b_h": b_x, "b_hn": b_h[10:],
+        arrays = {
+            "W_xh": of(layer.weight_ih_l0).T, "W_hh": of(layer.weight_hh_l0).T, "b_h": of(layer.bias_ih_l0),
             "W_hy": of(head.weight).T, "b_y": of(head.bias),
         }  # fmt: skip
+        return arrays | ({"b_hn": of(layer.bias_hh_l0)[10:]} if cell == "gru" else {})
 
     params = ours(lambda p: p.detach().numpy().copy())
-    params["b_h"][:10] += gru.bias_hh_l0.detach().numpy()[:10]
+    summed = slice(10) if cell == "gru" else slice(20)
+    params["b_h"][summed] += layer.bias_hh_l0.detach().numpy()[summed]
     ref = Outputs(
         loss=loss.item(),
         logits=logits.detach().numpy(),
-        states={"h": last[0].detach().numpy()},
+        states={
+            state: value[0].detach().numpy()
+            for state, value in zip(first, last if cell == "lstm" else [last], strict=True)
+        },
         grads=ours(lambda p: p.grad.numpy()),
     )
     session = backends.load(name).prepare(problem, params, data)
-    session.start_from({"h": first.numpy()})
+    session.start_from({state: value.numpy() for state, value in first.items()})
     session.gradient()
     session.synchronize()
     assert_agrees(ref, session.fetch(), problem.dtype)
