@@ -162,7 +162,7 @@ CELLS: dict[str, Cell] = {
         ones=("f",),
         forward=lstm_forward,
         backward=lstm_backward,
-        computed_by=("numpy", "jax"),
+        computed_by=("numpy", "jax", "tensorflow", "tensorflow+xla"),
     ),
 }
 

@@ -146,11 +146,6 @@ class AllStates(keras.layers.Layer):
         self.cell, self.state_size = cell, cell.state_size
         self.output_size = sum(cell.state_size)
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        if not self.cell.built:
-            self.cell.build(input_shape)
-            self.cell.built = True
-
     def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         _, after = self.cell(inputs, states)
         return keras.ops.concatenate(after, axis=-1), after
@@ -213,9 +208,6 @@ class Network(keras.Model):
         cell = LOOP_CELLS[model.cell](model.recurrence, model.H, dtype=dtype)
         several = len(cell.state_size) > 1
         self.recur = HoistedRNN(cell, return_sequences=every, return_state=several, dtype=dtype)
-        self.all_states = (
-            HoistedRNN(AllStates(cell, dtype=dtype), return_sequences=True, dtype=dtype) if several else self.recur
-        )
         self.dense = keras.layers.Dense(model.O, dtype=dtype)
 
     def zero_states(self, rows: Any) -> States:
@@ -254,10 +246,18 @@ class Network(keras.Model):
             parts.append(h)
         return tf.concat(parts, axis=1), states
 
+    def _all_states(self, p: Tensor, states: States) -> Tensor:
+        """All states after each step, side by side: (B, T, S H) for S states. With `Head.EVERY`."""
+        recur = self.recur
+        if recur.return_state:
+            cell = AllStates(recur.cell, dtype=self.compute_dtype)
+            recur = HoistedRNN(cell, return_sequences=True, dtype=self.compute_dtype)
+        return recur(p, initial_state=list(states))
+
     def _stacked(self, p: Tensor, states: States) -> tuple[Tensor, States]:
         """All blocks at once, as n B rows, from the states of a forward pass that is not differentiated."""
         windows, n = Windows.of(self.blocks), len(states)
-        known = tf.stop_gradient(self.all_states(tf.stop_gradient(p), initial_state=list(states)))
+        known = tf.stop_gradient(self._all_states(tf.stop_gradient(p), states))
         before = states[0] if n == 1 else tf.concat(states, axis=-1)
         first = tf.gather(tf.concat([before[:, None], known], axis=1), windows.starts, axis=1)
         first = tf.reshape(first, (-1, before.shape[-1]))
