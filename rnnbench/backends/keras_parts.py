@@ -71,11 +71,11 @@ class LoopCell(keras.layers.Layer):
     """One step from the projected input of all gates with its bias, (B, G H), and states, each (B, H).
 
     `call` returns the output and the states after the step, in the order of the model. `kind` is what the contract
-    calls the cell, `usual` the layer of Keras for the same recurrence.
+    calls the cell, `compared` what it says of Keras's own layer for the same recurrence.
     """
 
     kind: ClassVar[str]
-    usual: ClassVar[str]
+    compared: ClassVar[str]
 
     def __init__(self, cell: Cell, H: int, **options: Any) -> None:
         super().__init__(**options)
@@ -93,7 +93,7 @@ class LoopCell(keras.layers.Layer):
 class TanhCell(LoopCell):
     """h_t = tanh(p_t + h_{t-1} W_hh)."""
 
-    kind, usual = "tanh", "SimpleRNN"
+    kind, compared = "tanh", "faster than keras.layers.SimpleRNN"
 
     def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         h = keras.ops.tanh(inputs + keras.ops.matmul(states[0], self.recurrent_kernel))
@@ -103,7 +103,7 @@ class TanhCell(LoopCell):
 class GRUCell(LoopCell):
     """r, z = sigmoid(p + h W_hh); n = tanh(p_n + r (h W_n + b_hn)); h_t = (1 - z) n + z h, with one product a step."""
 
-    kind, usual = "GRU", "GRU"
+    kind, compared = "GRU", "faster to train than keras.layers.GRU"
 
     def build(self, input_shape: Sequence[int | None]) -> None:
         super().build(input_shape)
@@ -125,7 +125,7 @@ class GRUCell(LoopCell):
 class LSTMCell(LoopCell):
     """i, f, o = sigmoid(p + h W_hh), g = tanh(p + h W_hh); c_t = f c + i g; h_t = o tanh(c_t); states h, c."""
 
-    kind, usual = "LSTM", "LSTM"
+    kind, compared = "LSTM", "with a wide state faster to train than keras.layers.LSTM"
 
     def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         h, c = states
