@@ -122,8 +122,8 @@ def gru_backward(params: Arrays, x: Array, before: Arrays, after: Arrays, tape: 
 def lstm_forward(params: Arrays, x: Array, before: Arrays) -> StepForward:
     """Hochreiter and Schmidhuber, 1997, with the forget gate f of Gers et al., 2000, and no peepholes."""
     gates = x @ params["W_xh"] + before["h"] @ params["W_hh"] + params["b_h"]
-    i, f, g, o = np.split(gates, 4, axis=1)
-    i, f, g, o = logistic(i), logistic(f), np.tanh(g), logistic(o)
+    z_i, z_f, z_g, z_o = np.split(gates, 4, axis=1)
+    i, f, g, o = logistic(z_i), logistic(z_f), np.tanh(z_g), logistic(z_o)
     c = f * before["c"] + i * g
     return StepForward({"h": o * np.tanh(c), "c": c}, {"i": i, "f": f, "g": g, "o": o})
 

@@ -38,6 +38,13 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
         FOLDER: "the folder cannot be written, or is not empty",
         **_ALWAYS,
     },
+    "seeds": {
+        OK: "every figure agrees with the notebooks', as far as the data are theirs",
+        FAULTS: "a figure does not agree",
+        **_USAGE,
+        NOTHING: "the backend is not installed",
+        **_ALWAYS,
+    },
     "report": {
         OK: "written, printed, or with --export printed",
         USAGE: "an option is wrong, a run is there twice, or the runs did unlike work or are of unlike machines",

@@ -168,7 +168,7 @@ def run(
         found, _names(backends), _names(passes), _names(dtypes), mode=kind, threads=threads, reference=reference,
         seed=seed, timeout=timeout, truncation=_truncation(truncation), filter=filter, epoch_batches=epoch_batches,
         memory=memory or kind is Mode.RIGOROUS, data_dir=None if data_dir is None else str(data_dir),
-        names=tuple(w.name for w in found), sizes=Asked(**sizes),
+        names=tuple(w.name for w in found), sizes=_asked(sizes),
     )  # fmt: skip
     plan = learning.with_trainings(plan, training)
     plan = planning.stopped(plan, precision, max_launches, budget, case_budget, aa)
@@ -203,7 +203,7 @@ def verify(
     plan = planning.plan_of(
         found, _names(backends), _names(passes), _names(dtypes), mode=verifying.MODE, threads=threads, seed=seed,
         timeout=timeout, truncation=_truncation(truncation), filter=filter,
-        data_dir=None if data_dir is None else str(data_dir), sizes=Asked(**sizes),
+        data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes),
     )  # fmt: skip
     return verifying.verify_plan(plan, {workload.name: workload for workload in found}, observer)
 
@@ -231,7 +231,7 @@ def train(
     found = _resolved(workload, sizes, observer, seed)
     plan = planning.plan_of(
         found, [backend], None, [dtype], mode=Mode.DEFAULT, threads=threads, seed=seed, timeout=timeout,
-        truncation=_truncation(truncation), data_dir=None if data_dir is None else str(data_dir), sizes=Asked(**sizes),
+        truncation=_truncation(truncation), data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes),
     )  # fmt: skip
     given = {each.name: each for each in found}
     return training.run_training(plan, given, epochs, None if output is None else Path(output), observer, observer.say)
@@ -310,7 +310,13 @@ def _resolved(
     workloads: Problems, sizes: dict[str, Any], observer: Observer, seed: int, default: Iterable[str] = DEFAULT
 ) -> list[Workload]:
     given = [workloads] if isinstance(workloads, str | Workload) else workloads
-    return resolve(given, Asked(**sizes), observer.say, default=default, seed=seed)
+    return resolve(given, _asked(sizes), observer.say, default=default, seed=seed)
+
+
+def _asked(sizes: dict[str, Any]) -> Asked:
+    """The sizes as keywords; `cell` is a name or several."""
+    cell = sizes.get("cell") or ()
+    return Asked(**sizes | {"cell": (cell,) if isinstance(cell, str) else tuple(cell)})
 
 
 def _names(names: str | Iterable[str] | None) -> Iterable[str] | None:

@@ -82,7 +82,8 @@ def _lower(ctx: click.Context, param: click.Parameter, value: str | None) -> Any
 
 
 MODEL = options(
-    click.option("--cell", type=Name("cell", list(CELLS)), help=f"{', '.join(CELLS)}. The workload's, else rnn."),
+    several("--cell", type=Names(Name("cell", list(CELLS))),
+            help=f"{', '.join(CELLS)}; comma-separated. Default: the workload's, else rnn."),
     click.option("-V", "V", type=SIZE, help="Vocabulary. Default: read from x; made-up rows are dense without it."),
     click.option("-O", "O", type=SIZE, help="Outputs. Default: read from y; 1 for made-up rows."),
     click.option("--head", type=Name("head", list(Head)), callback=_lower,

@@ -33,7 +33,7 @@ def _sizes(axis: str) -> Callable[[Plan], Any]:
 
 
 def _model(name: str, plan: Plan) -> Any:
-    return getattr(plan.sizes, name)
+    return getattr(plan.sizes, name) or None
 
 
 # The name of an option's value -> the same in a plan. Of all others the plan has a field of that name.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnbench import backends
+from rnnbench.api.exit_codes import FAULTS, NOTHING, OK, exit_code_help
 from rnnbench.cli.names import Name
 from rnnbench.cli.options import (
     BACKEND,
@@ -30,16 +31,7 @@ from rnnbench.cli.shell import (
 if TYPE_CHECKING:
     from rnnbench.api.seeds import SeedFinding
 
-SEEDS = (
-    "forward-golden",
-    "bptt-golden",
-    "parity",
-    "sentiment-toy",
-    "imdb-50",
-    "imdb-200",
-    "imdb-200-torch",
-)
-
+SEEDS = ("forward-golden", "bptt-golden", "parity", "sentiment-toy", "imdb-50", "imdb-200", "imdb-200-torch")
 
 SEEDS_EPILOG = f"""Experiments: {", ".join(SEEDS)}.
 
@@ -48,7 +40,7 @@ Examples:
   python -m rnnbench seeds
   python -m rnnbench seeds forward-golden bptt-golden
   python -m rnnbench seeds imdb-200 --backend jax
-"""
+{exit_code_help("seeds")}"""
 
 
 @click.command(epilog=SEEDS_EPILOG)
@@ -63,7 +55,7 @@ def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: An
 
     def work() -> int:
         if reason := backends.missing(backend):
-            return complain(reason, 3)
+            return complain(reason, NOTHING)
         plan, _ = asked_plan(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
         with Display(console_of(stderr=True)) as display:
             findings = run_experiments(tuple(dict.fromkeys(experiments)) or SEEDS, plan, display)
@@ -71,7 +63,7 @@ def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: An
             print_json({"findings": [asdict(finding) for finding in findings], "mistakes": MISTAKES})
         else:
             _print(findings, backend, MISTAKES)
-        return 1 if any(finding.agrees is False for finding in findings) else 0
+        return FAULTS if any(finding.agrees is False for finding in findings) else OK
 
     guarded(work)
 

@@ -35,7 +35,8 @@ def asked_plan(
     from rnnbench.api import planning
     from rnnbench.workloads import resolve
 
-    sizes = resolve.Asked(**{name: rest.pop(name) for name in list(rest) if name in resolve.Asked.__annotations__})
+    given = {name: rest.pop(name) for name in list(rest) if name in resolve.Asked.__annotations__}
+    sizes = resolve.Asked(**given | {"cell": given.get("cell") or ()})
     usual = resolve.DEFAULT if default is None else default
     found = resolve.resolve(workload, sizes, lambda text: say(text, err=True), default=usual, seed=rest.get("seed", 0))
     plan = planning.plan_of(

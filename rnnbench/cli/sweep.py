@@ -112,6 +112,11 @@ def sweep(
             check_options(ctx, plan, resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         own = {name: asked.pop(name) for name in ("cell", "V", "O", "head", "loss")}
+        own["cell"] = own["cell"] or ()
+        if len(own["cell"]) > 1:
+            raise click.UsageError(
+                f"a sweep takes one cell, and --cell names {len(own['cell'])}; sweep them one by one"
+            )
         (base,) = resolve([workload or MADE_UP], Asked(**own), partial(say, err=True), seed=asked["seed"])
         swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid, base)
         chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)

@@ -65,6 +65,8 @@ def train(
     def work() -> int:
         if reason := backends.missing(backend):
             return complain(reason, 3)
+        if len(asked["cell"] or ()) > 1:
+            raise click.UsageError(f"a training takes one cell, and --cell names {len(asked['cell'])}")
         plan, given = asked_plan((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, **asked)
         show = partial(console_of().print, markup=False, highlight=False, soft_wrap=True)
         with Display(console_of(stderr=True)) as display:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
-from rnnbench.model import Loss, Model, Train
+from rnnbench.model import Model
 from rnnbench.workloads import imdb_files
 from rnnbench.workloads.base import Dataset, Source, Workload
 from rnnbench.workloads.reviews import VOCABULARY, Padding, dataset
 
-MODEL_50 = Model(V=VOCABULARY, E=2, H=32, O=1, loss=Loss.BINARY_CROSS_ENTROPY)
-MODEL_200 = Model(V=VOCABULARY, E=128, H=128, O=1, loss=Loss.BINARY_CROSS_ENTROPY)
+N = 25_000  # reviews to train on, and as many to test on
+
+
+def reviews_of_50(name: str, load: Callable[..., Dataset], **rest: Any) -> Workload:
+    """The small network of the seeds, on all training rows."""
+    data, model = partial(load, padding=Padding.POST, validation=0.0), Model(V=VOCABULARY, E=2, H=32, O=1)
+    return Workload(name, model, data, B=32, T=50, rows=(N, 2 * N), origin=name, **rest)
+
+
+def reviews_of_200(name: str, load: Callable[..., Dataset], padding: Padding, **rest: Any) -> Workload:
+    """The large network of the seeds; a fifth of the training rows validates."""
+    data, model = partial(load, padding=padding, validation=0.2), Model(V=VOCABULARY, E=128, H=128, O=1)
+    return Workload(name, model, data, B=32, T=200, rows=(N * 4 // 5, 2 * N), short_epoch=4, origin=name, **rest)
 
 
 def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
@@ -18,46 +31,23 @@ def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
     return dataset(corpus, source.T, padding, validation, f"IMDB (Maas et al., 2011), from {where}")
 
 
-IMDB_50 = Workload(
-    name="imdb-50",
-    origin="imdb-50",
+IMDB_50 = reviews_of_50(
+    "imdb-50",
+    _load,
     summary="IMDB reviews, last 50 tokens, padded at the end: V 10000, E 2, H 32",
-    model=MODEL_50,
-    train=Train(),
-    B=32,
-    T=50,
-    epochs=5,
-    rows=(25_000, 50_000),
-    data=partial(_load, padding=Padding.POST, validation=0.0),
     stand_in="imdb-synthetic-50",
 )
-
-IMDB_200 = Workload(
-    name="imdb-200",
-    origin="imdb-200",
+IMDB_200 = reviews_of_200(
+    "imdb-200",
+    _load,
+    Padding.POST,
     summary="IMDB reviews, last 200 tokens, padded at the end: V 10000, E 128, H 128",
-    model=MODEL_200,
-    train=Train(),
-    B=32,
-    T=200,
-    short_epoch=4,
-    epochs=5,
-    rows=(20_000, 50_000),
-    data=partial(_load, padding=Padding.POST, validation=0.2),
     stand_in="imdb-synthetic-200",
 )
-
-IMDB_200_PRE = Workload(
-    name="imdb-200-pre",
-    origin="imdb-200-pre",
+IMDB_200_PRE = reviews_of_200(
+    "imdb-200-pre",
+    _load,
+    Padding.PRE,
     summary="IMDB reviews, last 200 tokens, padded in front: V 10000, E 128, H 128",
-    model=MODEL_200,
-    train=Train(),
-    B=32,
-    T=200,
-    short_epoch=4,
-    epochs=5,
-    rows=(20_000, 50_000),
-    data=partial(_load, padding=Padding.PRE, validation=0.2),
     stand_in="imdb-synthetic-200-pre",
 )

@@ -19,9 +19,12 @@ OPTIONS = {"cell": "--cell", "head": "--head", "loss": "--loss"}  # of the other
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked of a problem besides its name; None where nothing is. The letters are those of `Model`."""
+    """What is asked of a problem besides its name; None where nothing is. The letters are those of `Model`.
 
-    cell: str | None = None
+    Of several cells each makes a workload of its own.
+    """
+
+    cell: tuple[str, ...] = ()
     V: int | None = None
     E: int | None = None
     H: int | None = None
@@ -33,8 +36,9 @@ class Asked:
 
     @property
     def given(self) -> dict[str, Any]:
-        """Only what is asked, in the order of the fields."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        """Only what is asked, in the order of the fields; of the cells the first."""
+        cell = {"cell": self.cell[0]} if self.cell else {}
+        return cell | {name: value for name, value in asdict(self).items() if value is not None and name != "cell"}
 
     def __str__(self) -> str:
         return " ".join(f"{OPTIONS.get(name, f'-{name}')} {value}" for name, value in self.given.items())
@@ -44,14 +48,18 @@ NOTHING = Asked()
 
 
 def alone(asked: Asked) -> bool:
-    """Whether these sizes make a problem without a name; -T and -B alone change the default workloads."""
-    return bool(asked.given.keys() - {"T", "B"})
+    """Whether these sizes make a problem without a name; -T, -B and --cell alone change the default workloads."""
+    return bool(asked.given.keys() - {"T", "B", "cell"})
+
+
+def _silent(text: str) -> None:
+    pass
 
 
 def resolve(
     names: Iterable[str | Workload] | None,
     asked: Asked = NOTHING,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = _silent,
     *,
     default: Iterable[str] = DEFAULT,
     seed: int = 0,
@@ -61,6 +69,13 @@ def resolve(
     Raises ValueError, in one sentence, for a name that is not known, a file that cannot be used, sizes that do not
     fit, and two workloads of one name; and WorkloadUnavailable where a function of the user's gives no rows.
     """
+    if len(asked.cell) > 1:
+        every = list(names) if names is not None else None
+        found = []
+        for cell in dict.fromkeys(asked.cell):
+            found += resolve(every, replace(asked, cell=(cell,)), say, default=default, seed=seed)
+            say = _silent  # of the same files for another cell
+        return found
     given = list(names) if names is not None else []
     if not given and alone(asked):
         found = [sizes_alone(asked)]
@@ -89,7 +104,9 @@ def _one(name: str | Workload, asked: Asked, say: Callable[[str], None]) -> Work
     if not isinstance(name, str):
         return _resized(name, asked)
     if name.endswith(".npz"):
-        return files.from_npz(Path(name), asked.given, say)
+        sizes = asked.given
+        cell = sizes.pop("cell", None)
+        return files.from_npz(Path(name), sizes, say).resized(cell=cell)
     if is_file(name):
         workload = files.from_toml(Path(name), say) if name.endswith(".toml") else files.from_python(name)
         if not workload.origin and workload.name in workloads.REGISTRY:

@@ -6,21 +6,17 @@ label, more so near the end. Last, a share of the labels is turned over: nobody 
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.model import Train
-from rnnbench.workloads.base import Dataset, Source, Workload
-from rnnbench.workloads.imdb import MODEL_50, MODEL_200
+from rnnbench.workloads.base import Dataset, Source
+from rnnbench.workloads.imdb import N, reviews_of_50, reviews_of_200
 from rnnbench.workloads.reviews import INDEX_FROM, VOCABULARY, Corpus, Padding, Reviews, dataset
 
 # Fitted by maximum likelihood to all 50,000 reviews of the real file (Maas et al., 2011), with START not counted.
 # Lengths: log-normal; mean, median, 5th and 95th percentile 234, 175, 63, 597 there and 232, 189, 65, 544 here.
 # Words: frequency of rank r proportional to (r + 2.82)^-1.125 (Zipf and Mandelbrot); the first 10, 100 and 1000 are
 # 23.8, 51.4 and 76.8 % of the text there and 23.8, 52.2 and 76.3 % here. The rest, 5.46 %, is outside the vocabulary.
-N = 25_000
 LOG_LENGTH_MEAN, LOG_LENGTH_DEVIATION = 5.2405, 0.6444
 SHORTEST, LONGEST = 6, 2_494
 KNOWN = VOCABULARY - INDEX_FROM - 1  # ranks 1 to 9996 have ids 4 to 9999; rank 9997 stands for all other words
@@ -83,43 +79,9 @@ def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
     return dataset(make(source.seed), source.T, padding, validation, f"synthetic stand-in for IMDB, seed {source.seed}")
 
 
-IMDB_SYNTHETIC_50 = Workload(
-    name="imdb-synthetic-50",
-    origin="imdb-synthetic-50",
-    summary="made-up reviews shaped as imdb-50, for machines without the data",
-    model=MODEL_50,
-    train=Train(),
-    B=32,
-    T=50,
-    epochs=5,
-    rows=(N, 2 * N),
-    data=partial(_load, padding=Padding.POST, validation=0.0),
-)
-
-IMDB_SYNTHETIC_200 = Workload(
-    name="imdb-synthetic-200",
-    origin="imdb-synthetic-200",
-    summary="made-up reviews shaped as imdb-200, for machines without the data",
-    model=MODEL_200,
-    train=Train(),
-    B=32,
-    T=200,
-    short_epoch=4,
-    epochs=5,
-    rows=(N * 4 // 5, 2 * N),
-    data=partial(_load, padding=Padding.POST, validation=0.2),
-)
-
-IMDB_SYNTHETIC_200_PRE = Workload(
-    name="imdb-synthetic-200-pre",
-    origin="imdb-synthetic-200-pre",
-    summary="made-up reviews shaped as imdb-200-pre, for machines without the data",
-    model=MODEL_200,
-    train=Train(),
-    B=32,
-    T=200,
-    short_epoch=4,
-    epochs=5,
-    rows=(N * 4 // 5, 2 * N),
-    data=partial(_load, padding=Padding.PRE, validation=0.2),
+_SHAPED = "made-up reviews shaped as {}, for machines without the data"
+IMDB_SYNTHETIC_50 = reviews_of_50("imdb-synthetic-50", _load, summary=_SHAPED.format("imdb-50"))
+IMDB_SYNTHETIC_200 = reviews_of_200("imdb-synthetic-200", _load, Padding.POST, summary=_SHAPED.format("imdb-200"))
+IMDB_SYNTHETIC_200_PRE = reviews_of_200(
+    "imdb-synthetic-200-pre", _load, Padding.PRE, summary=_SHAPED.format("imdb-200-pre")
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,6 +37,25 @@ CHEATS = {
 def test_a_cheat_is_found(session, check, pass_):
     assert failed(check(Subject(made_of(session), SMALL), pass_))
     assert not failed(check(Subject(NumpyBackend(), SMALL), pass_))
+
+
+class OldC(NumpySession):
+    """Writes c of its lstm in its first call, and leaves it there; h is right."""
+
+    kept = None
+
+    def forward(self):
+        super().forward()
+        states = self.outputs.states
+        self.kept = states["c"] if self.kept is None else self.kept
+        self.outputs = replace(self.outputs, states=states | {"c": self.kept})
+
+
+def test_a_state_beside_h_is_looked_at_as_well():
+    problem = replace(SMALL, model=replace(SMALL.model, cell="lstm"))
+    (found,) = failed(timing_audit.answers(Subject(made_of(OldC), problem), Pass.FORWARD))
+    assert found.what == "error of state c"
+    assert not failed(timing_audit.answers(Subject(NumpyBackend(), problem), Pass.FORWARD))
 
 
 @pytest.mark.parametrize("session", [cheats.Memoises, cheats.DoesNotWait, cheats.ComputesOnFetch, cheats.WorksInSelect])

@@ -1,4 +1,4 @@
-"""What a worker says of itself."""
+"""What a worker says of itself, and what comes back from it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+
+from rnnbench.backends.base import Outputs
+from rnnbench.correctness.tolerances import arrays_of
+from rnnbench.harness import arrays
 
 
 def in_a_process(script: str) -> list[int]:
@@ -25,6 +29,15 @@ def test_peak_memory_grows_with_what_was_touched_and_does_not_shrink():
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the parent's share cannot be left out")
+def test_states_come_back_from_a_worker_by_their_names(tmp_path):
+    states = {name: np.full((2, 3), value) for name, value in (("h", 1.0), ("c", 2.0))}
+    arrays.save_outputs(tmp_path / "outputs.npz", Outputs(loss=0.5, states=states))
+    found = arrays.load_outputs(tmp_path / "outputs.npz")
+    assert found.states.keys() == {"h", "c"}
+    assert [name for name, _ in arrays_of(found)] == ["loss", "state", "state c"]
+    np.testing.assert_array_equal(found.states["c"], states["c"])
+
+
 def test_peak_memory_of_a_worker_leaves_out_its_parent():
     kept = np.ones(1 << 29, np.uint8)
     (peak,) = in_a_process("print(peak_memory())")

@@ -228,6 +228,16 @@ def test_sizes_alone_are_made_up_and_few_of_them_change_the_default_workloads():
         resolve(None, Asked(E=0))
 
 
+def test_each_cell_makes_a_workload_of_its_own(tmp_path):
+    found = resolve(["imdb-50"], Asked(cell=("rnn", "gru"), H=16))
+    assert [(w.name, w.model.cell) for w in found] == [("imdb-50 H16", "rnn"), ("imdb-50 gru H16", "gru")]
+    rows = resolve([saved(tmp_path, x=TOKENS, y=BITS)], Asked(cell=("rnn", "gru")))
+    assert [(w.name, w.kept) for w in rows] == [("rows", "rows"), ("rows gru", "rows")]
+    assert [w.name for w in resolve(None, Asked(cell=("gru",)))] == [f"{name} gru" for name in DEFAULT]
+    made = resolve(None, Asked(cell=("rnn", "gru"), H=8, E=4))
+    assert [w.name for w in made] == ["made-up E4 H8 B32 T100", "made-up gru E4 H8 B32 T100"]
+
+
 def test_a_built_in_workload_at_other_sizes_tells_so_in_its_name():
     found = one("imdb-50", T=70, B=8, H=16, E=4)
     assert (found.name, found.T, found.B) == ("imdb-50 E4 H16 B8 T70", 70, 8)
