@@ -144,6 +144,8 @@ def lstm_backward(
     return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T, "c": dc * f})
 
 
+_GATED = ("numpy", "jax", "torch", "torch+flush", "tensorflow", "tensorflow+xla")  # who computes cells with gates
+
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),
     "gru": Cell(
@@ -153,7 +155,7 @@ CELLS: dict[str, Cell] = {
         inner=("n",),
         forward=gru_forward,
         backward=gru_backward,
-        computed_by=("numpy", "jax", "torch", "torch+flush"),
+        computed_by=_GATED,
     ),
     "lstm": Cell(
         "lstm",
@@ -162,7 +164,7 @@ CELLS: dict[str, Cell] = {
         ones=("f",),
         forward=lstm_forward,
         backward=lstm_backward,
-        computed_by=("numpy", "jax", "torch", "torch+flush"),
+        computed_by=_GATED,
     ),
 }
 

@@ -1,8 +1,9 @@
 """What the TensorFlow backend is made of: Keras 3 layers, the network, its losses, and the optimizers.
 
 The recurrence is `keras.layers.RNN` over a cell of its own: the inputs of all steps are projected by one Dense layer,
-and the recurrent matrix is read once, before the loop. `SimpleRNN` reads and projects in every step, so that
-TensorFlow keeps a copy of both matrices for each step of the reverse loop.
+and the recurrent matrix is read once, before the loop. `SimpleRNN`, `GRU` and `LSTM` read and project in every step, so
+that TensorFlow keeps a copy of both matrices for each step of the reverse loop. Gates lie in the order of the model and
+not in that of Keras; the gru has no second bias for r and z, which `GRU` has.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench.cells import Cell
 from rnnbench.model import Block, Head, Loss, Model, Optimizer, Problem, StepSum, Train, blocks_of
 
 
@@ -47,9 +49,10 @@ if keras.config.backend() != "tensorflow":
     )
 tf.get_logger().setLevel("ERROR")  # many sessions, each with functions of the same name, look like retracing to it
 
-__all__ = ["Network", "Tensor", "chains", "floatx", "keras", "metrics", "optimizer", "tf"]
+__all__ = ["LOOP_CELLS", "Network", "States", "Tensor", "chains", "floatx", "keras", "metrics", "optimizer", "tf"]
 
 Tensor = Any
+States = tuple[Tensor, ...]  # in the order of the cell, each (B, H)
 CHAIN_BLOCKS = 8  # at most so many blocks run one after the other; more are stacked
 
 
@@ -64,19 +67,88 @@ def floatx(dtype: str) -> Iterator[None]:
         keras.config.set_floatx(before)
 
 
-class TanhCell(keras.layers.Layer):
-    """h_t = tanh(p_t + h_{t-1} W_hh): p (B, H), the projected input of one step with its bias; h (B, H)."""
+class LoopCell(keras.layers.Layer):
+    """One step from the projected input of all gates with its bias, (B, G H), and states, each (B, H).
 
-    def __init__(self, H: int, **options: Any) -> None:
+    `call` returns the output and the states after the step, in the order of the model. `kind` is what the contract
+    calls the cell, `compared` what it says of Keras's own layer for the same recurrence.
+    """
+
+    kind: ClassVar[str]
+    compared: ClassVar[str]
+
+    def __init__(self, cell: Cell, H: int, **options: Any) -> None:
         super().__init__(**options)
-        self.state_size = self.output_size = H
+        self.output_size, self.width = H, cell.width(H)
+        self.state_size = [H] * len(cell.states)
 
     def build(self, input_shape: Sequence[int | None]) -> None:
-        self.recurrent_kernel = self.add_weight(shape=(self.state_size, self.state_size), name="recurrent_kernel")
+        self.recurrent_kernel = self.add_weight(shape=(self.output_size, self.width), name="recurrent_kernel")
+
+    def recurrent_weights(self) -> dict[str, Any]:
+        """The Keras variables of the recurrent product under the project's names, without `b_h`."""
+        return {"W_hh": self.recurrent_kernel}
+
+
+class TanhCell(LoopCell):
+    """h_t = tanh(p_t + h_{t-1} W_hh)."""
+
+    kind, compared = "tanh", "faster than keras.layers.SimpleRNN"
 
     def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         h = keras.ops.tanh(inputs + keras.ops.matmul(states[0], self.recurrent_kernel))
         return h, [h]
+
+
+class GRUCell(LoopCell):
+    """r, z = sigmoid(p + h W_hh); n = tanh(p_n + r (h W_n + b_hn)); h_t = (1 - z) n + z h, with one product a step."""
+
+    kind, compared = "GRU", "faster to train than keras.layers.GRU"
+
+    def build(self, input_shape: Sequence[int | None]) -> None:
+        super().build(input_shape)
+        self.recurrent_bias = self.add_weight(shape=(self.output_size,), initializer="zeros", name="recurrent_bias")
+
+    def recurrent_weights(self) -> dict[str, Any]:
+        return {**super().recurrent_weights(), "b_hn": self.recurrent_bias}
+
+    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        h, parts = states[0], [2 * self.output_size, self.output_size]
+        rz, n = tf.split(inputs, parts, axis=-1)
+        rz_h, n_h = tf.split(keras.ops.matmul(h, self.recurrent_kernel), parts, axis=-1)
+        r, z = tf.split(keras.ops.sigmoid(rz + rz_h), 2, axis=-1)
+        n = keras.ops.tanh(n + r * (n_h + self.recurrent_bias))
+        h = n + z * (h - n)
+        return h, [h]
+
+
+class LSTMCell(LoopCell):
+    """i, f, o = sigmoid(p + h W_hh), g = tanh(p + h W_hh); c_t = f c + i g; h_t = o tanh(c_t); states h, c."""
+
+    kind, compared = "LSTM", "with a wide state faster to train than keras.layers.LSTM"
+
+    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        h, c = states
+        i, f, g, o = tf.split(inputs + keras.ops.matmul(h, self.recurrent_kernel), 4, axis=-1)
+        c = keras.ops.sigmoid(f) * c + keras.ops.sigmoid(i) * keras.ops.tanh(g)
+        h = keras.ops.sigmoid(o) * keras.ops.tanh(c)
+        return h, [h, c]
+
+
+LOOP_CELLS: dict[str, type[LoopCell]] = {"rnn": TanhCell, "gru": GRUCell, "lstm": LSTMCell}
+
+
+class AllStates(keras.layers.Layer):
+    """A cell that puts out all states of another, side by side: (B, S H) for S states."""
+
+    def __init__(self, cell: LoopCell, **options: Any) -> None:
+        super().__init__(**options)
+        self.cell, self.state_size = cell, cell.state_size
+        self.output_size = sum(cell.state_size)
+
+    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        _, after = self.cell(inputs, states)
+        return keras.ops.concatenate(after, axis=-1), after
 
 
 class HoistedRNN(keras.layers.RNN):
@@ -113,8 +185,13 @@ def chains(blocks: Sequence[Block]) -> bool:
     return len(blocks) <= CHAIN_BLOCKS and all(b.start == b.emit for b in blocks)
 
 
+def detached(states: States) -> States:
+    """The states as constants: no gradient flows through them."""
+    return tuple(tf.stop_gradient(state) for state in states)
+
+
 class Network(keras.Model):
-    """Embedding (or dense input) -> projection -> tanh RNN -> Dense: logits (B, O), or (B, T, O) with `Head.EVERY`.
+    """Embedding (or dense input) -> projection -> recurrence -> Dense: logits (B, O), or (B, T, O) with `Head.EVERY`.
 
     In training, back-propagation is cut as the problem says. The loss is `compute_loss`, so that `fit` trains on it.
     """
@@ -127,43 +204,69 @@ class Network(keras.Model):
         self.blocks = tuple(blocks_of(model, problem.truncation, problem.T))
         every = model.head is Head.EVERY
         self.embed = None if model.V is None else keras.layers.Embedding(model.V, model.E, dtype=dtype)
-        self.project = keras.layers.Dense(model.H, dtype=dtype)
-        self.recur = HoistedRNN(TanhCell(model.H, dtype=dtype), return_sequences=every, dtype=dtype)
+        self.project = keras.layers.Dense(model.recurrence.width(model.H), dtype=dtype)
+        cell = LOOP_CELLS[model.cell](model.recurrence, model.H, dtype=dtype)
+        several = len(cell.state_size) > 1
+        self.recur = HoistedRNN(cell, return_sequences=every, return_state=several, dtype=dtype)
         self.dense = keras.layers.Dense(model.O, dtype=dtype)
 
+    def zero_states(self, rows: Any) -> States:
+        """What rows start from where no states are given."""
+        return tuple(tf.zeros((rows, self.spec.H), self.compute_dtype) for _ in self.spec.recurrence.states)
+
     def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        return self.run(inputs, tf.zeros((tf.shape(inputs)[0], self.spec.H), self.compute_dtype), training)[0]
+        return self.run(inputs, self.zero_states(tf.shape(inputs)[0]), training)[0]
 
-    def run(self, inputs: Tensor, state: Tensor, training: bool) -> tuple[Tensor, Tensor]:
-        """Logits and last state (B, H) from a first state (B, H)."""
+    def run(self, inputs: Tensor, states: States, training: bool) -> tuple[Tensor, States]:
+        """Logits and last states from first states."""
         p = self.project(inputs if self.embed is None else self.embed(inputs))
-        h = self._truncated(p, state) if training and self.truncated else self.recur(p, initial_state=[state])
-        return self.dense(h), h[:, -1] if self.spec.head is Head.EVERY else h
+        h, last = (self._truncated if training and self.truncated else self._steps)(p, states)
+        return self.dense(h), last
 
-    def _truncated(self, p: Tensor, state: Tensor) -> Tensor:
+    def _steps(self, p: Tensor, states: States) -> tuple[Tensor, States]:
+        """The last h (B, H), or h after each step (B, T, H) with `Head.EVERY`, and the last states."""
+        reached = self.recur(p, initial_state=list(states))
+        if self.recur.return_state:
+            h, *last = reached
+            return h, tuple(last)
+        return reached, (reached[:, -1] if self.spec.head is Head.EVERY else reached,)
+
+    def _truncated(self, p: Tensor, states: States) -> tuple[Tensor, States]:
         if self.spec.head is Head.LAST:
             start = self.blocks[0].start
             if start:
-                state = tf.stop_gradient(self.recur(p[:, :start], initial_state=[state]))
-            return self.recur(p[:, start:], initial_state=[tf.stop_gradient(state)])
-        return self._chained(p, state) if chains(self.blocks) else self._stacked(p, state)
+                _, states = self._steps(p[:, :start], states)
+            return self._steps(p[:, start:], detached(states))
+        return self._chained(p, states) if chains(self.blocks) else self._stacked(p, states)
 
-    def _chained(self, p: Tensor, state: Tensor) -> Tensor:
+    def _chained(self, p: Tensor, states: States) -> tuple[Tensor, States]:
         parts = []
         for block in self.blocks:
-            parts.append(self.recur(p[:, block.start : block.end], initial_state=[tf.stop_gradient(state)]))
-            state = parts[-1][:, -1]
-        return tf.concat(parts, axis=1)
+            h, states = self._steps(p[:, block.start : block.end], detached(states))
+            parts.append(h)
+        return tf.concat(parts, axis=1), states
 
-    def _stacked(self, p: Tensor, state: Tensor) -> Tensor:
+    def _all_states(self, p: Tensor, states: States) -> Tensor:
+        """All states after each step, side by side: (B, T, S H) for S states. With `Head.EVERY`."""
+        recur = self.recur
+        if recur.return_state:
+            cell = AllStates(recur.cell, dtype=self.compute_dtype)
+            recur = HoistedRNN(cell, return_sequences=True, dtype=self.compute_dtype)
+        return recur(p, initial_state=list(states))
+
+    def _stacked(self, p: Tensor, states: States) -> tuple[Tensor, States]:
         """All blocks at once, as n B rows, from the states of a forward pass that is not differentiated."""
-        windows, H = Windows.of(self.blocks), self.spec.H
-        known = tf.stop_gradient(self.recur(tf.stop_gradient(p), initial_state=[state]))
-        first = tf.gather(tf.concat([state[:, None], known], axis=1), windows.starts, axis=1)
+        windows, n = Windows.of(self.blocks), len(states)
+        known = tf.stop_gradient(self._all_states(tf.stop_gradient(p), states))
+        before = states[0] if n == 1 else tf.concat(states, axis=-1)
+        first = tf.gather(tf.concat([before[:, None], known], axis=1), windows.starts, axis=1)
+        first = tf.reshape(first, (-1, before.shape[-1]))
         steps = windows.starts[:, None] + np.arange(windows.length, dtype=np.int32)
-        rows = tf.reshape(tf.gather(p, steps, axis=1), (-1, windows.length, H))
-        h = self.recur(rows, initial_state=[tf.reshape(first, (-1, H))])
-        return tf.gather(tf.reshape(h, (-1, steps.size, H)), windows.pick, axis=1)
+        rows = tf.reshape(tf.gather(p, steps, axis=1), (-1, windows.length, p.shape[-1]))
+        h, _ = self._steps(rows, (first,) if n == 1 else tuple(tf.split(first, n, axis=-1)))
+        h = tf.gather(tf.reshape(h, (-1, steps.size, self.spec.H)), windows.pick, axis=1)
+        others = tf.split(known[:, -1], n, axis=-1)[1:] if n > 1 else ()
+        return h, (h[:, -1], *others)
 
     def compute_loss(
         self,
@@ -179,10 +282,12 @@ class Network(keras.Model):
     def weights_by_name(self) -> dict[str, Any]:
         """The Keras variables under the project's names, in its order."""
         embedding = {} if self.embed is None else {"embedding": self.embed.embeddings}
+        recurrent = self.recur.cell.recurrent_weights()
         return embedding | {
             "W_xh": self.project.kernel,
-            "W_hh": self.recur.cell.recurrent_kernel,
+            "W_hh": recurrent.pop("W_hh"),
             "b_h": self.project.bias,
+            **recurrent,
             "W_hy": self.dense.kernel,
             "b_y": self.dense.bias,
         }

@@ -9,7 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, Outputs, Session
-from rnnbench.backends.keras_parts import Network, Tensor, chains, floatx, keras, metrics, optimizer, tf
+from rnnbench.backends.keras_parts import (
+    LOOP_CELLS,
+    Network,
+    States,
+    Tensor,
+    chains,
+    floatx,
+    keras,
+    metrics,
+    optimizer,
+    tf,
+)
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.model import Case, Head, Optimizer, Problem, blocks_of
@@ -20,7 +31,7 @@ STEPS_PER_EXECUTION = 16
 WINDOW_BYTES = 4 << 30  # the most that the stacked windows of truncated BPTT may take
 WINDOW_ARRAYS = 6  # arrays of that size that live at once: projections, states and what the reverse loop keeps
 
-KerasOutputs = tuple[Tensor, Tensor, Tensor]  # loss (), logits, last state (B, H)
+KerasOutputs = tuple[Tensor, Tensor, States]  # loss (), logits, last states
 
 
 class KerasSession(Session):
@@ -31,7 +42,7 @@ class KerasSession(Session):
         self.dtype = str(problem.dtype)
         self.inputs = np.ascontiguousarray(data.inputs, np.int32 if problem.model.V is not None else self.dtype)
         self.targets = shaped_targets(problem, data.targets)
-        self.first: Tensor | None = None
+        self.first: States | None = None
         self.result: KerasOutputs | None = None
         self.grads: list[Tensor] = []
         self.epoch: dict[str, list[float]] = {}
@@ -61,21 +72,21 @@ class KerasSession(Session):
         variables = [*self.network.trainable_variables, *self.network.optimizer.variables]
         self.initial = [(variable, variable.numpy()) for variable in variables]
 
-    def _run(self, x: Tensor, y: Tensor, state: Tensor, training: bool = False) -> KerasOutputs:
-        logits, last = self.network.run(x, state, training)
+    def _run(self, x: Tensor, y: Tensor, states: States, training: bool = False) -> KerasOutputs:
+        logits, last = self.network.run(x, states, training)
         return self.network.compute_loss(x, y, logits), logits, last
 
-    def _slopes(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[KerasOutputs, list[Tensor]]:
+    def _slopes(self, x: Tensor, y: Tensor, states: States) -> tuple[KerasOutputs, list[Tensor]]:
         with tf.GradientTape() as tape:
-            result = self._run(x, y, state, training=True)
+            result = self._run(x, y, states, training=True)
         return result, tape.gradient(result[0], [weight.value for weight in self.weights.values()])
 
-    def _differentiate(self, x: Tensor, y: Tensor, state: Tensor) -> tuple[KerasOutputs, list[Tensor]]:
-        result, grads = self._slopes(x, y, state)
+    def _differentiate(self, x: Tensor, y: Tensor, states: States) -> tuple[KerasOutputs, list[Tensor]]:
+        result, grads = self._slopes(x, y, states)
         return result, [tf.convert_to_tensor(g) for g in grads]
 
-    def _update(self, x: Tensor, y: Tensor, state: Tensor) -> KerasOutputs:
-        result, grads = self._slopes(x, y, state)
+    def _update(self, x: Tensor, y: Tensor, states: States) -> KerasOutputs:
+        result, grads = self._slopes(x, y, states)
         self.network.optimizer.apply(grads, list(self.weights.values()))
         return result
 
@@ -85,10 +96,11 @@ class KerasSession(Session):
     def _select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = tf.constant(self.inputs[rows]), tf.constant(self.targets[rows])
-        self.zeros = tf.zeros((len(self.x), self.problem.model.H), self.dtype)
+        self.zeros = self.network.zero_states(len(self.x))
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        self.first = None if states is None else tf.constant(states["h"], self.dtype)
+        names = self.problem.model.recurrence.states
+        self.first = None if states is None else tuple(tf.constant(states[name], self.dtype) for name in names)
 
     def reset(self) -> None:
         for variable, value in self.initial:
@@ -139,9 +151,10 @@ class KerasSession(Session):
         if self.result is None:
             loss, accuracy = (self.epoch.get(name, [None])[0] for name in ("loss", "accuracy"))
             return Outputs(loss=loss, accuracy=accuracy, params=params)
-        loss, logits, state = (tensor.numpy() for tensor in self.result)
+        loss, logits, last = self.result
+        states = {name: state.numpy() for name, state in zip(self.problem.model.recurrence.states, last, strict=True)}
         grads = {name: g.numpy() for name, g in zip(self.weights, self.grads, strict=True)} if self.grads else {}
-        return Outputs(float(loss), logits, {"h": state}, grads, params)
+        return Outputs(float(loss), logits.numpy(), states, grads, params)
 
 
 def _threads() -> int:
@@ -155,8 +168,9 @@ def _window_bytes(problem: Problem) -> int:
     blocks = blocks_of(problem.model, problem.truncation, problem.T)
     if problem.truncation is None or problem.model.head is Head.LAST or chains(blocks):
         return 0
+    width = problem.model.recurrence.width(problem.model.H)
     steps = sum(max(b.end - b.start for b in blocks) for _ in blocks)
-    return WINDOW_ARRAYS * steps * problem.B * problem.model.H * np.dtype(str(problem.dtype)).itemsize
+    return WINDOW_ARRAYS * steps * problem.B * width * np.dtype(str(problem.dtype)).itemsize
 
 
 class TensorflowBackend(Backend):
@@ -177,7 +191,8 @@ class TensorflowBackend(Backend):
     def contract(self, problem: Problem) -> Contract:
         one = "one tf.function with jit_compile=True" if self.jit else "one tf.function"
         layers = "Embedding, " if problem.model.V is not None else ""
-        layers += "Dense over all steps, RNN over a tanh cell, Dense (Keras layers)"
+        cell = LOOP_CELLS[problem.model.cell]
+        layers += f"Dense over all steps, RNN over a {cell.kind} cell, Dense (Keras layers)"
         tape = f"{one}: {layers}; the loss; GradientTape"
         repeated = "" if problem.model.V is None else "repeated tokens summed first, "
         repeated += "clipping, " if problem.train.clips else ""
@@ -195,7 +210,7 @@ class TensorflowBackend(Backend):
                 f"steps_per_execution={STEPS_PER_EXECUTION}, loss and accuracy tracked",
             },
             notes="oneDNN as TensorFlow has it by default; the recurrent matrix is read once before the loop, and all "
-            "inputs are projected before it: faster than keras.layers.SimpleRNN",
+            f"inputs are projected before it: {cell.compared}",
             staged="a batch as two tensors, a zero state; for an epoch, rows and targets as arrays",
             waits="calls return when their work is done; the loss is read back",
         )

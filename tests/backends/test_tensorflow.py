@@ -1,4 +1,4 @@
-"""What is particular to Keras: its Adam, repeated tokens, retracing, the default float type, its configuration file."""
+"""What is particular to Keras: gates, its Adam, repeated tokens, retracing, default float type, configuration file."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
+from rnnbench.backends.base import Outputs
+from rnnbench.cells import CELLS
 from rnnbench.data import Data
 from rnnbench.model import Case, DType, Head, Loss, Optimizer, Pass, StepSum, Train, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, relative_error, small_problem
@@ -129,6 +131,70 @@ def test_stacked_and_chained_blocks_give_the_same_gradient(keras_backend, monkey
     for session in (chained, stacked):
         assert_agrees(ref.fetch(), session.fetch(), DType.FLOAT64)
     assert relative_error(chained.fetch().grads["W_hh"], stacked.fetch().grads["W_hh"]) < 1e-12
+
+
+KERAS_GATES = {"rnn": "h", "gru": "zrn", "lstm": "ifgo"}  # under our names: Keras calls n "h", and g "c"
+
+
+class GateOrder:
+    """Our gates in the order of Keras's own layer and back: (..., G H) arrays, H columns a gate."""
+
+    def __init__(self, cell: str) -> None:
+        self.ours, self.theirs = CELLS[cell].gates, tuple(KERAS_GATES[cell])
+
+    def to_keras(self, array):
+        return self._reordered(array, self.ours, self.theirs)
+
+    def from_keras(self, array):
+        return self._reordered(array, self.theirs, self.ours)
+
+    @staticmethod
+    def _reordered(array, before, after):
+        gates = dict(zip(before, np.split(array, len(before), axis=-1), strict=True))
+        return np.concatenate([gates[gate] for gate in after], axis=-1)
+
+
+@pytest.mark.parametrize("cell", list(KERAS_GATES))
+def test_a_cell_equals_the_layer_of_keras(keras_backend, cell):
+    """Logits, states and all gradients in float64, from a first state; parameters go over and gradients come back."""
+    from rnnbench.backends.keras_parts import keras, tf
+
+    problem = small_problem(cell=cell, head=Head.EVERY, loss=Loss.SQUARED_ERROR, V=None, O=2, dtype=DType.FLOAT64)
+    params, data, model, gates = random_params(problem), random_data(problem), problem.model, GateOrder(cell)
+    rng = np.random.default_rng(3)
+    first = {name: rng.uniform(-0.9, 0.9, (problem.B, model.H)) for name in model.recurrence.states}
+    kind = {"rnn": keras.layers.SimpleRNN, "gru": keras.layers.GRU, "lstm": keras.layers.LSTM}[cell]
+    layer = kind(model.H, return_sequences=True, return_state=True, dtype="float64")
+    x, y = tf.constant(data.inputs[: problem.B]), tf.constant(data.targets[: problem.B])
+    layer.build(x.shape)
+    bias = gates.to_keras(params["b_h"])
+    if cell == "gru":  # (2, 3 H): the second row is inside the recurrent product, where only n has a bias of its own
+        bias = np.stack([bias, np.concatenate([np.zeros(2 * model.H), params["b_hn"]])])
+    layer.set_weights([gates.to_keras(params["W_xh"]), gates.to_keras(params["W_hh"]), bias])
+    W_hy, b_y = tf.Variable(params["W_hy"]), tf.Variable(params["b_y"])
+    variables = [*(variable.value for variable in layer.trainable_variables), W_hy, b_y]
+    with tf.GradientTape() as tape:
+        h, *last = layer(x, initial_state=[tf.constant(state) for state in first.values()])
+        logits = h @ W_hy + b_y
+        loss = 0.5 * tf.reduce_sum((logits - y) ** 2) * model.loss_scale(problem.B, problem.T)
+    dW_xh, dW_hh, db, dW_hy, db_y = (gradient.numpy() for gradient in tape.gradient(loss, variables))
+    grads = {"W_xh": gates.from_keras(dW_xh), "W_hh": gates.from_keras(dW_hh), "W_hy": dW_hy, "b_y": db_y}
+    if cell == "gru":
+        grads |= {"b_h": gates.from_keras(db[0]), "b_hn": db[1, 2 * model.H :]}
+    else:
+        grads["b_h"] = gates.from_keras(db)
+    states = {name: state.numpy() for name, state in zip(first, last, strict=True)}
+    session = keras_backend.prepare(problem, params, data)
+    session.start_from(first)
+    session.gradient()
+    assert_agrees(Outputs(loss.numpy().item(), logits.numpy(), states, grads), session.fetch(), DType.FLOAT64)
+
+
+@pytest.mark.parametrize("cell", list(KERAS_GATES))
+def test_the_order_of_gates_there_and_back_changes_nothing(cell):
+    gates, array = GateOrder(cell), np.arange(12.0).reshape(1, 12)
+    np.testing.assert_array_equal(gates.from_keras(gates.to_keras(array)), array)
+    assert (gates.to_keras(array) == array).all() == (cell != "gru")
 
 
 def test_windows_that_would_fill_the_memory_are_refused_with_size_limit_and_way_out():
