@@ -193,7 +193,7 @@ class Backend(abc.ABC):
         cell = problem.model.recurrence
         if self.computes(cell):
             return None
-        return f"{cell.name} is not implemented here yet: only {' and '.join(cell.computed_by or ())} compute it"
+        return f"{cell.name} is not implemented here yet; {', '.join(cell.computed_by or ())} compute it"
 
     def computes(self, cell: Cell) -> bool:
         """Whether the cell is implemented here. A backend from outside the package says so itself."""

@@ -208,7 +208,7 @@ def test_a_cell_that_is_not_implemented_is_refused_with_who_computes_it(backend)
     others = [cell for cell in CELLS.values() if backend.name not in (cell.computed_by or [backend.name])]
     for cell in others:
         problem = small_problem(cell=cell.name)
-        reason = f"{cell.name} is not implemented here yet: only {' and '.join(cell.computed_by or ())} compute it"
+        reason = f"{cell.name} is not implemented here yet; {', '.join(cell.computed_by or ())} compute it"
         assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
         with pytest.raises(RuntimeError, match=re.escape(reason)):
             backend.prepare(problem, random_params(problem), random_data(problem))
