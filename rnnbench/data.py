@@ -14,6 +14,7 @@ from rnnbench.model import Head, Loss, Problem
 from rnnbench.params import Array
 
 Inputs = NDArray[Any]
+ROWS = "rows"  # the folder, in that of a run, of the rows of a user's own workloads
 
 
 @dataclass(frozen=True)

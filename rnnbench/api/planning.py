@@ -71,11 +71,11 @@ def stopped(
     case_budget: float | None = None,
     aa: bool = False,
 ) -> Plan:
-    """The plan with its rule, its budgets and its twins. Raises ValueError for a cap with nothing to be capped."""
+    """The plan with its rule, its budgets and its replicas. Raises ValueError for a cap with nothing to be capped."""
     if precision is None and plan.mode is Mode.RIGOROUS:
         precision = RIGOROUS
     if precision is None and max_launches is not None:
-        raise ValueError(f"max launches {max_launches} cap nothing; give a precision, such as 5 %, too")
+        raise ValueError(f"max_launches = {max_launches} has no effect alone; give a precision too, such as 0.05")
     rule = None if precision is None else StopRule.until(precision, max_launches)
     names = plan.backends
     if aa:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing, suppress
@@ -93,7 +92,6 @@ def execute(
     resumed under other conditions than it was begun is refused.
     """
     begun, ledger = time.monotonic(), Ledger()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with held(folder, new=not resume):
         before = store.load_run(folder) if resume else store.Loaded([], [], {}, {}, [])
         run = _describe(plan, command, before.run, run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -141,6 +142,7 @@ def _execute(
     from rnnbench.report.page import load_libraries, write_report
     from rnnbench.report.terminal import render
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C, with what was measured
     with Display(console_of(stderr=True)) as display:
         result = running.execute(plan, folder, command, display, resume=resume, run_id=run_id, given=given)
         display.show("writing the report", 1.0)

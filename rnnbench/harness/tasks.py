@@ -28,7 +28,7 @@ def workload_of(spec: Spec, given: Mapping[str, Workload], folder: Path | None =
     if spec.name in given:
         return given[spec.name]
     if spec.origin == MADE_UP:
-        return made_up.made_up(spec.model, spec.B, spec.T, spec.train, spec.name)
+        return Workload(data=made_up.made_up_rows, **vars(spec))
     if spec.origin:
         own = workloads.get(spec.origin)
         return replace(own, **{name: value for name, value in vars(spec).items() if name != "rows"})

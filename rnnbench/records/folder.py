@@ -15,10 +15,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from rnnbench.data import ROWS
 from rnnbench.records import store
 
 SCRATCH = "scratch"
-ROWS = "rows"  # of the user's own workloads
 ARRAYS, CACHE, LOGS = "arrays", "cache", "logs"  # of the workers, in the scratch folder
 _TAG = "CACHEDIR.TAG"
 _TAGGED = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by rnnbench; it may be deleted once the run is over.\n"

@@ -133,7 +133,7 @@ class Workload:
             return
         if not self.origin and not self.kept:
             self._set(kept=self.name)
-        data, T = as_rows(self.name, self.model, self.data)
+        data, T = as_rows(self.name, self.model, self.data, self.B)
         if self.T not in (0, T):
             raise ValueError(f"T is {self.T}, but the rows of {self.name} have {T} steps; leave T out")
         self._set(data=data, T=T)
@@ -145,7 +145,6 @@ class Workload:
             if steps != T:
                 raise ValueError(f"test rows of {self.name} have {steps} steps, the others {T}; all need the same")
             self._set(test=test, rows=(len(data.inputs), len(data.inputs) + len(test.inputs)))
-        check_data(self.spec.problem(DType.FLOAT32), data)
 
     def _set(self, **values: Any) -> None:
         for name, value in values.items():
@@ -200,13 +199,18 @@ class Workload:
         if self.origin == MADE_UP:
             from rnnbench.workloads.made_up import made_up
 
-            named = self.name != made_up(self.model, self.B, self.T).name
-            return made_up(model, now["B"], now["T"], self.train, " ".join([self.name, *changed]) if named else "")
+            made = made_up(model, now["B"], now["T"])  # named by its sizes, unless the user has named it
+            own_name = self.name != made_up(self.model, self.B, self.T).name
+            name = " ".join([self.name, *changed]) if own_name else made.name
+            return replace(self, name=name, model=model, B=made.B, T=made.T, rows=made.rows)
         return replace(self, name=" ".join([self.name, *changed]), model=model, B=now["B"], T=now["T"])
 
 
-def as_rows(name: str, model: Model, data: Data) -> tuple[Data, int]:
-    """Rows as backends read them, and their length. Raises ValueError with the value, the limit and the way out."""
+def as_rows(name: str, model: Model, data: Data, B: int = 1) -> tuple[Data, int]:
+    """Rows as backends read them, at least B of them, and their steps T: x (N, T) int or (N, T, E), y as `Data` has it.
+
+    Raises ValueError with the value, the limit and the way out.
+    """
     x, y = np.asarray(data.inputs), np.asarray(data.targets)
     if x.ndim < 2 or y.ndim < 1 or not x.size:
         raise ValueError(
@@ -235,7 +239,7 @@ def as_rows(name: str, model: Model, data: Data) -> tuple[Data, int]:
         )
     T = x.shape[1]
     try:
-        check_data(Problem(name, DType.FLOAT32, model, Train(), 1, T), Data(x, y))
+        check_data(Problem(name, DType.FLOAT32, model, ADAM, B, T), Data(x, y))
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return Data(x, y), T

@@ -24,18 +24,17 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.data import Data, Inputs
+from rnnbench.data import ROWS, Data, Inputs
 from rnnbench.files import open_file, read_file
 from rnnbench.model import Head, Loss, Model, StepSum, Train
 from rnnbench.names import unknown
 from rnnbench.params import Init
 from rnnbench.workloads import made_up
 from rnnbench.workloads.base import Spec, Workload
+from rnnbench.workloads.made_up import B, E, H
 
-E, H, B = 128, 128, 32  # where neither the file nor an option gives a size
 NEEDED, OPTIONAL = ("x", "y"), ("x_test", "y_test")
 MAX_TOML = 1 << 20
-ROWS = "rows"  # the folder of a run's own copies
 
 Say = Callable[[str], None]
 
@@ -291,13 +290,15 @@ def keep_rows(folder: Path, workload: Workload) -> None:
 
 
 @lru_cache(maxsize=1)
-def _kept_arrays(path: Path) -> dict[str, Inputs]:
+def _kept_arrays(path: Path, changed: int) -> dict[str, Inputs]:
+    """The arrays of a file as it was at a time: workloads that differ in sizes alone share them."""
     return read_arrays(path)
 
 
 def kept_workload(folder: Path, spec: Spec) -> Workload:
     """The workload of a plan whose rows a run has kept. Raises ValueError as `read_arrays`."""
-    arrays = _kept_arrays(folder / ROWS / f"{spec.kept}.npz")
+    path = folder / ROWS / f"{spec.kept}.npz"
+    arrays = _kept_arrays(path, path.stat().st_mtime_ns if path.exists() else 0)
     test = Data(arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
     given = {f.name: getattr(spec, f.name) for f in fields(Spec) if f.name not in ("rows", "T")}
     return Workload(data=Data(arrays["x"], arrays["y"]), test=test, source="rows kept with the run", **given)

@@ -11,10 +11,10 @@ from rnnbench import workloads
 from rnnbench.model import Head, Loss, Model
 from rnnbench.names import unknown
 from rnnbench.workloads import files, made_up
-from rnnbench.workloads.base import MADE_UP, Dataset, Source, Workload
+from rnnbench.workloads.base import MADE_UP, Dataset, Source, Workload, WorkloadUnavailable
 
 DEFAULT = ("parity", "imdb-50", "imdb-200")
-OPTIONS = {"cell": "--cell", "head": "--head", "loss": "--loss"}  # of the others the option is the letter
+OPTIONS = {"head": "--head", "loss": "--loss"}  # of the others the option is the letter
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,6 @@ class Asked:
         """Only what is asked, in the order of the fields; of the cells the first."""
         cell = {"cell": self.cell[0]} if self.cell else {}
         return cell | {name: value for name, value in asdict(self).items() if value is not None and name != "cell"}
-
-    def __str__(self) -> str:
-        return " ".join(f"{OPTIONS.get(name, f'-{name}')} {value}" for name, value in self.given.items())
 
 
 NOTHING = Asked()
@@ -83,10 +80,25 @@ def resolve(
         found = [_with_rows(_one(name, asked, say), seed, say) for name in given or default]
     seen: dict[str, Workload] = {}
     for workload in found:
+        if not workload.origin and workload.name in workloads.REGISTRY:
+            raise ValueError(f"{workload.name} is the name of a built-in workload; give yours another name")
         before = seen.setdefault(workload.name, workload)
         if before is not workload and not (before.origin and before.origin == workload.origin):
             raise ValueError(f"two workloads are called {workload.name}; give one of them another name")
-    return list(seen.values())
+    return _kept_apart(list(seen.values()))
+
+
+def _kept_apart(found: list[Workload]) -> list[Workload]:
+    """Workloads of which no two with other rows would share a file in the folder of a run."""
+    first: dict[str, Workload] = {}
+    apart = []
+    for workload in found:
+        if not callable(workload.data):
+            other = first.setdefault(workload.kept, workload)
+            if not callable(other.data) and other.data.inputs is not workload.data.inputs:
+                workload = replace(workload, kept=workload.name)
+        apart.append(workload)
+    return apart
 
 
 def is_file(name: str) -> bool:
@@ -109,8 +121,6 @@ def _one(name: str | Workload, asked: Asked, say: Callable[[str], None]) -> Work
         return files.from_npz(Path(name), sizes, say).resized(cell=cell)
     if is_file(name):
         workload = files.from_toml(Path(name), say) if name.endswith(".toml") else files.from_python(name)
-        if not workload.origin and workload.name in workloads.REGISTRY:
-            raise ValueError(f"{name}: {workload.name} is the name of a built-in workload; take another")
         return _resized(workload, asked)
     if name == MADE_UP:
         return sizes_alone(asked)
@@ -123,7 +133,13 @@ def _with_rows(workload: Workload, seed: int, say: Callable[[str], None]) -> Wor
     """The workload; where a function of the user's makes its rows, with those."""
     if workload.origin or not callable(workload.data):
         return workload
-    made = workload.load(Source(workload.T, seed, say=say))
+    try:
+        made = workload.load(Source(workload.T, seed, say=say))
+    except WorkloadUnavailable:
+        raise
+    except Exception as error:
+        said = (str(error).splitlines() or [""])[0]
+        raise ValueError(f"the data of {workload.name} failed: {type(error).__name__}: {said}") from error
     if not isinstance(made, Dataset):
         raise ValueError(f"the data of {workload.name} made {type(made).__name__}; a Dataset of rows is needed")
     return replace(workload, data=made.train, test=made.test, T=0, source=made.source)

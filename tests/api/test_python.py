@@ -182,7 +182,7 @@ def test_backends_that_are_missing_are_said_to_be(tmp_path, monkeypatch):
         ({"threads": 10**6}, "threads = 1000000 is more than the"),
         ({"reference": "jax"}, "the reference jax is not among the backends of this run: numpy"),
         ({"backends": []}, "no backend is named; known: numpy"),
-        ({"max_launches": 5}, "max launches 5 cap nothing"),
+        ({"max_launches": 5}, "max_launches = 5 has no effect alone"),
         ({"truncation": (2, 3)}, "1 <= stride <= window"),
         ({"T": 9}, "the rows of mine have T = 5"),
     ],

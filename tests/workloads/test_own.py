@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from rnnbench import workloads
 from rnnbench.data import Data
+from rnnbench.harness.tasks import workload_of
 from rnnbench.model import Head, Loss, Model, Optimizer
+from rnnbench.params import Init
 from rnnbench.workloads import files
 from rnnbench.workloads.base import Source, Workload
 from rnnbench.workloads.resolve import DEFAULT, Asked, resolve
@@ -257,6 +260,8 @@ def test_two_workloads_of_one_name_are_refused(tmp_path):
     mine = Workload("mine", Model(E=3, H=4, O=1), Data(NUMBERS, BITS))
     with pytest.raises(ValueError, match="two workloads are called mine"):
         resolve([mine, Workload("mine", Model(E=3, H=5, O=1), Data(NUMBERS, BITS))])
+    with pytest.raises(ValueError, match="parity is the name of a built-in workload"):
+        resolve([Workload("parity", Model(E=3, H=4, O=1), Data(NUMBERS, BITS))])
     with pytest.raises(ValueError, match="imdb-50 is the name of a built-in workload"):
         resolve([toml(tmp_path, 'name = "imdb-50"\ndata = "' + saved(tmp_path, x=TOKENS, y=BITS) + '"\n')])
 
@@ -274,6 +279,38 @@ def test_rows_are_kept_and_read_back_bit_for_bit(tmp_path):
     assert (again.name, again.model.H, again.B) == ("my rows H9", 9, 8)
     assert (again.data.inputs == mine.data.inputs).all()
     assert again.rows == mine.rows
+
+
+def test_other_rows_under_another_name_are_kept_apart(tmp_path):
+    mine = Workload("mine", Model(E=3, H=4, O=1), Data(NUMBERS, BITS))
+    other = replace(mine, name="other", data=Data(NUMBERS * 2, BITS))
+    found = resolve([mine, other, mine.resized(H=8)])
+    assert [(w.name, w.kept) for w in found] == [("mine", "mine"), ("other", "other"), ("mine H8", "mine")]
+    for workload in found:
+        files.keep_rows(tmp_path, workload)
+    for workload in found:
+        assert (files.kept_workload(tmp_path, workload.spec).data.inputs == workload.data.inputs).all()
+    files.keep_rows(tmp_path, replace(mine, data=Data(NUMBERS * 3, BITS)))  # a later run in the same place
+    assert (files.kept_workload(tmp_path, mine.spec).data.inputs == NUMBERS * 3).all()
+
+
+def test_a_plan_brings_back_all_that_a_description_says_of_made_up_rows(tmp_path):
+    text = 'T = 9\nepochs = 2\nshort_epoch = 3\ninit = "torch"\n[model]\nE = 2\nH = 5\n[train]\noptimizer = "sgd"\n'
+    for workload in (made := one(toml(tmp_path, text)), made.resized(H=6)):
+        again = workload_of(workload.spec, {})
+        assert again.spec == workload.spec
+        assert (again.init, again.epochs, again.short_epoch) == (Init.TORCH, 2, 3)
+        assert again.train.optimizer is Optimizer.SGD
+        assert (again.load(Source(T=9)).train.inputs == workload.load(Source(T=9)).train.inputs).all()
+
+
+def test_a_function_that_fails_is_told_in_one_sentence():
+    def rows(source):
+        raise KeyError("no such column")
+
+    broken = Workload("broken", Model(E=3, H=4, O=1), rows, T=5, rows=(20, 20))
+    with pytest.raises(ValueError, match="the data of broken failed: KeyError: 'no such column'"):
+        resolve([broken])
 
 
 def test_every_built_in_workload_says_where_its_rows_come_from():
