@@ -79,7 +79,7 @@ def sections_of(data: ReportData) -> Iterator[Section]:
     if data.sweep:
         yield from [sweep.sweep_answer_section(data), first, *sweep.sweep_results(data), *on_gpu]
         yield from [
-            Section("The work", [Markdown(sweep.WORK)]),
+            Section("The work", [Markdown(sweep.work_text(data))]),
             sweep.sweep_errors_section(data),
             last[0],
             *run,

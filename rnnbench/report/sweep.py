@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rnnbench.analysis.ranking import NEAR, Standing, standings
-from rnnbench.model import DType, Pass
+from rnnbench.model import DType, Head, Model, Pass
 from rnnbench.report.data import ReportData
 from rnnbench.report.devices import ceiling_blocks
 from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
-from rnnbench.report.section import Block, Figure, Item, Markdown, Section, Toned, table
+from rnnbench.report.section import Block, Figure, Item, Markdown, Section, Toned, escape, table
 from rnnbench.report.sections import judged_in_part, marked_wrong, unmeasured
 from rnnbench.report.tables import error_share, worst_errors
 from rnnbench.report.text import ratio_text, scientific
@@ -19,15 +19,33 @@ from rnnbench.units import duration
 if TYPE_CHECKING:
     import pandas as pd
 
-WORK = """\
+CHECKED = "Every answer was\ncompared with the float64 oracle, array by array, before it was timed."
+WORK = f"""\
 Dense inputs of width E, tanh RNN of H units, one logit from the last of T steps, batches of B rows. Inputs are small
-random numbers, targets coins; the recurrent weights start orthogonal, so that gradients do not vanish. Every answer was
-compared with the float64 oracle, array by array, before it was timed."""
+random numbers, targets coins; the recurrent weights start orthogonal, so that gradients do not vanish. {CHECKED}"""
 
 READING = f"""\
 *Ahead* compares with the fastest other backend of each case, by rounds that both were measured in. *Near* is at least
 {NEAR:g} of that one's speed. One process each: intervals over processes are not known, so a lead of a few percent is
 no lead."""
+
+
+def work_text(data: ReportData) -> str:
+    """What a case of the sweep computes: made-up dense rows and one logit, or what the first case has."""
+    if not data.records:
+        return WORK
+    first = data.records[0]
+    model, made = first.case.model, first.data_source.startswith(("random numbers", "made-up rows"))
+    if made and model == Model(E=model.E, H=model.H, O=1):
+        return WORK
+    inputs = "Dense inputs of width E" if model.V is None else f"Tokens of a vocabulary of {model.V:,}, embedded to E"
+    cell = "tanh RNN" if model.cell == "rnn" else model.cell
+    outputs = (
+        f"{model.O} output{'s' * (model.O > 1)} at {'every step' if model.head is Head.EVERY else 'the last step'}"
+    )
+    return (
+        f"{inputs}, {cell} of H units, {outputs}, batches of B rows of T steps; {escape(first.data_source)}. {CHECKED}"
+    )
 
 
 def _standing_text(s: Standing, count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 import msgspec
@@ -10,11 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from rnnbench.model import Case, DType, Pass
+from rnnbench.model import Case, DType, Head, Model, Pass
 from rnnbench.records.record import Mode, Status
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.crossover import map_cells
 from rnnbench.report.plots.sweep import panel_of
+from rnnbench.report.sweep import WORK, work_text
 from rnnbench.sweep import Sizes, Sweep
 from rnnbench.work import work_of
 from tests.helpers import made_up_problem
@@ -107,3 +109,13 @@ def test_a_run_that_is_no_sweep_has_no_plots_of_one(tmp_path):
     written(tmp_path, fake)
     assert not list((tmp_path / "figures").glob("sweep*"))
     assert not (tmp_path / "tables" / "cells.csv").exists()
+
+
+def test_the_page_says_which_network_was_swept():
+    data = ReportData(*vars(fake_of()).values())
+    assert work_text(data) == WORK
+    model = Model(V=20_000, E=64, H=8, O=3, head=Head.EVERY, cell="gru")
+    own = [replace(r, case=replace(r.case, model=model), data_source="rows from a_b.npz") for r in data.records]
+    said = work_text(replace(data, records=own))
+    assert said.startswith("Tokens of a vocabulary of 20,000, embedded to E, gru of H units, 3 outputs at every step")
+    assert "rows from a\\_b.npz" in said
