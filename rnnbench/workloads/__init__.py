@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,4 +25,4 @@ def get(name: str) -> Workload:
     """The workload of that name. Raises KeyError for an unknown one."""
     module, _, attribute = REGISTRY[name].partition(":")
     workload: Workload = getattr(importlib.import_module(module), attribute)
-    return workload
+    return workload if workload.origin else replace(workload, origin=name)
