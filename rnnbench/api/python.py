@@ -284,12 +284,14 @@ def session(
     if reason := registry.missing(backend):
         raise ValueError(f"{backend}: {reason}")
     (found,) = _resolved(workload, sizes, Silent(), seed)
-    problem = found.spec.problem(DType(_one_of("dtype", dtype, DType)), _truncation(truncation))
+    asked = DType(_one_of("dtype", dtype, DType)), _truncation(truncation)
+    problem = found.spec.problem(*asked)
     made = registry.load(backend)
     if reason := made.unavailable() or made.unsupported(Case(**vars(problem), pass_=Pass.GRADIENT)):
         raise ValueError(f"{backend} on {problem.name}: {reason}")
     rows = found.load(Source(found.T, seed, None if data_dir is None else Path(data_dir))).train
-    staged = made.prepare(problem, cast(init_params(found.model, found.init, seed), problem.dtype), rows)
+    params = cast(init_params(found.model, found.init, seed), problem.dtype)
+    staged = made.prepare(found.spec.problem(*asked, rows), params, rows)
     try:
         yield staged
     finally:
