@@ -7,7 +7,7 @@ processes of their own, but for `session`, which computes in this one.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -271,6 +271,7 @@ def session(
     *,
     dtype: str = "float32",
     truncation: tuple[int, int] | Truncation | None = None,
+    params: Mapping[str, Any] | None = None,
     seed: int = 0,
     data_dir: str | Path | None = None,
     **sizes: Any,
@@ -278,7 +279,8 @@ def session(
     """A backend with a workload's training rows staged, in this process and with its threads as they are.
 
     `forward`, `gradient`, `train_step` work on the batch of `select`, `train_epoch` on an order of rows, `predict` on
-    rows; `fetch` gives the outputs of the last. Raises ValueError where the backend is not here or cannot do it.
+    rows; `fetch` gives the outputs of the last. `params`: arrays by name that replace the initial ones, all or some.
+    Raises ValueError where the backend is not here or cannot do it, and where `params` do not fit.
     """
     _one_of("backend", backend, registry.REGISTRY)
     if reason := registry.missing(backend):
@@ -290,8 +292,8 @@ def session(
     if reason := made.unavailable() or made.unsupported(Case(**vars(problem), pass_=Pass.GRADIENT)):
         raise ValueError(f"{backend} on {problem.name}: {reason}")
     rows = found.load(Source(found.T, seed, None if data_dir is None else Path(data_dir))).train
-    params = cast(init_params(found.model, found.init, seed), problem.dtype)
-    staged = made.prepare(found.spec.problem(*asked, rows), params, rows)
+    initial = {**init_params(found.model, found.init, seed), **(params or {})}
+    staged = made.prepare(found.spec.problem(*asked, rows), cast(initial, problem.dtype), rows)
     try:
         yield staged
     finally:
