@@ -145,7 +145,8 @@ def run(
     """Check backends against the oracle and time those that are right: `python -m rnnbench run`.
 
     `workloads`: names, files (`rows.npz`, `mine.toml`, `mine.py:NAME`), `Workload` objects, or a mix of them; None with
-    sizes (`V`, `E`, `H`, `T`, `B`, `O`, `cell`, `head`, `loss`) is made-up rows, without any the default three.
+    sizes (`V`, `E`, `H`, `T`, `B`, `O`, `cell`, `layers`, `bidirectional`, `head`, `loss`) is made-up rows, without any
+    the default three.
     `backends`: names; None is all the usual ones, of which those that are not installed are `unavailable`, with the way
     to get them. `passes`: of forward, gradient, train_step, epoch; `mode`: quick, default or rigorous; `precision`,
     such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `output`: a new or empty

@@ -171,10 +171,21 @@ def model_of(path: Path, arrays: Mapping[str, Inputs], asked: Mapping[str, Any])
 
 TABLES: dict[str, dict[str, Any]] = {
     "": {"name": str, "data": str, "B": int, "T": int, "epochs": int, "short_epoch": int, "init": Init, "expect": str},
-    "model": {"cell": str, "V": int, "E": int, "H": int, "O": int, "head": Head, "loss": Loss, "step_sum": StepSum},
+    "model": {
+        "cell": str,
+        "layers": int,
+        "bidirectional": bool,
+        "V": int,
+        "E": int,
+        "H": int,
+        "O": int,
+        "head": Head,
+        "loss": Loss,
+        "step_sum": StepSum,
+    },
     "train": {f.name: (int, float) for f in fields(Train)} | {"optimizer": type(Train().optimizer)},
 }  # what may stand in a .toml file
-_KINDS: dict[Any, str] = {str: "text", int: "a whole number", (int, float): "a number"}
+_KINDS: dict[Any, str] = {str: "text", int: "a whole number", (int, float): "a number", bool: "true or false"}
 
 
 def from_toml(path: Path, say: Say) -> Workload:
@@ -222,7 +233,7 @@ def _value(path: Path, text: str, table: str, key: str, value: Any) -> Any:
         if value not in list(kind):
             raise ValueError(where + unknown(key, str(value), list(kind)))
         return kind(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise ValueError(f"{where}{key} is {value!r}; {_KINDS[kind]} is needed")
     return value
 
