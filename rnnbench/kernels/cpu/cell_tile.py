@@ -44,7 +44,7 @@ class _CellTile(Tile):
         # The recurrent part of n has a factor, so it is summed apart from the input's, upon a bias of its own
         if self.given["recurrence"] == GRU and v == 2:
             return self.write.load(self.given["inner"], INDEX(0))
-        return super().begin(i, v)
+        return self.write.load(self.given["start"], self.starts[i], v)
 
     def finish(self, sums: list[Any]) -> None:
         builder, given = self.builder, self.given

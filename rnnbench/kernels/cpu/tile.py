@@ -10,6 +10,7 @@ Each size is a function of its own: written into one loop, LLVM works out the ad
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 from llvmlite import ir
@@ -29,7 +30,7 @@ MIN_SUMS = 8
 _SHARED = ("out_step", "start_step", "a_row", "a_step", "b_step", "k", "end", "to_gate")
 
 
-class Tile:
+class Tile(abc.ABC):
     """The body of one function: a tile of `rows` x `vectors`. `given` has its arguments and what is shared, by name."""
 
     def __init__(self, write: Vectors, rows: int, vectors: int, given: dict[str, Any]) -> None:
@@ -52,9 +53,13 @@ class Tile:
             sums = self._sums_over(INDEX(0), done, self.split, sums)
         self.finish(self._sums_over(done, given["k"], 1, sums))
 
+    @abc.abstractmethod
     def begin(self, i: int, v: int) -> Any:
         """Where a sum starts."""
-        return self.write.load(self.given["start"], self.starts[i], v)
+
+    @abc.abstractmethod
+    def finish(self, sums: list[Any]) -> None:
+        """What becomes of the sums, and the return."""
 
     def _sums_over(self, first: Any, end: Any, split: int, sums: list[Any]) -> list[Any]:
         """A loop over k from `first` to `end`, `split` at a time; the sums after it, which may be those before it."""
@@ -96,8 +101,14 @@ class Tile:
             new += [self.write.multiply_add(a, b[v], sums[i * self.vectors + v]) for v in range(self.vectors)]
         return new
 
+
+class _ProductTile(Tile):
+    """The tile of the module's first lines."""
+
+    def begin(self, i: int, v: int) -> Any:
+        return self.write.load(self.given["start"], self.starts[i], v)
+
     def finish(self, sums: list[Any]) -> None:
-        """What becomes of the sums, and the return."""
         given, builder, write = self.given, self.builder, self.write
         places = [builder.mul(INDEX(i), given["out_step"]) for i in range(self.rows)]
         with builder.if_else(builder.icmp_signed("==", given["end"], INDEX(TANH_BACKWARD))) as (backward, as_it_is):
@@ -128,7 +139,7 @@ def _function(module: Any, number: types.Float, rows: int, vectors: int) -> Any:
     given = dict(zip(("out", "start", "index", "a", "b"), pointers, strict=True))
     for place, field in enumerate(_SHARED):
         given[field] = builder.load(builder.gep(shared, [INDEX(place)]))
-    Tile(Vectors(builder, number), rows, vectors, given).emit()
+    _ProductTile(Vectors(builder, number), rows, vectors, given).emit()
     return function
 
 
