@@ -7,7 +7,7 @@ import pytest
 
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
-from rnnbench.backends.numpy import NumpyBackend, Trace, backward_pass, dlosses
+from rnnbench.backends.numpy import DirectionTrace, NumpyBackend, Trace, backward_pass, dlosses
 from rnnbench.correctness.tolerances import LIMITS, arrays_of, relative_error
 from rnnbench.data import Data
 from rnnbench.model import DType, Head, Loss, Optimizer, Problem, Train
