@@ -60,7 +60,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             ]
         if "structure" in metafunc.fixturenames:
             fixtures.append("structure")
-            cases = [(*case, structure) for case in cases for structure in STRUCTURES if has(case[0], structure)]
+            only = metafunc.definition.get_closest_marker("structures")
+            structures = only.args if only else STRUCTURES
+            cases = [(*case, structure) for case in cases for structure in structures if has(case[0], structure)]
         metafunc.parametrize(fixtures, cases, indirect=["backend"], scope="session")
 
 
