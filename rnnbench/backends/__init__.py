@@ -72,6 +72,7 @@ _TORCH: dict[str, Any] = {
     "environment": _BLAS,
     "caches": {"TORCHINDUCTOR_CACHE_DIR": "{folder}/inductor"},
 }
+_EVERY = tuple(Feature)
 _TENSORFLOW: dict[str, Any] = {
     "needs": ("tensorflow", "keras"),
     "extra": "tensorflow",
@@ -102,7 +103,7 @@ REGISTRY: dict[str, Entry] = {
         summary="plain equations; in float64 the oracle",
         libraries=("numpy",),
         environment=_BLAS,
-        features=tuple(Feature),
+        features=_EVERY,
         look=Look("#8C8C8C", "s", (0, (1, 1)), "..."),
     ),
     "numba": Entry(
@@ -166,12 +167,14 @@ REGISTRY: dict[str, Entry] = {
     ),
     "tensorflow": Entry(
         "rnnbench.backends.tensorflow:TensorflowBackend",
-        summary="Keras in tf.function",
+        features=_EVERY,
+        summary="Keras layers of our own in tf.function",
         look=Look("#E69F00", "D", (0, (4, 2, 1, 2, 1, 2)), "--"),
         **_TENSORFLOW,
     ),
     "tensorflow+xla": Entry(
         "rnnbench.backends.tensorflow:TensorflowXlaBackend",
+        features=_EVERY,
         summary="Keras with jit_compile=True",
         look=Look("#6B4A00", "X", (0, (2, 2)), "++"),
         compiles=True,
