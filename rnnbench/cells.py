@@ -145,7 +145,10 @@ def lstm_backward(
 
 
 # Who computes cells with gates
-_GATED = ("numpy", "numba", "numba+subnormal", "jax", "torch", "torch+flush", "tensorflow", "tensorflow+xla")
+_GATED = (
+    *("numpy", "numba", "numba+subnormal", "jax", "torch", "torch+flush", "torch+compile"),
+    *("tensorflow", "tensorflow+xla"),
+)
 
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),

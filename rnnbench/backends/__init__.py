@@ -136,18 +136,21 @@ REGISTRY: dict[str, Entry] = {
     ),
     "torch": Entry(
         "rnnbench.backends.torch:TorchBackend",
+        features=_EVERY,
         summary="nn.RNN, nn.GRU or nn.LSTM as installed",
         look=Look("#0072B2", "^", "--", "//"),
         **_TORCH,
     ),
     "torch+flush": Entry(
         "rnnbench.backends.torch:TorchFlushBackend",
+        features=_EVERY,
         summary="nn.RNN, nn.GRU or nn.LSTM, subnormals flushed",
         look=Look("#56B4E9", "v", (0, (5, 1, 1, 1)), "\\\\"),
         **_TORCH,
     ),
     "torch+compile": Entry(
         "rnnbench.backends.torch_compiled:TorchCompileBackend",
+        features=_EVERY,
         summary="torch.compile, subnormals flushed",
         look=Look("#332288", ">", "-.", "||"),
         compiles=True,
