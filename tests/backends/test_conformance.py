@@ -300,7 +300,7 @@ def test_a_feature_that_is_not_implemented_is_refused_with_who_computes_it(backe
         if not lacking:
             continue
         names = [name for name, entry in REGISTRY.items() if lacking[0] in entry.features]
-        reason = f"{lacking[0]} is not implemented here yet; {', '.join(names)} compute it"
+        reason = f"{lacking[0]}: not implemented here yet; {', '.join(names)} compute it"
         assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
         with pytest.raises(RuntimeError, match=re.escape(reason)):
             backend.prepare(problem, random_params(problem), random_data(problem))
