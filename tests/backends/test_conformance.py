@@ -152,6 +152,7 @@ def test_layers_directions_and_lengths(backend, cell, structure, dtype, head):
     assert_agrees(run(ref, "forward"), run(got, "forward"), dtype)
 
 
+@pytest.mark.structures("layers", "all")
 @pytest.mark.parametrize("head", list(Head))
 def test_a_training_with_layers_directions_and_lengths(backend, structure, head):
     problem = small_problem(V=None, head=head, train=TRAINS["sgd, clipped by norm"], **STRUCTURES[structure])
@@ -212,6 +213,7 @@ def test_rows_that_are_all_empty(backend, structure):
 
 
 @pytest.mark.slow
+@pytest.mark.structures("lengths", "all")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_long_rows_of_layers_directions_and_lengths(backend, structure, dtype):
     """All lengths from 0 to T; three layers."""
