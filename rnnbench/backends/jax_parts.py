@@ -196,7 +196,7 @@ def emitted_losses(model: Model, z: jax.Array, y: jax.Array) -> jax.Array:
             return optax.l2_loss(jax.nn.sigmoid(z), y).sum(axis=-1)
 
 
-def correct(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
+def are_correct(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
     """Which outputs are classified right; None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -320,7 +320,7 @@ class Functions:
             x, y, own = inputs[rows], targets[rows], None if lengths is None else lengths[rows]
             vector, moments = carry
             vector, moments, loss, result = self.train_step(vector, moments, x, y, None, own)
-            hits = correct(model, result.logits, y)
+            hits = are_correct(model, result.logits, y)
             return (vector, moments), (loss, None if hits is None else real(model, hits, own).sum())
 
         (vector, moments), (losses, right) = lax.scan(step, (vector, moments), batches)

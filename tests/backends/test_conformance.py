@@ -31,6 +31,7 @@ from tests.helpers import (
 )
 
 DTYPES = list(DType)
+LOOPED = 12  # steps, too many for a backend that writes out a short loop, which compiles for many times as long
 
 
 def sessions(backend, problem: Problem, states: dict[str, np.ndarray] | None = None) -> tuple[Session, Session]:
@@ -142,7 +143,7 @@ def test_gradient_leaves_parameters_and_fresh_batches_change_the_answer(backend)
 
 @pytest.mark.parametrize(("head", "dtype"), [(Head.LAST, DType.FLOAT32), (Head.EVERY, DType.FLOAT64)], ids=str)
 def test_layers_directions_and_lengths(backend, cell, structure, dtype, head):
-    problem = small_problem(cell=cell, dtype=dtype, head=head, O=2, **STRUCTURES[structure])
+    problem = small_problem(T=LOOPED, cell=cell, dtype=dtype, head=head, O=2, **STRUCTURES[structure])
     rng = np.random.default_rng(3)
     states = {name: rng.uniform(-0.9, 0.9, (4, 5)).astype(str(dtype)) for name in problem.model.states}
     ref, got = sessions(backend, problem, states)
@@ -152,9 +153,10 @@ def test_layers_directions_and_lengths(backend, cell, structure, dtype, head):
     assert_agrees(run(ref, "forward"), run(got, "forward"), dtype)
 
 
+@pytest.mark.structures("layers", "all")
 @pytest.mark.parametrize("head", list(Head))
 def test_a_training_with_layers_directions_and_lengths(backend, structure, head):
-    problem = small_problem(V=None, head=head, train=TRAINS["sgd, clipped by norm"], **STRUCTURES[structure])
+    problem = small_problem(T=LOOPED, V=None, head=head, train=TRAINS["sgd, clipped by norm"], **STRUCTURES[structure])
     ref, got = sessions(backend, problem)
     assert_agrees(run(ref, "train_step"), run(got, "train_step"), problem.dtype)
     order = np.random.default_rng(0).permutation(14)  # three batches of 4 and one of 2
@@ -173,7 +175,7 @@ def test_a_training_with_layers_directions_and_lengths(backend, structure, head)
 @pytest.mark.parametrize("cut", [Truncation(3, 3), Truncation(4, 2)], ids=str)
 def test_truncation_of_layers_and_lengths(backend, structure, head, cut):
     given = {"layers": 2} if backend.has(Feature.LAYERS) else {}
-    problem = small_problem(T=9, head=head, truncation=cut, **STRUCTURES[structure] | given)
+    problem = small_problem(T=LOOPED, head=head, truncation=cut, **STRUCTURES[structure] | given)
     if backend.unsupported(Case(**vars(problem), pass_=Pass.GRADIENT)):
         pytest.skip("not computed here, as it says")
     ref, got = sessions(backend, problem)
@@ -184,7 +186,7 @@ def test_truncation_of_layers_and_lengths(backend, structure, head, cut):
 @pytest.mark.parametrize("head", list(Head))
 def test_what_stands_past_a_length_has_no_effect(backend, structure, head):
     """Not on any output, to the bit; a word that stands nowhere else has a gradient of exactly zero."""
-    problem = small_problem(V=11, head=head, **STRUCTURES[structure])
+    problem = small_problem(T=LOOPED, V=11, head=head, **STRUCTURES[structure])
     data = random_data(problem)
     past = ~real_steps(data.lengths, problem.T)
     found = []
@@ -212,6 +214,7 @@ def test_rows_that_are_all_empty(backend, structure):
 
 
 @pytest.mark.slow
+@pytest.mark.structures("lengths", "all")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_long_rows_of_layers_directions_and_lengths(backend, structure, dtype):
     """All lengths from 0 to T; three layers."""
@@ -300,7 +303,7 @@ def test_a_feature_that_is_not_implemented_is_refused_with_who_computes_it(backe
         if not lacking:
             continue
         names = [name for name, entry in REGISTRY.items() if lacking[0] in entry.features]
-        reason = f"{lacking[0]} is not implemented here yet; {', '.join(names)} compute it"
+        reason = f"{lacking[0]}: not implemented here yet; {', '.join(names)} compute it"
         assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
         with pytest.raises(RuntimeError, match=re.escape(reason)):
             backend.prepare(problem, random_params(problem), random_data(problem))
