@@ -19,7 +19,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy pr
 # Backends that compile or trace every case anew, for seconds or for one; numba does so once.
 COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and not name.startswith("numba")]
 TRACING = ["jax", "tensorflow"]
-EVERY = {**dict.fromkeys(TRACING, 3), **dict.fromkeys(COMPILING, 8)}
+EVERY = {**dict.fromkeys(TRACING, 3), **dict.fromkeys(COMPILING, 8), "torch+compile": 16}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

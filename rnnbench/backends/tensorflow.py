@@ -65,6 +65,7 @@ class KerasSession(Session):
         self.result: KerasOutputs | None = None
         self.grads: list[Tensor] = []
         self.epoch: dict[str, list[float]] = {}
+        self.computed: Inputs | None = None
         self.stepped = False
         with floatx(self.dtype):
             self._build(params, jit)
@@ -149,6 +150,7 @@ class KerasSession(Session):
 
     def _done(self, result: KerasOutputs | None, grads: list[Tensor] | None = None, stepped: bool = False) -> None:
         self.result, self.grads, self.stepped, self.epoch = result, grads or [], stepped, {}
+        self.computed = self.n  # of the batch that was computed
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         inputs = self.inputs[order] if self.lengths is None else (self.inputs[order], self.lengths[order])
@@ -186,7 +188,7 @@ class KerasSession(Session):
         loss, logits, last = self.result
         states = {name: state.numpy() for name, state in zip(self.problem.model.states, last, strict=True)}
         grads = zip(self.weights, self.grads, strict=True) if self.grads else ()
-        logits = blank_logits(self.problem, logits.numpy(), self.n)
+        logits = blank_logits(self.problem, logits.numpy(), self.computed)
         return Outputs(float(loss), logits, states, {name: self._array(name, g) for name, g in grads}, params)
 
     def _array(self, name: str, value: Tensor) -> Array:
