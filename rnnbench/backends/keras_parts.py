@@ -98,7 +98,7 @@ class Recurrence(keras.layers.Layer):
         super().__init__(**options)
         self.E, self.H, self.back, self.written_out = direction.E, direction.H, direction.back, written_out
         self.gates = tuple(self.order) or direction.cell.gates
-        self.by_tanh = jit and bool(self.logistic)  # XLA's tanh is faster than its logistic function, TensorFlow's not
+        self.jit = jit
 
     def build(self, *shapes: Any) -> None:
         self.recurrent_kernel = self.add_weight(shape=(self.H, len(self.gates) * self.H), name="recurrent_kernel")
@@ -107,27 +107,27 @@ class Recurrence(keras.layers.Layer):
         """The Keras variables of the recurrent product under the cell's names, without `b_h`."""
         return {"W_hh": self.recurrent_kernel}
 
-    def step(self, w: dict[str, Tensor], p: Tensor, states: States) -> States:
-        """The states after a step, from the projected input (B, G H) of all gates."""
+    def step(self, w: dict[str, Tensor], p: Tensor, states: States, by_tanh: bool) -> States:
+        """The states after a step, from the projected input (B, G H) of all gates; `by_tanh` as in `call`."""
         raise NotImplementedError
 
-    def sigma(self, x: Tensor) -> Tensor:
-        """The logistic function; by tanh x is half its argument: it is (1 + tanh(x / 2)) / 2."""
-        return 0.5 + 0.5 * tf.tanh(x) if self.by_tanh else tf.sigmoid(x)
-
-    def call(self, steps: Tensor, states: States, active: Tensor | None = None, kept: int = 0) -> tuple[States, States]:
+    def call(
+        self, steps: Tensor, states: States, active: Tensor | None = None, kept: int = 0, trained: bool = True
+    ) -> tuple[States, States]:
         """Over steps (T, B, G H): the last states, and the first `kept` of them after each step, (T, B, H), by time.
 
-        Where `active` (T, B, 1) is False a row's states stay as they are.
+        Where `active` (T, B, 1) is False a row's states stay as they are. XLA's tanh is faster than its logistic
+        function, which is (1 + tanh(x / 2)) / 2, but not where it is `trained`: gates get half of their x beforehand.
         """
         w = {name: tf.convert_to_tensor(variable.value) for name, variable in self.recurrent_weights().items()}
-        if self.by_tanh:
+        by_tanh = self.jit and not trained and bool(self.logistic)
+        if by_tanh:
             factors = [0.5 if gate in self.logistic else 1.0 for gate in self.gates]
             half = tf.constant(np.repeat(factors, self.H), steps.dtype)
             w["W_hh"], steps = w["W_hh"] * half, steps * half
 
         def turn(p: Tensor, taken: Tensor | None, states: States) -> States:
-            after = self.step(w, p, states)
+            after = self.step(w, p, states, by_tanh)
             if taken is None:
                 return after
             return tuple(tf.where(taken, new, old) for new, old in zip(after, states, strict=True))
@@ -168,7 +168,7 @@ class TanhRecurrence(Recurrence):
 
     kind, compared = "tanh", "faster than keras.layers.SimpleRNN"
 
-    def step(self, w: dict[str, Tensor], p: Tensor, states: States) -> States:
+    def step(self, w: dict[str, Tensor], p: Tensor, states: States, by_tanh: bool) -> States:
         return (tf.tanh(p + states[0] @ w["W_hh"]),)
 
 
@@ -185,11 +185,11 @@ class GRURecurrence(Recurrence):
     def recurrent_weights(self) -> dict[str, Any]:
         return {**super().recurrent_weights(), "b_hn": self.recurrent_bias}
 
-    def step(self, w: dict[str, Tensor], p: Tensor, states: States) -> States:
+    def step(self, w: dict[str, Tensor], p: Tensor, states: States, by_tanh: bool) -> States:
         (h,), parts = states, [2 * self.H, self.H]
         rz, n = tf.split(p, parts, axis=-1)
         rz_h, n_h = tf.split(h @ w["W_hh"], parts, axis=-1)
-        r, z = tf.split(self.sigma(rz + rz_h), 2, axis=-1)
+        r, z = tf.split(0.5 + 0.5 * tf.tanh(rz + rz_h) if by_tanh else tf.sigmoid(rz + rz_h), 2, axis=-1)
         n = tf.tanh(n + r * (n_h + w["b_hn"]))
         return (n + z * (h - n),)
 
@@ -198,13 +198,18 @@ class LSTMRecurrence(Recurrence):
     """i, f, o = logistic(p + h W_hh), g = tanh(p + h W_hh); c_t = f c + i g; h_t = o tanh(c_t); states h, c."""
 
     kind, compared = "LSTM", "with a wide state faster to train than keras.layers.LSTM"
-    order, logistic = "ifog", "ifo"
+    logistic = "ifo"
 
-    def step(self, w: dict[str, Tensor], p: Tensor, states: States) -> States:
+    def step(self, w: dict[str, Tensor], p: Tensor, states: States, by_tanh: bool) -> States:
         h, c = states
-        ifo, g = tf.split(p + h @ w["W_hh"], [3 * self.H, self.H], axis=-1)
-        i, f, o = tf.split(self.sigma(ifo), 3, axis=-1)
-        c = f * c + i * tf.tanh(g)
+        gates = p + h @ w["W_hh"]
+        if by_tanh:
+            i, f, g, o = tf.split(tf.tanh(gates), 4, axis=-1)
+            i, f, o = (0.5 + 0.5 * gate for gate in (i, f, o))
+        else:
+            i, f, g, o = tf.split(gates, 4, axis=-1)
+            i, f, g, o = tf.sigmoid(i), tf.sigmoid(f), tf.tanh(g), tf.sigmoid(o)
+        c = f * c + i * g
         return o * tf.tanh(c), c
 
 
@@ -228,7 +233,9 @@ class BlockLSTM(Recurrence):
     def recurrent_weights(self) -> dict[str, Any]:
         return {"W_xh": self.kernel, **super().recurrent_weights(), "b_h": self.bias}
 
-    def call(self, steps: Tensor, states: States, active: Tensor | None = None, kept: int = 0) -> tuple[States, States]:
+    def call(
+        self, steps: Tensor, states: States, active: Tensor | None = None, kept: int = 0, trained: bool = True
+    ) -> tuple[States, States]:
         assert active is None
         steps = tf.reverse(steps, [0]) if self.back else steps
         none = tf.zeros((self.H,))  # no peephole
@@ -362,7 +369,7 @@ class Network(keras.Model):
         if training and self.truncated:
             h, last = self._truncated(p, states, active, lengths)
         else:
-            h, last = self._steps(p, states, active, self.every)
+            h, last = self._steps(p, states, active, self.every, training)
         logits = self.dense(h)
         return (time_first(logits) if self.every else logits), last
 
@@ -370,7 +377,9 @@ class Network(keras.Model):
         """What so many recurrences from number `start` on take for steps that they read."""
         return [project(steps) for project in self.project[start : start + count]] or [steps] * count
 
-    def _stack(self, p: list[Tensor], states: States, active: Tensor | None, kept: int, below: int) -> tuple[Any, Any]:
+    def _stack(
+        self, p: list[Tensor], states: States, active: Tensor | None, kept: int, below: int, trained: bool = True
+    ) -> tuple[Any, Any]:
         """All layers from the projected inputs of the first, one for each direction: the last states, and for each
         direction the first `kept` states after each step; of layers that another one reads, `below`.
         """
@@ -386,14 +395,16 @@ class Network(keras.Model):
             top = layer[0].layer == model.layers - 1
             for i, own in enumerate(p, start):
                 own_states, count = states[i * size : (i + 1) * size], kept if top else below
-                final, seen = self.recur[i](own, own_states, active=active, kept=count)
+                final, seen = self.recur[i](own, own_states, active=active, kept=count, trained=trained)
                 last += final
                 every.append(seen)
         return tuple(last), every
 
-    def _steps(self, p: list[Tensor], states: States, active: Tensor | None, every: bool) -> tuple[Tensor, States]:
+    def _steps(
+        self, p: list[Tensor], states: States, active: Tensor | None, every: bool, trained: bool = True
+    ) -> tuple[Tensor, States]:
         """What the head reads of the last states (B, D H), or after each step (T, B, D H); and the last states."""
-        last, seen = self._stack(p, states, active, int(every), 1)
+        last, seen = self._stack(p, states, active, int(every), 1, trained)
         top = len(self.spec.stack[-1])
         if every:
             return side_by_side([after[0] for after in seen[-top:]]), last

@@ -244,7 +244,7 @@ class TensorflowBackend(Backend):
         rule = "Adam by ResourceApplyAdam" if problem.train.optimizer is Optimizer.ADAM else "SGD"
         dense = "" if problem.model.V is None else "; the embedding's gradient summed into a (V, E) array"
         inputs = "the recurrent matrix is read once and all inputs projected before the first step"
-        inputs += ", half of each for gates of the logistic function, which is taken by tanh" * bool(
+        inputs += ", in a forward pass half of each for gates of the logistic function, which is taken by tanh" * bool(
             self.jit and cell.logistic
         )
         inputs = inputs if cell.projected else "inputs are projected by the kernel of the recurrence, in each step"
