@@ -144,7 +144,10 @@ def lstm_backward(
     return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T, "c": dc * f})
 
 
-_GATED = ("numpy", "jax", "torch", "torch+flush", "tensorflow", "tensorflow+xla")  # who computes cells with gates
+_GATED = (  # who computes cells with gates
+    "numpy", "jax", "torch", "torch+flush", "tensorflow", "tensorflow+xla", "openvino", "onnxruntime", "numba+naive",
+    "keras", "keras+jax", "keras+torch",
+)  # fmt: skip
 
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),

@@ -18,6 +18,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy pr
 COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and not name.startswith("numba")]
 TRACING = ["jax", "tensorflow"]
 EVERY = {**dict.fromkeys(TRACING, 3), **dict.fromkeys(COMPILING, 8)}
+# Keras has one framework a process, TensorFlow in that of all tests: `make test-keras` runs these, each by itself.
+ALONE = ["keras+jax", "keras+torch"]
+# Beside those of a usual run.
+ON_REQUEST = ["numba+naive", "onnxruntime", "keras"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -44,7 +48,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        names = metafunc.config.getoption("--backend") or backends.usual()
+        names = metafunc.config.getoption("--backend") or [*backends.usual(), *ON_REQUEST]
         if "cell" in metafunc.fixturenames:
             pairs = [
                 (name, cell.name) for name in names for cell in CELLS.values() if name in (cell.computed_by or names)

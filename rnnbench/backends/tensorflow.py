@@ -157,7 +157,7 @@ class KerasSession(Session):
         return Outputs(float(loss), logits.numpy(), states, grads, params)
 
 
-def _threads() -> int:
+def threads_inside() -> int:
     """The threads that work inside one operation, as TensorFlow chooses them."""
     chosen = tf.config.threading.get_intra_op_parallelism_threads()
     return int(chosen or os.environ.get("TF_NUM_INTRAOP_THREADS") or os.cpu_count() or 1)
@@ -199,7 +199,7 @@ class TensorflowBackend(Backend):
         rule = "Adam by ResourceApplyAdam" if problem.train.optimizer is Optimizer.ADAM else "SGD"
         dense = "" if problem.model.V is None else "; the embedding's gradient summed into a (V, E) array"
         return Contract(
-            threads=_threads(),
+            threads=threads_inside(),
             subnormals="flushed by TensorFlow's threads",
             tf32=False,
             timed={
