@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnbench.model import Feature
+
 if TYPE_CHECKING:
     from rnnbench.backends.base import Backend
 
@@ -43,6 +45,7 @@ class Entry:
     on_request: bool = False  # left out where backends are not named
     own: bool = False  # from a file of the user's
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
+    features: tuple[Feature, ...] = ()  # that it implements; any other problem that has one is `unsupported`
 
 
 _BLAS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "{threads}")
@@ -100,6 +103,7 @@ REGISTRY: dict[str, Entry] = {
         summary="plain equations; in float64 the oracle",
         libraries=("numpy",),
         environment=_BLAS,
+        features=tuple(Feature),
         look=Look("#8C8C8C", "s", (0, (1, 1)), "..."),
     ),
     "numba": Entry(
@@ -193,6 +197,7 @@ REGISTRY: dict[str, Entry] = {
         extra="openvino",
         summary="an ONNX graph in OpenVINO, whose recurrence is oneDNN's; forward only",
         libraries=("openvino", "onnx"),
+        features=tuple(Feature),
         look=Look("#882255", "d", (0, (7, 2, 1, 2)), "\\\\//"),
     ),
     "onnxruntime": Entry(
@@ -201,6 +206,7 @@ REGISTRY: dict[str, Entry] = {
         extra="onnxruntime",
         summary="the same graph in ONNX Runtime; forward only",
         libraries=("onnxruntime", "onnx"),
+        features=tuple(Feature),
         look=Look("#999933", "8", (0, (2, 1, 1, 1)), "..."),
         on_request=True,
     ),

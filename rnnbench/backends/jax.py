@@ -128,7 +128,7 @@ class JaxSession(Session):
                 counts += [batches.shape[1]] * len(batches)
         self.done = JaxOutputs(tuple(losses), tuple(counts), params=self.params, correct=tuple(right))
 
-    def _predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         rows, parts = inputs, []
         with precision(self.problem.dtype):
             for i in range(0, len(rows), _PREDICT_ROWS):

@@ -263,7 +263,7 @@ class KerasLinesSession(Session):
         (self.loss,), (self.accuracy,) = history["loss"], history.get("accuracy", [None])
         self.stepped_last, self.trained = False, True
 
-    def _predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         with floatx(self.dtype):
             predicted: Array = self.fitted.predict(inputs, batch_size=PREDICT_ROWS, verbose=0)
         return predicted

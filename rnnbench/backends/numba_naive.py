@@ -129,7 +129,7 @@ class NumbaNaiveSession(Session):
     def _train(self, rule: Rule, rows: NaiveRows, order: NDArray[np.int64]) -> Any:
         return training_call(self.task, rule, self.step, self.weights, self.m, self.v, rows, order, *self.first)
 
-    def _predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         none = {"targets": np.zeros((len(inputs), 0, 0), self.dtype), "classes": np.zeros((len(inputs), 0), np.int32)}
         rows, found = self._rows(inputs, none), []
         for i in range(0, len(inputs), PREDICT_ROWS):

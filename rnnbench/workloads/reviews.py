@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.workloads.base import Dataset, Split, rows
+from rnnbench.workloads.base import Dataset, Split
 
 VOCABULARY = 10_000
 PAD, START, OUT_OF_VOCABULARY, INDEX_FROM = 0, 1, 2, 3
@@ -91,8 +91,8 @@ def dataset(corpus: Corpus, T: int, padding: Padding, validation: float, source:
     n = len(train.inputs)
     kept = int(n * (1 - validation))
     return Dataset(
-        train=rows(train.inputs, train.targets, 0, kept),
+        train=train.part(0, kept),
         test=test,
-        validation=rows(train.inputs, train.targets, kept, n) if validation else None,
+        validation=train.part(kept, n) if validation else None,
         source=source,
     )
