@@ -90,7 +90,9 @@ _JAX: dict[str, Any] = {
     },
 }
 # On which framework, the class says: workers have the variables of all backends.
-_KERAS: dict[str, Any] = {"on_request": True, "compiles": True}
+_KERAS: dict[str, Any] = {
+    "on_request": True, "compiles": True, "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
+}  # fmt: skip
 _ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True}
 
 # Colours: Okabe and Ito (2002), with its yellow, too pale for lines on white, replaced by a dark brown, and an indigo

@@ -45,6 +45,11 @@ def _ordered(array: Array, before: Sequence[str], after: Sequence[str]) -> Array
     return np.concatenate([gates[gate] for gate in after], axis=-1)
 
 
+def _array(variable: Any) -> Array:
+    """A copy of a Keras variable's value."""
+    return np.array(ops.convert_to_numpy(variable))
+
+
 class Remember(keras.layers.Layer):
     """Gives the first of some values, and keeps them all in variables."""
 
@@ -162,7 +167,7 @@ class KerasLinesSession(Session):
         self.targets = shaped_targets(problem, data.targets)
         if model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
             self.targets = self.targets[..., None]  # as many axes as logits have: else Keras guesses which to drop
-        self.zeros = [np.zeros((problem.B, model.H), self.dtype) for _ in self.cell.states]
+        self.zeros = [np.zeros((problem.B, model.H), self.dtype) for _ in self.model.states]
         self.first = self.zeros
         self.loss: float | None = None
         self.accuracy: float | None = None
@@ -174,68 +179,84 @@ class KerasLinesSession(Session):
     def _build(self, params: Params) -> None:
         problem, model = self.problem, self.model
         shape = (problem.T,) if model.V is not None else (problem.T, model.E)
+        layers = [self._recurrent(layer) for layer in range(model.layers)]
         embed = None if model.V is None else keras.layers.Embedding(model.V, model.E, dtype=self.dtype)
-        recurrent = getattr(keras.layers, LAYERS[model.cell])
-        recur = recurrent(model.H, return_sequences=model.head is Head.EVERY, return_state=True, dtype=self.dtype)
         dense = keras.layers.Dense(model.O, dtype=self.dtype)
         kind = self.dtype if model.V is None else "int32"
 
         x = keras.Input(shape, dtype=kind)
-        h, *_ = recur(x if embed is None else embed(x))
+        h = x if embed is None else embed(x)
+        for layer in layers:
+            h, *_ = layer(h)
         self.fitted = keras.Model(x, dense(h))
 
         x = keras.Input(batch_shape=(problem.B, *shape), dtype=kind)
-        first = [keras.Input(batch_shape=(problem.B, model.H), dtype=self.dtype) for _ in self.cell.states]
-        h, *last = recur(x if embed is None else embed(x), initial_state=first)
+        first = [keras.Input(batch_shape=(problem.B, model.H), dtype=self.dtype) for _ in model.states]
+        last, each = [], len(first) // model.layers
+        h = x if embed is None else embed(x)
+        for i, layer in enumerate(layers):
+            h, *after = layer(h, initial_state=first[i * each : (i + 1) * each])
+            last += after
         remember = Remember(dtype=self.dtype)
         self.stepped = keras.Model([x, *first], remember([dense(h), *last]))
 
         self.variables = self.fitted.trainable_variables
-        names = (["embedding"] if embed else []) + ["kernel", "recurrent_kernel", "bias", "W_hy", "b_y"]
-        self.named = dict(zip(names, self.variables, strict=True))
-        for variable, value in zip(self.variables, self._to_variables(params), strict=True):
-            variable.assign(value)
+        names = [] if embed is None else ["embedding"]
+        names += [f"{d.prefix}{name}" for d in model.directions for name in ("W_xh", "W_hh", "b_h")]
+        self.named = dict(zip([*names, "W_hy", "b_y"], self.variables, strict=True))
+        for name, value in self._to_keras(params).items():
+            self.named[name].assign(value)
         optimizer = given_optimizer(problem.train)
         optimizer.masks = {}
         if model.cell == "gru":
             mask = np.ones((2, 3 * model.H), self.dtype)
             mask[1, : 2 * model.H] = 0
-            optimizer.masks[id(self.named["bias"])] = ops.convert_to_tensor(mask)
+            optimizer.masks = {id(self.named[f"{d.prefix}b_h"]): ops.convert_to_tensor(mask) for d in model.directions}
         self.fitted.compile(optimizer=optimizer, loss=loss_of(model), metrics=metrics_of(model))
         self.stepped.compile(optimizer=optimizer, loss=loss_of(model))
         optimizer.build(self.variables)
         self.kept = remember.kept
         changed = [*self.variables, *optimizer.variables]
-        self.initial = [(variable, np.array(ops.convert_to_numpy(variable))) for variable in changed]
+        self.initial = [(variable, _array(variable)) for variable in changed]
 
-    def _to_variables(self, params: Params) -> list[Array]:
-        """Parameters in the order and the layouts of Keras's variables."""
+    def _recurrent(self, number: int) -> Any:
+        """A layer that gives its output and its states: of all steps where the next one, or the head, reads them."""
+        model = self.model
+        every = model.head is Head.EVERY or number + 1 < model.layers
+        kind = getattr(keras.layers, LAYERS[model.cell])
+        layer = kind(model.H, return_sequences=every, return_state=True, dtype=self.dtype)
+        return keras.layers.Bidirectional(layer, dtype=self.dtype) if model.bidirectional else layer
+
+    def _to_keras(self, params: Params) -> dict[str, Array]:
+        """Parameters as Keras has them, its `bias` under the name of our `b_h`."""
         named, cell = cast(params, self.problem.dtype), self.cell
-        bias = to_keras(cell, named["b_h"])
-        if cell.inner:  # the second row is inside the recurrent product; of the gates z and r it stays zero
-            bias = np.stack([bias, np.zeros_like(bias)])
-            bias[1, 2 * self.model.H :] = named["b_hn"]
-        kernels = [to_keras(cell, named[name]) for name in ("W_xh", "W_hh")]
-        embedding = [] if self.model.V is None else [named["embedding"]]
-        return [*embedding, *kernels, bias, named["W_hy"], named["b_y"]]
+        for d in self.model.directions:
+            own = d.params_of(named)
+            bias = to_keras(cell, own["b_h"])
+            if cell.inner:  # the second row is inside the recurrent product; of the gates z and r it stays zero
+                bias = np.stack([bias, np.zeros_like(bias)])
+                bias[1, 2 * d.H :] = named.pop(f"{d.prefix}b_hn")
+            named |= d.named({"W_xh": to_keras(cell, own["W_xh"]), "W_hh": to_keras(cell, own["W_hh"]), "b_h": bias})
+        return named
 
     def _params(self) -> dict[str, Array]:
         """The way back."""
-        found = {name: np.array(ops.convert_to_numpy(variable)) for name, variable in self.named.items()}
-        kernels = {"W_xh": found.pop("kernel"), "W_hh": found.pop("recurrent_kernel")}
-        bias = found.pop("bias")
-        named = found | {name: from_keras(self.cell, value) for name, value in kernels.items()}
-        named["b_h"] = from_keras(self.cell, bias[0] if self.cell.inner else bias)
-        if self.cell.inner:
-            named["b_hn"] = bias[1, 2 * self.model.H :].copy()
-        return {name: named[name] for name in self.model.shapes}
+        found, cell = {name: _array(variable) for name, variable in self.named.items()}, self.cell
+        for d in self.model.directions:
+            bias = found[f"{d.prefix}b_h"]
+            if cell.inner:
+                found[f"{d.prefix}b_hn"] = bias[1, 2 * d.H :].copy()
+                bias = bias[0]
+            kernels = {name: from_keras(cell, found[f"{d.prefix}{name}"]) for name in ("W_xh", "W_hh")}
+            found |= d.named({**kernels, "b_h": from_keras(cell, bias)})
+        return {name: found[name] for name in self.model.shapes}
 
     def _select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = self.inputs[rows], self.targets[rows]
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        self.first = self.zeros if states is None else [states[name] for name in self.cell.states]
+        self.first = self.zeros if states is None else [states[name] for name in self.model.states]
 
     def reset(self) -> None:
         with floatx(self.dtype):
@@ -274,8 +295,8 @@ class KerasLinesSession(Session):
         params = self._params() if self.trained else {}
         if not self.stepped_last:
             return Outputs(self.loss, params=params, accuracy=self.accuracy)
-        logits, *last = (np.array(ops.convert_to_numpy(variable)) for variable in self.kept)
-        return Outputs(float(self.loss), logits, dict(zip(self.cell.states, last, strict=True)), params=params)
+        logits, *last = map(_array, self.kept)
+        return Outputs(float(self.loss), logits, dict(zip(self.model.states, last, strict=True)), params=params)
 
     def poison(self) -> None:
         self.loss = None

@@ -45,7 +45,7 @@ def able(backend, problem: Problem, *passes: Pass) -> list[Pass]:
     reasons = {pass_: backend.unsupported(Case(**vars(problem), pass_=pass_)) for pass_ in passes}
     found = [pass_ for pass_, reason in reasons.items() if reason is None]
     if not found:
-        pytest.skip(f"{backend.name}: {reasons[passes[0]]}")
+        pytest.skip(f"{backend.name}: {reasons[passes[-1]]}")
     return found
 
 
@@ -192,7 +192,7 @@ def test_layers_directions_and_lengths(backend, cell, structure, dtype, head):
 
 @pytest.mark.parametrize("head", list(Head))
 def test_a_training_with_layers_directions_and_lengths(backend, structure, head):
-    problem = small_problem(V=None, head=head, train=TRAINS["sgd, clipped by norm"], **STRUCTURES[structure])
+    problem = small(backend, V=None, head=head, train=TRAINS["sgd, clipped by norm"], **STRUCTURES[structure])
     able(backend, problem, Pass.TRAIN_STEP)
     ref, got = sessions(backend, problem)
     assert_agrees(run(ref, "train_step"), run(got, "train_step"), problem.dtype)
@@ -204,7 +204,7 @@ def test_a_training_with_layers_directions_and_lengths(backend, structure, head)
     assert_agrees(a, b, problem.dtype)
     rows = random_data(problem, rows=9, seed=2)
     logits = [session.predict(rows.inputs, rows.lengths) for session in (ref, got)]
-    assert relative_error(*logits) < 1e-10
+    assert relative_error(*logits) < (1e-4 if problem.dtype is DType.FLOAT32 else 1e-10)
 
 
 @pytest.mark.parametrize("head", list(Head))

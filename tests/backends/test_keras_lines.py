@@ -55,7 +55,7 @@ def test_of_the_second_bias_of_gru_no_more_is_trained_than_the_model_has(keras_b
         session.train_step()
         session.train_step()
     assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
-    second = got.named["bias"].numpy()[1]
+    second = got.named["b_h"].numpy()[1]
     H = problem.model.H
     assert not second[: 2 * H].any()
     assert second[2 * H :].all()
