@@ -78,9 +78,8 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 @compiled
-def sigmoid(z):
-    """1 / (1 + exp(-z)), of any shape."""
-    one = z.dtype.type(1)
+def sigmoid(z, one):
+    """1 / (1 + exp(-z)) of a number, in the type of `one`: 1 itself would make it float64."""
     return one / (one + np.exp(-z))
 
 
@@ -110,19 +109,24 @@ def forward(task, w, rows, h0, c0):
         if task.cell == RNN:
             h[t + 1] = np.tanh(a + u)
         elif task.cell == GRU:
-            inner[t] = u[:, 2 * H :] + w.b_hn
-            gates[t, :, : 2 * H] = sigmoid(a[:, : 2 * H] + u[:, : 2 * H])
-            gates[t, :, 2 * H :] = np.tanh(a[:, 2 * H :] + gates[t, :, :H] * inner[t])
-            z, n = gates[t, :, H : 2 * H], gates[t, :, 2 * H :]
-            h[t + 1] = (one - z) * n + z * h[t]
+            for b in range(B):
+                for j in range(H):
+                    r = sigmoid(a[b, j] + u[b, j], one)
+                    z = sigmoid(a[b, H + j] + u[b, H + j], one)
+                    m = u[b, 2 * H + j] + w.b_hn[j]
+                    n = np.tanh(a[b, 2 * H + j] + r * m)
+                    gates[t, b, j], gates[t, b, H + j], gates[t, b, 2 * H + j], inner[t, b, j] = r, z, n, m
+                    h[t + 1, b, j] = (one - z) * n + z * h[t, b, j]
         else:
-            a = a + u
-            gates[t] = sigmoid(a)
-            gates[t, :, 2 * H : 3 * H] = np.tanh(a[:, 2 * H : 3 * H])
-            i, f = gates[t, :, :H], gates[t, :, H : 2 * H]
-            g, o = gates[t, :, 2 * H : 3 * H], gates[t, :, 3 * H :]
-            c[t + 1] = f * c[t] + i * g
-            h[t + 1] = o * np.tanh(c[t + 1])
+            for b in range(B):
+                for j in range(H):
+                    i = sigmoid(a[b, j] + u[b, j], one)
+                    f = sigmoid(a[b, H + j] + u[b, H + j], one)
+                    g = np.tanh(a[b, 2 * H + j] + u[b, 2 * H + j])
+                    o = sigmoid(a[b, 3 * H + j] + u[b, 3 * H + j], one)
+                    gates[t, b, j], gates[t, b, H + j], gates[t, b, 2 * H + j], gates[t, b, 3 * H + j] = i, f, g, o
+                    c[t + 1, b, j] = f * c[t, b, j] + i * g
+                    h[t + 1, b, j] = o * np.tanh(c[t + 1, b, j])
     return NaiveTrace(h, c, gates, inner)
 
 
@@ -180,32 +184,43 @@ def zeros_like(w):
 
 
 @compiled
-def step_back(task, w, trace, grads, t, dh, dc):
-    """delta (B, G H) of the projected input, that of the recurrent product, and what goes to dh and dc besides."""
+def step_back(task, trace, grads, t, dh, dc):
+    """delta (B, G H) of the projected input, and that of the recurrent product. dh and dc become what goes to the step
+    before, but for what comes through the product.
+    """
     h, gates = trace.h, trace.gates[t]
-    one, H = h.dtype.type(1), h.shape[2]
+    one, (B, H) = h.dtype.type(1), dh.shape
+    delta = np.empty_like(gates)
+    recurrent = delta
     if task.cell == RNN:
-        delta = dh * (one - h[t + 1] * h[t + 1])
-        return delta, delta, np.zeros_like(dh), dc
-    delta = np.zeros_like(gates)
-    if task.cell == GRU:
-        r, z, n = gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H :]
-        dn = dh * (one - z) * (one - n * n)
-        delta[:, :H] = dn * trace.inner[t] * r * (one - r)
-        delta[:, H : 2 * H] = dh * (h[t] - n) * z * (one - z)
-        delta[:, 2 * H :] = dn
-        recurrent = delta.copy()
-        recurrent[:, 2 * H :] = dn * r
-        grads.b_hn[:] += (dn * r).sum(axis=0)
-        return delta, recurrent, dh * z, dc
-    i, f, g, o = gates[:, :H], gates[:, H : 2 * H], gates[:, 2 * H : 3 * H], gates[:, 3 * H :]
-    tanh_c = np.tanh(trace.c[t + 1])
-    dc = dc + dh * o * (one - tanh_c * tanh_c)
-    delta[:, :H] = dc * g * i * (one - i)
-    delta[:, H : 2 * H] = dc * trace.c[t] * f * (one - f)
-    delta[:, 2 * H : 3 * H] = dc * i * (one - g * g)
-    delta[:, 3 * H :] = dh * tanh_c * o * (one - o)
-    return delta, delta, np.zeros_like(dh), dc * f
+        for b in range(B):
+            for j in range(H):
+                delta[b, j] = dh[b, j] * (one - h[t + 1, b, j] * h[t + 1, b, j])
+                dh[b, j] = 0
+    elif task.cell == GRU:
+        recurrent = np.empty_like(gates)
+        for b in range(B):
+            for j in range(H):
+                r, z, n = gates[b, j], gates[b, H + j], gates[b, 2 * H + j]
+                dn = dh[b, j] * (one - z) * (one - n * n)
+                dr = dn * trace.inner[t, b, j] * r * (one - r)
+                dz = dh[b, j] * (h[t, b, j] - n) * z * (one - z)
+                delta[b, j], delta[b, H + j], delta[b, 2 * H + j] = dr, dz, dn
+                recurrent[b, j], recurrent[b, H + j], recurrent[b, 2 * H + j] = dr, dz, dn * r
+                grads.b_hn[j] += dn * r
+                dh[b, j] *= z
+    else:
+        for b in range(B):
+            for j in range(H):
+                i, f, g, o = gates[b, j], gates[b, H + j], gates[b, 2 * H + j], gates[b, 3 * H + j]
+                tanh_c = np.tanh(trace.c[t + 1, b, j])
+                down = dc[b, j] + dh[b, j] * o * (one - tanh_c * tanh_c)
+                delta[b, j] = down * g * i * (one - i)
+                delta[b, H + j] = down * trace.c[t, b, j] * f * (one - f)
+                delta[b, 2 * H + j] = down * i * (one - g * g)
+                delta[b, 3 * H + j] = dh[b, j] * tanh_c * o * (one - o)
+                dh[b, j], dc[b, j] = 0, down * f
+    return delta, recurrent
 
 
 @compiled
@@ -223,7 +238,7 @@ def backward(task, w, rows, trace, dlogits):
                 grads.W_hy[:] += np.dot(h[t + 1].T, dy)
                 grads.b_y[:] += dy.sum(axis=0)
                 dh = dh + np.dot(dy, W_hy_T)
-            delta, recurrent, dh, dc = step_back(task, w, trace, grads, t, dh, dc)
+            delta, recurrent = step_back(task, trace, grads, t, dh, dc)
             x = step_input(w, rows, t)
             grads.W_xh[:] += np.dot(x.T, delta)
             grads.W_hh[:] += np.dot(h[t].T, recurrent)
