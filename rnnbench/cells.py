@@ -145,8 +145,8 @@ def lstm_backward(
 
 
 _GATED = (  # who computes cells with gates
-    "numpy", "jax", "torch", "torch+flush", "tensorflow", "tensorflow+xla", "openvino", "onnxruntime", "numba+naive",
-    "keras", "keras+jax", "keras+torch",
+    "numpy", "numba", "numba+subnormal", "jax", "torch", "torch+flush", "tensorflow", "tensorflow+xla", "openvino",
+    "onnxruntime", "numba+naive", "keras", "keras+jax", "keras+torch",
 )  # fmt: skip
 
 CELLS: dict[str, Cell] = {

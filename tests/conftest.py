@@ -20,9 +20,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy pr
 COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and not name.startswith("numba")]
 TRACING = ["jax", "tensorflow"]
 EVERY = {**dict.fromkeys(TRACING, 3), **dict.fromkeys(COMPILING, 8)}
-# Keras has one framework a process, TensorFlow in that of all tests: `make test-keras` runs these, each by itself.
-ALONE = ["keras+jax", "keras+torch"]
-# Beside those of a usual run.
+EVERY |= dict.fromkeys(("keras", "keras+jax", "keras+torch"), 16)
+# Tested beside those of a usual run. Keras has one framework a process, TensorFlow in that of all tests: `make
+# test-keras` runs it on the others.
 ON_REQUEST = ["numba+naive", "onnxruntime", "keras"]
 
 
@@ -32,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of each test, keep every third or eighth case of the backends in `EVERY`; all with --every-case."""
+    """Of each test, keep one in so many cases of the backends in `EVERY`; all with --every-case."""
     if config.getoption("--every-case"):
         return
     seen: Counter[tuple[str, str]] = Counter()
@@ -64,7 +64,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             ]
         if "structure" in metafunc.fixturenames:
             fixtures.append("structure")
-            cases = [(*case, structure) for case in cases for structure in STRUCTURES if has(case[0], structure)]
+            only = metafunc.definition.get_closest_marker("structures")
+            structures = only.args if only else STRUCTURES
+            cases = [(*case, structure) for case in cases for structure in structures if has(case[0], structure)]
         metafunc.parametrize(fixtures, cases, indirect=["backend"], scope="session")
 
 
