@@ -153,7 +153,7 @@ def emitted_losses(model: Model, z: jax.Array, y: jax.Array) -> jax.Array:
             return optax.l2_loss(jax.nn.sigmoid(z), y).sum(axis=-1)
 
 
-def correct(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
+def are_correct(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
     """Which outputs are classified right; None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -267,7 +267,7 @@ class Functions:
             x, y, own = inputs[rows], targets[rows], None if lengths is None else lengths[rows]
             params, moments = carry
             params, moments, loss, result = self.train_step(params, moments, x, y, None, own)
-            hits = correct(model, result.logits, y)
+            hits = are_correct(model, result.logits, y)
             return (params, moments), (loss, None if hits is None else real(model, hits, own).sum())
 
         (params, moments), (losses, right) = lax.scan(step, (params, moments), batches)

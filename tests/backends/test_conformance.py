@@ -33,6 +33,7 @@ from tests.helpers import (
 
 DTYPES = list(DType)
 SGD = TRAINS["sgd"]
+LOOPED = 12  # steps, too many for a backend that writes out a short loop, which compiles for many times as long
 
 _TRAINING = (Pass.GRADIENT, Pass.TRAIN_STEP, Pass.EPOCH)
 LACKING = {"openvino": _TRAINING, "onnxruntime": _TRAINING} | dict.fromkeys(
@@ -178,7 +179,7 @@ def test_gradient_leaves_parameters_and_fresh_batches_change_the_answer(backend)
 
 @pytest.mark.parametrize(("head", "dtype"), [(Head.LAST, DType.FLOAT32), (Head.EVERY, DType.FLOAT64)], ids=str)
 def test_layers_directions_and_lengths(backend, cell, structure, dtype, head):
-    problem = small(backend, cell=cell, dtype=dtype, head=head, O=2, train=SGD, **STRUCTURES[structure])
+    problem = small(backend, T=LOOPED, cell=cell, dtype=dtype, head=head, O=2, train=SGD, **STRUCTURES[structure])
     pass_, dtype = deepest(backend, problem), problem.dtype
     rng = np.random.default_rng(3)
     states = {name: rng.uniform(-0.9, 0.9, (4, 5)).astype(str(dtype)) for name in problem.model.states}
@@ -189,9 +190,10 @@ def test_layers_directions_and_lengths(backend, cell, structure, dtype, head):
     assert_agrees(run(ref, "forward"), run(got, "forward"), dtype)
 
 
+@pytest.mark.structures("layers", "all")
 @pytest.mark.parametrize("head", list(Head))
 def test_a_training_with_layers_directions_and_lengths(backend, structure, head):
-    problem = small(backend, V=None, head=head, train=TRAINS["sgd, clipped by norm"], **STRUCTURES[structure])
+    problem = small(backend, T=LOOPED, V=None, head=head, train=TRAINS["sgd, clipped by norm"], **STRUCTURES[structure])
     able(backend, problem, Pass.TRAIN_STEP)
     ref, got = sessions(backend, problem)
     assert_agrees(run(ref, "train_step"), run(got, "train_step"), problem.dtype)
@@ -211,7 +213,7 @@ def test_a_training_with_layers_directions_and_lengths(backend, structure, head)
 @pytest.mark.parametrize("cut", [Truncation(3, 3), Truncation(4, 2)], ids=str)
 def test_truncation_of_layers_and_lengths(backend, structure, head, cut):
     given = {"layers": 2} if backend.has(Feature.LAYERS) else {}
-    problem = small_problem(T=9, head=head, truncation=cut, **STRUCTURES[structure] | given)
+    problem = small_problem(T=LOOPED, head=head, truncation=cut, **STRUCTURES[structure] | given)
     able(backend, problem, Pass.GRADIENT)
     ref, got = sessions(backend, problem)
     assert_agrees(run(ref, "gradient"), run(got, "gradient"), problem.dtype)
@@ -221,7 +223,7 @@ def test_truncation_of_layers_and_lengths(backend, structure, head, cut):
 @pytest.mark.parametrize("head", list(Head))
 def test_what_stands_past_a_length_has_no_effect(backend, structure, head):
     """Not on any output, to the bit; a word that stands nowhere else has a gradient of exactly zero."""
-    problem = small(backend, V=11, head=head, train=SGD, **STRUCTURES[structure])
+    problem = small(backend, T=LOOPED, V=11, head=head, train=SGD, **STRUCTURES[structure])
     pass_ = deepest(backend, problem)
     data = random_data(problem)
     past = ~real_steps(data.lengths, problem.T)
@@ -256,6 +258,7 @@ def test_rows_that_are_all_empty(backend, structure):
 
 
 @pytest.mark.slow
+@pytest.mark.structures("lengths", "all")
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_long_rows_of_layers_directions_and_lengths(backend, structure, dtype):
     """All lengths from 0 to T; three layers."""
@@ -349,7 +352,7 @@ def test_a_feature_that_is_not_implemented_is_refused_with_who_computes_it(backe
         if not lacking:
             continue
         names = [name for name, entry in REGISTRY.items() if lacking[0] in entry.features]
-        reason = f"{lacking[0]} is not implemented here yet; {', '.join(names)} compute it"
+        reason = f"{lacking[0]}: not implemented here yet; {', '.join(names)} compute it"
         assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
         with pytest.raises(RuntimeError, match=re.escape(reason)):
             backend.prepare(problem, random_params(problem), random_data(problem))

@@ -129,3 +129,25 @@ def test_a_truncated_problem_is_not_cut_forward():
     whole = backends.load("jax").prepare(replace(problem, truncation=None), params, data)
     lowered = [str(s._forward.lower(s.params, s.x, s.y, s.states).as_text()) for s in (got, whole)]
     assert lowered[0] == lowered[1]
+
+
+def test_answers_are_blank_past_the_lengths_of_the_batch_that_was_computed():
+    problem = small_problem(T=12, head=Head.EVERY, mean_length=3.5)  # rolled: compiled in no time
+    params, data = random_params(problem), random_data(problem)
+    ref, got = oracle(problem, params, data), backends.load("jax").prepare(problem, params, data)
+    for session in (ref, got):
+        session.forward()
+        session.select(1)
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
+
+
+def test_rows_with_lengths_compile_nothing_anew():
+    problem = small_problem(T=12, mean_length=3.5, layers=2)
+    session = prepare(problem)
+    for batch in (0, 1, 2):
+        session.select(batch)
+        session.gradient()
+    for rows in (3, 600):
+        data = random_data(problem, rows=rows)
+        session.predict(data.inputs, data.lengths)
+    assert [f._cache_size() for f in (session._gradient, session._logits)] == [1, 1]
