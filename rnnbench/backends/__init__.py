@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Look:
-    """How a backend is drawn. `line` is a matplotlib dash pattern; `hatch` fills bars."""
+    """How a backend is drawn. `marker` and `line` are as matplotlib has them, the marker a filled one; `hatch` fills
+    bars.
+    """
 
     colour: str
-    marker: str
+    marker: Any
     line: Any
     hatch: str
 
@@ -129,7 +131,7 @@ REGISTRY: dict[str, Entry] = {
     "numba+naive": Entry(
         "rnnbench.backends.numba_naive:NumbaNaiveBackend",
         summary="the loop as one writes it in Numba: np.dot in an @njit",
-        look=Look("#44AA99", "1", (0, (4, 3)), "oo"),
+        look=Look("#44AA99", (4, 1, 0), (0, (4, 3)), "oo"),
         on_request=True,
         **_NUMBA,
     ),
@@ -216,19 +218,19 @@ REGISTRY: dict[str, Entry] = {
     "keras": Entry(
         "rnnbench.backends.keras:KerasBackend",
         summary="SimpleRNN, GRU or LSTM and fit, as users write them, on TensorFlow",
-        look=Look("#DDAA33", "2", (0, (5, 1, 2, 1)), "--"),
+        look=Look("#DDAA33", (6, 1, 0), (0, (5, 1, 2, 1)), "--"),
         **_TENSORFLOW | _KERAS,
     ),
     "keras+jax": Entry(
         "rnnbench.backends.keras:KerasJaxBackend",
         summary="the same lines on JAX",
-        look=Look("#117733", "3", (0, (3, 2, 1, 2)), "++"),
+        look=Look("#117733", (8, 1, 0), (0, (3, 2, 1, 2)), "++"),
         **_JAX | _KERAS | {"needs": ("keras", "jax", "optax"), "extra": "frameworks"},
     ),
     "keras+torch": Entry(
         "rnnbench.backends.keras:KerasTorchBackend",
         summary="the same lines on PyTorch",
-        look=Look("#4477AA", "4", (0, (6, 1, 1, 1)), "||"),
+        look=Look("#4477AA", (4, 1, 45), (0, (6, 1, 1, 1)), "||"),
         **_TORCH | _KERAS | {"needs": ("keras", "torch"), "extra": "frameworks"},
     ),
     "jax-cuda": Entry(
