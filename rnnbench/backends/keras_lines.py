@@ -25,7 +25,7 @@ from rnnbench.params import Array, Params, cast
 PREDICT_ROWS = 512
 GATES = {"rnn": ("h",), "gru": ("z", "r", "n"), "lstm": ("i", "f", "g", "o")}  # under our names, in Keras's order
 LAYERS = {"rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
-NO_GRADIENT = "Keras trains by fit and train_on_batch and gives no gradients; take tensorflow, jax or torch"
+NO_GRADIENT = "Keras gives no gradients: it trains by fit and train_on_batch; take tensorflow, jax or torch"
 
 Tensor = Any
 

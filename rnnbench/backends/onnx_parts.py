@@ -289,7 +289,7 @@ class OnnxSession(Session):
             array.fill(np.nan)
 
 
-FORWARD_ONLY = "it runs trained networks and has no gradients: only the forward pass; take torch or jax to train"
+FORWARD_ONLY = "forward only: it runs trained networks; take torch or jax to train"
 
 
 class OnnxBackend(Backend):
