@@ -75,7 +75,10 @@ def test_an_epoch_goes_on_where_train_steps_stopped(keras_backend):
 def test_what_it_lacks_has_a_reason_and_a_way_out(keras_backend):
     problem = small_problem(truncation=Truncation(3, 2))
     reasons = {pass_: keras_backend.unsupported(Case(**vars(problem), pass_=pass_)) for pass_ in Pass}
-    assert "gives no gradients: it trains by fit and train_on_batch; take tensorflow, jax or torch" in reasons[Pass.GRADIENT]
+    assert (
+        "gives no gradients: it trains by fit and train_on_batch; take tensorflow, jax or torch"
+        in reasons[Pass.GRADIENT]
+    )
     assert "take numba, jax or torch, or leave the truncation out" in reasons[Pass.TRAIN_STEP]
     assert reasons[Pass.FORWARD] is None
     with pytest.raises(NotImplementedError, match="gives no gradients"):
