@@ -206,7 +206,7 @@ def test_later_starts_are_side_by_side_and_their_imports_not_timed(tmp_path):
         assert all(r.errors and r.contract and r.costs.first_call_ns and r.status is Status.OK for r in checks)
         assert {r.launch for r in checks if r.costs.import_ns is not None} == {0, 1}
         assert len([r for r in turns_in(records) if r.backend == name and r.samples_ns]) == 4 * 4
-    assert listener.doings.count("starting 2 backends") == 2
+    assert listener.doings.count("starting 2 processes") == 2
     assert set(status_of(records, "bad-import").values()) == {Status.CRASHED}
 
 
