@@ -10,8 +10,8 @@ from rnnbench.analysis.stats import Summary, failed_trial, turn_seconds
 from rnnbench.records.record import Status, TrialRecord, trials_in
 
 FEWEST_PAIRS = 2
-MOST_PAIRS = 5
-CLEAR = 1.2  # the fewest pairs decide where each of them shows one number of threads faster by this factor
+MOST_PAIRS = 3
+CLEAR = 1.1  # the fewest pairs decide where each of them shows one number of threads faster by this factor
 TIE = 1.03  # fewer threads are taken where the median of all pairs shows them faster by more; else the most
 
 

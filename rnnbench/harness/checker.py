@@ -166,7 +166,7 @@ class Checker:
             **state.common_of(slot.task, case, name) | {"threads": threads},
             launch=slot.launch,
             errors=errors,
-            costs=replace(costs, first_call_ns=first["first_call_ns"]) if state.plan.effort.costs else Costs(),
+            costs=replace(costs, first_call_ns=first["first_call_ns"]) if state.timed(slot.launch) else Costs(),
             contract=contract,
             peak_memory_bytes=first["peak_memory_bytes"],
             peak_device_bytes=first["peak_device_bytes"],

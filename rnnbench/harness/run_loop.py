@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
+from rnnbench.analysis.trial import MOST_PAIRS
 from rnnbench.correctness.oracle import LOSS_STEPS
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
@@ -27,14 +28,11 @@ from rnnbench.records.record import DeviceState, Energy, Status, TurnRecord
 from rnnbench.records.stops import Stop
 from rnnbench.work import work_of
 
-TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
-
 # Guesses of how long things take, right within a factor of about two.
 START_SECONDS = 2.5  # a process with its library
 PREPARE_SECONDS = 2.5  # preparing, compiling and first calls
 FLOPS_A_SECOND = 20e9
 STEP_SECONDS = 1e-5  # one step of a recurrence, forward or back, where the arithmetic costs nothing
-USUAL_PAIRS = 3  # of a trial
 EXTRA_SECONDS = 10.0  # the peak of the machine and the report
 
 Part = tuple[Any, ...]  # of an estimate: its kind, and what tells it from others of its kind
@@ -160,7 +158,7 @@ class RunLoop:
                         for threads in tried:
                             parts["start", name, threads] = parts["check", name, threads, task.problem] = 1
                         if len(tried) > 1 and not self.trials.is_guided(case, task, name):
-                            parts["trial", name, case] = len(tried) * USUAL_PAIRS
+                            parts["trial", name, case] = len(tried) * MOST_PAIRS
                         if not launch:
                             parts["oracle", task.problem] = 1
         return parts
@@ -179,7 +177,7 @@ class RunLoop:
 
             def share(threads: int, launch: int = launch) -> float:
                 """Of the time of one that is made ready: others are at the same time."""
-                alone = self.plan.effort.costs and (launch or threads == self.plan.threads)
+                alone = self.state.timed(launch) and (launch or threads == self.plan.threads)
                 return 1 if alone else 1 / at_once
 
             for part, count in self._parts(launch).items():
@@ -198,7 +196,7 @@ class RunLoop:
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)
-        if launch >= TIMED_IMPORTS and self.plan.effort.costs and self.stopping.left > 0:
+        if launch and not self.state.timed(launch) and self.plan.effort.costs and self.stopping.left > 0:
             self._start_all(launch)
         for task in self.tasks:
             if self.stopping.left > 0 and any(self._has_work(task, name, launch) for name in names):
@@ -226,7 +224,7 @@ class RunLoop:
             place.lives = 2
         if self.timer and not launch:
             self.stopping.kept_back = self._first_round(task.cases, names)
-            self.trials.run(task, self._in_order(names), launch, timed=self.plan.effort.costs)
+            self.trials.run(task, self._in_order(names, launch), launch, timed=self.state.timed(launch))
         for number, case in enumerate(task.cases):
             self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases[number:], names)
             self._make_ready(task, names, launch)
@@ -249,9 +247,10 @@ class RunLoop:
     def _places(self, names: Iterable[str]) -> list[WorkerPlace]:
         return [self.pool.place(name, threads) for name in names for threads in self.plan.counts]
 
-    def _in_order(self, names: Iterable[str]) -> list[str]:
+    def _in_order(self, names: Iterable[str], launch: int) -> list[str]:
         """As they are made ready: where that is side by side, those that compile first."""
-        return list(names) if self.plan.effort.costs else sorted(names, key=lambda n: not backends.entry_of(n).compiles)
+        timed = self.state.timed(launch)
+        return list(names) if timed else sorted(names, key=lambda name: not backends.entry_of(name).compiles)
 
     def _first_round(self, cases: Iterable[Case], names: Iterable[str]) -> float:
         """Seconds that checks leave for what is right by then: one turn each, of a budget half of what is left."""
@@ -279,12 +278,12 @@ class RunLoop:
     def _make_ready(self, task: Task, names: list[str], launch: int) -> None:
         """Start, prepare and check each backend that has cases to come which it is not ready for."""
         items: dict[tuple[str, int], list[Slot]] = {}
-        for name in self._in_order(names):
+        for name in self._in_order(names, launch):
             for case in task.cases:
                 if self._todo(case, name, launch):
                     slot = Slot(task, case, name, launch)
                     items.setdefault((name, self.state.threads_of(slot)), []).append(slot)
-        self.checker.make_ready(items.values(), side_by_side=not self.plan.effort.costs)
+        self.checker.make_ready(items.values(), side_by_side=not self.state.timed(launch))
 
 
 def call_seconds_of(case: Case) -> float:

@@ -61,6 +61,9 @@ class Slot:
     threads: int | None = None
 
 
+TIMED_LAUNCHES = 2  # after them the costs of cold and of cached starts are known
+
+
 class Choice(NamedTuple):
     """With how many threads an answer is ranked, and of which numbers that is the better."""
 
@@ -124,6 +127,10 @@ class RunState:
             if r.part == last:
                 found.setdefault((r.case, r.backend), []).append(r)
         return found
+
+    def timed(self, launch: int) -> bool:
+        """Whether backends start, compile and are checked one by one in a launch, and what that takes is kept."""
+        return self.plan.effort.costs and launch < TIMED_LAUNCHES
 
     def asked(self, case: Case, name: str) -> bool:
         """Whether the plan asks this backend for the case, and it has not failed."""
