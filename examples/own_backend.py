@@ -66,7 +66,7 @@ class EinsumSession(Session):
     def _train_epoch(self, order):
         raise NotImplementedError
 
-    def _predict(self, inputs):
+    def _predict(self, inputs, lengths):
         raise NotImplementedError
 
 

@@ -23,10 +23,23 @@ class Data:
 
     `inputs`: tokens (N, T) int32 for an embedding, else (N, T, E) float.
     `targets`: class numbers int32, or floats; (N,) or (N, O) with `Head.LAST`, (N, T) or (N, T, O) with `Head.EVERY`.
+    `lengths`: (N,) whole numbers in [0, T], or None where each row has all T steps. A step at or past a row's length
+    leaves the row's states as they are and emits nothing; what inputs and targets hold there is without effect.
     """
 
     inputs: Inputs
     targets: Inputs
+    lengths: Inputs | None = None
+
+    def part(self, start: int, stop: int) -> Data:
+        """Rows [start, stop): views, no copy."""
+        lengths = None if self.lengths is None else self.lengths[start:stop]
+        return Data(self.inputs[start:stop], self.targets[start:stop], lengths)
+
+    @property
+    def mean_length(self) -> float | None:
+        """Of the rows, in steps; None where they have no lengths."""
+        return None if self.lengths is None else float(np.mean(self.lengths)) if len(self.lengths) else 0.0
 
 
 def shaped_targets(problem: Problem, targets: Inputs) -> Inputs:
@@ -49,7 +62,7 @@ def check_data(problem: Problem, data: Data) -> None:
         raise ValueError(f"there are {len(inputs)} rows; a batch needs B = {problem.B}")
     if len(inputs) != len(targets):
         raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets; each row needs one")
-    check_rows(problem, inputs)
+    check_rows(problem, inputs, data.lengths)
     has_classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
     steps = (problem.T,) if model.head is Head.EVERY else ()
     allowed = [steps] if has_classes else [(*steps, model.O)] + [steps] * (model.O == 1)
@@ -63,8 +76,27 @@ def check_data(problem: Problem, data: Data) -> None:
             raise ValueError("a target is NaN or infinite; targets must be finite numbers")
 
 
-def check_rows(problem: Problem, inputs: Inputs) -> None:
-    """Raise ValueError for inputs, of any number of rows, that are not as `Data` has them or are outside V."""
+def shaped_lengths(problem: Problem, lengths: Inputs | None) -> NDArray[np.int32] | None:
+    """Lengths in the one layout that backends compute with, contiguous (n,) int32; None where rows have none."""
+    return None if lengths is None or not problem.lengths else np.ascontiguousarray(lengths, np.int32)
+
+
+def real_steps(lengths: Inputs, T: int) -> NDArray[np.bool_]:
+    """Which steps lie within the rows of these lengths, (n, T)."""
+    return np.arange(T) < np.asarray(lengths)[:, None]
+
+
+def blank_logits(problem: Problem, logits: Array, lengths: Inputs | None) -> Array:
+    """Logits with 0 where nothing is emitted: with `Head.EVERY` at and past the lengths; else as they are."""
+    if lengths is None or problem.model.head is Head.LAST:
+        return logits
+    return np.where(real_steps(lengths, problem.T)[..., None], logits, logits.dtype.type(0))
+
+
+def check_rows(problem: Problem, inputs: Inputs, lengths: Inputs | None = None) -> None:
+    """Raise ValueError for inputs, of any number of rows, that are not as `Data` has them or are outside V, and for
+    lengths that do not fit them or that the problem does not have.
+    """
     model = problem.model
     expected = (problem.T,) if model.V is not None else (problem.T, model.E)
     if inputs.ndim == 0 or inputs.shape[1:] != expected:
@@ -73,6 +105,16 @@ def check_rows(problem: Problem, inputs: Inputs) -> None:
         _check_whole("token", inputs, model.V, "the vocabulary", "tokens")
     else:
         _check_real("inputs", inputs)
+    if problem.lengths != (lengths is not None):
+        raise ValueError(
+            "this problem has rows with lengths, and none are given; give one for each row, T for a whole one"
+            if problem.lengths
+            else "lengths are given, but rows of this problem have all T steps; give its `mean_length` to the problem"
+        )
+    if lengths is not None:
+        if np.shape(lengths) != inputs.shape[:1]:
+            raise ValueError(f"lengths have shape {np.shape(lengths)}; one for each of {len(inputs)} rows is needed")
+        _check_whole("length", np.asarray(lengths), problem.T + 1, f"a row of T = {problem.T} steps", "lengths")
 
 
 def _check_whole(kind: str, values: Inputs, limit: int, where: str, kinds: str) -> None:
@@ -93,17 +135,18 @@ def _check_real(kinds: str, values: Inputs) -> None:
 def checked_states(problem: Problem, states: Mapping[str, Array]) -> dict[str, Array]:
     """Copies of initial states by name, each (B, H), in the problem's type.
 
-    Raises ValueError for states that are not those of the cell, and for another shape or kind.
+    Raises ValueError for states that are not those of the model, and for another shape or kind.
     """
-    cell, shape = problem.model.recurrence, (problem.B, problem.model.H)
-    if not isinstance(states, Mapping) or set(states) != set(cell.states):
+    model, shape = problem.model, (problem.B, problem.model.H)
+    names = model.states
+    if not isinstance(states, Mapping) or set(states) != set(names):
         given = sorted(states) if isinstance(states, Mapping) else type(states).__name__
-        raise ValueError(f"the states are {given}; {cell.name} needs a dict of arrays named {sorted(cell.states)}")
+        raise ValueError(f"the states are {given}; {model.cell} needs a dict of arrays named {sorted(names)}")
     for name, value in states.items():
         if np.shape(value) != shape:
             raise ValueError(f"state {name} has shape {np.shape(value)}; this problem needs {shape}")
         _check_real("states", np.asarray(value))
-    return {name: np.array(states[name], str(problem.dtype), order="C") for name in cell.states}
+    return {name: np.array(states[name], str(problem.dtype), order="C") for name in names}
 
 
 def checked_batch(batch: int, staged: int, B: int) -> int:

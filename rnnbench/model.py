@@ -1,22 +1,27 @@
 """What is computed: the model, how it is trained, where back-propagation is cut. Data only, no arithmetic.
 
-Letters: B batch rows, T time steps, V vocabulary, E input width, H hidden units, O outputs, G gates of the cell.
+Letters: B batch rows, T time steps, V vocabulary, E input width, H hidden units, O outputs, G gates of the cell,
+D directions of a layer.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
 
 from rnnbench.cells import Cell, cell_of
 
+Value = TypeVar("Value")
+
 
 class Head(StrEnum):
-    """Where the dense head reads the hidden states."""
+    """Where the dense head reads the hidden states of the last layer, all directions side by side."""
 
-    LAST = "last"  # logits (B, O), from the last state
-    EVERY = "every"  # logits (B, T, O), from each state
+    LAST = "last"  # logits (B, O), from the last state of each direction
+    EVERY = "every"  # logits (B, T, O), from the states of each step
 
 
 class Loss(StrEnum):
@@ -42,7 +47,11 @@ class Loss(StrEnum):
 
 
 class StepSum(StrEnum):
-    """How the losses of the T outputs of one sequence are added up. Without effect on `Head.LAST`."""
+    """How the losses of the outputs of one sequence are added up. Without effect on `Head.LAST`.
+
+    The mean of rows with lengths is over all outputs that the batch emits, as the frameworks' masks have it: the steps
+    of a short row weigh as much as those of a long one.
+    """
 
     MEAN = "mean"
     SUM = "sum"
@@ -74,12 +83,52 @@ def _require_positive(**values: float) -> None:
 
 
 @dataclass(frozen=True)
+class Direction:
+    """One layer in one direction: a recurrence over all steps, with parameters and states of its own.
+
+    `layer` counts from 0. `back` goes from a row's last step to its first. `E` is the width of what is read: the
+    inputs of the model, or the states h of the layer below. `prefix` stands before the cell's names of parameters and
+    states: `l0.W_xh`, `l0.back.h`; it is empty where the model has no other layer or direction.
+    """
+
+    cell: Cell
+    layer: int
+    back: bool
+    E: int
+    H: int
+    prefix: str
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape of its parameters, the prefix before each name."""
+        return {f"{self.prefix}{name}": shape for name, shape in self.cell.shapes(self.E, self.H).items()}
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of its states, the prefix before each."""
+        return tuple(f"{self.prefix}{name}" for name in self.cell.states)
+
+    def params_of(self, arrays: Mapping[str, Value]) -> dict[str, Value]:
+        """Of the parameters of a model, or their gradients, its own under the cell's names."""
+        return {name.removeprefix(self.prefix): arrays[name] for name in self.shapes}
+
+    def states_of(self, arrays: Mapping[str, Value]) -> dict[str, Value]:
+        """Of the states of a model its own under the cell's names."""
+        return {name.removeprefix(self.prefix): arrays[name] for name in self.states}
+
+    def named(self, arrays: Mapping[str, Value]) -> dict[str, Value]:
+        """What stands under the cell's names under those of the model."""
+        return {f"{self.prefix}{name}": array for name, array in arrays.items()}
+
+
+@dataclass(frozen=True)
 class Model:
-    """Embedding (or dense input) -> recurrence -> dense head -> loss.
+    """Embedding (or dense input) -> layers of a recurrence -> dense head -> loss.
 
     `V` is the vocabulary size of the embedding, or None for dense input of width E. `cell` names the recurrence, an
-    entry of `cells.CELLS`; the head reads its state h: y_t = h_t W_hy + b_y.
-    Raises ValueError for a size below 1 and for an unknown cell.
+    entry of `cells.CELLS`. A layer reads the states h of the layer below, both directions side by side where there are
+    two (`bidirectional`); the head reads those of the last layer, (B, D H): y_t = h_t W_hy + b_y.
+    Raises ValueError for a size or a number of layers below 1 and for an unknown cell.
     """
 
     E: int
@@ -90,9 +139,11 @@ class Model:
     loss: Loss = Loss.BINARY_CROSS_ENTROPY
     step_sum: StepSum = StepSum.MEAN
     cell: str = "rnn"
+    layers: int = 1
+    bidirectional: bool = False
 
     def __post_init__(self) -> None:
-        _require_positive(E=self.E, H=self.H, O=self.O)
+        _require_positive(E=self.E, H=self.H, O=self.O, layers=self.layers)
         if self.V is not None:
             _require_positive(V=self.V)
         cell_of(self.cell)
@@ -103,16 +154,60 @@ class Model:
         return cell_of(self.cell)
 
     @property
+    def read(self) -> int:
+        """D H: the width of what the head, or the next layer, reads."""
+        return (1 + self.bidirectional) * self.H
+
+    @property
+    def stack(self) -> tuple[tuple[Direction, ...], ...]:
+        """The layers from the inputs up, each with its one or two directions, the one forward in time first."""
+        plain = self.layers == 1 and not self.bidirectional
+        return tuple(
+            tuple(
+                Direction(
+                    self.recurrence,
+                    layer,
+                    back,
+                    self.read if layer else self.E,
+                    self.H,
+                    "" if plain else f"l{layer}.back." if back else f"l{layer}.",
+                )
+                for back in (False, True)[: 1 + self.bidirectional]
+            )
+            for layer in range(self.layers)
+        )
+
+    @property
+    def directions(self) -> list[Direction]:
+        """All directions of all layers, in the order of `stack`."""
+        return [direction for layer in self.stack for direction in layer]
+
+    @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape of every parameter, in the order that everything keeps: row-major, input x output."""
-        embedding = {} if self.V is None else {"embedding": (self.V, self.E)}
-        head = {"W_hy": (self.H, self.O), "b_y": (self.O,)}
-        return embedding | self.recurrence.shapes(self.E, self.H) | head
+        shapes: dict[str, tuple[int, ...]] = {} if self.V is None else {"embedding": (self.V, self.E)}
+        for direction in self.directions:
+            shapes |= direction.shapes
+        return shapes | {"W_hy": (self.read, self.O), "b_y": (self.O,)}
 
-    def loss_scale(self, B: int, T: int) -> float:
-        """The factor that turns the sum of all emitted losses of a batch into the reported loss."""
-        averaged_over_time = self.head is Head.EVERY and self.step_sum is StepSum.MEAN
-        return 1.0 / (B * T) if averaged_over_time else 1.0 / B
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The names of all states, each (B, H), in the order of `stack`: `h`, or `l0.h`, `l0.back.h`, `l1.h`, ..."""
+        return tuple(name for direction in self.directions for name in direction.states)
+
+    @property
+    def averages_steps(self) -> bool:
+        """Whether the loss is a mean over the steps of a row as well."""
+        return self.head is Head.EVERY and self.step_sum is StepSum.MEAN
+
+    def loss_scale(self, B: int, T: int, emitted: int | None = None) -> float:
+        """The factor that turns the sum of all emitted losses of a batch into the reported loss.
+
+        `emitted`: with `Head.EVERY` how many outputs the batch has, where rows have lengths: their sum.
+        """
+        if not self.averages_steps:
+            return 1.0 / B
+        return 1.0 / (B * T if emitted is None else max(1, emitted))
 
 
 @dataclass(frozen=True)
@@ -168,7 +263,8 @@ class Truncation:
     Blocks of steps end at stride, 2 stride, ... and at T. The losses emitted in a block that ends at t flow back
     through the last `window` steps before t and no further; the gradients of all blocks add up. `window == stride`
     is chunk-and-detach; `window >= T` with one block is full BPTT. With a loss at the last step alone only the last
-    block has a loss, so the gradient reaches the last `window` steps and no others.
+    block has a loss, so the gradient reaches the last `window` steps and no others. Of a row with a length that is the
+    block in which the row ends. A block cuts all layers at the same step.
     """
 
     window: int
@@ -191,10 +287,13 @@ class Truncation:
             emit = end
 
 
-def blocks_of(model: Model, truncation: Truncation | None, T: int) -> list[Block]:
-    """The reverse passes that carry a loss: one for full BPTT, one a block if truncated, the last for `Head.LAST`."""
+def blocks_of(model: Model, truncation: Truncation | None, T: int, lengths: bool = False) -> list[Block]:
+    """The reverse passes that carry a loss: one for full BPTT, one a block if truncated, the last for `Head.LAST`.
+
+    With `lengths` rows end in any block, and with `Head.LAST` the loss of a row enters the one in which it ends.
+    """
     blocks = [Block(0, 0, T)] if truncation is None else list(truncation.blocks(T))
-    return blocks[-1:] if model.head is Head.LAST else blocks
+    return blocks[-1:] if model.head is Head.LAST and not lengths else blocks
 
 
 class Pass(StrEnum):
@@ -209,9 +308,23 @@ class Pass(StrEnum):
 DENSE = "dense"  # the workload of a sweep: problems of many sizes share it
 
 
+def words_of(model: Model) -> list[str]:
+    """What names the recurrence in a key: nothing of one layer of the plain rnn forward in time, `lstm L2
+    bidirectional` of two of the lstm in both directions.
+    """
+    cell = [] if model.cell == "rnn" else [model.cell]
+    layers = [] if model.layers == 1 else [f"L{model.layers}"]
+    return cell + layers + (["bidirectional"] if model.bidirectional else [])
+
+
 @dataclass(frozen=True)
 class Problem:
-    """All that fixes the arithmetic of a session: the same for every backend, written into every record."""
+    """All that fixes the arithmetic of a session: the same for every backend, written into every record.
+
+    `mean_length`: of the rows, in steps, where they have lengths (`Data.lengths`); None where each has all T.
+    Raises ValueError for sizes below 1, a mean outside [0, T], and a truncation of a model that is bidirectional: its
+    backward direction begins at the end, so no block is done before the whole row is there (decision 0029).
+    """
 
     workload: str
     dtype: DType
@@ -220,19 +333,53 @@ class Problem:
     B: int
     T: int
     truncation: Truncation | None = None
+    mean_length: float | None = None
 
     def __post_init__(self) -> None:
         _require_positive(B=self.B, T=self.T)
+        if self.mean_length is not None and not 0 <= self.mean_length <= self.T:
+            raise ValueError(f"the mean length is {self.mean_length}; it must lie in [0, T = {self.T}]")
+        if self.model.bidirectional and self.truncation is not None:
+            raise ValueError(
+                f"a bidirectional model reads rows from their end too, and truncation {self.truncation} cuts them "
+                "before that; leave one of the two out"
+            )
+
+    @property
+    def lengths(self) -> bool:
+        """Whether rows have lengths."""
+        return self.mean_length is not None
 
     @property
     def name(self) -> str:
-        """The workload, its cell unless that is the plain rnn or the workload's name has it, and its sizes where many
-        share it: what the cases of one problem are shown and grouped by.
+        """The workload; its cell unless that is the plain rnn, its layers and directions unless there is one of each,
+        and whether rows have lengths, unless the workload's name has these; and its sizes where many share it: what
+        the cases of one problem are shown and grouped by.
         """
-        named = self.model.cell == "rnn" or self.model.cell in self.workload.split()
-        cell = "" if named else f" {self.model.cell}"
-        sizes = f" E{self.model.E} H{self.model.H} B{self.B} T{self.T}" if self.workload == DENSE else ""
-        return f"{self.workload}{cell}{sizes}"
+        own = re.split(r"[ -]", self.workload)
+        words = [*words_of(self.model), *(["lengths"] if self.lengths else [])]
+        if self.workload == DENSE:
+            words += [f"E{self.model.E}", f"H{self.model.H}", f"B{self.B}", f"T{self.T}"]
+        return " ".join([self.workload, *(word for word in words if word not in own)])
+
+
+class Feature(StrEnum):
+    """What a problem may have besides one layer, forward in time, over rows of T steps each; not every backend does."""
+
+    LAYERS = "layers"  # more than one
+    BIDIRECTIONAL = "bidirectional"
+    LENGTHS = "lengths"
+
+
+def features_of(problem: Problem) -> list[Feature]:
+    """The features that a problem has."""
+    model = problem.model
+    has = {
+        Feature.LAYERS: model.layers > 1,
+        Feature.BIDIRECTIONAL: model.bidirectional,
+        Feature.LENGTHS: problem.lengths,
+    }
+    return [feature for feature, there in has.items() if there]
 
 
 @dataclass(frozen=True)

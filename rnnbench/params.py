@@ -44,37 +44,44 @@ def orthogonal(rng: np.random.Generator, rows: int, columns: int) -> Array:
     return q if rows == columns else q.T
 
 
-def _keras(model: Model, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
+def _keras(model: Model, rng: Streams) -> dict[str, Array]:
     shapes = model.shapes
     params: dict[str, Array] = {name: np.zeros(shape) for name, shape in shapes.items()}  # biases stay so
-    for gate in model.recurrence.ones:  # but for these
-        params["b_h"][model.recurrence.units_of(gate, model.H)] = 1
-    for name in ("W_xh", "W_hy"):
-        params[name] = glorot_uniform(rng[name], shapes[name])
-    params["W_hh"] = orthogonal(rng["W_hh"], *shapes["W_hh"])
+    for direction in model.directions:
+        cell, prefix = direction.cell, direction.prefix
+        for gate in cell.ones:  # but for these
+            params[f"{prefix}b_h"][cell.units_of(gate, model.H)] = 1
+        params[f"{prefix}W_xh"] = glorot_uniform(rng(f"{prefix}W_xh"), shapes[f"{prefix}W_xh"])
+        params[f"{prefix}W_hh"] = orthogonal(rng(f"{prefix}W_hh"), *shapes[f"{prefix}W_hh"])
+    params["W_hy"] = glorot_uniform(rng("W_hy"), shapes["W_hy"])
     if model.V is not None:
-        params["embedding"] = uniform(rng["embedding"], shapes["embedding"], 0.05)
+        params["embedding"] = uniform(rng("embedding"), shapes["embedding"], 0.05)
     return params
 
 
-def _torch(model: Model, rng: dict[str, np.random.Generator]) -> dict[str, Array]:
-    limit = 1.0 / np.sqrt(model.H)
-    params = {name: uniform(rng[name], shape, limit) for name, shape in model.shapes.items() if name != "embedding"}
-    # PyTorch has two biases for each gate. Ours is their sum, where the cell does not need them apart.
-    second = uniform(rng["b_h"], params["b_h"].shape, limit)
-    for gate in model.recurrence.gates:
-        if gate not in model.recurrence.inner:
-            units = model.recurrence.units_of(gate, model.H)
-            params["b_h"][units] += second[units]
+def _torch(model: Model, rng: Streams) -> dict[str, Array]:
+    shapes, limit = model.shapes, 1.0 / np.sqrt(model.H)
+    params = {name: uniform(rng(name), shapes[name], 1.0 / np.sqrt(model.read)) for name in ("W_hy", "b_y")}
+    for direction in model.directions:
+        cell, prefix = direction.cell, direction.prefix
+        for name, shape in direction.shapes.items():
+            stream = rng(name)
+            params[name] = uniform(stream, shape, limit)
+            if name != f"{prefix}b_h":
+                continue
+            # PyTorch has two biases for each gate. Ours is their sum, where the cell does not need them apart.
+            second = uniform(stream, shape, limit)
+            for gate in cell.gates:
+                if gate not in cell.inner:
+                    units = cell.units_of(gate, model.H)
+                    params[name][units] += second[units]
     if model.V is not None:
-        params["embedding"] = rng["embedding"].standard_normal((model.V, model.E))
+        params["embedding"] = rng("embedding").standard_normal((model.V, model.E))
     return params
 
 
-_INITS: dict[Init, Callable[[Model, dict[str, np.random.Generator]], dict[str, Array]]] = {
-    Init.KERAS: _keras,
-    Init.TORCH: _torch,
-}
+Streams = Callable[[str], np.random.Generator]  # parameter -> random numbers of its own
+_INITS: dict[Init, Callable[[Model, Streams], dict[str, Array]]] = {Init.KERAS: _keras, Init.TORCH: _torch}
 
 _STREAMS = ("embedding", "W_xh", "W_hh", "b_h", "W_hy", "b_y", "b_hn")
 
@@ -82,16 +89,22 @@ _STREAMS = ("embedding", "W_xh", "W_hh", "b_h", "W_hy", "b_y", "b_hn")
 def init_params(model: Model, init: Init, seed: int) -> dict[str, Array]:
     """Initial parameters in float64, by name, in the order of `Model.shapes`.
 
-    Each parameter draws from a stream of its own, so that a change of one shape leaves the others as they were.
+    Each parameter draws from a stream of its own, so that a change of one shape leaves the others as they were; the
+    first layer, forward in time, draws as it does alone.
     `Init.KERAS`: embedding uniform on +-0.05, Glorot uniform, orthogonal recurrent, zero biases
     (but 1 where the cell says so: the forget gate's).
-    `Init.TORCH`: embedding normal, all else uniform on +-1/sqrt(H), b_h the sum of two such.
+    `Init.TORCH`: embedding normal, all else uniform on +-1/sqrt(H) (of the head, +-1/sqrt(D H)), b_h the sum of two
+    such.
     """
-    rng = {
-        name: np.random.default_rng(sequence)
-        for name, sequence in zip(_STREAMS, np.random.SeedSequence(seed).spawn(len(_STREAMS)), strict=True)
-    }
-    params = _INITS[init](model, rng)
+    prefixes = [direction.prefix for direction in model.directions]
+
+    def stream(name: str) -> np.random.Generator:
+        prefix = name[: name.rfind(".") + 1]
+        place = prefixes.index(prefix) if prefix else 0
+        key = (_STREAMS.index(name.removeprefix(prefix)), *((place,) if place else ()))
+        return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
+
+    params = _INITS[init](model, stream)
     return {name: params[name] for name in model.shapes}
 
 

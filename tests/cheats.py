@@ -60,7 +60,7 @@ class Memoises(NumpySession):
         self.outputs = self.memo[1]
 
     def _key(self, *more):
-        return self.x.tobytes(), *(value.tobytes() for value in self.params.values()), *more
+        return self.batch.inputs.tobytes(), *(value.tobytes() for value in self.params.values()), *more
 
     def forward(self):
         self._remembered(self._key("forward"), super().forward)
@@ -138,10 +138,10 @@ class PacksAhead(NumpySession):
         super().reset()
         self.packed = {name: value.copy() for name, value in self.params.items()}
 
-    def _forward(self, x, y, state):
+    def _forward(self, batch, state):
         current, self.params = self.params, self.packed
         try:
-            return super()._forward(x, y, state)
+            return super()._forward(batch, state)
         finally:
             self.params = current
 
@@ -211,8 +211,8 @@ class WiderType(NumpySession):
 class Flushes(NumpySession):
     """No subnormal number in its gradients."""
 
-    def _gradient(self, x, y, state):
-        grads = super()._gradient(x, y, state)
+    def _gradient(self, batch, state):
+        grads = super()._gradient(batch, state)
         for g in grads.values():
             g[np.abs(g) < np.finfo(g.dtype).tiny] = 0
         return grads

@@ -10,6 +10,8 @@ from threadpoolctl import threadpool_limits
 
 from rnnbench import backends
 from rnnbench.cells import CELLS
+from rnnbench.model import features_of
+from tests.helpers import STRUCTURES, small_problem
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy processes wait more than they work
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -42,16 +44,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
 
 
+def has(name: str, structure: str) -> bool:
+    """Whether a backend of the registry implements all that a structure takes."""
+    return {*features_of(small_problem(**STRUCTURES[structure]))} <= {*backends.REGISTRY[name].features}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         names = metafunc.config.getoption("--backend") or backends.usual()
+        fixtures, cases = ["backend"], [(name,) for name in names]
         if "cell" in metafunc.fixturenames:
-            pairs = [
-                (name, cell.name) for name in names for cell in CELLS.values() if name in (cell.computed_by or names)
+            fixtures.append("cell")
+            cases = [
+                (name, cell.name) for (name,) in cases for cell in CELLS.values() if name in (cell.computed_by or names)
             ]
-            metafunc.parametrize(("backend", "cell"), pairs, indirect=["backend"], scope="session")
-        else:
-            metafunc.parametrize("backend", names, indirect=True, scope="session")
+        if "structure" in metafunc.fixturenames:
+            fixtures.append("structure")
+            only = metafunc.definition.get_closest_marker("structures")
+            structures = only.args if only else STRUCTURES
+            cases = [(*case, structure) for case in cases for structure in structures if has(case[0], structure)]
+        metafunc.parametrize(fixtures, cases, indirect=["backend"], scope="session")
 
 
 @pytest.fixture(scope="session", autouse=True)

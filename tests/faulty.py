@@ -27,8 +27,8 @@ def made_of(session: type[NumpySession]) -> type[NumpyBackend]:
 
 
 class ScaledGradient(NumpySession):
-    def _gradient(self, x, y, state):
-        grads = super()._gradient(x, y, state)
+    def _gradient(self, batch, state):
+        grads = super()._gradient(batch, state)
         for g in grads.values():
             g *= 1.001
         return grads
@@ -57,8 +57,8 @@ class TruncationOffByOne(NumpySession):
 class NoUpdate(NumpySession):
     """Trains on a gradient that it forgets to clip."""
 
-    def _train_step(self, x, y, state):
-        grads = self._gradient(x, y, state)
+    def _train_step(self, batch, state):
+        grads = self._gradient(batch, state)
         self.stepper.update(self.params, grads)
         self.outputs = replace(self.outputs, grads={}, params=self.params)
 
@@ -66,8 +66,8 @@ class NoUpdate(NumpySession):
 class ForgetsMoments(NumpySession):
     """Each step is Adam's first."""
 
-    def _train_step(self, x, y, state):
-        super()._train_step(x, y, state)
+    def _train_step(self, batch, state):
+        super()._train_step(batch, state)
         self.stepper = Stepper(self.problem.train, self.params)
 
 
@@ -155,11 +155,11 @@ class Compiles(NumpySession):
 
     compiled = False
 
-    def _gradient(self, x, y, state):
+    def _gradient(self, batch, state):
         if not Compiles.compiled:
             time.sleep(float(os.environ["TEST_COMPILES"]))
             Compiles.compiled = True
-        return super()._gradient(x, y, state)
+        return super()._gradient(batch, state)
 
 
 class CompilesEarly(NumpySession):

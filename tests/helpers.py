@@ -37,15 +37,18 @@ def small_problem(
     dtype: DType = DType.FLOAT64,
     train: Train | None = None,
     truncation: Truncation | None = None,
+    mean_length: float | None = None,
     **model: object,
 ) -> Problem:
     """A problem small enough for any test, every part of it a keyword."""
     spec = Model(E=E, H=H, O=O, V=V, head=head, loss=loss, **model)  # type: ignore[arg-type]
-    return Problem("test", dtype, spec, train or Train(), B, T, truncation)
+    return Problem("test", dtype, spec, train or Train(), B, T, truncation, mean_length)
 
 
 def random_data(problem: Problem, rows: int | None = None, seed: int = 1) -> Data:
-    """Random rows that fit the problem; three batches and a short one by default."""
+    """Random rows that fit the problem, with lengths from 0 to T where it has such; three batches and a short one by
+    default.
+    """
     model = problem.model
     n = 3 * problem.B + max(1, problem.B // 2) if rows is None else rows
     rng = np.random.default_rng(seed)
@@ -55,10 +58,16 @@ def random_data(problem: Problem, rows: int | None = None, seed: int = 1) -> Dat
         inputs = rng.standard_normal((n, problem.T, model.E)).astype(str(problem.dtype))
     emitted = (n, problem.T) if model.head is Head.EVERY else (n,)
     if model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
-        return Data(inputs, rng.integers(0, model.O, emitted, dtype=np.int32))
-    if model.loss is Loss.BINARY_CROSS_ENTROPY:
-        return Data(inputs, rng.integers(0, 2, (*emitted, model.O)).astype(str(problem.dtype)))
-    return Data(inputs, rng.standard_normal((*emitted, model.O)).astype(str(problem.dtype)))
+        targets = rng.integers(0, model.O, emitted, dtype=np.int32)
+    elif model.loss is Loss.BINARY_CROSS_ENTROPY:
+        targets = rng.integers(0, 2, (*emitted, model.O)).astype(str(problem.dtype))
+    else:
+        targets = rng.standard_normal((*emitted, model.O)).astype(str(problem.dtype))
+    lengths = None
+    if problem.lengths:
+        lengths = rng.integers(0, problem.T + 1, n)
+        lengths[: min(n, 3)] = [problem.T // 2, 0, problem.T][:n]  # an empty row and a whole one in the first batch
+    return Data(inputs, targets, lengths)
 
 
 def random_params(problem: Problem, seed: int = 0, scale: float = 1.0) -> dict[str, np.ndarray]:
@@ -67,9 +76,18 @@ def random_params(problem: Problem, seed: int = 0, scale: float = 1.0) -> dict[s
     return {name: (scale * value).astype(str(problem.dtype)) for name, value in params.items()}
 
 
+# What a model and its rows may have besides one layer forward in time: keywords of `small_problem`.
+STRUCTURES: dict[str, dict[str, object]] = {
+    "layers": {"layers": 3},
+    "bidirectional": {"bidirectional": True},
+    "lengths": {"mean_length": 3.5},
+    "all": {"layers": 2, "bidirectional": True, "mean_length": 3.5},
+}
+
+
 def oracle(problem: Problem, params: Params, data: Data) -> Session:
     """The float64 NumPy session on the same numbers."""
-    exact = Data(data.inputs if problem.model.V is not None else data.inputs.astype(np.float64), data.targets)
+    exact = replace(data, inputs=data.inputs if problem.model.V is not None else data.inputs.astype(np.float64))
     return NumpyBackend().prepare(replace(problem, dtype=DType.FLOAT64), params, exact)
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import ast
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import rnnbench as rb
 from rnnbench import backends, workloads
+from rnnbench.cells import CELLS
 from rnnbench.report import plots
 from rnnbench.workloads.files import TABLES
 from tests.calling import called
@@ -89,6 +92,32 @@ def test_the_example_of_a_backend_is_checked_and_timed_and_goes_on(tmp_path, mon
 def test_the_example_of_the_seeds_trains():
     done = subprocess.run([sys.executable, ROOT / "examples" / "seeds.py"], capture_output=True, text=True, timeout=280)
     assert re.fullmatch(r"parity: test accuracy 0\.[4-6]\d+; theirs: 0\.4700\n", done.stdout), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("cell", "step"), [("rnn", 1e-9), ("gru", 3e-3), ("lstm", 1e-6)])  # as steep as each is
+def test_the_example_of_gradients_finds_the_derivative_by_the_state_before_the_first_step(cell, step):
+    """Against differences of the loss, each row's state moved along its own gradient."""
+    example = runpy.run_path(str(ROOT / "examples" / "gradient_flow.py"))
+    workload, params = example["network"](cell, 1.5)
+    delta = example["deltas"]("numpy", cell, 1.5)["whole"]
+    dh = example["gradients_of_states"](cell, params, delta)[:, 0]
+    with rb.session("numpy", workload, params=params, dtype="float64") as session:
+        zeros, along, losses = np.zeros_like(dh), step * dh / np.linalg.norm(dh), []
+        for h in (along, -along):
+            session.start_from({name: h if name == "h" else zeros for name in CELLS[cell].states})
+            session.forward()
+            losses.append(session.fetch().loss)
+    assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(np.linalg.norm(dh), rel=1e-3)
+
+
+def test_the_example_of_gradients_draws(tmp_path):
+    asked = [sys.executable, ROOT / "examples" / "gradient_flow.py", "--backend", "numpy", "--output", "flow.png"]
+    done = subprocess.run(asked, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    ratios = [float(x) for x in re.findall(r"= +(\S+)\n", done.stdout)]
+    assert len(ratios) == 9, done.stdout + done.stderr
+    assert ratios[0] < 1e-20  # the rnn at radius 0.5 vanishes,
+    assert ratios[6] > 100  # and at 1.5 explodes
+    assert (tmp_path / "flow.png").stat().st_size > 10_000
 
 
 WRONG = {"absent.py:X": "absent.py is not there", "own.py": "give FILE.py:CLASS", "own.py:1": "give FILE.py:CLASS"}

@@ -36,75 +36,108 @@ class Counter:
         return sum(width for *_, width in self.moved) + self.again
 
 
+def lengths_of(case):
+    """Of the rows of a batch: the mean, one step more and one less in turn, where the problem has lengths."""
+    if case.mean_length is None:
+        return [case.T] * case.B
+    spread = [int(case.mean_length + 1 - 2 * (i % 2)) for i in range(case.B)]
+    assert sum(spread) == case.mean_length * case.B
+    return spread
+
+
 def brute_force(case):
-    """One call, step by step."""
-    model, B, T, w = case.model, case.B, case.T, {DType.FLOAT32: 4, DType.FLOAT64: 8}[case.dtype]
+    """One call, row by row and step by step."""
+    model, lengths, w = case.model, lengths_of(case), {DType.FLOAT32: 4, DType.FLOAT64: 8}[case.dtype]
     E, H, O, V = model.E, model.H, model.O, model.V
-    count = Counter(case)
-    emits = [t for t in range(T) if model.head is Head.EVERY or t == T - 1]
-    for t in range(T):
-        for _ in model.recurrence.gates:
-            count.product(B, E, H)
-            count.product(B, H, H)
-        for i in range(B):
+    count, words = Counter(case), 0
+    classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
+    for i, length in enumerate(lengths):
+        for t in range(length):
+            for E_read in widths(model):
+                for _ in model.recurrence.gates:
+                    count.product(1, E_read, H)
+                    count.product(1, H, H)
             if V is None:
                 count.touch(f"x {t} {i}", E, w)
             else:
                 count.touch(f"token {t} {i}", 1, 4)
-                count.touch(f"embedding {(t * B + i) % V}", E, w)  # no word again before all have come
+                count.touch(f"embedding {words % V}", E, w)  # no word again before all have come
+                words += 1
+        for t in emits(model, length):
+            count.product(1, model.read, O)
+            count.touch(f"logits {t} {i}", O, w, "write")
+            count.touch(f"targets {t} {i}", 1 if classes else O, 4 if classes else w)
+        for name in states(model):
+            count.touch(f"last {name} {i}", H, w, "write")
     for name, size in weights(model).items():
         count.touch(name, size, w)
-    for t in emits:
-        count.product(B, H, O)
-        count.touch(f"logits {t}", B * O, w, "write")
-        classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
-        count.touch(f"targets {t}", B if classes else B * O, 4 if classes else w)
-    for name in model.recurrence.states:
-        count.touch(f"last {name}", B * H, w, "write")
     if case.pass_ is not Pass.FORWARD:
-        backward(case, count, emits, w)
+        backward(case, count, lengths, w)
     return count
+
+
+def emits(model, length):
+    return range(length) if model.head is Head.EVERY else [length - 1]
+
+
+def widths(model):
+    """What each layer reads in each direction."""
+    both = range(2 if model.bidirectional else 1)
+    return [model.E if layer == 0 else len(both) * model.H for layer in range(model.layers) for _ in both]
+
+
+def states(model):
+    each = {"rnn": ["h"], "gru": ["h"], "lstm": ["h", "c"]}[model.cell]
+    return [f"{name} {i}" for i in range(len(widths(model))) for name in each]
 
 
 def weights(model):
     """Name -> numbers in each parameter but the embedding."""
-    E, H, O = model.E, model.H, model.O
-    head = {"W_hy": H * O, "b_y": O}
-    if model.cell == "gru":
-        return {"W_xh": E * 3 * H, "W_hh": H * 3 * H, "b_h": 3 * H, "b_hn": H} | head
-    if model.cell == "lstm":
-        return {"W_xh": E * 4 * H, "W_hh": H * 4 * H, "b_h": 4 * H} | head
-    return {"W_xh": E * H, "W_hh": H * H, "b_h": H} | head
+    H, O = model.H, model.O
+    G = {"rnn": 1, "gru": 3, "lstm": 4}[model.cell]
+    found = {"W_hy": (2 if model.bidirectional else 1) * H * O, "b_y": O}
+    for i, E in enumerate(widths(model)):
+        found |= {f"W_xh {i}": E * G * H, f"W_hh {i}": H * G * H, f"b_h {i}": G * H}
+        found |= {f"b_hn {i}": H} if model.cell == "gru" else {}
+    return found
 
 
-def backward(case, count, emits, w):
-    model, B, T = case.model, case.B, case.T
+def backward(case, count, lengths, w):
+    model, words = case.model, 0
     E, H, O, V = model.E, model.H, model.O, model.V
-    reached, kept = set(), set()
-    for block in blocks_of(model, case.truncation, T):
-        for t in reversed(range(block.start, block.end)):
-            reached.add(t)
-            kept |= {t, t - 1}
-            for _ in model.recurrence.gates if t > block.start else ():
-                count.product(B, H, H)  # to the delta of the step before
-    for _ in emits:
-        count.product(H, B, O)  # dW_hy
-        count.product(B, O, H)  # the way back through it
     gradient = case.pass_ is Pass.GRADIENT
     adam = case.train.optimizer is Optimizer.ADAM
-    for t in reached:
-        for _ in model.recurrence.gates:
-            count.product(E, B, H)
-            count.product(H, B, H)
-            if V is not None:
-                count.product(B, H, E)
-        if V is not None:
-            for i in range(B):
-                if gradient or not adam:
-                    count.touch(f"embedding {(t * B + i) % V}", E, w, "write")
-    for t, name in product(kept - {-1}, model.recurrence.states):
-        count.touch(f"{name} {t}", B * H, w, "write")
-        count.touch(f"{name} {t}", B * H, w)
+    for i, length in enumerate(lengths):
+        reached, kept = set(), set()
+        for block in blocks_of(model, case.truncation, case.T, case.lengths):
+            last = min(block.end, length)
+            if block.emit >= length or (model.head is Head.LAST and block.end < length):
+                continue  # nothing of this row is emitted there
+            for t in reversed(range(block.start, last)):
+                reached.add(t)
+                kept |= {t, t - 1}
+                for n, E_read in enumerate(widths(model)):
+                    for _ in model.recurrence.gates:
+                        if t > block.start:
+                            count.product(1, H, H)  # to the delta of the step before
+                        if n >= (2 if model.bidirectional else 1):
+                            count.product(1, H, E_read)  # to the layer below
+        for _ in emits(model, length):
+            count.product(model.read, 1, O)  # dW_hy
+            count.product(1, O, model.read)  # the way back through it
+        for _ in reached:
+            for n, E_read in enumerate(widths(model)):
+                for _ in model.recurrence.gates:
+                    count.product(E_read, 1, H)
+                    count.product(H, 1, H)
+                    if V is not None and n < (2 if model.bidirectional else 1):
+                        count.product(1, H, E)
+            if V is not None and (gradient or not adam):
+                count.touch(f"embedding {words % V}", E, w, "write")
+                words += 1
+        for t, name in product(kept - {-1}, states(model)):
+            count.touch(f"{name} {t} {i}", H, w, "write")
+            count.touch(f"{name} {t} {i}", H, w)
     for name, size in weights(model).items():
         count.touch(name, size, w, "write")
         if adam and not gradient:
@@ -133,6 +166,18 @@ PROBLEMS = {
     "gru, truncated": small_problem(B=2, T=7, V=None, head=Head.EVERY, cell="gru", truncation=Truncation(4, 2)),
     "lstm": small_problem(B=2, T=4, V=50, cell="lstm"),
     "lstm, truncated": small_problem(B=2, T=7, V=None, head=Head.EVERY, cell="lstm", truncation=Truncation(4, 2)),
+    "layers": small_problem(B=2, T=4, V=50, layers=3),
+    "layers, truncated": small_problem(B=2, T=7, V=None, head=Head.EVERY, layers=2, truncation=Truncation(4, 2)),
+    "layers, words, truncated": small_problem(B=2, T=7, V=9, cell="gru", layers=3, truncation=Truncation(4, 2)),
+    "bidirectional": small_problem(B=2, T=4, V=50, O=2, bidirectional=True),
+    "layers, bidirectional": small_problem(
+        B=2, T=4, V=None, cell="lstm", head=Head.EVERY, layers=2, bidirectional=True
+    ),
+    "lengths": small_problem(B=4, T=7, V=50, mean_length=4.0),
+    "lengths, every step": small_problem(B=4, T=7, V=6, O=2, head=Head.EVERY, mean_length=4.0),
+    "lengths, layers, bidirectional": small_problem(
+        B=2, T=9, V=None, cell="gru", head=Head.EVERY, layers=2, bidirectional=True, mean_length=4.0
+    ),
     "sgd": small_problem(B=2, T=4, V=50, train=Train(Optimizer.SGD)),
     "sgd, dense": small_problem(B=2, T=4, V=None, train=Train(Optimizer.SGD)),
 }
@@ -163,10 +208,25 @@ def test_a_size_known_by_heart():
 
 def test_reverse_passes_are_counted_without_making_them():
     for T, window, stride in ((T, w, s) for T in range(1, 13) for w in range(1, 14) for s in range(1, w + 1)):
-        for head in Head:
-            asked = small_problem(T=T, head=head, truncation=Truncation(window, stride))
-            blocks = blocks_of(asked.model, asked.truncation, T)
-            assert work._deltas(asked) == sum(block.end - block.start - 1 for block in blocks)
-            assert work._reached(asked) == T - blocks[0].start
+        for head, length in product(Head, range(1, T + 1)):
+            asked = small_problem(T=T, head=head, truncation=Truncation(window, stride), mean_length=float(length))
+            ends = [
+                (block.start, min(block.end, length))
+                for block in blocks_of(asked.model, asked.truncation, T, lengths=True)
+                if block.emit < length and (head is Head.EVERY or length <= block.end)
+            ]
+            found = work._reverse_of(asked, length)
+            assert found.passes == len(ends)
+            assert found.steps == sum(end - start for start, end in ends)
+            assert found.reached == length - ends[0][0]
     huge = small_problem(T=10**15, head=Head.EVERY, truncation=Truncation(1, 1))
-    assert work._deltas(huge) == 0
+    found = work._reverse(huge)
+    assert found.steps == found.passes == 10**15
+
+
+def test_truncated_rows_with_lengths_count_as_rows_of_all_lengths_about_their_mean():
+    cut = Truncation(4, 4)
+    asked = small_problem(T=40, truncation=cut, mean_length=18.5)
+    found = work._reverse(asked)  # rows of 17 to 20 steps, of which the last block has 1 to 4
+    assert (found.reached, found.steps, found.passes) == (2.5, 2.5, 1)
+    assert work_of(Case(**vars(asked), pass_=Pass.GRADIENT)).flops > 0

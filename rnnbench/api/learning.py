@@ -83,7 +83,7 @@ def make_training(
     workload, dataset = load_rows(workload_of(spec, given or {}, folder), plan.seed, plan.data_dir, display.say)
     dtype: DType = plan.dtypes[0]
     return Training(
-        problem=workload.spec.problem(dtype, plan.truncation),
+        problem=workload.spec.problem(dtype, plan.truncation, dataset.train),
         params=cast(init_params(workload.model, workload.init, plan.seed), dtype),
         dataset=dataset,
         epochs=workload.epochs if epochs is None else epochs,

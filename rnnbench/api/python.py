@@ -7,7 +7,7 @@ processes of their own, but for `session`, which computes in this one.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -145,7 +145,8 @@ def run(
     """Check backends against the oracle and time those that are right: `python -m rnnbench run`.
 
     `workloads`: names, files (`rows.npz`, `mine.toml`, `mine.py:NAME`), `Workload` objects, or a mix of them; None with
-    sizes (`V`, `E`, `H`, `T`, `B`, `O`, `cell`, `head`, `loss`) is made-up rows, without any the default three.
+    sizes (`V`, `E`, `H`, `T`, `B`, `O`, `cell`, `layers`, `bidirectional`, `head`, `loss`) is made-up rows, without any
+    the default three.
     `backends`: names; None is all the usual ones, of which those that are not installed are `unavailable`, with the way
     to get them. `passes`: of forward, gradient, train_step, epoch; `mode`: quick, default or rigorous; `precision`,
     such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `output`: a new or empty
@@ -271,6 +272,7 @@ def session(
     *,
     dtype: str = "float32",
     truncation: tuple[int, int] | Truncation | None = None,
+    params: Mapping[str, Any] | None = None,
     seed: int = 0,
     data_dir: str | Path | None = None,
     **sizes: Any,
@@ -278,18 +280,21 @@ def session(
     """A backend with a workload's training rows staged, in this process and with its threads as they are.
 
     `forward`, `gradient`, `train_step` work on the batch of `select`, `train_epoch` on an order of rows, `predict` on
-    rows; `fetch` gives the outputs of the last. Raises ValueError where the backend is not here or cannot do it.
+    rows; `fetch` gives the outputs of the last. `params`: arrays by name that replace the initial ones, all or some.
+    Raises ValueError where the backend is not here or cannot do it, and where `params` do not fit.
     """
     _one_of("backend", backend, registry.REGISTRY)
     if reason := registry.missing(backend):
         raise ValueError(f"{backend}: {reason}")
     (found,) = _resolved(workload, sizes, Silent(), seed)
-    problem = found.spec.problem(DType(_one_of("dtype", dtype, DType)), _truncation(truncation))
+    asked = DType(_one_of("dtype", dtype, DType)), _truncation(truncation)
+    problem = found.spec.problem(*asked)
     made = registry.load(backend)
     if reason := made.unavailable() or made.unsupported(Case(**vars(problem), pass_=Pass.GRADIENT)):
         raise ValueError(f"{backend} on {problem.name}: {reason}")
     rows = found.load(Source(found.T, seed, None if data_dir is None else Path(data_dir))).train
-    staged = made.prepare(problem, cast(init_params(found.model, found.init, seed), problem.dtype), rows)
+    initial = {**init_params(found.model, found.init, seed), **(params or {})}
+    staged = made.prepare(found.spec.problem(*asked, rows), cast(initial, problem.dtype), rows)
     try:
         yield staged
     finally:

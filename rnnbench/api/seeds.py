@@ -166,14 +166,15 @@ def seed_gradient(problem: Problem, params: Params, data: Data) -> tuple[dict[st
     targets = shaped_targets(problem, data.targets)
     dz = dlosses(problem.model, trace.logits, targets) * problem.model.loss_scale(problem.B, problem.T)
     right = backward_pass(problem.model, params, data.inputs, trace, dz, None)
-    h = trace.states["h"]
+    (recurrence,) = trace.parts
+    h = recurrence.states["h"]
     wrong = {name: np.zeros_like(value) for name, value in params.items()}
     dh = np.zeros_like(h[0])
     for t in reversed(range(problem.T)):
         wrong["W_hy"] += h[t + 1].T @ dz[:, t]
         wrong["b_y"] += dz[:, t].sum(axis=0)
         delta = (dh + dz[:, t] @ params["W_hy"].T) * (1 - np.tanh(h[t + 1]) ** 2)
-        wrong["W_xh"] += trace.x[t].T @ delta
+        wrong["W_xh"] += recurrence.x[t].T @ delta
         wrong["W_hh"] += h[t].T @ delta
         wrong["b_h"] += delta.sum(axis=0)
         dh = delta @ params["W_hh"].T

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rnnbench.model import Feature
+
 if TYPE_CHECKING:
     from rnnbench.backends.base import Backend
 
@@ -43,6 +45,7 @@ class Entry:
     on_request: bool = False  # left out where backends are not named
     own: bool = False  # from a file of the user's
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
+    features: tuple[Feature, ...] = ()  # that it implements; any other problem that has one is `unsupported`
 
 
 _BLAS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "{threads}")
@@ -80,6 +83,7 @@ _JAX: dict[str, Any] = {
     "needs": ("jax", "optax"),
     "extra": "jax",
     "libraries": ("jax", "jaxlib", "optax"),
+    "features": tuple(Feature),
     "caches": {
         "JAX_COMPILATION_CACHE_DIR": "{folder}/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -98,6 +102,7 @@ REGISTRY: dict[str, Entry] = {
         summary="plain equations; in float64 the oracle",
         libraries=("numpy",),
         environment=_BLAS,
+        features=tuple(Feature),
         look=Look("#8C8C8C", "s", (0, (1, 1)), "..."),
     ),
     "numba": Entry(

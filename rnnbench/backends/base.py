@@ -10,10 +10,20 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench import backends
 from rnnbench.cells import Cell
 from rnnbench.contract import Contract
-from rnnbench.data import Data, Inputs, check_data, check_rows, checked_batch, checked_order, checked_states
-from rnnbench.model import Case, DType, Head, Problem
+from rnnbench.data import (
+    Data,
+    Inputs,
+    check_data,
+    check_rows,
+    checked_batch,
+    checked_order,
+    checked_states,
+    shaped_lengths,
+)
+from rnnbench.model import Case, DType, Feature, Head, Problem, features_of
 from rnnbench.params import Array, Params, check_shapes
 
 
@@ -21,9 +31,9 @@ from rnnbench.params import Array, Params, check_shapes
 class Outputs:
     """What the last pass computed, as NumPy. None or empty where that pass does not compute it.
 
-    `loss` scalar; `logits` (B, O) or (B, T, O); `states` after the last step, by name, each (B, H); `grads` after
-    `gradient`; `params` after `train_step` and `train_epoch`; `accuracy` in [0, 1] after `train_epoch`, where the loss
-    has classes.
+    `loss` scalar; `logits` (B, O) or (B, T, O), 0 at and past a row's length; `states` after the last step of each
+    direction, by name, each (B, H); `grads` after `gradient`; `params` after `train_step` and `train_epoch`; `accuracy`
+    of what is emitted, in [0, 1], after `train_epoch`, where the loss has classes.
     """
 
     loss: float | None = None
@@ -92,7 +102,7 @@ class Session(abc.ABC):
     def start_from(self, states: Mapping[str, Array] | None) -> None:
         """Let the next passes, epochs apart, start from copies of these states, by name, each (B, H); None is zeros.
 
-        ValueError for other names or shapes.
+        A backward direction starts from its state at the end of each row. ValueError for other names or shapes.
         """
         self._start_from(None if states is None else checked_states(self.problem, states))
 
@@ -133,21 +143,23 @@ class Session(abc.ABC):
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         """`train_epoch` after its check: a contiguous order of at least one row."""
 
-    def predict(self, inputs: Inputs) -> Array:
-        """Logits for any number of rows, (n, O) or (n, T, O), from a zero state.
+    def predict(self, inputs: Inputs, lengths: Inputs | None = None) -> Array:
+        """Logits for any number of rows, (n, O) or (n, T, O), from a zero state; with their lengths (n,) where the
+        problem has such.
 
         ValueError for rows of another length, width or type, and for tokens outside the vocabulary.
         """
         problem, model, rows = self.problem, self.problem.model, np.asarray(inputs)
-        check_rows(problem, rows)
+        check_rows(problem, rows, lengths)
         kind = str(problem.dtype)
         if len(rows) == 0:
             return np.empty((0, *((problem.T,) if model.head is Head.EVERY else ()), model.O), kind)
-        return self._predict(np.ascontiguousarray(rows, kind if model.V is None else np.int32))
+        rows = np.ascontiguousarray(rows, kind if model.V is None else np.int32)
+        return self._predict(rows, shaped_lengths(problem, lengths))
 
     @abc.abstractmethod
-    def _predict(self, inputs: Inputs) -> Array:
-        """`predict` after its checks: at least one row, contiguous, int32 or the problem's type."""
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
+        """`predict` after its checks: at least one row, contiguous, int32 or the problem's type; lengths int32."""
 
     @abc.abstractmethod
     def fetch(self) -> Outputs:
@@ -187,20 +199,28 @@ class Backend(abc.ABC):
 
     def unsupported(self, case: Case) -> str | None:
         """Why this case cannot be computed here, or None. Never a silent substitute."""
-        return self._unsupported_cell(case) or self._unsupported(case)
+        return self._not_implemented(case) or self._unsupported(case)
 
-    def _unsupported_cell(self, problem: Problem) -> str | None:
+    def _not_implemented(self, problem: Problem) -> str | None:
         cell = problem.model.recurrence
-        if self.computes(cell):
-            return None
-        return f"{cell.name} is not implemented here yet; {', '.join(cell.computed_by or ())} compute it"
+        if not self.computes(cell):
+            return f"{cell.name} is not implemented here yet; {', '.join(cell.computed_by or ())} compute it"
+        for feature in features_of(problem):
+            if not self.has(feature):
+                names = [name for name, entry in backends.REGISTRY.items() if feature in entry.features]
+                return f"{feature} is not implemented here yet; {', '.join(names)} compute it"
+        return None
 
     def computes(self, cell: Cell) -> bool:
         """Whether the cell is implemented here. A backend from outside the package says so itself."""
         return cell.computed_by is None or self.name in cell.computed_by
 
+    def has(self, feature: Feature) -> bool:
+        """Whether the feature is implemented here, as the registry says. A backend from outside says so itself."""
+        return self.name in backends.REGISTRY and feature in backends.REGISTRY[self.name].features
+
     def _unsupported(self, case: Case) -> str | None:
-        """`unsupported` after the check of the cell."""
+        """`unsupported` after the check of cell and features."""
         return None
 
     @abc.abstractmethod
@@ -221,9 +241,9 @@ class Backend(abc.ABC):
 
     def prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         """Check, move, pack, allocate. `params` in any float type. ValueError where they do not fit the problem, and
-        RuntimeError where nothing can be computed on this machine or the cell is not implemented.
+        RuntimeError where nothing can be computed on this machine or the cell or a feature is not implemented.
         """
-        if reason := self.unavailable() or self._unsupported_cell(problem):
+        if reason := self.unavailable() or self._not_implemented(problem):
             raise RuntimeError(reason)
         check_shapes(params, problem.model)
         check_data(problem, data)

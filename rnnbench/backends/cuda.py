@@ -153,7 +153,7 @@ class CudaSession(Session):
             self.each = self._answers(rows.size)
         self.order[: rows.size].copy_to_device(rows)
 
-    def _predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         """In blocks of rows, in buffers of their own."""
         n, S, O = len(inputs), self.sizes.S, self.sizes.O
         sizes = replace(self.sizes, B=min(n, PREDICT_ROWS))

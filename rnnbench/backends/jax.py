@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.backends.jax_parts import ForwardOutputs, Functions, exact, logits_of, optimizer_of
 from rnnbench.contract import CPU, Contract
-from rnnbench.data import Data, Inputs, shaped_targets
+from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.model import DType, Head, Problem
 from rnnbench.params import Array, Params, cast
 
@@ -39,10 +39,15 @@ def precision(dtype: DType) -> contextlib.AbstractContextManager[Any]:
 
 @dataclass(frozen=True)
 class JaxOutputs:
-    """What a pass leaves on the device; `losses` and `correct` by batch, of `rows` rows each, after an epoch."""
+    """What a pass leaves on the device; `losses` and `correct` by batch, of `rows` rows each, after an epoch.
+
+    `lengths` (B,) of the rows of a pass; `emitted`: outputs of an epoch.
+    """
 
     losses: tuple[jax.Array, ...]
     rows: tuple[int, ...] = (1,)
+    lengths: Inputs | None = None
+    emitted: int = 1
     result: ForwardOutputs | None = None
     grads: Any = None
     params: Any = None
@@ -64,8 +69,10 @@ class JaxSession(Session):
         self._logits = jax.jit(exact(partial(logits_of, problem.model)))
         self.initial = cast(params, problem.dtype)
         self.rows, self.answers = self._rows(data.inputs), shaped_targets(problem, data.targets)
+        self.steps = shaped_lengths(problem, data.lengths)
         with precision(problem.dtype):
             self.inputs, self.targets = self._put(self.rows), self._put(self.answers)
+            self.lengths = None if self.steps is None else self._put(self.steps)
         self.states: dict[str, jax.Array] | None = None
         self.done: JaxOutputs | None = None
         self.reset()
@@ -80,8 +87,10 @@ class JaxSession(Session):
 
     def _select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
+        self.own_steps = None if self.steps is None else self.steps[rows]
         with precision(self.problem.dtype):
-            self.x, self.y = jax.block_until_ready((self._put(self.rows[rows]), self._put(self.answers[rows])))
+            chosen = self.rows[rows], self.answers[rows], self.own_steps
+            self.x, self.y, self.n = jax.block_until_ready(jax.tree.map(self._put, chosen))
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
         with precision(self.problem.dtype):
@@ -96,20 +105,20 @@ class JaxSession(Session):
 
     def forward(self) -> None:
         with precision(self.problem.dtype):
-            loss, result = self._forward(self.params, self.x, self.y, self.states)
-        self.done = JaxOutputs((loss,), result=result)
+            loss, result = self._forward(self.params, self.x, self.y, self.states, self.n)
+        self.done = JaxOutputs((loss,), lengths=self.own_steps, result=result)
 
     def gradient(self) -> None:
         with precision(self.problem.dtype):
-            (loss, result), grads = self._gradient(self.params, self.x, self.y, self.states)
-        self.done = JaxOutputs((loss,), result=result, grads=grads)
+            (loss, result), grads = self._gradient(self.params, self.x, self.y, self.states, self.n)
+        self.done = JaxOutputs((loss,), lengths=self.own_steps, result=result, grads=grads)
 
     def train_step(self) -> None:
         with precision(self.problem.dtype):
             self.params, self.moments, loss, result = self._train_step(
-                self.params, self.moments, self.x, self.y, self.states
+                self.params, self.moments, self.x, self.y, self.states, self.n
             )
-        self.done = JaxOutputs((loss,), result=result, params=self.params)
+        self.done = JaxOutputs((loss,), lengths=self.own_steps, result=result, params=self.params)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         B = self.problem.B
@@ -121,22 +130,31 @@ class JaxSession(Session):
                 if batches.size == 0:
                     continue
                 self.params, self.moments, loss, hit = self._epoch(
-                    self.params, self.moments, self.inputs, self.targets, batches
+                    self.params, self.moments, self.inputs, self.targets, batches, self.lengths
                 )
                 losses.append(loss)
                 right += [] if hit is None else [hit]
                 counts += [batches.shape[1]] * len(batches)
-        self.done = JaxOutputs(tuple(losses), tuple(counts), params=self.params, correct=tuple(right))
+        emitted = len(order)
+        if self.model.head is Head.EVERY:
+            emitted = len(order) * self.problem.T if self.steps is None else int(self.steps[order].sum())
+        self.done = JaxOutputs(
+            tuple(losses), tuple(counts), emitted=emitted, params=self.params, correct=tuple(right)
+        )  # fmt: skip
 
-    def _predict(self, inputs: Inputs) -> Array:
-        rows, parts = inputs, []
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
+        def filled(rows: Inputs) -> Inputs:
+            """As many rows as make one shape, compiled once."""
+            return np.pad(rows, [(0, _PREDICT_ROWS - len(rows))] + [(0, 0)] * (rows.ndim - 1))
+
+        parts = []
         with precision(self.problem.dtype):
-            for i in range(0, len(rows), _PREDICT_ROWS):
-                part = rows[i : i + _PREDICT_ROWS]
-                short = [(0, _PREDICT_ROWS - len(part))] + [(0, 0)] * (part.ndim - 1)
-                parts.append(self._logits(self.params, np.pad(part, short)))  # one shape, compiled once
-        predicted: Array = np.concatenate([np.asarray(part) for part in parts])[: len(rows)]
-        return predicted
+            for i in range(0, len(inputs), _PREDICT_ROWS):
+                part = slice(i, i + _PREDICT_ROWS)
+                own = None if lengths is None else filled(lengths[part])
+                parts.append(self._logits(self.params, filled(inputs[part]), own))
+        predicted: Array = np.concatenate([np.asarray(part) for part in parts])[: len(inputs)]
+        return blank_logits(self.problem, predicted, lengths)
 
     def poison(self) -> None:
         self.done = None  # arrays are immutable
@@ -151,14 +169,16 @@ class JaxSession(Session):
         if done is None:
             return Outputs()
         losses = np.concatenate([np.atleast_1d(np.asarray(loss, np.float64)) for loss in done.losses])
-        outputs = sum(done.rows) * (self.problem.T if self.model.head is Head.EVERY else 1)
+        logits = None if done.result is None else blank_logits(self.problem, np.array(done.result.logits), done.lengths)
         return Outputs(
             loss=float(losses @ np.array(done.rows) / sum(done.rows)),
-            logits=None if done.result is None else np.array(done.result.logits),
+            logits=logits,
             states={} if done.result is None else {name: np.array(s) for name, s in done.result.states.items()},
             grads={name: np.array(done.grads[name]) for name in self.model.shapes} if done.grads else {},
             params={name: np.array(done.params[name]) for name in self.model.shapes} if done.params else {},
-            accuracy=sum(int(np.asarray(hit).sum()) for hit in done.correct) / outputs if done.correct else None,
+            accuracy=sum(int(np.asarray(hit).sum()) for hit in done.correct) / max(1, done.emitted)
+            if done.correct
+            else None,
         )
 
 
@@ -185,7 +205,7 @@ def _cut(problem: Problem) -> str:
     cut, T = problem.truncation, problem.T
     if cut is None:
         return ""
-    if problem.model.head is Head.LAST:
+    if problem.model.head is Head.LAST and not problem.lengths:
         return " of the last window"
     chunked = cut.window == cut.stride and T % cut.stride == 0
     return ", a scan over chunks" if chunked else ", a second forward in a scan over windows"
@@ -205,7 +225,9 @@ class JaxBackend(Backend):
 
     def contract(self, problem: Problem) -> Contract:
         gather = "" if problem.model.V is None else "the embedding's gather, "
-        loss = f"one jitted function: {gather}one product for all inputs, lax.scan over time, the head, the loss"
+        scan = "lax.scan over time" + ", one for each layer and direction" * (len(problem.model.directions) > 1)
+        scan += ", padding computed and masked" * problem.lengths
+        loss = f"one jitted function: {gather}one product for all inputs, {scan}, the head, the loss"
         gradient = f"{loss}, jax.value_and_grad{_cut(problem)}"
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(

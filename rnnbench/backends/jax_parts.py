@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from rnnbench.model import Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
+from rnnbench.model import Direction, Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
 
-Weights = dict[str, jax.Array]  # W_hh, and what else of the parameters a step reads
+Weights = dict[str, jax.Array]  # of one direction, under the cell's names
 States = dict[str, jax.Array]  # by name, each (B, H)
 
 _UNROLLED = 10  # scans of up to so many steps are written out: a third faster at 5 steps, no faster or slower from 50
@@ -58,35 +58,81 @@ def unroll_of(steps: int) -> int:
     return steps if steps <= _UNROLLED else 1
 
 
-def recurrent_weights(model: Model, params: Any) -> Weights:
-    """The parameters that every step reads."""
-    return {name: params[name] for name in model.recurrence.shapes(model.E, model.H) if name not in ("W_xh", "b_h")}
-
-
 def zero_states(model: Model, rows: int, dtype: Any) -> States:
     """What rows start from where no states are given."""
-    return {name: jnp.zeros((rows, model.H), dtype) for name in model.recurrence.states}
+    return {name: jnp.zeros((rows, model.H), dtype) for name in model.states}
 
 
 def scan_steps(
-    model: Model, w: Weights, states: States, projected: jax.Array, kept: Iterable[str] = ()
+    direction: Direction,
+    w: Weights,
+    states: States,
+    projected: jax.Array,
+    active: jax.Array | None = None,
+    kept: Iterable[str] = (),
 ) -> tuple[States, States]:
-    """Run steps (T, B, G H) from `states`: the last ones, and those named in `kept` after each step, (T, B, H)."""
-    one_step = _STEPS[model.cell]
+    """Run steps (T, B, G H) of one direction from `states`: the last ones, and those named in `kept` after each step,
+    (T, B, H), by time. Where `active` (T, B) is False a row's states stay as they are.
+    """
+    one_step = _STEPS[direction.cell.name]
 
-    def step(states: States, p: jax.Array) -> tuple[States, States]:
-        states = one_step(w, states, p)
-        return states, {name: states[name] for name in kept}
+    def step(states: States, item: Any) -> tuple[States, States]:
+        if active is None:
+            after = one_step(w, states, item)
+        else:
+            p, real = item
+            after = one_step(w, states, p)
+            after = {name: jnp.where(real[:, None], after[name], states[name]) for name in states}
+        return after, {name: after[name] for name in kept}
 
-    last, every = lax.scan(step, states, projected, unroll=unroll_of(len(projected)))
+    items = projected if active is None else (projected, active)
+    last, every = lax.scan(step, states, items, reverse=direction.back, unroll=unroll_of(len(projected)))
     return last, every
 
 
-def projected_inputs(model: Model, params: Any, x: jax.Array) -> jax.Array:
-    """x_t W_xh + b_h of all steps, (T, B, G H), from rows (B, T) or (B, T, E)."""
+def projected_inputs(model: Model, params: Any, x: jax.Array) -> list[jax.Array]:
+    """x_t W_xh + b_h of all steps for each direction of the first layer, (T, B, G H), from rows (B, T) or (B, T, E)."""
     steps = jnp.swapaxes(x, 0, 1)
     steps = steps if model.V is None else params["embedding"][steps]
-    return steps @ params["W_xh"] + params["b_h"]
+    return [_project(direction, params, steps) for direction in model.stack[0]]
+
+
+def _project(direction: Direction, params: Any, steps: jax.Array) -> jax.Array:
+    own = direction.params_of(params)
+    projected: jax.Array = steps @ own["W_xh"] + own["b_h"]
+    return projected
+
+
+def scan_stack(
+    model: Model,
+    params: Any,
+    states: States,
+    projected: list[jax.Array],
+    active: jax.Array | None = None,
+    kept: Iterable[str] = (),
+) -> tuple[States, States]:
+    """Run all layers over the projected inputs of the first: the last states of the model, and of every step,
+    (T, B, H), the states h that a layer above reads and those of the cell named in `kept`, of the last layer these
+    alone.
+    """
+    last, every = dict[str, jax.Array](), dict[str, jax.Array]()
+    for layer in model.stack:
+        above = layer[0].layer < model.layers - 1
+        if layer[0].layer:
+            h = read_by_next(model.stack[layer[0].layer - 1], every)
+            projected = [_project(direction, params, h) for direction in layer]
+        for direction, p in zip(layer, projected, strict=True):
+            w, start = direction.params_of(params), direction.states_of(states)
+            final, seen = scan_steps(direction, w, start, p, active, {*kept, "h"} if above else kept)
+            last |= direction.named(final)
+            every |= direction.named(seen)
+    return last, every
+
+
+def read_by_next(layer: tuple[Direction, ...], states: States) -> jax.Array:
+    """The states h of a layer's directions side by side, (..., D H): what the next layer, or the head, reads."""
+    each = [states[f"{direction.prefix}h"] for direction in layer]
+    return each[0] if len(each) == 1 else jnp.concatenate(each, axis=-1)
 
 
 def head_of(params: Any, h: jax.Array) -> jax.Array:
@@ -107,15 +153,22 @@ def emitted_losses(model: Model, z: jax.Array, y: jax.Array) -> jax.Array:
             return optax.l2_loss(jax.nn.sigmoid(z), y).sum(axis=-1)
 
 
-def count_correct(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
-    """How many outputs are classified right; None for losses without classes."""
+def correct(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
+    """Which outputs are classified right; None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
-            return ((z > 0) == (y > 0.5)).all(axis=-1).sum()
+            return ((z > 0) == (y > 0.5)).all(axis=-1)
         case Loss.CATEGORICAL_CROSS_ENTROPY:
-            return (z.argmax(axis=-1) == y).sum()
+            return z.argmax(axis=-1) == y
         case _:
             return None
+
+
+def real(model: Model, each: jax.Array, lengths: jax.Array | None) -> jax.Array:
+    """Of losses, or which are right, (B,) or (B, T), 0 for what is not emitted."""
+    if lengths is None or model.head is Head.LAST:
+        return each
+    return jnp.where(jnp.arange(each.shape[1]) < lengths[:, None], each, 0)
 
 
 def optimizer_of(train: Train) -> optax.GradientTransformation:
@@ -134,126 +187,176 @@ def optimizer_of(train: Train) -> optax.GradientTransformation:
 
 @dataclass(frozen=True)
 class Functions:
-    """The pure functions of one problem, to be jitted. `states` are by name, each (B, H), or None for zeros."""
+    """The pure functions of one problem, to be jitted. `states` are by name, each (B, H), or None for zeros; `lengths`
+    (B,), or None where rows have none.
+    """
 
     problem: Problem
 
-    def loss(self, params: Any, x: jax.Array, y: jax.Array, states: Any) -> tuple[jax.Array, ForwardOutputs]:
+    def loss(
+        self, params: Any, x: jax.Array, y: jax.Array, states: Any, lengths: jax.Array | None = None
+    ) -> tuple[jax.Array, ForwardOutputs]:
         """The loss of rows x, its gradient cut as the truncation says; the value is that of the whole rows."""
-        model, truncation = self.problem.model, self.problem.truncation
-        w = recurrent_weights(model, params)
+        model, truncation, T = self.problem.model, self.problem.truncation, self.problem.T
         if states is None:
-            states = zero_states(model, len(x), params["W_hh"].dtype)
+            states = zero_states(model, len(x), params["W_hy"].dtype)
         projected = projected_inputs(model, params, x)
-        if model.head is Head.LAST:
-            last = self._last_states(w, projected, states)
-            logits = head_of(params, last["h"])
-            total = emitted_losses(model, logits, y).sum()
-        elif truncation is None:
-            last, every = scan_steps(model, w, states, projected, kept=("h",))
-            logits = jnp.swapaxes(head_of(params, every["h"]), 0, 1)
-            total = emitted_losses(model, logits, y).sum()
-        elif truncation.window == truncation.stride and self.problem.T % truncation.stride == 0:
-            last, h = chunks(model, w, states, projected, truncation.stride)
-            logits = jnp.swapaxes(head_of(params, h), 0, 1)
-            total = emitted_losses(model, logits, y).sum()
+        active = None if lengths is None else jnp.arange(T)[:, None] < lengths
+        top = model.stack[-1]
+        if truncation is None or (model.head is Head.LAST and lengths is None):
+            last, every = self._whole(params, states, projected, active)
+            h = read_by_next(top, every if model.head is Head.EVERY else last)
+        elif truncation.window == truncation.stride and T % truncation.stride == 0:
+            last, h = chunks(model, params, states, projected, active, truncation.stride)
+            if model.head is Head.LAST:
+                assert lengths is not None
+                ends = jnp.take_along_axis(h, jnp.maximum(lengths - 1, 0)[None, :, None], axis=0)[0]
+                h = jnp.where(lengths[:, None] > 0, ends, read_by_next(top, states))
         else:
-            last, logits, total = overlapping(model, truncation, params, projected, states, y)
-        return total * model.loss_scale(len(x), self.problem.T), ForwardOutputs(logits, last)
+            last, logits, total = overlapping(model, truncation, params, states, projected, y, lengths)
+            return total * self._scale(len(x), lengths), ForwardOutputs(logits, last)
+        logits = head_of(params, h)
+        logits = logits if model.head is Head.LAST else jnp.swapaxes(logits, 0, 1)
+        total = real(model, emitted_losses(model, logits, y), lengths).sum()
+        return total * self._scale(len(x), lengths), ForwardOutputs(logits, last)
 
-    def _last_states(self, w: Weights, projected: jax.Array, states: States) -> States:
-        """The states after all steps, differentiable through the last window alone."""
+    def _scale(self, rows: int, lengths: jax.Array | None) -> Any:
         model = self.problem.model
-        (block,) = blocks_of(model, self.problem.truncation, self.problem.T)
+        if lengths is None or not model.averages_steps:
+            return model.loss_scale(rows, self.problem.T)
+        return 1.0 / jnp.maximum(lengths.sum(), 1)
+
+    def _whole(
+        self, params: Any, states: States, projected: list[jax.Array], active: jax.Array | None
+    ) -> tuple[States, States]:
+        """All steps; with a truncation, whose only loss is at the last one, differentiable through its window alone."""
+        model = self.problem.model
+        if model.head is Head.EVERY:
+            return scan_stack(model, params, states, projected, active, kept=("h",))
+        block = blocks_of(model, self.problem.truncation, self.problem.T)[-1]
         if block.start:
-            states, _ = scan_steps(model, *lax.stop_gradient((w, states, projected[: block.start])))
-        return scan_steps(model, w, states, projected[block.start :])[0]
+            before = lax.stop_gradient((params, states, [p[: block.start] for p in projected]))
+            states, _ = scan_stack(model, *before)
+        return scan_stack(model, params, states, [p[block.start :] for p in projected], active)
 
-    def gradient(self, params: Any, x: jax.Array, y: jax.Array, states: Any) -> Any:
+    def gradient(self, params: Any, x: jax.Array, y: jax.Array, states: Any, lengths: jax.Array | None = None) -> Any:
         """((loss, result), gradients by name)."""
-        return jax.value_and_grad(self.loss, has_aux=True)(params, x, y, states)
+        return jax.value_and_grad(self.loss, has_aux=True)(params, x, y, states, lengths)
 
-    def train_step(self, params: Any, moments: Any, x: jax.Array, y: jax.Array, states: Any) -> Any:
+    def train_step(
+        self, params: Any, moments: Any, x: jax.Array, y: jax.Array, states: Any, lengths: jax.Array | None = None
+    ) -> Any:
         """(parameters, optimizer state, loss, result) after one step."""
-        (loss, result), grads = self.gradient(params, x, y, states)
+        (loss, result), grads = self.gradient(params, x, y, states, lengths)
         updates, moments = optimizer_of(self.problem.train).update(grads, moments, params)
         return optax.apply_updates(params, updates), moments, loss, result
 
-    def epoch(self, params: Any, moments: Any, inputs: jax.Array, targets: jax.Array, batches: jax.Array) -> Any:
-        """Steps over batches (n, B) of row numbers: (parameters, optimizer state, losses (n,), correct or None)."""
+    def epoch(
+        self,
+        params: Any,
+        moments: Any,
+        inputs: jax.Array,
+        targets: jax.Array,
+        batches: jax.Array,
+        lengths: jax.Array | None = None,
+    ) -> Any:
+        """Steps over batches (n, B) of row numbers: (parameters, optimizer state, losses (n,), right (n,) or None)."""
+        model = self.problem.model
 
         def step(carry: Any, rows: jax.Array) -> Any:
-            x, y = inputs[rows], targets[rows]
+            x, y, own = inputs[rows], targets[rows], None if lengths is None else lengths[rows]
             params, moments = carry
-            params, moments, loss, result = self.train_step(params, moments, x, y, None)
-            return (params, moments), (loss, count_correct(self.problem.model, result.logits, y))
+            params, moments, loss, result = self.train_step(params, moments, x, y, None, own)
+            hits = correct(model, result.logits, y)
+            return (params, moments), (loss, None if hits is None else real(model, hits, own).sum())
 
         (params, moments), (losses, right) = lax.scan(step, (params, moments), batches)
         return params, moments, losses, right
 
 
-def chunks(model: Model, w: Weights, states: States, projected: jax.Array, stride: int) -> tuple[States, jax.Array]:
-    """Chunk and detach: the last states, and h after each step (T, B, H); `stride` divides T."""
+def chunks(
+    model: Model, params: Any, states: States, projected: list[jax.Array], active: jax.Array | None, stride: int
+) -> tuple[States, jax.Array]:
+    """Chunk and detach: the last states, and what the head reads after each step (T, B, H); `stride` divides T."""
 
-    def chunk(states: States, steps: jax.Array) -> Any:
-        last, every = scan_steps(model, w, lax.stop_gradient(states), steps, kept=("h",))
-        return last, every["h"]
+    def chunk(states: States, steps: Any) -> Any:
+        own, taken = steps
+        last, every = scan_stack(model, params, lax.stop_gradient(states), own, taken, kept=("h",))
+        return last, read_by_next(model.stack[-1], every)
 
-    T, B, width = projected.shape
-    last, h = lax.scan(chunk, states, projected.reshape(T // stride, stride, B, width))
-    return last, h.reshape(T, B, model.H)
+    def cut(steps: jax.Array) -> jax.Array:
+        return steps.reshape(-1, stride, *steps.shape[1:])
+
+    last, h = lax.scan(chunk, states, jax.tree.map(cut, (projected, active)))
+    return last, h.reshape(-1, *h.shape[2:])
 
 
 def overlapping(
-    model: Model, truncation: Truncation, params: Any, projected: jax.Array, states: States, y: jax.Array
+    model: Model,
+    truncation: Truncation,
+    params: Any,
+    states: States,
+    projected: list[jax.Array],
+    y: jax.Array,
+    lengths: jax.Array | None,
 ) -> tuple[States, jax.Array, jax.Array]:
-    """The last states, the logits (B, T, O) and the sum of losses, where blocks reach back before their own losses.
+    """The last states, the logits and the sum of losses, where blocks reach back before their own losses.
 
     One scan over the blocks, all of them made `window` steps long: the steps before the row's first leave the states
     as they are, and losses that an earlier block has emitted weigh nothing.
     """
-    T = len(projected)
+    T = len(projected[0])
     window, stride = min(truncation.window, T), min(truncation.stride, T)
     blocks = list(truncation.blocks(T))
-    w, one_step = recurrent_weights(model, params), _STEPS[model.cell]
-    fixed_w, states, fixed = lax.stop_gradient((w, states, projected))
-    last, every = scan_steps(model, fixed_w, states, fixed, kept=model.recurrence.states)
+    last_step = model.head is Head.LAST  # of rows with lengths: others have no loss but in the last block
+    active = None if lengths is None else jnp.arange(T)[:, None] < lengths
+    fixed, states, seen = lax.stop_gradient((params, states, projected))
+    last, every = scan_stack(model, fixed, states, seen, active, kept=model.recurrence.states)
     known = {name: jnp.concatenate([states[name][None], every[name]]) for name in states}
-    padded = jnp.pad(projected, ((window, 0), (0, 0), (0, 0)))
-    targets = jnp.swapaxes(y, 0, 1)
-    targets = jnp.pad(targets, ((stride, 0),) + ((0, 0),) * (targets.ndim - 1))
+    padded = [jnp.pad(p, ((window, 0), (0, 0), (0, 0))) for p in projected]
+    targets = y if last_step else jnp.swapaxes(y, 0, 1)
+    if not last_step:
+        targets = jnp.pad(targets, ((stride, 0),) + ((0, 0),) * (targets.ndim - 1))
 
     def block(total: jax.Array, at: Any) -> Any:
         emit, end = at
-
-        def step(states: States, item: Any) -> tuple[States, jax.Array]:
-            p, t = item
-            after = one_step(w, states, p)
-            after = {name: jnp.where(t >= 0, after[name], states[name]) for name in states}
-            return after, after["h"]
-
         start = {name: value[jnp.maximum(end - window, 0)] for name, value in known.items()}
         times = end - window + jnp.arange(window)
-        _, reached = lax.scan(
-            step, start, (lax.dynamic_slice_in_dim(padded, end, window), times), unroll=unroll_of(window)
-        )
-        z = head_of(params, reached[window - stride :])
-        losses = emitted_losses(model, z, lax.dynamic_slice_in_dim(targets, end, stride))
-        own = times[window - stride :] >= emit
-        return total + jnp.where(own[:, None], losses, 0).sum(), None
+        steps = [lax.dynamic_slice_in_dim(p, end, window) for p in padded]
+        taken = times[:, None] >= 0
+        if lengths is not None:
+            taken &= times[:, None] < lengths
+        _, reached = scan_stack(model, params, start, steps, taken, kept=("h",))
+        z = head_of(params, read_by_next(model.stack[-1], reached)[window - stride :])
+        own = (times[:, None] >= emit)[window - stride :]
+        if last_step:
+            assert lengths is not None
+            losses = emitted_losses(model, z, jnp.broadcast_to(targets, (stride, *targets.shape)))
+            own &= times[window - stride :, None] == lengths - 1
+        else:
+            losses = emitted_losses(model, z, lax.dynamic_slice_in_dim(targets, end, stride))
+            own &= taken[window - stride :]
+        return total + jnp.where(own, losses, 0).sum(), None
 
     ends = (jnp.array([b.emit for b in blocks]), jnp.array([b.end for b in blocks]))
-    total, _ = lax.scan(block, jnp.zeros((), projected.dtype), ends)
-    logits = jnp.swapaxes(head_of(params, known["h"][1:]), 0, 1)
+    total, _ = lax.scan(block, jnp.zeros((), projected[0].dtype), ends)
+    top = model.stack[-1]
+    if last_step:  # a row without steps has its loss from the states that it starts from
+        logits = head_of(params, read_by_next(top, last))
+        total += jnp.where(lengths == 0, emitted_losses(model, logits, y), 0).sum()
+    else:
+        logits = jnp.swapaxes(head_of(params, read_by_next(top, {n: value[1:] for n, value in known.items()})), 0, 1)
     return last, logits, total
 
 
-def logits_of(model: Model, params: Any, x: jax.Array) -> jax.Array:
+def logits_of(model: Model, params: Any, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
     """Logits of rows x from zero states."""
     kept = ("h",) if model.head is Head.EVERY else ()
-    states, w = zero_states(model, len(x), params["W_hh"].dtype), recurrent_weights(model, params)
-    last, every = scan_steps(model, w, states, projected_inputs(model, params, x), kept)
-    return jnp.swapaxes(head_of(params, every["h"]), 0, 1) if kept else head_of(params, last["h"])
+    states, projected = zero_states(model, len(x), params["W_hy"].dtype), projected_inputs(model, params, x)
+    active = None if lengths is None else jnp.arange(x.shape[1])[:, None] < lengths
+    last, every = scan_stack(model, params, states, projected, active, kept)
+    logits = head_of(params, read_by_next(model.stack[-1], every if kept else last))
+    return jnp.swapaxes(logits, 0, 1) if kept else logits
 
 
 def exact(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -149,7 +149,7 @@ class NumbaSession(Session):
         self.record.point({"initial": state})
         self.last, self.outputs_in_pass = Pass.EPOCH, order.size
 
-    def _predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
         threads = numba.get_num_threads()
         steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(FORWARD_STEPS))

@@ -1,14 +1,15 @@
 """The plain equations in NumPy: one step a line. In float64 this is the oracle that every other backend must equal.
 
-The equations of one step are those of the cell, in `cells.py`; here they are run over time, forward and back, between
-embedding and head. Nothing here is written for speed, and nothing is shared with the kernels that it judges.
+The equations of one step are those of the cell, in `cells.py`; here they are run over time, forward and back, in each
+layer and direction, between embedding and head. Nothing here is written for speed, and nothing is shared with the
+kernels that it judges.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,43 +18,99 @@ from threadpoolctl import threadpool_info
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.cells import Arrays, logistic
 from rnnbench.contract import Contract
-from rnnbench.data import Data, Inputs, batches_of, shaped_targets
-from rnnbench.model import Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
+from rnnbench.data import Data, Inputs, batches_of, real_steps, shaped_lengths, shaped_targets
+from rnnbench.model import Block, Direction, Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
 from rnnbench.params import Array, Params, cast
 
 
 @dataclass(frozen=True)
-class Trace:
-    """What the forward pass leaves for the backward pass, time first: x (T, B, E); states by name, each (T + 1, B, H)
-    from the initial ones on; the cell's tape of each step.
+class DirectionTrace:
+    """What one direction leaves for its backward pass: the x (T, B, E) that it read, by time; and in the order in which
+    it took the steps its states by the cell's names, each (T + 1, B, H) from the initial ones on, the cell's tape of
+    each step, and the rows that took it, those that are long enough.
     """
 
     x: Array
     states: dict[str, Array]
     tape: list[dict[str, Array]]
-    logits: Array  # (B, O) or (B, T, O)
+    rows: list[Any]
 
-    def at(self, t: int) -> dict[str, Array]:
-        """The states that step t starts from."""
-        return {name: value[t] for name, value in self.states.items()}
+    def at(self, step: int) -> dict[str, Array]:
+        """The states that a step, counted in the order in which they were taken, starts from."""
+        return {name: value[step] for name, value in self.states.items()}
 
 
-def forward_pass(model: Model, params: Params, inputs: Inputs, initial: Arrays | None) -> Trace:
-    """Run all T steps. inputs (B, T) tokens or (B, T, E); initial states by name, each (B, H), or None for zeros."""
-    cell, dtype = model.recurrence, params["W_hh"].dtype
+@dataclass(frozen=True)
+class Trace:
+    """What the forward pass leaves for the backward pass: a part for each of `Model.directions`."""
+
+    model: Model
+    parts: list[DirectionTrace]
+    read: Array  # by the head: (B, D H) or (B, T, D H)
+    logits: Array  # (B, O) or (B, T, O); 0 where nothing is emitted
+    lengths: Inputs | None  # (B,)
+
+    def at(self, step: int) -> dict[str, Array]:
+        """The states of all directions that a step, counted in the order of each, starts from; T: the last ones."""
+        pairs = zip(self.model.directions, self.parts, strict=True)
+        return {name: value for direction, part in pairs for name, value in direction.named(part.at(step)).items()}
+
+
+def forward_pass(
+    model: Model, params: Params, inputs: Inputs, initial: Arrays | None, lengths: Inputs | None = None
+) -> Trace:
+    """Run all T steps. inputs (B, T) tokens or (B, T, E); initial states by name, each (B, H), or None for zeros;
+    lengths (B,) or None where each row has all T steps.
+    """
+    dtype = params["W_hy"].dtype
     x = (inputs.astype(dtype, copy=False) if model.V is None else params["embedding"][inputs]).swapaxes(0, 1)
-    T, B, _ = x.shape
-    states = {name: np.zeros((T + 1, B, model.H), dtype) for name in cell.states}
+    T, parts = len(x), list[DirectionTrace]()
+    for layer in model.stack:
+        for direction in layer:
+            states = None if initial is None else direction.states_of(initial)
+            parts.append(_run(direction, direction.params_of(params), x, states, lengths))
+        x = np.concatenate([_emitted(d, p) for d, p in zip(layer, parts[-len(layer) :], strict=True)], axis=2)
+    if model.head is Head.LAST:
+        read = np.concatenate([part.states["h"][T] for part in parts[-len(model.stack[-1]) :]], axis=1)
+    else:
+        read = x.swapaxes(0, 1)
+    logits = read @ params["W_hy"] + params["b_y"]
+    if lengths is not None and model.head is Head.EVERY:
+        logits = np.where(real_steps(lengths, T)[..., None], logits, dtype.type(0))
+    return Trace(model, parts, read, logits, lengths)
+
+
+def _step_order(direction: Direction, start: int, end: int) -> range:
+    """The times of steps [start, end) in the order in which the direction takes them."""
+    return range(end - 1, start - 1, -1) if direction.back else range(start, end)
+
+
+def _run(
+    direction: Direction, params: Arrays, x: Array, initial: Arrays | None, lengths: Inputs | None
+) -> DirectionTrace:
+    """One direction over x (T, B, E), under the cell's names. A row takes the steps before its length and no others."""
+    cell, (T, B, _) = direction.cell, x.shape
+    states = {name: np.zeros((T + 1, B, direction.H), x.dtype) for name in cell.states}
     for name, value in (initial or {}).items():
         states[name][0] = value
-    trace = Trace(x, states, [], np.empty(0))
-    for t in range(T):
-        step = cell.forward(params, x[t], trace.at(t))
+    trace = DirectionTrace(x, states, [], [])
+    for k, t in enumerate(_step_order(direction, 0, T)):
+        rows = slice(None) if lengths is None else np.flatnonzero(t < lengths)
+        step = cell.forward(params, x[t][rows], {name: value[rows] for name, value in trace.at(k).items()})
         for name, value in step.after.items():
-            states[name][t + 1] = value
+            states[name][k + 1] = states[name][k]
+            states[name][k + 1][rows] = value
         trace.tape.append(step.tape)
-    read = states["h"][T] if model.head is Head.LAST else states["h"][1:].swapaxes(0, 1)
-    return replace(trace, logits=read @ params["W_hy"] + params["b_y"])
+        trace.rows.append(rows)
+    return trace
+
+
+def _emitted(direction: Direction, part: DirectionTrace) -> Array:
+    """The state h after each step, (T, B, H), by time; 0 where a row has no such step."""
+    h = np.zeros_like(part.states["h"][1:])
+    for k, t in enumerate(_step_order(direction, 0, len(h))):
+        h[t][part.rows[k]] = part.states["h"][k + 1][part.rows[k]]
+    return h
 
 
 def losses(model: Model, z: Array, y: Inputs) -> Array:
@@ -90,30 +147,64 @@ def backward_pass(
     model: Model, params: Params, inputs: Inputs, trace: Trace, dz: Array, truncation: Truncation | None
 ) -> dict[str, Array]:
     """Gradients by name, from dz, the derivative of the loss by the logits. Werbos, 1990; cut as `Truncation` says."""
-    T, B, _ = trace.x.shape
+    lengths, (T, B, _) = trace.lengths, trace.parts[0].x.shape
     grads = {name: np.zeros_like(value) for name, value in params.items()}
-    for block in blocks_of(model, truncation, T):
-        dstates = {name: np.zeros((B, model.H), dz.dtype) for name in model.recurrence.states}
-        for t in reversed(range(block.start, block.end)):
-            dy = _dlogits_of_step(model, dz, t, T) if t >= block.emit else None
-            if dy is not None:
-                grads["W_hy"] += trace.states["h"][t + 1].T @ dy
-                grads["b_y"] += dy.sum(axis=0)
-                dstates["h"] = dstates["h"] + dy @ params["W_hy"].T
-            step = model.recurrence.backward(params, trace.x[t], trace.at(t), trace.at(t + 1), trace.tape[t], dstates)
-            for name, grad in step.grads.items():
-                grads[name] += grad
-            if model.V is not None:
-                np.add.at(grads["embedding"], inputs[:, t], step.delta @ params["W_xh"].T)
-            dstates = step.before
+    if lengths is not None and model.head is Head.EVERY:
+        dz = np.where(real_steps(lengths, T)[..., None], dz, dz.dtype.type(0))
+    grads["W_hy"] += trace.read.reshape(-1, model.read).T @ dz.reshape(-1, model.O)
+    grads["b_y"] += dz.reshape(-1, model.O).sum(axis=0)
+    for block in blocks_of(model, truncation, T, lengths is not None):
+        steps = block.end - block.start
+        above = np.zeros((steps, B, model.read), dz.dtype)  # derivatives by what a layer emits, by time
+        last = np.zeros((B, model.read), dz.dtype)  # and by its last states
+        if model.head is Head.EVERY:
+            above[block.emit - block.start :] = (dz[:, block.emit : block.end] @ params["W_hy"].T).swapaxes(0, 1)
+        else:
+            ends = slice(None) if lengths is None else (block.emit < lengths) & (lengths <= block.end)
+            last[ends] = dz[ends] @ params["W_hy"].T
+        parts = list(trace.parts)
+        for layer in reversed(model.stack):
+            below = np.zeros((steps, B, layer[0].E), dz.dtype)
+            for direction in reversed(layer):
+                own = slice(model.H, None) if direction.back else slice(model.H)
+                _run_back(
+                    direction, params, parts.pop(), block, above[..., own], last[:, own], grads, below,
+                )  # fmt: skip
+            above, last = below, np.zeros_like(last)
+        if model.V is not None:
+            np.add.at(grads["embedding"], inputs[:, block.start : block.end].T, above)
     return grads
 
 
-def _dlogits_of_step(model: Model, dz: Array, t: int, T: int) -> Array | None:
-    """The (B, O) part of dz that step t emits, or None where it emits nothing."""
-    if model.head is Head.EVERY:
-        return dz[:, t]
-    return dz if t == T - 1 else None
+def _run_back(
+    direction: Direction,
+    params: Params,
+    part: DirectionTrace,
+    block: Block,
+    above: Array,
+    last: Array,
+    grads: dict[str, Array],
+    below: Array,
+) -> None:
+    """One direction back over the steps of a block, adding to `grads` and to `below` (steps, B, E).
+
+    above (steps, B, H): the derivatives by what it emitted; last (B, H): by its last state h.
+    """
+    own, T = direction.params_of(params), len(part.x)
+    dstates = {name: np.zeros_like(last) for name in direction.cell.states}
+    dstates["h"] += last
+    for t in reversed(_step_order(direction, block.start, block.end)):
+        k = T - 1 - t if direction.back else t
+        rows, i = part.rows[k], t - block.start
+        before, after = ({name: value[rows] for name, value in part.at(at).items()} for at in (k, k + 1))
+        dafter = {name: value[rows] for name, value in dstates.items()}
+        dafter["h"] = dafter["h"] + above[i][rows]
+        step = direction.cell.backward(own, part.x[t][rows], before, after, part.tape[k], dafter)
+        for name, grad in direction.named(step.grads).items():
+            grads[name] += grad
+        below[i][rows] += step.delta @ own["W_xh"].T
+        for name, value in step.before.items():
+            dstates[name][rows] = value
 
 
 def correct(model: Model, z: Array, y: Inputs) -> NDArray[np.bool_] | None:
@@ -125,6 +216,20 @@ def correct(model: Model, z: Array, y: Inputs) -> NDArray[np.bool_] | None:
             return z.argmax(axis=-1) == y
         case _:
             return None
+
+
+def emitted(model: Model, values: NDArray[Any], lengths: Inputs | None) -> NDArray[Any]:
+    """Of `losses`, `correct` or logits what is emitted: as they are, or with lengths and `Head.EVERY` the (n, ...) of
+    real steps.
+    """
+    if lengths is None or model.head is Head.LAST:
+        return values
+    return values[real_steps(lengths, values.shape[1])]
+
+
+def loss_scale(model: Model, lengths: Inputs | None, B: int, T: int) -> float:
+    """`Model.loss_scale` of a batch of B rows."""
+    return model.loss_scale(B, T, None if lengths is None else int(lengths.sum()))
 
 
 def clip(train: Train, grads: dict[str, Array]) -> dict[str, Array]:
@@ -184,15 +289,17 @@ class NumpySession(Session):
         self.model = problem.model
         self.initial = cast(params, problem.dtype)
         self.inputs = np.ascontiguousarray(data.inputs, dtype=np.int32 if self.model.V is not None else problem.dtype)
-        self.targets = shaped_targets(problem, data.targets)
+        self.targets, self.lengths = shaped_targets(problem, data.targets), shaped_lengths(problem, data.lengths)
         self.states: Arrays | None = None
         self.outputs = Outputs()
         self.reset()
         self.select(0)
 
     def _select(self, batch: int) -> None:
-        rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
-        self.x, self.y = self.inputs[rows], self.targets[rows]
+        self.batch = self._rows(slice(batch * self.problem.B, (batch + 1) * self.problem.B))
+
+    def _rows(self, rows: Any) -> Data:
+        return Data(self.inputs[rows], self.targets[rows], None if self.lengths is None else self.lengths[rows])
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
         self.states = states
@@ -202,37 +309,37 @@ class NumpySession(Session):
         self.stepper = Stepper(self.problem.train, self.params)
 
     def forward(self) -> None:
-        self._forward(self.x, self.y, self.states)
+        self._forward(self.batch, self.states)
 
     def gradient(self) -> None:
-        self._gradient(self.x, self.y, self.states)
+        self._gradient(self.batch, self.states)
 
     def train_step(self) -> None:
-        self._train_step(self.x, self.y, self.states)
+        self._train_step(self.batch, self.states)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         total, right, count = 0.0, 0, 0
         has_classes = True
         for rows in batches_of(order, self.problem.B):
-            y = self.targets[rows]
-            self._train_step(self.inputs[rows], y, None)
+            batch = self._rows(rows)
+            self._train_step(batch, None)
             assert self.outputs.loss is not None
             assert self.outputs.logits is not None
             total += self.outputs.loss * len(rows)
-            found = correct(self.model, self.outputs.logits, y)
+            found = correct(self.model, self.outputs.logits, batch.targets)
             has_classes = found is not None
-            right += 0 if found is None else int(found.sum())
-            count += 1 if found is None else found.size
-        accuracy = right / count if has_classes else None
+            if found is not None:
+                found = emitted(self.model, found, batch.lengths)
+                right, count = right + int(found.sum()), count + found.size
+        accuracy = right / max(1, count) if has_classes else None
         self.outputs = Outputs(loss=total / len(order), params=self.params, accuracy=accuracy)
 
-    def _predict(self, inputs: Inputs) -> Array:
-        return np.concatenate(
-            [
-                forward_pass(self.model, self.params, inputs[i : i + 512], None).logits
-                for i in range(0, len(inputs), 512)
-            ]
-        )
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
+        parts = []
+        for i in range(0, len(inputs), 512):
+            part = None if lengths is None else lengths[i : i + 512]
+            parts.append(forward_pass(self.model, self.params, inputs[i : i + 512], None, part).logits)
+        return np.concatenate(parts)
 
     def fetch(self) -> Outputs:
         return self.outputs
@@ -244,33 +351,36 @@ class NumpySession(Session):
                 array.fill(np.nan)
         self.outputs = Outputs()
 
-    def _forward(self, x: Inputs, y: Inputs, states: Arrays | None) -> Trace:
+    def _forward(self, batch: Data, states: Arrays | None) -> Trace:
         if self.before_forward is not None:
             self.before_forward()
-        trace = forward_pass(self.model, self.params, x, states)
+        trace = forward_pass(self.model, self.params, batch.inputs, states, batch.lengths)
         with np.errstate(invalid="ignore", over="ignore"):  # NaN and infinity come out as what they are
-            scale = self.model.loss_scale(len(x), self.problem.T)
-            loss = float(losses(self.model, trace.logits, y).sum() * scale)
+            scale = self._scale(batch)
+            each = emitted(self.model, losses(self.model, trace.logits, batch.targets), batch.lengths)
+            loss = float(each.sum() * scale)
             if self.off_loss is not None:
                 loss += self.off_loss(trace.logits, scale)
-        last = {name: value[-1].copy() for name, value in trace.states.items()}
+        last = {name: value.copy() for name, value in trace.at(self.problem.T).items()}
         self.outputs = Outputs(loss=loss, logits=trace.logits, states=last)
         return trace
 
-    def _gradient(self, x: Inputs, y: Inputs, states: Arrays | None) -> dict[str, Array]:
-        trace = self._forward(x, y, states)
-        scale = trace.logits.dtype.type(self.model.loss_scale(len(x), self.problem.T))
-        dz = dlosses(self.model, trace.logits, y)
+    def _scale(self, batch: Data) -> float:
+        return loss_scale(self.model, batch.lengths, len(batch.inputs), self.problem.T)
+
+    def _gradient(self, batch: Data, states: Arrays | None) -> dict[str, Array]:
+        trace = self._forward(batch, states)
+        dz = dlosses(self.model, trace.logits, batch.targets)
         if self.off_dlosses is not None:
             dz = dz + self.off_dlosses(dz.shape)
-        dz = dz * scale
-        grads = backward_pass(self.model, self.params, x, trace, dz.astype(trace.logits.dtype), self.problem.truncation)
+        dz = (dz * trace.logits.dtype.type(self._scale(batch))).astype(trace.logits.dtype)
+        grads = backward_pass(self.model, self.params, batch.inputs, trace, dz, self.problem.truncation)
         done = self.outputs
         self.outputs = Outputs(done.loss, done.logits, done.states, grads)
         return grads
 
-    def _train_step(self, x: Inputs, y: Inputs, states: Arrays | None) -> None:
-        grads = clip(self.problem.train, self._gradient(x, y, states))
+    def _train_step(self, batch: Data, states: Arrays | None) -> None:
+        grads = clip(self.problem.train, self._gradient(batch, states))
         self.stepper.update(self.params, grads)
         done = self.outputs
         self.outputs = Outputs(done.loss, done.logits, done.states, params=self.params)
@@ -289,6 +399,8 @@ class NumpyBackend(Backend):
     def contract(self, problem: Problem) -> Contract:
         cell = problem.model.cell
         loop = f"a Python loop over T of @ and {'np.tanh' if cell == 'rnn' else f'the equations of the {cell}'}"
+        loop += ", one for each layer and direction" * (len(problem.model.directions) > 1)
+        loop += ", each step on the rows that are long enough" * problem.lengths
         scatter = "" if problem.model.V is None else "; np.add.at for the embedding"
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(

@@ -129,7 +129,7 @@ class KerasSession(Session):
         self._done(None, stepped=True)
         self.epoch = history.history
 
-    def _predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         blocks = range(0, len(inputs), PREDICT_ROWS)
         return np.concatenate([self._predicted(inputs[i : i + PREDICT_ROWS]) for i in blocks])
 

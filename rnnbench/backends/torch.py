@@ -120,7 +120,7 @@ class TorchSession(Session):
                     outputs += done.logits[..., 0].numel()
             self.done = TorchOutputs(total / len(order), params=True, correct=correct, outputs=outputs)
 
-    def _predict(self, inputs: Inputs) -> Array:
+    def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         with self.subnormals, torch.inference_mode():
             parts = [self.net(x, None)[0] for x in self._rows(inputs).split(_PREDICT_ROWS)]
             predicted: Array = torch.cat(parts).numpy(force=True)

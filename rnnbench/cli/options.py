@@ -84,6 +84,8 @@ def _lower(ctx: click.Context, param: click.Parameter, value: str | None) -> Any
 MODEL = options(
     several("--cell", type=Names(Name("cell", list(CELLS))),
             help=f"{', '.join(CELLS)}; comma-separated. Default: the workload's, else rnn."),
+    click.option("--layers", type=SIZE, help="Layers, one above the other. Default: the workload's, else 1."),
+    click.option("--bidirectional", is_flag=True, default=None, help="Each layer also from a row's end to its start."),
     click.option("-V", "V", type=SIZE, help="Vocabulary. Default: read from x; made-up rows are dense without it."),
     click.option("-O", "O", type=SIZE, help="Outputs. Default: read from y; 1 for made-up rows."),
     click.option("--head", type=Name("head", list(Head)), callback=_lower,
@@ -104,7 +106,7 @@ PROBLEM = options(
 PROBLEM_HELP = """\b
 Which network:
   -w parity,imdb-50     built-in workloads (`list`); -H -E -T -B change them
-  -w rows.npz           your rows: arrays x and y, optionally x_test and y_test
+  -w rows.npz           your rows: arrays x and y, optionally lengths, x_test, y_test, lengths_test
   -w mine.toml          a description of yours, with or without rows
   -w mine.py:WORKLOAD   a rnnbench.Workload of yours
   -V 20000 -E 64 -H 256 -T 120 -B 64

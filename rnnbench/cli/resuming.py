@@ -48,7 +48,7 @@ _IN_PLAN: dict[str, Callable[[Plan], Any]] = {
     "aa": lambda plan: any(name.endswith(backends.REPLICA) for name in plan.backends),
     **{axis: _sizes(axis) for axis in AXES},
     "E": lambda plan: plan.sizes.E if plan.sweep is None else plan.sweep.E,
-    **{name: partial(_model, name) for name in ("cell", "V", "O", "head", "loss")},
+    **{name: partial(_model, name) for name in ("cell", "layers", "bidirectional", "V", "O", "head", "loss")},
     "grid": lambda plan: plan.sweep is not None and plan.sweep.grid,
     "dry_run": lambda plan: False,
 }

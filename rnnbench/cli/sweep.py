@@ -111,7 +111,7 @@ def sweep(
             plan, described = running.read_plan(resume)
             check_options(ctx, plan, resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
-        own = {name: asked.pop(name) for name in ("cell", "V", "O", "head", "loss")}
+        own = {name: asked.pop(name) for name in ("cell", "layers", "bidirectional", "V", "O", "head", "loss")}
         own["cell"] = own["cell"] or ()
         if len(own["cell"]) > 1:
             raise click.UsageError(

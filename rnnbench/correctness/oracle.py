@@ -92,7 +92,7 @@ class Oracle:
         self.problem, self.order, self.go_on = problem, order, go_on
         inputs = data.inputs if problem.model.V is not None else data.inputs.astype(np.float64)
         self.batches = len(inputs) // problem.B
-        self.params, self.data = params, Data(inputs, data.targets)
+        self.params, self.data = params, replace(data, inputs=inputs)
         self.exact = replace(problem, dtype=DType.FLOAT64)
         check_shapes(params, problem.model)
         check_data(self.exact, self.data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,17 @@ from rnnbench.workloads.base import Dataset, Split
 def save_problem(path: Path, params: Params, train: Split, **splits: Split) -> None:
     """What `prepare` of a worker reads: parameters, training rows, and further splits by name."""
     arrays = {f"param {name}": value for name, value in params.items()}
-    arrays |= {"inputs": train.inputs, "targets": train.targets}
-    for name, split in splits.items():
-        arrays |= {f"inputs {name}": split.inputs, f"targets {name}": split.targets}
+    for name, split in {"": train, **{f" {name}": split for name, split in splits.items()}}.items():
+        arrays |= {f"inputs{name}": split.inputs, f"targets{name}": split.targets}
+        if split.lengths is not None:
+            arrays[f"lengths{name}"] = split.lengths
     _save(path, arrays)
+
+
+def rows_in(arrays: Mapping[str, Any], split: str = "") -> Split:
+    """The training rows, or those of a split, among the arrays that `save_problem` wrote."""
+    name = f" {split}" if split else ""
+    return Split(arrays[f"inputs{name}"], arrays[f"targets{name}"], arrays.get(f"lengths{name}"))
 
 
 def splits_of(dataset: Dataset) -> dict[str, Split]:

@@ -53,8 +53,8 @@ def in_process(problem: Problem, item: int, kinds: dict[str, int], rows: int) ->
     model, steps = problem.model, rows * problem.T
     outputs = model.O * (steps if model.head is Head.EVERY else rows)
     counts = {
-        "states": steps * model.recurrence.width(model.H),
-        "inputs": steps * model.E,
+        "states": steps * model.recurrence.width(model.H) * len(model.directions),
+        "inputs": steps * (model.E + (model.layers - 1) * model.read),
         "outputs": outputs,
         "params": params_of(problem),
     }

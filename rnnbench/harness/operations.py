@@ -21,11 +21,11 @@ from threadpoolctl import threadpool_info
 
 import rnnbench
 from rnnbench.backends.base import Backend
-from rnnbench.backends.numpy import correct, losses
+from rnnbench.backends.numpy import correct, emitted, loss_scale, losses
 from rnnbench.contract import CUDA
 from rnnbench.correctness import timing_audit
-from rnnbench.data import Data, shaped_targets
-from rnnbench.harness.arrays import save_outputs
+from rnnbench.data import shaped_targets
+from rnnbench.harness.arrays import rows_in, save_outputs
 from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_call, time_turn, warmups
 from rnnbench.machine import energy, gpu, interference
 from rnnbench.machine.cores import stay_on
@@ -117,7 +117,7 @@ class Operations:
             self.arrays = {name: file[name] for name in file.files}
         params = {name.removeprefix("param "): a for name, a in self.arrays.items() if name.startswith("param ")}
         self.problem = msgspec.convert(problem, Problem)
-        data = Data(self.arrays["inputs"], self.arrays["targets"])
+        data = rows_in(self.arrays)
         start = time.perf_counter_ns()
         self.session = self.backend.prepare(self.problem, params, data)
         self.session.synchronize()
@@ -210,18 +210,19 @@ class Operations:
 
     def evaluate(self, split: str) -> dict[str, Any]:
         """Loss and accuracy, as means over the rows of `inputs SPLIT`, with the parameters as they are."""
+        rows, problem = rows_in(self.arrays, split), self.problem
         start = time.perf_counter_ns()
-        logits = self.session.predict(self.arrays[f"inputs {split}"])
+        logits = self.session.predict(rows.inputs, rows.lengths)
         seconds = (time.perf_counter_ns() - start) / 1e9
         logits = logits.astype("float64")
-        targets = shaped_targets(self.problem, self.arrays[f"targets {split}"])
-        found = correct(self.problem.model, logits, targets)
-        scale = self.problem.model.loss_scale(len(logits), self.problem.T)
+        model, targets = problem.model, shaped_targets(problem, rows.targets)
+        found = correct(model, logits, targets)
+        scale = loss_scale(model, rows.lengths, len(logits), problem.T)
         return {
-            "loss": float(losses(self.problem.model, logits, targets).sum() * scale),
-            "accuracy": None if found is None else float(found.mean()),
+            "loss": float(emitted(model, losses(model, logits, targets), rows.lengths).sum() * scale),
+            "accuracy": None if found is None else float(emitted(model, found, rows.lengths).mean()),
             "seconds": seconds,
-            "positive": float((logits > 0).mean()),
+            "positive": float((emitted(model, logits, rows.lengths) > 0).mean()),
         }
 
     def close(self) -> dict[str, Any]:

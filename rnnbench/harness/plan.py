@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 from msgspec import Meta
 
+from rnnbench.data import Data
 from rnnbench.harness.clock import Turn
 from rnnbench.model import Case, DType, Pass, Truncation
 from rnnbench.records.record import Count, Mode, Positive
@@ -121,14 +122,13 @@ def epoch_steps(spec: Spec, rows: int, asked: int | None) -> int:
     return min(whole, spec.short_epoch if asked is None else asked or whole)
 
 
-def cases_of(plan: Plan, spec: Spec, rows: int | None = None) -> list[Case]:
-    """All cases that a plan asks of a workload, before the filter. `rows`: how many there are to train on."""
-    cases = []
+def cases_of(plan: Plan, spec: Spec, train: Data | None = None) -> list[Case]:
+    """All cases that a plan asks of a workload, before the filter. `train`: its rows, once they are there."""
+    cases, n = [], spec.rows[0] if train is None else len(train.inputs)
     for dtype in plan.dtypes:
         for pass_ in plan.passes:
-            n = spec.rows[0] if rows is None else rows
             steps = epoch_steps(spec, n, plan.epoch_batches) if pass_ is Pass.EPOCH else 1
-            cases.append(Case(**vars(spec.problem(dtype, plan.truncation)), pass_=pass_, steps=steps))
+            cases.append(Case(**vars(spec.problem(dtype, plan.truncation, train)), pass_=pass_, steps=steps))
     return cases
 
 

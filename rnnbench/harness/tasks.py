@@ -15,7 +15,7 @@ from rnnbench.model import Model
 from rnnbench.params import Init, Params, cast, init_params
 from rnnbench.records.store import StoreError
 from rnnbench.workloads import files, made_up
-from rnnbench.workloads.base import MADE_UP, Dataset, Source, Spec, Split, Workload, WorkloadUnavailable, rows
+from rnnbench.workloads.base import MADE_UP, Dataset, Source, Spec, Split, Workload, WorkloadUnavailable
 
 Say = Callable[[str], None]
 
@@ -138,12 +138,13 @@ def _tasks_of_workload(
     plan: Plan, spec: Spec, dataset: Dataset, params: Params, refused: str | None = None
 ) -> list[Task]:
     train, tasks = dataset.train, []
+    known = None if refused else train
     for dtype in plan.dtypes:
-        every = cases_of(plan, spec, None if refused else len(train.inputs))
+        every = cases_of(plan, spec, known)
         cases = [c for c in every if c.dtype is dtype and any(wanted(plan, c, name) for name in plan.backends)]
         if cases:
             most = max(LOSS_STEPS, *(case.steps for case in cases))
-            staged: Split = rows(train.inputs, train.targets, 0, most * spec.B)
-            problem = spec.problem(dtype, plan.truncation)
+            staged: Split = train.part(0, most * spec.B)
+            problem = spec.problem(dtype, plan.truncation, known)
             tasks.append(Task(problem, tuple(cases), staged, cast(params, dtype), dataset.source, refused))
     return tasks

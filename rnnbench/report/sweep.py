@@ -40,11 +40,14 @@ def work_text(data: ReportData) -> str:
         return WORK
     inputs = "Dense inputs of width E" if model.V is None else f"Tokens of a vocabulary of {model.V:,}, embedded to E"
     cell = "tanh RNN" if model.cell == "rnn" else model.cell
+    cell = f"{model.layers} layers of {cell}" if model.layers > 1 else cell
+    both = " in both directions" if model.bidirectional else ""
     outputs = (
         f"{model.O} output{'s' * (model.O > 1)} at {'every step' if model.head is Head.EVERY else 'the last step'}"
     )
     return (
-        f"{inputs}, {cell} of H units, {outputs}, batches of B rows of T steps; {escape(first.data_source)}. {CHECKED}"
+        f"{inputs}, {cell} of H units{both}, {outputs}, batches of B rows of T steps; {escape(first.data_source)}. "
+        f"{CHECKED}"
     )
 
 

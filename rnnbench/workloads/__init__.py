@@ -15,9 +15,11 @@ REGISTRY: dict[str, str] = {
     "imdb-50": "rnnbench.workloads.imdb:IMDB_50",
     "imdb-200": "rnnbench.workloads.imdb:IMDB_200",
     "imdb-200-pre": "rnnbench.workloads.imdb:IMDB_200_PRE",
+    "imdb-200-lengths": "rnnbench.workloads.imdb:IMDB_200_LENGTHS",
     "imdb-synthetic-50": "rnnbench.workloads.synthetic:IMDB_SYNTHETIC_50",
     "imdb-synthetic-200": "rnnbench.workloads.synthetic:IMDB_SYNTHETIC_200",
     "imdb-synthetic-200-pre": "rnnbench.workloads.synthetic:IMDB_SYNTHETIC_200_PRE",
+    "imdb-synthetic-200-lengths": "rnnbench.workloads.synthetic:IMDB_SYNTHETIC_200_LENGTHS",
 }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.data import Data, Inputs, check_data
+from rnnbench.data import Data, check_data
 from rnnbench.model import DType, Loss, Model, Problem, Train
 from rnnbench.params import Init
 
@@ -77,10 +77,16 @@ class Spec:
     made_up: bool = False
     origin: str = ""
     kept: str = ""  # the file of the rows in the folder of a run; workloads that differ in sizes alone share one
+    lengths: bool = False  # whether rows have lengths
 
-    def problem(self, dtype: DType, truncation: Any = None) -> Problem:
-        """The arithmetic that the workload asks for. Raises ValueError for sizes below 1."""
-        return Problem(self.name, dtype, self.model, self.train, self.B, self.T, truncation)
+    def problem(self, dtype: DType, truncation: Any = None, train: Data | None = None) -> Problem:
+        """The arithmetic that the workload asks for; until its rows are there, to `train` on, their mean length is
+        taken for T. Raises ValueError as `Problem`.
+        """
+        mean = None
+        if self.lengths:
+            mean = float(self.T) if train is None else train.mean_length
+        return Problem(self.name, dtype, self.model, self.train, self.B, self.T, truncation, mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +98,7 @@ class Workload:
     `Data`; without them the last fifth of the rows is kept for testing. `epochs`: of a training; `short_epoch`: batches
     of the `epoch` pass, unless a run asks for the whole data set. `expect` says what accuracy to expect where that
     would surprise; `stand_in` names the built-in workload to use where the data cannot be had; `made_up` says that the
-    rows mean nothing.
+    rows mean nothing; `lengths` that those of a function have lengths (`Data.lengths`).
 
     Raises ValueError where rows, model and loss do not fit together.
     """
@@ -115,6 +121,7 @@ class Workload:
     origin: str = ""
     kept: str = ""
     source: str = "rows given by the user"
+    lengths: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(rf"[\w.+ -]{{1,{MAX_NAME}}}", self.name) or self.name.strip(" .") != self.name:
@@ -133,6 +140,7 @@ class Workload:
             return
         if not self.origin and not self.kept:
             self._set(kept=self.name)
+        self._set(lengths=self.data.lengths is not None)
         data, T = as_rows(self.name, self.model, self.data, self.B)
         if self.T not in (0, T):
             raise ValueError(f"T is {self.T}, but the rows of {self.name} have {T} steps; leave T out")
@@ -144,6 +152,8 @@ class Workload:
             test, steps = as_rows(f"the test rows of {self.name}", self.model, self.test)
             if steps != T:
                 raise ValueError(f"test rows of {self.name} have {steps} steps, the others {T}; all need the same")
+            if (test.lengths is None) is self.lengths:
+                raise ValueError(f"of {self.name} only the test rows or the others have lengths; give both or neither")
             self._set(test=test, rows=(len(data.inputs), len(data.inputs) + len(test.inputs)))
 
     def _set(self, **values: Any) -> None:
@@ -166,8 +176,7 @@ class Workload:
         if self.test is not None:
             return Dataset(data, self.test, None, self.source)
         if train < total:
-            kept = rows(data.inputs, data.targets, train, total)
-            return Dataset(rows(data.inputs, data.targets, 0, train), kept, None, self.source)
+            return Dataset(data.part(0, train), data.part(train, total), None, self.source)
         return Dataset(data, data, None, f"{self.source}; tested on the same rows")
 
     def resized(
@@ -175,8 +184,8 @@ class Workload:
     ) -> Workload:
         """The same task at other sizes, under a name that has those that differ: `imdb-50 H64 T100`.
 
-        `rest` replaces further fields of the model, such as `cell`. Raises ValueError for a size below 1 and for one
-        that the data fix.
+        `rest` replaces further fields of the model, such as `cell` and `layers`. Raises ValueError for a size below 1
+        and for one that the data fix.
         """
         model, changed, sizes = self.model, list[str](), {"E": E, "H": H, "B": B, "T": T}
         for letter, size in sizes.items():
@@ -191,6 +200,10 @@ class Workload:
         model = replace(model, E=E or model.E, H=H or model.H, **{k: v for k, v in rest.items() if v is not None})
         if model.cell != self.model.cell:
             changed.append(model.cell)
+        if model.layers != self.model.layers:
+            changed.append(f"L{model.layers}")
+        if model.bidirectional != self.model.bidirectional:
+            changed.append("bidirectional" if model.bidirectional else "unidirectional")
         now = {"E": model.E, "H": model.H, "B": B or self.B, "T": T or self.T}
         own = {"E": self.model.E, "H": self.model.H, "B": self.B, "T": self.T}
         changed += [f"{letter}{size}" for letter, size in now.items() if size != own[letter]]
@@ -237,14 +250,14 @@ def as_rows(name: str, model: Model, data: Data, B: int = 1) -> tuple[Data, int]
             f"{name}: a target is {bad:g}, and {model.loss} needs 0 to 1; take {Loss.CATEGORICAL_CROSS_ENTROPY} for "
             f"classes, or {Loss.SQUARED_ERROR}"
         )
-    T = x.shape[1]
+    T, lengths = x.shape[1], data.lengths
+    if lengths is not None:
+        lengths = np.asarray(lengths)
+        if lengths.dtype.kind == "f" and (lengths == np.round(lengths)).all():
+            lengths = lengths.astype(np.int64)
+    read = Data(x, y, lengths)
     try:
-        check_data(Problem(name, DType.FLOAT32, model, ADAM, B, T), Data(x, y))
+        check_data(Problem(name, DType.FLOAT32, model, ADAM, B, T, mean_length=None if lengths is None else T), read)
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
-    return Data(x, y), T
-
-
-def rows(inputs: Inputs, targets: Inputs, start: int, stop: int) -> Split:
-    """Rows [start, stop) as a split; views, no copy."""
-    return Split(inputs[start:stop], targets[start:stop])
+    return read, T

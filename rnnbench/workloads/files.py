@@ -1,6 +1,7 @@
 """A user's own workload from a file: `rows.npz`, `mine.toml` or `mine.py:NAME`; and rows as a run keeps them.
 
-`rows.npz` holds arrays `x` and `y`, optionally `x_test` and `y_test`. Whole numbers x (N, T) are tokens; other x are
+`rows.npz` holds arrays `x` and `y`, optionally `x_test` and `y_test`, and `lengths` of the rows (and `lengths_test`)
+where not each has all steps. Whole numbers x (N, T) are tokens; other x are
 dense inputs, (N, T) or (N, T, E). From y come head, loss and outputs: one target a row (N,) or O of them (N, O) for the
 last step, (N, T) or (N, T, O) for every step; whole numbers above 1 are classes, 0 and 1 are for binary cross-entropy,
 and all else is squared error.
@@ -33,14 +34,17 @@ from rnnbench.workloads import made_up
 from rnnbench.workloads.base import Spec, Workload
 from rnnbench.workloads.made_up import B, E, H
 
-NEEDED, OPTIONAL = ("x", "y"), ("x_test", "y_test")
+NEEDED, OPTIONAL = ("x", "y"), ("x_test", "y_test", "lengths", "lengths_test")
 MAX_TOML = 1 << 20
 
 Say = Callable[[str], None]
 
 
 def read_arrays(path: Path, say: Say = lambda text: None) -> dict[str, Inputs]:
-    """`x`, `y` and, where they are there, `x_test` and `y_test`. Raises ValueError for what is no such file."""
+    """`x`, `y` and what there is of `lengths`, `x_test`, `y_test`, `lengths_test`.
+
+    Raises ValueError for what is no such file.
+    """
     found = {}
     try:
         with open_file(path) as stream, zipfile.ZipFile(stream) as archive:
@@ -52,6 +56,8 @@ def read_arrays(path: Path, say: Say = lambda text: None) -> dict[str, Inputs]:
                 )
             if ("x_test" in names) != ("y_test" in names):
                 raise ValueError(f"{path} has only one of x_test and y_test; give both or neither")
+            if "lengths_test" in names and "x_test" not in names:
+                raise ValueError(f"{path} has lengths_test and no x_test; give both or neither")
             for name in (*NEEDED, *OPTIONAL):
                 if name in names:
                     with archive.open(f"{name}.npy") as array:
@@ -86,13 +92,13 @@ def from_npz(path: Path, asked: Mapping[str, Any], say: Say, **rest: Any) -> Wor
     arrays = read_arrays(path, say)
     name = rest.pop("name", path.stem)
     model = model_of(path, arrays, {k: v for k, v in asked.items() if k not in ("B", "T")})
-    test = Data(arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
+    data, test = _rows_in(arrays)
     T = arrays["x"].shape[1]
     if asked.get("T") not in (None, T):
         raise ValueError(f"the rows of {path} have T = {T}; give rows of another length instead of -T {asked['T']}")
     try:
         workload = Workload(
-            name, model, Data(arrays["x"], arrays["y"]), B=asked.get("B", B), test=test,
+            name, model, data, B=asked.get("B", B), test=test,
             source=f"rows from {path.name}", **rest,
         )  # fmt: skip
     except ValueError as error:
@@ -101,15 +107,27 @@ def from_npz(path: Path, asked: Mapping[str, Any], say: Say, **rest: Any) -> Wor
     return workload
 
 
+def _rows_in(arrays: Mapping[str, Inputs]) -> tuple[Data, Data | None]:
+    """The rows to train on, and those to test on where there are such."""
+    data = Data(arrays["x"], arrays["y"], arrays.get("lengths"))
+    if "x_test" not in arrays:
+        return data, None
+    return data, Data(arrays["x_test"], arrays["y_test"], arrays.get("lengths_test"))
+
+
 def described(workload: Workload) -> str:
     """What the rows were taken for, in one line."""
     model, (train, total) = workload.model, workload.rows
     kind = f"tokens, V {model.V:,}" if model.V else "dense inputs"
     outputs = "1 output" if model.O == 1 else f"{model.O} outputs"
     kept = f"{total - train:,} for testing" if total > train else "none for testing"
+    assert not callable(workload.data)
+    mean = workload.data.mean_length
+    steps = "" if mean is None else f", {mean:.1f} steps long on average"
     return (
-        f"{train:,} rows of T {workload.T}, {kept}; {kind}, E {model.E}, H {model.H}, B {workload.B}; {outputs} at "
-        f"{'every step' if model.head is Head.EVERY else 'the last step'}, {str(model.loss).replace('_', ' ')}"
+        f"{train:,} rows of T {workload.T}{steps}, {kept}; {kind}, E {model.E}, H {model.H}, B {workload.B}; "
+        f"{outputs} at {'every step' if model.head is Head.EVERY else 'the last step'}, "
+        f"{str(model.loss).replace('_', ' ')}"
     )
 
 
@@ -153,10 +171,21 @@ def model_of(path: Path, arrays: Mapping[str, Inputs], asked: Mapping[str, Any])
 
 TABLES: dict[str, dict[str, Any]] = {
     "": {"name": str, "data": str, "B": int, "T": int, "epochs": int, "short_epoch": int, "init": Init, "expect": str},
-    "model": {"cell": str, "V": int, "E": int, "H": int, "O": int, "head": Head, "loss": Loss, "step_sum": StepSum},
+    "model": {
+        "cell": str,
+        "layers": int,
+        "bidirectional": bool,
+        "V": int,
+        "E": int,
+        "H": int,
+        "O": int,
+        "head": Head,
+        "loss": Loss,
+        "step_sum": StepSum,
+    },
     "train": {f.name: (int, float) for f in fields(Train)} | {"optimizer": type(Train().optimizer)},
 }  # what may stand in a .toml file
-_KINDS: dict[Any, str] = {str: "text", int: "a whole number", (int, float): "a number"}
+_KINDS: dict[Any, str] = {str: "text", int: "a whole number", (int, float): "a number", bool: "true or false"}
 
 
 def from_toml(path: Path, say: Say) -> Workload:
@@ -204,7 +233,7 @@ def _value(path: Path, text: str, table: str, key: str, value: Any) -> Any:
         if value not in list(kind):
             raise ValueError(where + unknown(key, str(value), list(kind)))
         return kind(value)
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or isinstance(value, bool) is not (kind is bool):
         raise ValueError(f"{where}{key} is {value!r}; {_KINDS[kind]} is needed")
     return value
 
@@ -282,9 +311,11 @@ def from_python(name: str) -> Workload:
 def keep_rows(folder: Path, workload: Workload) -> None:
     """Write the rows of a user's workload into the folder of a run, as a `rows.npz` of its own."""
     assert not callable(workload.data)
-    arrays = {"x": workload.data.inputs, "y": workload.data.targets}
-    if workload.test is not None:
-        arrays |= {"x_test": workload.test.inputs, "y_test": workload.test.targets}
+    arrays: dict[str, Inputs] = {}
+    for suffix, data in (("", workload.data), ("_test", workload.test)):
+        if data is not None:
+            arrays |= {f"x{suffix}": data.inputs, f"y{suffix}": data.targets}
+            arrays |= {} if data.lengths is None else {f"lengths{suffix}": data.lengths}
     (folder / ROWS).mkdir(exist_ok=True)
     np.savez(folder / ROWS / f"{workload.kept}.npz", **arrays)  # type: ignore[arg-type]
 
@@ -299,6 +330,6 @@ def kept_workload(folder: Path, spec: Spec) -> Workload:
     """The workload of a plan whose rows a run has kept. Raises ValueError as `read_arrays`."""
     path = folder / ROWS / f"{spec.kept}.npz"
     arrays = _kept_arrays(path, path.stat().st_mtime_ns if path.exists() else 0)
-    test = Data(arrays["x_test"], arrays["y_test"]) if "x_test" in arrays else None
+    data, test = _rows_in(arrays)
     given = {f.name: getattr(spec, f.name) for f in fields(Spec) if f.name not in ("rows", "T")}
-    return Workload(data=Data(arrays["x"], arrays["y"]), test=test, source="rows kept with the run", **given)
+    return Workload(data=data, test=test, source="rows kept with the run", **given)

@@ -1,4 +1,6 @@
-"""Sentiment of film reviews, as the seeds train it: IMDB's last 50 or 200 tokens, padded at the end or in front."""
+"""Sentiment of film reviews, as the seeds train it: IMDB's last 50 or 200 tokens, padded at the end or in front; and
+with the lengths of the reviews, at whose ends rows stop.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +22,21 @@ def reviews_of_50(name: str, load: Callable[..., Dataset], **rest: Any) -> Workl
     return Workload(name, model, data, B=32, T=50, rows=(N, 2 * N), origin=name, **rest)
 
 
-def reviews_of_200(name: str, load: Callable[..., Dataset], padding: Padding, **rest: Any) -> Workload:
+def reviews_of_200(
+    name: str, load: Callable[..., Dataset], padding: Padding, lengths: bool = False, **rest: Any
+) -> Workload:
     """The large network of the seeds; a fifth of the training rows validates."""
-    data, model = partial(load, padding=padding, validation=0.2), Model(V=VOCABULARY, E=128, H=128, O=1)
-    return Workload(name, model, data, B=32, T=200, rows=(N * 4 // 5, 2 * N), short_epoch=4, origin=name, **rest)
+    data = partial(load, padding=padding, validation=0.2, lengths=lengths)
+    model, rows = Model(V=VOCABULARY, E=128, H=128, O=1), (N * 4 // 5, 2 * N)
+    return Workload(
+        name, model, data, B=32, T=200, rows=rows, short_epoch=4, origin=name, lengths=lengths, **rest
+    )  # fmt: skip
 
 
-def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
+def _load(source: Source, *, padding: Padding, validation: float, lengths: bool = False) -> Dataset:
     corpus, where = imdb_files.load_imdb(source.data_dir, source.say)
-    return dataset(corpus, source.T, padding, validation, f"IMDB (Maas et al., 2011), from {where}")
+    said = f"IMDB (Maas et al., 2011), from {where}"
+    return dataset(corpus, source.T, padding, validation, said, lengths=lengths)
 
 
 IMDB_50 = reviews_of_50(
@@ -50,4 +58,12 @@ IMDB_200_PRE = reviews_of_200(
     Padding.PRE,
     summary="IMDB reviews, last 200 tokens, padded in front: V 10000, E 128, H 128",
     stand_in="imdb-synthetic-200-pre",
+)
+IMDB_200_LENGTHS = reviews_of_200(
+    "imdb-200-lengths",
+    _load,
+    Padding.POST,
+    lengths=True,
+    summary="IMDB reviews, last 200 tokens, each row as long as its review: V 10000, E 128, H 128",
+    stand_in="imdb-synthetic-200-lengths",
 )

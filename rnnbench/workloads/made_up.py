@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.data import Inputs
-from rnnbench.model import Head, Loss, Model, Train
+from rnnbench.model import Head, Loss, Model, Train, words_of
 from rnnbench.workloads.base import ADAM, MADE_UP, Dataset, Source, Split, Workload
 
 INPUT_SCALE = 0.1
@@ -29,7 +29,7 @@ def made_up(model: Model, B: int = B, T: int = T, train: Train = ADAM, name: str
     """A workload of made-up rows, named by its sizes where it has no name: `made-up V20000 E64 H256 B64 T120`."""
     sizes = {"V": model.V, "E": model.E, "H": model.H, "O": None if model.O == 1 else model.O, "B": B, "T": T}
     plain = Model(E=1, H=1, O=1)
-    words = [] if model.cell == plain.cell else [model.cell]
+    words = words_of(model)
     words += [f"{letter}{size}" for letter, size in sizes.items() if size is not None]
     words += [str(v) for v, usual in ((model.head, plain.head), (model.loss, plain.loss)) if v != usual]
     n = batch_count(model, B, T) * B

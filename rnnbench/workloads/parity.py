@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnbench.model import Head, Loss, Model, Train
-from rnnbench.workloads.base import Dataset, Source, Split, Workload, rows
+from rnnbench.workloads.base import Dataset, Source, Split, Workload
 
 _TRAIN, _TEST = 800, 200  # the seed's 1000 sequences, split 80 : 20
 
@@ -15,8 +15,8 @@ def _parity(source: Source) -> Dataset:
     x = rng.integers(1, 11, size=(_TRAIN + _TEST, source.T), dtype=np.int32)
     y = x.sum(axis=1, dtype=np.int32) % np.int32(2)
     return Dataset(
-        train=rows(x, y, 0, _TRAIN),
-        test=rows(x, y, _TRAIN, _TRAIN + _TEST),
+        train=Split(x[:_TRAIN], y[:_TRAIN]),
+        test=Split(x[_TRAIN:], y[_TRAIN:]),
         validation=None,
         source=f"generated, seed {source.seed}",
     )

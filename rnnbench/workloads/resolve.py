@@ -14,6 +14,7 @@ from rnnbench.workloads import files, made_up
 from rnnbench.workloads.base import MADE_UP, Dataset, Source, Workload, WorkloadUnavailable
 
 DEFAULT = ("parity", "imdb-50", "imdb-200")
+RECURRENCE = ("cell", "layers", "bidirectional")
 OPTIONS = {"head": "--head", "loss": "--loss"}  # of the others the option is the letter
 
 
@@ -33,6 +34,8 @@ class Asked:
     O: int | None = None
     head: Head | None = None
     loss: Loss | None = None
+    layers: int | None = None
+    bidirectional: bool | None = None
 
     @property
     def given(self) -> dict[str, Any]:
@@ -45,8 +48,10 @@ NOTHING = Asked()
 
 
 def alone(asked: Asked) -> bool:
-    """Whether these sizes make a problem without a name; -T, -B and --cell alone change the default workloads."""
-    return bool(asked.given.keys() - {"T", "B", "cell"})
+    """Whether these sizes make a problem without a name; -T, -B and what is asked of the recurrence alone change the
+    default workloads.
+    """
+    return bool(asked.given.keys() - {"T", "B", *RECURRENCE})
 
 
 def _silent(text: str) -> None:
@@ -117,8 +122,8 @@ def _one(name: str | Workload, asked: Asked, say: Callable[[str], None]) -> Work
         return _resized(name, asked)
     if name.endswith(".npz"):
         sizes = asked.given
-        cell = sizes.pop("cell", None)
-        return files.from_npz(Path(name), sizes, say).resized(cell=cell)
+        recurrence = {name: sizes.pop(name, None) for name in RECURRENCE}
+        return files.from_npz(Path(name), sizes, say).resized(**recurrence)
     if is_file(name):
         workload = files.from_toml(Path(name), say) if name.endswith(".toml") else files.from_python(name)
         return _resized(workload, asked)
@@ -167,6 +172,6 @@ def sizes_alone(asked: Asked) -> Workload:
         sizes = {"O": 2, **sizes}
     sizes = {"E": made_up.E, "H": made_up.H, "O": made_up.O, **sizes, **({"loss": loss} if loss else {})}
     for letter, size in (*((k, v) for k, v in sizes.items() if isinstance(v, int)), ("B", B), ("T", T)):
-        if size < 1:
+        if size < 1 and letter != "bidirectional":
             raise ValueError(f"{letter} is {size}; it must be at least 1")
     return made_up.made_up(Model(**sizes), B, T)

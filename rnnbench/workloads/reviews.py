@@ -8,7 +8,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.workloads.base import Dataset, Split, rows
+from rnnbench.workloads.base import Dataset, Split
 
 VOCABULARY = 10_000
 PAD, START, OUT_OF_VOCABULARY, INDEX_FROM = 0, 1, 2, 3
@@ -75,24 +75,33 @@ def pad(reviews: Reviews, T: int, padding: Padding, order: NDArray[np.intp]) -> 
     return ids
 
 
-def _shuffled(reviews: Reviews, T: int, padding: Padding, rng: np.random.RandomState) -> Split:
+def real_lengths(reviews: Reviews, T: int, order: NDArray[np.intp]) -> NDArray[np.int32]:
+    """How many of the T tokens of each row of `pad` are no padding, (N,)."""
+    return np.minimum(np.diff(reviews.offsets)[order] + 1, T).astype(np.int32)  # START and the words
+
+
+def _shuffled(reviews: Reviews, T: int, padding: Padding, lengths: bool, rng: np.random.RandomState) -> Split:
     order = np.arange(len(reviews.labels))
     rng.shuffle(order)
-    return Split(pad(reviews, T, padding, order), reviews.labels[order].astype(np.float32))
+    labels = reviews.labels[order].astype(np.float32)
+    return Split(pad(reviews, T, padding, order), labels, real_lengths(reviews, T, order) if lengths else None)
 
 
-def dataset(corpus: Corpus, T: int, padding: Padding, validation: float, source: str) -> Dataset:
+def dataset(
+    corpus: Corpus, T: int, padding: Padding, validation: float, source: str, *, lengths: bool = False
+) -> Dataset:
     """Shuffle as Keras does, train first and test second from one generator; the last rows validate.
 
-    `validation` is the share of the training rows, 0 for none; Keras rounds the rows that are left down.
+    `validation` is the share of the training rows, 0 for none; Keras rounds the rows that are left down. With
+    `lengths`, which go with `Padding.POST`, rows end where their reviews do.
     """
     rng = np.random.RandomState(SHUFFLE_SEED)
-    train, test = (_shuffled(reviews, T, padding, rng) for reviews in (corpus.train, corpus.test))
+    train, test = (_shuffled(reviews, T, padding, lengths, rng) for reviews in (corpus.train, corpus.test))
     n = len(train.inputs)
     kept = int(n * (1 - validation))
     return Dataset(
-        train=rows(train.inputs, train.targets, 0, kept),
+        train=train.part(0, kept),
         test=test,
-        validation=rows(train.inputs, train.targets, kept, n) if validation else None,
+        validation=train.part(kept, n) if validation else None,
         source=source,
     )

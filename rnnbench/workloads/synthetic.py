@@ -75,8 +75,9 @@ def make(seed: int) -> Corpus:
     return Corpus(_reviews(train, tables), _reviews(test, tables))
 
 
-def _load(source: Source, *, padding: Padding, validation: float) -> Dataset:
-    return dataset(make(source.seed), source.T, padding, validation, f"synthetic stand-in for IMDB, seed {source.seed}")
+def _load(source: Source, *, padding: Padding, validation: float, lengths: bool = False) -> Dataset:
+    said = f"synthetic stand-in for IMDB, seed {source.seed}"
+    return dataset(make(source.seed), source.T, padding, validation, said, lengths=lengths)
 
 
 _SHAPED = "made-up reviews shaped as {}, for machines without the data"
@@ -84,4 +85,7 @@ IMDB_SYNTHETIC_50 = reviews_of_50("imdb-synthetic-50", _load, summary=_SHAPED.fo
 IMDB_SYNTHETIC_200 = reviews_of_200("imdb-synthetic-200", _load, Padding.POST, summary=_SHAPED.format("imdb-200"))
 IMDB_SYNTHETIC_200_PRE = reviews_of_200(
     "imdb-synthetic-200-pre", _load, Padding.PRE, summary=_SHAPED.format("imdb-200-pre")
+)
+IMDB_SYNTHETIC_200_LENGTHS = reviews_of_200(
+    "imdb-synthetic-200-lengths", _load, Padding.POST, lengths=True, summary=_SHAPED.format("imdb-200-lengths")
 )

@@ -218,6 +218,20 @@ def test_a_session_computes_what_the_oracle_does():
     assert np.linalg.norm(got - ref) < 1e-12 * np.linalg.norm(ref)
 
 
+def test_a_session_starts_from_parameters_of_ones_own():
+    workload = mine()
+    b_y = np.full(workload.model.O, 0.25)
+    with rb.session("numba", workload, dtype="float64", params={"b_y": b_y}) as session:
+        session.forward()
+        moved = session.fetch().logits
+    with rb.session("numba", workload, dtype="float64") as session:
+        session.forward()
+        assert np.abs(moved - session.fetch().logits - 0.25).max() < 1e-12
+    for wrong in ({"b_y": np.zeros(9)}, {"b_z": b_y}):
+        with pytest.raises(ValueError, match="this model"), rb.session("numba", workload, params=wrong):
+            pass
+
+
 def test_a_run_whose_rows_are_gone_is_not_resumed(tmp_path):
     run = rb.run(mine(), output=tmp_path / "run", **QUICK)
     (run.folder / "rows" / "mine.npz").unlink()

@@ -6,18 +6,23 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 
+from rnnbench.backends import REGISTRY
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.cells import CELLS
 from rnnbench.correctness.tolerances import LOSS_LIMITS, relative_error
-from rnnbench.model import Case, DType, Head, Loss, Pass, Problem, StepSum, Truncation
+from rnnbench.data import Data, real_steps
+from rnnbench.model import Case, DType, Feature, Head, Loss, Pass, Problem, StepSum, Truncation, features_of
 from tests.helpers import (
+    STRUCTURES,
     TRAINS,
     assert_agrees,
+    assert_same_bits,
     assert_what_is_not_there_is_refused,
     oracle,
     random_data,
@@ -135,6 +140,90 @@ def test_gradient_leaves_parameters_and_fresh_batches_change_the_answer(backend)
     assert relative_error(first.grads["W_hh"], second.grads["W_hh"]) > 1e-3
 
 
+@pytest.mark.parametrize(("head", "dtype"), [(Head.LAST, DType.FLOAT32), (Head.EVERY, DType.FLOAT64)], ids=str)
+def test_layers_directions_and_lengths(backend, cell, structure, dtype, head):
+    problem = small_problem(cell=cell, dtype=dtype, head=head, O=2, **STRUCTURES[structure])
+    rng = np.random.default_rng(3)
+    states = {name: rng.uniform(-0.9, 0.9, (4, 5)).astype(str(dtype)) for name in problem.model.states}
+    ref, got = sessions(backend, problem, states)
+    assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
+    for session in (ref, got):
+        session.start_from(None)
+    assert_agrees(run(ref, "forward"), run(got, "forward"), dtype)
+
+
+@pytest.mark.parametrize("head", list(Head))
+def test_a_training_with_layers_directions_and_lengths(backend, structure, head):
+    problem = small_problem(V=None, head=head, train=TRAINS["sgd, clipped by norm"], **STRUCTURES[structure])
+    ref, got = sessions(backend, problem)
+    assert_agrees(run(ref, "train_step"), run(got, "train_step"), problem.dtype)
+    order = np.random.default_rng(0).permutation(14)  # three batches of 4 and one of 2
+    for session in (ref, got):
+        session.reset()
+    a, b = run(ref, "train_epoch", order), run(got, "train_epoch", order)
+    assert a.accuracy is not None
+    assert_agrees(a, b, problem.dtype)
+    rows = random_data(problem, rows=9, seed=2)
+    logits = [session.predict(rows.inputs, rows.lengths) for session in (ref, got)]
+    assert relative_error(*logits) < 1e-10
+
+
+@pytest.mark.structures("layers", "lengths")
+@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize("cut", [Truncation(3, 3), Truncation(4, 2)], ids=str)
+def test_truncation_of_layers_and_lengths(backend, structure, head, cut):
+    given = {"layers": 2} if backend.has(Feature.LAYERS) else {}
+    problem = small_problem(T=9, head=head, truncation=cut, **STRUCTURES[structure] | given)
+    if backend.unsupported(Case(**vars(problem), pass_=Pass.GRADIENT)):
+        pytest.skip("not computed here, as it says")
+    ref, got = sessions(backend, problem)
+    assert_agrees(run(ref, "gradient"), run(got, "gradient"), problem.dtype)
+
+
+@pytest.mark.structures("lengths", "all")
+@pytest.mark.parametrize("head", list(Head))
+def test_what_stands_past_a_length_has_no_effect(backend, structure, head):
+    """Not on any output, to the bit; a word that stands nowhere else has a gradient of exactly zero."""
+    problem = small_problem(V=11, head=head, **STRUCTURES[structure])
+    data = random_data(problem)
+    past = ~real_steps(data.lengths, problem.T)
+    found = []
+    for word in (9, 10):
+        inputs = np.where(past, word, data.inputs % 9).astype(np.int32)
+        targets = data.targets if head is Head.LAST else np.where(past[..., None], 10 - word, data.targets)
+        session = backend.prepare(problem, random_params(problem), Data(inputs, targets, data.lengths))
+        found.append(run(session, "gradient"))
+        assert not found[-1].grads["embedding"][9:].any()
+        assert np.isfinite(found[-1].loss)
+    assert_same_bits(*found)
+
+
+@pytest.mark.structures("lengths", "all")
+def test_rows_that_are_all_empty(backend, structure):
+    """Their logits are those of zero states, and no recurrence learns from them."""
+    problem = small_problem(**STRUCTURES[structure])
+    data = random_data(problem)
+    params = random_params(problem)
+    session = backend.prepare(problem, params, replace(data, lengths=np.zeros_like(data.lengths)))
+    done = run(session, "gradient")
+    np.testing.assert_allclose(done.logits, np.tile(params["b_y"], (4, 1)), rtol=1e-14)
+    assert done.grads["b_y"].any()
+    assert not any(grad.any() for name, grad in done.grads.items() if name != "b_y")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_rows_of_layers_directions_and_lengths(backend, structure, dtype):
+    """All lengths from 0 to T; three layers."""
+    given = STRUCTURES[structure] | ({"layers": 3} if structure == "all" else {})
+    problem = small_problem(B=201, T=200, E=4, H=6, dtype=dtype, head=Head.EVERY, **given)
+    params, data = random_params(problem), random_data(problem, rows=201)
+    if problem.lengths:
+        data = replace(data, lengths=np.random.default_rng(0).permutation(201))
+    ref, got = oracle(problem, params, data), backend.prepare(problem, params, data)
+    assert_agrees(run(ref, "gradient"), run(got, "gradient"), dtype)
+
+
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_nan_and_infinity_are_not_hidden(backend, poison):
     problem = small_problem(dtype=DType.FLOAT32)
@@ -202,6 +291,43 @@ def test_contract_names_what_is_timed_in_every_pass(backend):
     assert backend.libraries()
     case = Case(**vars(problem), pass_=Pass.GRADIENT)
     assert backend.unsupported(case) is None
+
+
+def test_a_feature_that_is_not_implemented_is_refused_with_who_computes_it(backend):
+    for given in STRUCTURES.values():
+        problem = small_problem(**given)
+        lacking = [feature for feature in features_of(problem) if not backend.has(feature)]
+        if not lacking:
+            continue
+        names = [name for name, entry in REGISTRY.items() if lacking[0] in entry.features]
+        reason = f"{lacking[0]} is not implemented here yet; {', '.join(names)} compute it"
+        assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
+        with pytest.raises(RuntimeError, match=re.escape(reason)):
+            backend.prepare(problem, random_params(problem), random_data(problem))
+
+
+def test_lengths_that_do_not_fit_are_refused_with_the_value_and_the_limit(backend):
+    problem = small_problem()
+    data = random_data(problem)
+    with pytest.raises(ValueError, match="lengths are given, but rows of this problem have all T steps"):
+        backend.prepare(problem, random_params(problem), replace(data, lengths=np.full(len(data.inputs), 3)))
+    problem = small_problem(mean_length=3.5)
+    if not backend.has(Feature.LENGTHS):
+        return
+    for lengths, words in (
+        (None, "this problem has rows with lengths, and none are given"),
+        (np.full(3, 3), r"lengths have shape \(3,\); one for each of 14 rows"),
+        (np.full(14, 8), r"length 8 is outside a row of T = 7 steps: lengths must lie in \[0, 8\)"),
+        (np.full(14, -1), "length -1 is outside"),
+        (np.full(14, 3.0), "lengths are float64; they must be integers"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            backend.prepare(problem, random_params(problem), replace(data, lengths=lengths))
+    session = backend.prepare(problem, random_params(problem), random_data(problem))
+    with pytest.raises(ValueError, match="this problem has rows with lengths, and none are given"):
+        session.predict(data.inputs)
+    with pytest.raises(ValueError, match="length 8 is outside a row of T = 7 steps"):
+        session.predict(data.inputs[:1], np.array([8]))
 
 
 def test_a_cell_that_is_not_implemented_is_refused_with_who_computes_it(backend):

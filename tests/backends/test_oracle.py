@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest
 
 from rnnbench import backends
 from rnnbench.backends.base import Outputs
-from rnnbench.backends.numpy import NumpyBackend
+from rnnbench.backends.numpy import NumpyBackend, forward_pass
 from rnnbench.cells import CELLS
-from rnnbench.model import Head, Loss, Problem, StepSum, Truncation
-from tests.helpers import assert_agrees, random_data, random_params, small_problem
+from rnnbench.model import Head, Loss, Model, Problem, StepSum, Truncation
+from tests.helpers import STRUCTURES, assert_agrees, random_data, random_params, small_problem
 
 
 def loss_at(problem: Problem, params, data, states) -> float:
@@ -53,6 +56,24 @@ def test_full_gradient_equals_finite_differences(cell, loss, head, V):
 
 
 @pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize(("head", "V"), [(Head.LAST, 11), (Head.EVERY, None)], ids=str)
+def test_the_gradient_of_layers_directions_and_lengths_equals_finite_differences(cell, structure, head, V):
+    problem = small_problem(cell=cell, head=head, V=V, B=3, T=4, E=2, H=2, O=2, **STRUCTURES[structure])
+    params, data = random_params(problem), random_data(problem)
+    rng = np.random.default_rng(5)
+    states = {name: rng.standard_normal((3, 2)) * 0.3 for name in problem.model.states}
+    session = NumpyBackend().prepare(problem, params, data)
+    session.start_from(states)
+    session.gradient()
+    grads = session.fetch().grads
+    assert grads.keys() == params.keys() == problem.model.shapes.keys()
+    for name, grad in grads.items():
+        expected = finite_differences(problem, params, data, states, name)
+        np.testing.assert_allclose(grad, expected, rtol=1e-6, atol=1e-9, err_msg=name)
+
+
+@pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize(("window", "stride"), [(w, s) for w in (1, 2, 3, 6, 7, 9) for s in range(1, w + 1)])
 @pytest.mark.parametrize("head", list(Head))
 def test_truncated_gradient_is_the_sum_over_blocks_from_constant_states(cell, head, window, stride):
@@ -65,8 +86,6 @@ def test_truncated_gradient_is_the_sum_over_blocks_from_constant_states(cell, he
     session = NumpyBackend().prepare(problem, params, data)
     session.gradient()
     got = session.fetch().grads
-
-    from rnnbench.backends.numpy import forward_pass  # the states that blocks start from
 
     trace = forward_pass(full.model, params, data.inputs[:2], None)
     expected = {name: np.zeros_like(value) for name, value in params.items()}
@@ -83,6 +102,50 @@ def test_truncated_gradient_is_the_sum_over_blocks_from_constant_states(cell, he
             if head is Head.EVERY:
                 z, y = z[:, emit - start :], y[:, emit:end]
             return float((np.logaddexp(0, z) - y * z).sum() / 2)
+
+        for name in params:
+            for index in np.ndindex(params[name].shape):
+                moved = {key: value.copy() for key, value in params.items()}
+                moved[name][index] += 1e-6
+                up = block_loss(moved)
+                moved[name][index] -= 2e-6
+                expected[name][index] += (up - block_loss(moved)) / 2e-6
+    for name in params:
+        np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-8, err_msg=name)
+
+
+@pytest.mark.parametrize(("window", "stride"), [(1, 1), (3, 2), (3, 3), (6, 1), (7, 7), (9, 4)])
+@pytest.mark.parametrize("head", list(Head))
+def test_truncated_layers_of_rows_with_lengths_are_the_sum_over_blocks(head, window, stride):
+    """As above, of two layers, both cut at the same step; the loss of a row with one output is in the block of its
+    end.
+    """
+    T, lengths = 7, np.array([0, 1, 3, 4, 6, 7])
+    given = {"T": T, "B": 6, "V": None, "E": 2, "H": 3, "layers": 2, "head": head, "mean_length": 3.5}
+    problem = small_problem(truncation=Truncation(window, stride), step_sum=StepSum.SUM, **given)
+    params = random_params(problem)
+    data = replace(random_data(problem, rows=6), lengths=lengths)
+    session = NumpyBackend().prepare(problem, params, data)
+    session.gradient()
+    got = session.fetch().grads
+    trace = forward_pass(problem.model, params, data.inputs, None, lengths)
+    expected = {name: np.zeros_like(value) for name, value in params.items()}
+    ends = [*range(stride, T, stride), T]
+    for i, end in enumerate(ends):
+        emit = 0 if i == 0 else ends[i - 1]
+        start = max(0, end - window)
+
+        def block_loss(p, start=start, emit=emit, end=end):
+            inside = (lengths - start).clip(0, end - start)
+            z = forward_pass(problem.model, p, data.inputs[:, start:end], trace.at(start), inside).logits
+            if head is Head.EVERY:
+                steps = np.arange(emit, end)
+                z, y = z[:, emit - start :], data.targets[:, emit:end]
+                own = steps < lengths[:, None]
+            else:
+                y = data.targets
+                own = (emit < lengths) & (lengths <= end) | (lengths == 0) & (emit == 0)
+            return float((np.logaddexp(0, z) - y * z)[own].sum() / 6)
 
         for name in params:
             for index in np.ndindex(params[name].shape):
@@ -168,4 +231,84 @@ def test_a_cell_equals_that_of_pytorch(cell, name):
     session.start_from({state: value.numpy() for state, value in first.items()})
     session.gradient()
     session.synchronize()
+    assert_agrees(ref, session.fetch(), problem.dtype)
+
+
+def named_in_torch(layer: Any, model: Model, of: Callable[[Any], np.ndarray]) -> dict[str, np.ndarray]:
+    """What `of` gives for the parameters of nn.RNN, nn.GRU or nn.LSTM, under the model's names and in its layouts."""
+    found = {}
+    for direction in model.directions:
+        suffix = f"l{direction.layer}" + "_reverse" * direction.back
+        arrays = {
+            "W_xh": of(getattr(layer, f"weight_ih_{suffix}")).T,
+            "W_hh": of(getattr(layer, f"weight_hh_{suffix}")).T,
+            "b_h": of(getattr(layer, f"bias_ih_{suffix}")),
+        }
+        if model.cell == "gru":
+            arrays["b_hn"] = of(getattr(layer, f"bias_hh_{suffix}"))[2 * model.H :]
+        found |= direction.named(arrays)
+    return found
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("head", list(Head))
+@pytest.mark.parametrize(
+    ("layers", "bidirectional", "lengths"),
+    [(1, True, False), (3, False, False), (1, False, True), (2, True, False), (3, True, True)],
+)
+def test_layers_directions_and_lengths_equal_those_of_pytorch(cell, head, layers, bidirectional, lengths):
+    """num_layers, bidirectional and pack_padded_sequence in float64: loss, logits, states, all gradients.
+
+    The bias inside the product is zero but for that of the gru's n.
+    """
+    torch = pytest.importorskip("torch")
+    B, T, H = 6, 7, 4
+    problem = small_problem(
+        cell=cell, head=head, loss=Loss.SQUARED_ERROR, V=None, E=3, H=H, O=2, B=B, T=T, layers=layers,
+        bidirectional=bidirectional, mean_length=3.5 if lengths else None,
+    )  # fmt: skip
+    model, data = problem.model, random_data(problem, rows=B)
+    steps = np.array([7, 1, 4, 3, 7, 2]) if lengths else np.full(B, T)
+    data = replace(data, lengths=steps if lengths else None)
+    torch.manual_seed(0)
+    kind = {"rnn": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
+    layer = kind(3, H, num_layers=layers, bidirectional=bidirectional, batch_first=True, dtype=torch.float64)
+    dense = torch.nn.Linear(model.read, 2, dtype=torch.float64)
+    with torch.no_grad():
+        for name, value in layer.named_parameters():
+            if name.startswith("bias_hh"):
+                value[: 2 * H if cell == "gru" else None] = 0
+    count = len(model.directions)
+    first = {state: torch.rand((count, B, H), dtype=torch.float64) - 0.5 for state in model.recurrence.states}
+    x = torch.nn.utils.rnn.pack_padded_sequence(
+        torch.from_numpy(data.inputs), torch.from_numpy(steps), batch_first=True, enforce_sorted=False
+    )
+    packed, last = layer(x, tuple(first.values()) if cell == "lstm" else first["h"])
+    lasts = dict(zip(first, last if cell == "lstm" else [last], strict=True))
+    every, _ = torch.nn.utils.rnn.pad_packed_sequence(packed, batch_first=True, total_length=T)
+    inside = torch.from_numpy(np.arange(T) < steps[:, None])
+    if head is Head.EVERY:
+        logits = torch.where(inside[..., None], dense(every), 0.0)
+        each = 0.5 * ((logits - torch.from_numpy(data.targets)) ** 2).sum(dim=-1)
+        loss = each[inside].mean()  # over all real steps of the batch, as ignore_index has it
+    else:
+        top = lasts["h"][-len(model.stack[-1]) :]
+        logits = dense(torch.cat(list(top), dim=1))
+        loss = 0.5 * ((logits - torch.from_numpy(data.targets)) ** 2).sum() / B
+    loss.backward()
+
+    def ours(of) -> dict[str, np.ndarray]:
+        return named_in_torch(layer, model, of) | {"W_hy": of(dense.weight).T, "b_y": of(dense.bias)}
+
+    def by_name(states) -> dict[str, np.ndarray]:
+        return {
+            name: value
+            for i, direction in enumerate(model.directions)
+            for name, value in direction.named({s: v[i].detach().numpy() for s, v in states.items()}).items()
+        }
+
+    ref = Outputs(loss.item(), logits.detach().numpy(), by_name(lasts), ours(lambda p: p.grad.numpy()))
+    session = NumpyBackend().prepare(problem, ours(lambda p: p.detach().numpy()), data)
+    session.start_from(by_name(first))
+    session.gradient()
     assert_agrees(ref, session.fetch(), problem.dtype)

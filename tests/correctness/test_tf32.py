@@ -52,8 +52,8 @@ class CoarseSession(RoundedSession):
 
 
 class ScaledSession(RoundedSession):
-    def _gradient(self, x, y, state):
-        grads = super()._gradient(x, y, state)
+    def _gradient(self, batch, state):
+        grads = super()._gradient(batch, state)
         for g in grads.values():
             g *= 1.2
         return grads

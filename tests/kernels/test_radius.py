@@ -7,7 +7,7 @@ import pytest
 
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
-from rnnbench.backends.numpy import NumpyBackend, Trace, backward_pass, dlosses
+from rnnbench.backends.numpy import DirectionTrace, NumpyBackend, Trace, backward_pass, dlosses
 from rnnbench.correctness.tolerances import LIMITS, arrays_of, relative_error
 from rnnbench.data import Data
 from rnnbench.model import DType, Head, Loss, Optimizer, Problem, Train
@@ -75,7 +75,8 @@ def test_chaotic_states_solve_the_equations_and_have_the_gradients_of_their_own(
     stepped = np.tanh(x @ exact["W_xh"] + h[:-1] @ exact["W_hh"] + exact["b_h"])
     assert relative_error(stepped, h[1:]) <= LIMITS[dtype]
     dz = dlosses(problem.model, logits, data.targets[:B].astype(np.float64)) * problem.model.loss_scale(B, T)
-    ref = backward_pass(problem.model, exact, inputs, Trace(x, {"h": h}, [{}] * T, logits), dz, None)
+    part = DirectionTrace(x, {"h": h}, [{}] * T, [slice(None)] * T)
+    ref = backward_pass(problem.model, exact, inputs, Trace(problem.model, [part], logits, logits, None), dz, None)
     assert np.abs(ref["W_hh"]).max() > 1e16
     assert_agrees(Outputs(grads=ref), Outputs(grads=got.grads), dtype)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
-from rnnbench.backends.numpy import Trace, backward_pass, dlosses, forward_pass
+from rnnbench.backends.numpy import backward_pass, dlosses, forward_pass
 from rnnbench.correctness.tolerances import LIMITS, errors_of, relative_error
 from rnnbench.data import Data, shaped_targets
 from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, Train, Truncation
@@ -99,12 +99,14 @@ def shaken(problem: Problem, params: Params, data: Data, states: dict[str, np.nd
     moved = {name: off(value) for name, value in cast(params, DType.FLOAT64).items()}
     inputs = data.inputs[: problem.B]
     trace = forward_pass(model, moved, inputs, states)
-    h = off(trace.states["h"])
+    (part,) = trace.parts
+    h = off(part.states["h"])
     read = h[-1] if model.head is Head.LAST else h[1:].swapaxes(0, 1)
     logits = read @ moved["W_hy"] + moved["b_y"]
     targets = shaped_targets(replace(problem, dtype=DType.FLOAT64), data.targets)[: problem.B]
     dz = dlosses(model, logits, targets) * model.loss_scale(problem.B, problem.T)
-    return backward_pass(model, moved, inputs, Trace(trace.x, {"h": h}, trace.tape, logits), dz, problem.truncation)
+    off_trace = replace(trace, parts=[replace(part, states={"h": h})], read=read, logits=logits)
+    return backward_pass(model, moved, inputs, off_trace, dz, problem.truncation)
 
 
 def is_calm(asked: Question) -> bool:

@@ -25,7 +25,7 @@ from rnnbench.records.record import (
 )
 
 MODEL = Model(V=11, E=2, H=3, O=1, head=Head.EVERY)
-CASE = Case("parity", DType.FLOAT32, MODEL, Train(clip_norm=1.0), 32, 5, Truncation(3, 2), Pass.EPOCH, 7)
+CASE = Case("parity", DType.FLOAT32, MODEL, Train(clip_norm=1.0), 32, 5, Truncation(3, 2), pass_=Pass.EPOCH, steps=7)
 COMMON = {
     "run_id": "r", "case": CASE, "backend": "numpy", "status": Status.WRONG, "mode": Mode.QUICK, "part": 3,
     "reason": "because", "peak_memory_bytes": 4, "seeds": Seeds(1, 2, 3), "machine_id": "m", "data_source": "d",

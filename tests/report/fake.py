@@ -57,7 +57,7 @@ def case(
     if workload == "running-parity":
         model = Model(E=1, H=32, O=1, head=Head.EVERY, loss=Loss.BINARY_CROSS_ENTROPY)
     steps = batches if pass_ is Pass.EPOCH else 1
-    return Case(workload, dtype, model, Train(), 32, T, truncation, pass_, steps)
+    return Case(workload, dtype, model, Train(), 32, T, truncation, pass_=pass_, steps=steps)
 
 
 def source_of(workload: str) -> str:

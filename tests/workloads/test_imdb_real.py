@@ -80,7 +80,8 @@ def keras_arrays(real_file, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("name", "rows_of"), [("imdb-50", "50-post"), ("imdb-200", "200-post"), ("imdb-200-pre", "200-pre")]
+    ("name", "rows_of"),
+    [("imdb-50", "50-post"), ("imdb-200", "200-post"), ("imdb-200-pre", "200-pre"), ("imdb-200-lengths", "200-post")],
 )
 def test_equals_keras_element_for_element(loaded, keras_arrays, name, rows_of):
     data = loaded(name)
@@ -91,6 +92,8 @@ def test_equals_keras_element_for_element(loaded, keras_arrays, name, rows_of):
         assert np.array_equal(part.inputs, inputs[: len(part.inputs)])
         assert np.array_equal(part.targets, labels[: len(part.targets)])
         assert part.inputs.dtype == inputs.dtype == np.int32
+        if name == "imdb-200-lengths":
+            assert np.array_equal(part.lengths, (part.inputs != 0).sum(axis=1))
     assert (data.validation is None) == (name == "imdb-50")
     if data.validation is not None:
         assert np.array_equal(data.validation.inputs, keras_arrays(f"train-{rows_of}")[kept:])

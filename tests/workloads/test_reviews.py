@@ -7,7 +7,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from rnnbench.workloads.reviews import Corpus, Padding, Reviews, dataset, pad
+from rnnbench.workloads.reviews import Corpus, Padding, Reviews, dataset, pad, real_lengths
 
 
 def ragged(lists: list[list[int]], labels: list[int]) -> Reviews:
@@ -33,6 +33,7 @@ def test_rows_follow_the_rule_at_every_length(T, padding):
     got = pad(ragged(lists, [0] * 7), T, padding, order)
     assert got.dtype == np.int32
     assert got.tolist() == [plain(lists[i], T, padding) for i in order]
+    assert real_lengths(ragged(lists, [0] * 7), T, order).tolist() == (got != 0).sum(axis=1).tolist()
 
 
 def test_shuffle_is_keras_s_and_the_last_rows_validate():

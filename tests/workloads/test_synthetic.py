@@ -15,7 +15,10 @@ from rnnbench.params import init_params
 from rnnbench.workloads import synthetic
 from rnnbench.workloads.base import Source
 
-PAIRS = {"imdb-50": "imdb-synthetic-50", "imdb-200": "imdb-synthetic-200", "imdb-200-pre": "imdb-synthetic-200-pre"}
+PAIRS = {
+    "imdb-50": "imdb-synthetic-50", "imdb-200": "imdb-synthetic-200", "imdb-200-pre": "imdb-synthetic-200-pre",
+    "imdb-200-lengths": "imdb-synthetic-200-lengths",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +32,9 @@ def test_asks_the_same_of_a_backend_as_the_real_one(real, stand_in):
     a, b = workloads.get(real), workloads.get(stand_in)
     assert a.stand_in == b.name == stand_in
     assert b.stand_in is None
-    for field in ("model", "train", "B", "T", "epochs", "init"):
+    for field in ("model", "train", "B", "T", "epochs", "init", "lengths"):
         assert getattr(a, field) == getattr(b, field), field
-    assert a.data.keywords == b.data.keywords  # padding and validation
+    assert a.data.keywords == b.data.keywords  # padding, validation, lengths
 
 
 @pytest.mark.parametrize("name", PAIRS.values())
@@ -53,6 +56,11 @@ def test_rows_look_like_the_real_ones(data, name):
     assert full.mean() == pytest.approx({50: 0.98, 200: 0.42}[T], abs=0.06)  # the real shares
     short_ends = x[~full][:, 0 if name.endswith("pre") else -1]
     assert not short_ends.any()
+    assert workloads.get(name).lengths is name.endswith("lengths")
+    for part in (got.train, got.test, got.validation or got.test):
+        assert (part.lengths is not None) is name.endswith("lengths")
+        if part.lengths is not None:  # no word of a review is the padding
+            np.testing.assert_array_equal(part.lengths, (part.inputs != 0).sum(axis=1))
 
 
 def test_words_and_lengths_keep_to_the_fit():

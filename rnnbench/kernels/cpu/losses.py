@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
+from rnnbench.kernels.cpu.compiling import inlined
 
 NO_LOSS, BINARY_CROSS_ENTROPY, CATEGORICAL_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_SQUARED_ERROR = range(5)
 
@@ -79,7 +79,7 @@ def _sigmoid_squared(z, y, dz, scale):
     return loss, 0
 
 
-@cpu_kernel()
+@inlined
 def loss_and_gradient(code, z, classes, targets, row, s, dz, scale, O):
     """(loss, 1 or 0 for right or wrong) of logits z (>= O,) against output s of a row; writes dz[:O], times `scale`.
 

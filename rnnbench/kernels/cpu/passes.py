@@ -222,7 +222,9 @@ class CpuRunner:
         names = ("T", "H", "GH", "E", "has_tokens", "workers")
         T, H, GH, E, tokens, self.size = (int(record.fields[name][0]) for name in names)
         self.row_work = T * GH * (H + (0 if tokens else E) + int(TANH_WORK))
-        self.goal, self.order, self.n, self.pool = (record.fields[f] for f in ("goal", "order", "order_n", "pool"))
+        self.fields = {name: record.fields[name] for name in ("goal", "order", "order_n", "pool")}
+        self.goal = self.pool = -1  # as they stand in the record; its fields are written where they change, for a
+        self.order: Array | None = None  # write from Python takes as long as a small kernel
 
     def run(self, goal: int, order: Array) -> None:
         """One pass of kind `goal` for each B rows of `order` (n,) int64, rows of the data; the last may be shorter.
@@ -230,18 +232,24 @@ class CpuRunner:
         From GRADIENT on it writes the gradients, from TRAIN_STEP on parameters and moments, and counts `step` up.
         `loss_sum` and `correct` are sums over the rows. PREDICT writes the logits of all rows, and nothing else.
         """
-        self.goal[0], self.order[0], self.n[0] = goal, order.ctypes.data, order.size
+        if goal != self.goal:
+            self.goal = self.fields["goal"][0] = goal
+        if order is not self.order:
+            self.order = order
+            self.fields["order"][0], self.fields["order_n"][0] = order.ctypes.data, order.size
         pool = thread_pool()
         # One thread is enough, or another call has the pool: no stage is opened
         if self.size == 1 or not pool.in_use.acquire(blocking=False):
-            self.pool[0] = 0
-            _enter(self.whole_call, self.record.address)
+            self._enter(0)
             return
         try:
-            wake = order.size * self.row_work > WAKING_WORK
-            pool.begin_call(self.size, self.record.address, self.do_share, wake)
-            self.pool[0] = pool.address
-            _enter(self.whole_call, self.record.address)
+            pool.begin_call(self.size, self.record.address, self.do_share, order.size * self.row_work > WAKING_WORK)
+            self._enter(pool.address)
         finally:
             pool.end_call()
             pool.in_use.release()
+
+    def _enter(self, pool: int) -> None:
+        if pool != self.pool:
+            self.pool = self.fields["pool"][0] = pool
+        _enter(self.whole_call, self.record.address)

@@ -100,8 +100,9 @@ class ThreadPool:
     """The calling thread, whichever it is, and daemon threads of this process. One call at a time has it: `in_use`."""
 
     def __init__(self) -> None:
-        self.fields = aligned((_FIELDS * 2 * CACHE_LINE // 8,), np.int64)
-        self.address = self.fields.ctypes.data
+        fields = aligned((_FIELDS * 2 * CACHE_LINE // 8,), np.int64)
+        self.address = fields.ctypes.data
+        self.fields = fields.data  # a memoryview: quicker to write than an array
         self.threads: list[_PoolThread] = []
         self.in_use = threading.Lock()
 
