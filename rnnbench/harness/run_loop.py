@@ -196,8 +196,8 @@ class RunLoop:
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)
-        if launch and not self.state.timed(launch) and self.plan.effort.costs and self.stopping.left > 0:
-            self._start_all(launch)
+        if launch and self.plan.effort.costs and self.stopping.left > 0:
+            self._start_side_by_side(launch)
         for task in self.tasks:
             if self.stopping.left > 0 and any(self._has_work(task, name, launch) for name in names):
                 self._do_task(task, names, launch)
@@ -205,8 +205,14 @@ class RunLoop:
                 self.checker.forget(task)
         self.pool.stop()
 
-    def _start_all(self, launch: int) -> None:
-        parts = [part for part in self._parts(launch) if part[0] == "start"]
+    def _start_side_by_side(self, launch: int) -> None:
+        """Start what is not timed: of a launch that is, the second process of backends that have two."""
+        parts = {part: part[1] for part in self._parts(launch) if part[0] == "start"}
+        if self.state.timed(launch):
+            first = {name: part for part, name in reversed(parts.items())}
+            parts = {part: name for part, name in parts.items() if first[name] != part}
+        if not parts:
+            return
         self.state.observer.doing(f"starting {len(parts)} processes", self.estimate)
         with self.pool.ledger.spend(TimeKind.START):
             self.pool.side_by_side(lambda part: self.pool.start(*part[1:]), parts)
