@@ -18,8 +18,7 @@ from rnnbench.records.record import TrialRecord
 
 def guide_of(case: Case, cases: Iterable[Case]) -> Case | None:
     """The case whose threads another one takes: an epoch is many train steps, and a trial of it would be as long."""
-    steps = (c for c in cases if c.pass_ is Pass.TRAIN_STEP and c.truncation == case.truncation)
-    return next(steps, None) if case.pass_ is Pass.EPOCH else None
+    return next((c for c in cases if c.pass_ is Pass.TRAIN_STEP), None) if case.pass_ is Pass.EPOCH else None
 
 
 class Trials:
