@@ -262,8 +262,8 @@ class RaisesTogether(NumpySession):
 class WrongTogether(NumpySession):
     """Threads that add to the same sum: by several, its gradient is a little off."""
 
-    def _gradient(self, x, y, state):
-        grads = super()._gradient(x, y, state)
+    def _gradient(self, batch, state):
+        grads = super()._gradient(batch, state)
         if threads() > 1:
             for g in grads.values():
                 g *= 1.001
