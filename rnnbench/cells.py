@@ -144,7 +144,8 @@ def lstm_backward(
     return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T, "c": dc * f})
 
 
-_GATED = ("numpy", "jax", "torch", "torch+flush", "tensorflow", "tensorflow+xla")  # who computes cells with gates
+# Who computes cells with gates
+_GATED = ("numpy", "numba", "numba+subnormal", "jax", "torch", "torch+flush", "tensorflow", "tensorflow+xla")
 
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import llvmlite
 import numba
@@ -20,8 +20,11 @@ from rnnbench.kernels.cpu.model import FORWARD_STEPS, PREDICT_ROWS
 from rnnbench.kernels.cpu.pass_record import (
     FORWARD,
     GRADIENT,
+    GRU,
+    LSTM,
     PARAMETERS,
     PREDICT,
+    RNN,
     TRAIN_STEP,
     BufferSizes,
     PassRecord,
@@ -29,12 +32,23 @@ from rnnbench.kernels.cpu.pass_record import (
     buffers,
 )
 from rnnbench.kernels.cpu.passes import CpuRunner, compile_all
-from rnnbench.kernels.cpu.simd import padded, panel_width, register_bytes, row_step
+from rnnbench.kernels.cpu.simd import padded, register_bytes
 from rnnbench.kernels.cpu.thread_pool import thread_pool
 from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
+_RECURRENCE_CODES = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+
+
+class _State(NamedTuple):
+    """The arrays of the record that a state begins at and ends in."""
+
+    initial: str
+    last: str
+
+
+_STATES = {"h": _State("initial", "state"), "c": _State("initial_cell", "state_cell")}
 
 # Where a pass is cut into segments: so many new steps in each, as far as the stride allows.
 SEGMENT_STEPS = 128
@@ -46,13 +60,12 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
     every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
     blocks = blocks_of(model, problem.truncation, problem.T)
     return {
-        "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "GH": sizes.GH, "O": sizes.O,
+        "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "G": sizes.G, "O": sizes.O,
+        "recurrence": sizes.recurrence, **sizes.widths(dtype),
         "S": sizes.T if every else 1, "kept": sizes.kept, "kept_outputs": sizes.kept if every else 1,
         "P": sum(math.prod(shape) for shape in model.shapes.values()),
-        "Ep": padded(sizes.E, dtype), "Hp": padded(sizes.H, dtype), "GHp": padded(sizes.GH, dtype),
-        "Op": padded(sizes.O, dtype), "above_width": sizes.O, "above_row": padded(sizes.O, dtype),
-        "Es": row_step(sizes.E, dtype), "Hs": row_step(sizes.H, dtype), "GHs": row_step(sizes.GH, dtype),
-        "panel": panel_width(dtype), "workers": sizes.workers, "blocks_n": len(blocks), "first": blocks[0].start,
+        "above_width": sizes.O, "above_row": padded(sizes.O, dtype), "workers": sizes.workers,
+        "blocks_n": len(blocks), "first": blocks[0].start,
         "has_tokens": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
         "adam": train.optimizer is Optimizer.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
         "beta_2": train.beta_2, "epsilon": train.epsilon,
@@ -101,17 +114,17 @@ class NumbaSession(Session):
         self.record = self._record(
             BufferSizes(*self._shape(problem.B), threads, segment_of(problem)), data_of(problem, data)
         )
-        self.record.point({"initial": self.zero_state})
+        self._start_from(None)
         self.runner = CpuRunner(self.record, self.dtype)
         self.last: Pass | None = None
         self.outputs_in_pass = 1
         self.reset()
         self.select(0)
 
-    def _shape(self, B: int) -> tuple[int, int, int, int, int, int, int, bool]:
+    def _shape(self, B: int) -> tuple[int, int, int, int, int, int, int, bool, int]:
         model = self.model
-        GH = model.recurrence.width(model.H)
-        return B, self.problem.T, model.V or 0, model.E, model.H, GH, model.O, model.head is Head.EVERY
+        gates, code = len(model.recurrence.gates), _RECURRENCE_CODES[model.cell]
+        return B, self.problem.T, model.V or 0, model.E, model.H, gates, model.O, model.head is Head.EVERY, code
 
     def _record(self, sizes: BufferSizes, data: dict[str, Array]) -> PassRecord:
         values = values_of(self.problem, sizes, self.flush)
@@ -122,7 +135,8 @@ class NumbaSession(Session):
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        self.record.point({"initial": self.zero_state if states is None else states["h"]})
+        given = dict.fromkeys(self.model.recurrence.states, self.zero_state) if states is None else states
+        self.record.point({_STATES[name].initial: state for name, state in given.items()})
 
     def reset(self) -> None:
         self.flat["params"][:] = self.initial
@@ -143,10 +157,10 @@ class NumbaSession(Session):
         self.last, self.outputs_in_pass = Pass.TRAIN_STEP, self.rows.size
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
-        state = self.record.arrays["initial"]
-        self.record.point({"initial": self.zero_state})
+        states = {name: self.record.arrays[_STATES[name].initial] for name in self.model.recurrence.states}
+        self._start_from(None)
         self.runner.run(TRAIN_STEP, order)
-        self.record.point({"initial": state})
+        self._start_from(states)
         self.last, self.outputs_in_pass = Pass.EPOCH, order.size
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
@@ -178,12 +192,13 @@ class NumbaSession(Session):
             accuracy = int(fields["correct"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
-        return Outputs(loss, self._shaped(arrays["logits"].copy()), {"h": arrays["state"].copy()}, grads, params)
+        states = {name: arrays[_STATES[name].last].copy() for name in self.model.recurrence.states}
+        return Outputs(loss, self._shaped(arrays["logits"].copy()), states, grads, params)
 
     def poison(self) -> None:
         """Answers, packed weights, states, sums; of the embedding's gradient the tokens of the last call."""
         arrays, fields = self.record.arrays, self.record.fields
-        read = {"zeros", "unit", *PARAMETERS, "params", "m", "v", "inputs", "targets", "initial"}
+        read = {"zeros", "unit", *PARAMETERS, "params", "m", "v", "inputs", "targets", "initial", "initial_cell"}
         for name in arrays.keys() - read - {"grads", "d_embedding"}:
             if arrays[name].dtype.kind == "f":
                 arrays[name].fill(np.nan)

@@ -11,7 +11,7 @@ from rnnbench.kernels import cpu
 from rnnbench.kernels.cpu.pass_record import ARRAYS, INTEGERS, LAYER_ARRAYS, LAYER_INTEGERS
 
 FOLDER = Path(cpu.__file__).parent
-LAYER = ("cell", "layer_backward", "layer_forward", "layout")
+LAYER = ("cell", "gated", "layer_backward", "layer_forward", "layout")
 
 
 def tree(module: str) -> ast.Module:

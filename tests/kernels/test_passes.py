@@ -11,6 +11,7 @@ import pytest
 from numba.core.event import install_recorder
 
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
+from rnnbench.cells import CELLS
 from rnnbench.data import Data
 from rnnbench.kernels.cpu import passes, shares
 from rnnbench.model import DType, Head, Loss, Optimizer, Train, Truncation
@@ -25,8 +26,10 @@ def outputs(problem, name: str, flush: bool = True):
     return session.fetch()
 
 
-def test_a_second_pass_owes_nothing_to_the_first():
-    session = NumbaBackend().prepare(BIG, random_params(BIG), random_data(BIG))
+@pytest.mark.parametrize("cell", CELLS)
+def test_a_second_pass_owes_nothing_to_the_first(cell):
+    problem = replace(BIG, model=replace(BIG.model, cell=cell))
+    session = NumbaBackend().prepare(problem, random_params(problem), random_data(problem))
     session.gradient()
     first = session.fetch()
     session.select(1)
@@ -64,12 +67,12 @@ def test_subnormals_can_be_kept():
 
 
 def test_no_compilation_for_another_size():
-    """Nor for another loss, head, optimizer, truncation or number of threads: a type is compiled once."""
+    """Nor for another cell, loss, head, optimizer, truncation or number of threads: a type is compiled once."""
     for dtype in DType:
         outputs(replace(BIG, dtype=dtype), "train_step")
     with install_recorder("numba:run_pass") as passes_of_compiler:
-        for dtype, loss, head, V in product(DType, Loss, Head, (7, None)):
-            problem = small_problem(B=7, T=3, E=2, H=19, O=4, V=V, loss=loss, head=head, dtype=dtype)
+        for cell, dtype, loss, head, V in product(CELLS, DType, Loss, Head, (7, None)):
+            problem = small_problem(cell=cell, B=7, T=3, E=2, H=19, O=4, V=V, loss=loss, head=head, dtype=dtype)
             outputs(problem, "train_step")
             sgd = Train(Optimizer.SGD, clip_value=0.1)
             outputs(replace(problem, B=1, T=20, train=sgd, truncation=Truncation(3, 2)), "train_step")
@@ -92,9 +95,10 @@ def test_a_compilation_is_seen():
 
 def test_gradients_agree():
     """Also run under other processors' features by `test_products`."""
-    for dtype in DType:
-        for V, truncation in ((11, None), (None, None), (None, Truncation(3, 2))):
-            problem = small_problem(B=9, T=8, E=5, H=21, O=3, V=V, head=Head.EVERY, dtype=dtype, truncation=truncation)
+    for cell, dtype in product(CELLS, DType):
+        for V, cut in ((11, None), (None, None), (None, Truncation(3, 2))):
+            sizes = {"B": 9, "T": 8, "E": 5, "H": 21, "O": 3, "V": V}
+            problem = small_problem(cell=cell, **sizes, head=Head.EVERY, dtype=dtype, truncation=cut)
             params, data = random_params(problem), random_data(problem)
             ref, got = oracle(problem, params, data), NumbaBackend().prepare(problem, params, data)
             for session in (ref, got):
@@ -104,15 +108,19 @@ def test_gradients_agree():
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["input", "W_xh", "W_hh", "b_h", "embedding", "W_hy"])
-def test_nan_and_infinity_stand_where_the_oracle_has_them(where, value):
-    problem = small_problem(V=None if where == "input" else 11, head=Head.EVERY, dtype=DType.FLOAT32)
+@pytest.mark.parametrize("place", [3, 7, 12, 17])
+@pytest.mark.parametrize("cell", CELLS)
+def test_nan_and_infinity_stand_where_the_oracle_has_them(where, value, place, cell):
+    """In each gate of a cell, by turns."""
+    problem = small_problem(cell=cell, V=None if where == "input" else 11, head=Head.EVERY, dtype=DType.FLOAT32)
     params, data = random_params(problem), random_data(problem)
     if where == "input":
         inputs = data.inputs.copy()
         inputs[1, 2, 0] = value
         data = Data(inputs, data.targets)
     else:
-        params[where].reshape(-1)[3] = value
+        flat = params[where].reshape(-1)
+        flat[place % flat.size] = value
     ref, got = oracle(problem, params, data), NumbaBackend().prepare(problem, params, data)
     for session in (ref, got):
         with np.errstate(invalid="ignore"):
@@ -122,8 +130,8 @@ def test_nan_and_infinity_stand_where_the_oracle_has_them(where, value):
 
 def test_predict_takes_any_number_of_rows_and_blocks():
     assert passes.PREDICT_ROWS == 24
-    for V in (11, None):
-        problem = small_problem(V=V, head=Head.EVERY)
+    for cell, V in product(CELLS, (11, None)):
+        problem = small_problem(cell=cell, V=V, head=Head.EVERY)
         params, data = random_params(problem), random_data(problem)
         session = NumbaBackend().prepare(problem, params, data)
         session.gradient()

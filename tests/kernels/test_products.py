@@ -204,7 +204,7 @@ def test_packing_a_transposed_matrix_is_packing_its_transpose(shape):
 
 
 SCRIPT = """
-from tests.kernels import test_passes, test_pointwise, test_products as t
+from tests.kernels import test_gated, test_passes, test_pointwise, test_products as t
 assert t.simd.register_bytes() == {width}, t.simd.register_bytes()
 t.make_ready()
 for dtype in t.LIMITS:
@@ -214,6 +214,9 @@ for dtype in t.LIMITS:
 test_pointwise.test_float32_over_its_whole_range()
 test_pointwise.test_float64_over_its_whole_range()
 test_passes.test_gradients_agree()
+for cell in test_gated.GATED:
+    for dtype in test_gated.DType:
+        test_gated.test_gates_keep_their_bound_over_the_whole_range(cell, dtype)
 """
 
 

@@ -8,6 +8,7 @@ import pytest
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.backends.numpy import DirectionTrace, NumpyBackend, Trace, backward_pass, dlosses
+from rnnbench.cells import CELLS
 from rnnbench.correctness.tolerances import LIMITS, arrays_of, relative_error
 from rnnbench.data import Data
 from rnnbench.model import DType, Head, Loss, Optimizer, Problem, Train
@@ -30,10 +31,12 @@ def gradient(session: Session) -> Outputs:
 @pytest.mark.parametrize("dtype", list(DType))
 @pytest.mark.parametrize("head", list(Head))
 @pytest.mark.parametrize("V", [11, None])
-def test_vanishing_gradients_agree(dtype, head, V):
-    problem = small_problem(B=4, T=T, E=8, H=48, V=V, dtype=dtype, head=head)
+@pytest.mark.parametrize("cell", CELLS)
+def test_vanishing_gradients_agree(dtype, head, V, cell):
+    problem = small_problem(cell=cell, B=4, T=T, E=8, H=48, V=V, dtype=dtype, head=head)
     params, data = random_params(problem), random_data(problem)
-    params["W_hh"] = scaled(np.random.default_rng(0).standard_normal((48, 48)), 0.1, dtype)
+    rng, gates = np.random.default_rng(0), len(problem.model.recurrence.gates)
+    params["W_hh"] = np.hstack([scaled(rng.standard_normal((48, 48)), 0.1, dtype) for _ in range(gates)])
     got = gradient(NumbaBackend().prepare(problem, params, data))
     assert_agrees(gradient(oracle(problem, params, data)), got, dtype)
 

@@ -14,6 +14,7 @@ from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
 from rnnbench.backends.numpy import backward_pass, dlosses, forward_pass
+from rnnbench.cells import CELLS
 from rnnbench.correctness.tolerances import LIMITS, errors_of, relative_error
 from rnnbench.data import Data, shaped_targets
 from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, Train, Truncation
@@ -56,6 +57,7 @@ def questions(draw) -> Question:
     truncation = draw(st.none() | st.integers(1, window).map(lambda stride: Truncation(window, stride)))
     problem = small_problem(
         **sizes,
+        cell=draw(st.sampled_from(tuple(CELLS))),
         O=draw(st.sampled_from((1, 2, 5, 17))),
         V=draw(st.sampled_from((None, None, 1, 2, 11, 400))),
         head=draw(st.sampled_from(Head)),
@@ -75,8 +77,8 @@ def questions(draw) -> Question:
     )
 
 
-def numbers_of(asked: Question) -> tuple[Params, Data, np.ndarray | None]:
-    """Parameters, three batches and a short one, the initial state."""
+def numbers_of(asked: Question) -> tuple[Params, Data, dict[str, np.ndarray] | None]:
+    """Parameters, three batches and a short one, the initial states."""
     problem, model = asked.problem, asked.problem.model
     params, data = random_params(problem, asked.seed), random_data(problem, seed=asked.seed)
     if asked.rows != "random":
@@ -85,12 +87,13 @@ def numbers_of(asked: Question) -> tuple[Params, Data, np.ndarray | None]:
     if asked.rows == "padding" and model.V is not None:
         params["embedding"][0] = 0
     rng = np.random.default_rng(asked.seed)
-    h = rng.uniform(-0.9, 0.9, (problem.B, model.H)).astype(str(problem.dtype))
-    return params, data, {"h": h} if asked.state else None
+    shape, dtype = (problem.B, model.H), str(problem.dtype)
+    states = {name: rng.uniform(-0.9, 0.9, shape).astype(dtype) for name in model.recurrence.states}
+    return params, data, states if asked.state else None
 
 
 def shaken(problem: Problem, params: Params, data: Data, states: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
-    """The oracle's gradients where each parameter and each stored state is off by a rounding error of the type."""
+    """The oracle's gradients where each parameter and all that is stored is off by a rounding error of the type."""
     model, rng = problem.model, np.random.default_rng(0)
 
     def off(x: np.ndarray) -> np.ndarray:
@@ -100,12 +103,13 @@ def shaken(problem: Problem, params: Params, data: Data, states: dict[str, np.nd
     inputs = data.inputs[: problem.B]
     trace = forward_pass(model, moved, inputs, states)
     (part,) = trace.parts
-    h = off(part.states["h"])
-    read = h[-1] if model.head is Head.LAST else h[1:].swapaxes(0, 1)
+    kept = {name: off(value) for name, value in part.states.items()}
+    tape = [{name: off(value) for name, value in step.items()} for step in part.tape]
+    read = kept["h"][-1] if model.head is Head.LAST else kept["h"][1:].swapaxes(0, 1)
     logits = read @ moved["W_hy"] + moved["b_y"]
     targets = shaped_targets(replace(problem, dtype=DType.FLOAT64), data.targets)[: problem.B]
     dz = dlosses(model, logits, targets) * model.loss_scale(problem.B, problem.T)
-    off_trace = replace(trace, parts=[replace(part, states={"h": h})], read=read, logits=logits)
+    off_trace = replace(trace, parts=[replace(part, states=kept, tape=tape)], read=read, logits=logits)
     return backward_pass(model, moved, inputs, off_trace, dz, problem.truncation)
 
 
@@ -153,8 +157,9 @@ def test_any_shape(asked):
 @pytest.mark.parametrize("dtype", list(DType))
 @pytest.mark.parametrize("workers", [1, 2, 3])
 @pytest.mark.parametrize("V", [60, None])
-def test_as_many_workers_as_are_asked(dtype, workers, V):
-    problem = small_problem(B=11, T=30, E=21, H=65, V=V, O=3, head=Head.EVERY, dtype=dtype)
+@pytest.mark.parametrize("cell", CELLS)
+def test_as_many_workers_as_are_asked(dtype, workers, V, cell):
+    problem = small_problem(cell=cell, B=11, T=30, E=21, H=65, V=V, O=3, head=Head.EVERY, dtype=dtype)
     assert_right(Question(problem, workers=workers))
     with threads(workers):
         session = NumbaBackend().prepare(problem, random_params(problem), random_data(problem))
@@ -169,16 +174,18 @@ def test_as_many_workers_as_are_asked(dtype, workers, V):
     [{"T": 1}, {"B": 1}, {"H": 1}, {"E": 1}, {"V": 1}, {"B": 1, "T": 1}, {"B": 3, "T": 5, "E": 7, "H": 9, "O": 11}],
     ids=str,
 )
-def test_edges(dtype, rows, sizes):
+@pytest.mark.parametrize("cell", CELLS)
+def test_edges(dtype, rows, sizes, cell):
     for head in Head:
-        assert_right(Question(small_problem(head=head, dtype=dtype, **sizes), rows=rows, seed=1))
+        assert_right(Question(small_problem(cell=cell, head=head, dtype=dtype, **sizes), rows=rows, seed=1))
 
 
 @pytest.mark.parametrize("dtype", list(DType))
-def test_every_width(dtype):
+@pytest.mark.parametrize("cell", CELLS)
+def test_every_width(dtype, cell):
     """But for widths of 1 and the like, where a gradient of a few numbers may cancel to less than the type holds."""
     sizes = [{"B": 1 + H % 13, "T": 1 + H % 5, "E": 71 - H, "H": H, "O": 1 + H % 19} for H in range(1, 71)]
-    asked = [Question(small_problem(**size, dtype=dtype, head=Head.EVERY)) for size in sizes]
+    asked = [Question(small_problem(cell=cell, **size, dtype=dtype, head=Head.EVERY)) for size in sizes]
     calm = [question for question in asked if is_calm(question)]
     assert len(calm) >= len(asked) - 2
     for question in calm:

@@ -22,7 +22,10 @@ from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, 
 
 WORDS = small_problem(B=26, T=40, E=20, H=57, O=3, V=90, head=Head.EVERY, dtype=DType.FLOAT32)
 DENSE = replace(WORDS, model=replace(WORDS.model, V=None), truncation=Truncation(9, 4), dtype=DType.FLOAT64)
-PROBLEMS = pytest.mark.parametrize("problem", [WORDS, DENSE], ids=["words", "dense"])
+GRU, LSTM = (
+    replace(problem, model=replace(problem.model, cell=cell)) for problem, cell in ((WORDS, "gru"), (DENSE, "lstm"))
+)
+PROBLEMS = pytest.mark.parametrize("problem", [WORDS, DENSE, GRU, LSTM], ids=["words", "dense", "gru", "lstm"])
 COUNTS = pytest.mark.parametrize("count", [1, 2, 3])
 
 

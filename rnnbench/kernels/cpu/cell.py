@@ -1,11 +1,10 @@
-"""The cell: what is done with the gates of a step, in a pair of functions that the layer calls on some rows of it.
+"""The tanh cell: what is done with the gates of a step, in a pair of functions that the layer calls on some rows of it.
 
     forward     gates a = x W_xh + b_h + h' W_hh      state h = tanh(a)
     backward    delta = dh (1 - h^2), delta the gradient of a
 
-The pair of the tanh cell needs no tape but its states: a is written where h will stand, and tanh' is 1 - h^2. A cell
-with several gates gets a pair of its own here, chosen by a code in the record as losses are, a buffer of gates of the
-width G H in place of `h` below, and what its backward needs of them as its tape.
+It needs no tape but its states: a is written where h will stand, and tanh' is 1 - h^2. Cells with several gates are in
+`gated`.
 """
 
 from __future__ import annotations

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_backward
+from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE, gates_backward
 from rnnbench.kernels.cpu.layout import output_row, spare_row, state_row, step_row
-from rnnbench.kernels.cpu.pointwise import add_rows
-from rnnbench.kernels.cpu.products import affine, outer_products, sum_rows
+from rnnbench.kernels.cpu.pointwise import add_rows, zero_row
+from rnnbench.kernels.cpu.products import add_product, affine, outer_products, sum_rows
 from rnnbench.kernels.cpu.shares import STEP_BACK, SUMS, stage
 
 
@@ -27,7 +28,7 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
 
     A step below `seen` has a delta of an earlier pass already: its own goes to `spare`, to be added.
     """
-    delta, spare, above, W_above_T = c.delta, c.spare, c.above, c.W_above_T_panels
+    delta, spare, above, W_above_T = c.recurrent, c.spare, c.above, c.W_above_T_panels
     state = state_row(c, lo, b, t + 1, origin)
     above_at = output_row(c, lo, b, t - begin if c.emits else 0)
     # Where this step's delta is written, and where that of the step after it, which came first, was
@@ -37,7 +38,24 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     if t + 1 < seen:
         after, after_at = spare, spare_row(lo, b, t + 1)
     # dh: from above alone at the last step of the pass, from both sides where a step emits, else from step t + 1 alone
-    if t == end - 1:
+    if c.recurrence != RNN_CODE:
+        dh, k = c.dh, c.delta_width
+        if t == end - 1:
+            affine(dh, lo, c.zeros, above, above_at, W_above_T, b, j, n, c.above_width)
+            if c.recurrence == LSTM_CODE:
+                for i in range(b):
+                    zero_row(c.dc[lo + i][j : j + n])
+        else:
+            # of gru it stands upon what came by way of z; of lstm what goes around the product is in dc
+            if c.recurrence == GRU_CODE:
+                add_product(dh, lo, after, after_at, c.W_hh_T_panels, b, j, n, k)
+            else:
+                affine(dh, lo, c.zeros, after, after_at, c.W_hh_T_panels, b, j, n, k)
+            if c.emits and t >= emit:
+                add_product(dh, lo, above, above_at, W_above_T, b, j, n, c.above_width)
+        before = state_row(c, lo, b, t, origin)
+        gates_backward(c, lo, b, step_row(c, lo, b, t, origin), before, to, at, j, n)
+    elif t == end - 1:
         cell_backward(c, False, to, at, above, above_at, W_above_T, b, j, n, c.above_width, state)
     elif c.emits and t >= emit:
         affine(to, at, c.zeros, above, above_at, W_above_T, b, j, n, c.above_width)
@@ -63,7 +81,7 @@ def reverse_pass(c, lo, b, start, emit, end, seen, begin, origin):
         else:
             backward_step(c, lo, b, t, emit, end, seen, begin, origin, 0, c.Hp)
         if t < seen:
-            add_rows(c.delta, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), b)
+            add_rows(c.recurrent, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), b)
 
 
 @symbol_kernel
@@ -72,8 +90,11 @@ def sum_steps(c, worker, lo, b, first, end, origin, fresh, j, n):
     # Row p of the deltas meets row p of the states before their steps, and of the inputs: steps and rows in one sum
     steps = (end - first) * b
     at, before = step_row(c, lo, b, first, origin), state_row(c, lo, b, first, origin)
-    outer_products(c.part_W_hh, worker * c.H, fresh, c.zeros, c.h, before, c.delta, at, c.H, j, n, steps)
+    outer_products(c.part_W_hh, worker * c.H, fresh, c.zeros, c.h, before, c.recurrent, at, c.H, j, n, steps)
     sum_rows(c.part_b_h, worker, fresh, c.zeros, c.unit, c.delta, at, j, n, steps)
+    if c.recurrence == GRU_CODE and j < c.Hp:
+        inner = min(n, c.Hp - j)
+        sum_rows(c.part_b_hn, worker, fresh, c.zeros, c.unit, c.recurrent, at, j, inner, steps)
     if not c.has_tokens:  # of tokens, dW_xh is summed by token: `unique_tokens`
         outer_products(c.part_W_xh, worker * c.E, fresh, c.zeros, c.x, at, c.delta, at, c.E, j, n, steps)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_forward
+from rnnbench.kernels.cpu.gated import LSTM_CODE, RNN_CODE, gated_step
 from rnnbench.kernels.cpu.layout import slot_row, state_row, step_row
 from rnnbench.kernels.cpu.pointwise import copy, flat_rows
 from rnnbench.kernels.cpu.products import add_product, affine, gathered_product
@@ -20,25 +21,33 @@ from rnnbench.kernels.cpu.shares import STEP, stage
 
 @symbol_kernel
 def start_states(c, lo, b, r):
-    """h before the first step, from the rows of `initial` from r on."""
+    """States before the first step, from the rows of `initial` and `initial_cell` from r on."""
     h, initial, first = c.h, c.initial, state_row(c, lo, b, 0, 0)
     for i in range(b):
         copy(h[first + i], initial[r + i])
+        if c.recurrence == LSTM_CODE:
+            copy(c.cell_state[first + i], c.initial_cell[r + i])
 
 
 @symbol_kernel
 def project_inputs(c, lo, b, begin, end, origin):
     """The part of the gates that no state enters, x W_xh + b_h of steps [begin, end), as one long product.
 
-    It reads x and writes h, where each step will find it and put its state in its place.
+    It reads x and writes h, where each step will find it and put its state in its place; with gates, it writes those.
     """
     x_at, gates_at = step_row(c, lo, b, begin, origin), state_row(c, lo, b, begin + 1, origin)
+    if c.recurrence != RNN_CODE:
+        affine(c.gates, x_at, c.b_h_padded, c.x, x_at, c.W_xh_panels, (end - begin) * b, 0, c.GHp, c.E)
+        return
     affine(c.h, gates_at, c.b_h_padded, c.x, x_at, c.W_xh_panels, (end - begin) * b, 0, c.GHp, c.E)
 
 
 @symbol_kernel
 def forward_step(c, lo, b, t, origin, j, n):
-    """Columns j to j + n of h after step t. Inputs must be projected."""
+    """Columns j to j + n of the states after step t. Inputs must be projected."""
+    if c.recurrence != RNN_CODE:
+        gated_step(c, lo, b, t, origin, j, n)
+        return
     h, before, after = c.h, state_row(c, lo, b, t, origin), state_row(c, lo, b, t + 1, origin)
     # The gates: h_{t-1} W_hh on top of the projected input, which for a token is a row of the table of unique tokens,
     # read on the way into the registers, and else stands in h already
@@ -61,15 +70,17 @@ def forward_steps(c, lo, b, begin, end, origin):
             stage(c, STEP, c.column_shares)
         return
     for t in range(begin, end):
-        forward_step(c, lo, b, t, origin, 0, c.GHp)
+        forward_step(c, lo, b, t, origin, 0, c.Hp)
 
 
 @symbol_kernel
 def write_state(c, lo, b, r, origin):
-    """The states after step T to rows of `state` from r on."""
+    """The states after step T to rows of `state` and `state_cell` from r on."""
     h, state, last = c.h, c.state, state_row(c, lo, b, c.T, origin)
     for i in range(b):
         copy(state[r + i], h[last + i])
+        if c.recurrence == LSTM_CODE:
+            copy(c.state_cell[r + i], c.cell_state[last + i])
 
 
 @symbol_kernel
@@ -79,7 +90,12 @@ def move_to_front(c, lo, b, first, end, origin):
     # One row of states more than there are steps: the one before the first of them
     to, of = state_row(c, lo, b, first, first), state_row(c, lo, b, first, origin)
     copy(flat_rows(c.h, to, steps + b), flat_rows(c.h, of, steps + b))
+    if c.recurrence == LSTM_CODE:
+        copy(flat_rows(c.cell_state, to, steps + b), flat_rows(c.cell_state, of, steps + b))
     to, of = step_row(c, lo, b, first, first), step_row(c, lo, b, first, origin)
-    copy(flat_rows(c.delta, to, steps), flat_rows(c.delta, of, steps))
+    copy(flat_rows(c.recurrent, to, steps), flat_rows(c.recurrent, of, steps))
+    if c.recurrence != RNN_CODE:
+        copy(flat_rows(c.gates, to, steps), flat_rows(c.gates, of, steps))
+        copy(flat_rows(c.tape, to, steps), flat_rows(c.tape, of, steps))
     if not c.has_tokens:
         copy(flat_rows(c.x, to, steps), flat_rows(c.x, of, steps))

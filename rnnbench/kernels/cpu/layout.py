@@ -9,6 +9,10 @@ streams whose states are kept for a few steps only.
     x, delta           lo kept                 step_row(t): input of step t, gradient of its gates
     slots              lo T                    slot_row(t): where `projected` has the token of step t
     z, dz, above       lo kept_outputs         output_row(s): output s of the steps at hand
+    gates, recurrent,
+    tape               lo kept                 step_row(t), as x
+    cell_state         lo (kept + 1)           state_row(t), as h
+    dh, dc             lo                      the state of row i before the step at hand
     spare              2 lo                    spare_row(t): delta of step t, until step t - 2 takes its place
 """
 

@@ -13,34 +13,64 @@ from __future__ import annotations
 import numpy as np
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
-from rnnbench.kernels.cpu.compiling import cpu_kernel
+from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
+from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE
 from rnnbench.kernels.cpu.layer_backward import reverse_pass, step_gradients
 from rnnbench.kernels.cpu.layer_forward import forward_steps, move_to_front, project_inputs, start_states, write_state
 from rnnbench.kernels.cpu.layout import output_row, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT
 from rnnbench.kernels.cpu.pointwise import copy, zero_row
-from rnnbench.kernels.cpu.products import affine, outer_products, pack, pack_transposed, sum_rows
+from rnnbench.kernels.cpu.products import (
+    affine,
+    outer_products,
+    pack,
+    pack_gates,
+    pack_gates_transposed,
+    pack_transposed,
+    sum_rows,
+)
 from rnnbench.kernels.cpu.shares import INPUTS, share_range, stage
 
 # Rows that are predicted together, and steps that are kept where nothing needs the states later.
 PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
 
 
+@inlined
+def _turn(c):
+    """By how many places gates stand later in `recurrent` than in their own order: n of gru is first there."""
+    return 1 if c.recurrence == GRU_CODE else 0
+
+
 @symbol_kernel
 def pack_weights(c, learns, part, parts):
     """A part of the weights as products read them; the transposed ones only if the backward pass will need them."""
-    pack(c.W_xh_panels, c.W_xh, part, parts)
-    pack(c.W_hh_panels, c.W_hh, part, parts)
+    if c.recurrence == RNN_CODE:
+        pack(c.W_xh_panels, c.W_xh, part, parts)
+        pack(c.W_hh_panels, c.W_hh, part, parts)
+    else:
+        pack_gates(c.W_xh_panels, c.W_xh, c.G, part, parts)
+        pack_gates(c.W_hh_panels, c.W_hh, c.G, part, parts)
     pack(c.W_hy_panels, c.W_hy, part, parts)
     if part == 0:
-        copy(c.b_h_padded, c.b_h)
         copy(c.b_y_padded, c.b_y)
+        if c.recurrence == RNN_CODE:
+            copy(c.b_h_padded, c.b_h)
+        else:
+            pack_gates(c.b_h_padded.reshape(1, -1), c.b_h.reshape(1, -1), c.G, 0, 1)
+        if c.recurrence == GRU_CODE:
+            copy(c.b_hn_padded, c.b_hn)
     if learns:
-        pack_transposed(c.W_hh_T_panels, c.W_hh, part, parts)
         pack_transposed(c.W_hy_T_panels, c.W_hy, part, parts)
-        if c.has_tokens:  # dense inputs need no gradient
-            pack_transposed(c.W_xh_T_panels, c.W_xh, part, parts)
+        # Rows as columns of `recurrent` and `delta` are: dense inputs need no gradient
+        if c.recurrence == RNN_CODE:
+            pack_transposed(c.W_hh_T_panels, c.W_hh, part, parts)
+            if c.has_tokens:
+                pack_transposed(c.W_xh_T_panels, c.W_xh, part, parts)
+        else:
+            pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, _turn(c), c.Hp, part, parts)
+            if c.has_tokens:
+                pack_gates_transposed(c.W_xh_T_panels, c.W_xh, c.G, 0, c.Hp, part, parts)
 
 
 @symbol_kernel
@@ -192,6 +222,8 @@ def predict_rows(c, thread, number):
     h, rows, tokens, slots = c.h, c.rows, c.tokens, c.slots
     for i in range(b):
         zero_row(h[state_row(c, lo, b, 0, 0) + i])
+        if c.recurrence == LSTM_CODE:
+            zero_row(c.cell_state[state_row(c, lo, b, 0, 0) + i])
         if c.has_tokens:
             row = tokens[rows[r + i]]
             for t in range(T):
@@ -200,23 +232,30 @@ def predict_rows(c, thread, number):
 
 
 @cpu_kernel()
-def _add_parts(total, parts, workers):
-    """total (m, n) = the sum of parts (workers m, >= n), m rows of each worker, in their order."""
-    m = total.shape[0]
+def _add_parts(total, parts, workers, gates, step, turn):
+    """total (m, n) = the sum of parts (workers m, >= n), m rows of each worker, in their order.
+
+    A row is of so many gates, in parts each a `step` from the one before it, `turn` places later than in total.
+    """
+    m, width = total.shape[0], total.shape[1] // gates
     for i in range(m):
-        sums = total[i]
-        copy(sums, parts[i])
-        for worker in range(1, workers):
-            part = parts[worker * m + i]
-            for j in range(sums.size):
-                sums[j] += part[j]
+        for gate in range(gates):
+            sums, first = total[i][gate * width : (gate + 1) * width], (gate + turn) % gates * step
+            copy(sums, parts[i][first:])
+            for worker in range(1, workers):
+                part = parts[worker * m + i][first:]
+                for j in range(sums.size):
+                    sums[j] += part[j]
 
 
 @symbol_kernel
 def add_parts(c):
     """Write all gradients but that of the embedding: the parts of the workers, added in their order."""
-    _add_parts(c.d_W_xh, c.part_W_xh, c.token_shares)
-    _add_parts(c.d_W_hh, c.part_W_hh, c.row_shares)
-    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares)
-    _add_parts(c.d_b_h.reshape(1, -1), c.part_b_h, c.row_shares)
-    _add_parts(c.d_b_y.reshape(1, -1), c.part_b_y, c.row_shares)
+    one, none = np.int64(1), np.int64(0)
+    _add_parts(c.d_W_xh, c.part_W_xh, c.token_shares, c.G, c.Hp, none)
+    _add_parts(c.d_W_hh, c.part_W_hh, c.row_shares, c.G, c.Hp, _turn(c))
+    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, one, none, none)
+    _add_parts(c.d_b_h.reshape(1, -1), c.part_b_h, c.row_shares, c.G, c.Hp, none)
+    _add_parts(c.d_b_y.reshape(1, -1), c.part_b_y, c.row_shares, one, none, none)
+    if c.recurrence == GRU_CODE:
+        _add_parts(c.d_b_hn.reshape(1, -1), c.part_b_hn, c.row_shares, one, none, none)

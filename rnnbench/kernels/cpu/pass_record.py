@@ -4,11 +4,13 @@ Compiled code gets the address of the record and nothing else, so that a call fr
 network. In kernels `c` is the record, `c.H` a number and `c.h` an array.
 
 Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, GH the gate width: G H, the numbers
-of one row in the gates of a step (G is 1 for the tanh cell). P numbers in all parameters, S outputs per row (T where
-every step emits, else 1). `kept`: the steps whose states are in memory at once; `kept_outputs`: the outputs of those.
-Ep, Hp, GHp, Op: padded to whole vectors. Es, Hs, GHs: numbers from one row to the next, a little more where rows would
-meet in a cache (`simd.row_step`). `panel`: numbers in a row of a panel (`products.pack`). Which kernel writes what, and
-which reads it, stands in `kernels/README.md`.
+of one row in the gates of a step. The code `recurrence` says which cell it is. P numbers in all parameters, S outputs
+per row (T where every step emits, else 1). `kept`: the steps whose states are in memory at once; `kept_outputs`: the
+outputs of those.
+Ep, Hp, Op: padded to whole vectors; GHp is G Hp. Es, Hs, GHs, and Ds of deltas: numbers from one row to the next, a
+little more where rows would meet in a cache (`simd.row_step`). `panel`: numbers in a row of a panel (`products.pack`);
+`gate_panel`: of one of W_hh, which for a cell with gates holds all gates of a vector of units. Which kernel writes
+what, and which reads it, stands in `kernels/README.md`.
 """
 
 from __future__ import annotations
@@ -34,11 +36,15 @@ Array = NDArray[Any]
 # What is asked of a pass: the field `goal`.
 PREDICT, FORWARD, GRADIENT, TRAIN_STEP = range(4)
 
+# The recurrences: the field `recurrence`.
+RNN, GRU, LSTM = range(3)
+
 TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a block of them stays in cache
 
 # What a layer reads: sizes and switches of it, and the arguments of a stage within its rows (see `shares.stage`).
 LAYER_INTEGERS = (
-    "B", "T", "E", "H", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "panel", "has_tokens",
+    "B", "T", "E", "H", "G", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "Ds", "panel", "gate_panel",
+    "recurrence", "delta_width", "has_tokens",
     "kept_outputs", "emits", "above_width", "above_row", "column_shares", "stage", "shares",
     "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
     "stage_fresh", "stage_worker", "stage_row",
@@ -62,27 +68,40 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "W_xh": ("E", "GH"),
     "W_hh": ("H", "GH"),
     "b_h": ("GH",),
+    "b_hn": ("H",),
     "W_hy": ("H", "O"),
     "b_y": ("O",),
 }
 # Of one layer in one direction: weights as its products read them, states, tape and delta. Where a worker with rows
 # [lo, hi) finds its own is in `layout`.
 LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_xh", "W_xh_T", "W_hh", "W_hh_T")},
+    **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_xh", "W_xh_T", "W_hh_T")},
+    "W_hh_panels": (None, (ANY, "gate_panel")),
     "b_h_padded": (None, ("GHp",)),
+    "b_hn_padded": (None, ("Hp",)),
     "zeros": (None, (ANY,)),
     "unit": (None, (ANY,)),  # a 1
     "initial": (None, ("B", "H")),
     "state": (None, ("B", "H")),  # after step T
+    "initial_cell": (None, ("B", "H")),
+    "state_cell": (None, ("B", "H")),
     # inputs of a step: rows of x, or, of tokens, rows of `projected` by the slot of each token
     "x": (None, (ANY, "Es")),
     "projected": (None, (ANY, "GHs")),
     "slots": ("int32", (ANY,)),
-    # states, which are the tape of the tanh cell as well; delta, the gradient of the gates before the cell; `spare`,
-    # the delta of two steps of a reverse pass where `delta` holds the sum over passes
+    # states, which are the tape of the tanh cell as well; of a cell with gates, what `gated` keeps beside them
     "h": (None, (ANY, "Hs")),
-    "delta": (None, (ANY, "GHs")),
-    "spare": (None, (ANY, "GHs")),
+    "cell_state": (None, (ANY, "Hs")),
+    "gates": (None, (ANY, "GHs")),
+    "tape": (None, (ANY, "Hs")),
+    # delta, the gradient of the gates before the cell, by way of the input; `recurrent`, by way of the state, which is
+    # the same memory; `spare`, `recurrent` of two steps of a reverse pass where that holds the sum over passes
+    "delta": (None, (ANY, "Ds")),
+    "recurrent": (None, (ANY, "Ds")),
+    "spare": (None, (ANY, "Ds")),
+    # of a cell with gates, the gradient of the states before a step, of its rows alone
+    "dh": (None, (ANY, "Hs")),
+    "dc": (None, (ANY, "Hs")),
     # what reads the states of this layer gives back gradients of them: dh_t += above_t W_above^T. Above the last layer
     # is the head, with dz and W_hy
     "above": (None, (ANY, "above_row")),
@@ -91,6 +110,7 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "part_W_xh": (None, (ANY, "GHs")),
     "part_W_hh": (None, (ANY, "GHs")),
     "part_b_h": (None, (ANY, "GHs")),
+    "part_b_hn": (None, (ANY, "Hs")),
 }
 ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **LAYER_ARRAYS,
@@ -133,19 +153,34 @@ LAYOUT = np.dtype([*((name, "i8") for name in (*INTEGERS, *ARRAYS)), *((name, "f
 
 @dataclass(frozen=True)
 class BufferSizes:
-    """What buffers are made for. V is 0 for dense input; GH and `kept` as in the record."""
+    """What buffers are made for. V is 0 for dense input; G, `recurrence` and `kept` as in the record."""
 
     B: int
     T: int
     V: int
     E: int
     H: int
-    GH: int
+    G: int
     O: int
     emits: bool
+    recurrence: int
     workers: int
     kept: int
     whole_table: bool = False  # room for all V tokens, whatever the batch holds
+
+    def widths(self, dtype: DTypeLike) -> dict[str, int]:
+        """Sizes that follow from these, by their names in the record.
+
+        Each gate is padded by itself. `delta_width`: the numbers of a row of delta that products run over.
+        """
+        Hp, lanes = padded(self.H, dtype), padded(1, dtype)
+        GHp, gated = self.G * Hp, self.recurrence != RNN
+        return {
+            "GH": self.G * self.H, "Ep": padded(self.E, dtype), "Hp": Hp, "GHp": GHp, "Op": padded(self.O, dtype),
+            "Es": row_step(self.E, dtype), "Hs": row_step(self.H, dtype), "GHs": row_step(GHp, dtype),
+            "Ds": row_step(4 * Hp if gated else Hp, dtype), "panel": panel_width(dtype),
+            "gate_panel": self.G * lanes if gated else panel_width(dtype), "delta_width": GHp if gated else self.H,
+        }  # fmt: skip
 
 
 def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
@@ -158,8 +193,10 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
 
 def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     """The arrays that passes work in, by name, all C-contiguous and starting at a cache line."""
-    B, T, V, E, H, GH, O, workers, kept = s.B, s.T, s.V, s.E, s.H, s.GH, s.O, s.workers, s.kept
-    Op, Es, Hs, GHs = padded(O, dtype), row_step(E, dtype), row_step(H, dtype), row_step(GH, dtype)
+    B, T, V, E, H, O, workers, kept = s.B, s.T, s.V, s.E, s.H, s.O, s.workers, s.kept
+    width = s.widths(dtype)
+    Op, Hp, GHp, Es, Hs, GHs, Ds = (width[name] for name in ("Op", "Hp", "GHp", "Es", "Hs", "GHs", "Ds"))
+    gated, lstm = s.recurrence != RNN, s.recurrence == LSTM
     S, kept_outputs = (T, kept) if s.emits else (1, 1)
     unique = V if s.whole_table else min(V, B * T)
     token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
@@ -173,16 +210,21 @@ def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     def index(*shape: int) -> Array:
         return aligned(shape, np.int32)
 
+    # `delta` begins where a row of `recurrent` has the derivatives by the input: of gru a gate later
+    deltas = real((B * kept + 1) * Ds)
+    later = Hp if s.recurrence == GRU else 0
+    recurrent, delta = (deltas[at : at + B * kept * Ds].reshape(B * kept, Ds) for at in (0, later))
     made = {
-        "W_xh_panels": packed(E, GH),
-        "W_xh_T_panels": packed(GH, E),
-        "W_hh_panels": packed(H, GH),
-        "W_hh_T_panels": packed(GH, H),
+        "W_xh_panels": packed(E, GHp),
+        "W_xh_T_panels": packed(width["delta_width"], E),
+        "W_hh_panels": real(GHp // width["gate_panel"] * H, width["gate_panel"]) if gated else packed(H, GHp),
+        "W_hh_T_panels": packed(width["delta_width"], H),
         "W_hy_panels": packed(H, O),
         "W_hy_T_panels": packed(O, H),
-        "b_h_padded": real(padded(GH, dtype)),
+        "b_h_padded": real(GHp),
+        "b_hn_padded": real(Hp if gated else 0),
         "b_y_padded": real(Op),
-        "zeros": real(max(padded(n, dtype) for n in (E, H, GH, O))),
+        "zeros": real(max(padded(n, dtype) for n in (E, GHp, O))),
         "unit": np.ones(1, dtype),
         "slot_of_token": np.full(V, -1, np.int32),
         "unique": index(unique),
@@ -193,13 +235,20 @@ def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "projected": real(unique, GHs),
         "x": real(dense_rows, Es),
         "h": real(B * (kept + 1), Hs),
-        "delta": real(B * kept, GHs),
-        "spare": real(2 * B, GHs),
+        "cell_state": real(B * (kept + 1) * lstm, Hs),
+        "gates": real(B * kept * gated, GHs),
+        "tape": real(B * kept * gated, Hs),
+        "delta": delta,
+        "recurrent": recurrent,
+        "spare": real(2 * B, Ds),
+        "dh": real(B * gated, Hs),
+        "dc": real(B * lstm, Hs),
         "z": real(B * kept_outputs, Op),
         "dz": real(B * kept_outputs, Op),
         "part_W_xh": real(workers, E, GHs),
         "part_W_hh": real(workers, H, GHs),
         "part_b_h": real(workers, GHs),
+        "part_b_hn": real(workers, Hs),
         "part_W_hy": real(workers, H, Op),
         "part_b_y": real(workers, Op),
         "part_loss": aligned((workers, 8), np.float64),
@@ -208,6 +257,7 @@ def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "token_gradient": real(workers, TOKEN_BLOCK, Es),
         "logits": real(B, S, O),
         "state": real(B, H),
+        "state_cell": real(B * lstm, H),
     }
     # One layer, and above it the head.
     return made | {"above": made["dz"], "W_above_T_panels": made["W_hy_T_panels"]}

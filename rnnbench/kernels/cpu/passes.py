@@ -74,7 +74,7 @@ def _share_within_rows(c, number):
         first, last = share_range(end - begin, number, c.shares)
         dense_inputs(c, lo, b, c.stage_row, begin + first, begin + last, origin)
     elif c.stage == STEP:
-        j, n = _columns(c, c.GHp, number)
+        j, n = _columns(c, c.Hp, number)
         forward_step(c, lo, b, t, origin, j, n)
     elif c.stage == STEP_BACK:
         j, n = _columns(c, c.Hp, number)

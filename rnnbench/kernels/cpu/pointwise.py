@@ -87,17 +87,29 @@ def _at_most(write: Vectors, x: Any, limit: float) -> Any:
     return write.builder.select(write.builder.fcmp_ordered(">", x, bound), bound, x)
 
 
-def _tanh(write: Vectors, x: Any) -> Any:
-    builder, size, sign = write.builder, *_absolute(write, x)
+def tanh_parts(write: Vectors, x: Any) -> tuple[Any, Any, Any]:
+    """|tanh(x)| as a numerator, at most 7e7 or 4e16, and a denominator not less; the sign bit of x as an integer."""
+    size, sign = _absolute(write, x)
     # Of |x|, with the sign put back at the end; beyond the limit the result is 1 in this type
     size = _at_most(write, size, _TANH_LIMIT[write.bits])
     power, part = _exponential(write, write.add(size, size))
     e = write.multiply_add(power, part, write.subtract(power, write.constant(1.0)))
-    result = builder.fdiv(e, write.add(e, write.constant(2.0)))
-    return builder.bitcast(builder.or_(builder.bitcast(result, write.integers), sign), write.vector)
+    return e, write.add(e, write.constant(2.0)), sign
 
 
-def _sigmoid(write: Vectors, x: Any) -> Any:
+def signed(write: Vectors, size: Any, sign: Any) -> Any:
+    """A size, not negative, with a sign bit."""
+    builder = write.builder
+    return builder.bitcast(builder.or_(builder.bitcast(size, write.integers), sign), write.vector)
+
+
+def _tanh(write: Vectors, x: Any) -> Any:
+    above, below, sign = tanh_parts(write, x)
+    return signed(write, write.builder.fdiv(above, below), sign)
+
+
+def sigmoid_parts(write: Vectors, x: Any) -> tuple[Any, Any]:
+    """sigmoid(x) as a numerator, 0 to 1, and a denominator, 1 to 2."""
     builder, one, zero = write.builder, write.constant(1.0), write.constant(0.0)
     size, _ = _absolute(write, x)
     # exp(-|x|) never overflows; below the least normal number it is taken as 0
@@ -106,7 +118,11 @@ def _sigmoid(write: Vectors, x: Any) -> Any:
     e = write.multiply_add(power, part, power)
     e = builder.select(builder.fcmp_ordered(">", size, write.constant(limit)), zero, e)
     upper = builder.select(builder.fcmp_ordered(">=", x, zero), one, e)
-    return builder.fdiv(upper, write.add(one, e))
+    return upper, write.add(one, e)
+
+
+def _sigmoid(write: Vectors, x: Any) -> Any:
+    return write.builder.fdiv(*sigmoid_parts(write, x))
 
 
 def _over_vectors(function: Callable[[Vectors, Any], Any]) -> Any:
@@ -142,7 +158,8 @@ _add_here, _set_here = _of_vectors(lambda write, a, b: write.add(a, b)), _of_vec
 
 
 @cpu_kernel()
-def _plain_sigmoid(x):
+def plain_sigmoid(x):
+    """sigmoid(x) of a number."""
     e = math.exp(-abs(x))
     return (e if x < 0 else 1) / (1 + e)
 
@@ -200,7 +217,7 @@ def sigmoid_rows(x, start, rows, j, n):
         for i in range(start, start + rows):
             row = x[i, j : j + n]
             for v in range(n):
-                row[v] = _plain_sigmoid(row[v])
+                row[v] = plain_sigmoid(row[v])
 
 
 @intrinsic

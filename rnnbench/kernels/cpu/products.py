@@ -18,8 +18,19 @@ from numba.extending import intrinsic
 
 from rnnbench.kernels.cpu.calls import SYMBOL_KERNELS, SymbolKernel
 from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
+from rnnbench.kernels.cpu.pointwise import copy, zero_row
 from rnnbench.kernels.cpu.shares import share_range
-from rnnbench.kernels.cpu.simd import EXPLICIT, INDEX, INT32, TILE_ROWS, Vectors, lanes_in, panel_vectors, shifted
+from rnnbench.kernels.cpu.simd import (
+    EXPLICIT,
+    INDEX,
+    INT32,
+    TILE_ROWS,
+    Vectors,
+    lanes_in,
+    lanes_of,
+    panel_vectors,
+    shifted,
+)
 from rnnbench.kernels.cpu.tile import AS_IT_IS, TANH_BACKWARD, own_rows, shared_by_tiles, tile
 
 # Steps of k for each visit of a tile: a panel of so many rows (16 or 64 KiB) stays in the first cache while rows of A
@@ -294,3 +305,45 @@ def pack_transposed(out, W, part, parts):
             to = out[p * k + r]
             for i in range(width):
                 to[i] = W[p * wide + i, r]
+
+
+# The same for weights with gates side by side, each H wide, a gate padded by itself (`gated` says in which orders).
+
+
+@cpu_kernel()
+def pack_gates(out, W, gates, part, parts):
+    """W (k, gates H) in panels as `pack`, whose columns are the vectors of gate after gate of the first units, ..."""
+    k, H, wide = W.shape[0], W.shape[1] // gates, out.shape[1]
+    lanes = lanes_of(W.dtype.type(0))
+    vectors = wide // lanes
+    first, last = share_range(-(-(-(-H // lanes) * gates) // vectors), part, parts)
+    for p in range(first, last):
+        for v in range(vectors):
+            units, gate = (p * vectors + v) // gates * lanes, (p * vectors + v) % gates
+            width = max(0, min(lanes, H - units))
+            for r in range(k):
+                to, of = out[p * k + r][v * lanes : (v + 1) * lanes], W[r][gate * H + units :]
+                if width < lanes:
+                    zero_row(to)
+                copy(to[:width], of)
+
+
+@cpu_kernel()
+def pack_gates_transposed(out, W, gates, turn, step, part, parts):
+    """W^T in panels as `pack_transposed`, W (n, gates H); each gate has `step` rows, 0 after its H.
+
+    The last `turn` gates come first.
+    """
+    n, H, wide = W.shape[0], W.shape[1] // gates, out.shape[1]
+    first, last = share_range(-(-n // wide), part, parts)
+    for p in range(first, last):
+        width = min(wide, n - p * wide)
+        for gate in range(gates):
+            begin = (p * gates + (gate + turn) % gates) * step
+            for u in range(step):
+                to = out[begin + u]
+                if u >= H:
+                    zero_row(to)
+                else:
+                    for i in range(width):
+                        to[i] = W[p * wide + i, gate * H + u]

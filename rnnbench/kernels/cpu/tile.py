@@ -10,6 +10,7 @@ Each size is a function of its own: written into one loop, LLVM works out the ad
 
 from __future__ import annotations
 
+import abc
 from typing import Any
 
 from llvmlite import ir
@@ -29,7 +30,7 @@ MIN_SUMS = 8
 _SHARED = ("out_step", "start_step", "a_row", "a_step", "b_step", "k", "end", "to_gate")
 
 
-class _Tile:
+class Tile(abc.ABC):
     """The body of one function: a tile of `rows` x `vectors`. `given` has its arguments and what is shared, by name."""
 
     def __init__(self, write: Vectors, rows: int, vectors: int, given: dict[str, Any]) -> None:
@@ -43,14 +44,22 @@ class _Tile:
         # Load where the sums start, run over k, store. Rows of `start` go by index: rows of a table, or 0, 1, ...
         given, builder = self.given, self.builder
         index = [builder.load(builder.gep(given["index"], [INDEX(i)])) for i in range(self.rows)]
-        starts = [builder.mul(builder.sext(i, INDEX), given["start_step"]) for i in index]
-        sums = [self.write.load(given["start"], starts[i], v) for i, v in self.cells]
+        self.starts = [builder.mul(builder.sext(i, INDEX), given["start_step"]) for i in index]
+        sums = [self.begin(i, v) for i, v in self.cells]
         self.a_rows = [builder.gep(given["a"], [builder.mul(INDEX(i), given["a_row"])]) for i in range(self.rows)]
         done = INDEX(0)
         if self.split > 1:
             done = builder.sub(given["k"], builder.srem(given["k"], INDEX(self.split)))
             sums = self._sums_over(INDEX(0), done, self.split, sums)
-        self._finish(self._sums_over(done, given["k"], 1, sums))
+        self.finish(self._sums_over(done, given["k"], 1, sums))
+
+    @abc.abstractmethod
+    def begin(self, i: int, v: int) -> Any:
+        """Where a sum starts."""
+
+    @abc.abstractmethod
+    def finish(self, sums: list[Any]) -> None:
+        """What becomes of the sums, and the return."""
 
     def _sums_over(self, first: Any, end: Any, split: int, sums: list[Any]) -> list[Any]:
         """A loop over k from `first` to `end`, `split` at a time; the sums after it, which may be those before it."""
@@ -92,7 +101,14 @@ class _Tile:
             new += [self.write.multiply_add(a, b[v], sums[i * self.vectors + v]) for v in range(self.vectors)]
         return new
 
-    def _finish(self, sums: list[Any]) -> None:
+
+class _ProductTile(Tile):
+    """The tile of the module's first lines."""
+
+    def begin(self, i: int, v: int) -> Any:
+        return self.write.load(self.given["start"], self.starts[i], v)
+
+    def finish(self, sums: list[Any]) -> None:
         given, builder, write = self.given, self.builder, self.write
         places = [builder.mul(INDEX(i), given["out_step"]) for i in range(self.rows)]
         with builder.if_else(builder.icmp_signed("==", given["end"], INDEX(TANH_BACKWARD))) as (backward, as_it_is):
@@ -123,7 +139,7 @@ def _function(module: Any, number: types.Float, rows: int, vectors: int) -> Any:
     given = dict(zip(("out", "start", "index", "a", "b"), pointers, strict=True))
     for place, field in enumerate(_SHARED):
         given[field] = builder.load(builder.gep(shared, [INDEX(place)]))
-    _Tile(Vectors(builder, number), rows, vectors, given).emit()
+    _ProductTile(Vectors(builder, number), rows, vectors, given).emit()
     return function
 
 
@@ -168,7 +184,8 @@ def tile(typingctx: Any, rows: Any, vectors: Any, out: Any, start: Any, index: A
     return types.void(types.intp, types.intp, out, start, index, a, b, shared), codegen
 
 
-_IDENTITY = ir.ArrayType(INT32, TILE_ROWS)
+MOST_ROWS = 8  # of any tile
+_IDENTITY = ir.ArrayType(INT32, MOST_ROWS)
 
 
 @intrinsic
@@ -180,7 +197,7 @@ def own_rows(typingctx: Any, index: Any) -> Any:
         constant = builder.module.globals.get(name)
         if constant is None:
             constant = ir.GlobalVariable(builder.module, _IDENTITY, name)
-            constant.initializer = ir.Constant(_IDENTITY, list(range(TILE_ROWS)))
+            constant.initializer = ir.Constant(_IDENTITY, list(range(MOST_ROWS)))
             constant.global_constant, constant.linkage = True, "internal"
         return builder.bitcast(constant, INT32.as_pointer())
 

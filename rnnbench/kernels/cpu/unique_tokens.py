@@ -123,7 +123,7 @@ def embedding_gradients(c, worker, lo, hi):
     for u in range(lo, hi, TOKEN_BLOCK):
         n = min(TOKEN_BLOCK, hi - u)
         _sum_by_token(c, first, u, n)
-        affine(gradient, first, c.zeros, sums, first, c.W_xh_T_panels, n, 0, c.Ep, c.GH)
+        affine(gradient, first, c.zeros, sums, first, c.W_xh_T_panels, n, 0, c.Ep, c.delta_width)
         outer_products(dW_xh, worker * c.E, False, c.zeros, c.unique_embedding, u, sums, first, c.E, 0, c.GHp, n)
         for i in range(n):
             copy(d_embedding[unique[u + i]], gradient[first + i])
