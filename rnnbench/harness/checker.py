@@ -124,7 +124,8 @@ class Checker:
         contract, prepare_ns = place.prepared
         first = self._first_of.setdefault(name.partition("#")[0], name)  # its replica finds what it compiled
         cache = "warm" if slots[0].launch or state.part or name != first else "cold"
-        costs = Costs(place.import_ns, prepare_ns, None, cache)
+        timed = state.timed(slots[0].launch)
+        costs = Costs(place.import_ns, prepare_ns, None, cache) if timed else Costs(cache=cache)
         for slot in slots:
             try:
                 self._check_pass(slot, costs, contract)
@@ -166,7 +167,7 @@ class Checker:
             **state.common_of(slot.task, case, name) | {"threads": threads},
             launch=slot.launch,
             errors=errors,
-            costs=replace(costs, first_call_ns=first["first_call_ns"]) if state.timed(slot.launch) else Costs(),
+            costs=replace(costs, first_call_ns=first["first_call_ns"]) if state.timed(slot.launch) else costs,
             contract=contract,
             peak_memory_bytes=first["peak_memory_bytes"],
             peak_device_bytes=first["peak_device_bytes"],
