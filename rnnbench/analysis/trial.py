@@ -48,7 +48,7 @@ class Trial:
     """How the threads of an answer were found.
 
     `ratio`: the time of a call by the most threads over that by the fewest, the median of so many `pairs`; None where
-    there were no pairs: the answer went by another pass, or failed with one number of threads, as `failed` says.
+    there were no pairs: the answer failed with one number of threads, as `failed` says, or a budget was spent.
     """
 
     tried: tuple[int, ...]

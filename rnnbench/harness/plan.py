@@ -36,8 +36,18 @@ class Effort:
     trial: Turn | None = None
 
     def turn_of(self, pass_: Pass) -> Turn:
-        """An epoch is long and steady: one call is a turn."""
-        return self.turn if pass_ is not Pass.EPOCH else Turn(self.turn.seconds, 1, self.turn.max_calls)
+        """A turn that counts."""
+        return _shorter(self.turn, pass_)
+
+    def trial_of(self, pass_: Pass) -> Turn:
+        """A turn that finds the number of threads."""
+        assert self.trial is not None
+        return _shorter(self.trial, pass_)
+
+
+def _shorter(turn: Turn, pass_: Pass) -> Turn:
+    """An epoch is long and steady: one call is a turn."""
+    return turn if pass_ is not Pass.EPOCH else Turn(turn.seconds, 1, turn.max_calls)
 
 
 TRIAL = Turn(seconds=0.03, min_calls=2, max_calls=10)

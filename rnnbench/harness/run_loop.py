@@ -157,7 +157,7 @@ class RunLoop:
                         tried = self.plan.counts if case in undecided else [self.state.choice_of(case, name).threads]
                         for threads in tried:
                             parts["start", name, threads] = parts["check", name, threads, task.problem] = 1
-                        if len(tried) > 1 and not self.trials.is_guided(case, task, name):
+                        if len(tried) > 1:
                             parts["trial", name, case] = len(tried) * MOST_PAIRS
                         if not launch:
                             parts["oracle", task.problem] = 1
@@ -188,8 +188,8 @@ class RunLoop:
                         ready += check_seconds_of(cases[problem], first=not launch) * share(threads)
                     case ("oracle", problem):
                         oracles += check_seconds_of(cases[problem], first=True)
-                    case ("trial", _, case) if self.plan.effort.trial:
-                        turns += count * turn_seconds_of(self.plan.effort.trial, case)
+                    case ("trial", _, case):
+                        turns += count * turn_seconds_of(self.plan.effort.trial_of(case.pass_), case)
                     case ("turn", _, case):
                         turns += count * turn_seconds_of(self.plan.effort.turn_of(case.pass_), case)
         return ready + turns + (oracles + EXTRA_SECONDS if ready else 0.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import msgspec
 
 from rnnbench import backends
@@ -12,13 +10,8 @@ from rnnbench.harness.checker import Checker
 from rnnbench.harness.plan import shuffled
 from rnnbench.harness.run_state import Choice, RunState, Slot, Task
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.model import Case, Pass
+from rnnbench.model import Case
 from rnnbench.records.record import TrialRecord
-
-
-def guide_of(case: Case, cases: Iterable[Case]) -> Case | None:
-    """The case whose threads another one takes: an epoch is many train steps, and a trial of it would be as long."""
-    return next((c for c in cases if c.pass_ is Pass.TRAIN_STEP), None) if case.pass_ is Pass.EPOCH else None
 
 
 class Trials:
@@ -72,33 +65,12 @@ class Trials:
         return {name: [case for case in found if (case, name) in self.state.open] for name, found in cases.items()}
 
     def _compare(self, task: Task, cases: dict[str, list[Case]], launch: int) -> None:
-        cases = self._open(cases)
-        guided = {name: [c for c in found if self.is_guided(c, task, name)] for name, found in cases.items()}
-        tried = {name: [c for c in found if c not in guided[name]] for name, found in cases.items()}
         for number, case in enumerate(task.cases):
-            names = [name for name, found in self._open(tried).items() if case in found]
+            names = [name for name, found in self._open(cases).items() if case in found]
             if names:
                 for threads in reversed(self.plan.counts):  # no process, or one that died on the case before
-                    self.checker.make_ready(self._items(task, self._open(tried), launch, threads), side_by_side=True)
+                    self.checker.make_ready(self._items(task, self._open(cases), launch, threads), side_by_side=True)
                 self._take_turns(task, case, names, launch, number)
-        fewer = {
-            name: [c for c in found if self._of_guide(c, task, name) != self.most] for name, found in guided.items()
-        }
-        self.checker.make_ready(self._items(task, fewer, launch, min(self.plan.counts)), side_by_side=True)
-        for name, found in guided.items():
-            for case in found:
-                self._follow(task, case, name, launch, self._of_guide(case, task, name))
-
-    def is_guided(self, case: Case, task: Task, name: str) -> bool:
-        """Whether an answer goes by another one that the backend is asked for too."""
-        guide = guide_of(case, task.cases)
-        return guide is not None and self.state.asked(guide, name)
-
-    def _of_guide(self, case: Case, task: Task, name: str) -> int:
-        """The threads of the answer that another one goes by; all of them where that failed."""
-        guide = guide_of(case, task.cases)
-        assert guide is not None
-        return self.state.choice_of(guide, name).threads
 
     def _take_turns(self, task: Task, case: Case, names: list[str], launch: int, number: int) -> None:
         """Pairs of turns, backend after backend, until each is decided."""
@@ -124,13 +96,13 @@ class Trials:
     def _turn(self, slot: Slot, pair: int) -> TrialRecord | None:
         """One turn of a trial; None, and the number of threads is out, where it fails."""
         state, plan, threads = self.state, self.plan, self.state.threads_of(slot)
-        assert plan.effort.trial is not None
+        turn = plan.effort.trial_of(slot.case.pass_)
         state.observer.doing(f"{slot.case.key}, which threads: {slot.backend} with {threads}", state.estimate)
         order = state.order_of(slot.task, slot.case, slot.launch, plan.effort.rounds + pair)
         try:
             with state.stopwatch(("trial", slot.backend, slot.case)):
                 reply = self.checker.ask(
-                    [slot], "turn", pass_=slot.case.pass_, turn=msgspec.to_builtins(plan.effort.trial), order=order,
+                    [slot], "turn", pass_=slot.case.pass_, turn=msgspec.to_builtins(turn), order=order,
                     idle_ns=state.pool.idle_ns,
                 )  # fmt: skip
         except WorkerFailure as failure:
@@ -156,17 +128,6 @@ class Trials:
                 return
             able = [found or self.most]
         self._choose(task, case, name, launch, able[0] if able else None, tried=self.plan.counts)
-
-    def _follow(self, task: Task, case: Case, name: str, launch: int, wanted: int) -> None:
-        """An answer that goes by another one is right with those threads, else with the others."""
-        for threads in (wanted, *(n for n in reversed(self.plan.counts) if n != wanted)):
-            self.checker.make_ready([[Slot(task, case, name, launch, threads=threads)]], side_by_side=False)
-            if (case, name) not in self.state.open:
-                return
-            if (case, name, threads) in self.checker.held and (case, name, threads) not in self.state.trial_failed:
-                self._choose(task, case, name, launch, threads, tried=self.plan.counts)
-                return
-        self._choose(task, case, name, launch, None, tried=self.plan.counts)
 
     def _choose(
         self, task: Task, case: Case, name: str, launch: int, threads: int | None, *, tried: tuple[int, ...]

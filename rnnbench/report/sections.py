@@ -46,8 +46,8 @@ THREADS = f"""\
 Before the first round each backend computes with one thread and with all, in processes of their own, which take turns
 in pairs; only the better goes on, and the turns of the trial count in no other number. One thread is taken where the
 median of {MOST_PAIRS} pairs shows it faster by more than {100 * (TIE - 1):.0f} %, else all; {FEWEST_PAIRS} pairs are
-enough where each shows a factor of {CLEAR}. An epoch goes by its train step. In brackets: the time by the other number
-over the time by the one that is ranked."""
+enough where each shows a factor of {CLEAR}. In brackets: the time by the other number over the time by the one
+that is ranked."""
 START = """\
 The start is import, preparation and first call together, compiling included; our kernels, compiled once for all
 sizes, pay in the first workload. *Ahead from step n* means: counted from the start of both processes, this backend has
@@ -202,7 +202,7 @@ def _trial(trial: Trial) -> str:
     if trial.failed:
         return f"{ranked}, {short(trial.failed, 40)}"
     if trial.ratio is None:
-        return f"{ranked}, as its train step"
+        return ranked
     most = max(trial.tried)
     return f"{ranked} ({ratio_text(1 / trial.ratio if trial.ranked == (most,) else trial.ratio)})"
 

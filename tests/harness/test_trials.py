@@ -63,12 +63,9 @@ def test_the_better_number_of_threads_is_ranked_and_the_trial_is_not(tmp_path):
         best, other = (1, 2) if s.backend == "slower-together" else (2, 1)
         assert s.threads == (best,)
         trial = trial_of(s)
-        if s.case.pass_ is Pass.EPOCH:  # it goes by its train step
-            assert (trial.ranked, trial.ratio, trials_in(s.records)) == ((best,), None, [])
-        else:
-            counts = Counter(r.threads for r in trials_in(s.records))
-            assert counts[best] == counts[other] == trial.pairs >= 2
-            assert (trial.ratio > 2) if best == 1 else (trial.ratio < 0.5)
+        counts = Counter(r.threads for r in trials_in(s.records))
+        assert counts[best] == counts[other] == trial.pairs >= 2
+        assert (trial.ratio > 2) if best == 1 else (trial.ratio < 0.5)
         assert {r.contract.threads for r in checks_in(s.records)} == {best}
         assert [r.launch for r in checks_in(s.records)] == [0, 1]
         assert all(r.errors for r in checks_in(s.records))
@@ -168,11 +165,8 @@ def test_who_dies_in_the_trial_is_ranked_with_the_other_number(tmp_path):
     assert len(found.turns) == 4
 
 
-def test_an_epoch_that_fails_where_its_train_step_is_better_is_ranked_with_the_other_number(tmp_path, monkeypatch):
+def test_an_epoch_is_tried_by_itself(tmp_path):
     """The train step is better by one thread, and the epoch fails by one."""
-    from tests import faulty
-
-    assert issubclass(faulty.EpochFailsAlone, faulty.SlowerTogether)
     records, *_ = run(tmp_path, plan_of("epoch-fails-alone"), [short_task((Pass.TRAIN_STEP, Pass.EPOCH))])
     step, epoch = summaries(records)
     assert (step.threads, epoch.threads) == ((1,), (2,))
