@@ -28,6 +28,7 @@ from rnnbench.data import shaped_targets
 from rnnbench.harness.arrays import rows_in, save_outputs
 from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_call, time_turn, warmups
 from rnnbench.machine import energy, gpu, interference
+from rnnbench.machine.cores import stay_on
 from rnnbench.model import Case, DType, Pass, Problem
 
 PROCESS = Path("/proc/self")
@@ -83,6 +84,11 @@ class Operations:
             "built_for": self.backend.built_for(),
             "threadpools": pools,
         }
+
+    def stay(self, cores: list[int]) -> dict[str, Any]:
+        """Compute on these cores from now on."""
+        stay_on(cores)
+        return {}
 
     def unsupported(self, case: dict[str, Any]) -> dict[str, Any]:
         """Why a case cannot be done, or None; `unavailable` where no case can, on this machine."""
