@@ -65,7 +65,8 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
     return {
         "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "G": sizes.G, "O": sizes.O,
         "recurrence": sizes.recurrence, **sizes.widths(dtype),
-        "S": sizes.T if every else 1, "layers_n": model.layers, "kept": sizes.kept,
+        "S": sizes.T if every else 1, "layers_n": len(model.directions), "directions": sizes.directions,
+        "R": model.read, "kept": sizes.kept,
         "kept_outputs": sizes.kept if every else 1,
         "P": sum(math.prod(shape) for shape in model.shapes.values()),
         "above_width": sizes.O, "above_row": padded(sizes.O, dtype), "workers": sizes.workers,
@@ -121,7 +122,9 @@ class NumbaSession(Session):
         threads = numba.get_num_threads()
         thread_pool().grow(threads)
         self.record, self.layers = self._records(
-            BufferSizes(*self._shape(problem.B), threads, segment_of(problem), problem.B, problem.lengths),
+            BufferSizes(
+                *self._shape(problem.B), threads, segment_of(problem), problem.B, problem.lengths, model.read // model.H
+            ),
             data_of(problem, data),
         )
         self._start_from(None)
@@ -142,20 +145,30 @@ class NumbaSession(Session):
         layers: list[PassRecord] = []
         for direction in self.model.directions:
             of_layer = sizes if direction.layer == 0 else replace(sizes, V=0, E=direction.E)
-            own = {"layer": direction.layer} | of_layer.widths(self.dtype) | {"E": direction.E}
+            own = {"layer": len(layers)} | of_layer.widths(self.dtype) | {"E": direction.E}
             if direction.layer > 0:
                 own |= {"has_tokens": 0, "learns_inputs": 1}
             if direction.layer + 1 < self.model.layers:
                 own |= {"under_layer": 1, "emits": 1, "kept_outputs": sizes.kept}
                 own |= {"above_width": own["delta_width"], "above_row": own["Ds"]}
+                if self.model.bidirectional:
+                    own |= {"under_layer": 0, "under_rows": 1, "above_row": own["Hs"]}
             params = direction.params_of(self.params)
             grads = {f"d_{name}": grad for name, grad in direction.params_of(self.grads).items()}
             buffers = layer_buffers(of_layer, self.dtype)
             layers.append(PassRecord(values | own, self.arrays | data | shared | params | grads | buffers))
-        for below, above in pairwise(layers):
+        for below, above in pairwise(layers if not self.model.bidirectional else []):
             names = {"above": "delta", "above_spare": "spare_delta", "W_above_T_panels": "W_xh_T_panels"}
             below.point({name: above.arrays[of] for name, of in names.items()})
-        layers[-1].point({"above": shared["dz"], "W_above_T_panels": shared["W_hy_T_panels"]})
+        for direction, layer in zip(self.model.directions, layers, strict=True):
+            if direction.layer + 1 == self.model.layers:
+                layer.point({"above": shared["dz"], "W_above_T_panels": shared["W_hy_T_panels"]})
+                if direction.back:
+                    layer.point({"W_above_T_panels": aligned(shared["W_hy_T_panels"].shape, self.dtype)})
+                if direction.back and self.model.head is Head.EVERY:  # whose steps it takes in its own order
+                    layer.point({"above": aligned(shared["dz"].shape, self.dtype)})
+            elif self.model.bidirectional:
+                layer.point({"above": aligned(layer.arrays["h"].shape, self.dtype)})
         # Beside several layers the model has a record of its own, with what of the first layer is of tokens
         model = layers[0] if len(layers) == 1 else PassRecord(values, layers[0].arrays)
         model.point({"layers": np.array([layer.address for layer in layers], np.int64)})
@@ -212,9 +225,15 @@ class NumbaSession(Session):
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
         threads = numba.get_num_threads()
-        steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(FORWARD_STEPS))
+        steps = (
+            self.problem.T
+            if self.model.V is not None or self.model.bidirectional
+            else min(self.problem.T, int(FORWARD_STEPS))
+        )
         B, n = int(PREDICT_ROWS) * threads, len(inputs)
-        sizes = BufferSizes(*self._shape(B), threads, steps, n, self.problem.lengths, whole_table=True)
+        sizes = BufferSizes(
+            *self._shape(B), threads, steps, n, self.problem.lengths, self.model.read // self.model.H, whole_table=True
+        )
         record, _layers = self._records(sizes, inputs_of(self.problem, inputs, lengths))
         S = self.problem.T if self.model.head is Head.EVERY else 1
         logits = np.empty((len(inputs), S, self.model.O), self.dtype)

@@ -63,11 +63,52 @@ def test_widths_and_columns_that_are_shared(dtype, cell, H):
         assert got.record.fields["column_shares"][0] == (2 if H * H * len(CELLS[cell].gates) >= 1 << 16 else 1)
 
 
+@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("V", [40, None])
+@pytest.mark.parametrize("mean_length", [None, 11.5])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_both_directions_of_any_problem(dtype, cell, V, mean_length, layers):
+    for head in Head:
+        problem = small_problem(
+            B=9, T=23, E=5, H=9, O=2, V=V, cell=cell, dtype=dtype, head=head, layers=layers, bidirectional=True,
+            mean_length=mean_length,
+        )  # fmt: skip
+        assert_right(problem, 3)
+
+
+@pytest.mark.parametrize("dtype", list(DType))
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("H", [1, 8, 17, 256, 257])
+def test_widths_of_both_directions(dtype, cell, H):
+    for V, mean_length in ((11, 4.5), (None, None)):
+        problem = small_problem(
+            B=2, T=9, E=3, H=H, O=2, V=V, cell=cell, dtype=dtype, head=Head.EVERY, layers=2, bidirectional=True,
+            mean_length=mean_length,
+        )  # fmt: skip
+        assert_right(problem, 2)
+
+
+@pytest.mark.parametrize("mean_length", [None, 9.5])
+@pytest.mark.parametrize("V", [11, None])
+def test_predictions_of_both_directions(V, mean_length):
+    problem = small_problem(B=5, T=19, V=V, head=Head.EVERY, layers=2, bidirectional=True, mean_length=mean_length)
+    rows, params = random_data(problem, rows=101), random_params(problem)
+    ref = oracle(problem, params, random_data(problem))
+    found = [session_of(problem, count).predict(rows.inputs, rows.lengths) for count in (1, 2)]
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_allclose(found[0], ref.predict(rows.inputs, rows.lengths), rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("count", [1, 2, 3])
 @pytest.mark.parametrize("H", [57, 256])
-def test_the_same_bits_every_time(cell, count, H):
-    problem = small_problem(B=8, T=20, E=20, H=H, O=3, V=90, cell=cell, head=Head.EVERY, layers=3, mean_length=10.0)
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_same_bits_every_time(cell, count, H, bidirectional):
+    problem = small_problem(
+        B=8, T=20, E=20, H=H, O=3, V=90, cell=cell, head=Head.EVERY, layers=2, bidirectional=bidirectional,
+        mean_length=10.0,
+    )  # fmt: skip
 
     def gradient_of(session: NumbaSession) -> Outputs:
         session.gradient()

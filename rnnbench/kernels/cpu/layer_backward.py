@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_backward
+from rnnbench.kernels.cpu.compiling import cpu_kernel
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE, gates_backward
 from rnnbench.kernels.cpu.layout import (
     output_row,
@@ -25,9 +26,18 @@ from rnnbench.kernels.cpu.layout import (
     step_row,
 )
 from rnnbench.kernels.cpu.pass_record import record_at
-from rnnbench.kernels.cpu.pointwise import add_rows, zero_row
+from rnnbench.kernels.cpu.pointwise import add_rows, copy, zero_row
 from rnnbench.kernels.cpu.products import add_product, affine, outer_products, sum_rows
 from rnnbench.kernels.cpu.shares import STEP_BACK, SUMS, stage
+
+
+@cpu_kernel()
+def _add_columns(out, out_row, x, x_row, rows, j, n):
+    """out[out_row + i, j : j + n] += x[x_row + i, j : j + n] for i < rows."""
+    for i in range(rows):
+        to, of = out[out_row + i][j : j + n], x[x_row + i][j:]
+        for v in range(to.size):
+            to[v] += of[v]
 
 
 @symbol_kernel
@@ -49,6 +59,8 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     on = rows_taking(c, lo, b, t + 1) if t < end - 1 else 0
     top = (0 if c.emits else rows_taking(c, lo, b, t + 1)) if t >= emit else rows
     above_at = output_row(c, lo, b, t, begin)
+    if c.under_rows:
+        above_at = step_row(c, lo, b, t, origin)
     if c.under_layer:  # which has just done this step, in this pass
         above_at = step_row(c, lo, b, t, origin)
         if t < seen:
@@ -59,6 +71,15 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     above_begins = above_at + begins
     if c.recurrence == RNN_CODE:
         state = state_row(c, lo, b, t + 1, origin)
+        if c.under_rows:  # of all steps, and no product: the sums start at these rows
+            for i in range(rows):
+                copy(to[at + i][j : j + n], above[above_at + i][j:])
+            cell_backward(c, True, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
+            if on < rows:
+                cell_backward(
+                    c, True, to, at + on, above, above_at + on, c.W_hh_T_panels, rows - on, j, n, 0, state + on
+                )
+            return
         if on > 0 and top < on:
             affine(to, at, c.zeros, above, above_at, W_above_T, on, j, n, c.above_width)
             cell_backward(c, True, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
@@ -79,11 +100,16 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
             add_product(dh, lo, after, after_at, c.W_hh_T_panels, on, j, n, k)
         else:
             affine(dh, lo, c.zeros, after, after_at, c.W_hh_T_panels, on, j, n, k)
-        if top < on:
+        if top < on and not c.under_rows:
             add_product(dh, lo, above, above_at, W_above_T, on, j, n, c.above_width)
     for i in range(on, begins):
         zero_row(dh[lo + i][j : j + n])
-    if begins < rows:
+    if c.under_rows:
+        if on > 0:
+            _add_columns(dh, lo, above, above_at, on, j, n)
+        for i in range(on, rows):
+            copy(dh[lo + i][j : j + n], above[above_at + i][j:])
+    elif begins < rows:
         affine(dh, lo + begins, c.zeros, above, above_begins, W_above_T, rows - begins, j, n, c.above_width)
     if c.recurrence == LSTM_CODE:
         for i in range(on, rows):

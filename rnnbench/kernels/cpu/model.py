@@ -28,7 +28,7 @@ from rnnbench.kernels.cpu.layer_forward import (
 from rnnbench.kernels.cpu.layout import output_row, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, record_at
-from rnnbench.kernels.cpu.pointwise import copy, zero_row
+from rnnbench.kernels.cpu.pointwise import add_rows, copy, zero_row
 from rnnbench.kernels.cpu.products import (
     affine,
     outer_products,
@@ -40,6 +40,7 @@ from rnnbench.kernels.cpu.products import (
 )
 from rnnbench.kernels.cpu.row_order import count_rows_of_steps
 from rnnbench.kernels.cpu.shares import INPUTS, share_range, stage
+from rnnbench.kernels.cpu.unique_tokens import turn_slots
 
 # Rows that are predicted together, and steps that are kept where nothing needs the states later.
 PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
@@ -77,11 +78,17 @@ def pack_layer(c, learns, part, parts):
         # Rows as columns of `recurrent` and `delta` are: dense inputs need no gradient
         if c.recurrence == RNN_CODE:
             pack_transposed(c.W_hh_T_panels, c.W_hh, part, parts)
-            if c.learns_inputs:
+            if c.learns_inputs and not c.has_tokens and c.directions == 2:
+                pack_transposed(c.W_xh_T_panels, c.W_xh[: c.H], part, parts)
+                pack_transposed(c.W_xh_back_T_panels, c.W_xh[c.H :], part, parts)
+            elif c.learns_inputs:
                 pack_transposed(c.W_xh_T_panels, c.W_xh, part, parts)
         else:
             pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, _turn(c), c.Hp, part, parts)
-            if c.learns_inputs:
+            if c.learns_inputs and not c.has_tokens and c.directions == 2:
+                pack_gates_transposed(c.W_xh_T_panels, c.W_xh[: c.H], c.G, 0, c.Hp, part, parts)
+                pack_gates_transposed(c.W_xh_back_T_panels, c.W_xh[c.H :], c.G, 0, c.Hp, part, parts)
+            elif c.learns_inputs:
                 pack_gates_transposed(c.W_xh_T_panels, c.W_xh, c.G, 0, c.Hp, part, parts)
 
 
@@ -94,24 +101,34 @@ def pack_weights(c, learns, part, parts):
     if part == 0:
         copy(c.b_y_padded, c.b_y)
     if learns:
-        pack_transposed(c.W_hy_T_panels, c.W_hy, part, parts)
+        for d in range(c.directions):
+            top = layer_at(c, c.layers_n - c.directions + d)
+            pack_transposed(top.W_above_T_panels, c.W_hy[d * c.H : (d + 1) * c.H], part, parts)
+
+
+@inlined
+def _turned(c, row, t):
+    """Step t of a row of the pass, in the order of the other direction: back from its own end."""
+    return (c.lengths[c.rows[row]] if c.has_lengths else c.T) - 1 - t
 
 
 @symbol_kernel
 def layer_inputs(c, n, lo, b, r, begin, end, origin):
-    """What layer n reads in steps [begin, end), to its x, time first; then it projects that.
+    """What layer n reads in steps [begin, end), in the order of its direction, to its x, time first; projects that.
 
-    Dense inputs, from the data, or the states of the layer below.
+    Dense inputs, from the data, or the states of the layer below, those of both directions side by side.
     """
-    layer, below, rows, inputs = layer_at(c, n), layer_at(c, max(0, n - 1)), c.rows, c.inputs
-    x, h = layer.x, below.h
+    layer, back, x = layer_at(c, n), n % c.directions, layer_at(c, n).x
     for t in range(begin, end):
-        at, state = step_row(layer, lo, b, t, origin), state_row(below, lo, b, t + 1, origin)
+        at = step_row(layer, lo, b, t, origin)
         for i in range(rows_taking(c, lo, b, t)):
-            if n == 0:
-                copy(x[at + i], inputs[rows[r + i] * c.T + t])
-            else:
-                copy(x[at + i], h[state + i][: below.H])
+            if n < c.directions:
+                copy(x[at + i], c.inputs[c.rows[r + i] * c.T + (_turned(c, r + i, t) if back else t)])
+            for d in range(c.directions if n >= c.directions else 0):
+                below = layer_at(c, n - back - c.directions + d)
+                step = t if d == back else _turned(c, r + i, t)
+                state = below.h[state_row(below, lo, b, step + 1, origin) + i]
+                copy(x[at + i][d * c.H : (d + 1) * c.H], state)
     project_inputs(layer, lo, b, begin, end, origin)
 
 
@@ -134,35 +151,81 @@ def stack_forward(c, lo, b, r, begin, end, origin):
 
 
 @symbol_kernel
+def directions_back(c, n, lo, b, r):
+    """Gradients of the states of layer n, one direction of two, from the deltas of both directions above it."""
+    layer, back = layer_at(c, n), n % 2
+    at, rows = step_row(layer, lo, b, 0, 0), rows_before(c, lo, b, c.T)
+    for d in (back, 1 - back):  # the one in the same order first
+        above = layer_at(c, n - back + 2 + d)
+        out = layer.above if d == back else c.turned
+        if back:
+            affine(out, at, c.zeros, above.delta, at, above.W_xh_back_T_panels, rows, 0, c.Hp, c.delta_width)
+        else:
+            affine(out, at, c.zeros, above.delta, at, above.W_xh_T_panels, rows, 0, c.Hp, c.delta_width)
+    for t in range(c.T):
+        for i in range(rows_taking(c, lo, b, t)):
+            of = step_row(layer, lo, b, _turned(c, r + i, t), 0) + i
+            add_rows(layer.above, step_row(layer, lo, b, t, 0) + i, c.turned, of, 1)
+
+
+@symbol_kernel
 def stack_back(c, lo, b, start, emit, end, seen, begin, origin):
-    """One block: losses of steps [emit, end) flow back to `start`, each step through all layers from the head down."""
+    """One block: losses of steps [emit, end) flow back to `start`, each step through all layers from the head down.
+
+    Of two directions, each through all steps before the layer below: that needs both.
+    """
+    last = c.layers_n - c.directions
+    if c.directions == 2:
+        for n in range(c.layers_n - 1, -1, -1):
+            if n < last:
+                directions_back(c, n, lo, b, lo)
+            for t in range(end - 1, start - 1, -1):
+                reverse_step(layer_at(c, n), lo, b, t, emit, end, seen, begin, origin)
+        return
     for t in range(end - 1, start - 1, -1):
         # To a layer below comes something from all steps that the one above it has done
-        for n in range(c.layers_n - 1, -1, -1):
-            reverse_step(layer_at(c, n), lo, b, t, emit if n == c.layers_n - 1 else start, end, seen, begin, origin)
+        for n in range(last, -1, -1):
+            reverse_step(layer_at(c, n), lo, b, t, emit if n == last else start, end, seen, begin, origin)
+
+
+@symbol_kernel
+def read_both(c, lo, b, r, begin, end):
+    """What the head reads of two directions, their states side by side, to rows of `read` as they are in z."""
+    for d in range(2):
+        top = layer_at(c, c.layers_n - 2 + d)
+        for t in range(begin, end if c.emits else begin + 1):
+            at = output_row(c, lo, b, t, begin)
+            for i in range(rows_taking(c, lo, b, t) if c.emits else b):
+                to = c.read[at + i][d * c.H : (d + 1) * c.H]
+                if c.emits:
+                    copy(to, top.h[state_row(top, lo, b, (_turned(c, r + i, t) if d else t) + 1, 0) + i])
+                elif c.has_lengths:
+                    copy(to, top.last[lo + i])
+                else:
+                    copy(to, top.h[state_row(top, lo, b, c.T, 0) + i])
 
 
 @symbol_kernel
 def read_outputs(c, lo, b, r, begin, end, origin):
     """The head: z of steps [begin, end), or of the last if only that emits; the same to `logits`, row by row."""
     z, logits, seats, S, top = c.z, c.logits, c.seats, c.S, layer_at(c, c.layers_n - 1)
-    z_at = output_row(c, lo, b, begin, begin)
+    z_at, outputs, h, row = output_row(c, lo, b, begin, begin), b, top.h, state_row(top, lo, b, end, origin)
     if c.emits:
-        outputs = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
-        affine(
-            z, z_at, c.b_y_padded, top.h, state_row(c, lo, b, begin + 1, origin), c.W_hy_panels, outputs, 0, c.Op, c.H
+        outputs, row = (
+            rows_before(c, lo, b, end) - rows_before(c, lo, b, begin),
+            state_row(top, lo, b, begin + 1, origin),
         )
-        for t in range(begin, end):
-            at = output_row(c, lo, b, t, begin)
-            for i in range(rows_taking(c, lo, b, t)):
-                copy(logits[seats[r + i] * S + t], z[at + i])
-        return
-    if c.has_lengths:
-        affine(z, z_at, c.b_y_padded, top.last, lo, c.W_hy_panels, b, 0, c.Op, c.H)
+    elif c.has_lengths:
+        h, row = top.last, lo
+    if c.directions == 2:
+        read_both(c, lo, b, r, begin, end)
+        affine(z, z_at, c.b_y_padded, c.read, z_at, c.W_hy_panels, outputs, 0, c.Op, c.R)
     else:
-        affine(z, z_at, c.b_y_padded, top.h, state_row(c, lo, b, end, origin), c.W_hy_panels, b, 0, c.Op, c.H)
-    for i in range(b):
-        copy(logits[seats[r + i]], z[z_at + i])
+        affine(z, z_at, c.b_y_padded, h, row, c.W_hy_panels, outputs, 0, c.Op, c.H)
+    for t in range(begin, end if c.emits else begin + 1):
+        at = output_row(c, lo, b, t, begin)
+        for i in range(rows_taking(c, lo, b, t) if c.emits else b):
+            copy(logits[seats[r + i] * S + (t if c.emits else 0)], z[at + i])
 
 
 @symbol_kernel
@@ -190,14 +253,22 @@ def loss_rows(c, worker, lo, b, r, begin, end):
 def head_gradients(c, worker, lo, b, begin, end, origin, fresh):
     """This worker's part of dW_hy and db_y, from the outputs of steps [begin, end), or of the last; anew if `fresh`."""
     top = layer_at(c, c.layers_n - 1)
-    h_at, dz_at, outputs = state_row(c, lo, b, end, origin), output_row(c, lo, b, begin, begin), b
+    h, h_at, dz_at, outputs = top.h, state_row(top, lo, b, end, origin), output_row(c, lo, b, begin, begin), b
     if c.emits:
         outputs = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
-        h_at = state_row(c, lo, b, begin + 1, origin)
-    if c.has_lengths and not c.emits:
-        outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, top.last, lo, c.dz, dz_at, c.H, 0, c.Op, outputs)
+        h_at = state_row(top, lo, b, begin + 1, origin)
+    elif c.has_lengths:
+        h, h_at = top.last, lo
+    if c.directions == 2:
+        outer_products(c.part_W_hy, worker * c.R, fresh, c.zeros, c.read, dz_at, c.dz, dz_at, c.R, 0, c.Op, outputs)
+        if c.emits:  # to the direction back they come in its own order
+            top_dz = top.above
+            for t in range(begin, end):
+                for i in range(rows_taking(c, lo, b, t)):
+                    of = output_row(c, lo, b, _turned(c, lo + i, t), begin) + i
+                    copy(top_dz[output_row(c, lo, b, t, begin) + i][: c.O], c.dz[of])
     else:
-        outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, top.h, h_at, c.dz, dz_at, c.H, 0, c.Op, outputs)
+        outer_products(c.part_W_hy, worker * c.R, fresh, c.zeros, h, h_at, c.dz, dz_at, c.R, 0, c.Op, outputs)
     sum_rows(c.part_b_y, worker, fresh, c.zeros, c.unit, c.dz, dz_at, 0, c.Op, outputs)
 
 
@@ -206,7 +277,7 @@ def _forward_rows(c, worker, lo, b, r):
     """Forward and loss of b rows of the batch from r on, in segments of so few steps that they stay in cache."""
     T, begin, origin = c.T, 0, 0
     while begin < T:
-        end = min(T, begin + min(c.kept, FORWARD_STEPS))
+        end = T if c.directions == 2 else min(T, begin + min(c.kept, FORWARD_STEPS))
         stack_forward(c, lo, b, r, begin, end, origin)
         if c.emits or end == T:
             read_outputs(c, lo, b, r, begin, end, origin)
@@ -294,6 +365,8 @@ def predict_rows(c, thread, number):
             row = tokens[rows[r + i]]
             for t in range(c.lengths[rows[r + i]] if c.has_lengths else T):
                 slots[slot_row(c, lo, b, t) + i] = row[t]
+    if c.has_tokens and c.directions == 2:
+        turn_slots(c, lo, b, r)
     _forward_rows(c, thread, lo, b, r)
 
 

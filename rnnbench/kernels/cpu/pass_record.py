@@ -45,7 +45,7 @@ TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a bl
 LAYER_INTEGERS = (
     "B", "T", "E", "H", "G", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "Ds", "panel", "gate_panel",
     "recurrence", "delta_width", "has_tokens", "has_lengths",
-    "kept_outputs", "emits", "above_width", "above_row", "under_layer", "learns_inputs", "layer", "root",
+    "kept_outputs", "emits", "above_width", "above_row", "under_layer", "under_rows", "learns_inputs", "layer", "root",
     "column_shares", "stage", "shares", "stage_layer",
     "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
     "stage_fresh", "stage_worker", "stage_row",
@@ -53,7 +53,8 @@ LAYER_INTEGERS = (
 INTEGERS = (
     *LAYER_INTEGERS,
     # of the model, fixed for all calls
-    "V", "O", "P", "S", "Op", "layers_n", "workers", "blocks_n", "first", "loss", "adam", "flush", "averages_steps",
+    "V", "O", "P", "S", "Op", "layers_n", "directions", "R", "workers", "blocks_n", "first",
+    "loss", "adam", "flush", "averages_steps",
     # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
     "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
     "unique_n", "correct",
@@ -70,7 +71,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "W_hh": ("H", "GH"),
     "b_h": ("GH",),
     "b_hn": ("H",),
-    "W_hy": ("H", "O"),
+    "W_hy": ("R", "O"),
     "b_y": ("O",),
 }
 # Of one layer in one direction: weights as its products read them, states, tape and delta. Where a worker with rows
@@ -96,6 +97,8 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "x": (None, (ANY, "Es")),
     "projected": (None, (ANY, "GHs")),
     "slots": ("int32", (ANY,)),
+    "starts": ("int32", (ANY,)),
+    "places": ("int32", (ANY,)),
     # states, which are the tape of the tanh cell as well; of a cell with gates, what `gated` keeps beside them
     "h": (None, (ANY, "Hs")),
     "cell_state": (None, (ANY, "Hs")),
@@ -114,6 +117,9 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     # is the head, with dz and W_hy; above another the next, with its delta, or that in its `spare`, and W_xh
     "above": (None, (ANY, "above_row")),
     "above_spare": (None, (ANY, "above_row")),
+    # of two directions the gradients of this one's states lie there row by row (`under_rows`), and W_xh_back_T is what
+    # of W_xh reads the states of the direction back
+    "W_xh_back_T_panels": (None, (ANY, "panel")),
     "W_above_T_panels": (None, (ANY, "panel")),
     # sums of each worker, added up in their order
     "part_W_xh": (None, (ANY, "GHs")),
@@ -145,8 +151,6 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     # one token after the other (those of slot u at places[starts[u] : starts[u + 1]])
     "slot_of_token": ("int32", ("V",)),
     "unique": ("int32", (ANY,)),
-    "starts": ("int32", (ANY,)),
-    "places": ("int32", (ANY,)),
     "unique_embedding": (None, (ANY, "Es")),
     "token_delta": (None, (ANY, "GHs")),
     "token_gradient": (None, (ANY, "Es")),
@@ -154,6 +158,8 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_hy", "W_hy_T")},
     "b_y_padded": (None, ("Op",)),
     "z": (None, (ANY, "Op")),
+    "read": (None, (ANY, "R")),  # of two directions, the states of both side by side
+    "turned": (None, (ANY, "Hs")),  # scratch, rows in the order of the other direction
     "dz": (None, (ANY, "Op")),
     "part_W_hy": (None, (ANY, "Op")),
     "part_b_y": (None, (ANY, "Op")),
@@ -183,6 +189,7 @@ class BufferSizes:
     kept: int
     rows: int  # of a pass: B, but to predict all that are given
     has_lengths: bool
+    directions: int = 1
     whole_table: bool = False  # room for all V tokens, whatever the batch holds
 
     def widths(self, dtype: DTypeLike) -> dict[str, int]:
@@ -239,12 +246,15 @@ def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     return {
         "W_xh_panels": packed(E, GHp),
         "W_xh_T_panels": packed(width["delta_width"], E),
+        "W_xh_back_T_panels": packed(width["delta_width"], E if s.directions == 2 else 0),
         "W_hh_panels": real(GHp // width["gate_panel"] * H, width["gate_panel"]) if gated else packed(H, GHp),
         "W_hh_T_panels": packed(width["delta_width"], H),
         "b_h_padded": real(GHp),
         "b_hn_padded": real(Hp if gated else 0),
         "zeros": real(max(padded(n, dtype) for n in (E, GHp, s.O))),
         "slots": aligned((token_places,), np.int32),
+        "places": aligned((token_places,), np.int32),
+        "starts": aligned((unique + 1,), np.int32),
         "projected": real(unique, GHs),
         "x": real(dense_rows, Es),
         "h": real(B * (kept + 1), Hs),
@@ -274,25 +284,25 @@ def model_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     width = s.widths(dtype)
     Op, Es, GHs = (width[name] for name in ("Op", "Es", "GHs"))
     S, kept_outputs = (T, s.kept) if s.emits else (1, 1)
-    unique = V if s.whole_table else min(V, B * T)
+    unique, R = V if s.whole_table else min(V, B * T), s.directions * H
     real, packed = _makers(dtype)
 
     def index(*shape: int) -> Array:
         return aligned(shape, np.int32)
 
     return {
-        "W_hy_panels": packed(H, O),
+        "W_hy_panels": packed(R, O),
         "W_hy_T_panels": packed(O, H),
         "b_y_padded": real(Op),
         "unit": np.ones(1, dtype),
         "slot_of_token": np.full(V, -1, np.int32),
         "unique": index(unique),
-        "starts": index(unique + 1),
-        "places": index(B * T if V else 0),
         "unique_embedding": real(unique, Es),
         "z": real(B * kept_outputs, Op),
         "dz": real(B * kept_outputs, Op),
-        "part_W_hy": real(workers, H, Op),
+        "part_W_hy": real(workers, R, Op),
+        "read": real(B * kept_outputs * (s.directions == 2), R),
+        "turned": real(B * s.kept * (s.directions == 2), width["Hs"]),
         "part_b_y": real(workers, Op),
         "part_loss": aligned((workers, 8), np.float64),
         "part_correct": aligned((workers, 8), np.int64),

@@ -118,11 +118,13 @@ def _do_share(c, thread, number):
         lo, hi = share_range(-(-c.P // CACHE_LINE_NUMBERS), number, c.shares)
         update_range(c, lo * CACHE_LINE_NUMBERS, min(c.P, hi * CACHE_LINE_NUMBERS))
     elif c.stage == TOKENS:
-        embedding_gradients(c, number, *share_range(c.unique_n, number, c.shares))
+        for n in range(c.directions):
+            embedding_gradients(c, n, number, *share_range(c.unique_n, number, c.shares))
     else:
         with_places = c.goal >= GRADIENT  # the first of several shares lists them, one alone does both
         if with_places and number == 0:
-            list_places(c)
+            for n in range(c.directions):
+                list_places(c, n)
         if c.shares == 1 or not with_places:
             project_unique_tokens(c, *share_range(c.unique_n, number, c.shares))
         elif number > 0:
