@@ -36,13 +36,13 @@ class KeepsFirstAnswer(NumpySession):
 
     def select(self, batch):
         super().select(batch)
-        self.batch = batch
+        self.number = batch
 
     def forward(self):
-        if self.batch not in self.known:
+        if self.number not in self.known:
             super().forward()
-            self.known[self.batch] = self.outputs
-        self.outputs = self.known[self.batch]
+            self.known[self.number] = self.outputs
+        self.outputs = self.known[self.number]
 
     def poison(self):
         self.outputs = Outputs()

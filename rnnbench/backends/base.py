@@ -208,7 +208,7 @@ class Backend(abc.ABC):
         for feature in features_of(problem):
             if not self.has(feature):
                 names = [name for name, entry in backends.REGISTRY.items() if feature in entry.features]
-                return f"{feature} is not implemented here yet; {', '.join(names)} compute it"
+                return f"{feature}: not implemented here yet; {', '.join(names)} compute it"
         return None
 
     def computes(self, cell: Cell) -> bool:

@@ -21,9 +21,13 @@ from rnnbench.backends.jax_parts import ForwardOutputs, Functions, exact, logits
 from rnnbench.contract import CPU, Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.model import DType, Head, Problem
-from rnnbench.params import Array, Params, cast
+from rnnbench.params import Array, Params, cast, parts
 
 _PREDICT_ROWS = 512
+_NOTES = {
+    "gru": "forward alone has three products a step and tanh for the logistic function; ",
+    "lstm": "forward alone has one tanh over all gates; ",
+}
 
 
 def precision(dtype: DType) -> contextlib.AbstractContextManager[Any]:
@@ -61,13 +65,14 @@ class JaxSession(Session):
         super().__init__(problem, data)
         self.model, self.device = problem.model, device
         functions = Functions(problem)
-        uncut = Functions(replace(problem, truncation=None))  # the value is the same
-        self._forward = jax.jit(exact(uncut.loss))
+        uncut = Functions(replace(problem, truncation=None), trained=False)  # the value is the same
+        self._forward = jax.jit(exact(uncut.forward))
         self._gradient = jax.jit(exact(functions.gradient))
         self._train_step = jax.jit(exact(functions.train_step), donate_argnums=(0, 1))
         self._epoch = jax.jit(exact(functions.epoch), donate_argnums=(0, 1))
         self._logits = jax.jit(exact(partial(logits_of, problem.model)))
-        self.initial = cast(params, problem.dtype)
+        values = cast(params, problem.dtype)
+        self.initial = np.concatenate([values[name].ravel() for name in self.model.shapes])
         self.rows, self.answers = self._rows(data.inputs), shaped_targets(problem, data.targets)
         self.steps = shaped_lengths(problem, data.lengths)
         with precision(problem.dtype):
@@ -98,7 +103,7 @@ class JaxSession(Session):
 
     def reset(self) -> None:
         with precision(self.problem.dtype):
-            self.params = {name: self._put(value) for name, value in self.initial.items()}  # copies: steps take them
+            self.params = self._put(self.initial)  # a copy: steps take it
             moments = optimizer_of(self.problem.train).init(self.params)
             self.moments = jax.device_put(moments, self.device)
             jax.block_until_ready((self.params, self.moments))
@@ -147,14 +152,14 @@ class JaxSession(Session):
             """As many rows as make one shape, compiled once."""
             return np.pad(rows, [(0, _PREDICT_ROWS - len(rows))] + [(0, 0)] * (rows.ndim - 1))
 
-        parts = []
+        predicted = []
         with precision(self.problem.dtype):
             for i in range(0, len(inputs), _PREDICT_ROWS):
                 part = slice(i, i + _PREDICT_ROWS)
                 own = None if lengths is None else filled(lengths[part])
-                parts.append(self._logits(self.params, filled(inputs[part]), own))
-        predicted: Array = np.concatenate([np.asarray(part) for part in parts])[: len(inputs)]
-        return blank_logits(self.problem, predicted, lengths)
+                predicted.append(self._logits(self.params, filled(inputs[part]), own))
+        logits: Array = np.concatenate([np.asarray(part) for part in predicted])[: len(inputs)]
+        return blank_logits(self.problem, logits, lengths)
 
     def poison(self) -> None:
         self.done = None  # arrays are immutable
@@ -174,8 +179,8 @@ class JaxSession(Session):
             loss=float(losses @ np.array(done.rows) / sum(done.rows)),
             logits=logits,
             states={} if done.result is None else {name: np.array(s) for name, s in done.result.states.items()},
-            grads={name: np.array(done.grads[name]) for name in self.model.shapes} if done.grads else {},
-            params={name: np.array(done.params[name]) for name in self.model.shapes} if done.params else {},
+            grads={} if done.grads is None else parts(np.array(done.grads), self.model.shapes),
+            params={} if done.params is None else parts(np.array(done.params), self.model.shapes),
             accuracy=sum(int(np.asarray(hit).sum()) for hit in done.correct) / max(1, done.emitted)
             if done.correct
             else None,
@@ -241,6 +246,7 @@ class JaxBackend(Backend):
                 "epoch": "one jitted lax.scan of train steps over the full batches, rows gathered inside, and one more"
                 " for the short batch; parameters stay on the device, loss and hits of each batch beside them",
             },
+            notes=_NOTES.get(problem.model.cell, "") + "parameters, their gradient and each moment are one vector",
             staged="rows and targets on the device; a batch is two arrays of its own there",
             waits="jax.block_until_ready on all that the pass returned",
         )

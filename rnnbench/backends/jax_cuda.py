@@ -61,8 +61,8 @@ class JaxCudaBackend(JaxBackend):
             common,
             threads=1,  # launches; the work is the device's
             timed={**common.timed, "epoch": f"the order to the device; {common.timed['epoch']}"},
-            notes="jax_default_matmul_precision highest; all rows on the device; no device clock; the peak of the"
-            " device's memory is the process's, of all problems that it has prepared",
+            notes=f"{common.notes}; jax_default_matmul_precision highest; all rows on the device; no device clock; the"
+            " peak of the device's memory is the process's, of all problems that it has prepared",
             device=CUDA,
         )
 

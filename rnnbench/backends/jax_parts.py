@@ -11,10 +11,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
 from rnnbench.model import Direction, Head, Loss, Model, Optimizer, Problem, Train, Truncation, blocks_of
+from rnnbench.params import parts
 
 Weights = dict[str, jax.Array]  # of one direction, under the cell's names
 States = dict[str, jax.Array]  # by name, each (B, H)
@@ -53,6 +55,44 @@ def lstm_step(w: Weights, states: States, projected: jax.Array) -> States:
 _STEPS = {"rnn": rnn_step, "gru": gru_step, "lstm": lstm_step}
 
 
+def gru_forward_step(w: Weights, states: States, projected: Any) -> States:
+    """`gru_step` where nothing is differentiated: three products, of arrays that `for_forward` gave."""
+    h, (r, z, n), (w_r, w_z, w_n) = states["h"], projected, w["W_hh"]
+    r, z = _logistic_of_half(r + h @ w_r), _logistic_of_half(z + h @ w_z)
+    n = jnp.tanh(n + r * (h @ w_n + w["b_hn"]))
+    return {"h": n + z * (h - n)}
+
+
+def lstm_forward_step(w: Weights, states: States, projected: jax.Array) -> States:
+    """`lstm_step` where nothing is differentiated: one tanh over all gates, of arrays that `for_forward` gave."""
+    i, f, g, o = jnp.split(jnp.tanh(projected + states["h"] @ w["W_hh"]), 4, axis=-1)
+    c = (0.5 + 0.5 * f) * states["c"] + (0.5 + 0.5 * i) * g
+    return {"h": (0.5 + 0.5 * o) * jnp.tanh(c), "c": c}
+
+
+def _logistic_of_half(half: jax.Array) -> jax.Array:
+    return 0.5 + 0.5 * jnp.tanh(half)
+
+
+_FORWARD_STEPS = {"rnn": rnn_step, "gru": gru_forward_step, "lstm": lstm_forward_step}
+
+
+def for_forward(direction: Direction, w: Weights, projected: jax.Array) -> Any:
+    """Weights and projected inputs for the steps of a forward pass, once before its loop: half of what the logistic
+    function takes, which is (1 + tanh(x / 2)) / 2, as XLA's tanh is the faster one; gates of the gru in arrays apart,
+    as its loop is slow to slice what it reads. A gradient of either is no faster, or slower. Decision 0031.
+    """
+    cell = direction.cell
+    if cell.name == "rnn":
+        return w, projected
+    half = np.full(cell.width(direction.H), 0.5, projected.dtype)
+    half[cell.units_of({"gru": "n", "lstm": "g"}[cell.name], direction.H)] = 1
+    W_hh, projected = w["W_hh"] * half, projected * half
+    if cell.name == "lstm":
+        return {**w, "W_hh": W_hh}, projected
+    return {**w, "W_hh": jnp.split(W_hh, 3, axis=-1)}, tuple(jnp.split(projected, 3, axis=-1))
+
+
 def unroll_of(steps: int) -> int:
     """How many steps of a scan make one turn of its loop: all of a short one, else one."""
     return steps if steps <= _UNROLLED else 1
@@ -70,11 +110,13 @@ def scan_steps(
     projected: jax.Array,
     active: jax.Array | None = None,
     kept: Iterable[str] = (),
+    trained: bool = True,
 ) -> tuple[States, States]:
     """Run steps (T, B, G H) of one direction from `states`: the last ones, and those named in `kept` after each step,
-    (T, B, H), by time. Where `active` (T, B) is False a row's states stay as they are.
+    (T, B, H), by time. Where `active` (T, B) is False a row's states stay as they are. `trained`: to be differentiated.
     """
-    one_step = _STEPS[direction.cell.name]
+    one_step, T = (_STEPS if trained else _FORWARD_STEPS)[direction.cell.name], len(projected)
+    w, steps = (w, projected) if trained else for_forward(direction, w, projected)
 
     def step(states: States, item: Any) -> tuple[States, States]:
         if active is None:
@@ -85,8 +127,8 @@ def scan_steps(
             after = {name: jnp.where(real[:, None], after[name], states[name]) for name in states}
         return after, {name: after[name] for name in kept}
 
-    items = projected if active is None else (projected, active)
-    last, every = lax.scan(step, states, items, reverse=direction.back, unroll=unroll_of(len(projected)))
+    items = steps if active is None else (steps, active)
+    last, every = lax.scan(step, states, items, reverse=direction.back, unroll=unroll_of(T))
     return last, every
 
 
@@ -110,6 +152,7 @@ def scan_stack(
     projected: list[jax.Array],
     active: jax.Array | None = None,
     kept: Iterable[str] = (),
+    trained: bool = True,
 ) -> tuple[States, States]:
     """Run all layers over the projected inputs of the first: the last states of the model, and of every step,
     (T, B, H), the states h that a layer above reads and those of the cell named in `kept`, of the last layer these
@@ -123,7 +166,7 @@ def scan_stack(
             projected = [_project(direction, params, h) for direction in layer]
         for direction, p in zip(layer, projected, strict=True):
             w, start = direction.params_of(params), direction.states_of(states)
-            final, seen = scan_steps(direction, w, start, p, active, {*kept, "h"} if above else kept)
+            final, seen = scan_steps(direction, w, start, p, active, {*kept, "h"} if above else kept, trained)
             last |= direction.named(final)
             every |= direction.named(seen)
     return last, every
@@ -153,7 +196,7 @@ def emitted_losses(model: Model, z: jax.Array, y: jax.Array) -> jax.Array:
             return optax.l2_loss(jax.nn.sigmoid(z), y).sum(axis=-1)
 
 
-def correct(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
+def are_correct(model: Model, z: jax.Array, y: jax.Array) -> jax.Array | None:
     """Which outputs are classified right; None for losses without classes."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
@@ -188,10 +231,13 @@ def optimizer_of(train: Train) -> optax.GradientTransformation:
 @dataclass(frozen=True)
 class Functions:
     """The pure functions of one problem, to be jitted. `states` are by name, each (B, H), or None for zeros; `lengths`
-    (B,), or None where rows have none.
+    (B,), or None where rows have none. `trained`: the loss is there to be differentiated.
+
+    Parameters and gradients go in and out as one vector: JAX hands over each array of its own for some microseconds.
     """
 
     problem: Problem
+    trained: bool = True
 
     def loss(
         self, params: Any, x: jax.Array, y: jax.Array, states: Any, lengths: jax.Array | None = None
@@ -232,28 +278,35 @@ class Functions:
         """All steps; with a truncation, whose only loss is at the last one, differentiable through its window alone."""
         model = self.problem.model
         if model.head is Head.EVERY:
-            return scan_stack(model, params, states, projected, active, kept=("h",))
+            return scan_stack(model, params, states, projected, active, ("h",), self.trained)
         block = blocks_of(model, self.problem.truncation, self.problem.T)[-1]
         if block.start:
             before = lax.stop_gradient((params, states, [p[: block.start] for p in projected]))
             states, _ = scan_stack(model, *before)
-        return scan_stack(model, params, states, [p[block.start :] for p in projected], active)
+        rest = [p[block.start :] for p in projected]
+        return scan_stack(model, params, states, rest, active, trained=self.trained)
 
-    def gradient(self, params: Any, x: jax.Array, y: jax.Array, states: Any, lengths: jax.Array | None = None) -> Any:
-        """((loss, result), gradients by name)."""
-        return jax.value_and_grad(self.loss, has_aux=True)(params, x, y, states, lengths)
+    def forward(self, vector: jax.Array, x: jax.Array, y: jax.Array, states: Any, lengths: Any = None) -> Any:
+        """(loss, result)."""
+        return self.loss(parts(vector, self.problem.model.shapes), x, y, states, lengths)
+
+    def gradient(self, vector: jax.Array, x: jax.Array, y: jax.Array, states: Any, lengths: Any = None) -> Any:
+        """((loss, result), gradient)."""
+        shapes = self.problem.model.shapes
+        value, grads = jax.value_and_grad(self.loss, has_aux=True)(parts(vector, shapes), x, y, states, lengths)
+        return value, jnp.concatenate([grads[name].reshape(-1) for name in shapes])
 
     def train_step(
-        self, params: Any, moments: Any, x: jax.Array, y: jax.Array, states: Any, lengths: jax.Array | None = None
+        self, vector: jax.Array, moments: Any, x: jax.Array, y: jax.Array, states: Any, lengths: Any = None
     ) -> Any:
         """(parameters, optimizer state, loss, result) after one step."""
-        (loss, result), grads = self.gradient(params, x, y, states, lengths)
-        updates, moments = optimizer_of(self.problem.train).update(grads, moments, params)
-        return optax.apply_updates(params, updates), moments, loss, result
+        (loss, result), slope = self.gradient(vector, x, y, states, lengths)
+        updates, moments = optimizer_of(self.problem.train).update(slope, moments, vector)
+        return optax.apply_updates(vector, updates), moments, loss, result
 
     def epoch(
         self,
-        params: Any,
+        vector: jax.Array,
         moments: Any,
         inputs: jax.Array,
         targets: jax.Array,
@@ -265,13 +318,13 @@ class Functions:
 
         def step(carry: Any, rows: jax.Array) -> Any:
             x, y, own = inputs[rows], targets[rows], None if lengths is None else lengths[rows]
-            params, moments = carry
-            params, moments, loss, result = self.train_step(params, moments, x, y, None, own)
-            hits = correct(model, result.logits, y)
-            return (params, moments), (loss, None if hits is None else real(model, hits, own).sum())
+            vector, moments = carry
+            vector, moments, loss, result = self.train_step(vector, moments, x, y, None, own)
+            hits = are_correct(model, result.logits, y)
+            return (vector, moments), (loss, None if hits is None else real(model, hits, own).sum())
 
-        (params, moments), (losses, right) = lax.scan(step, (params, moments), batches)
-        return params, moments, losses, right
+        (vector, moments), (losses, right) = lax.scan(step, (vector, moments), batches)
+        return vector, moments, losses, right
 
 
 def chunks(
@@ -349,12 +402,13 @@ def overlapping(
     return last, logits, total
 
 
-def logits_of(model: Model, params: Any, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
-    """Logits of rows x from zero states."""
+def logits_of(model: Model, vector: jax.Array, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+    """Logits of rows x from zero states; the parameters as one vector."""
+    params = parts(vector, model.shapes)
     kept = ("h",) if model.head is Head.EVERY else ()
     states, projected = zero_states(model, len(x), params["W_hy"].dtype), projected_inputs(model, params, x)
     active = None if lengths is None else jnp.arange(x.shape[1])[:, None] < lengths
-    last, every = scan_stack(model, params, states, projected, active, kept)
+    last, every = scan_stack(model, params, states, projected, active, kept, trained=False)
     logits = head_of(params, read_by_next(model.stack[-1], every if kept else last))
     return jnp.swapaxes(logits, 0, 1) if kept else logits
 

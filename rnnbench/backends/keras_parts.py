@@ -1,163 +1,235 @@
 """What the TensorFlow backend is made of: Keras 3 layers, the network, its losses, and the optimizers.
 
-The recurrence is `keras.layers.RNN` over a cell of its own: the inputs of all steps are projected by one Dense layer,
-and the recurrent matrix is read once, before the loop. `SimpleRNN`, `GRU` and `LSTM` read and project in every step, so
-that TensorFlow keeps a copy of both matrices for each step of the reverse loop. Gates lie in the order of the model and
-not in that of Keras; the gru has no second bias for r and z, which `GRU` has.
+The recurrence is a layer of its own: the inputs of all steps are projected by one Dense layer, time first, and the
+recurrent matrix is read once, before the first step. `SimpleRNN`, `GRU` and `LSTM` read and project in every step, so
+that TensorFlow keeps a copy of both matrices for each step of the reverse loop, and turn rows to time first and back.
+The gru has no second bias for r and z, which `GRU` has.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.cells import Cell
-from rnnbench.model import Block, Head, Loss, Model, Optimizer, Problem, StepSum, Train, blocks_of
+from rnnbench.backends.keras_import import floatx, imported
+from rnnbench.model import Block, Direction, DType, Head, Loss, Model, Optimizer, Problem, Train, blocks_of
+from rnnbench.params import Array
 
+imported("tensorflow")
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Environment variables that hold within the block alone."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Keras reads keras.json in its home when imported, and writes one where there is none: neither may happen here.
-with tempfile.TemporaryDirectory() as _home, _environment(KERAS_BACKEND="tensorflow", KERAS_HOME=_home):
-    import keras
-    import tensorflow as tf
-
-if keras.config.backend() != "tensorflow":
-    raise ImportError(
-        f"Keras was imported before with its {keras.config.backend()} backend; it must be tensorflow: import "
-        "this module first, or set KERAS_BACKEND=tensorflow"
-    )
 tf.get_logger().setLevel("ERROR")  # many sessions, each with functions of the same name, look like retracing to it
 
-__all__ = ["LOOP_CELLS", "Network", "States", "Tensor", "chains", "floatx", "keras", "metrics", "optimizer", "tf"]
+__all__ = [
+    "Network",
+    "States",
+    "Tensor",
+    "chains",
+    "floatx",
+    "is_written_out",
+    "keras",
+    "metrics",
+    "optimizer",
+    "recurrence_of",
+    "reordered",
+    "tf",
+]
 
 Tensor = Any
 States = tuple[Tensor, ...]  # in the order of the cell, each (B, H)
+WRITTEN_OUT, WRITTEN_OUT_GATED, WRITTEN_OUT_XLA = 256, 100, 10  # the most steps; docs/decisions/0031
 CHAIN_BLOCKS = 8  # at most so many blocks run one after the other; more are stacked
 
 
-@contextmanager
-def floatx(dtype: str) -> Iterator[None]:
-    """Keras's default type, which learning rates and metrics take without asking."""
-    before = keras.config.floatx()
-    keras.config.set_floatx(dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before)
+class Recurrence(keras.layers.Layer):
+    """One direction over the projected inputs of all steps, time first, from states (B, H) in the order of the cell.
 
-
-class LoopCell(keras.layers.Layer):
-    """One step from the projected input of all gates with its bias, (B, G H), and states, each (B, H).
-
-    `call` returns the output and the states after the step, in the order of the model. `kind` is what the contract
-    calls the cell, `compared` what it says of Keras's own layer for the same recurrence.
+    `kind` is what the contract calls it, `compared` what it says of Keras's own layer, `order` that of the gates in the
+    columns of the weights, where it is not the model's.
     """
 
     kind: ClassVar[str]
     compared: ClassVar[str]
+    order: ClassVar[str] = ""
+    logistic: ClassVar[str] = ""  # the gates of that function
+    projected: ClassVar[bool] = True  # its inputs, by a layer of their own
 
-    def __init__(self, cell: Cell, H: int, **options: Any) -> None:
+    def __init__(self, direction: Direction, written_out: bool, jit: bool, **options: Any) -> None:
         super().__init__(**options)
-        self.output_size, self.width = H, cell.width(H)
-        self.state_size = [H] * len(cell.states)
+        self.E, self.H, self.back, self.written_out = direction.E, direction.H, direction.back, written_out
+        self.gates = tuple(self.order) or direction.cell.gates
+        self.by_tanh = jit and bool(self.logistic)  # XLA's tanh is faster than its logistic function, TensorFlow's not
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        self.recurrent_kernel = self.add_weight(shape=(self.output_size, self.width), name="recurrent_kernel")
+    def build(self, *shapes: Any) -> None:
+        self.recurrent_kernel = self.add_weight(shape=(self.H, len(self.gates) * self.H), name="recurrent_kernel")
 
     def recurrent_weights(self) -> dict[str, Any]:
-        """The Keras variables of the recurrent product under the project's names, without `b_h`."""
+        """The Keras variables of the recurrent product under the cell's names, without `b_h`."""
         return {"W_hh": self.recurrent_kernel}
 
+    def step(self, w: dict[str, Tensor], p: Tensor, states: States) -> States:
+        """The states after a step, from the projected input (B, G H) of all gates."""
+        raise NotImplementedError
 
-class TanhCell(LoopCell):
+    def sigma(self, x: Tensor) -> Tensor:
+        """The logistic function; by tanh x is half its argument: it is (1 + tanh(x / 2)) / 2."""
+        return 0.5 + 0.5 * tf.tanh(x) if self.by_tanh else tf.sigmoid(x)
+
+    def call(self, steps: Tensor, states: States, active: Tensor | None = None, kept: int = 0) -> tuple[States, States]:
+        """Over steps (T, B, G H): the last states, and the first `kept` of them after each step, (T, B, H), by time.
+
+        Where `active` (T, B, 1) is False a row's states stay as they are.
+        """
+        w = {name: tf.convert_to_tensor(variable.value) for name, variable in self.recurrent_weights().items()}
+        if self.by_tanh:
+            factors = [0.5 if gate in self.logistic else 1.0 for gate in self.gates]
+            half = tf.constant(np.repeat(factors, self.H), steps.dtype)
+            w["W_hh"], steps = w["W_hh"] * half, steps * half
+
+        def turn(p: Tensor, taken: Tensor | None, states: States) -> States:
+            after = self.step(w, p, states)
+            if taken is None:
+                return after
+            return tuple(tf.where(taken, new, old) for new, old in zip(after, states, strict=True))
+
+        run = self._written_out if self.written_out else self._looped
+        return run(turn, steps, tuple(states), active, kept)
+
+    def _written_out(
+        self, turn: Any, steps: Tensor, states: States, active: Tensor | None, kept: int
+    ) -> tuple[States, States]:
+        inputs, after = tf.unstack(steps), []
+        taken = [None] * len(inputs) if active is None else tf.unstack(active)
+        order = slice(None, None, -1 if self.back else 1)
+        for p, own in zip(inputs[order], taken[order], strict=True):
+            states = turn(p, own, states)
+            after.append(states[:kept])
+        return states, tuple(tf.stack(each) for each in zip(*after[order], strict=True))
+
+    def _looped(
+        self, turn: Any, steps: Tensor, states: States, active: Tensor | None, kept: int
+    ) -> tuple[States, States]:
+        T = steps.shape[0]
+        inputs = tf.TensorArray(steps.dtype, T).unstack(steps)
+        every = tuple(tf.TensorArray(s.dtype, T, element_shape=s.shape) for s in states[:kept])
+
+        def body(k: Tensor, states: States, every: Any) -> Any:
+            t = T - 1 - k if self.back else k
+            after = turn(inputs.read(t), None if active is None else active[t], states)
+            return k + 1, after, tuple(a.write(t, s) for a, s in zip(every, after, strict=False))
+
+        first = (tf.constant(0), states, every)
+        _, last, every = tf.while_loop(lambda k, *_: k < T, body, first, maximum_iterations=T)
+        return last, tuple(a.stack() for a in every)
+
+
+class TanhRecurrence(Recurrence):
     """h_t = tanh(p_t + h_{t-1} W_hh)."""
 
     kind, compared = "tanh", "faster than keras.layers.SimpleRNN"
 
-    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        h = keras.ops.tanh(inputs + keras.ops.matmul(states[0], self.recurrent_kernel))
-        return h, [h]
+    def step(self, w: dict[str, Tensor], p: Tensor, states: States) -> States:
+        return (tf.tanh(p + states[0] @ w["W_hh"]),)
 
 
-class GRUCell(LoopCell):
-    """r, z = sigmoid(p + h W_hh); n = tanh(p_n + r (h W_n + b_hn)); h_t = (1 - z) n + z h, with one product a step."""
+class GRURecurrence(Recurrence):
+    """r, z = logistic(p + h W_hh); n = tanh(p_n + r (h W_n + b_hn)); h_t = (1 - z) n + z h, with one product a step."""
 
     kind, compared = "GRU", "faster to train than keras.layers.GRU"
+    logistic = "rz"
 
-    def build(self, input_shape: Sequence[int | None]) -> None:
-        super().build(input_shape)
-        self.recurrent_bias = self.add_weight(shape=(self.output_size,), initializer="zeros", name="recurrent_bias")
+    def build(self, *shapes: Any) -> None:
+        super().build(*shapes)
+        self.recurrent_bias = self.add_weight(shape=(self.H,), initializer="zeros", name="recurrent_bias")
 
     def recurrent_weights(self) -> dict[str, Any]:
         return {**super().recurrent_weights(), "b_hn": self.recurrent_bias}
 
-    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        h, parts = states[0], [2 * self.output_size, self.output_size]
-        rz, n = tf.split(inputs, parts, axis=-1)
-        rz_h, n_h = tf.split(keras.ops.matmul(h, self.recurrent_kernel), parts, axis=-1)
-        r, z = tf.split(keras.ops.sigmoid(rz + rz_h), 2, axis=-1)
-        n = keras.ops.tanh(n + r * (n_h + self.recurrent_bias))
-        h = n + z * (h - n)
-        return h, [h]
+    def step(self, w: dict[str, Tensor], p: Tensor, states: States) -> States:
+        (h,), parts = states, [2 * self.H, self.H]
+        rz, n = tf.split(p, parts, axis=-1)
+        rz_h, n_h = tf.split(h @ w["W_hh"], parts, axis=-1)
+        r, z = tf.split(self.sigma(rz + rz_h), 2, axis=-1)
+        n = tf.tanh(n + r * (n_h + w["b_hn"]))
+        return (n + z * (h - n),)
 
 
-class LSTMCell(LoopCell):
-    """i, f, o = sigmoid(p + h W_hh), g = tanh(p + h W_hh); c_t = f c + i g; h_t = o tanh(c_t); states h, c."""
+class LSTMRecurrence(Recurrence):
+    """i, f, o = logistic(p + h W_hh), g = tanh(p + h W_hh); c_t = f c + i g; h_t = o tanh(c_t); states h, c."""
 
     kind, compared = "LSTM", "with a wide state faster to train than keras.layers.LSTM"
+    order, logistic = "ifog", "ifo"
 
-    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def step(self, w: dict[str, Tensor], p: Tensor, states: States) -> States:
         h, c = states
-        i, f, g, o = tf.split(inputs + keras.ops.matmul(h, self.recurrent_kernel), 4, axis=-1)
-        c = keras.ops.sigmoid(f) * c + keras.ops.sigmoid(i) * keras.ops.tanh(g)
-        h = keras.ops.sigmoid(o) * keras.ops.tanh(c)
-        return h, [h, c]
+        ifo, g = tf.split(p + h @ w["W_hh"], [3 * self.H, self.H], axis=-1)
+        i, f, o = tf.split(self.sigma(ifo), 3, axis=-1)
+        c = f * c + i * tf.tanh(g)
+        return o * tf.tanh(c), c
 
 
-LOOP_CELLS: dict[str, type[LoopCell]] = {"rnn": TanhCell, "gru": GRUCell, "lstm": LSTMCell}
+class BlockLSTM(Recurrence):
+    """`LSTMRecurrence` by TensorFlow's one kernel for all steps, which reads inputs that are not projected.
+
+    It knows float32 alone and no XLA. `BlockLSTMV2`, with the gates in our order, has a wrong gradient in TensorFlow
+    2.21: that of `BlockLSTM`, whose gates lie in another one.
+    """
+
+    kind, compared = "LSTM", "faster than keras.layers.LSTM"
+    order = "igfo"
+    projected = False
+
+    def build(self, *shapes: Any) -> None:
+        super().build(*shapes)
+        width = len(self.gates) * self.H
+        self.kernel = self.add_weight(shape=(self.E, width), name="kernel")
+        self.bias = self.add_weight(shape=(width,), initializer="zeros", name="bias")
+
+    def recurrent_weights(self) -> dict[str, Any]:
+        return {"W_xh": self.kernel, **super().recurrent_weights(), "b_h": self.bias}
+
+    def call(self, steps: Tensor, states: States, active: Tensor | None = None, kept: int = 0) -> tuple[States, States]:
+        assert active is None
+        steps = tf.reverse(steps, [0]) if self.back else steps
+        none = tf.zeros((self.H,))  # no peephole
+        done = tf.raw_ops.BlockLSTM(
+            seq_len_max=tf.constant(steps.shape[0], tf.int64),
+            x=steps,
+            cs_prev=states[1],
+            h_prev=states[0],
+            w=tf.concat([self.kernel.value, self.recurrent_kernel.value], axis=0),
+            wci=none,
+            wcf=none,
+            wco=none,
+            b=self.bias.value,
+            forget_bias=0.0,
+            cell_clip=-1.0,
+        )
+        every = (done.h, done.cs)[:kept]
+        return (done.h[-1], done.cs[-1]), tuple(tf.reverse(e, [0]) for e in every) if self.back else every
 
 
-class AllStates(keras.layers.Layer):
-    """A cell that puts out all states of another, side by side: (B, S H) for S states."""
-
-    def __init__(self, cell: LoopCell, **options: Any) -> None:
-        super().__init__(**options)
-        self.cell, self.state_size = cell, cell.state_size
-        self.output_size = sum(cell.state_size)
-
-    def call(self, inputs: Tensor, states: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        _, after = self.cell(inputs, states)
-        return keras.ops.concatenate(after, axis=-1), after
+RECURRENCES: dict[str, type[Recurrence]] = {"rnn": TanhRecurrence, "gru": GRURecurrence, "lstm": LSTMRecurrence}
 
 
-class HoistedRNN(keras.layers.RNN):
-    """`keras.layers.RNN` whose cell sees weights that were read once, before the loop over T."""
+def recurrence_of(problem: Problem, jit: bool) -> type[Recurrence]:
+    """The layer of each direction."""
+    if problem.model.cell == "lstm" and problem.dtype is DType.FLOAT32 and not (jit or problem.lengths):
+        return BlockLSTM
+    return RECURRENCES[problem.model.cell]
 
-    def inner_loop(self, sequences: Tensor, initial_state: Tensor, mask: Tensor, training: bool = False) -> Any:
-        weights = [(v, tf.convert_to_tensor(v.value)) for v in self.cell.trainable_variables]
-        with keras.StatelessScope(state_mapping=weights):
-            return super().inner_loop(sequences, initial_state, mask, training=training)
+
+def reordered(name: str, value: Array, before: Sequence[str], after: Sequence[str]) -> Array:
+    """A parameter, or its gradient, whose columns (..., G H) go from one order of gates to another."""
+    if name.rpartition(".")[2] not in ("W_xh", "W_hh", "b_h") or tuple(before) == tuple(after):
+        return value
+    gates = dict(zip(before, np.split(value, len(before), axis=-1), strict=True))
+    return np.concatenate([gates[gate] for gate in after], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -165,7 +237,7 @@ class Windows:
     """Blocks of truncated BPTT stacked as rows: `starts` (n,), their common length, and where each step is emitted.
 
     A block shorter than the others runs on past its end; what it computes there is not picked. `pick` (T,) are
-    positions in the n blocks laid end to end.
+    positions in the steps of all blocks, (length, n) in one line.
     """
 
     starts: NDArray[np.int32]
@@ -176,7 +248,7 @@ class Windows:
     def of(cls, blocks: Sequence[Block]) -> Windows:
         """The windows of consecutive blocks that emit steps 0 to T between them."""
         length = max(b.end - b.start for b in blocks)
-        pick = [k * length + np.arange(b.emit - b.start, b.end - b.start) for k, b in enumerate(blocks)]
+        pick = [k + len(blocks) * np.arange(b.emit - b.start, b.end - b.start) for k, b in enumerate(blocks)]
         return cls(np.array([b.start for b in blocks], np.int32), length, np.concatenate(pick).astype(np.int32))
 
 
@@ -185,127 +257,208 @@ def chains(blocks: Sequence[Block]) -> bool:
     return len(blocks) <= CHAIN_BLOCKS and all(b.start == b.emit for b in blocks)
 
 
-def detached(states: States) -> States:
-    """The states as constants: no gradient flows through them."""
-    return tuple(tf.stop_gradient(state) for state in states)
+def detached(states: Any) -> Any:
+    """States, however nested, as constants: no gradient flows through them."""
+    return tf.nest.map_structure(tf.stop_gradient, states)
+
+
+def split_inputs(inputs: Any) -> tuple[Tensor, Tensor | None]:
+    """Rows, and their lengths where they have such."""
+    return inputs if isinstance(inputs, tuple) else (inputs, None)
+
+
+def side_by_side(each: Sequence[Tensor]) -> Tensor:
+    """Arrays of the directions of a layer in one, (..., D H)."""
+    return each[0] if len(each) == 1 else tf.concat(each, axis=-1)
+
+
+def time_first(rows: Tensor) -> Tensor:
+    """(B, T, ...) as (T, B, ...), and back."""
+    return tf.transpose(rows, (1, 0, *range(2, len(rows.shape))))
+
+
+def is_written_out(problem: Problem, jit: bool) -> bool:
+    """Whether recurrences are written out step by step, and not loops: faster for any T, but longer to trace."""
+    steps = problem.T * len(problem.model.directions)
+    if jit:
+        return steps <= WRITTEN_OUT_XLA
+    if problem.model.cell == "rnn":
+        return steps <= WRITTEN_OUT
+    return steps <= WRITTEN_OUT_GATED
 
 
 class Network(keras.Model):
-    """Embedding (or dense input) -> projection -> recurrence -> Dense: logits (B, O), or (B, T, O) with `Head.EVERY`.
+    """Embedding (or dense input) -> layers of projection and recurrence -> Dense: logits (B, O), or (B, T, O) with
+    `Head.EVERY`.
 
-    In training, back-propagation is cut as the problem says. The loss is `compute_loss`, so that `fit` trains on it.
+    Inputs are rows, or rows and lengths (B,). In training, back-propagation is cut as the problem says. The loss is
+    `compute_loss`, so that `fit` trains on it. States are a tuple, each (B, H), in the order of `Model.states`.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, jit: bool) -> None:
         super().__init__(dtype=str(problem.dtype))
         model, dtype = problem.model, str(problem.dtype)
         self.spec, self.T = model, problem.T
         self.truncated = problem.truncation is not None
-        self.blocks = tuple(blocks_of(model, problem.truncation, problem.T))
-        every = model.head is Head.EVERY
+        self.blocks = tuple(blocks_of(model, problem.truncation, problem.T, problem.lengths))
+        self.every = model.head is Head.EVERY
         self.embed = None if model.V is None else keras.layers.Embedding(model.V, model.E, dtype=dtype)
-        self.project = keras.layers.Dense(model.recurrence.width(model.H), dtype=dtype)
-        cell = LOOP_CELLS[model.cell](model.recurrence, model.H, dtype=dtype)
-        several = len(cell.state_size) > 1
-        self.recur = HoistedRNN(cell, return_sequences=every, return_state=several, dtype=dtype)
+        width, written_out = model.recurrence.width(model.H), is_written_out(problem, jit)
+        recurrence = recurrence_of(problem, jit)
+        self.recur = [recurrence(direction, written_out, jit, dtype=dtype) for direction in model.directions]
+        dense = [keras.layers.Dense(width, dtype=dtype) for _ in model.directions]
+        self.project = dense if recurrence.projected else []
         self.dense = keras.layers.Dense(model.O, dtype=dtype)
 
     def zero_states(self, rows: Any) -> States:
         """What rows start from where no states are given."""
-        return tuple(tf.zeros((rows, self.spec.H), self.compute_dtype) for _ in self.spec.recurrence.states)
+        return tuple(tf.zeros((rows, self.spec.H), self.compute_dtype) for _ in self.spec.states)
 
-    def call(self, inputs: Tensor, training: bool = False) -> Tensor:
-        return self.run(inputs, self.zero_states(tf.shape(inputs)[0]), training)[0]
+    def call(self, inputs: Any, training: bool = False) -> Tensor:
+        return self.run(inputs, self.zero_states(tf.shape(split_inputs(inputs)[0])[0]), training)[0]
 
-    def run(self, inputs: Tensor, states: States, training: bool) -> tuple[Tensor, States]:
-        """Logits and last states from first states."""
-        p = self.project(inputs if self.embed is None else self.embed(inputs))
-        h, last = (self._truncated if training and self.truncated else self._steps)(p, states)
-        return self.dense(h), last
+    def run(self, inputs: Any, states: States, training: bool) -> tuple[Tensor, States]:
+        """Logits and last states from first states. All between is time first."""
+        rows, lengths = split_inputs(inputs)
+        steps = time_first(rows)
+        steps = steps if self.embed is None else self.embed(steps)
+        p = self._inputs(steps, 0, len(self.spec.stack[0]))
+        active = None if lengths is None else (tf.range(self.T)[:, None] < lengths)[:, :, None]
+        if training and self.truncated:
+            h, last = self._truncated(p, states, active, lengths)
+        else:
+            h, last = self._steps(p, states, active, self.every)
+        logits = self.dense(h)
+        return (time_first(logits) if self.every else logits), last
 
-    def _steps(self, p: Tensor, states: States) -> tuple[Tensor, States]:
-        """The last h (B, H), or h after each step (B, T, H) with `Head.EVERY`, and the last states."""
-        reached = self.recur(p, initial_state=list(states))
-        if self.recur.return_state:
-            h, *last = reached
-            return h, tuple(last)
-        return reached, (reached[:, -1] if self.spec.head is Head.EVERY else reached,)
+    def _inputs(self, steps: Tensor, start: int, count: int) -> list[Tensor]:
+        """What so many recurrences from number `start` on take for steps that they read."""
+        return [project(steps) for project in self.project[start : start + count]] or [steps] * count
 
-    def _truncated(self, p: Tensor, states: States) -> tuple[Tensor, States]:
-        if self.spec.head is Head.LAST:
-            start = self.blocks[0].start
+    def _stack(self, p: list[Tensor], states: States, active: Tensor | None, kept: int, below: int) -> tuple[Any, Any]:
+        """All layers from the projected inputs of the first, one for each direction: the last states, and for each
+        direction the first `kept` states after each step; of layers that another one reads, `below`.
+        """
+        last: list[Tensor] = []
+        every: list[States] = []
+        model = self.spec
+        size = len(model.recurrence.states)
+        for layer in model.stack:
+            start = layer[0].layer * len(layer)
             if start:
-                _, states = self._steps(p[:, :start], states)
-            return self._steps(p[:, start:], detached(states))
-        return self._chained(p, states) if chains(self.blocks) else self._stacked(p, states)
+                h = side_by_side([after[0] for after in every[-len(layer) :]])
+                p = self._inputs(h, start, len(layer))
+            top = layer[0].layer == model.layers - 1
+            for i, own in enumerate(p, start):
+                own_states, count = states[i * size : (i + 1) * size], kept if top else below
+                final, seen = self.recur[i](own, own_states, active=active, kept=count)
+                last += final
+                every.append(seen)
+        return tuple(last), every
 
-    def _chained(self, p: Tensor, states: States) -> tuple[Tensor, States]:
+    def _steps(self, p: list[Tensor], states: States, active: Tensor | None, every: bool) -> tuple[Tensor, States]:
+        """What the head reads of the last states (B, D H), or after each step (T, B, D H); and the last states."""
+        last, seen = self._stack(p, states, active, int(every), 1)
+        top = len(self.spec.stack[-1])
+        if every:
+            return side_by_side([after[0] for after in seen[-top:]]), last
+        return side_by_side(last[:: len(self.spec.recurrence.states)][-top:]), last
+
+    def _truncated(
+        self, p: list[Tensor], states: States, active: Tensor | None, lengths: Tensor | None
+    ) -> tuple[Tensor, States]:
+        if self.every or lengths is not None:
+            h, last = (self._chained if chains(self.blocks) else self._stacked)(p, states, active)
+            return (h if self.every else self._ends(h, states, lengths)), last
+        start = self.blocks[0].start
+        if start:
+            _, states = self._steps([own[:start] for own in p], states, None, False)
+        return self._steps([own[start:] for own in p], detached(states), None, False)
+
+    def _ends(self, h: Tensor, states: States, lengths: Tensor) -> Tensor:
+        """Of what the head may read after each step (T, B, H) what stands at the end of each row, (B, H)."""
+        at = tf.stack([tf.maximum(lengths - 1, 0), tf.range(tf.shape(lengths)[0])], axis=1)
+        start = states[-len(self.spec.recurrence.states)]
+        return tf.where(lengths[:, None] > 0, tf.gather_nd(h, at), start)
+
+    def _chained(self, p: list[Tensor], states: States, active: Tensor | None) -> tuple[Tensor, States]:
         parts = []
         for block in self.blocks:
-            h, states = self._steps(p[:, block.start : block.end], detached(states))
+            own = slice(block.start, block.end)
+            taken = None if active is None else active[own]
+            h, states = self._steps([steps[own] for steps in p], detached(states), taken, True)
             parts.append(h)
-        return tf.concat(parts, axis=1), states
+        return tf.concat(parts, axis=0), states
 
-    def _all_states(self, p: Tensor, states: States) -> Tensor:
-        """All states after each step, side by side: (B, T, S H) for S states. With `Head.EVERY`."""
-        recur = self.recur
-        if recur.return_state:
-            cell = AllStates(recur.cell, dtype=self.compute_dtype)
-            recur = HoistedRNN(cell, return_sequences=True, dtype=self.compute_dtype)
-        return recur(p, initial_state=list(states))
-
-    def _stacked(self, p: Tensor, states: States) -> tuple[Tensor, States]:
+    def _stacked(self, p: list[Tensor], states: States, active: Tensor | None) -> tuple[Tensor, States]:
         """All blocks at once, as n B rows, from the states of a forward pass that is not differentiated."""
-        windows, n = Windows.of(self.blocks), len(states)
-        known = tf.stop_gradient(self._all_states(tf.stop_gradient(p), states))
-        before = states[0] if n == 1 else tf.concat(states, axis=-1)
-        first = tf.gather(tf.concat([before[:, None], known], axis=1), windows.starts, axis=1)
-        first = tf.reshape(first, (-1, before.shape[-1]))
-        steps = windows.starts[:, None] + np.arange(windows.length, dtype=np.int32)
-        rows = tf.reshape(tf.gather(p, steps, axis=1), (-1, windows.length, p.shape[-1]))
-        h, _ = self._steps(rows, (first,) if n == 1 else tuple(tf.split(first, n, axis=-1)))
-        h = tf.gather(tf.reshape(h, (-1, steps.size, self.spec.H)), windows.pick, axis=1)
-        others = tf.split(known[:, -1], n, axis=-1)[1:] if n > 1 else ()
-        return h, (h[:, -1], *others)
+        windows, size = Windows.of(self.blocks), len(self.spec.recurrence.states)
+        last, every = detached(self._stack(tf.nest.map_structure(tf.stop_gradient, p), states, active, size, size))
+        pairs = zip(states, [after for each in every for after in each], strict=True)
+        known = [tf.concat([state[None], after], axis=0) for state, after in pairs]
+        first = tuple(tf.reshape(tf.gather(each, windows.starts), (-1, self.spec.H)) for each in known)
+        steps = windows.starts + np.arange(windows.length, dtype=np.int32)[:, None]
+
+        def stacked(each: Tensor) -> Tensor:
+            return tf.reshape(tf.gather(each, steps), (windows.length, -1, each.shape[-1]))
+
+        h, _ = self._steps([stacked(own) for own in p], first, None if active is None else stacked(active), True)
+        h = tf.gather(tf.reshape(h, (steps.size, -1, self.spec.H)), windows.pick)
+        return h, last
 
     def compute_loss(
         self,
-        x: Tensor = None,
+        x: Any = None,
         y: Tensor = None,
         y_pred: Tensor = None,
         sample_weight: Tensor = None,
         training: bool = True,
     ) -> Tensor:
-        """The mean over rows of `keras_losses`."""
-        return tf.reduce_mean(keras_losses(self.spec, y_pred, y))
+        """From inputs, targets and logits: as `Model.loss_scale` has it."""
+        each, (_, lengths) = keras_losses(self.spec, y_pred, y), split_inputs(x)
+        if not self.every:
+            return tf.reduce_mean(each)
+        if lengths is not None:
+            each = tf.where(self._emitted(lengths), each, tf.zeros((), each.dtype))
+        if not self.spec.averages_steps:
+            return tf.reduce_mean(tf.reduce_sum(each, axis=-1))
+        if lengths is None:
+            return tf.reduce_mean(each)
+        return tf.reduce_sum(each) / tf.cast(tf.maximum(tf.reduce_sum(lengths), 1), each.dtype)
+
+    def compute_metrics(self, x: Any, y: Tensor, y_pred: Tensor, sample_weight: Tensor = None) -> Any:
+        """Accuracy over the outputs that are emitted."""
+        _, lengths = split_inputs(x)
+        if self.every and lengths is not None:
+            sample_weight = tf.cast(self._emitted(lengths), self.compute_dtype)
+        return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _emitted(self, lengths: Tensor) -> Tensor:
+        """(B, T), with `Head.EVERY`."""
+        return tf.range(self.T) < lengths[:, None]
 
     def weights_by_name(self) -> dict[str, Any]:
         """The Keras variables under the project's names, in its order."""
-        embedding = {} if self.embed is None else {"embedding": self.embed.embeddings}
-        recurrent = self.recur.cell.recurrent_weights()
-        return embedding | {
-            "W_xh": self.project.kernel,
-            "W_hh": recurrent.pop("W_hh"),
-            "b_h": self.project.bias,
-            **recurrent,
-            "W_hy": self.dense.kernel,
-            "b_y": self.dense.bias,
-        }
+        named = {} if self.embed is None else {"embedding": self.embed.embeddings}
+        for i, (direction, recur) in enumerate(zip(self.spec.directions, self.recur, strict=True)):
+            own = recur.recurrent_weights()
+            if self.project:
+                own |= {"W_xh": self.project[i].kernel, "b_h": self.project[i].bias}
+            named |= direction.named({name: own[name] for name in direction.cell.shapes(1, 1)})
+        return named | {"W_hy": self.dense.kernel, "b_y": self.dense.bias}
 
 
 def keras_losses(model: Model, z: Tensor, y: Tensor) -> Tensor:
-    """The loss of each output, (B,) or (B, T), from logits z and targets y; (B,) with `StepSum.SUM` over time."""
+    """The loss of each output, (B,) or (B, T), from logits z and targets y."""
     match model.loss:
         case Loss.BINARY_CROSS_ENTROPY:
-            each = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(y, z), axis=-1)
+            return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(y, z), axis=-1)
         case Loss.CATEGORICAL_CROSS_ENTROPY:
-            each = tf.nn.sparse_softmax_cross_entropy_with_logits(y, z)
+            return tf.nn.sparse_softmax_cross_entropy_with_logits(y, z)
         case Loss.SQUARED_ERROR:
-            each = 0.5 * tf.reduce_sum(tf.math.squared_difference(z, y), axis=-1)
+            return 0.5 * tf.reduce_sum(tf.math.squared_difference(z, y), axis=-1)
         case Loss.SIGMOID_SQUARED_ERROR:
-            each = 0.5 * tf.reduce_sum(tf.math.squared_difference(tf.sigmoid(z), y), axis=-1)
-    summed = model.head is Head.EVERY and model.step_sum is StepSum.SUM
-    return tf.reduce_sum(each, axis=-1) if summed else each
+            return 0.5 * tf.reduce_sum(tf.math.squared_difference(tf.sigmoid(z), y), axis=-1)
 
 
 def is_correct(model: Model, y: Tensor, z: Tensor) -> Tensor:

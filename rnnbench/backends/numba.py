@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.contract import Contract
-from rnnbench.data import Data, Inputs, shaped_targets
+from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.kernels.cpu import losses
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.model import FORWARD_STEPS, PREDICT_ROWS
@@ -58,7 +58,7 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
     """A problem as the numbers that kernels read; no limit is infinity."""
     model, train, dtype = problem.model, problem.train, str(problem.dtype)
     every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
-    blocks = blocks_of(model, problem.truncation, problem.T)
+    blocks = blocks_of(model, problem.truncation, problem.T, problem.lengths)
     return {
         "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "G": sizes.G, "O": sizes.O,
         "recurrence": sizes.recurrence, **sizes.widths(dtype),
@@ -67,6 +67,7 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
         "above_width": sizes.O, "above_row": padded(sizes.O, dtype), "workers": sizes.workers,
         "blocks_n": len(blocks), "first": blocks[0].start,
         "has_tokens": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
+        "has_lengths": problem.lengths, "averages_steps": model.averages_steps,
         "adam": train.optimizer is Optimizer.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
         "beta_2": train.beta_2, "epsilon": train.epsilon,
         "step_weight": 1.0 / problem.T if every and mean else 1.0,
@@ -82,14 +83,15 @@ def data_of(problem: Problem, data: Data) -> dict[str, Array]:
     targets = shaped_targets(problem, data.targets)
     has_classes = problem.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
     found = {"classes": targets.reshape(n, S)} if has_classes else {"targets": targets.reshape(n, S, O)}
-    return found | inputs_of(problem, data.inputs)
+    return found | inputs_of(problem, data.inputs, shaped_lengths(problem, data.lengths))
 
 
-def inputs_of(problem: Problem, inputs: Inputs) -> dict[str, Array]:
-    """`tokens` (N, T) int32 or `inputs` (N, T, E)."""
+def inputs_of(problem: Problem, inputs: Inputs, lengths: Inputs | None) -> dict[str, Array]:
+    """`tokens` (N, T) int32 or `inputs` (N, T, E); and `lengths` (N,) int32 where rows have such."""
+    found: dict[str, Array] = {} if lengths is None else {"lengths": lengths}
     if problem.model.V is not None:
-        return {"tokens": np.ascontiguousarray(inputs, np.int32)}
-    return {"inputs": np.ascontiguousarray(inputs, str(problem.dtype))}
+        return found | {"tokens": np.ascontiguousarray(inputs, np.int32)}
+    return found | {"inputs": np.ascontiguousarray(inputs, str(problem.dtype))}
 
 
 class NumbaSession(Session):
@@ -106,13 +108,14 @@ class NumbaSession(Session):
         self.flat = {name: aligned((size,), self.dtype) for name, size in sizes.items()}
         self.params, self.grads = (parts(self.flat[name], model.shapes) for name in ("params", "grads"))
         self.arrays = self.flat | self.params | {f"d_{name}": g for name, g in self.grads.items()}
-        blocks = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
+        blocks = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T, problem.lengths)]
         self.arrays["blocks"] = np.array(blocks, np.int64)
         self.zero_state = np.zeros((problem.B, model.H), self.dtype)
         threads = numba.get_num_threads()
         thread_pool().grow(threads)
         self.record = self._record(
-            BufferSizes(*self._shape(problem.B), threads, segment_of(problem)), data_of(problem, data)
+            BufferSizes(*self._shape(problem.B), threads, segment_of(problem), problem.B, problem.lengths),
+            data_of(problem, data),
         )
         self._start_from(None)
         self.runner = CpuRunner(self.record, self.dtype)
@@ -161,20 +164,21 @@ class NumbaSession(Session):
         self._start_from(None)
         self.runner.run(TRAIN_STEP, order)
         self._start_from(states)
-        self.last, self.outputs_in_pass = Pass.EPOCH, order.size
+        self.last, self.outputs_in_pass, self.order = Pass.EPOCH, order.size, order
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
         threads = numba.get_num_threads()
         steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(FORWARD_STEPS))
-        sizes = BufferSizes(*self._shape(int(PREDICT_ROWS) * threads), threads, steps, whole_table=True)
-        record = self._record(sizes, inputs_of(self.problem, inputs))
+        B, n = int(PREDICT_ROWS) * threads, len(inputs)
+        sizes = BufferSizes(*self._shape(B), threads, steps, n, self.problem.lengths, whole_table=True)
+        record = self._record(sizes, inputs_of(self.problem, inputs, lengths))
         S = self.problem.T if self.model.head is Head.EVERY else 1
         logits = np.empty((len(inputs), S, self.model.O), self.dtype)
         record.point({"logits": logits})
         record.fields["loss"][0] = losses.NO_LOSS
         CpuRunner(record, self.dtype).run(PREDICT, np.arange(len(inputs), dtype=np.int64))
-        return self._shaped(logits)
+        return blank_logits(self.problem, self._shaped(logits), lengths)
 
     def _shaped(self, logits: Array) -> Array:
         """(n, S, O) as the protocol has it: (n, O) for the last step alone."""
@@ -185,15 +189,21 @@ class NumbaSession(Session):
         if self.last is None:
             return Outputs()
         fields, arrays = self.record.fields, self.record.arrays
-        loss = float(fields["loss_sum"][0]) * float(fields["step_weight"][0]) / self.outputs_in_pass
+        loss = float(fields["loss_sum"][0]) / self.outputs_in_pass
+        if not self.problem.lengths:  # else each batch has its own weight, which is in the sum
+            loss = float(fields["loss_sum"][0]) * float(fields["step_weight"][0]) / self.outputs_in_pass
         params = _copies(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
             outputs = self.outputs_in_pass * arrays["logits"].shape[1]
+            if self.problem.lengths and self.model.head is Head.EVERY:
+                outputs = max(1, int(arrays["lengths"][self.order].sum()))
             accuracy = int(fields["correct"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
         states = {name: arrays[_STATES[name].last].copy() for name in self.model.recurrence.states}
-        return Outputs(loss, self._shaped(arrays["logits"].copy()), states, grads, params)
+        lengths = arrays["lengths"][self.rows] if self.problem.lengths else None
+        logits = blank_logits(self.problem, self._shaped(arrays["logits"].copy()), lengths)
+        return Outputs(loss, logits, states, grads, params)
 
     def poison(self) -> None:
         """Answers, packed weights, states, sums; of the embedding's gradient the tokens of the last call."""

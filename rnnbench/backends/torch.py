@@ -28,14 +28,16 @@ from rnnbench.backends.torch_parts import (
     mean_loss,
     module_of,
     optimizer_for,
+    padded,
     to_torch,
 )
 from rnnbench.contract import Contract
-from rnnbench.data import Data, Inputs, shaped_targets
-from rnnbench.model import Block, Case, DType, Head, Loss, Optimizer, Problem, StepSum, blocks_of
+from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
+from rnnbench.model import Block, Case, DType, Head, Loss, Optimizer, Problem, blocks_of
 from rnnbench.params import Array, Params
 
 _PREDICT_ROWS = 512
+_PADDED = "padding is computed, and the state of each row's end read, which is faster than packed sequences"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class TorchOutputs:
     params: bool = False
     correct: Tensor | None = None
     outputs: int = 0
+    lengths: Tensor | None = None  # of the rows of a pass
 
 
 class TorchSession(Session):
@@ -59,13 +62,15 @@ class TorchSession(Session):
         self.model, self.net, self.subnormals = problem.model, net, subnormals
         self.dtype = DTYPES[problem.dtype]
         self.parameters = net.named()
-        self.device = self.parameters["W_hh"].device
+        self.device = self.parameters["W_hy"].device
         self.trained = list(self.parameters.values())
         self.initial = {name: to_torch(name, self._tensor(value)) for name, value in params.items()}
         self.inputs = self._rows(data.inputs)
         self.targets = torch.from_numpy(shaped_targets(problem, data.targets)).to(self.device)
         if self.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY:
             self.targets = self.targets.long()
+        steps = shaped_lengths(problem, data.lengths)
+        self.lengths = None if steps is None else torch.from_numpy(steps).long()  # on the processor: packing asks there
         self.states: States | None = None
         self.done: TorchOutputs | None = None
         self.reset()
@@ -81,9 +86,10 @@ class TorchSession(Session):
     def _select(self, batch: int) -> None:
         rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.x, self.y = self.inputs[rows], self.targets[rows]
+        self.n = None if self.lengths is None else self.lengths[rows]
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        names = self.model.recurrence.states
+        names = self.model.states
         self.states = None if states is None else tuple(self._tensor(states[name]) for name in names)
 
     def reset(self) -> None:
@@ -95,16 +101,16 @@ class TorchSession(Session):
 
     def forward(self) -> None:
         with self.subnormals, torch.inference_mode():
-            logits, last = self.net(self.x, self.states)
-            self.done = TorchOutputs(self._scaled(mean_loss(self.model, logits, self.y), self.problem.T), logits, last)
+            logits, last = self.net(self.x, self.states, self.n)
+            self.done = TorchOutputs(self._loss(logits, self.y, self.n), logits, last, lengths=self.n)
 
     def gradient(self) -> None:
         with self.subnormals:
-            self.done = self._gradient(self.x, self.y, self.states)
+            self.done = self._gradient(self.x, self.y, self.states, self.n)
 
     def train_step(self) -> None:
         with self.subnormals:
-            self.done = self._train_step(self.x, self.y, self.states)
+            self.done = self._train_step(self.x, self.y, self.states, self.n)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         with self.subnormals:
@@ -112,19 +118,25 @@ class TorchSession(Session):
             correct, outputs = torch.zeros((), dtype=torch.int64, device=self.device), 0
             for rows in torch.from_numpy(order).to(self.device).split(self.problem.B):
                 y = self.targets.index_select(0, rows)
-                done = self._train_step(self.inputs.index_select(0, rows), y, None)
+                lengths = None if self.lengths is None else self.lengths.index_select(0, rows)
+                done = self._train_step(self.inputs.index_select(0, rows), y, None, lengths)
                 assert done.logits is not None
                 total.add_(done.loss, alpha=len(rows))
-                if (found := correct_count(self.model, done.logits, y)) is not None:
+                z, y = self._emitted(done.logits, y, lengths)
+                if (found := correct_count(self.model, z, y)) is not None:
                     correct.add_(found)
-                    outputs += done.logits[..., 0].numel()
+                    outputs += z[..., 0].numel()
             self.done = TorchOutputs(total / len(order), params=True, correct=correct, outputs=outputs)
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         with self.subnormals, torch.inference_mode():
-            parts = [self.net(x, None)[0] for x in self._rows(inputs).split(_PREDICT_ROWS)]
+            rows, parts = self._rows(inputs).split(_PREDICT_ROWS), []
+            for i, x in enumerate(rows):
+                part = slice(i * _PREDICT_ROWS, i * _PREDICT_ROWS + len(x))
+                own = None if lengths is None else torch.from_numpy(lengths[part]).long()
+                parts.append(self.net(x, None, own)[0])
             predicted: Array = torch.cat(parts).numpy(force=True)
-        return predicted
+        return blank_logits(self.problem, predicted, lengths)
 
     def fetch(self) -> Outputs:
         done = self.done
@@ -133,10 +145,8 @@ class TorchSession(Session):
         grads = {name: p.grad for name, p in self.parameters.items() if done.grads and p.grad is not None}
         return Outputs(
             loss=done.loss.item(),
-            logits=None if done.logits is None else done.logits.numpy(force=True),
-            states={
-                name: s.numpy(force=True) for name, s in zip(self.model.recurrence.states, done.states, strict=False)
-            },
+            logits=None if done.logits is None else self._blanked(done.logits, done.lengths),
+            states={name: s.numpy(force=True) for name, s in zip(self.model.states, done.states, strict=False)},
             grads={name: from_torch(name, g) for name, g in grads.items()},
             params={name: from_torch(name, p) for name, p in self.parameters.items()} if done.params else {},
             accuracy=done.correct.item() / done.outputs if done.correct is not None and done.outputs else None,
@@ -150,24 +160,46 @@ class TorchSession(Session):
                     tensor.fill_(torch.nan)
         self.done = None
 
-    def _scaled(self, loss: Tensor, steps: int) -> Tensor:
-        """A mean over some of the T steps as that part of the batch's loss."""
-        if self.model.head is Head.LAST:
-            return loss
-        share = steps if self.model.step_sum is StepSum.SUM else steps / self.problem.T
-        return loss if share == 1 else loss * share
+    def _blanked(self, logits: Tensor, lengths: Tensor | None) -> Array:
+        array: Array = logits.numpy(force=True)
+        return array if lengths is None else blank_logits(self.problem, array, lengths.numpy())
 
-    def _gradient(self, x: Tensor, y: Tensor, states: States | None) -> TorchOutputs:
+    def _emitted(self, z: Tensor, y: Tensor, lengths: Tensor | None, first: int = 0) -> tuple[Tensor, Tensor]:
+        """Of logits and targets, of steps from `first` on, those of outputs that the rows emit."""
+        if lengths is None or self.model.head is Head.LAST:
+            return z, y
+        real = torch.arange(first, first + z.shape[1]) < lengths[:, None]
+        return z[real], y[real]
+
+    def _loss(self, z: Tensor, y: Tensor, lengths: Tensor | None, first: int = 0) -> Tensor:
+        """From logits and targets, of steps from `first` on, that part of the batch's loss."""
+        model, T = self.model, self.problem.T
+        if model.head is Head.LAST:
+            return mean_loss(model, z, y)
+        if lengths is None:
+            loss, steps = mean_loss(model, z, y), z.shape[1]
+            share = steps / T if model.averages_steps else steps
+            return loss if share == 1 else loss * share
+        z, y = self._emitted(z, y, lengths, first)
+        if len(z) == 0:
+            return z.sum()
+        return mean_loss(model, z, y) * (len(z) / (int(lengths.sum()) if model.averages_steps else len(lengths)))
+
+    def _gradient(self, x: Tensor, y: Tensor, states: States | None, lengths: Tensor | None) -> TorchOutputs:
         self.optimizer.zero_grad(set_to_none=True)
-        if self.problem.truncation is None:
-            logits, last = self.net(x, states)
-            loss = self._scaled(mean_loss(self.model, logits, y), self.problem.T)
-        elif self.model.head is Head.LAST:
+        model, truncation = self.model, self.problem.truncation
+        if truncation is None:
+            logits, last = self.net(x, states, lengths)
+            loss = self._loss(logits, y, lengths)
+        elif model.head is Head.LAST and lengths is None:
             loss, logits, last = self._last_window(x, y, states)
         else:
-            loss, logits, last = self._blocks(x, y, states)
+            loss, logits, last = self._blocks(x, y, states, lengths)
         loss.backward()
-        return TorchOutputs(loss.detach(), logits.detach(), _detached(last), grads=True)
+        if lengths is not None:  # rows that are all empty reach no recurrence, whose gradient is zero then
+            for parameter in self.trained:
+                parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        return TorchOutputs(loss.detach(), logits.detach(), _detached(last), grads=True, lengths=lengths)
 
     def _last_window(self, x: Tensor, y: Tensor, states: States | None) -> tuple[Tensor, Tensor, States]:
         """Head.LAST, truncated: the steps before the last window are run without a graph."""
@@ -178,51 +210,81 @@ class TorchSession(Session):
         logits, last = self.net(x[:, block.start :], states)
         return mean_loss(self.model, logits, y), logits, last
 
-    def _blocks(self, x: Tensor, y: Tensor, states: States | None) -> tuple[Tensor, Tensor, States]:
-        """Head.EVERY, truncated: each block starts from a detached state; where windows overlap, steps run again."""
-        truncation = self.problem.truncation
+    def _blocks(
+        self, x: Tensor, y: Tensor, states: States | None, lengths: Tensor | None
+    ) -> tuple[Tensor, Tensor, States]:
+        """Truncated: each block starts from a detached state; where windows overlap, steps run again.
+
+        With Head.LAST rows have lengths: the head reads each where it ends, all of them at once.
+        """
+        truncation, last_step = self.problem.truncation, self.model.head is Head.LAST
         assert truncation is not None
-        blocks, steps = blocks_of(self.model, truncation, self.problem.T), self.net.embed(x)
+        blocks = blocks_of(self.model, truncation, self.problem.T, lengths is not None)
+        steps = self.net.embed(x)
         apart = all(block.start == block.emit for block in blocks)
         pieces = steps.split(truncation.stride) if apart else [steps[b.start : b.end] for b in blocks]
         starts = {block.start for block in blocks}
         before = {0: states}  # before[t] are the states that step t starts from
         losses, logits = [], []
+        ends = None if states is None else self.net.last_read(states)
         for block, piece in zip(blocks, pieces, strict=True):
-            emitted, last = self._recur(piece, block, starts, before)
+            emitted, last = self._recur(piece, block, starts, before, lengths)
+            if last_step:
+                assert lengths is not None
+                own = ((lengths > block.emit) & (lengths <= block.end))[:, None]
+                h = self.net.last_read(last)
+                ends = torch.where(own, h, torch.zeros_like(h) if ends is None else ends)
+                continue
             logits.append(self.net.read(emitted))
-            loss = mean_loss(self.model, logits[-1], y[:, block.emit : block.end])
-            losses.append(self._scaled(loss, block.end - block.emit))
+            losses.append(self._loss(logits[-1], y[:, block.emit : block.end], lengths, block.emit))
+        if last_step:
+            assert ends is not None
+            z = self.net.read(ends)
+            return mean_loss(self.model, z, y), z, last
         return torch.stack(losses).sum(), torch.cat(logits, dim=1), last
 
     def _recur(
-        self, piece: Tensor, block: Block, starts: set[int], before: dict[int, States | None]
+        self,
+        piece: Tensor,
+        block: Block,
+        starts: set[int],
+        before: dict[int, States | None],
+        lengths: Tensor | None,
     ) -> tuple[Tensor, States]:
         """h of the emitted steps of a block (t, B, H) and its last states, over `piece`, its steps.
 
-        `before` gains, detached, the states that later blocks start from. Where h is all that is carried, the answer
-        has them; nn.LSTM gives c after its last step only, and so is called in parts that end where a block starts.
+        `before` gains, detached, the states that later blocks start from. Where h of one layer is all that is carried,
+        and through all steps, the answer has them; else the net, which gives states after its last step only, is called
+        in parts that end where a block starts.
         """
         skipped = block.emit - block.start
-        if self.model.recurrence.states == ("h",):
+        if not _in_parts(self.problem):
             every, last = self.net.recur(piece, before[block.start])
             emitted = every[skipped:]
             before.update(enumerate(((h,) for h in emitted.detach().unbind()), block.emit + 1))
             return emitted, last
         ends = [t for t in range(block.emit + 1, block.end) if t in starts] + [block.end]
-        states, parts = before[block.start], []
+        states, parts, at = before[block.start], [], block.start
         for end, part in zip(ends, piece.split(np.diff(ends, prepend=block.start).tolist()), strict=True):
-            every, states = self.net.recur(part, states)
-            before[end] = _detached(states)
+            own = None if lengths is None else (lengths - at).clamp(0, end - at)
+            every, states = self.net.recur(part, states, own)
+            before[end], at = _detached(states), end
             parts.append(every)
         assert states is not None
+        if self.model.head is Head.LAST:
+            return parts[-1], states
         return (parts[0] if len(parts) == 1 else torch.cat(parts))[skipped:], states
 
-    def _train_step(self, x: Tensor, y: Tensor, states: States | None) -> TorchOutputs:
-        done = self._gradient(x, y, states)
+    def _train_step(self, x: Tensor, y: Tensor, states: States | None, lengths: Tensor | None) -> TorchOutputs:
+        done = self._gradient(x, y, states, lengths)
         clip_gradients(self.problem.train, self.trained)
         self.optimizer.step()
-        return TorchOutputs(done.loss, done.logits, done.states, params=True)
+        return TorchOutputs(done.loss, done.logits, done.states, params=True, lengths=lengths)
+
+
+def _in_parts(problem: Problem) -> bool:
+    """Whether what later blocks start from is more than the h of all steps, which is what the modules give."""
+    return problem.model.states != ("h",) or problem.lengths
 
 
 def _detached(states: States) -> States:
@@ -241,12 +303,14 @@ def _module_as_run(problem: Problem) -> str:
     return f"nn.{module_of(problem.model)}{' (oneDNN)' if one else ''}"
 
 
-def _notes(problem: Problem) -> Iterator[str]:
+def _notes(problem: Problem, packed: str) -> Iterator[str]:
     if problem.model.cell == "gru":
         yield "of the second bias the n gate's part is trained: in each gradient the other parts are made zero"
     truncation = problem.truncation
-    if problem.model.cell == "lstm" and truncation is not None and truncation.window > truncation.stride:
-        yield "nn.LSTM is called in parts that end where a later window starts, as it gives c after its last step only"
+    if _in_parts(problem) and truncation is not None and truncation.window > truncation.stride:
+        yield "the recurrence is called in parts that end where a later window starts: it gives all states only there"
+    if problem.lengths:
+        yield _PADDED if padded(problem.model) else packed
     yield "the optimizer makes its state in its first step after it was put back"
 
 
@@ -256,9 +320,12 @@ class TorchBackend(Backend):
     name: ClassVar[str] = "torch"
     subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
     recurrence: ClassVar[str] = "{module}, time first"
+    packed: ClassVar[str] = (
+        "rows are packed by pack_padded_sequence(enforce_sorted=False), those of length 0 left out, inside the clock"
+    )
 
     def contract(self, problem: Problem) -> Contract:
-        recurrence = self.recurrence.format(module=_module_as_run(problem))
+        recurrence = self.recurrence.format(module=_module_as_run(problem), cell=problem.model.cell)
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{recurrence}, nn.Linear"
         return Contract(
             threads=torch.get_num_threads(),
@@ -271,7 +338,7 @@ class TorchBackend(Backend):
                 "epoch": "a Python loop of train steps; rows by index_select from tensors in memory; loss and hits"
                 " added up as tensors",
             },
-            notes="; ".join(_notes(problem)),
+            notes="; ".join(_notes(problem, self.packed)),
             staged="rows (tokens as int64) and targets as tensors; a batch is a view of them",
             waits="calls return when their work is done",
         )

@@ -21,30 +21,80 @@ from rnnbench.backends.torch import TorchFlushBackend, TorchOutputs, TorchSessio
 from rnnbench.backends.torch_parts import DTYPES, Net, States, Subnormals, mean_loss
 from rnnbench.contract import Contract
 from rnnbench.data import Data
-from rnnbench.model import Case, Head, Problem, StepSum
+from rnnbench.model import Case, Head, Model, Problem, StepSum
 from rnnbench.params import Params
 
+Weights = dict[str, Tensor]  # parameters as `Net.named`
+
 _CHUNK = 10  # steps in one compiled function: the time of compiling grows with it, the time of a step hardly falls
+_WHOLE = 64  # the most steps of one layer of the rnn whose gradient is one compiled function; docs/decisions/0031
 
 
-def chunk_last(h: Tensor, projected: Tensor, w: Tensor) -> Tensor:
-    """The state after all steps of `projected` (T, B, H), from h (B, H); w (H, H) is output x input."""
-    for p in projected.unbind():
-        h = torch.tanh(torch.addmm(p, h, w.t()))
-    return h
+def rnn_step(w: Weights, states: States, p: Tensor) -> States:
+    """The states (B, H) after a step, from the projected input (B, G H); weights as `Net.named`, output x input."""
+    return (torch.tanh(torch.addmm(p, states[0], w["W_hh"].t())),)
 
 
-def chunk_every(h: Tensor, projected: Tensor, w: Tensor) -> Tensor:
-    """All states (T, B, H) of the steps of `projected` (T, B, H), from h (B, H); w (H, H) is output x input."""
-    states = []
-    for p in projected.unbind():
-        h = torch.tanh(torch.addmm(p, h, w.t()))
-        states.append(h)
-    return torch.stack(states)
+def gru_step(w: Weights, states: States, p: Tensor) -> States:
+    """As `rnn_step`; of b_hn (3 H,) the last third is read."""
+    (h,) = states
+    (r, z, n), (r_h, z_h, n_h) = p.chunk(3, dim=1), (h @ w["W_hh"].t()).chunk(3, dim=1)
+    r, z = torch.sigmoid(r + r_h), torch.sigmoid(z + z_h)
+    n = torch.tanh(n + r * (n_h + w["b_hn"].chunk(3)[2]))
+    return (n + z * (h - n),)
+
+
+def lstm_step(w: Weights, states: States, p: Tensor) -> States:
+    """As `rnn_step`; states h, c."""
+    h, c = states
+    i, f, g, o = torch.addmm(p, h, w["W_hh"].t()).chunk(4, dim=1)
+    c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(c), c
+
+
+_STEPS = {"rnn": rnn_step, "gru": gru_step, "lstm": lstm_step}
+
+
+def steps_of(
+    cell: str, every: bool, w: Weights, states: States, projected: Tensor, active: Tensor | None = None
+) -> tuple[Tensor, States]:
+    """Over the steps of `projected` (T, B, G H): h of all (T, B, H) where `every`, else the last h; and the last
+    states. Where `active` (T, B, 1) is False a row's states stay as they are.
+    """
+    step, seen = _STEPS[cell], []
+    for t, p in enumerate(projected.unbind()):
+        after = step(w, states, p)
+        if active is not None:
+            after = tuple(torch.where(active[t], new, old) for new, old in zip(after, states, strict=True))
+        states = after
+        seen.append(states[0])
+    return (torch.stack(seen) if every else states[0]), states
+
+
+def stack_of(
+    model: Model, params: Weights, steps: Tensor, states: States, lengths: Tensor | None, run: Callable[..., Any]
+) -> tuple[Tensor, States]:
+    """All layers and directions over `steps` (T, B, E): what the head reads; last states. `run` as `steps_of`."""
+    last: list[Tensor] = []
+    active = None if lengths is None else (torch.arange(len(steps))[:, None] < lengths)[:, :, None]
+    for layer in model.stack:
+        every, each = layer[0].layer < model.layers - 1 or model.head is Head.EVERY, []
+        for direction in layer:
+            w = direction.params_of(params)
+            start = tuple(direction.states_of(dict(zip(model.states, states, strict=True))).values())
+            projected = F.linear(steps, w["W_xh"], w["b_h"])
+            if direction.back:
+                projected = projected.flip(0)
+            own = active.flip(0) if active is not None and direction.back else active
+            h, after = run(direction.cell.name, every, w, start, projected, own)
+            each.append(h.flip(0) if every and direction.back else h)
+            last += after
+        steps = each[0] if len(each) == 1 else torch.cat(each, dim=-1)
+    return steps, tuple(last)
 
 
 class CompiledNet(Net):
-    """`Net` whose nn.RNN, which torch.compile leaves alone, is written out in chunks of steps.
+    """`Net` whose module of torch.nn, which torch.compile leaves alone, is written out in chunks of steps.
 
     One compiled function runs a whole chunk of a full batch, forward and backward. Shorter chunks and batches of
     another size run the same lines uncompiled: nothing compiles again inside an epoch.
@@ -52,45 +102,56 @@ class CompiledNet(Net):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.model, DTYPES[problem.dtype])
-        self.plain = chunk_every if self.every else chunk_last
-        self.compiled = _compiled(self.plain)
-        self.shape = (min(problem.T, _CHUNK), problem.B, problem.model.H)
+        self.weights = self.named()
+        self.compiled = _compiled(steps_of)
+        self.shape = (min(problem.T, _CHUNK), problem.B)
 
-    def recur(self, steps: Tensor, states: States | None) -> tuple[Tensor, States]:
-        projected = F.linear(steps, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
-        h = projected.new_zeros(projected.shape[1:]) if states is None else states[0]
-        if torch.is_grad_enabled() and not h.requires_grad:
-            h = h.detach().requires_grad_()  # as in later chunks, which spares a second compilation
+    def recur(self, steps: Tensor, states: States | None, lengths: Tensor | None = None) -> tuple[Tensor, States]:
+        if states is None:
+            shape, kind = (steps.shape[1], self.model.H), self.head.weight.dtype
+            states = tuple(torch.zeros(shape, dtype=kind) for _ in self.model.states)  # apart, as a compiler asks that
+        return stack_of(self.model, self.weights, steps, states, lengths, self._chunks)
+
+    def _chunks(
+        self, cell: str, every: bool, w: Weights, states: States, projected: Tensor, active: Tensor | None
+    ) -> tuple[Tensor, States]:
+        if torch.is_grad_enabled():  # as in later chunks, which spares a second compilation
+            states = tuple(s if s.requires_grad else s.detach().requires_grad_() for s in states)
         parts = []
-        for part in projected.split(self.shape[0]):
-            run = self.compiled if part.shape == self.shape else self.plain
-            parts.append(run(h, part, self.rnn.weight_hh_l0))
-            h = parts[-1][-1] if self.every else parts[-1]
-        return (torch.cat(parts) if self.every else h), (h,)
+        for i, part in enumerate(projected.split(self.shape[0])):
+            own = None if active is None else active[i * self.shape[0] :][: len(part)]
+            run = self.compiled if part.shape[:2] == self.shape else steps_of
+            h, states = run(cell, every, w, states, part, own)
+            parts.append(h)
+        return (torch.cat(parts) if every else h), states
 
 
-def short_loss(
-    problem: Problem, params: dict[str, Tensor], x: Tensor, y: Tensor, state: Tensor
-) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """The loss of rows of few steps, and (logits, last state): all of it in one graph. Parameters as `Net.named`."""
+def whole_loss(
+    problem: Problem, params: Weights, x: Tensor, y: Tensor, states: States
+) -> tuple[Tensor, tuple[Tensor, States]]:
+    """The loss of rows, and (logits, last states): all of it in one graph. Parameters as `Net.named`."""
     steps = x.transpose(0, 1)
     if problem.model.V is not None:
         steps = F.embedding(steps, params["embedding"])
-    projected = F.linear(steps, params["W_xh"], params["b_h"])
+    h, last = stack_of(problem.model, params, steps, states, None, steps_of)
+    logits = F.linear(h, params["W_hy"], params["b_y"])
     if problem.model.head is Head.EVERY:
-        states = chunk_every(state, projected, params["W_hh"])
-        last, logits = states[-1], F.linear(states, params["W_hy"], params["b_y"]).transpose(0, 1)
-    else:
-        last = chunk_last(state, projected, params["W_hh"])
-        logits = F.linear(last, params["W_hy"], params["b_y"])
+        logits = logits.transpose(0, 1)
     loss = mean_loss(problem.model, logits, y)
     if problem.model.head is Head.EVERY and problem.model.step_sum is StepSum.SUM:
         loss = loss * problem.T
-    return loss, (logits, last.clone())
+    return loss, (logits, tuple(state.clone() for state in last))
+
+
+def _is_whole(problem: Problem) -> bool:
+    """Whether loss and gradient are one compiled function: of cells with gates it takes too long to compile."""
+    limit = _WHOLE if problem.model.cell == "rnn" and len(problem.model.directions) == 1 else _CHUNK
+    return limit >= problem.T and problem.truncation is None and not problem.lengths
 
 
 def _is_short(problem: Problem) -> bool:
-    return problem.T <= _CHUNK and problem.truncation is None
+    """Whether the forward pass is faster as it is than through the guards of a compiled one."""
+    return _is_whole(problem) and problem.T <= _CHUNK
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -109,33 +170,37 @@ class CompiledSession(TorchSession):
     """One problem with compiled parts: the whole of loss and gradient for rows of few steps, else the recurrence.
 
     A whole gradient is one graph, by torch.func.grad_and_value: no autograd at run time, which for a small network
-    is most of a step. The forward pass of such rows is faster as it is than through the guards of a compiled one.
+    is most of a step. The forward pass of short rows is faster as it is than through the guards of a compiled one.
     """
 
     def __init__(self, problem: Problem, params: Params, data: Data, net: Net, subnormals: Subnormals) -> None:
         super().__init__(problem, params, data, net, subnormals)
-        self.zeros = torch.zeros((problem.B, problem.model.H), dtype=self.dtype)
+        shape = (problem.B, problem.model.H)
+        self.zeros = tuple(torch.zeros(shape, dtype=self.dtype) for _ in problem.model.states)
         self.values = {name: p.detach() for name, p in self.parameters.items()}  # the same memory
-        self.loss_gradient = _compiled(torch.func.grad_and_value(partial(short_loss, problem), has_aux=True))
+        self.loss: Callable[..., Any] = partial(whole_loss, problem)
+        self.loss_gradient = _compiled(torch.func.grad_and_value(self.loss, has_aux=True))
+        if not _is_short(problem):
+            self.loss = _compiled(self.loss)
 
     def forward(self) -> None:
-        if not _is_short(self.problem):
+        if not _is_whole(self.problem):
             return super().forward()
         with self.subnormals, torch.inference_mode():
-            state = self.zeros if self.states is None else self.states[0]
-            loss, (logits, last) = short_loss(self.problem, self.values, self.x, self.y, state)
-            self.done = TorchOutputs(loss, logits, (last,))
+            states = self.zeros if self.states is None else self.states
+            loss, (logits, last) = self.loss(self.values, self.x, self.y, states)
+            self.done = TorchOutputs(loss, logits, last)
         return None
 
-    def _gradient(self, x: Tensor, y: Tensor, states: States | None) -> TorchOutputs:
-        if not _is_short(self.problem) or len(x) != self.problem.B:
-            return super()._gradient(x, y, states)
+    def _gradient(self, x: Tensor, y: Tensor, states: States | None, lengths: Tensor | None) -> TorchOutputs:
+        if not _is_whole(self.problem) or len(x) != self.problem.B:
+            return super()._gradient(x, y, states, lengths)
         with torch.no_grad():
-            start = self.zeros if states is None else states[0]
+            start = self.zeros if states is None else states
             grads, (loss, (logits, last)) = self.loss_gradient(self.values, x, y, start)
         for name, parameter in self.parameters.items():
             parameter.grad = grads[name]
-        return TorchOutputs(loss, logits, (last,), grads=True)
+        return TorchOutputs(loss, logits, last, grads=True)
 
 
 class TorchCompileBackend(TorchFlushBackend):
@@ -143,8 +208,9 @@ class TorchCompileBackend(TorchFlushBackend):
 
     name: ClassVar[str] = "torch+compile"
     recurrence: ClassVar[str] = (
-        f"one product for all inputs, a tanh cell in chunks of up to {_CHUNK} steps, each one compiled function"
+        f"one product for all inputs, {{cell}} cells in chunks of up to {_CHUNK} steps, each one compiled function"
     )
+    packed: ClassVar[str] = "padding is computed and masked"
 
     def _unsupported(self, case: Case) -> str | None:
         return super()._unsupported(case) or _no_compiler()
@@ -152,14 +218,15 @@ class TorchCompileBackend(TorchFlushBackend):
     def contract(self, problem: Problem) -> Contract:
         plain = super().contract(problem)
         timed = plain.timed
-        if _is_short(problem):
-            parts = "all of the loss and its gradient in one graph; not: forward, clipping, optimizer,"
-            steps = "F.embedding, " if problem.model.V is not None else ""
-            steps += "one F.linear for all inputs, T tanh cells, F.linear"
+        if _is_whole(problem):
             table = "embedding, " if problem.model.V is not None else ""
-            graph = f"torch.func.grad_and_value of {table}T tanh cells, head and loss, one compiled function"
-            timed = timed | {"forward": f"{steps}; the loss; inference_mode; not compiled, which is faster here",
+            net = f"{table}one product for all inputs, T {problem.model.cell} cells, head and loss"
+            graph = f"torch.func.grad_and_value of {net}, one compiled function"
+            as_it_is = "not compiled, which is faster here" if _is_short(problem) else "one compiled function"
+            timed = timed | {"forward": f"{net}; inference_mode; {as_it_is}",
                              "gradient": graph, "train_step": f"{graph}; {update_of(problem)}"}  # fmt: skip
+            parts = "all of the loss and its gradient in one graph; not: clipping, optimizer,"
+            parts += " forward," if _is_short(problem) else ""
         else:
             parts = "the recurrence, forward and backward; not: embedding, input product, head, loss, optimizer,"
             parts += f" a last chunk below {min(problem.T, _CHUNK)} steps,"

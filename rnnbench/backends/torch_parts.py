@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rnnbench.contract import CPU
-from rnnbench.model import DType, Head, Loss, Model, Optimizer, Train
+from rnnbench.model import Direction, DType, Head, Loss, Model, Optimizer, Train
 from rnnbench.params import Array
 
 DTYPES = {DType.FLOAT32: torch.float32, DType.FLOAT64: torch.float64}
@@ -45,51 +47,110 @@ class Subnormals:
 
 
 class Net(nn.Module):
-    """Embedding (or dense input), nn.RNN, nn.GRU or nn.LSTM, and a dense head, in PyTorch's own layouts."""
+    """Embedding (or dense input), nn.RNN, nn.GRU or nn.LSTM, and a dense head, in PyTorch's own layouts.
+
+    States go in and out as a tuple, each (B, H), in the order of `Model.states`.
+    """
 
     def __init__(self, model: Model, dtype: torch.dtype, device: str = CPU) -> None:
         super().__init__()
         kind = {"dtype": dtype, "device": device}
+        self.model = model
         self.embedding = None if model.V is None else nn.Embedding(model.V, model.E, **kind)
-        self.rnn = getattr(nn, module_of(model))(model.E, model.H, **kind)
-        self.head = nn.Linear(model.H, model.O, **kind)
+        recurrence = getattr(nn, module_of(model))
+        self.rnn = recurrence(model.E, model.H, model.layers, bidirectional=model.bidirectional, **kind)
+        self.head = nn.Linear(model.read, model.O, **kind)
         self.every = model.head is Head.EVERY
-        self.rnn.bias_hh_l0.requires_grad_(False).zero_()
-        if model.cell == "gru":
-            self.rnn.bias_hh_l0.requires_grad_().register_post_accumulate_grad_hook(_train_last_third)
+        for direction in model.directions:
+            bias = self._of(direction, "bias_hh").requires_grad_(False).zero_()
+            if model.cell == "gru":
+                bias.requires_grad_().register_post_accumulate_grad_hook(_train_last_third)
+
+    def _of(self, direction: Direction, kind: str) -> nn.Parameter:
+        parameter: nn.Parameter = getattr(self.rnn, f"{kind}_l{direction.layer}{'_reverse' * direction.back}")
+        return parameter
 
     def named(self) -> dict[str, nn.Parameter]:
         """The trained parameters under the model's names, as `to_torch` lays them out."""
-        embedding = {} if self.embedding is None else {"embedding": self.embedding.weight}
-        inner = {"b_hn": self.rnn.bias_hh_l0} if self.rnn.mode == "GRU" else {}
-        return (
-            embedding
-            | {"W_xh": self.rnn.weight_ih_l0, "W_hh": self.rnn.weight_hh_l0, "b_h": self.rnn.bias_ih_l0}
-            | inner
-            | {"W_hy": self.head.weight, "b_y": self.head.bias}
-        )
+        named = {} if self.embedding is None else {"embedding": self.embedding.weight}
+        for direction in self.model.directions:
+            kinds = {"W_xh": "weight_ih", "W_hh": "weight_hh", "b_h": "bias_ih"}
+            kinds |= {"b_hn": "bias_hh"} if self.model.cell == "gru" else {}
+            named |= direction.named({name: self._of(direction, kind) for name, kind in kinds.items()})
+        return named | {"W_hy": self.head.weight, "b_y": self.head.bias}
 
     def embed(self, x: Tensor) -> Tensor:
         """Rows (B, T) or (B, T, E) as steps (T, B, E)."""
         steps = x.transpose(0, 1)
         return steps if self.embedding is None else self.embedding(steps)
 
-    def recur(self, steps: Tensor, states: States | None) -> tuple[Tensor, States]:
-        """h of all steps (T, B, H), only needed where the head reads every step, and the last states."""
-        if self.rnn.mode == "LSTM":
-            every, last = self.rnn(steps, None if states is None else tuple(state[None] for state in states))
-            return every, tuple(state[0] for state in last)
-        every, last = self.rnn(steps, None if states is None else states[0][None])
-        return every, (last[0],)
+    def recur(self, steps: Tensor, states: States | None, lengths: Tensor | None = None) -> tuple[Tensor, States]:
+        """h of all steps (T, B, D H), only needed where the head reads every step, and the last states.
+
+        With `lengths` (B,) rows are packed; those of length 0, which PyTorch does not pack, keep their states. Where h
+        of all steps holds all states there are, they are read at each row's end: packing costs more than padding.
+        """
+        if lengths is None:
+            every, last = self.rnn(steps, self._stacked(states))
+            return every, self._apart(last)
+        if padded(self.model):
+            every, _ = self.rnn(steps, self._stacked(states))
+            ends = every[(lengths - 1).clamp(min=0), torch.arange(len(lengths))]
+            start = torch.zeros_like(ends) if states is None else states[0]
+            return every, (torch.where(lengths[:, None] > 0, ends, start),)
+        taken = lengths > 0
+        if taken.all():
+            return self._packed(steps, states, lengths)
+        shape, like = (len(steps), len(lengths), self.model.read), self.head.weight
+        if states is None:
+            states = (like.new_zeros((len(lengths), self.model.H)),) * len(self.model.states)
+        every, rows = like.new_zeros(shape), taken.nonzero()[:, 0]
+        if len(rows) == 0:
+            return every, states
+        h, last = self._packed(steps[:, rows], tuple(state[rows] for state in states), lengths[rows])
+        if self.every:
+            every = every.index_copy(1, rows, h)
+        return every, tuple(all_.index_copy(0, rows, own) for all_, own in zip(states, last, strict=True))
+
+    def _packed(self, steps: Tensor, states: States | None, lengths: Tensor) -> tuple[Tensor, States]:
+        """`recur` of rows that all have a step; where the head reads the last one, h of all steps stays packed."""
+        packed = nn.utils.rnn.pack_padded_sequence(steps, lengths, enforce_sorted=False)
+        every, last = self.rnn(packed, self._stacked(states))
+        if not self.every:
+            return every.data, self._apart(last)
+        return nn.utils.rnn.pad_packed_sequence(every, total_length=len(steps))[0], self._apart(last)
+
+    def _stacked(self, states: States | None) -> Any:
+        """States as PyTorch takes them: (L D, B, H), of the lstm h and c."""
+        if states is None:
+            return None
+        kinds = [states[i :: len(self.model.recurrence.states)] for i in range(len(self.model.recurrence.states))]
+        stacked = tuple(kind[0][None] if len(kind) == 1 else torch.stack(kind) for kind in kinds)
+        return stacked if len(stacked) > 1 else stacked[0]
+
+    def _apart(self, last: Any) -> States:
+        """PyTorch's last states in the order of the model."""
+        kinds = last if isinstance(last, tuple) else (last,)
+        return tuple(state for direction in zip(*kinds, strict=True) for state in direction)
+
+    def last_read(self, states: States) -> Tensor:
+        """Of all last states what the head reads: h of the last layer's directions side by side, (B, D H)."""
+        each = [states[self.model.states.index(f"{d.prefix}h")] for d in self.model.stack[-1]]
+        return each[0] if len(each) == 1 else torch.cat(each, dim=-1)
 
     def read(self, states: Tensor) -> Tensor:
-        """Logits (B, O) from a state (B, H), or (B, T, O) from states (T, B, H)."""
+        """Logits (B, O) from what the head reads (B, D H), or (B, T, O) from (T, B, D H)."""
         return self.head(states) if states.ndim == 2 else self.head(states).transpose(0, 1)
 
-    def forward(self, x: Tensor, states: States | None) -> tuple[Tensor, States]:
+    def forward(self, x: Tensor, states: States | None, lengths: Tensor | None = None) -> tuple[Tensor, States]:
         """Logits and the last states of rows x, from `states` or zeros."""
-        every, last = self.recur(self.embed(x), states)
-        return self.read(every if self.every else last[0]), last
+        every, last = self.recur(self.embed(x), states, lengths)
+        return self.read(every if self.every else self.last_read(last)), last
+
+
+def padded(model: Model) -> bool:
+    """Whether rows with lengths are computed to the end of their padding: h is the one state of one direction."""
+    return model.states == ("h",)
 
 
 def module_of(model: Model) -> str:
@@ -107,6 +168,7 @@ def _train_last_third(bias: Tensor) -> None:
 
 def to_torch(name: str, value: Tensor) -> Tensor:
     """A parameter of the model as PyTorch keeps it: matrices output x input, b_hn (H,) as the last third of (3 H,)."""
+    name = name.rpartition(".")[2]
     if name in _TURNED:
         return value.T.contiguous()
     return F.pad(value, (2 * len(value), 0)) if name == "b_hn" else value
@@ -114,7 +176,7 @@ def to_torch(name: str, value: Tensor) -> Tensor:
 
 def from_torch(name: str, value: Tensor) -> Array:
     """A copy of PyTorch's parameter, or of its gradient, in the model's layout."""
-    array = value.numpy(force=True)
+    name, array = name.rpartition(".")[2], value.numpy(force=True)
     if name in _TURNED:
         array = array.T
     return np.array(array[2 * len(array) // 3 :] if name == "b_hn" else array, order="C")

@@ -162,7 +162,15 @@ def _execute(
         say(f"{spent}.")
     if written:
         say(f"Report: {folder / 'report.md'}")
+    say_what_is_on_request(plan)
     return code
+
+
+def say_what_is_on_request(plan: Any) -> None:
+    """Where no backend was named: which others there are on a CPU, as they are asked for."""
+    others = [name for name, e in backends.REGISTRY.items() if e.on_request and not e.gpu]
+    if plan.backends == tuple(backends.usual()):
+        say(f"Measured if named: -b {','.join(others)}")
 
 
 def _dry_run(plan: Any) -> int:

@@ -101,13 +101,14 @@ class Operations:
         return {"contract": msgspec.to_builtins(self.backend.contract(msgspec.convert(problem, Problem)))}
 
     def audit(self, dtype: str, passes: list[str]) -> dict[str, Any]:
-        """All findings of the audit, or the reason why this backend cannot be audited."""
+        """All findings of the audit on the passes that the backend has, or the reason why it has none of them."""
         problem = timing_audit.audited_problem(DType(dtype))
         asked = [Pass(p) for p in passes]
-        reasons = (self.backend.unsupported(Case(**vars(problem), pass_=p)) for p in asked)
-        if reason := self.backend.unavailable() or next(filter(None, reasons), None):
+        reasons = {p: self.backend.unsupported(Case(**vars(problem), pass_=p)) for p in asked}
+        here = [p for p in asked if reasons[p] is None]
+        if reason := self.backend.unavailable() or (None if here else next(iter(reasons.values()), None)):
             return {"reason": reason, "findings": []}
-        found = timing_audit.audit(self.backend, problem.dtype, asked)
+        found = timing_audit.audit(self.backend, problem.dtype, here)
         return {"reason": None, "findings": msgspec.to_builtins(list(found))}
 
     def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:

@@ -294,7 +294,7 @@ class RunLoop:
 
 def call_seconds_of(case: Case) -> float:
     """Seconds of one call of a case by a middling backend, guessed."""
-    cut, T = case.truncation, case.T
+    cut, T = case.truncation, case.T * len(case.model.directions)
     back = 0.0 if case.pass_ is Pass.FORWARD else 2.0 * T * (1 if cut is None else cut.window / cut.stride)
     return STEP_SECONDS * case.steps * (T + back) + work_of(case).flops / FLOPS_A_SECOND
 

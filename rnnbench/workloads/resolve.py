@@ -100,7 +100,9 @@ def _kept_apart(found: list[Workload]) -> list[Workload]:
     for workload in found:
         if not callable(workload.data):
             other = first.setdefault(workload.kept, workload)
-            if not callable(other.data) and other.data.inputs is not workload.data.inputs:
+            if not callable(other.data) and any(
+                getattr(other.data, name) is not getattr(workload.data, name) for name in ("inputs", "lengths")
+            ):
                 workload = replace(workload, kept=workload.name)
         apart.append(workload)
     return apart

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ import pytest
 import rnnbench as rb
 from rnnbench.harness.run_loop import TurnTimer
 from rnnbench.records import store
+from rnnbench.work import work_of
 from tests.calling import called
 
 QUICK = {"backends": ["numpy"], "passes": ["forward"], "mode": "quick", "training": False, "progress": False}
@@ -238,3 +240,28 @@ def test_a_run_whose_rows_are_gone_is_not_resumed(tmp_path):
     (run.folder / "records.jsonl").write_bytes(b"")
     with pytest.raises(store.StoreError, match=r"rows/mine.npz cannot be read: No such file .*; put back a copy"):
         rb.run(resume=run.folder, progress=False)
+
+
+def test_layers_directions_and_lengths_from_rows_to_records_and_a_training(tmp_path):
+    lengths = RNG.integers(0, 6, 64)
+    rows = rb.Data(RNG.integers(0, 30, (64, 5)), RNG.integers(0, 2, 64), lengths)
+    model = rb.Model(V=30, E=3, H=4, O=1, cell="gru", layers=2, bidirectional=True)
+    both = rb.Workload("both", model, rows, B=8)
+    name = "both gru L2 bidirectional lengths"
+    run = rb.run(both, output=tmp_path / "run", **QUICK | {"passes": ["forward", "epoch"]})
+    assert dict(zip(run.times["case"], run.times["status"], strict=True)) == {
+        f"{name} forward float32": "ok",
+        f"{name} epoch float32": "ok",
+    }
+    kept = store.load_run(tmp_path / "run").records[0].case
+    assert kept.mean_length == lengths[:52].mean()  # of the rows to train on
+    whole = work_of(replace(kept, mean_length=None)).flops
+    assert work_of(kept).flops == pytest.approx(whole * kept.mean_length / 5, rel=0.01)  # but for the head
+    curve = rb.train(both, backend="numpy", epochs=1, progress=False).curve
+    assert curve["loss"].notna().sum() == 1
+    assert curve["validation_accuracy"].between(0, 1).all()
+    with rb.session("numpy", both) as session:
+        session.gradient()
+        assert session.fetch().grads["l1.back.W_xh"].shape == (8, 12)
+    with pytest.raises(ValueError, match="a bidirectional model reads rows from their end too, and truncation 2:2"):
+        rb.run(both, output=tmp_path / "cut", **QUICK, truncation=(2, 2))

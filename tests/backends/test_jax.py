@@ -30,7 +30,7 @@ def test_float64_and_float32_sessions_take_turns_and_keep_their_types():
             outputs = session.fetch()
             arrays = [outputs.logits, outputs.states["h"], *outputs.params.values()]
             assert {str(array.dtype) for array in arrays} == {str(dtype)}
-            assert str(session.moments[0].mu["W_hh"].dtype) == str(dtype)
+            assert str(session.moments[0].mu.dtype) == str(dtype)
 
 
 def test_donated_parameters_leave_the_initial_ones_and_earlier_answers_as_they_were():
@@ -129,3 +129,15 @@ def test_a_truncated_problem_is_not_cut_forward():
     whole = backends.load("jax").prepare(replace(problem, truncation=None), params, data)
     lowered = [str(s._forward.lower(s.params, s.x, s.y, s.states).as_text()) for s in (got, whole)]
     assert lowered[0] == lowered[1]
+
+
+def test_rows_with_lengths_compile_nothing_anew():
+    problem = small_problem(T=12, mean_length=3.5, layers=2)
+    session = prepare(problem)
+    for batch in (0, 1, 2):
+        session.select(batch)
+        session.gradient()
+    for rows in (3, 600):
+        data = random_data(problem, rows=rows)
+        session.predict(data.inputs, data.lengths)
+    assert [f._cache_size() for f in (session._gradient, session._logits)] == [1, 1]

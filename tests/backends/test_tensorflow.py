@@ -133,6 +133,61 @@ def test_stacked_and_chained_blocks_give_the_same_gradient(keras_backend, monkey
     assert relative_error(chained.fetch().grads["W_hh"], stacked.fetch().grads["W_hh"]) < 1e-12
 
 
+def loops(traced) -> bool:
+    return any(node.op in ("While", "StatelessWhile") for node in traced.concrete.graph.as_graph_def().node)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("truncation", [None, Truncation(5, 5), Truncation(4, 3)], ids=str)
+@pytest.mark.parametrize("head", list(Head))
+def test_steps_in_a_loop_give_what_steps_written_out_give(cell, truncation, head, monkeypatch):
+    from rnnbench.backends import keras_parts
+
+    backend = backends.load("tensorflow")
+    problem = small_problem(cell=cell, T=9, head=head, dtype=DType.FLOAT64, truncation=truncation)
+    ref, written_out = pair(backend, problem)
+    for limit in ("WRITTEN_OUT", "WRITTEN_OUT_GATED"):
+        monkeypatch.setattr(keras_parts, limit, 8)
+    _, looped = pair(backend, problem)
+    for session in (ref, written_out, looped):
+        session.gradient()
+    assert_agrees(ref.fetch(), written_out.fetch(), DType.FLOAT64)
+    assert_agrees(ref.fetch(), looped.fetch(), DType.FLOAT64)
+    assert loops(looped._gradient)
+
+
+@pytest.mark.parametrize(("T", "cell", "name", "out"), [
+    (256, "rnn", "tensorflow", True), (257, "rnn", "tensorflow", False), (101, "gru", "tensorflow", False),
+    (10, "lstm", "tensorflow+xla", True), (11, "rnn", "tensorflow+xla", False),
+])  # fmt: skip
+def test_few_steps_are_written_out_as_the_contract_says(T, cell, name, out):
+    backend, problem = backends.load(name), small_problem(cell=cell, T=T)
+    _, session = pair(backend, problem)
+    session.forward()
+    assert loops(session._forward) is not out
+    timed = backend.contract(problem).timed
+    for call in ("forward", "gradient", "train_step"):
+        assert ("written out step by step" in timed[call]) is out
+        assert ("tf.while_loop" in timed[call]) is not out
+
+
+@pytest.mark.parametrize(("head", "truncation"), [
+    (Head.LAST, None), (Head.EVERY, Truncation(5, 5)), (Head.EVERY, Truncation(4, 3)), (Head.LAST, Truncation(4, 3)),
+])  # fmt: skip
+@pytest.mark.parametrize("structure", [{}, {"layers": 2}, {"layers": 2, "bidirectional": True}], ids=str)
+def test_an_lstm_in_float32_is_one_kernel_as_the_contract_says(head, truncation, structure):
+    if "bidirectional" in structure and truncation is not None:
+        pytest.skip("a row that is read from its end is not cut")
+    backend = backends.load("tensorflow")
+    problem = small_problem(cell="lstm", T=9, head=head, dtype=DType.FLOAT32, truncation=truncation, **structure)
+    ref, got = pair(backend, problem)
+    for session in (ref, got):
+        session.gradient()
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT32)
+    assert "BlockLSTMGrad" in {node.op for node in got._gradient.concrete.graph.as_graph_def().node}
+    assert "tf.raw_ops.BlockLSTM" in backend.contract(problem).timed["gradient"]
+
+
 KERAS_GATES = {"rnn": "h", "gru": "zrn", "lstm": "ifgo"}  # under our names: Keras calls n "h", and g "c"
 
 

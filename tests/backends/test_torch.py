@@ -152,10 +152,18 @@ def compilations() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("T", "head"), [(7, Head.LAST), (23, Head.EVERY)])
-def test_a_short_batch_compiles_nothing(T, head):
+@pytest.mark.parametrize(
+    ("cell", "T", "head", "structure"),
+    [
+        ("rnn", 7, Head.LAST, {}),  # the gradient is one function
+        ("rnn", 23, Head.EVERY, {}),  # the forward pass as well
+        ("lstm", 23, Head.LAST, {}),  # chunks
+        ("gru", 11, Head.EVERY, {"layers": 2, "bidirectional": True, "mean_length": 5.0}),
+    ],
+)
+def test_a_short_batch_compiles_nothing(cell, T, head, structure):
     torch._dynamo.reset()  # other tests of this process may have compiled the same shapes
-    problem = small_problem(T=T, head=head)
+    problem = small_problem(cell=cell, T=T, head=head, **structure)
     session = compiled().prepare(problem, random_params(problem), random_data(problem))
     before = compilations()
     session.forward()
@@ -165,10 +173,43 @@ def test_a_short_batch_compiles_nothing(T, head):
     session.select(1)
     session.train_step()
     session.train_epoch(np.arange(14))  # three batches of 4 and one of 2
-    session.start_from({"h": np.full((4, 5), 0.5)})
+    session.start_from({name: np.full((4, 5), 0.5) for name in problem.model.states})
     session.train_step()
-    session.predict(random_data(problem, rows=9).inputs)
+    rows = random_data(problem, rows=9)
+    session.predict(rows.inputs, rows.lengths)
     assert compilations() == first
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("cell", "T", "whole"), [("rnn", 64, True), ("rnn", 65, False), ("gru", 11, False)])
+def test_what_is_compiled_is_what_the_contract_says(cell, T, whole):
+    problem = small_problem(cell=cell, T=T, B=2, H=3)
+    session = compiled().prepare(problem, random_params(problem), random_data(problem))
+    calls = []
+
+    def counted(name, run):
+        return lambda *args: calls.append(name) or run(*args)
+
+    session.loss_gradient = counted("loss_gradient", session.loss_gradient)
+    session.net.compiled = counted("compiled", session.net.compiled)
+    session.gradient()
+    assert set(calls) == {"loss_gradient" if whole else "compiled"}
+    assert ("torch.func.grad_and_value" in backends.load("torch+compile").contract(problem).timed["gradient"]) is whole
+
+
+def test_rows_without_a_step_are_not_packed():
+    """PyTorch refuses them; and a row's own end is where the states are taken."""
+    problem = small_problem(cell="lstm", mean_length=3.5, layers=2)
+    params, data = random_params(problem), random_data(problem)
+    assert 0 in data.lengths[:4]
+    session = backends.load("torch").prepare(problem, params, data)
+    packed = []
+    session.net.rnn.register_forward_hook(lambda module, args, out: packed.append(len(args[0].sorted_indices)))
+    session.forward()
+    assert packed == [np.count_nonzero(data.lengths[:4])]
+    states = session.fetch().states
+    assert not states["l1.c"][data.lengths[:4] == 0].any()
+    assert states["l1.c"][data.lengths[:4] > 0].all()
 
 
 def test_a_machine_without_a_compiler_is_told_so(monkeypatch):

@@ -41,6 +41,15 @@ def test_sizes_as_they_are_written(asked, sizes):
     assert found == list(sizes) if sizes else (found[0], found[-1], len(found)) == (1, 1_000_000, 21)
 
 
+def test_layers_and_directions_of_a_sweep_are_in_the_names_and_in_the_operations():
+    asked = ["--H", "8,16", "--B", "4", "--T", "5", "--pass", "forward", "-b", "numpy", "--dry-run"]
+    code, text = invoke(*asked, "--layers", "2", "--bidirectional", "--cell", "lstm")
+    assert code == 0, text
+    assert "made-up lstm L2 bidirectional E8 H8 B4 T5 forward float32" in text
+    flops = 2 * 4 * (5 * 2 * 4 * 16 * ((16 + 16) + (32 + 16)) + 32)
+    assert f"{flops / 1e6:.3f}"[:4] in text.partition("H16 B4 T5 forward float32")[2]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

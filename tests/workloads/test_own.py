@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from rnnbench import workloads
+from rnnbench.api.planning import plan_of
 from rnnbench.data import Data
-from rnnbench.harness.tasks import workload_of
-from rnnbench.model import Head, Loss, Model, Optimizer
+from rnnbench.harness.tasks import tasks_of, workload_of
+from rnnbench.model import DType, Head, Loss, Model, Optimizer
 from rnnbench.params import Init
+from rnnbench.records.record import Mode
 from rnnbench.workloads import files
 from rnnbench.workloads.base import Source, Workload
 from rnnbench.workloads.resolve import DEFAULT, Asked, resolve
@@ -149,6 +151,8 @@ def test_a_description_with_rows_and_one_without(tmp_path):
     made = one(toml(tmp_path, 'name = "big"\nT = 9\n[model]\nV = 30\nE = 2\nH = 5\nO = 3\nloss = "squared_error"\n'))
     assert (made.name, made.T, made.made_up, made.model.O) == ("big", 9, True, 3)
     assert made.resized(H=6, T=4).name == "big H6 T4"
+    stack = one(toml(tmp_path, "[model]\nE = 2\nH = 5\nlayers = 3\nbidirectional = true\n"))
+    assert (stack.model.layers, stack.model.bidirectional) == (3, True)
 
 
 WRONG_TOML = [
@@ -158,6 +162,8 @@ WRONG_TOML = [
     ("[model]\nE = 4\nH = 0\n", "line 3: H is 0; it must be greater than 0"),
     ('[model]\nE = 4\nH = "x"\n', "line 3: H is 'x'; a whole number is needed"),
     ("[model]\nE = 4\nH = true\n", "line 3: H is True; a whole number is needed"),
+    ("[model]\nE = 4\nH = 3\nlayers = 0\n", "line 4: layers is 0; it must be greater than 0"),
+    ("[model]\nE = 4\nH = 3\nbidirectional = 1\n", "line 4: bidirectional is 1; true or false is needed"),
     ('[model]\nE = 4\nH = 3\nloss = "huber"\n', "line 4: there is no loss 'huber'; known: binary"),
     ("[model]\nE = 4\nH = 3\n[train]\nlearning_rate = -1\n", "line 5: learning_rate is -1"),
     ("[model]\nE = 4\n", r"\[model\] has no H; without data all sizes are needed"),
@@ -241,6 +247,51 @@ def test_each_cell_makes_a_workload_of_its_own(tmp_path):
     assert [w.name for w in made] == ["made-up E4 H8 B32 T100", "made-up gru E4 H8 B32 T100"]
 
 
+def test_layers_and_directions_are_named_and_leave_made_up_rows_their_name(tmp_path):
+    asked = Asked(layers=2, bidirectional=True)
+    assert [w.name for w in resolve(None, asked)] == [f"{name} L2 bidirectional" for name in DEFAULT]
+    (rows,) = resolve([saved(tmp_path, x=TOKENS, y=BITS)], asked)
+    assert (rows.name, rows.model.layers, rows.model.bidirectional) == ("rows L2 bidirectional", 2, True)
+    (made,) = resolve(None, Asked(layers=2, bidirectional=True, cell=("lstm",), H=8, E=4))
+    assert made.name == "made-up lstm L2 bidirectional E4 H8 B32 T100"
+    assert made.spec.problem(DType.FLOAT32).name == made.name
+    with pytest.raises(ValueError, match="layers is 0; it must be at least 1"):
+        resolve(None, Asked(layers=0, H=8))
+
+
+def test_lengths_are_read_said_kept_and_read_back(tmp_path):
+    said = []
+    lengths = np.arange(len(TOKENS)) % (TOKENS.shape[1] + 1)
+    path = saved(tmp_path, x=TOKENS, y=BITS, lengths=lengths, x_test=TOKENS, y_test=BITS, lengths_test=lengths[::-1])
+    workload = one(path, said, B=4)
+    assert f"{lengths.mean():.1f} steps long on average" in said[-1]
+    assert workload.lengths
+    files.keep_rows(tmp_path, workload)
+    again = files.kept_workload(tmp_path, workload.spec)
+    assert again.spec == workload.spec
+    for got, kept in ((again.data, lengths), (again.test, lengths[::-1])):
+        np.testing.assert_array_equal(got.lengths, kept)
+    plan = plan_of([workload], ["numpy"], ["forward"], ["float32"], mode=Mode.QUICK, seed=0, timeout=9.0)
+    (task,) = tasks_of(plan, said.append, {}, tmp_path)
+    assert task.problem.mean_length == task.cases[0].mean_length == lengths.mean()
+    np.testing.assert_array_equal(task.rows.lengths, lengths)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"lengths": BITS[:1]}, r"lengths have shape \(1,\)"),
+        ({"lengths": np.full(len(TOKENS), 99)}, "length 99 is outside a row of T ="),
+        ({"lengths": np.full(len(TOKENS), 0.5)}, "lengths are float64; they must be integers"),
+        ({"lengths_test": BITS}, "has lengths_test and no x_test; give both or neither"),
+        ({"lengths": BITS, "x_test": TOKENS, "y_test": BITS}, "only the test rows or the others have lengths"),
+    ],
+)
+def test_wrong_lengths_get_one_sentence(tmp_path, arrays, words):
+    with pytest.raises(ValueError, match=words):
+        one(saved(tmp_path, x=TOKENS, y=BITS, **arrays))
+
+
 def test_a_built_in_workload_at_other_sizes_tells_so_in_its_name():
     found = one("imdb-50", T=70, B=8, H=16, E=4)
     assert (found.name, found.T, found.B) == ("imdb-50 E4 H16 B8 T70", 70, 8)
@@ -290,6 +341,8 @@ def test_other_rows_under_another_name_are_kept_apart(tmp_path):
         files.keep_rows(tmp_path, workload)
     for workload in found:
         assert (files.kept_workload(tmp_path, workload.spec).data.inputs == workload.data.inputs).all()
+    shorter = replace(mine, name="shorter", data=Data(NUMBERS, BITS, np.full(40, 3)))
+    assert [w.kept for w in resolve([mine, shorter])] == ["mine", "shorter"]
     files.keep_rows(tmp_path, replace(mine, data=Data(NUMBERS * 3, BITS)))  # a later run in the same place
     assert (files.kept_workload(tmp_path, mine.spec).data.inputs == NUMBERS * 3).all()
 

@@ -16,8 +16,15 @@ from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE
 from rnnbench.kernels.cpu.layer_backward import reverse_pass, step_gradients
-from rnnbench.kernels.cpu.layer_forward import forward_steps, move_to_front, project_inputs, start_states, write_state
-from rnnbench.kernels.cpu.layout import output_row, slot_row, state_row, step_row
+from rnnbench.kernels.cpu.layer_forward import (
+    forward_steps,
+    keep_last_states,
+    move_to_front,
+    project_inputs,
+    start_states,
+    write_state,
+)
+from rnnbench.kernels.cpu.layout import output_row, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT
 from rnnbench.kernels.cpu.pointwise import copy, zero_row
@@ -30,6 +37,7 @@ from rnnbench.kernels.cpu.products import (
     pack_transposed,
     sum_rows,
 )
+from rnnbench.kernels.cpu.row_order import count_rows_of_steps
 from rnnbench.kernels.cpu.shares import INPUTS, share_range, stage
 
 # Rows that are predicted together, and steps that are kept where nothing needs the states later.
@@ -79,7 +87,7 @@ def dense_inputs(c, lo, b, r, begin, end, origin):
     x, rows, inputs = c.x, c.rows, c.inputs
     for t in range(begin, end):
         at = step_row(c, lo, b, t, origin)
-        for i in range(b):
+        for i in range(rows_taking(c, lo, b, t)):
             copy(x[at + i], inputs[rows[r + i] * c.T + t])
     project_inputs(c, lo, b, begin, end, origin)
 
@@ -102,18 +110,29 @@ def stack_forward(c, lo, b, r, begin, end, origin):
         else:
             dense_inputs(c, lo, b, r, begin, end, origin)
     forward_steps(c, lo, b, begin, end, origin)
+    if c.has_lengths:
+        keep_last_states(c, lo, b, begin, end, origin)
 
 
 @symbol_kernel
 def read_outputs(c, lo, b, r, begin, end, origin):
     """The head: z of steps [begin, end), or of the last if only that emits; the same to `logits`, row by row."""
-    z, logits, S = c.z, c.logits, c.S
-    first = begin if c.emits else end - 1
-    z_at, h_at = output_row(c, lo, b, 0), state_row(c, lo, b, first + 1, origin)
-    affine(z, z_at, c.b_y_padded, c.h, h_at, c.W_hy_panels, (end - first) * b, 0, c.Op, c.H)
-    for s in range(end - first):
-        for i in range(b):
-            copy(logits[(r + i) * S + (first + s if c.emits else 0)], z[output_row(c, lo, b, s) + i])
+    z, logits, seats, S = c.z, c.logits, c.seats, c.S
+    z_at = output_row(c, lo, b, begin, begin)
+    if c.emits:
+        outputs = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
+        affine(z, z_at, c.b_y_padded, c.h, state_row(c, lo, b, begin + 1, origin), c.W_hy_panels, outputs, 0, c.Op, c.H)
+        for t in range(begin, end):
+            at = output_row(c, lo, b, t, begin)
+            for i in range(rows_taking(c, lo, b, t)):
+                copy(logits[seats[r + i] * S + t], z[at + i])
+        return
+    if c.has_lengths:
+        affine(z, z_at, c.b_y_padded, c.last, lo, c.W_hy_panels, b, 0, c.Op, c.H)
+    else:
+        affine(z, z_at, c.b_y_padded, c.h, state_row(c, lo, b, end, origin), c.W_hy_panels, b, 0, c.Op, c.H)
+    for i in range(b):
+        copy(logits[seats[r + i]], z[z_at + i])
 
 
 @symbol_kernel
@@ -124,10 +143,10 @@ def loss_rows(c, worker, lo, b, r, begin, end):
     z, dz, rows, classes, targets, code, O = c.z, c.dz, c.rows, c.classes, c.targets, c.loss, c.O
     # The gradient of one loss in that of the mean over the batch
     total, correct, scale = 0.0, 0, c.step_weight / c.b
-    for s in range(end - begin if c.emits else 1):
-        step = begin + s if c.emits else 0
-        for i in range(b):
-            at, row = output_row(c, lo, b, s) + i, rows[r + i]
+    for t in range(begin, end if c.emits else begin + 1):
+        step = t if c.emits else 0
+        for i in range(rows_taking(c, lo, b, t) if c.emits else b):
+            at, row = output_row(c, lo, b, t, begin) + i, rows[r + i]
             loss, right = loss_and_gradient(
                 code, z[at], classes[row], targets, row * c.S + step, step, dz[at], scale, O
             )
@@ -140,9 +159,14 @@ def loss_rows(c, worker, lo, b, r, begin, end):
 @symbol_kernel
 def head_gradients(c, worker, lo, b, begin, end, origin, fresh):
     """This worker's part of dW_hy and db_y, from the outputs of steps [begin, end), or of the last; anew if `fresh`."""
-    first = begin if c.emits else end - 1
-    h_at, dz_at, outputs = state_row(c, lo, b, first + 1, origin), output_row(c, lo, b, 0), (end - first) * b
-    outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, c.h, h_at, c.dz, dz_at, c.H, 0, c.Op, outputs)
+    h_at, dz_at, outputs = state_row(c, lo, b, end, origin), output_row(c, lo, b, begin, begin), b
+    if c.emits:
+        outputs = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
+        h_at = state_row(c, lo, b, begin + 1, origin)
+    if c.has_lengths and not c.emits:
+        outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, c.last, lo, c.dz, dz_at, c.H, 0, c.Op, outputs)
+    else:
+        outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, c.h, h_at, c.dz, dz_at, c.H, 0, c.Op, outputs)
     sum_rows(c.part_b_y, worker, fresh, c.zeros, c.unit, c.dz, dz_at, 0, c.Op, outputs)
 
 
@@ -220,13 +244,15 @@ def predict_rows(c, thread, number):
     r, lo, T = number * PREDICT_ROWS, thread * PREDICT_ROWS, c.T
     b = min(PREDICT_ROWS, c.b - r)
     h, rows, tokens, slots = c.h, c.rows, c.tokens, c.slots
+    if c.has_lengths:
+        count_rows_of_steps(c, lo, b, r)
     for i in range(b):
         zero_row(h[state_row(c, lo, b, 0, 0) + i])
         if c.recurrence == LSTM_CODE:
             zero_row(c.cell_state[state_row(c, lo, b, 0, 0) + i])
         if c.has_tokens:
             row = tokens[rows[r + i]]
-            for t in range(T):
+            for t in range(c.lengths[rows[r + i]] if c.has_lengths else T):
                 slots[slot_row(c, lo, b, t) + i] = row[t]
     _forward_rows(c, thread, lo, b, r)
 

@@ -6,7 +6,7 @@ network. In kernels `c` is the record, `c.H` a number and `c.h` an array.
 Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, GH the gate width: G H, the numbers
 of one row in the gates of a step. The code `recurrence` says which cell it is. P numbers in all parameters, S outputs
 per row (T where every step emits, else 1). `kept`: the steps whose states are in memory at once; `kept_outputs`: the
-outputs of those.
+outputs of those. Rows may have lengths; how they are then ordered stands in `row_order`.
 Ep, Hp, Op: padded to whole vectors; GHp is G Hp. Es, Hs, GHs, and Ds of deltas: numbers from one row to the next, a
 little more where rows would meet in a cache (`simd.row_step`). `panel`: numbers in a row of a panel (`products.pack`);
 `gate_panel`: of one of W_hh, which for a cell with gates holds all gates of a vector of units. Which kernel writes
@@ -44,7 +44,7 @@ TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a bl
 # What a layer reads: sizes and switches of it, and the arguments of a stage within its rows (see `shares.stage`).
 LAYER_INTEGERS = (
     "B", "T", "E", "H", "G", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "Ds", "panel", "gate_panel",
-    "recurrence", "delta_width", "has_tokens",
+    "recurrence", "delta_width", "has_tokens", "has_lengths",
     "kept_outputs", "emits", "above_width", "above_row", "column_shares", "stage", "shares",
     "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
     "stage_fresh", "stage_worker", "stage_row",
@@ -52,10 +52,10 @@ LAYER_INTEGERS = (
 INTEGERS = (
     *LAYER_INTEGERS,
     # of the model, fixed for all calls
-    "V", "O", "P", "S", "Op", "workers", "blocks_n", "first", "loss", "adam", "flush",
+    "V", "O", "P", "S", "Op", "workers", "blocks_n", "first", "loss", "adam", "flush", "averages_steps",
     # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
-    "goal", "step", "order_n", "b", "pool", "do_share", "row_shares", "token_shares", "pack_shares", "unique_n",
-    "correct",
+    "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
+    "unique_n", "correct",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",
@@ -85,6 +85,12 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "state": (None, ("B", "H")),  # after step T
     "initial_cell": (None, ("B", "H")),
     "state_cell": (None, ("B", "H")),
+    # where row r of the pass has its initial and last states; rows that have lengths, longest first (see `layout`): how
+    # many there are before each step, and their states after their last one
+    "seats": ("int64", (ANY,)),
+    "rows_of_steps": ("int64", (ANY,)),
+    "last": (None, (ANY, "Hs")),
+    "last_cell": (None, (ANY, "Hs")),
     # inputs of a step: rows of x, or, of tokens, rows of `projected` by the slot of each token
     "x": (None, (ANY, "Es")),
     "projected": (None, (ANY, "GHs")),
@@ -122,6 +128,11 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "blocks": ("int64", ("blocks_n", "three")),  # start, emit, end of each reverse pass, in order of time
     "order": ("int64", ("order_n",)),
     "rows": ("int64", ("b",)),
+    # lengths (N,) of the data, the rows of a pass sorted by them, and what `row_order` sorts with
+    "lengths": ("int32", (ANY,)),
+    "sorted_rows": ("int64", (ANY,)),
+    "by_length": ("int64", (ANY,)),
+    "firsts": ("int64", (ANY,)),
     # parameters, their gradients, Adam's moments; the named ones are views of the flat ones
     **dict.fromkeys(("params", "grads", "m", "v"), (None, ("P",))),
     **{name: (None, shape) for name, shape in PARAMETERS.items()},
@@ -166,6 +177,8 @@ class BufferSizes:
     recurrence: int
     workers: int
     kept: int
+    rows: int  # of a pass: B, but to predict all that are given
+    has_lengths: bool
     whole_table: bool = False  # room for all V tokens, whatever the batch holds
 
     def widths(self, dtype: DTypeLike) -> dict[str, int]:
@@ -256,6 +269,13 @@ def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "token_delta": real(workers, TOKEN_BLOCK, GHs),
         "token_gradient": real(workers, TOKEN_BLOCK, Es),
         "logits": real(B, S, O),
+        "seats": np.arange(s.rows, dtype=np.int64),
+        "rows_of_steps": aligned((B * (T + 2) * s.has_lengths,), np.int64),
+        "last": real(B * s.has_lengths, Hs),
+        "last_cell": real(B * s.has_lengths * lstm, Hs),
+        "sorted_rows": aligned((s.rows * s.has_lengths,), np.int64),
+        "by_length": aligned((s.rows * s.has_lengths,), np.int64),
+        "firsts": aligned(((T + 1) * s.has_lengths,), np.int64),
         "state": real(B, H),
         "state_cell": real(B * lstm, H),
     }

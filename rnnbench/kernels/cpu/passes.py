@@ -21,6 +21,7 @@ from rnnbench.kernels.cpu.layer_forward import forward_step
 from rnnbench.kernels.cpu.model import PREDICT_ROWS, add_parts, batch_rows, dense_inputs, pack_weights, predict_rows
 from rnnbench.kernels.cpu.optimizer import clip_scale, update_range
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, TRAIN_STEP, Array, PassRecord, PassRecordType
+from rnnbench.kernels.cpu.row_order import count_rows_of_steps, count_steps, sort_rows
 from rnnbench.kernels.cpu.shares import (
     BLOCKS,
     INPUTS,
@@ -122,17 +123,20 @@ def _do_share(c, thread, number):
 def _predict(c):
     """Every row of `order`: the whole vocabulary is projected once."""
     pack_weights(c, False, 0, 1)
+    c.rows, c.b, c.column_shares = c.order, c.order_n, 1
+    if c.has_lengths:
+        sort_rows(c, 1)
     if c.has_tokens:
         list_vocabulary(c)
         stage(c, PROJECT, workers_for(c.V * (c.E + TANH_WORK) * c.GH, MIN_WORK, c.V, c.workers))
-    c.rows, c.b, c.column_shares = c.order, c.order_n, 1
     stage(c, BLOCKS, -(-c.b // PREDICT_ROWS))
 
 
 @symbol_kernel
 def _one_pass(c):
     """Forward, and from GRADIENT on backward and update, of the batch that `rows` and `b` name."""
-    learns, steps = c.goal >= GRADIENT, c.b * c.T
+    count_steps(c)
+    learns, steps = c.goal >= GRADIENT, c.steps
     # Into how many shares: of rows, or, where rows are few for weights that no near cache holds, of columns
     work = steps * c.GH * ((c.H if c.has_tokens else c.H + c.E) * (3 if learns else 1) + TANH_WORK)
     c.row_shares = c.token_shares = workers_for(work, MIN_WORK, c.b, c.workers)
@@ -140,6 +144,14 @@ def _one_pass(c):
     weights, rows = c.H * c.GH, c.b // c.workers
     if (weights >= WIDE_WEIGHTS and rows < WIDE_ROWS) or (weights >= WIDEST_WEIGHTS and rows < WIDEST_ROWS):
         c.row_shares, c.column_shares = 1, c.workers
+    if c.has_lengths:
+        sort_rows(c, c.row_shares)
+        for worker in range(c.row_shares):
+            lo, hi = share_range(c.b, worker, c.row_shares)
+            count_rows_of_steps(c, lo, hi - lo, lo)
+        if c.averages_steps:
+            c.step_weight = c.b / max(1, steps)
+    weight = c.step_weight if c.has_lengths else 1.0  # of batches that weigh their steps differently
     # Weights into panels, and, where they are worth a share of their own beside it, the unique tokens
     many = c.has_tokens and steps >= MIN_TOKENS and c.workers > 1
     c.pack_shares = workers_for(c.GH * (c.E + c.H), MIN_WEIGHTS, c.GHp // c.panel, c.workers)
@@ -152,7 +164,7 @@ def _one_pass(c):
     # All steps forward, head, loss, and all steps back
     stage(c, ROWS, c.row_shares)
     for worker in range(c.row_shares):
-        c.loss_sum += c.part_loss[worker, 0]
+        c.loss_sum += weight * c.part_loss[worker, 0]
         c.correct += c.part_correct[worker, 0]
     # Gradients: of the embedding by token, of all else from the parts of the workers
     if learns:

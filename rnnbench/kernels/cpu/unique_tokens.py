@@ -8,7 +8,7 @@ occurrences of a token: d embedding[token] = d W_xh^T, and dW_xh = sum over uniq
 from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
-from rnnbench.kernels.cpu.layout import slot_row
+from rnnbench.kernels.cpu.layout import rows_taking, slot_row
 from rnnbench.kernels.cpu.pass_record import TOKEN_BLOCK
 from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_rows, zero_row
 from rnnbench.kernels.cpu.products import affine, outer_products
@@ -42,21 +42,21 @@ def find_unique_tokens(c):
 
     slot_of_token must be -1 everywhere.
     """
-    T, rows, tokens, slot_of_token, unique, slots = c.T, c.rows, c.tokens, c.slot_of_token, c.unique, c.slots
-    count = 0
+    rows, tokens, slot_of_token, unique, slots = c.rows, c.tokens, c.slot_of_token, c.unique, c.slots
+    count, have_lengths = 0, c.has_lengths != 0
     for worker in range(c.row_shares):
         lo, hi = share_range(c.b, worker, c.row_shares)
         # Tokens are read row by row, as they lie, and slots written with a stride: they are time first, like delta
         for i in range(lo, hi):
             row, place = tokens[rows[i]], slot_row(c, lo, hi - lo, 0) + i - lo
-            for t in range(T):
+            for t in range(c.lengths[rows[i]] if have_lengths else c.T):
                 token = row[t]
                 if slot_of_token[token] < 0:
                     slot_of_token[token] = count
                     unique[count] = token
                     count += 1
                 slots[place] = slot_of_token[token]
-                place += hi - lo
+                place += rows_taking(c, lo, hi - lo, t) if have_lengths else hi - lo
     c.unique_n = count
 
 
