@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import llvmlite
@@ -29,12 +31,13 @@ from rnnbench.kernels.cpu.pass_record import (
     BufferSizes,
     PassRecord,
     aligned,
-    buffers,
+    layer_buffers,
+    model_buffers,
 )
 from rnnbench.kernels.cpu.passes import CpuRunner, compile_all
 from rnnbench.kernels.cpu.simd import padded, register_bytes
 from rnnbench.kernels.cpu.thread_pool import thread_pool
-from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
+from rnnbench.model import Direction, DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
@@ -62,11 +65,13 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
     return {
         "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "G": sizes.G, "O": sizes.O,
         "recurrence": sizes.recurrence, **sizes.widths(dtype),
-        "S": sizes.T if every else 1, "kept": sizes.kept, "kept_outputs": sizes.kept if every else 1,
+        "S": sizes.T if every else 1, "layers_n": model.layers, "kept": sizes.kept,
+        "kept_outputs": sizes.kept if every else 1,
         "P": sum(math.prod(shape) for shape in model.shapes.values()),
         "above_width": sizes.O, "above_row": padded(sizes.O, dtype), "workers": sizes.workers,
         "blocks_n": len(blocks), "first": blocks[0].start,
-        "has_tokens": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
+        "has_tokens": model.V is not None, "learns_inputs": model.V is not None, "emits": every,
+        "loss": _LOSS_CODES[model.loss], "flush": flush,
         "has_lengths": problem.lengths, "averages_steps": model.averages_steps,
         "adam": train.optimizer is Optimizer.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
         "beta_2": train.beta_2, "epsilon": train.epsilon,
@@ -107,13 +112,15 @@ class NumbaSession(Session):
         sizes = {"params": self.initial.size, "grads": self.initial.size, "m": moments, "v": moments}
         self.flat = {name: aligned((size,), self.dtype) for name, size in sizes.items()}
         self.params, self.grads = (parts(self.flat[name], model.shapes) for name in ("params", "grads"))
-        self.arrays = self.flat | self.params | {f"d_{name}": g for name, g in self.grads.items()}
+        own = model.shapes.keys() - {name for direction in model.directions for name in direction.shapes}
+        self.arrays = self.flat | {name: self.params[name] for name in own}
+        self.arrays |= {f"d_{name}": self.grads[name] for name in own}
         blocks = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T, problem.lengths)]
         self.arrays["blocks"] = np.array(blocks, np.int64)
         self.zero_state = np.zeros((problem.B, model.H), self.dtype)
         threads = numba.get_num_threads()
         thread_pool().grow(threads)
-        self.record = self._record(
+        self.record, self.layers = self._records(
             BufferSizes(*self._shape(problem.B), threads, segment_of(problem), problem.B, problem.lengths),
             data_of(problem, data),
         )
@@ -129,17 +136,53 @@ class NumbaSession(Session):
         gates, code = len(model.recurrence.gates), _RECURRENCE_CODES[model.cell]
         return B, self.problem.T, model.V or 0, model.E, model.H, gates, model.O, model.head is Head.EVERY, code
 
-    def _record(self, sizes: BufferSizes, data: dict[str, Array]) -> PassRecord:
-        values = values_of(self.problem, sizes, self.flush)
-        return PassRecord(values, self.arrays | data | buffers(sizes, self.dtype))
+    def _records(self, sizes: BufferSizes, data: dict[str, Array]) -> tuple[PassRecord, list[PassRecord]]:
+        """The record of the model, and those of its layers: of one layer it is the same."""
+        values, shared = values_of(self.problem, sizes, self.flush), model_buffers(sizes, self.dtype)
+        layers: list[PassRecord] = []
+        for direction in self.model.directions:
+            of_layer = sizes if direction.layer == 0 else replace(sizes, V=0, E=direction.E)
+            own = {"layer": direction.layer} | of_layer.widths(self.dtype) | {"E": direction.E}
+            if direction.layer > 0:
+                own |= {"has_tokens": 0, "learns_inputs": 1}
+            if direction.layer + 1 < self.model.layers:
+                own |= {"under_layer": 1, "emits": 1, "kept_outputs": sizes.kept}
+                own |= {"above_width": own["delta_width"], "above_row": own["Ds"]}
+            params = direction.params_of(self.params)
+            grads = {f"d_{name}": grad for name, grad in direction.params_of(self.grads).items()}
+            buffers = layer_buffers(of_layer, self.dtype)
+            layers.append(PassRecord(values | own, self.arrays | data | shared | params | grads | buffers))
+        for below, above in pairwise(layers):
+            names = {"above": "delta", "above_spare": "spare_delta", "W_above_T_panels": "W_xh_T_panels"}
+            below.point({name: above.arrays[of] for name, of in names.items()})
+        layers[-1].point({"above": shared["dz"], "W_above_T_panels": shared["W_hy_T_panels"]})
+        # Beside several layers the model has a record of its own, with what of the first layer is of tokens
+        model = layers[0] if len(layers) == 1 else PassRecord(values, layers[0].arrays)
+        model.point({"layers": np.array([layer.address for layer in layers], np.int64)})
+        for layer in layers:
+            layer.fields["root"][0] = model.address
+        return model, layers
 
     def _select(self, batch: int) -> None:
         B = self.problem.B
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        given = dict.fromkeys(self.model.recurrence.states, self.zero_state) if states is None else states
-        self.record.point({_STATES[name].initial: state for name, state in given.items()})
+        given = dict.fromkeys(self.model.states, self.zero_state) if states is None else states
+        for direction, layer in self._directions():
+            layer.point({_STATES[name].initial: state for name, state in direction.states_of(given).items()})
+
+    def _directions(self) -> Iterator[tuple[Direction, PassRecord]]:
+        """Each direction of each layer, and its record."""
+        return zip(self.model.directions, self.layers, strict=True)
+
+    def _states(self, which: str) -> dict[str, Array]:
+        """The `initial` or `last` states by name."""
+        found: dict[str, Array] = {}
+        for direction, layer in self._directions():
+            own = {name: layer.arrays[getattr(_STATES[name], which)] for name in direction.cell.states}
+            found |= direction.named(own)
+        return found
 
     def reset(self) -> None:
         self.flat["params"][:] = self.initial
@@ -160,7 +203,7 @@ class NumbaSession(Session):
         self.last, self.outputs_in_pass = Pass.TRAIN_STEP, self.rows.size
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
-        states = {name: self.record.arrays[_STATES[name].initial] for name in self.model.recurrence.states}
+        states = self._states("initial")
         self._start_from(None)
         self.runner.run(TRAIN_STEP, order)
         self._start_from(states)
@@ -172,7 +215,7 @@ class NumbaSession(Session):
         steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(FORWARD_STEPS))
         B, n = int(PREDICT_ROWS) * threads, len(inputs)
         sizes = BufferSizes(*self._shape(B), threads, steps, n, self.problem.lengths, whole_table=True)
-        record = self._record(sizes, inputs_of(self.problem, inputs, lengths))
+        record, _layers = self._records(sizes, inputs_of(self.problem, inputs, lengths))
         S = self.problem.T if self.model.head is Head.EVERY else 1
         logits = np.empty((len(inputs), S, self.model.O), self.dtype)
         record.point({"logits": logits})
@@ -200,18 +243,19 @@ class NumbaSession(Session):
             accuracy = int(fields["correct"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
-        states = {name: arrays[_STATES[name].last].copy() for name in self.model.recurrence.states}
+        states = _copies(self._states("last"))
         lengths = arrays["lengths"][self.rows] if self.problem.lengths else None
         logits = blank_logits(self.problem, self._shaped(arrays["logits"].copy()), lengths)
         return Outputs(loss, logits, states, grads, params)
 
     def poison(self) -> None:
         """Answers, packed weights, states, sums; of the embedding's gradient the tokens of the last call."""
-        arrays, fields = self.record.arrays, self.record.fields
         read = {"zeros", "unit", *PARAMETERS, "params", "m", "v", "inputs", "targets", "initial", "initial_cell"}
-        for name in arrays.keys() - read - {"grads", "d_embedding"}:
-            if arrays[name].dtype.kind == "f":
-                arrays[name].fill(np.nan)
+        for arrays in [layer.arrays for layer in self.layers]:
+            for name in arrays.keys() - read - {"grads", "d_embedding"}:
+                if arrays[name].dtype.kind == "f":
+                    arrays[name].fill(np.nan)
+        arrays, fields = self.record.arrays, self.record.fields
         if self.model.V is not None and self.last is not None:
             arrays["d_embedding"][arrays["unique"][: fields["unique_n"][0]]] = np.nan
         fields["loss_sum"][0], fields["correct"][0] = np.nan, -1

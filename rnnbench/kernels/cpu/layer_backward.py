@@ -24,6 +24,7 @@ from rnnbench.kernels.cpu.layout import (
     state_row,
     step_row,
 )
+from rnnbench.kernels.cpu.pass_record import record_at
 from rnnbench.kernels.cpu.pointwise import add_rows, zero_row
 from rnnbench.kernels.cpu.products import add_product, affine, outer_products, sum_rows
 from rnnbench.kernels.cpu.shares import STEP_BACK, SUMS, stage
@@ -48,6 +49,10 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     on = rows_taking(c, lo, b, t + 1) if t < end - 1 else 0
     top = (0 if c.emits else rows_taking(c, lo, b, t + 1)) if t >= emit else rows
     above_at = output_row(c, lo, b, t, begin)
+    if c.under_layer:  # which has just done this step, in this pass
+        above_at = step_row(c, lo, b, t, origin)
+        if t < seen:
+            above, above_at = c.above_spare, spare_row(lo, b, t)
     # dh of the rows that go on: from step t + 1, and where a step emits from above too; of the others from above alone,
     # or nothing, where no loss is of this pass
     begins = max(on, top)
@@ -88,23 +93,21 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
 
 
 @symbol_kernel
-def reverse_pass(c, lo, b, start, emit, end, seen, begin, origin):
-    """One block: gradients from above of steps [emit, end) flow back to `start`; steps from `begin` on are at hand.
+def reverse_step(c, lo, b, t, emit, end, seen, begin, origin):
+    """Step t of a pass back that takes gradients from above of steps [emit, end); steps from `begin` on are at hand.
 
-    Sets delta for steps >= seen, adds to it below.
+    Sets delta if t >= seen, else adds to it.
     """
-    wide = c.column_shares > 1
-    if wide:
-        c.stage_lo, c.stage_b, c.stage_begin, c.stage_origin = lo, b, begin, origin
-        c.stage_emit, c.stage_end, c.stage_seen = emit, end, seen
-    for t in range(end - 1, start - 1, -1):
-        if wide:
-            c.stage_t = t
-            stage(c, STEP_BACK, c.column_shares)
-        else:
-            backward_step(c, lo, b, t, emit, end, seen, begin, origin, 0, c.Hp)
-        if t < seen:
-            add_rows(c.recurrent, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), rows_taking(c, lo, b, t))
+    if c.column_shares > 1:
+        root = record_at(c, c.root)
+        root.stage_layer, root.stage_lo, root.stage_b, root.stage_begin = c.layer, lo, b, begin
+        root.stage_origin, root.stage_emit, root.stage_end, root.stage_seen = origin, emit, end, seen
+        root.stage_t = t
+        stage(root, STEP_BACK, c.column_shares)
+    else:
+        backward_step(c, lo, b, t, emit, end, seen, begin, origin, 0, c.Hp)
+    if t < seen:
+        add_rows(c.recurrent, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), rows_taking(c, lo, b, t))
 
 
 @symbol_kernel
@@ -147,8 +150,9 @@ def step_gradients(c, worker, lo, b, first, end, origin, fresh):
     The parts are added to, or begun anew if `fresh`.
     """
     if c.column_shares > 1:
-        c.stage_worker, c.stage_lo, c.stage_b, c.stage_begin, c.stage_end = worker, lo, b, first, end
-        c.stage_origin, c.stage_fresh = origin, fresh
-        stage(c, SUMS, c.column_shares)
+        root = record_at(c, c.root)
+        root.stage_layer, root.stage_worker, root.stage_lo, root.stage_b = c.layer, worker, lo, b
+        root.stage_begin, root.stage_end, root.stage_origin, root.stage_fresh = first, end, origin, fresh
+        stage(root, SUMS, c.column_shares)
     else:
         sum_steps(c, worker, lo, b, first, end, origin, fresh, 0, c.GHp)

@@ -14,6 +14,7 @@ from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_forward
 from rnnbench.kernels.cpu.gated import LSTM_CODE, RNN_CODE, gated_step
 from rnnbench.kernels.cpu.layout import rows_before, rows_taking, slot_row, state_row, step_row
+from rnnbench.kernels.cpu.pass_record import record_at
 from rnnbench.kernels.cpu.pointwise import copy, flat_rows
 from rnnbench.kernels.cpu.products import add_product, affine, gathered_product
 from rnnbench.kernels.cpu.shares import STEP, stage
@@ -66,10 +67,11 @@ def forward_steps(c, lo, b, begin, end, origin):
     """States of steps [begin, end), one after the other. Inputs must be projected."""
     # Few rows and many weights: all rows are in this one share, and each step is a stage whose shares are columns
     if c.column_shares > 1:
-        c.stage_lo, c.stage_b, c.stage_origin = lo, b, origin
+        root = record_at(c, c.root)
+        root.stage_layer, root.stage_lo, root.stage_b, root.stage_origin = c.layer, lo, b, origin
         for t in range(begin, end):
-            c.stage_t = t
-            stage(c, STEP, c.column_shares)
+            root.stage_t = t
+            stage(root, STEP, c.column_shares)
         return
     for t in range(begin, end):
         forward_step(c, lo, b, t, origin, 0, c.Hp)

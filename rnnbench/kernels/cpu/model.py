@@ -2,10 +2,11 @@
 
     z = h W_hy + b_y        dz, the gradient of the mean loss by z        dW_hy = sum of h^T dz        db_y = sum of dz
 
-The stack is one layer today, whose record is the model's: `layer_forward` and `layer_backward` read of it only what
-`pass_record` lists as a layer's. More layers are more records and a loop where the two are called here: the states of
-one are the x of the next, and the delta of the next, with its W_xh, is what comes from above. Where rows lie is said in
-`layout`; `r` is the number of a worker's first row among those of the batch.
+The stack is a loop over records, one a layer, and `layer_forward` and `layer_backward` read of one what `pass_record`
+lists as a layer's: the states of a layer are the x of the next, and the delta of the next, with its W_xh, is what comes
+from above. The record of the model is that of its only layer, or one more, of which those two read the stages alone.
+Back, each step goes through all layers before the step before it, so that nothing is kept for the layer below. Where
+rows lie is said in `layout`; `r` is the number of a worker's first row among those of the batch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE
-from rnnbench.kernels.cpu.layer_backward import reverse_pass, step_gradients
+from rnnbench.kernels.cpu.layer_backward import reverse_step, step_gradients
 from rnnbench.kernels.cpu.layer_forward import (
     forward_steps,
     keep_last_states,
@@ -26,7 +27,7 @@ from rnnbench.kernels.cpu.layer_forward import (
 )
 from rnnbench.kernels.cpu.layout import output_row, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
-from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT
+from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, record_at
 from rnnbench.kernels.cpu.pointwise import copy, zero_row
 from rnnbench.kernels.cpu.products import (
     affine,
@@ -50,18 +51,22 @@ def _turn(c):
     return 1 if c.recurrence == GRU_CODE else 0
 
 
+@inlined
+def layer_at(c, n):
+    """The record of layer n, counted from the inputs up."""
+    return record_at(c, c.layers[n])
+
+
 @symbol_kernel
-def pack_weights(c, learns, part, parts):
-    """A part of the weights as products read them; the transposed ones only if the backward pass will need them."""
+def pack_layer(c, learns, part, parts):
+    """A part of the weights of one layer as products read them; the transposed ones only if `learns`."""
     if c.recurrence == RNN_CODE:
         pack(c.W_xh_panels, c.W_xh, part, parts)
         pack(c.W_hh_panels, c.W_hh, part, parts)
     else:
         pack_gates(c.W_xh_panels, c.W_xh, c.G, part, parts)
         pack_gates(c.W_hh_panels, c.W_hh, c.G, part, parts)
-    pack(c.W_hy_panels, c.W_hy, part, parts)
     if part == 0:
-        copy(c.b_y_padded, c.b_y)
         if c.recurrence == RNN_CODE:
             copy(c.b_h_padded, c.b_h)
         else:
@@ -69,68 +74,93 @@ def pack_weights(c, learns, part, parts):
         if c.recurrence == GRU_CODE:
             copy(c.b_hn_padded, c.b_hn)
     if learns:
-        pack_transposed(c.W_hy_T_panels, c.W_hy, part, parts)
         # Rows as columns of `recurrent` and `delta` are: dense inputs need no gradient
         if c.recurrence == RNN_CODE:
             pack_transposed(c.W_hh_T_panels, c.W_hh, part, parts)
-            if c.has_tokens:
+            if c.learns_inputs:
                 pack_transposed(c.W_xh_T_panels, c.W_xh, part, parts)
         else:
             pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, _turn(c), c.Hp, part, parts)
-            if c.has_tokens:
+            if c.learns_inputs:
                 pack_gates_transposed(c.W_xh_T_panels, c.W_xh, c.G, 0, c.Hp, part, parts)
 
 
 @symbol_kernel
-def dense_inputs(c, lo, b, r, begin, end, origin):
-    """Dense input of steps [begin, end), from the data to x, time first; then the layer projects it."""
-    x, rows, inputs = c.x, c.rows, c.inputs
+def pack_weights(c, learns, part, parts):
+    """A part of all weights as products read them; the transposed ones only if the backward pass will need them."""
+    for n in range(c.layers_n):
+        pack_layer(layer_at(c, n), learns, part, parts)
+    pack(c.W_hy_panels, c.W_hy, part, parts)
+    if part == 0:
+        copy(c.b_y_padded, c.b_y)
+    if learns:
+        pack_transposed(c.W_hy_T_panels, c.W_hy, part, parts)
+
+
+@symbol_kernel
+def layer_inputs(c, n, lo, b, r, begin, end, origin):
+    """What layer n reads in steps [begin, end), to its x, time first; then it projects that.
+
+    Dense inputs, from the data, or the states of the layer below.
+    """
+    layer, below, rows, inputs = layer_at(c, n), layer_at(c, max(0, n - 1)), c.rows, c.inputs
+    x, h = layer.x, below.h
     for t in range(begin, end):
-        at = step_row(c, lo, b, t, origin)
+        at, state = step_row(layer, lo, b, t, origin), state_row(below, lo, b, t + 1, origin)
         for i in range(rows_taking(c, lo, b, t)):
-            copy(x[at + i], inputs[rows[r + i] * c.T + t])
-    project_inputs(c, lo, b, begin, end, origin)
+            if n == 0:
+                copy(x[at + i], inputs[rows[r + i] * c.T + t])
+            else:
+                copy(x[at + i], h[state + i][: below.H])
+    project_inputs(layer, lo, b, begin, end, origin)
 
 
 @symbol_kernel
 def stack_forward(c, lo, b, r, begin, end, origin):
     """Steps [begin, end) of the inputs and of all layers. Unique tokens must be projected."""
-    # Where the columns of a step are shared, so are the steps of the inputs, which need not be one after the other
-    if not c.has_tokens:
-        if c.column_shares > 1:
-            c.stage_lo, c.stage_b, c.stage_row, c.stage_begin, c.stage_end, c.stage_origin = (
-                lo,
-                b,
-                r,
-                begin,
-                end,
-                origin,
-            )
-            stage(c, INPUTS, c.column_shares)
-        else:
-            dense_inputs(c, lo, b, r, begin, end, origin)
-    forward_steps(c, lo, b, begin, end, origin)
-    if c.has_lengths:
-        keep_last_states(c, lo, b, begin, end, origin)
+    for n in range(c.layers_n):
+        layer = layer_at(c, n)
+        # Where the columns of a step are shared, so are the steps of the inputs: those need not be one after the other
+        if not layer.has_tokens:
+            if c.column_shares > 1:
+                c.stage_layer, c.stage_lo, c.stage_b, c.stage_row = n, lo, b, r
+                c.stage_begin, c.stage_end, c.stage_origin = begin, end, origin
+                stage(c, INPUTS, c.column_shares)
+            else:
+                layer_inputs(c, n, lo, b, r, begin, end, origin)
+        forward_steps(layer, lo, b, begin, end, origin)
+        if c.has_lengths:
+            keep_last_states(layer, lo, b, begin, end, origin)
+
+
+@symbol_kernel
+def stack_back(c, lo, b, start, emit, end, seen, begin, origin):
+    """One block: losses of steps [emit, end) flow back to `start`, each step through all layers from the head down."""
+    for t in range(end - 1, start - 1, -1):
+        # To a layer below comes something from all steps that the one above it has done
+        for n in range(c.layers_n - 1, -1, -1):
+            reverse_step(layer_at(c, n), lo, b, t, emit if n == c.layers_n - 1 else start, end, seen, begin, origin)
 
 
 @symbol_kernel
 def read_outputs(c, lo, b, r, begin, end, origin):
     """The head: z of steps [begin, end), or of the last if only that emits; the same to `logits`, row by row."""
-    z, logits, seats, S = c.z, c.logits, c.seats, c.S
+    z, logits, seats, S, top = c.z, c.logits, c.seats, c.S, layer_at(c, c.layers_n - 1)
     z_at = output_row(c, lo, b, begin, begin)
     if c.emits:
         outputs = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
-        affine(z, z_at, c.b_y_padded, c.h, state_row(c, lo, b, begin + 1, origin), c.W_hy_panels, outputs, 0, c.Op, c.H)
+        affine(
+            z, z_at, c.b_y_padded, top.h, state_row(c, lo, b, begin + 1, origin), c.W_hy_panels, outputs, 0, c.Op, c.H
+        )
         for t in range(begin, end):
             at = output_row(c, lo, b, t, begin)
             for i in range(rows_taking(c, lo, b, t)):
                 copy(logits[seats[r + i] * S + t], z[at + i])
         return
     if c.has_lengths:
-        affine(z, z_at, c.b_y_padded, c.last, lo, c.W_hy_panels, b, 0, c.Op, c.H)
+        affine(z, z_at, c.b_y_padded, top.last, lo, c.W_hy_panels, b, 0, c.Op, c.H)
     else:
-        affine(z, z_at, c.b_y_padded, c.h, state_row(c, lo, b, end, origin), c.W_hy_panels, b, 0, c.Op, c.H)
+        affine(z, z_at, c.b_y_padded, top.h, state_row(c, lo, b, end, origin), c.W_hy_panels, b, 0, c.Op, c.H)
     for i in range(b):
         copy(logits[seats[r + i]], z[z_at + i])
 
@@ -159,14 +189,15 @@ def loss_rows(c, worker, lo, b, r, begin, end):
 @symbol_kernel
 def head_gradients(c, worker, lo, b, begin, end, origin, fresh):
     """This worker's part of dW_hy and db_y, from the outputs of steps [begin, end), or of the last; anew if `fresh`."""
+    top = layer_at(c, c.layers_n - 1)
     h_at, dz_at, outputs = state_row(c, lo, b, end, origin), output_row(c, lo, b, begin, begin), b
     if c.emits:
         outputs = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
         h_at = state_row(c, lo, b, begin + 1, origin)
     if c.has_lengths and not c.emits:
-        outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, c.last, lo, c.dz, dz_at, c.H, 0, c.Op, outputs)
+        outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, top.last, lo, c.dz, dz_at, c.H, 0, c.Op, outputs)
     else:
-        outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, c.h, h_at, c.dz, dz_at, c.H, 0, c.Op, outputs)
+        outer_products(c.part_W_hy, worker * c.H, fresh, c.zeros, top.h, h_at, c.dz, dz_at, c.H, 0, c.Op, outputs)
     sum_rows(c.part_b_y, worker, fresh, c.zeros, c.unit, c.dz, dz_at, 0, c.Op, outputs)
 
 
@@ -181,11 +212,13 @@ def _forward_rows(c, worker, lo, b, r):
             read_outputs(c, lo, b, r, begin, end, origin)
             loss_rows(c, worker, lo, b, r, begin, end)
         if end < T:  # nothing is needed of these steps but the states after the last
-            move_to_front(c, lo, b, end, end, origin)
+            for n in range(c.layers_n):
+                move_to_front(layer_at(c, n), lo, b, end, end, origin)
             origin = end
         begin = end
     if c.goal != PREDICT:
-        write_state(c, lo, b, r, origin)
+        for n in range(c.layers_n):
+            write_state(layer_at(c, n), lo, b, r, origin)
 
 
 @symbol_kernel
@@ -210,17 +243,20 @@ def _learn_rows(c, worker, lo, b):
         head_gradients(c, worker, lo, b, begin, end, origin, begin == 0)
         # Back, block by block in order of time; where one reaches into another, deltas are added
         for n in range(block, last + 1):
-            reverse_pass(c, lo, b, blocks[n, 0], blocks[n, 1], blocks[n, 2], seen, begin, origin)
+            stack_back(c, lo, b, blocks[n, 0], blocks[n, 1], blocks[n, 2], seen, begin, origin)
             seen = blocks[n, 2]
         block = last + 1
         # Steps before the start of the next block are settled; the others stay, and move to the front
         rest = end if block == c.blocks_n else min(end, blocks[block, 0])
-        step_gradients(c, worker, lo, b, settled, rest, origin, begin == 0)
+        for n in range(c.layers_n):
+            step_gradients(layer_at(c, n), worker, lo, b, settled, rest, origin, begin == 0)
         settled, begin = rest, end
         if end < T:
-            move_to_front(c, lo, b, rest, end, origin)
+            for n in range(c.layers_n):
+                move_to_front(layer_at(c, n), lo, b, rest, end, origin)
             origin = rest
-    write_state(c, lo, b, lo, origin)
+    for n in range(c.layers_n):
+        write_state(layer_at(c, n), lo, b, lo, origin)
 
 
 @symbol_kernel
@@ -228,7 +264,8 @@ def batch_rows(c, worker):
     """One worker's rows of the batch, for the goal at hand."""
     lo, hi = share_range(c.b, worker, c.row_shares)
     c.part_loss[worker, 0], c.part_correct[worker, 0] = 0.0, 0
-    start_states(c, lo, hi - lo, lo)
+    for n in range(c.layers_n):
+        start_states(layer_at(c, n), lo, hi - lo, lo)
     if c.goal >= GRADIENT:
         _learn_rows(c, worker, lo, hi - lo)
     else:
@@ -243,13 +280,16 @@ def predict_rows(c, thread, number):
     """
     r, lo, T = number * PREDICT_ROWS, thread * PREDICT_ROWS, c.T
     b = min(PREDICT_ROWS, c.b - r)
-    h, rows, tokens, slots = c.h, c.rows, c.tokens, c.slots
+    rows, tokens, slots = c.rows, c.tokens, c.slots
     if c.has_lengths:
         count_rows_of_steps(c, lo, b, r)
+    for n in range(c.layers_n):
+        layer = layer_at(c, n)
+        for i in range(b):
+            zero_row(layer.h[state_row(c, lo, b, 0, 0) + i])
+            if c.recurrence == LSTM_CODE:
+                zero_row(layer.cell_state[state_row(c, lo, b, 0, 0) + i])
     for i in range(b):
-        zero_row(h[state_row(c, lo, b, 0, 0) + i])
-        if c.recurrence == LSTM_CODE:
-            zero_row(c.cell_state[state_row(c, lo, b, 0, 0) + i])
         if c.has_tokens:
             row = tokens[rows[r + i]]
             for t in range(c.lengths[rows[r + i]] if c.has_lengths else T):
@@ -278,10 +318,13 @@ def _add_parts(total, parts, workers, gates, step, turn):
 def add_parts(c):
     """Write all gradients but that of the embedding: the parts of the workers, added in their order."""
     one, none = np.int64(1), np.int64(0)
-    _add_parts(c.d_W_xh, c.part_W_xh, c.token_shares, c.G, c.Hp, none)
-    _add_parts(c.d_W_hh, c.part_W_hh, c.row_shares, c.G, c.Hp, _turn(c))
+    for n in range(c.layers_n):
+        layer = layer_at(c, n)
+        shares = c.token_shares if layer.has_tokens else c.row_shares
+        _add_parts(layer.d_W_xh, layer.part_W_xh, shares, c.G, c.Hp, none)
+        _add_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, _turn(c))
+        _add_parts(layer.d_b_h.reshape(1, -1), layer.part_b_h, c.row_shares, c.G, c.Hp, none)
+        if c.recurrence == GRU_CODE:
+            _add_parts(layer.d_b_hn.reshape(1, -1), layer.part_b_hn, c.row_shares, one, none, none)
     _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, one, none, none)
-    _add_parts(c.d_b_h.reshape(1, -1), c.part_b_h, c.row_shares, c.G, c.Hp, none)
     _add_parts(c.d_b_y.reshape(1, -1), c.part_b_y, c.row_shares, one, none, none)
-    if c.recurrence == GRU_CODE:
-        _add_parts(c.d_b_hn.reshape(1, -1), c.part_b_hn, c.row_shares, one, none, none)

@@ -16,7 +16,7 @@ what, and which reads it, stands in `kernels/README.md`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,14 +45,15 @@ TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a bl
 LAYER_INTEGERS = (
     "B", "T", "E", "H", "G", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "Ds", "panel", "gate_panel",
     "recurrence", "delta_width", "has_tokens", "has_lengths",
-    "kept_outputs", "emits", "above_width", "above_row", "column_shares", "stage", "shares",
+    "kept_outputs", "emits", "above_width", "above_row", "under_layer", "learns_inputs", "layer", "root",
+    "column_shares", "stage", "shares", "stage_layer",
     "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
     "stage_fresh", "stage_worker", "stage_row",
 )  # fmt: skip
 INTEGERS = (
     *LAYER_INTEGERS,
     # of the model, fixed for all calls
-    "V", "O", "P", "S", "Op", "workers", "blocks_n", "first", "loss", "adam", "flush", "averages_steps",
+    "V", "O", "P", "S", "Op", "layers_n", "workers", "blocks_n", "first", "loss", "adam", "flush", "averages_steps",
     # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
     "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
     "unique_n", "correct",
@@ -105,12 +106,14 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "delta": (None, (ANY, "Ds")),
     "recurrent": (None, (ANY, "Ds")),
     "spare": (None, (ANY, "Ds")),
+    "spare_delta": (None, (ANY, "Ds")),
     # of a cell with gates, the gradient of the states before a step, of its rows alone
     "dh": (None, (ANY, "Hs")),
     "dc": (None, (ANY, "Hs")),
     # what reads the states of this layer gives back gradients of them: dh_t += above_t W_above^T. Above the last layer
-    # is the head, with dz and W_hy
+    # is the head, with dz and W_hy; above another the next, with its delta, or that in its `spare`, and W_xh
     "above": (None, (ANY, "above_row")),
+    "above_spare": (None, (ANY, "above_row")),
     "W_above_T_panels": (None, (ANY, "panel")),
     # sums of each worker, added up in their order
     "part_W_xh": (None, (ANY, "GHs")),
@@ -120,6 +123,7 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
 }
 ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **LAYER_ARRAYS,
+    "layers": ("int64", ("layers_n",)),  # the addresses of their records, from the inputs up
     # the data, and the rows of it that a call and a pass are about
     "tokens": ("int32", (ANY, "T")),
     "inputs": (None, (ANY, "E")),  # (N, T, E)
@@ -204,47 +208,43 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
-    """The arrays that passes work in, by name, all C-contiguous and starting at a cache line."""
-    B, T, V, E, H, O, workers, kept = s.B, s.T, s.V, s.E, s.H, s.O, s.workers, s.kept
-    width = s.widths(dtype)
-    Op, Hp, GHp, Es, Hs, GHs, Ds = (width[name] for name in ("Op", "Hp", "GHp", "Es", "Hs", "GHs", "Ds"))
-    gated, lstm = s.recurrence != RNN, s.recurrence == LSTM
-    S, kept_outputs = (T, kept) if s.emits else (1, 1)
-    unique = V if s.whole_table else min(V, B * T)
-    token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
+def _makers(dtype: DTypeLike) -> tuple[Callable[..., Array], Callable[[int, int], Array]]:
+    """What makes an array of numbers by its shape, and panels of a (k, n) matrix."""
 
     def real(*shape: int) -> Array:
         return aligned(shape, dtype)
 
-    def packed(k: int, n: int) -> Array:
-        return aligned((panels(n, dtype) * k, panel_width(dtype)), dtype)
+    return real, lambda k, n: real(panels(n, dtype) * k, panel_width(dtype))
 
-    def index(*shape: int) -> Array:
-        return aligned(shape, np.int32)
 
+def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
+    """The arrays of one layer, by name, but for those that it shares with the others and with what is above it."""
+    B, T, V, E, H, workers, kept = s.B, s.T, s.V, s.E, s.H, s.workers, s.kept
+    width = s.widths(dtype)
+    Hp, GHp, Es, Hs, GHs, Ds = (width[name] for name in ("Hp", "GHp", "Es", "Hs", "GHs", "Ds"))
+    gated, lstm = s.recurrence != RNN, s.recurrence == LSTM
+    unique = V if s.whole_table else min(V, B * T)
+    token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
+    real, packed = _makers(dtype)
     # `delta` begins where a row of `recurrent` has the derivatives by the input: of gru a gate later
-    deltas = real((B * kept + 1) * Ds)
     later = Hp if s.recurrence == GRU else 0
-    recurrent, delta = (deltas[at : at + B * kept * Ds].reshape(B * kept, Ds) for at in (0, later))
-    made = {
+
+    def deltas(rows: int) -> tuple[Array, Array]:
+        both = real((rows + 1) * Ds)
+        first, second = (both[at : at + rows * Ds].reshape(rows, Ds) for at in (0, later))
+        return first, second
+
+    recurrent, delta = deltas(B * kept)
+    spare, spare_delta = deltas(2 * B)
+    return {
         "W_xh_panels": packed(E, GHp),
         "W_xh_T_panels": packed(width["delta_width"], E),
         "W_hh_panels": real(GHp // width["gate_panel"] * H, width["gate_panel"]) if gated else packed(H, GHp),
         "W_hh_T_panels": packed(width["delta_width"], H),
-        "W_hy_panels": packed(H, O),
-        "W_hy_T_panels": packed(O, H),
         "b_h_padded": real(GHp),
         "b_hn_padded": real(Hp if gated else 0),
-        "b_y_padded": real(Op),
-        "zeros": real(max(padded(n, dtype) for n in (E, GHp, O))),
-        "unit": np.ones(1, dtype),
-        "slot_of_token": np.full(V, -1, np.int32),
-        "unique": index(unique),
-        "starts": index(unique + 1),
-        "places": index(token_places),
-        "slots": index(token_places),
-        "unique_embedding": real(unique, Es),
+        "zeros": real(max(padded(n, dtype) for n in (E, GHp, s.O))),
+        "slots": aligned((token_places,), np.int32),
         "projected": real(unique, GHs),
         "x": real(dense_rows, Es),
         "h": real(B * (kept + 1), Hs),
@@ -253,15 +253,45 @@ def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "tape": real(B * kept * gated, Hs),
         "delta": delta,
         "recurrent": recurrent,
-        "spare": real(2 * B, Ds),
+        "spare": spare,
+        "spare_delta": spare_delta,
         "dh": real(B * gated, Hs),
         "dc": real(B * lstm, Hs),
-        "z": real(B * kept_outputs, Op),
-        "dz": real(B * kept_outputs, Op),
         "part_W_xh": real(workers, E, GHs),
         "part_W_hh": real(workers, H, GHs),
         "part_b_h": real(workers, GHs),
         "part_b_hn": real(workers, Hs),
+        "last": real(B * s.has_lengths, Hs),
+        "last_cell": real(B * s.has_lengths * lstm, Hs),
+        "state": real(B, H),
+        "state_cell": real(B * lstm, H),
+    }
+
+
+def model_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
+    """The arrays of head, tokens and rows, by name. As all arrays C-contiguous and starting at a cache line."""
+    B, T, V, H, O, workers = s.B, s.T, s.V, s.H, s.O, s.workers
+    width = s.widths(dtype)
+    Op, Es, GHs = (width[name] for name in ("Op", "Es", "GHs"))
+    S, kept_outputs = (T, s.kept) if s.emits else (1, 1)
+    unique = V if s.whole_table else min(V, B * T)
+    real, packed = _makers(dtype)
+
+    def index(*shape: int) -> Array:
+        return aligned(shape, np.int32)
+
+    return {
+        "W_hy_panels": packed(H, O),
+        "W_hy_T_panels": packed(O, H),
+        "b_y_padded": real(Op),
+        "unit": np.ones(1, dtype),
+        "slot_of_token": np.full(V, -1, np.int32),
+        "unique": index(unique),
+        "starts": index(unique + 1),
+        "places": index(B * T if V else 0),
+        "unique_embedding": real(unique, Es),
+        "z": real(B * kept_outputs, Op),
+        "dz": real(B * kept_outputs, Op),
         "part_W_hy": real(workers, H, Op),
         "part_b_y": real(workers, Op),
         "part_loss": aligned((workers, 8), np.float64),
@@ -271,16 +301,10 @@ def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "logits": real(B, S, O),
         "seats": np.arange(s.rows, dtype=np.int64),
         "rows_of_steps": aligned((B * (T + 2) * s.has_lengths,), np.int64),
-        "last": real(B * s.has_lengths, Hs),
-        "last_cell": real(B * s.has_lengths * lstm, Hs),
         "sorted_rows": aligned((s.rows * s.has_lengths,), np.int64),
         "by_length": aligned((s.rows * s.has_lengths,), np.int64),
         "firsts": aligned(((T + 1) * s.has_lengths,), np.int64),
-        "state": real(B, H),
-        "state_cell": real(B * lstm, H),
     }
-    # One layer, and above it the head.
-    return made | {"above": made["dz"], "W_above_T_panels": made["W_hy_T_panels"]}
 
 
 class PassRecord:
@@ -333,6 +357,12 @@ class _PassRecordAttributes(AttributeTemplate):
         if name in REALS:
             return types.float64
         return record_type.array(name) if name in ARRAYS else None
+
+
+@intrinsic
+def record_at(typingctx: Any, c: Any, address: Any) -> Any:
+    """The record at an address, of the number type of c."""
+    return c(c, types.int64), lambda context, builder, signature, args: args[1]
 
 
 @intrinsic
