@@ -32,7 +32,7 @@ GATES = {"rnn": ("h",), "gru": ("z", "r", "n"), "lstm": ("i", "o", "f", "g")}  #
 INPUTS, TARGETS, LENGTHS, LOGITS, LOSS = "inputs", "targets", "lengths", "logits", "loss"
 
 
-def reordered(cell: Cell, array: Array) -> Array:
+def to_onnx(cell: Cell, array: Array) -> Array:
     """(..., G H) in our order of gates as (..., G H) in that of ONNX."""
     gates = dict(zip(cell.gates, np.split(array, len(cell.gates), axis=-1), strict=True))
     return np.concatenate([gates[gate] for gate in GATES[cell.name]], axis=-1)
@@ -75,8 +75,8 @@ def _weights(direction: Direction, params: Params) -> tuple[Array, Array, Array]
     inner = np.zeros_like(own["b_h"])  # the bias inside the recurrent product
     for gate in cell.inner:
         inner[cell.units_of(gate, direction.H)] = own[f"b_h{gate}"]
-    bias = np.concatenate([reordered(cell, own["b_h"]), reordered(cell, inner)])
-    return reordered(cell, own["W_xh"]).T, reordered(cell, own["W_hh"]).T, bias
+    bias = np.concatenate([to_onnx(cell, own["b_h"]), to_onnx(cell, inner)])
+    return to_onnx(cell, own["W_xh"]).T, to_onnx(cell, own["W_hh"]).T, bias
 
 
 def _layer(

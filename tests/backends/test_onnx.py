@@ -43,12 +43,12 @@ def test_openvino_computes_in_float32_and_on_the_cores_of_the_process():
 @pytest.mark.parametrize("cell", list(CELLS))
 def test_gates_go_to_the_order_of_onnx(cell):
     pytest.importorskip("onnx")
-    from rnnbench.backends.onnx_parts import GATES, reordered
+    from rnnbench.backends.onnx_parts import GATES, to_onnx
 
     gates = CELLS[cell].gates
     array = np.repeat(np.arange(float(len(gates))), 4)[None]
     assert sorted(GATES[cell]) == sorted(gates)
-    np.testing.assert_array_equal(reordered(CELLS[cell], array)[0, ::4], [gates.index(gate) for gate in GATES[cell]])
+    np.testing.assert_array_equal(to_onnx(CELLS[cell], array)[0, ::4], [gates.index(gate) for gate in GATES[cell]])
 
 
 @pytest.mark.parametrize("loss", list(Loss))
