@@ -16,7 +16,7 @@ import pytest
 from rnnbench import backends, workloads
 from rnnbench.api.exit_codes import EXIT_CODES
 from rnnbench.api.learning import with_trainings
-from rnnbench.api.seeds import EXPERIMENTS, MADE_UP, of_reviews
+from rnnbench.api.seeds import EXPERIMENTS, MADE_UP, Bench, of_reviews
 from rnnbench.cli import main
 from rnnbench.cli.names import Names, SizesType
 from rnnbench.cli.run import RUN_EPILOG, say_what_is_on_request
@@ -188,6 +188,21 @@ def test_figures_of_made_up_reviews_agree_and_differ_with_nothing(tmp_path, monk
         assert finding["experiment"] == "imdb-synthetic-50"
         assert finding["agrees"] is None
         assert finding["note"] == MADE_UP
+
+
+def test_the_cures_are_rows_with_lengths_a_gru_and_an_lstm(monkeypatch):
+    seen = []
+
+    def train(self, training, name):
+        lengths = training.dataset.train.lengths is not None
+        seen.append((training.problem.model.cell, lengths, training.problem.T, training.problem.model.H))
+        return [], types.SimpleNamespace(accuracy=0.75)
+
+    monkeypatch.setattr(Bench, "train", train)
+    found = json.loads(invoke("seeds", "imdb-200-cures", "-b", "numba", "--json"))["findings"]
+    assert seen == [("rnn", True, 200, 128), ("gru", False, 200, 128), ("lstm", False, 200, 128)]
+    assert [finding["ours"] for finding in found] == ["0.7500"] * 3
+    assert len({finding["experiment"] for finding in found}) == 3
 
 
 @pytest.mark.parametrize("agrees", [True, False, None])
