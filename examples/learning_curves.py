@@ -3,8 +3,8 @@
     python examples/learning_curves.py                   draws learning_curves.png; some minutes
     python examples/learning_curves.py -T 50 -H 32       a smaller network, to try it
 
-A review shorter than 200 words is padded. Padded behind, its words are long past when the last state is asked; padded in
-front they are not; with real lengths the network stops at the last word. docs/seeds.md says what the picture shows.
+A review shorter than 200 words is padded. Padded behind, its words are long past when the last state is asked; padded
+in front they are not; with real lengths the network stops at the last word. docs/seeds.md says what the picture shows.
 """
 
 from __future__ import annotations
