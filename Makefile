@@ -12,21 +12,27 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test test-sim test-compile gpu lint types smoke bench bench-against bench-gate clean
+.PHONY: run test test-sim test-keras test-compile gpu lint types smoke bench bench-against bench-gate clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
 
 SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
-# `make test WHAT=tests/backends` runs a part, and not the simulator.
+# `make test WHAT=tests/backends` runs a part, and neither the simulator nor Keras on its other frameworks.
 WHAT ?= tests
-test: .venv/dev.stamp $(if $(filter tests,$(WHAT)),test-sim)
+test: .venv/dev.stamp $(if $(filter tests,$(WHAT)),test-sim test-keras)
 	$(BIN)/python -m pytest $(WHAT) $(SIDE_BY_SIDE) $(ARGS)
 
 # The CUDA kernels with no GPU: numba simulates if it is told so before it is imported, so in processes of their own.
 test-sim: .venv/dev.stamp
 	NUMBA_ENABLE_CUDASIM=1 $(BIN)/python -m pytest tests/cuda $(SIDE_BY_SIDE)
+
+# Keras has one framework a process; on TensorFlow it is tested among the others.
+test-keras: .venv/dev.stamp
+	for name in keras+jax keras+torch; do \
+	    $(BIN)/python -m pytest tests/backends/test_conformance.py tests/backends/test_audit.py --backend $$name || exit 1; \
+	done
 
 # The CUDA kernels compiled for GPUs that are not here, in .venv-cuda: numba-cuda takes the place of `numba.cuda` for
 # all that runs beside it, and wants a numba of its own.
@@ -82,7 +88,7 @@ bench-gate: .venv/dev.stamp
 	$(PYTHON) -m venv .venv
 
 .venv/run.stamp: .venv/pyvenv.cfg pyproject.toml
-	@echo "installing PyTorch, TensorFlow and JAX: 0.7 GB to download, 3.5 GB where PyTorch comes with CUDA" >&2
+	@echo "installing PyTorch, TensorFlow, JAX, OpenVINO and ONNX Runtime: 0.8 GB to download, 3.5 GB where PyTorch comes with CUDA" >&2
 	$(BIN)/python -m pip install -q -e '.[frameworks]'
 	touch $@
 

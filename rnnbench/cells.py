@@ -144,11 +144,10 @@ def lstm_backward(
     return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T, "c": dc * f})
 
 
-# Who computes cells with gates
-_GATED = (
-    *("numpy", "numba", "numba+subnormal", "jax", "torch", "torch+flush", "torch+compile"),
-    *("tensorflow", "tensorflow+xla"),
-)
+_GATED = (  # who computes cells with gates
+    "numpy", "numba", "numba+subnormal", "jax", "torch", "torch+flush", "torch+compile", "tensorflow", "tensorflow+xla",
+    "openvino", "onnxruntime", "numba+naive", "keras", "keras+jax", "keras+torch",
+)  # fmt: skip
 
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),

@@ -19,7 +19,11 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy pr
 # Backends that compile or trace every case anew, for seconds or for one; numba does so once.
 COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and not name.startswith("numba")]
 TRACING = ["jax", "tensorflow"]
-EVERY = {**dict.fromkeys(TRACING, 3), **dict.fromkeys(COMPILING, 8), "torch+compile": 16}
+EVERY = {**dict.fromkeys(TRACING, 3), **dict.fromkeys(COMPILING, 8)}
+EVERY |= dict.fromkeys(("torch+compile", "keras", "keras+jax", "keras+torch"), 16)
+# Tested beside those of a usual run. Keras has one framework a process, TensorFlow in that of all tests: `make
+# test-keras` runs it on the others.
+ON_REQUEST = ["numba+naive", "onnxruntime", "keras"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,7 +32,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of each test, keep every third or eighth case of the backends in `EVERY`; all with --every-case."""
+    """Of each test, keep one in so many cases of the backends in `EVERY`; all with --every-case."""
     if config.getoption("--every-case"):
         return
     seen: Counter[tuple[str, str]] = Counter()
@@ -51,7 +55,7 @@ def has(name: str, structure: str) -> bool:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        names = metafunc.config.getoption("--backend") or backends.usual()
+        names = metafunc.config.getoption("--backend") or [*backends.usual(), *ON_REQUEST]
         fixtures, cases = ["backend"], [(name,) for name in names]
         if "cell" in metafunc.fixturenames:
             fixtures.append("cell")

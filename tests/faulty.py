@@ -211,6 +211,86 @@ class FullDisk(NumpySession):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scratch")
 
 
+def threads() -> int:
+    return int(os.environ["OMP_NUM_THREADS"])
+
+
+class SlowerTogether(NumpySession):
+    """Each pass takes 16 ms by several threads and 1 ms by one; TEST_TURNED: the reverse."""
+
+    def _take(self, alone: float, together: float) -> None:
+        if "TEST_TURNED" in os.environ:
+            alone, together = together, alone
+        time.sleep(together if threads() > 1 else alone)
+
+    def forward(self):
+        self._take(0.001, 0.016)
+        super().forward()
+
+    def gradient(self):
+        self._take(0.001, 0.016)
+        super().gradient()
+
+    def train_step(self):
+        self._take(0.001, 0.016)
+        super().train_step()
+
+    def _train_epoch(self, order):
+        self._take(0.001, 0.016)
+        super()._train_epoch(order)
+
+
+class FasterTogether(SlowerTogether):
+    """The reverse of `SlowerTogether`."""
+
+    def _take(self, alone: float, together: float) -> None:
+        super()._take(together, alone)
+
+
+class EpochFailsAlone(SlowerTogether):
+    def epoch_of(self, order):
+        if threads() == 1:
+            raise RuntimeError("no epoch by one")
+        return super().epoch_of(order)
+
+
+class RaisesTogether(NumpySession):
+    """Its gradient fails by several threads; TEST_TURNED: by one."""
+
+    def gradient(self):
+        if (threads() > 1) != ("TEST_TURNED" in os.environ):
+            raise RuntimeError("the parts do not fit together")
+        super().gradient()
+
+
+class WrongTogether(NumpySession):
+    """Threads that add to the same sum: by several, its gradient is a little off."""
+
+    def _gradient(self, batch, state):
+        grads = super()._gradient(batch, state)
+        if threads() > 1:
+            for g in grads.values():
+                g *= 1.001
+        return grads
+
+
+class DiesTogether(NumpySession):
+    """By several threads it dies in its third forward."""
+
+    calls = 0
+
+    def forward(self):
+        super().forward()
+        DiesTogether.calls += 1
+        if DiesTogether.calls == 3 and threads() > 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class RaisesAnyway(NumpySession):
+    def gradient(self):
+        raise RuntimeError(f"no gradient by {threads()}")
+
+
 class RaisesOnImport(NumpyBackend):
     def __init__(self):
         raise ImportError("libfast.so.3: cannot open shared object file")
@@ -291,15 +371,40 @@ BACKENDS = {
     "no-epoch": "UnsupportedEpoch",
     "no-device": "NoDevice",
     "chatty": "Chatty",
+    "single": "SingleThreaded",
 }
 
 for _name, _session in SESSIONS.items():
     globals()[f"backend_{_name}"] = made_of(_session)
 
 
+def _threaded(session: type[NumpySession], most: int = 1000) -> type[NumpyBackend]:
+    """A backend with as many threads as its process is told, but no more than it can use."""
+
+    class Threaded(made_of(session)):
+        def contract(self, problem):
+            return replace(super().contract(problem), threads=min(most, threads()))
+
+    return Threaded
+
+
+THREADED = {
+    "slower-together": SlowerTogether,
+    "faster-together": FasterTogether,
+    "raises-together": RaisesTogether,
+    "wrong-together": WrongTogether,
+    "dies-together": DiesTogether,
+    "raises-anyway": RaisesAnyway,
+    "epoch-fails-alone": EpochFailsAlone,
+}
+for _name, _session in THREADED.items():
+    globals()[f"backend_{_name}"] = _threaded(_session)
+SingleThreaded = _threaded(NumpySession, most=1)
+
+
 def register(registry: dict[str, backends.Entry]) -> str:
     """Add all of them to a registry. The PYTHONPATH by which workers find them."""
-    for name in SESSIONS:
+    for name in (*SESSIONS, *THREADED):
         registry[name] = backends.Entry(f"tests.faulty:backend_{name}", (), None, "faulty")
     for name, attribute in BACKENDS.items():
         registry[name] = backends.Entry(f"tests.faulty:{attribute}", (), None, "faulty")

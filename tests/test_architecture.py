@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "rnnbench"
-FRAMEWORKS = ("torch", "tensorflow", "keras", "jax", "optax", "numba", "llvmlite")
+FRAMEWORKS = (
+    "torch", "tensorflow", "keras", "jax", "optax", "numba", "llvmlite", "openvino", "onnxruntime", "onnx",
+)  # fmt: skip
 
 # room -> the rooms that it may not import
 CLOSED = {
@@ -75,7 +77,8 @@ def test_only_its_own_backend_imports_a_framework():
         of = path.stem.partition("_")[0]  # torch_parts belongs to torch
         allowed = {
             "torch": {"torch"}, "jax": {"jax", "optax"}, "numba": {"numba", "llvmlite"}, "cuda": {"numba"},
-            "tensorflow": {"tensorflow", "keras"}, "keras": {"tensorflow", "keras"},
+            "tensorflow": {"tensorflow", "keras"}, "keras": {"tensorflow", "keras", "jax", "torch"},
+            "onnx": {"onnx"}, "onnxruntime": {"onnxruntime"}, "openvino": {"openvino"},
         }.get(of, set())  # fmt: skip
         assert names <= allowed, f"{path.name} imports {names}"
 

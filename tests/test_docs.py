@@ -94,6 +94,17 @@ def test_the_example_of_the_seeds_trains():
     assert re.fullmatch(r"parity: test accuracy 0\.[4-6]\d+; theirs: 0\.4700\n", done.stdout), done.stdout + done.stderr
 
 
+def test_the_example_of_learning_curves_trains_and_draws(tmp_path):
+    asked = [sys.executable, ROOT / "examples" / "learning_curves.py", "-T", "5", "-H", "4", "--epochs", "1"]
+    done = subprocess.run([*asked, "--output", "curves.png"], cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    found = re.findall(r"^(.+?) +test accuracy (\S+)", done.stdout, re.MULTILINE)
+    assert [name for name, _ in found] == [
+        "rnn, padded behind", "rnn, padded in front", "rnn, real lengths", "gru, padded behind", "lstm, padded behind",
+    ], done.stdout + done.stderr  # fmt: skip
+    assert all(0.4 < float(accuracy) < 0.9 for _, accuracy in found)
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+
+
 @pytest.mark.parametrize(("cell", "step"), [("rnn", 1e-9), ("gru", 3e-3), ("lstm", 1e-6)])  # as steep as each is
 def test_the_example_of_gradients_finds_the_derivative_by_the_state_before_the_first_step(cell, step):
     """Against differences of the loss, each row's state moved along its own gradient."""

@@ -27,8 +27,11 @@ from rnnbench.analysis.diagnostics import BIMODAL, bimodal, drifts, separation
 from rnnbench.analysis.noise import noise_of
 from rnnbench.analysis.stats import Interval, Metric, interval_of, ratio_of
 from rnnbench.analysis.stop_rule import precise_enough
+from rnnbench.analysis.trial import FEWEST_PAIRS, MOST_PAIRS, better
 from rnnbench.records.stops import StopRule
 from worlds import (
+    BY,
+    DISTURBED,
     NOISY,
     ONE_MODE,
     QUIET,
@@ -297,6 +300,44 @@ def alarms(seed: int, runs: int | None) -> Iterator[Table]:
     yield Table("Drift", found)
 
 
+def with_trial(rng: Rng, ratio: float) -> tuple[int, Interval | None, float]:
+    """The threads that a trial takes where 2 need `ratio` of the time of 1; the ranked time, and what it truly is.
+
+    The ranked turns of the first launch are of the process that the trial was made in.
+    """
+    truth = {1: 1.0, 2: ratio}
+    launches = {n: np.exp(rng.normal(math.log(t), 0.05, (3, 1))) for n, t in truth.items()}
+    busy = np.where(rng.random((MOST_PAIRS, 2)) < DISTURBED, BY, 1.0)
+    turns = np.exp(rng.normal(0, 0.05, (MOST_PAIRS, 2))) * busy
+    pairs = [{n: float(launches[n][0, 0] * t) for n, t in zip((1, 2), pair, strict=True)} for pair in turns]
+    tried = FEWEST_PAIRS
+    while (threads := better(pairs[:tried])) is None:
+        tried += 1
+    ranked = launches[threads] * np.exp(rng.normal(0, 0.05, (3, 2)))
+    return threads, interval_of(turns_of(ranked)), truth[threads]
+
+
+def threads(seed: int, runs: int | None) -> Iterator[Table]:
+    """Does a trial find the better number of threads, and does choosing by it bend the time that is ranked?"""
+    runs, found, kept = runs or 4_000, [], []
+    shape = "5 % spread between and within processes, every 20th turn of the trial disturbed by half"
+    for ratio, bounds in ((0.8, {"most": 0.02}), (0.9, {"most": 0.15}), (1.0, {}), (1.1, {"least": 0.7}),
+                          (1.25, {"least": 0.97})):  # fmt: skip
+        rng = rng_of(seed, f"threads {ratio}")
+        chosen, times, truths = zip(*(with_trial(rng, ratio) for _ in range(runs)), strict=True)
+        world = f"2 threads need {ratio:g} of the time of 1; {shape}"
+        loss = np.mean([math.log(t / min(1.0, ratio)) for t in truths])
+        more = f"slower than the better by {percent(math.expm1(loss))} % on average"
+        found.append(Found("1 thread is ranked", world, "", chosen.count(1), runs, more=more, **bounds))
+        bias = np.mean([math.log(time.value / t) for time, t in zip(times, truths, strict=True) if time])
+        hold = sum(holds(time, t) for time, t in zip(times, truths, strict=True))
+        more = f"{percent(-math.expm1(bias))} % too short on average"
+        kept.append(Found("the ranked time", f"3 launches of 2 rounds; 2 threads need {ratio:g}", hits=hold, runs=runs,
+                          more=more, **COVER))  # fmt: skip
+    yield Table("The threads that a trial takes", found)
+    yield Table("The time that is ranked", kept)
+
+
 def verdict_of(rng: Rng, truth: float, launches: int, spread: float) -> Verdict:
     """Of one case alone, launches drawn with so much spread."""
     ratio = ratio_of_runs(*rng.normal([[0.0], [math.log(truth)]], spread, (2, launches)).tolist())
@@ -355,6 +396,7 @@ PARTS: dict[str, Part] = {
     "noise": noise,
     "history": history,
     "alarms": alarms,
+    "threads": threads,
     "planted": planted,
 }
 SIMULATED = [part for part in PARTS if part != "planted"]  # what runs where none is named: minutes, and no processes
@@ -362,7 +404,8 @@ SIMULATED = [part for part in PARTS if part != "planted"]  # what runs where non
 
 EPILOG = f"""\b
 Parts: intervals, stop (launches end by a rule), verdicts (two runs compared), noise (a backend against itself),
-history (steps), alarms (two modes, drift); all of these unless some are named. And planted: real processes, one slower.
+history (steps), alarms (two modes, drift), threads (the better number of them); all of these unless some are named.
+And planted: real processes, one slower.
 
 \b
 Examples:

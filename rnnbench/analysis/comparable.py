@@ -27,8 +27,9 @@ class Side:
 def differences(backend: str, base: Side, new: Side) -> list[str]:
     """What makes the two unlike, `name base / new` each; nothing where they may stand in one ratio.
 
-    The records are those of one case and backend. Work (sizes, dtype, model, seeds), contract (threads, subnormals,
-    TF32), machine, and the versions of what the backend computes with.
+    The records are those of one case and backend. Work (sizes, dtype, model, seeds), contract (threads, unless both
+    found the better of the same numbers; subnormals, TF32), machine, and the versions of what the backend computes
+    with.
     """
     return [*unlike_work(base, new), *_machines(backend, base, new)]
 
@@ -38,10 +39,13 @@ def unlike_work(base: Side, new: Side) -> list[str]:
     records = [(r.case, r.seeds) for side in (base, new) for r in side.records]
     cases = [flat(msgspec.to_builtins(case)) for case in _different(case for case, _ in records)]
     seeds = [flat(msgspec.to_builtins(s), "seed of ") for s in _different(seeds for _, seeds in records)]
-    promised = [(c.threads, c.subnormals, c.tf32) for c in _contracts(base, new)]
+    checked = [r for side in (base, new) for r in checks_in(side.records) if r.contract is not None]
+    tried = {r.tried for r in checked}
+    found = len(tried) == 1 and tried != {()}  # both took the better of the same numbers, whichever that was
+    promised = _different((0 if found else c.threads, c.subnormals, c.tf32) for r in checked if (c := r.contract))
     contracts = [dict(zip(("threads", "subnormals", "TF32"), of, strict=True)) for of in promised]
-    found = {**_unlike(cases), **_unlike(seeds), **_unlike(contracts)}
-    return [f"{name} {a} / {b}" for name, (a, b) in found.items()]
+    unlike = {**_unlike(cases), **_unlike(seeds), **_unlike(contracts)}
+    return [f"{name} {a} / {b}" for name, (a, b) in unlike.items()]
 
 
 def unlike_machines(base: Side, new: Side) -> list[str]:
@@ -63,10 +67,6 @@ def first_few(differences: Sequence[str]) -> str:
 
 def _different(values: Iterable[Any]) -> list[Any]:
     return list(dict.fromkeys(values))
-
-
-def _contracts(base: Side, new: Side) -> list[Any]:
-    return [r.contract for side in (base, new) for r in checks_in(side.records) if r.contract is not None]
 
 
 def _unlike(answers: Sequence[Mapping[str, Any]]) -> dict[str, tuple[Any, Any]]:

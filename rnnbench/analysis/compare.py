@@ -191,6 +191,7 @@ def _first_look(a: Summary | None, b: Summary | None, base: Side, new: Side, gat
     verdict, reason = _obstacle(a, b, base, new)
     if verdict is not None:
         return replace(finding, verdict=verdict, reason=reason)
+    finding = replace(finding, reason=_joined(finding.reason, _unlike_threads(a, b)))
     ratio = ratio_of_runs(theirs, ours)
     if math.isnan(ratio.p):
         counts = f"{finding.launches[0]} and {finding.launches[1]} launches"
@@ -217,6 +218,14 @@ def _decided(f: Comparison, ratio: Ratio, margin: float, cases: int) -> Comparis
 
 def _joined(*reasons: str | None) -> str | None:
     return "; ".join(reason for reason in reasons if reason) or None
+
+
+def _unlike_threads(a: Summary | None, b: Summary | None) -> str | None:
+    """That each side was faster with another number of threads: no obstacle, and the reader is to know."""
+    if a is None or b is None or a.threads == b.threads:
+        return None
+    base, new = (" and ".join(map(str, s.threads)) or "unknown" for s in (a, b))
+    return f"threads {base} / {new}, the better in each run"
 
 
 def _obstacle(a: Summary | None, b: Summary | None, base: Side, new: Side) -> tuple[Verdict | None, str | None]:

@@ -40,6 +40,7 @@ class Ranking:
     reference: str | None
     over_reference: Interval | None
     unranked: dict[str, str]
+    threads: tuple[int, ...] = ()  # of the fastest, where they were found
 
     @property
     def key(self) -> str:
@@ -81,6 +82,7 @@ def _ranking(case: Case, group: Sequence[Summary], reference: str | None) -> Ran
         reference=reference,
         over_reference=over,
         unranked=unranked,
+        threads=first.threads if first.tried else (),
     )
 
 
@@ -133,13 +135,14 @@ def ranking(found: Iterable[Summary]) -> pd.DataFrame:
             rows.append({
                 "case": s.case.key, "workload": s.case.workload, "cell": s.case.model.cell, "pass": str(s.case.pass_),
                 "dtype": str(s.case.dtype), "truncation": str(s.case.truncation or ""), "rank": rank,
-                "backend": s.backend, "seconds": s.time.value, "low": s.time.low, "high": s.time.high,
+                "backend": s.backend, "threads": s.threads[0] if len(s.threads) == 1 else None, "seconds": s.time.value,
+                "low": s.time.low, "high": s.time.high,
                 "behind": behind.value if behind else math.nan, "behind_low": behind.low if behind else math.nan,
                 "behind_high": behind.high if behind else math.nan, "sure": behind is not None and behind.above_one,
             })  # fmt: skip
-    columns = ["case", "workload", "cell", "pass", "dtype", "truncation", "rank", "backend", "seconds", "low", "high",
-               "behind", "behind_low", "behind_high", "sure"]  # fmt: skip
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["case", "workload", "cell", "pass", "dtype", "truncation", "rank", "backend", "threads", "seconds",
+               "low", "high", "behind", "behind_low", "behind_high", "sure"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).astype({"threads": "Int64"})
 
 
 NEAR = 0.9  # of the fastest rival's speed

@@ -18,7 +18,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnnbench.model import Case, Pass
-from rnnbench.records.record import MemoryRecord, Record, Status, TurnKey, TurnRecord, checks_in, turns_in
+from rnnbench.records.record import (
+    MemoryRecord,
+    Record,
+    Status,
+    TrialRecord,
+    TurnKey,
+    TurnRecord,
+    checks_in,
+    trials_in,
+    turns_in,
+)
+from rnnbench.units import threads
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -77,6 +88,16 @@ class Summary:
         return self.status is Status.OK and self.time is not None
 
     @property
+    def threads(self) -> tuple[int, ...]:
+        """Its threads by its contract; several where runs that chose differently are shown as one."""
+        return tuple(sorted({r.contract.threads for r in checks_in(self.records) if r.contract}))
+
+    @property
+    def tried(self) -> tuple[int, ...]:
+        """The numbers of threads of which the better is ranked; empty where there was nothing to choose."""
+        return next((r.tried for r in self.records if r.tried), ())
+
+    @property
     def timed_turns(self) -> list[TurnRecord]:
         """The turns that the time is made of."""
         return [r for r in turns_in(self.records) if r.samples_ns and r.key in self.turns]
@@ -97,7 +118,7 @@ _CENTRES: dict[Metric, Callable[[Sequence[int]], float]] = {
 }
 
 
-def turn_seconds(record: TurnRecord, metric: Metric = Metric.MEDIAN) -> float | None:
+def turn_seconds(record: TurnRecord | TrialRecord, metric: Metric = Metric.MEDIAN) -> float | None:
     """Seconds a call: the metric of the samples after the warm-ups, at least 1 ns.
 
     None where there are none, or the machine was suspended in between.
@@ -177,8 +198,22 @@ def outliers_of(record: TurnRecord) -> int:
     return sum(ns > q3 + 3 * (q3 - q1) for ns in kept)
 
 
+def failed_trial(records: Iterable[Record]) -> str | None:
+    """What failed with a number of threads that is not ranked, and with how many."""
+    failed = [r for r in trials_in(records) if r.status not in (Status.OK, Status.SKIPPED)]
+    return f"{failed[0].status} with {threads(failed[0].threads or 0)}: {failed[0].reason}" if failed else None
+
+
 def _verdict(records: Sequence[Record], timed: bool) -> tuple[Status, str | None]:
-    """The status of all rounds together: one wrong round makes it wrong; else what was measured stays."""
+    """The status of all rounds together: one wrong round makes it wrong; else what was measured stays.
+
+    What failed in a trial has no part in it, and is told where there is nothing else to tell.
+    """
+    status, reason = _verdict_without_trials([r for r in records if not isinstance(r, TrialRecord)], timed)
+    return status, reason or failed_trial(records)
+
+
+def _verdict_without_trials(records: Sequence[Record], timed: bool) -> tuple[Status, str | None]:
     for record in records:
         if record.status is Status.WRONG:
             return Status.WRONG, record.reason
@@ -274,7 +309,7 @@ def _row(s: Summary) -> dict[str, object]:
         "warmups": sum(r.warmup for r in timed), "outliers": sum(outliers_of(r) for r in timed),
         "peak_memory_bytes": max(peaks, default=None),
         "peak_device_bytes": max((r.peak_device_bytes for r in s.records if r.peak_device_bytes), default=None),
-        "threads": None if contract is None else contract.threads,
+        "threads": s.threads[0] if len(s.threads) == 1 else None,
         "subnormals": "" if contract is None else contract.subnormals, "data_source": s.records[0].data_source,
     }  # fmt: skip
 

@@ -39,6 +39,8 @@ def plan_of(
 ) -> Plan:
     """The plan for these workloads; `rest` are further fields of `Plan`. None is what the command line takes then.
 
+    Where no number of threads is asked for, a run finds the better of 1 and all; a smoke run takes all.
+
     Raises ValueError for a name that is not known, a reference that is not measured, and too many threads.
     """
     names = tuple(registry.usual() if backends is None else dict.fromkeys(map(_registered, backends)))
@@ -53,6 +55,7 @@ def plan_of(
         passes=tuple(Pass(name) for name in chosen),
         dtypes=tuple(DType(name) for name in types),
         threads=allowed_threads(threads),
+        trial=threads is None and rest.get("mode") is not Mode.QUICK,
         reference=reference,
         own_backends=tuple(registry.REGISTRY[name].target for name in names if registry.REGISTRY[name].own),
         **rest,

@@ -290,7 +290,8 @@ def session(
     asked = DType(_one_of("dtype", dtype, DType)), _truncation(truncation)
     problem = found.spec.problem(*asked)
     made = registry.load(backend)
-    if reason := made.unavailable() or made.unsupported(Case(**vars(problem), pass_=Pass.GRADIENT)):
+    reasons = [made.unsupported(Case(**vars(problem), pass_=pass_)) for pass_ in Pass]
+    if reason := made.unavailable() or (reasons[0] if all(reasons) else None):
         raise ValueError(f"{backend} on {problem.name}: {reason}")
     rows = found.load(Source(found.T, seed, None if data_dir is None else Path(data_dir))).train
     initial = {**init_params(found.model, found.init, seed), **(params or {})}

@@ -21,10 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Look:
-    """How a backend is drawn. `line` is a matplotlib dash pattern; `hatch` fills bars."""
+    """How a backend is drawn. `marker` and `line` are as matplotlib has them, the marker a filled one; `hatch` fills
+    bars.
+    """
 
     colour: str
-    marker: str
+    marker: Any
     line: Any
     hatch: str
 
@@ -91,6 +93,10 @@ _JAX: dict[str, Any] = {
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     },
 }
+# On which framework, the class says: workers have the variables of all backends.
+_KERAS: dict[str, Any] = {
+    "on_request": True, "compiles": True, "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
+}  # fmt: skip
 _ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True}
 
 # Colours: Okabe and Ito (2002), with its yellow, too pale for lines on white, replaced by a dark brown, and an indigo
@@ -111,6 +117,7 @@ REGISTRY: dict[str, Entry] = {
         needs=(),
         extra=None,
         summary="our kernels: batch over threads, time inside",
+        features=_EVERY,
         look=Look("#D55E00", "o", "-", ""),
         **_NUMBA,
     ),
@@ -119,7 +126,15 @@ REGISTRY: dict[str, Entry] = {
         needs=(),
         extra=None,
         summary="our kernels, subnormals kept",
+        features=_EVERY,
         look=Look("#CC79A7", "<", (0, (3, 1)), "**"),
+        on_request=True,
+        **_NUMBA,
+    ),
+    "numba+naive": Entry(
+        "rnnbench.backends.numba_naive:NumbaNaiveBackend",
+        summary="the loop as one writes it in Numba: np.dot in an @njit",
+        look=Look("#44AA99", (4, 1, 0), (0, (4, 3)), "oo"),
         on_request=True,
         **_NUMBA,
     ),
@@ -188,6 +203,43 @@ REGISTRY: dict[str, Entry] = {
         summary="jitted lax.scan and optax",
         look=Look("#009E73", "*", (0, (6, 2)), "oo"),
         **_JAX,
+    ),
+    "openvino": Entry(
+        "rnnbench.backends.openvino:OpenvinoBackend",
+        needs=("openvino", "onnx"),
+        extra="openvino",
+        summary="an ONNX graph in OpenVINO, whose recurrence is oneDNN's; forward only",
+        libraries=("openvino", "onnx"),
+        features=_EVERY,
+        look=Look("#882255", "d", (0, (7, 2, 1, 2)), "\\\\//"),
+    ),
+    "onnxruntime": Entry(
+        "rnnbench.backends.onnxruntime:OnnxruntimeBackend",
+        needs=("onnxruntime", "onnx"),
+        extra="onnxruntime",
+        summary="the same graph in ONNX Runtime; forward only",
+        libraries=("onnxruntime", "onnx"),
+        features=_EVERY,
+        look=Look("#999933", "8", (0, (2, 1, 1, 1)), "..."),
+        on_request=True,
+    ),
+    "keras": Entry(
+        "rnnbench.backends.keras:KerasBackend",
+        summary="SimpleRNN, GRU or LSTM and fit, as users write them, on TensorFlow",
+        look=Look("#DDAA33", (6, 1, 0), (0, (5, 1, 2, 1)), "--"),
+        **_TENSORFLOW | _KERAS,
+    ),
+    "keras+jax": Entry(
+        "rnnbench.backends.keras:KerasJaxBackend",
+        summary="the same lines on JAX",
+        look=Look("#117733", (8, 1, 0), (0, (3, 2, 1, 2)), "++"),
+        **_JAX | _KERAS | {"needs": ("keras", "jax", "optax"), "extra": "frameworks"},
+    ),
+    "keras+torch": Entry(
+        "rnnbench.backends.keras:KerasTorchBackend",
+        summary="the same lines on PyTorch",
+        look=Look("#4477AA", (4, 1, 45), (0, (6, 1, 1, 1)), "||"),
+        **_TORCH | _KERAS | {"needs": ("keras", "torch"), "extra": "frameworks"},
     ),
     "jax-cuda": Entry(
         "rnnbench.backends.jax_cuda:JaxCudaBackend",

@@ -8,45 +8,21 @@ The gru has no second bias for r and z, which `GRU` has.
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench.backends.keras_import import floatx, imported
 from rnnbench.model import Block, Direction, DType, Head, Loss, Model, Optimizer, Problem, Train, blocks_of
 from rnnbench.params import Array
 
+imported("tensorflow")
+import keras  # noqa: E402
+import tensorflow as tf  # noqa: E402
 
-@contextmanager
-def _environment(**values: str) -> Iterator[None]:
-    """Environment variables that hold within the block alone."""
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Keras reads keras.json in its home when imported, and writes one where there is none: neither may happen here.
-with tempfile.TemporaryDirectory() as _home, _environment(KERAS_BACKEND="tensorflow", KERAS_HOME=_home):
-    import keras
-    import tensorflow as tf
-
-if keras.config.backend() != "tensorflow":
-    raise ImportError(
-        f"Keras was imported before with its {keras.config.backend()} backend; it must be tensorflow: import "
-        "this module first, or set KERAS_BACKEND=tensorflow"
-    )
 tf.get_logger().setLevel("ERROR")  # many sessions, each with functions of the same name, look like retracing to it
 
 __all__ = [
@@ -68,17 +44,6 @@ Tensor = Any
 States = tuple[Tensor, ...]  # in the order of the cell, each (B, H)
 WRITTEN_OUT, WRITTEN_OUT_GATED, WRITTEN_OUT_XLA = 256, 100, 10  # the most steps; docs/decisions/0031
 CHAIN_BLOCKS = 8  # at most so many blocks run one after the other; more are stacked
-
-
-@contextmanager
-def floatx(dtype: str) -> Iterator[None]:
-    """Keras's default type, which learning rates and metrics take without asking."""
-    before = keras.config.floatx()
-    keras.config.set_floatx(dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before)
 
 
 class Recurrence(keras.layers.Layer):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import pairwise
 from typing import ClassVar, NamedTuple
 
 import llvmlite
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.contract import Contract
-from rnnbench.data import Data, Inputs, shaped_targets
+from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.kernels.cpu import losses
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.model import FORWARD_STEPS, PREDICT_ROWS
@@ -29,12 +31,13 @@ from rnnbench.kernels.cpu.pass_record import (
     BufferSizes,
     PassRecord,
     aligned,
-    buffers,
+    layer_buffers,
+    model_buffers,
 )
 from rnnbench.kernels.cpu.passes import CpuRunner, compile_all
 from rnnbench.kernels.cpu.simd import padded, register_bytes
 from rnnbench.kernels.cpu.thread_pool import thread_pool
-from rnnbench.model import DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
+from rnnbench.model import Direction, DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
@@ -58,15 +61,19 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
     """A problem as the numbers that kernels read; no limit is infinity."""
     model, train, dtype = problem.model, problem.train, str(problem.dtype)
     every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
-    blocks = blocks_of(model, problem.truncation, problem.T)
+    blocks = blocks_of(model, problem.truncation, problem.T, problem.lengths)
     return {
         "B": sizes.B, "T": sizes.T, "V": sizes.V, "E": sizes.E, "H": sizes.H, "G": sizes.G, "O": sizes.O,
         "recurrence": sizes.recurrence, **sizes.widths(dtype),
-        "S": sizes.T if every else 1, "kept": sizes.kept, "kept_outputs": sizes.kept if every else 1,
+        "S": sizes.T if every else 1, "layers_n": len(model.directions), "directions": sizes.directions,
+        "R": model.read, "kept": sizes.kept,
+        "kept_outputs": sizes.kept if every else 1,
         "P": sum(math.prod(shape) for shape in model.shapes.values()),
         "above_width": sizes.O, "above_row": padded(sizes.O, dtype), "workers": sizes.workers,
         "blocks_n": len(blocks), "first": blocks[0].start,
-        "has_tokens": model.V is not None, "emits": every, "loss": _LOSS_CODES[model.loss], "flush": flush,
+        "has_tokens": model.V is not None, "learns_inputs": model.V is not None, "emits": every,
+        "loss": _LOSS_CODES[model.loss], "flush": flush,
+        "has_lengths": problem.lengths, "averages_steps": model.averages_steps,
         "adam": train.optimizer is Optimizer.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
         "beta_2": train.beta_2, "epsilon": train.epsilon,
         "step_weight": 1.0 / problem.T if every and mean else 1.0,
@@ -82,14 +89,15 @@ def data_of(problem: Problem, data: Data) -> dict[str, Array]:
     targets = shaped_targets(problem, data.targets)
     has_classes = problem.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
     found = {"classes": targets.reshape(n, S)} if has_classes else {"targets": targets.reshape(n, S, O)}
-    return found | inputs_of(problem, data.inputs)
+    return found | inputs_of(problem, data.inputs, shaped_lengths(problem, data.lengths))
 
 
-def inputs_of(problem: Problem, inputs: Inputs) -> dict[str, Array]:
-    """`tokens` (N, T) int32 or `inputs` (N, T, E)."""
+def inputs_of(problem: Problem, inputs: Inputs, lengths: Inputs | None) -> dict[str, Array]:
+    """`tokens` (N, T) int32 or `inputs` (N, T, E); and `lengths` (N,) int32 where rows have such."""
+    found: dict[str, Array] = {} if lengths is None else {"lengths": lengths}
     if problem.model.V is not None:
-        return {"tokens": np.ascontiguousarray(inputs, np.int32)}
-    return {"inputs": np.ascontiguousarray(inputs, str(problem.dtype))}
+        return found | {"tokens": np.ascontiguousarray(inputs, np.int32)}
+    return found | {"inputs": np.ascontiguousarray(inputs, str(problem.dtype))}
 
 
 class NumbaSession(Session):
@@ -105,14 +113,19 @@ class NumbaSession(Session):
         sizes = {"params": self.initial.size, "grads": self.initial.size, "m": moments, "v": moments}
         self.flat = {name: aligned((size,), self.dtype) for name, size in sizes.items()}
         self.params, self.grads = (parts(self.flat[name], model.shapes) for name in ("params", "grads"))
-        self.arrays = self.flat | self.params | {f"d_{name}": g for name, g in self.grads.items()}
-        blocks = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
+        own = model.shapes.keys() - {name for direction in model.directions for name in direction.shapes}
+        self.arrays = self.flat | {name: self.params[name] for name in own}
+        self.arrays |= {f"d_{name}": self.grads[name] for name in own}
+        blocks = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T, problem.lengths)]
         self.arrays["blocks"] = np.array(blocks, np.int64)
         self.zero_state = np.zeros((problem.B, model.H), self.dtype)
         threads = numba.get_num_threads()
         thread_pool().grow(threads)
-        self.record = self._record(
-            BufferSizes(*self._shape(problem.B), threads, segment_of(problem)), data_of(problem, data)
+        self.record, self.layers = self._records(
+            BufferSizes(
+                *self._shape(problem.B), threads, segment_of(problem), problem.B, problem.lengths, model.read // model.H
+            ),
+            data_of(problem, data),
         )
         self._start_from(None)
         self.runner = CpuRunner(self.record, self.dtype)
@@ -126,17 +139,63 @@ class NumbaSession(Session):
         gates, code = len(model.recurrence.gates), _RECURRENCE_CODES[model.cell]
         return B, self.problem.T, model.V or 0, model.E, model.H, gates, model.O, model.head is Head.EVERY, code
 
-    def _record(self, sizes: BufferSizes, data: dict[str, Array]) -> PassRecord:
-        values = values_of(self.problem, sizes, self.flush)
-        return PassRecord(values, self.arrays | data | buffers(sizes, self.dtype))
+    def _records(self, sizes: BufferSizes, data: dict[str, Array]) -> tuple[PassRecord, list[PassRecord]]:
+        """The record of the model, and those of its layers: of one layer it is the same."""
+        values, shared = values_of(self.problem, sizes, self.flush), model_buffers(sizes, self.dtype)
+        layers: list[PassRecord] = []
+        for direction in self.model.directions:
+            of_layer = sizes if direction.layer == 0 else replace(sizes, V=0, E=direction.E)
+            own = {"layer": len(layers)} | of_layer.widths(self.dtype) | {"E": direction.E}
+            if direction.layer > 0:
+                own |= {"has_tokens": 0, "learns_inputs": 1}
+            if direction.layer + 1 < self.model.layers:
+                own |= {"under_layer": 1, "emits": 1, "kept_outputs": sizes.kept}
+                own |= {"above_width": own["delta_width"], "above_row": own["Ds"]}
+                if self.model.bidirectional:
+                    own |= {"under_layer": 0, "under_rows": 1, "above_row": own["Hs"]}
+            params = direction.params_of(self.params)
+            grads = {f"d_{name}": grad for name, grad in direction.params_of(self.grads).items()}
+            buffers = layer_buffers(of_layer, self.dtype)
+            layers.append(PassRecord(values | own, self.arrays | data | shared | params | grads | buffers))
+        for below, above in pairwise(layers if not self.model.bidirectional else []):
+            names = {"above": "delta", "above_spare": "spare_delta", "W_above_T_panels": "W_xh_T_panels"}
+            below.point({name: above.arrays[of] for name, of in names.items()})
+        for direction, layer in zip(self.model.directions, layers, strict=True):
+            if direction.layer + 1 == self.model.layers:
+                layer.point({"above": shared["dz"], "W_above_T_panels": shared["W_hy_T_panels"]})
+                if direction.back:
+                    layer.point({"W_above_T_panels": aligned(shared["W_hy_T_panels"].shape, self.dtype)})
+                if direction.back and self.model.head is Head.EVERY:  # whose steps it takes in its own order
+                    layer.point({"above": aligned(shared["dz"].shape, self.dtype)})
+            elif self.model.bidirectional:
+                layer.point({"above": aligned(layer.arrays["h"].shape, self.dtype)})
+        # Beside several layers the model has a record of its own, with what of the first layer is of tokens
+        model = layers[0] if len(layers) == 1 else PassRecord(values, layers[0].arrays)
+        model.point({"layers": np.array([layer.address for layer in layers], np.int64)})
+        for layer in layers:
+            layer.fields["root"][0] = model.address
+        return model, layers
 
     def _select(self, batch: int) -> None:
         B = self.problem.B
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        given = dict.fromkeys(self.model.recurrence.states, self.zero_state) if states is None else states
-        self.record.point({_STATES[name].initial: state for name, state in given.items()})
+        given = dict.fromkeys(self.model.states, self.zero_state) if states is None else states
+        for direction, layer in self._directions():
+            layer.point({_STATES[name].initial: state for name, state in direction.states_of(given).items()})
+
+    def _directions(self) -> Iterator[tuple[Direction, PassRecord]]:
+        """Each direction of each layer, and its record."""
+        return zip(self.model.directions, self.layers, strict=True)
+
+    def _states(self, which: str) -> dict[str, Array]:
+        """The `initial` or `last` states by name."""
+        found: dict[str, Array] = {}
+        for direction, layer in self._directions():
+            own = {name: layer.arrays[getattr(_STATES[name], which)] for name in direction.cell.states}
+            found |= direction.named(own)
+        return found
 
     def reset(self) -> None:
         self.flat["params"][:] = self.initial
@@ -157,24 +216,31 @@ class NumbaSession(Session):
         self.last, self.outputs_in_pass = Pass.TRAIN_STEP, self.rows.size
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
-        states = {name: self.record.arrays[_STATES[name].initial] for name in self.model.recurrence.states}
+        states = self._states("initial")
         self._start_from(None)
         self.runner.run(TRAIN_STEP, order)
         self._start_from(states)
-        self.last, self.outputs_in_pass = Pass.EPOCH, order.size
+        self.last, self.outputs_in_pass, self.order = Pass.EPOCH, order.size, order
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
         threads = numba.get_num_threads()
-        steps = self.problem.T if self.model.V is not None else min(self.problem.T, int(FORWARD_STEPS))
-        sizes = BufferSizes(*self._shape(int(PREDICT_ROWS) * threads), threads, steps, whole_table=True)
-        record = self._record(sizes, inputs_of(self.problem, inputs))
+        steps = (
+            self.problem.T
+            if self.model.V is not None or self.model.bidirectional
+            else min(self.problem.T, int(FORWARD_STEPS))
+        )
+        B, n = int(PREDICT_ROWS) * threads, len(inputs)
+        sizes = BufferSizes(
+            *self._shape(B), threads, steps, n, self.problem.lengths, self.model.read // self.model.H, whole_table=True
+        )
+        record, _layers = self._records(sizes, inputs_of(self.problem, inputs, lengths))
         S = self.problem.T if self.model.head is Head.EVERY else 1
         logits = np.empty((len(inputs), S, self.model.O), self.dtype)
         record.point({"logits": logits})
         record.fields["loss"][0] = losses.NO_LOSS
         CpuRunner(record, self.dtype).run(PREDICT, np.arange(len(inputs), dtype=np.int64))
-        return self._shaped(logits)
+        return blank_logits(self.problem, self._shaped(logits), lengths)
 
     def _shaped(self, logits: Array) -> Array:
         """(n, S, O) as the protocol has it: (n, O) for the last step alone."""
@@ -185,23 +251,30 @@ class NumbaSession(Session):
         if self.last is None:
             return Outputs()
         fields, arrays = self.record.fields, self.record.arrays
-        loss = float(fields["loss_sum"][0]) * float(fields["step_weight"][0]) / self.outputs_in_pass
+        loss = float(fields["loss_sum"][0]) / self.outputs_in_pass
+        if not self.problem.lengths:  # else each batch has its own weight, which is in the sum
+            loss = float(fields["loss_sum"][0]) * float(fields["step_weight"][0]) / self.outputs_in_pass
         params = _copies(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
             outputs = self.outputs_in_pass * arrays["logits"].shape[1]
+            if self.problem.lengths and self.model.head is Head.EVERY:
+                outputs = max(1, int(arrays["lengths"][self.order].sum()))
             accuracy = int(fields["correct"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
-        states = {name: arrays[_STATES[name].last].copy() for name in self.model.recurrence.states}
-        return Outputs(loss, self._shaped(arrays["logits"].copy()), states, grads, params)
+        states = _copies(self._states("last"))
+        lengths = arrays["lengths"][self.rows] if self.problem.lengths else None
+        logits = blank_logits(self.problem, self._shaped(arrays["logits"].copy()), lengths)
+        return Outputs(loss, logits, states, grads, params)
 
     def poison(self) -> None:
         """Answers, packed weights, states, sums; of the embedding's gradient the tokens of the last call."""
-        arrays, fields = self.record.arrays, self.record.fields
         read = {"zeros", "unit", *PARAMETERS, "params", "m", "v", "inputs", "targets", "initial", "initial_cell"}
-        for name in arrays.keys() - read - {"grads", "d_embedding"}:
-            if arrays[name].dtype.kind == "f":
-                arrays[name].fill(np.nan)
+        for arrays in [layer.arrays for layer in self.layers]:
+            for name in arrays.keys() - read - {"grads", "d_embedding"}:
+                if arrays[name].dtype.kind == "f":
+                    arrays[name].fill(np.nan)
+        arrays, fields = self.record.arrays, self.record.fields
         if self.model.V is not None and self.last is not None:
             arrays["d_embedding"][arrays["unique"][: fields["unique_n"][0]]] = np.nan
         fields["loss_sum"][0], fields["correct"][0] = np.nan, -1

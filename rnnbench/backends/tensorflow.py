@@ -196,7 +196,7 @@ class KerasSession(Session):
         return reordered(name, value.numpy(), self.network.recur[0].gates, self.gates)
 
 
-def _threads() -> int:
+def threads_inside() -> int:
     """The threads that work inside one operation, as TensorFlow chooses them."""
     chosen = tf.config.threading.get_intra_op_parallelism_threads()
     return int(chosen or os.environ.get("TF_NUM_INTRAOP_THREADS") or os.cpu_count() or 1)
@@ -249,7 +249,7 @@ class TensorflowBackend(Backend):
         )
         inputs = inputs if cell.projected else "inputs are projected by the kernel of the recurrence, in each step"
         return Contract(
-            threads=_threads(),
+            threads=threads_inside(),
             subnormals="flushed by TensorFlow's threads",
             tf32=False,
             timed={

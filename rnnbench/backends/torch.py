@@ -28,7 +28,7 @@ from rnnbench.backends.torch_parts import (
     mean_loss,
     module_of,
     optimizer_for,
-    padded,
+    pads_rows,
     to_torch,
 )
 from rnnbench.contract import Contract
@@ -310,7 +310,7 @@ def _notes(problem: Problem, packed: str) -> Iterator[str]:
     if _in_parts(problem) and truncation is not None and truncation.window > truncation.stride:
         yield "the recurrence is called in parts that end where a later window starts: it gives all states only there"
     if problem.lengths:
-        yield _PADDED if padded(problem.model) else packed
+        yield _PADDED if pads_rows(problem.model) else packed
     yield "the optimizer makes its state in its first step after it was put back"
 
 

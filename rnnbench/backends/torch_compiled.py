@@ -30,13 +30,13 @@ _CHUNK = 10  # steps in one compiled function: the time of compiling grows with 
 _WHOLE = 64  # the most steps of one layer of the rnn whose gradient is one compiled function; docs/decisions/0031
 
 
-def rnn_step(w: Weights, states: States, p: Tensor) -> States:
+def _rnn_step(w: Weights, states: States, p: Tensor) -> States:
     """The states (B, H) after a step, from the projected input (B, G H); weights as `Net.named`, output x input."""
     return (torch.tanh(torch.addmm(p, states[0], w["W_hh"].t())),)
 
 
-def gru_step(w: Weights, states: States, p: Tensor) -> States:
-    """As `rnn_step`; of b_hn (3 H,) the last third is read."""
+def _gru_step(w: Weights, states: States, p: Tensor) -> States:
+    """As `_rnn_step`; of b_hn (3 H,) the last third is read."""
     (h,) = states
     (r, z, n), (r_h, z_h, n_h) = p.chunk(3, dim=1), (h @ w["W_hh"].t()).chunk(3, dim=1)
     r, z = torch.sigmoid(r + r_h), torch.sigmoid(z + z_h)
@@ -44,15 +44,15 @@ def gru_step(w: Weights, states: States, p: Tensor) -> States:
     return (n + z * (h - n),)
 
 
-def lstm_step(w: Weights, states: States, p: Tensor) -> States:
-    """As `rnn_step`; states h, c."""
+def _lstm_step(w: Weights, states: States, p: Tensor) -> States:
+    """As `_rnn_step`; states h, c."""
     h, c = states
     i, f, g, o = torch.addmm(p, h, w["W_hh"].t()).chunk(4, dim=1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
 
 
-_STEPS = {"rnn": rnn_step, "gru": gru_step, "lstm": lstm_step}
+_STEPS = {"rnn": _rnn_step, "gru": _gru_step, "lstm": _lstm_step}
 
 
 def steps_of(

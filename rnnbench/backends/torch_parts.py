@@ -93,7 +93,7 @@ class Net(nn.Module):
         if lengths is None:
             every, last = self.rnn(steps, self._stacked(states))
             return every, self._apart(last)
-        if padded(self.model):
+        if pads_rows(self.model):
             every, _ = self.rnn(steps, self._stacked(states))
             ends = every[(lengths - 1).clamp(min=0), torch.arange(len(lengths))]
             start = torch.zeros_like(ends) if states is None else states[0]
@@ -148,7 +148,7 @@ class Net(nn.Module):
         return self.read(every if self.every else self.last_read(last)), last
 
 
-def padded(model: Model) -> bool:
+def pads_rows(model: Model) -> bool:
     """Whether rows with lengths are computed to the end of their padding: h is the one state of one direction."""
     return model.states == ("h",)
 

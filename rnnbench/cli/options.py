@@ -64,8 +64,14 @@ def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> i
     return value
 
 
-THREADS = click.option(
-    "--threads", type=click.IntRange(1), callback=_threads, help="Threads of every backend. Default: all allowed cores."
+def _with_threads(default: str) -> Callable[..., Any]:
+    words = f"Threads of every backend. Default: {default}."
+    return click.option("--threads", type=click.IntRange(1), callback=_threads, help=words)
+
+
+THREADS = _with_threads("all allowed cores")
+BETTER_THREADS = _with_threads(
+    "1 or all allowed cores, for each backend and case the faster as a trial shows; all with --quick"
 )
 SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Parameters, data and order.")
 DATA_DIR = click.option(

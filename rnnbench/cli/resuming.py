@@ -44,6 +44,7 @@ _IN_PLAN: dict[str, Callable[[Plan], Any]] = {
     "training": _trained,
     "precision": lambda plan: plan.rule and plan.rule.precision,
     "max_launches": lambda plan: plan.rule and plan.rule.max_launches,
+    "threads": lambda plan: None if plan.trial else plan.threads,
     "aa": lambda plan: any(name.endswith(backends.REPLICA) for name in plan.backends),
     **{axis: _sizes(axis) for axis in AXES},
     "E": lambda plan: plan.sizes.E if plan.sweep is None else plan.sweep.E,

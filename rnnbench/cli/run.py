@@ -15,11 +15,11 @@ from rnnbench.api.exit_codes import FOLDER, exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND,
+    BETTER_THREADS,
     DATA_DIR,
     PROBLEM,
     PROBLEM_HELP,
     SEED,
-    THREADS,
     TIMEOUT,
     TRUNCATION,
     options,
@@ -81,7 +81,7 @@ Examples:
 )
 @STOPPING
 @click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
-@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT)
+@options(PROBLEM, TRUNCATION, BETTER_THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
 def run(
@@ -162,7 +162,15 @@ def _execute(
         say(f"{spent}.")
     if written:
         say(f"Report: {folder / 'report.md'}")
+    say_what_is_on_request(plan)
     return code
+
+
+def say_what_is_on_request(plan: Any) -> None:
+    """Where no backend was named: which others there are on a CPU, as they are asked for."""
+    others = [name for name, e in backends.REGISTRY.items() if e.on_request and not e.gpu]
+    if plan.backends == tuple(backends.usual()):
+        say(f"Measured if named: -b {','.join(others)}")
 
 
 def _dry_run(plan: Any) -> int:

@@ -31,7 +31,10 @@ from rnnbench.cli.shell import (
 if TYPE_CHECKING:
     from rnnbench.api.seeds import SeedFinding
 
-SEEDS = ("forward-golden", "bptt-golden", "parity", "sentiment-toy", "imdb-50", "imdb-200", "imdb-200-torch")
+SEEDS = (
+    "forward-golden", "bptt-golden", "parity", "sentiment-toy", "imdb-50", "imdb-200", "imdb-200-cures",
+    "imdb-200-torch",
+)  # fmt: skip
 
 SEEDS_EPILOG = f"""Experiments: {", ".join(SEEDS)}.
 

@@ -99,7 +99,7 @@ class Outlet(io.FileIO):
 
 
 SHOWN = "rnnbench.shown"
-_IN_ASCII = {"µ": "u", "°": "", "…": "...", "†": "+", "‡": "++"}
+_IN_ASCII = {"µ": "u", "°": "", "…": "...", "†": "+", "‡": "++", "¹": "(1)"}
 
 
 def _shown(error: UnicodeError) -> tuple[str, int]:

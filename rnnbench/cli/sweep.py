@@ -14,6 +14,7 @@ from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND_LIST,
+    BETTER_THREADS,
     DATA_DIR,
     DTYPES,
     MODEL,
@@ -21,7 +22,6 @@ from rnnbench.cli.options import (
     PROBLEM_HELP,
     SEED,
     SIZES,
-    THREADS,
     TIMEOUT,
     WORKLOAD,
     options,
@@ -74,7 +74,7 @@ Examples:
     "-o", "--output", type=FolderType(), help="Folder of the run, a new or empty one. Default: reports/RUN ID."
 )
 @click.option("--resume", type=FolderType(), help="Continue the interrupted run in this folder.")
-@options(THREADS, SEED, DATA_DIR, TIMEOUT)
+@options(BETTER_THREADS, SEED, DATA_DIR, TIMEOUT)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
 def sweep(

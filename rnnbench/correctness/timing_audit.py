@@ -18,7 +18,7 @@ from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.correctness.tolerances import arrays_of, errors_of, precision_of
 from rnnbench.data import Data
 from rnnbench.harness.clock import Clock, call_of, time_call
-from rnnbench.model import DType, Head, Loss, Model, Pass, Problem, Train
+from rnnbench.model import Case, DType, Head, Loss, Model, Pass, Problem, Train
 from rnnbench.params import Array, Init, Params, cast, init_params
 
 REPEATS = 5  # of what is timed
@@ -52,6 +52,11 @@ def audited_problem(dtype: DType, *, B: int = 32, T: int = 100, V: int = 50, E: 
     """Work enough that a call takes milliseconds, with outputs so small that copying them does not."""
     model = Model(E=E, H=H, O=1, V=V, head=Head.LAST, loss=Loss.BINARY_CROSS_ENTROPY)
     return Problem("audit", dtype, model, Train(epsilon=1e-5), B, T)
+
+
+def does(backend: Backend, problem: Problem, pass_: Pass) -> bool:
+    """Whether the backend has this pass on the problem."""
+    return backend.unsupported(Case(**vars(problem), pass_=pass_)) is None
 
 
 class Subject:
@@ -261,7 +266,13 @@ def treats_subnormals_as_said(backend: Backend, dtype: DType) -> Iterator[Findin
 
 
 Check = Callable[[Subject, Pass], Iterator[Finding]]
-OF_ANSWERS: tuple[Check, ...] = (answers, follows_parameters)
+
+
+def answer_checks(subject: Subject) -> tuple[Check, ...]:
+    """What is asked of a pass's answers: where there is a train step, that they follow the parameters too."""
+    return (answers, follows_parameters) if does(subject.backend, subject.problem, Pass.TRAIN_STEP) else (answers,)
+
+
 OF_TIMES: tuple[Check, ...] = (remembers_nothing, leaves_nothing_to_fetch, keeps_to_its_threads)
 
 
@@ -269,8 +280,9 @@ def audit(backend: Backend, dtype: DType, passes: Iterable[Pass], problem: Probl
     """All findings on a backend: pass by pass, then what does not depend on a pass."""
     subject = Subject(backend, problem or audited_problem(dtype))
     for pass_ in passes:
-        for check in (*OF_ANSWERS, *OF_TIMES):
+        for check in (*answer_checks(subject), *OF_TIMES):
             yield from check(subject, pass_)
     yield from stages_little(subject, Pass.FORWARD)
     subject.session.close()
-    yield from treats_subnormals_as_said(backend, dtype)
+    if does(backend, subject.problem, Pass.GRADIENT):
+        yield from treats_subnormals_as_said(backend, dtype)

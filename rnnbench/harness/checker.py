@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rnnbench.correctness.oracle import LOSS_STEPS, Oracle
 from rnnbench.harness import arrays
 from rnnbench.harness.run_state import RunState, Slot, Task
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.model import Pass, Problem
+from rnnbench.model import Case, Pass, Problem
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import CheckRecord, Costs, Status
 
@@ -27,6 +28,7 @@ class Checker:
         self.state = state
         self.oracles: dict[Problem, Oracle] = {}
         self._paths: dict[Problem, Path] = {}  # of parameters and rows
+        self.held: dict[tuple[Case, str, int], CheckRecord] = {}  # by threads, until it is known which are ranked
         self._first_of: dict[str, str] = {}  # backend -> which of it and its replica was prepared first
 
     def ask(self, slots: list[Slot], op: str, **arguments: Any) -> dict[str, Any]:
@@ -35,39 +37,100 @@ class Checker:
         limit = stopping.limit_of([slot.case for slot in slots], name)
         begun = time.monotonic()
         try:
-            return self.state.pool.ask(name, op, limit, **arguments)
+            return self.state.pool.ask(name, op, limit, threads=self.state.threads_of(slots[0]), **arguments)
         finally:
             for slot in slots:
                 stopping.charge(slot.case, name, (time.monotonic() - begun) / len(slots))
 
+    def make_ready(self, items: Iterable[list[Slot]], *, side_by_side: bool) -> None:
+        """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one process."""
+        if side_by_side:
+            with self.state.pool.spend(TimeKind.CHECK):
+                self.state.pool.side_by_side(self._make_one_ready, items)
+        else:
+            for slots in items:
+                self._make_one_ready(slots)
+
+    def _make_one_ready(self, slots: list[Slot]) -> None:
+        """A worker that died on a case is started again, once, for the others."""
+        state, stopping, name, place = self.state, self.state.stopping, slots[0].backend, self.state.place_of(slots[0])
+        while not state.pool.closed and (left := [slot for slot in slots if self._is_needed(slot)]):
+            if stopping.left <= stopping.kept_back:
+                for slot in left:
+                    self._skip(slot, stopping.why_skipped(slot.case, name))
+                break
+            if place.prepared is None:
+                if not place.lives:
+                    for slot in left:
+                        reason = "not tried: the worker died twice on cases of this workload"
+                        self._fail(slot, Status.CRASHED, reason)
+                    break
+                place.lives -= 1
+            with state.stopwatch(("check", name, place.threads, left[0].task.problem)):
+                self.check(left)
+
+    def _is_needed(self, slot: Slot) -> bool:
+        state, case, name = self.state, slot.case, slot.backend
+        known = case.key in state.place_of(slot).ready or (case, name, state.threads_of(slot)) in state.trial_failed
+        return state.asked(case, name) and not known and not state.stopping.done(case, name)
+
+    def _spares(self, slot: Slot, status: Status) -> bool:
+        """Whether an answer that fails in a slot may still be ranked with other threads."""
+        final = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED)
+        is_open = (slot.case, slot.backend) in self.state.open
+        return is_open and (status not in final or self.state.threads_of(slot) != self.state.plan.threads)
+
+    def _fail(self, slot: Slot, status: Status, reason: str, record: CheckRecord | None = None) -> None:
+        if self._spares(slot, status):
+            self.state.fail_trial(slot, status, reason)
+        else:
+            self.state.fail(slot, status, reason, record)
+
+    def _skip(self, slot: Slot, reason: str) -> None:
+        if self._spares(slot, Status.SKIPPED):
+            self.state.fail_trial(slot, Status.SKIPPED, reason)
+        else:
+            self.state.leave_out(slot, reason)
+
+    def release(self, case: Case, name: str, threads: int) -> None:
+        """Hand on the check of an answer that is ranked with these threads, with the costs of who compiled first."""
+        threads_, tried = self.state.choices[case, name]
+        first = self.held.get((case, name, self.state.plan.threads))
+        if record := self.held.get((case, name, threads)):
+            costs = first.costs if first else record.costs
+            self.state.emit(replace(record, threads=threads_, tried=tried, costs=costs))
+
     def check(self, slots: list[Slot]) -> None:
-        """Prepare a problem in one backend's worker and check its passes one by one."""
+        """Prepare a problem in one backend's worker, unless that is done, and check its passes one by one."""
         state, task, name = self.state, slots[0].task, slots[0].backend
-        problem, place = task.problem, state.pool.places[name]
+        problem, place = task.problem, state.place_of(slots[0])
         try:
             if place.worker is None:
                 state.observer.doing(f"{name}: starting", state.estimate)
-                state.pool.worker(name)
-                state.estimate.done(("start", name), place.start_seconds)
+                state.pool.worker(name, place.threads)
+                state.estimate.done(("start", name, place.threads), place.start_seconds)
             slots = self._supported(slots)
             if not slots:
                 return
             state.observer.doing(f"{name}: preparing and checking {problem.name} {problem.dtype}", state.estimate)
-            given = {"problem": msgspec.to_builtins(problem), "arrays": str(self.stage(task))}
-            prepared = self.ask(slots, "prepare", **given)
+            if place.prepared is None:
+                given = {"problem": msgspec.to_builtins(problem), "arrays": str(self.stage(task))}
+                prepared = self.ask(slots, "prepare", **given)
+                place.prepared = msgspec.convert(prepared["contract"], Contract), prepared["prepare_ns"]
         except WorkerFailure as failure:
             for slot in slots:
-                state.fail(slot, failure.status, failure.reason)
+                self._fail(slot, failure.status, failure.reason)
             return
-        contract = msgspec.convert(prepared["contract"], Contract)
+        contract, prepare_ns = place.prepared
         first = self._first_of.setdefault(name.partition("#")[0], name)  # its replica finds what it compiled
         cache = "warm" if slots[0].launch or state.part or name != first else "cold"
-        costs = Costs(place.import_ns, prepared["prepare_ns"], None, cache)
+        timed = state.timed(slots[0].launch)
+        costs = Costs(place.import_ns, prepare_ns, None, cache) if timed else Costs(cache=cache)
         for slot in slots:
             try:
                 self._check_pass(slot, costs, contract)
             except WorkerFailure as failure:
-                state.fail(slot, failure.status, failure.reason)
+                self._fail(slot, failure.status, failure.reason)
                 if not failure.alive:
                     return
 
@@ -79,41 +142,44 @@ class Checker:
                 supported.append(slot)
             else:
                 status = Status.UNAVAILABLE if reply["unavailable"] else Status.UNSUPPORTED
-                self.state.fail(slot, status, reply["reason"])
+                self._fail(slot, status, reply["reason"])
         return supported
 
     def _check_pass(self, slot: Slot, costs: Costs, contract: Contract) -> None:
         """The first call of a pass against the oracle; after the first start, the losses of a run of steps too."""
-        state, case, name = self.state, slot.case, slot.backend
-        out = state.folder / "arrays" / f"{name}.npz"
+        state, case, name, threads = self.state, slot.case, slot.backend, self.state.threads_of(slot)
+        out = state.folder / "arrays" / f"{name} {threads}.npz"
         order = state.order_of(slot.task, case)
         first = self.ask([slot], "first", pass_=case.pass_, order=order, out=str(out))
         precision = tolerances.precision_of(case.dtype, contract.tf32)
-        with state.ledger.spend(TimeKind.CHECK):
+        with state.pool.spend(TimeKind.CHECK):
             oracle = self.oracle(slot.task)
             epoch = oracle.epoch(precision).rows if order else []
         if order and len(epoch) < len(order):  # no further can it be compared, and the last step is as short as in all
             self.ask([slot], "first", pass_=case.pass_, order=epoch, out=str(out))
-        with state.ledger.spend(TimeKind.CHECK):
+        with state.pool.spend(TimeKind.CHECK):
             errors = oracle.errors(case.pass_, arrays.load_outputs(out), precision)
         if case.pass_ is Pass.TRAIN_STEP and slot.launch == 0:
             losses = self.ask([slot], "losses", steps=LOSS_STEPS)["losses"]
-            with state.ledger.spend(TimeKind.CHECK):
+            with state.pool.spend(TimeKind.CHECK):
                 errors |= oracle.loss_errors(losses, precision)
         record = CheckRecord(
-            **state.common_of(slot.task, case, name),
+            **state.common_of(slot.task, case, name) | {"threads": threads},
             launch=slot.launch,
             errors=errors,
-            costs=replace(costs, first_call_ns=first["first_call_ns"]) if state.plan.effort.costs else Costs(),
+            costs=replace(costs, first_call_ns=first["first_call_ns"]) if state.timed(slot.launch) else costs,
             contract=contract,
             peak_memory_bytes=first["peak_memory_bytes"],
             peak_device_bytes=first["peak_device_bytes"],
         )
         if wrong := tolerances.verdict(errors):
-            state.fail(slot, Status.WRONG, wrong, record)
+            self._fail(slot, Status.WRONG, wrong, record)
+            return
+        if (case, name) in state.open:
+            self.held[case, name, threads] = record
         else:
             state.emit(record)
-            state.pool.places[name].ready.add(case.key)
+        state.place_of(slot).ready.add(case.key)
 
     def oracle(self, task: Task) -> Oracle:
         """The right answers to a task, computed when first asked for. Raises WorkerFailure where no time is left."""
@@ -122,7 +188,7 @@ class Checker:
             state.observer.doing(f"the oracle: {problem.name} {problem.dtype}", state.estimate)
             order = next((state.order_of(task, case) for case in task.cases if case.pass_ is Pass.EPOCH), None)
             oracle = self.oracles[problem] = Oracle(problem, task.params, task.rows, order, self._while_budget)
-            with state.stopwatch(("oracle", problem)), state.ledger.spend(TimeKind.CHECK):
+            with state.stopwatch(("oracle", problem)), state.pool.spend(TimeKind.CHECK):
                 for case in task.cases:
                     if case.pass_ is Pass.EPOCH:
                         oracle.epoch()
@@ -143,7 +209,7 @@ class Checker:
         name = f"{len(self._paths)}-{problem.workload}-{problem.dtype}.npz"
         path = self._paths.setdefault(problem, self.state.folder / "arrays" / name)
         if not path.exists():
-            with self.state.ledger.spend(TimeKind.PREPARE):
+            with self.state.pool.spend(TimeKind.PREPARE):
                 arrays.save_problem(path, task.params, task.rows)
         return path
 

@@ -66,13 +66,14 @@ def _record(task: Task, case: Case, name: str, pool: WorkerPool, path: Path, sta
         return replace(record, status=Status.SKIPPED, reason=f"its memory: not begun: {stopping.limit().budget}")
     try:
         problem, limit = msgspec.to_builtins(task.problem), stopping.limit(0.0)
-        pool.ask(name, "prepare", limit, problem=problem, arrays=str(path))
+        pool.ask(name, "prepare", limit, threads=record.threads, problem=problem, arrays=str(path))
         limit = stopping.limit(time.monotonic() - begun)
-        reply = pool.ask(name, "memory", limit, pass_=case.pass_, order=state.order_of(task, case))
+        order = state.order_of(task, case)
+        reply = pool.ask(name, "memory", limit, threads=record.threads, pass_=case.pass_, order=order)
     except WorkerFailure as failure:
         if not pool.closed:
             state.observer.say(f"{name} on {case.key}, its memory: {failure.status}. {failure.reason}")
         return replace(record, status=failure.status, reason=f"its memory: {failure.reason}")
     finally:
-        pool.dismiss(name)
+        pool.dismiss(name, record.threads)
     return replace(record, **reply)

@@ -28,6 +28,7 @@ from rnnbench.data import shaped_targets
 from rnnbench.harness.arrays import rows_in, save_outputs
 from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_call, time_turn, warmups
 from rnnbench.machine import energy, gpu, interference
+from rnnbench.machine.cores import stay_on
 from rnnbench.model import Case, DType, Pass, Problem
 
 PROCESS = Path("/proc/self")
@@ -84,6 +85,11 @@ class Operations:
             "threadpools": pools,
         }
 
+    def stay(self, cores: list[int]) -> dict[str, Any]:
+        """Compute on these cores from now on."""
+        stay_on(cores)
+        return {}
+
     def unsupported(self, case: dict[str, Any]) -> dict[str, Any]:
         """Why a case cannot be done, or None; `unavailable` where no case can, on this machine."""
         if reason := self.backend.unavailable():
@@ -95,13 +101,14 @@ class Operations:
         return {"contract": msgspec.to_builtins(self.backend.contract(msgspec.convert(problem, Problem)))}
 
     def audit(self, dtype: str, passes: list[str]) -> dict[str, Any]:
-        """All findings of the audit, or the reason why this backend cannot be audited."""
+        """All findings of the audit on the passes that the backend has, or the reason why it has none of them."""
         problem = timing_audit.audited_problem(DType(dtype))
         asked = [Pass(p) for p in passes]
-        reasons = (self.backend.unsupported(Case(**vars(problem), pass_=p)) for p in asked)
-        if reason := self.backend.unavailable() or next(filter(None, reasons), None):
+        reasons = {p: self.backend.unsupported(Case(**vars(problem), pass_=p)) for p in asked}
+        here = [p for p in asked if reasons[p] is None]
+        if reason := self.backend.unavailable() or (None if here else next(iter(reasons.values()), None)):
             return {"reason": reason, "findings": []}
-        found = timing_audit.audit(self.backend, problem.dtype, asked)
+        found = timing_audit.audit(self.backend, problem.dtype, here)
         return {"reason": None, "findings": msgspec.to_builtins(list(found))}
 
     def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:

@@ -25,30 +25,46 @@ from rnnbench.workloads.resolve import NOTHING, Asked
 class Effort:
     """How long a run looks: process launches, rounds in each, and the length of a turn.
 
-    Without `costs` the backends start, compile and are checked side by side, and what that took is not kept.
+    Without `costs` the backends start, compile and are checked side by side, and what that took is not kept. `trial`
+    is the length of a turn that finds the number of threads; None: all of them are taken.
     """
 
     launches: int
     rounds: int
     turn: Turn
     costs: bool = True
+    trial: Turn | None = None
 
     def turn_of(self, pass_: Pass) -> Turn:
-        """An epoch is long and steady: one call is a turn."""
-        return self.turn if pass_ is not Pass.EPOCH else Turn(self.turn.seconds, 1, self.turn.max_calls)
+        """A turn that counts."""
+        return _shorter(self.turn, pass_)
 
+    def trial_of(self, pass_: Pass) -> Turn:
+        """A turn that finds the number of threads."""
+        assert self.trial is not None
+        return _shorter(self.trial, pass_)
+
+
+def _shorter(turn: Turn, pass_: Pass) -> Turn:
+    """An epoch is long and steady: one call is a turn."""
+    return turn if pass_ is not Pass.EPOCH else Turn(turn.seconds, 1, turn.max_calls)
+
+
+TRIAL = Turn(seconds=0.03, min_calls=2, max_calls=10)
 
 EFFORTS: dict[Mode, Effort] = {
     Mode.QUICK: Effort(launches=1, rounds=2, turn=Turn(seconds=0.05, min_calls=2, max_calls=10), costs=False),
-    Mode.DEFAULT: Effort(launches=3, rounds=2, turn=Turn(seconds=0.1, min_calls=2, max_calls=30)),
-    Mode.RIGOROUS: Effort(launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100)),
+    Mode.DEFAULT: Effort(launches=3, rounds=2, turn=Turn(seconds=0.1, min_calls=2, max_calls=30), trial=TRIAL),
+    Mode.RIGOROUS: Effort(launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100), trial=TRIAL),
 }
 
 
 # A sweep has many cases, and asks how they differ: one process each, every answer by turns in a few rounds.
 SWEEP_EFFORTS: dict[Mode, Effort] = {
     Mode.QUICK: Effort(launches=1, rounds=1, turn=Turn(seconds=0.02, min_calls=1, max_calls=10), costs=False),
-    Mode.DEFAULT: Effort(launches=1, rounds=3, turn=Turn(seconds=0.08, min_calls=1, max_calls=30), costs=False),
+    Mode.DEFAULT: Effort(
+        launches=1, rounds=3, turn=Turn(seconds=0.08, min_calls=1, max_calls=30), costs=False, trial=TRIAL
+    ),
 }
 
 
@@ -85,12 +101,19 @@ class Plan:
     rule: StopRule | None = None  # launches until the times are precise, in place of the mode's number
     budget: Positive | None = None  # seconds of the whole run; once spent, no round begins
     case_budget: Positive | None = None  # seconds of each backend in each case: its checks, compiling and turns
+    trial: bool = False  # each answer with 1 thread or with `threads`, whichever a trial shows to be faster
     memory: bool = False  # also the peak memory of each pass, in processes of their own
 
     @property
     def effort(self) -> Effort:
         """How long to look."""
         return EFFORTS[self.mode] if self.sweep is None else SWEEP_EFFORTS[self.mode]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of threads of which each answer gets one, the fewest first."""
+        tried = self.trial and self.threads > 1 and self.effort.trial is not None
+        return (1, self.threads) if tried else (self.threads,)
 
     @property
     def launches(self) -> tuple[int, int]:
@@ -140,7 +163,7 @@ def order_of(rows: int, steps: int, B: int, *seed: int) -> list[int]:
     return [int(row) for row in np.random.default_rng(seed).permutation(rows)[: steps * B]]
 
 
-GUESSES = {"start": 4.0, "check": 3.0, "turn": 0.3, "oracle": 3.0, "train": 3.0}  # seconds, until one was seen
+GUESSES = {"start": 4.0, "check": 3.0, "turn": 0.3, "oracle": 3.0, "train": 3.0, "trial": 0.3}  # seconds of one
 
 
 @dataclass

@@ -12,19 +12,21 @@ from typing import Any
 import msgspec
 
 from rnnbench import backends
+from rnnbench.analysis.trial import MOST_PAIRS
 from rnnbench.correctness.oracle import LOSS_STEPS
 from rnnbench.harness.checker import Checker
-from rnnbench.harness.plan import Plan, shuffled
+from rnnbench.harness.clock import Turn
+from rnnbench.harness.plan import shuffled
 from rnnbench.harness.run_state import RunState, Slot, Task
+from rnnbench.harness.trials import Trials
 from rnnbench.harness.worker_client import WorkerFailure
+from rnnbench.harness.worker_pool import WorkerPlace
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.model import Case, Pass
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import DeviceState, Energy, Status, TurnRecord
 from rnnbench.records.stops import Stop
 from rnnbench.work import work_of
-
-TIMED_IMPORTS = 2  # launches in which backends are imported one by one, to be timed; later ones start side by side
 
 # Guesses of how long things take, right within a factor of about two.
 START_SECONDS = 2.5  # a process with its library
@@ -55,7 +57,8 @@ class TurnTimer:
         try:
             with state.stopwatch(("turn", name, case)):
                 limit, idle_ns = state.stopping.limit_of([case], name), state.pool.idle_ns
-                reply = state.pool.ask(name, "turn", limit, pass_=case.pass_, turn=turn, order=order, idle_ns=idle_ns)
+                given = {"pass_": case.pass_, "turn": turn, "order": order, "idle_ns": idle_ns}
+                reply = state.pool.ask(name, "turn", limit, threads=state.threads_of(slot), **given)
         except WorkerFailure as failure:
             state.fail(slot, failure.status, failure.reason)
             return
@@ -85,6 +88,7 @@ class RunLoop:
     def __init__(self, tasks: list[Task], state: RunState, checker: Checker, timer: TurnTimer | None = None) -> None:
         self.tasks, self.state, self.checker, self.timer = tasks, state, checker, timer
         self.plan, self.pool, self.stopping, self.estimate = state.plan, state.pool, state.stopping, state.estimate
+        self.trials = Trials(state, checker)
 
     def run(self) -> None:
         """Do all launches. Workers are gone when this returns, however it does."""
@@ -144,13 +148,19 @@ class RunLoop:
         parts: Counter[Part] = Counter()
         for name in self.plan.backends:
             for task in self.tasks:
-                if not task.refused and self._has_work(task, name, launch):
-                    parts["start", name] = 1
-                    parts["check", name, task.problem] = 1
-                    if not launch:
-                        parts["oracle", task.problem] = 1
-                    for case in task.cases:
-                        parts["turn", name, case] = len(self._todo(case, name, launch))
+                if task.refused:
+                    continue
+                undecided = self.trials.undecided(task, name) if self.timer and not launch else []
+                for case in task.cases:
+                    if rounds := self._todo(case, name, launch):
+                        parts["turn", name, case] = len(rounds)
+                        tried = self.plan.counts if case in undecided else [self.state.choice_of(case, name).threads]
+                        for threads in tried:
+                            parts["start", name, threads] = parts["check", name, threads, task.problem] = 1
+                        if len(tried) > 1:
+                            parts["trial", name, case] = len(tried) * MOST_PAIRS
+                        if not launch:
+                            parts["oracle", task.problem] = 1
         return parts
 
     def _fill_estimate(self, launches: Iterable[int]) -> None:
@@ -160,25 +170,34 @@ class RunLoop:
 
     def expected_seconds(self) -> float:
         """How long the fewest launches will take, guessed; what is measured already is left out."""
-        side_by_side = 1 if self.plan.effort.costs else min(len(self.plan.backends), len(allowed_cores()))
+        at_once = min(len(self.plan.backends), len(allowed_cores()))
         cases = {task.problem: task.cases for task in self.tasks}
         ready = turns = oracles = 0.0
         for launch in range(self.plan.launches[0]):
-            for (kind, *_, what), count in self._parts(launch).items():
-                if kind == "start":
-                    ready += START_SECONDS
-                elif kind == "turn":
-                    turns += count * turn_seconds_of(self.plan, what)
-                elif kind == "check":
-                    ready += check_seconds_of(cases[what], first=not launch)
-                else:
-                    oracles += check_seconds_of(cases[what], first=True)
-        return ready / side_by_side + turns + (oracles + EXTRA_SECONDS if ready else 0.0)
+
+            def share(threads: int, launch: int = launch) -> float:
+                """Of the time of one that is made ready: others are at the same time."""
+                alone = self.state.timed(launch) and (launch or threads == self.plan.threads)
+                return 1 if alone else 1 / at_once
+
+            for part, count in self._parts(launch).items():
+                match part:
+                    case ("start", _, threads):
+                        ready += START_SECONDS * share(threads)
+                    case ("check", _, threads, problem):
+                        ready += check_seconds_of(cases[problem], first=not launch) * share(threads)
+                    case ("oracle", problem):
+                        oracles += check_seconds_of(cases[problem], first=True)
+                    case ("trial", _, case):
+                        turns += count * turn_seconds_of(self.plan.effort.trial_of(case.pass_), case)
+                    case ("turn", _, case):
+                        turns += count * turn_seconds_of(self.plan.effort.turn_of(case.pass_), case)
+        return ready + turns + (oracles + EXTRA_SECONDS if ready else 0.0)
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)
-        if launch >= TIMED_IMPORTS and self.plan.effort.costs and self.stopping.left > 0:
-            self._start_all(launch)
+        if launch and self.plan.effort.costs and self.stopping.left > 0:
+            self._start_side_by_side(launch)
         for task in self.tasks:
             if self.stopping.left > 0 and any(self._has_work(task, name, launch) for name in names):
                 self._do_task(task, names, launch)
@@ -186,13 +205,19 @@ class RunLoop:
                 self.checker.forget(task)
         self.pool.stop()
 
-    def _start_all(self, launch: int) -> None:
-        names = [n for n in self.plan.backends if any(self._has_work(task, n, launch) for task in self.tasks)]
-        self.state.observer.doing(f"starting {len(names)} backends", self.estimate)
+    def _start_side_by_side(self, launch: int) -> None:
+        """Start what is not timed: of a launch that is, the second process of backends that have two."""
+        parts = {part: part[1] for part in self._parts(launch) if part[0] == "start"}
+        if self.state.timed(launch):
+            first = {name: part for part, name in reversed(parts.items())}
+            parts = {part: name for part, name in parts.items() if first[name] != part}
+        if not parts:
+            return
+        self.state.observer.doing(f"starting {len(parts)} processes", self.estimate)
         with self.pool.ledger.spend(TimeKind.START):
-            self.pool.side_by_side(self.pool.start, names)
-        for name in names:
-            self.estimate.drop(("start", name))
+            self.pool.side_by_side(lambda part: self.pool.start(*part[1:]), parts)
+        for part in parts:
+            self.estimate.drop(part)
 
     def _do_task(self, task: Task, names: list[str], launch: int) -> None:
         """All rounds of all cases of a task. A worker that died on a case is started again, once, for the next ones."""
@@ -201,8 +226,11 @@ class RunLoop:
         except WorkerFailure:  # the budget of the run was spent meanwhile: nothing can be checked any more
             return
         self.checker.stage(task)  # before workers that start side by side ask for it
-        for name in names:
-            self.pool.places[name].lives = 2
+        for place in self._places(names):
+            place.lives = 2
+        if self.timer and not launch:
+            self.stopping.kept_back = self._first_round(task.cases, names)
+            self.trials.run(task, self._in_order(names, launch), launch, timed=self.state.timed(launch))
         for number, case in enumerate(task.cases):
             self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases[number:], names)
             self._make_ready(task, names, launch)
@@ -211,14 +239,24 @@ class RunLoop:
                 if not self._time_for(case, launch, round_):
                     break
                 for name in shuffled(names, self.plan.seed, launch, number, round_):
-                    ready = case.key in self.pool.places[name].ready
+                    ready = case.key in self.state.place_of(Slot(task, case, name, launch)).ready
                     if self.timer and ready and round_ in self._todo(case, name, launch):
                         self.timer.measure(Slot(task, case, name, launch, round_))
         for name in names:
-            self.pool.places[name].ready = set()
-            if self.pool.places[name].worker is not None:
-                with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
-                    self.pool.ask(name, "close")
+            for threads in self.plan.counts:
+                place = self.pool.place(name, threads)
+                place.ready, place.prepared = set(), None
+                if place.worker is not None:
+                    with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
+                        self.pool.ask(name, "close", threads=threads)
+
+    def _places(self, names: Iterable[str]) -> list[WorkerPlace]:
+        return [self.pool.place(name, threads) for name in names for threads in self.plan.counts]
+
+    def _in_order(self, names: Iterable[str], launch: int) -> list[str]:
+        """As they are made ready: where that is side by side, those that compile first."""
+        timed = self.state.timed(launch)
+        return list(names) if timed else sorted(names, key=lambda name: not backends.entry_of(name).compiles)
 
     def _first_round(self, cases: Iterable[Case], names: Iterable[str]) -> float:
         """Seconds that checks leave for what is right by then: one turn each, of a budget half of what is left."""
@@ -236,35 +274,22 @@ class RunLoop:
         begun, names = cases[here][0].problem, self.plan.backends
         later = [(task.problem, c, name) for task, c in cases[here + 1 :] for name in names if self._todo(c, name, 0)]
         parts: set[Part] = {("turn", name, c) for _, c, name in later}
-        parts |= {("check", name, problem) for problem, _, name in later if problem != begun}
+        parts |= {
+            ("check", name, self.state.choice_of(c, name).threads, problem)
+            for problem, c, name in later
+            if problem != begun
+        }
         return left > sum(self.estimate.of(part) for part in parts)
 
     def _make_ready(self, task: Task, names: list[str], launch: int) -> None:
-        """Start, prepare and check each backend that has cases to come and is ready for none."""
-        if self.plan.effort.costs:
-            for name in names:
-                self._make_one_ready(task, name, launch)
-        else:
-            longest_first = sorted(names, key=lambda name: not backends.entry_of(name).compiles)
-            with self.pool.ledger.spend(TimeKind.CHECK):
-                self.pool.side_by_side(lambda name: self._make_one_ready(task, name, launch), longest_first)
-
-    def _make_one_ready(self, task: Task, name: str, launch: int) -> None:
-        place = self.pool.places[name]
-        while self._has_work(task, name, launch) and not place.ready and not self.pool.closed:
-            slots = [Slot(task, case, name, launch) for case in task.cases if self._todo(case, name, launch)]
-            if self.stopping.left <= self.stopping.kept_back:
-                for slot in slots:
-                    self.state.leave_out(slot, self.stopping.why_skipped(slot.case, name))
-                break
-            if not place.lives:
-                for slot in slots:
-                    reason = "not tried: the worker died twice on cases of this workload"
-                    self.state.fail(slot, Status.CRASHED, reason)
-                break
-            place.lives -= 1
-            with self.state.stopwatch(("check", name, task.problem)):
-                self.checker.check(slots)
+        """Start, prepare and check each backend that has cases to come which it is not ready for."""
+        items: dict[tuple[str, int], list[Slot]] = {}
+        for name in self._in_order(names, launch):
+            for case in task.cases:
+                if self._todo(case, name, launch):
+                    slot = Slot(task, case, name, launch)
+                    items.setdefault((name, self.state.threads_of(slot)), []).append(slot)
+        self.checker.make_ready(items.values(), side_by_side=not self.state.timed(launch))
 
 
 def call_seconds_of(case: Case) -> float:
@@ -282,7 +307,6 @@ def check_seconds_of(cases: Iterable[Case], first: bool) -> float:
     return PREPARE_SECONDS + calls
 
 
-def turn_seconds_of(plan: Plan, case: Case) -> float:
+def turn_seconds_of(turn: Turn, case: Case) -> float:
     """Seconds of one turn, guessed."""
-    turn = plan.effort.turn_of(case.pass_)
     return max(turn.seconds, turn.min_calls * call_seconds_of(case))

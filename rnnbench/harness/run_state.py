@@ -9,16 +9,28 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
+from rnnbench.analysis.trial import better, pairs_of
+from rnnbench.backends import REPLICA
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Estimate, Plan, order_of, wanted
 from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.timers import Ledger
-from rnnbench.harness.worker_pool import WorkerPool
+from rnnbench.harness.worker_pool import WorkerPlace, WorkerPool
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
-from rnnbench.records.record import CheckRecord, MemoryRecord, Record, Seeds, Status, TurnRecord, turns_in
+from rnnbench.records.record import (
+    CheckRecord,
+    Record,
+    Seeds,
+    Status,
+    TrialRecord,
+    TurnRecord,
+    trials_in,
+    turns_in,
+)
+from rnnbench.units import threads as words
 from rnnbench.workloads.base import Split
 
 
@@ -36,13 +48,27 @@ class Task:
 
 @dataclass(frozen=True)
 class Slot:
-    """Where an answer belongs: one backend, one case, one launch, and a round of it; None for its check."""
+    """Where an answer belongs: one backend, one case, one launch, and a round of it; None for its check.
+
+    `threads` None are those that the answer is ranked with; a trial names them.
+    """
 
     task: Task
     case: Case
     backend: str
     launch: int
     round: int | None = None
+    threads: int | None = None
+
+
+TIMED_LAUNCHES = 2  # after them the costs of cold and of cached starts are known
+
+
+class Choice(NamedTuple):
+    """With how many threads an answer is ranked, and of which numbers that is the better."""
+
+    threads: int
+    tried: tuple[int, ...] = ()
 
 
 class RunState:
@@ -79,13 +105,48 @@ class RunState:
         self.failed = {
             (r.case, r.backend)
             for r in self.before
-            if not isinstance(r, MemoryRecord) and r.status not in (Status.OK, Status.SKIPPED)
+            if isinstance(r, CheckRecord | TurnRecord) and r.status not in (Status.OK, Status.SKIPPED)
         }
+        self.choices = {
+            (r.case, r.backend): Choice(r.threads, r.tried)
+            for r in turns_in(self.before)
+            if r.threads is not None and not r.backend.endswith(REPLICA)
+        }
+        for key, trials in self._trials().items():
+            if (threads := better(list(pairs_of(trials).values()))) is not None:
+                self.choices.setdefault(key, Choice(threads, plan.counts))
+        self.open: set[tuple[Case, str]] = set()  # answers whose threads are being found
+        self.trial_failed: dict[tuple[Case, str, int], tuple[Status, str]] = {}  # by threads
         self._emit, self._writing = emit, Lock()
+
+    def _trials(self) -> dict[tuple[Case, str], list[TrialRecord]]:
+        """Of an interrupted run: what its last session tried."""
+        last = max((r.part for r in self.before), default=0)
+        found: dict[tuple[Case, str], list[TrialRecord]] = {}
+        for r in trials_in(self.before):
+            if r.part == last:
+                found.setdefault((r.case, r.backend), []).append(r)
+        return found
+
+    def timed(self, launch: int) -> bool:
+        """Whether backends start, compile and are checked one by one in a launch, and what that takes is kept."""
+        return self.plan.effort.costs and launch < TIMED_LAUNCHES
 
     def asked(self, case: Case, name: str) -> bool:
         """Whether the plan asks this backend for the case, and it has not failed."""
         return wanted(self.plan, case, name) and (case, name) not in self.failed
+
+    def choice_of(self, case: Case, name: str) -> Choice:
+        """The threads of an answer, all that the plan has until another number was chosen; a replica's are the same."""
+        return self.choices.get((case, name.removesuffix(REPLICA)), Choice(self.plan.threads))
+
+    def threads_of(self, slot: Slot) -> int:
+        """How many threads the process of a slot has."""
+        return slot.threads or self.choice_of(slot.case, slot.backend).threads
+
+    def place_of(self, slot: Slot) -> WorkerPlace:
+        """The place of a slot's process."""
+        return self.pool.place(slot.backend, self.threads_of(slot))
 
     def order_of(self, task: Task, case: Case, *seed: int) -> list[int] | None:
         """Rows of the `epoch` pass: for its check, or with launch and round for a turn."""
@@ -102,7 +163,10 @@ class RunState:
 
     def common_of(self, task: Task, case: Case, name: str) -> dict[str, Any]:
         """What a record of any kind holds of an answer that is yet to come."""
+        threads, tried = self.choice_of(case, name)
         return {
+            "threads": threads,
+            "tried": tried,
             "run_id": self.run_id,
             "case": case,
             "backend": name,
@@ -134,17 +198,30 @@ class RunState:
                 self.observer.say(line)
             return
         self.failed.add((slot.case, slot.backend))
-        self.pool.places[slot.backend].ready.discard(slot.case.key)
+        self.place_of(slot).ready.discard(slot.case.key)
         self.estimate.drop(("turn", slot.backend, slot.case))
         if status not in (Status.UNAVAILABLE, Status.UNSUPPORTED):
             self.observer.say(line)
         if record is None:
-            common = self.common_of(slot.task, slot.case, slot.backend)
+            common = self.common_of(slot.task, slot.case, slot.backend) | {"threads": self.threads_of(slot)}
             if slot.round is None:
                 record = CheckRecord(**common, launch=slot.launch)
             else:
                 record = TurnRecord(**common, launch=slot.launch, round=slot.round)
         self.emit(replace(record, status=status, reason=reason))
+
+    def fail_trial(self, slot: Slot, status: Status, reason: str) -> None:
+        """Record why an answer is not ranked with these threads. It may be with others."""
+        if self.pool.closed:
+            return
+        threads = self.threads_of(slot)
+        self.trial_failed[slot.case, slot.backend, threads] = status, reason
+        self.place_of(slot).ready.discard(slot.case.key)
+        if status is not Status.SKIPPED:
+            self.observer.say(f"{slot.backend} on {slot.case.key} with {words(threads)}: {status}. {reason}")
+        common = self.common_of(slot.task, slot.case, slot.backend)
+        common |= {"threads": threads, "tried": self.plan.counts, "status": status, "reason": reason}
+        self.emit(TrialRecord(**common, launch=slot.launch, pair=0))
 
     def leave_out(self, slot: Slot, reason: str) -> bool:
         """Measure no more of an answer. Returns whether it gets a record that says so: where nothing was measured."""

@@ -73,7 +73,8 @@ def check_sizes(plan: Plan, *, trained: bool = False) -> None:
 
 def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[str, str]:
     """The workloads that need more memory than there is: by name, what each would need and the way out."""
-    free, workers, kept, found = footprint.free(), footprint.workers_of(plan), 0, {}
+    free, kept, found = footprint.free(), 0, {}
+    workers = 1 if trained else footprint.workers_of(plan)
     for spec in plan.workloads:
         if not _wanted_at_all(plan, spec):
             continue
@@ -89,7 +90,7 @@ def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[str, str]:
                 alone = footprint.bytes_needed(problem, total, total, 1, at_once=footprint.PREDICTED, making=making)
                 needed = max(needed, alone)
             if reason := footprint.too_large(kept + needed, workers, free):
-                fewer = ", or fewer backends" * (workers > 1)
+                fewer = ", or fewer backends" * (len(plan.backends) > 1)
                 way_out = f"smaller sizes{fewer}" if plan.sweep else f"a smaller -B or -T{fewer}"
                 found[spec.name] = f"{spec.name} with T = {spec.T}, B = {spec.B} {reason}; take {way_out}"
                 break

@@ -1,22 +1,28 @@
-"""The workers of a run: one place per backend, its process started when first asked and replaced when it died."""
+"""The workers of a run: a place for each backend with a number of threads, its process started when first asked.
+
+A process that died is replaced when it is asked again.
+"""
 
 from __future__ import annotations
 
 import os
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 import rnnbench
 from rnnbench import backends
+from rnnbench.contract import Contract
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
-from rnnbench.machine.cores import allowed_cores, environment
+from rnnbench.machine.cores import allowed_cores, cores_for, environment
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import Status
 
@@ -26,13 +32,22 @@ KINDS = {  # request -> what the time until its answer is for; of a turn the cal
 }  # fmt: skip
 
 
+Item = TypeVar("Item")
+
+
 @dataclass
 class WorkerPlace:
-    """The place of one backend: its process, what the import took, and the keys of the cases it is ready for."""
+    """The place of one backend with so many threads: its process, what its start took, and what it is ready for.
 
+    `prepared` is what the process answered to `prepare` for the present problem; `ready` are keys of cases.
+    """
+
+    threads: int
     worker: WorkerClient | None = None
+    cores: list[int] = field(default_factory=list)
     import_ns: int | None = None
     start_seconds: float = 0.0
+    prepared: tuple[Contract, int] | None = None  # and nanoseconds
     ready: set[str] = field(default_factory=set)
     lives: int = 0  # processes it may still be given for the present problem
 
@@ -47,10 +62,11 @@ def _same_package(theirs: dict[str, str]) -> None:
 
 
 class WorkerPool:
-    """Workers by backend name, in a folder for their logs, arrays and compiler caches.
+    """Workers by backend and threads, in a folder for their logs, arrays and compiler caches.
 
-    `cache` None leaves the compilers their own caches. `ledger` keeps what the time was for. `limit` is asked how
-    long a request may take, where that is less than `timeout` in seconds.
+    `threads` are those of a worker of which nothing else is said. `cache` None leaves the compilers their own caches.
+    `ledger` keeps what the time was for. `limit` is asked how long a request may take, where that is less than
+    `timeout` in seconds.
     """
 
     def __init__(
@@ -66,8 +82,10 @@ class WorkerPool:
         self.ledger = ledger or Ledger()
         self.folder = folder
         self.limit = limit or (lambda: Limit(timeout))
-        self.env = environment(threads, cache)
-        self.places = {name: WorkerPlace() for name in names}
+        self.threads, self.cache = threads, cache
+        self.places = {(name, threads): WorkerPlace(threads) for name in names}
+        self.trying = False
+        self._here = threading.local()  # `first`: the place of the core that work of this thread begins at
         self.libraries: dict[str, Any] = {}
         self.closed = False
         self.answered_ns = 0  # when any of them last did, by the monotonic clock
@@ -77,21 +95,46 @@ class WorkerPool:
         """Nanoseconds since one of them last answered; between requests none of them works."""
         return time.monotonic_ns() - self.answered_ns
 
-    def worker(self, name: str) -> WorkerClient:
-        """A running worker with its library imported. Raises WorkerFailure where that fails."""
-        place = self.places[name]
+    def place(self, name: str, threads: int | None = None) -> WorkerPlace:
+        """The place of a backend, by default that with the threads of this pool."""
+        threads = threads or self.threads
+        return self.places.setdefault((name, threads), WorkerPlace(threads))
+
+    def worker(self, name: str, threads: int | None = None) -> WorkerClient:
+        """A running worker with its library imported, on the cores that it is to use. WorkerFailure where it fails."""
+        place = self.place(name, threads)
+        cores = cores_for(place.threads, getattr(self._here, "first", 0))
         if place.worker is None:
-            with self.ledger.spend(TimeKind.START):
-                self._begin(name, place)
+            with self.spend(TimeKind.START):
+                self._begin(name, place, cores)
+        elif place.cores != cores:
+            place.worker.ask("stay", self.limit(), cores=cores)
+            place.cores = cores
         assert place.worker is not None
         return place.worker
 
-    def _begin(self, name: str, place: WorkerPlace) -> None:
+    @contextmanager
+    def trial(self) -> Iterator[None]:
+        """What workers are asked meanwhile finds the number of threads, and counts as nothing else."""
+        self.trying = True
+        try:
+            with self.ledger.spend(TimeKind.TRIAL):
+                yield
+        finally:
+            self.trying = False
+
+    def spend(self, kind: TimeKind) -> AbstractContextManager[None]:
+        """Count what happens inside as `kind`, in a trial as that."""
+        return self.ledger.spend(TimeKind.TRIAL if self.trying else kind)
+
+    def _begin(self, name: str, place: WorkerPlace, cores: list[int]) -> None:
         if self.closed:
             raise WorkerFailure(Status.CRASHED, "not started: the run has been given up", alive=False)
         start = time.monotonic()
-        log = self.folder / "logs" / f"{name}.log"
-        place.worker = WorkerClient(name, backends.entry_of(name).target, log, self.env)
+        apart = "" if place.threads == self.threads else f" by {place.threads}"
+        log = self.folder / "logs" / f"{name}{apart}.log"
+        env = environment(place.threads, self.cache) | {"RNNBENCH_CORES": ",".join(map(str, cores))}
+        place.worker, place.cores = WorkerClient(name, backends.entry_of(name).target, log, env), cores
         try:
             hello = place.worker.ask("hello", self.limit())
             _same_package(hello.pop("package"))
@@ -100,30 +143,47 @@ class WorkerPool:
             raise
         place.import_ns = hello.pop("import_ns")
         place.start_seconds = time.monotonic() - start
-        self.libraries[name] = hello
+        if place.threads == self.threads:
+            self.libraries[name] = hello
 
-    def side_by_side(self, work: Callable[[str], None], names: Iterable[str]) -> None:
-        """Do some work for each name, as many at once as there are cores. An interrupt ends the workers as well."""
-        with ThreadPoolExecutor(len(allowed_cores())) as pool:
-            begun = [pool.submit(work, name) for name in names]
+    def side_by_side(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
+        """Do some work for each item, as many at once as there are cores. An interrupt ends the workers as well.
+
+        Workers that may not use all cores go from different ones on meanwhile, and back when they are asked next.
+        """
+        firsts: SimpleQueue[int] = SimpleQueue()
+        for first in range(len(allowed_cores())):
+            firsts.put(first)
+
+        def placed(item: Item) -> None:
+            self._here.first = firsts.get()
+            try:
+                work(item)
+            finally:
+                firsts.put(self._here.first)
+
+        with ThreadPoolExecutor(firsts.qsize()) as pool:
+            begun = [pool.submit(placed, item) for item in items]
             try:
                 for done in wait(begun, return_when=FIRST_EXCEPTION).done:
                     done.result()
             except BaseException:
                 self.closed = True
-                for place in self.places.values():
+                for place in list(self.places.values()):
                     if place.worker is not None:
                         place.worker.signal()
                 pool.shutdown(cancel_futures=True)
                 raise
 
-    def start(self, name: str) -> None:
+    def start(self, name: str, threads: int | None = None) -> None:
         """Start a worker beside others: its import is not timed. A failure is tried again, by itself, when asked."""
         with suppress(WorkerFailure):
-            self.worker(name)
-        self.places[name].import_ns = None
+            self.worker(name, threads)
+        self.place(name, threads).import_ns = None
 
-    def ask(self, name: str, op: str, limit: Limit | None = None, **arguments: Any) -> dict[str, Any]:
+    def ask(
+        self, name: str, op: str, limit: Limit | None = None, threads: int | None = None, **arguments: Any
+    ) -> dict[str, Any]:
         """The reply, within a limit of its own or that of all requests; nothing is asked where no time is left.
 
         Raises WorkerFailure; a worker that is dead then leaves its place, and is ready for nothing. One that was
@@ -133,17 +193,18 @@ class WorkerPool:
         if limit.seconds <= 0:
             raise WorkerFailure(limit.status, f"{op} was not begun: {limit.budget}", alive=True)
         try:
-            worker = self.worker(name)
-            with self.ledger.spend(KINDS.get(op, TimeKind.REST)):
+            worker = self.worker(name, threads)
+            with self.spend(KINDS.get(op, TimeKind.REST)):
                 reply = worker.ask(op, limit, **arguments)
         except WorkerFailure as failure:
             if not failure.alive:
-                self._dismiss(self.places[name])
-                self.places[name].lives += failure.status is Status.SKIPPED
+                place = self.place(name, threads)
+                self._dismiss(place)
+                place.lives += failure.status is Status.SKIPPED
             raise
         finally:
             self.answered_ns = time.monotonic_ns()
-        if op == "turn":
+        if op == "turn" and not self.trying:
             calls_ns = sum(reply["samples_ns"])
             spent = {
                 TimeKind.TURNS: calls_ns,
@@ -157,28 +218,28 @@ class WorkerPool:
     def stop(self) -> None:
         """Let all workers end by themselves."""
         with self.ledger.spend(TimeKind.STOP):
-            running = [place.worker for place in self.places.values() if place.worker is not None]
+            running = [place.worker for place in list(self.places.values()) if place.worker is not None]
             for worker in running:
                 worker.let_go()
             for worker in running:
                 worker.stop()
-            for place in self.places.values():
-                place.worker = None
+            for place in list(self.places.values()):
+                place.worker = place.prepared = None
 
     def kill(self) -> None:
         """End all workers now."""
         with self.ledger.spend(TimeKind.STOP):
-            for place in self.places.values():
+            for place in list(self.places.values()):
                 self._dismiss(place)
 
-    def dismiss(self, name: str) -> None:
+    def dismiss(self, name: str, threads: int | None = None) -> None:
         """End a worker now; the next request starts another."""
-        self._dismiss(self.places[name])
+        self._dismiss(self.place(name, threads))
 
     def _dismiss(self, place: WorkerPlace) -> None:
         if place.worker is not None:
             place.worker.kill()
-        place.worker = None
+        place.worker = place.prepared = None
         place.ready = set()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from rnnbench import backends
@@ -13,6 +15,22 @@ def allowed_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def cores_for(threads: int, first: int = 0) -> list[int]:
+    """As many of the allowed cores, from the one at this place on."""
+    cores = allowed_cores()
+    first %= len(cores)
+    return sorted((cores[first:] + cores[:first])[:threads])
+
+
+def stay_on(cores: Iterable[int]) -> None:
+    """Keep all threads of this process on these cores, where the system can."""
+    tasks = Path("/proc/self/task")
+    if hasattr(os, "sched_setaffinity") and tasks.is_dir():
+        for task in tasks.iterdir():
+            with suppress(ProcessLookupError):  # it has ended
+                os.sched_setaffinity(int(task.name), cores)
 
 
 def safe_environment() -> dict[str, str]:
@@ -47,7 +65,7 @@ def environment(threads: int, cache: Path | None) -> dict[str, str]:
         env.setdefault(name, value)
     for name in thread_counts():
         env[name] = str(threads)
-    env["RNNBENCH_CORES"] = ",".join(str(core) for core in allowed_cores()[:threads])
+    env["RNNBENCH_CORES"] = ",".join(map(str, cores_for(threads)))
     env["PYTHONUNBUFFERED"] = "1"
     if cache is not None:
         for name, value in {name: value for entry in entries for name, value in entry.caches.items()}.items():

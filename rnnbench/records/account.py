@@ -13,6 +13,7 @@ class TimeKind(StrEnum):
     START = "starting and importing"
     PREPARE = "preparing"  # parameters and rows staged, put back before a turn, a batch chosen before a call
     CHECK = "compiling and checking"  # first calls, losses of the first steps, the oracle
+    TRIAL = "finding the threads"  # their processes, first calls and turns
     TURNS = "timed calls"  # warm-ups too
     MEMORY = "memory of passes"
     TRAINING = "trainings"
@@ -31,6 +32,7 @@ WORK = (
     TimeKind.START,
     TimeKind.PREPARE,
     TimeKind.CHECK,
+    TimeKind.TRIAL,
     TimeKind.TURNS,
     TimeKind.WAITING,
     TimeKind.MEMORY,

@@ -1,4 +1,4 @@
-"""Records: what one backend answered to one case in a check, a turn or a process for memory; a line of JSON each.
+"""Records: what one backend answered to one case in a check, a trial, a turn or a process for memory; a line each.
 
 History of `schema`:
 1  the first release; what development wrote under 2 and 3 is read by the commit that wrote it
@@ -120,7 +120,7 @@ class TurnKey(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class RecordBase(abc.ABC):
-    """What every record holds. On disk `round` tells the kinds apart: -1 a check, -2 the memory of a pass."""
+    """What every record holds. On disk `round` tells the kinds apart: -1 a check, -2 memory, -3 a turn of a trial."""
 
     run_id: str
     case: Case
@@ -129,6 +129,8 @@ class RecordBase(abc.ABC):
     mode: Mode
     part: Count = 0  # 0, and 1 more for each resumption of the run
     reason: str | None = None
+    threads: Count | None = None  # that the process was told it may use; None in records of older versions
+    tried: tuple[Count, ...] = ()  # the numbers of threads of which the better is ranked; empty where one was fixed
     disturbances: tuple[str, ...] = ()  # of the machine meanwhile: suspended, its clock set, another run
     peak_memory_bytes: Count | None = None  # resident, of the process so far
     peak_device_bytes: Count | None = None  # on the device, of the session so far
@@ -158,6 +160,23 @@ class CheckRecord(RecordBase):
     @property
     def moment(self) -> str:
         return f"launch {self.launch + 1}, its check"
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord(RecordBase):
+    """A turn that chooses the number of threads, before those that count. One that failed has no samples.
+
+    Those of one `pair` follow one another, one for each number of threads.
+    """
+
+    launch: Count
+    pair: Count  # from 0
+    samples_ns: tuple[Nanoseconds, ...] = ()
+    warmup: Count = 0
+
+    @property
+    def moment(self) -> str:
+        return f"launch {self.launch + 1}, its trial"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,12 +213,17 @@ class MemoryRecord(RecordBase):
         return "launch 1, its memory"
 
 
-Record: TypeAlias = CheckRecord | TurnRecord | MemoryRecord
+Record: TypeAlias = CheckRecord | TrialRecord | TurnRecord | MemoryRecord
 
 
 def checks_in(records: Iterable[Record]) -> list[CheckRecord]:
     """The checks among records, in order."""
     return [r for r in records if isinstance(r, CheckRecord)]
+
+
+def trials_in(records: Iterable[Record]) -> list[TrialRecord]:
+    """The turns of trials among records, in order."""
+    return [r for r in records if isinstance(r, TrialRecord)]
 
 
 def turns_in(records: Iterable[Record]) -> list[TurnRecord]:

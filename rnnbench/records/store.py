@@ -22,7 +22,17 @@ from typing import IO, Any, TypedDict, TypeVar
 import msgspec
 
 from rnnbench.files import read_file
-from rnnbench.records.record import SCHEMA, CheckRecord, Costs, Epoch, MemoryRecord, Record, Seeds, TurnRecord
+from rnnbench.records.record import (
+    SCHEMA,
+    CheckRecord,
+    Costs,
+    Epoch,
+    MemoryRecord,
+    Record,
+    Seeds,
+    TrialRecord,
+    TurnRecord,
+)
 from rnnbench.records.stops import Stop, StopRule
 from rnnbench.sweep import Sweep
 
@@ -35,13 +45,13 @@ MAX_DEPTH = 32  # levels of nesting in a file: a reader may recurse for each
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # how a system says that there is no room
 
-CHECK, MEMORY = -1, -2  # `round` of a line that is no turn
+CHECK, MEMORY, TRIAL = -1, -2, -3  # `round` of a line that is no turn that counts
 
 _NEVER = object()
 _DEFAULTS: dict[str, Any] = {
     **{
         field.name: field.default
-        for kind in (CheckRecord, TurnRecord, MemoryRecord)
+        for kind in (CheckRecord, TrialRecord, TurnRecord, MemoryRecord)
         for field in fields(kind)
         if field.default is not MISSING
     },
@@ -49,6 +59,7 @@ _DEFAULTS: dict[str, Any] = {
     "device_ns": (),
     "device_states": (),
     "disturbances": (),
+    "tried": (),
     "errors": {},
     "costs": msgspec.to_builtins(Costs()),
     "seeds": msgspec.to_builtins(Seeds(0, 0, 0)),
@@ -122,6 +133,8 @@ def encode(record: Record | Epoch) -> bytes:
         raw = {name: value for name, value in raw.items() if value != _DEFAULTS.get(name, _NEVER)}
         if isinstance(record, CheckRecord):
             raw |= {"round": CHECK}
+        elif isinstance(record, TrialRecord):
+            raw |= {"round": TRIAL}
         elif isinstance(record, MemoryRecord):
             raw |= {"launch": MEMORY, "round": MEMORY}
         raw |= {"schema": record.schema}
@@ -184,11 +197,12 @@ def decode_record(line: bytes) -> Record:
         return msgspec.convert(raw, CheckRecord)
     if round_ == MEMORY:
         return msgspec.convert(raw, MemoryRecord)
-    record = msgspec.convert(raw, TurnRecord)
+    kind: type[TrialRecord | TurnRecord] = TrialRecord if round_ == TRIAL else TurnRecord
+    record = msgspec.convert(raw, kind)
     samples = len(record.samples_ns)
     if samples and record.warmup >= samples:
         raise msgspec.ValidationError(f"{record.warmup} of {samples} samples are warm-ups; one at least must count")
-    if len(record.device_ns) not in (0, samples):
+    if isinstance(record, TurnRecord) and len(record.device_ns) not in (0, samples):
         raise msgspec.ValidationError(f"{samples} samples, but {len(record.device_ns)} by the device's clock")
     return record
 

@@ -189,8 +189,9 @@ def contracts_section(data: ReportData) -> Section:
     """What was inside the clock."""
     asked = list(dict.fromkeys(str(r.case.pass_) for r in data.records))
     rows = []
-    for backend, (*_, c) in contracts_of(data).items():
-        where = (c.device, str(c.threads), "yes" if c.tf32 else "no")
+    for backend, contracts in contracts_of(data).items():
+        c, counts = contracts[-1], ", ".join(map(str, sorted({c.threads for c in contracts})))
+        where = (c.device, counts, "yes" if c.tf32 else "no")
         rows.append([backend, *where, *(c.timed.get(p, "-") for p in asked), c.notes])
     header = ["backend", "device", "threads", "TF32", *(f"{p}: inside the clock" for p in asked), "notes"]
     return Section("What each backend does", [table(header, rows)] if rows else [])

@@ -80,6 +80,7 @@ def sections_of(data: ReportData) -> Iterator[Section]:
         yield from [sweep.sweep_answer_section(data), first, *sweep.sweep_results(data), *on_gpu]
         yield from [
             Section("The work", [Markdown(sweep.work_text(data))]),
+            sections.threads_section(data),
             sweep.sweep_errors_section(data),
             last[0],
             *run,
@@ -87,7 +88,8 @@ def sections_of(data: ReportData) -> Iterator[Section]:
         ]
     else:
         yield from [sections.answer_section(data), first, *run, facts.work_section(data), facts.noise_section(data)]
-        yield from [sections.times_section(data), sections.speedup_section(data), *on_gpu]
+        yield from [sections.times_section(data), sections.threads_section(data), sections.speedup_section(data)]
+        yield from on_gpu
         yield from [devices.shares_of_peak_section(data), devices.energy_section(data), devices.memory_section(data)]
         yield from [sections.costs_section(data), sections.errors_section(data), sections.curves_section(data)]
         yield from [facts.stops_section(data), *last]

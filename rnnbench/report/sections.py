@@ -10,8 +10,10 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.costs import main_cases, spent
+from rnnbench.analysis.devices import on_gpu
 from rnnbench.analysis.diagnostics import calls_of
 from rnnbench.analysis.stats import Summary, ratio_of
+from rnnbench.analysis.trial import CLEAR, FEWEST_PAIRS, MOST_PAIRS, TIE, Trial, trial_of
 from rnnbench.analysis.warnings import Warned
 from rnnbench.model import Pass
 from rnnbench.records.record import Status, checks_in
@@ -21,8 +23,10 @@ from rnnbench.report.plots.errors import error_shares
 from rnnbench.report.section import Block, Figure, Item, Markdown, Section, Toned, table
 from rnnbench.report.tables import worst_errors
 from rnnbench.report.text import (
+    ONE_THREAD,
     how_sure,
     ranking_text,
+    ratio_text,
     ratio_with_interval,
     scientific,
     short,
@@ -38,6 +42,12 @@ LEADS = """\
 Times are of one call; `3.3x (3.1 to 3.5) ahead of` is the ratio of times within rounds and its 95 % interval."""
 BEST = """\
 The fastest right answer of each column is bold. Times marked wrong take no part in any comparison."""
+THREADS = f"""\
+Before the first round each backend computes with one thread and with all, in processes of their own, which take turns
+in pairs; only the better goes on, and the turns of the trial count in no other number. One thread is taken where the
+median of {MOST_PAIRS} pairs shows it faster by more than {100 * (TIE - 1):.0f} %, else all; {FEWEST_PAIRS} pairs are
+enough where each shows a factor of {CLEAR}. In brackets: the time by the other number over the time by the one
+that is ranked."""
 START = """\
 The start is import, preparation and first call together, compiling included; our kernels, compiled once for all
 sizes, pay in the first workload. *Ahead from step n* means: counted from the start of both processes, this backend has
@@ -56,6 +66,12 @@ def by_pass(problem: ProblemCases, cell: Callable[[Summary], str], heading: Call
 def unmeasured(s: Summary, limit: int = 40) -> str:
     """What stands in the place of a number: the status and the reason."""
     return Toned(status_text(str(s.status), s.reason, limit), "wrong" if s.status is Status.WRONG else "absent")
+
+
+def with_threads(data: ReportData, s: Summary, text: str) -> str:
+    """A time with the mark of one thread, in a run that looked for the better number."""
+    shown = s.threads == (1,) and not on_gpu(s.records) and any(other.tried for other in data.summaries)
+    return f"{text}{ONE_THREAD}" if shown else text
 
 
 def marked_wrong(s: Summary, text: str, best: bool = False) -> str:
@@ -119,7 +135,7 @@ def _times_table(data: ReportData, problem: ProblemCases) -> pd.DataFrame:
             return Toned("not asked", "absent")
         if s.time is None:
             return unmeasured(s)
-        text = with_interval(s.time, unit.seconds * (1 if whole else s.case.steps))
+        text = with_threads(data, s, with_interval(s.time, unit.seconds * (1 if whole else s.case.steps)))
         return marked_wrong(s, text, fastest[s.case.key] == name)
 
     def heading(pass_: Pass, unit: Unit, whole: bool) -> str:
@@ -151,6 +167,44 @@ def _calls(problem: ProblemCases) -> list[Block]:
         if c.unsettled and c.first
     ]  # fmt: skip
     return [said, *([slow] if slow else [])]
+
+
+def threads_section(data: ReportData) -> Section:
+    """With how many threads each answer is ranked, and by how much they were the better."""
+    found = {(s.case.key, s.backend): trial for s in data.summaries if s.time and (trial := trial_of(s))}
+    if not found:
+        return Section("", [])
+    counts = Counter(trial.ranked for trial in found.values())
+    said = ", ".join(f"{n:,} of {len(found):,} {_threads(ranked)}" for ranked, n in sorted(counts.items()))
+    brief = f"Threads: {said}, the faster in a trial before."
+    if data.sweep:
+        return Section("Threads", [brief, Markdown(THREADS)], brief=[brief])
+
+    def cell(s: Summary) -> str:
+        trial = found.get((s.case.key, s.backend))
+        return _trial(trial) if trial else "-"
+
+    named = {name for _, name in found}
+    tables = []
+    for problem in data.problems:
+        shown = by_pass(problem, cell, str)
+        tables.append(Section(problem.label, [shown[shown["backend"].isin(named)]]))
+    return Section("Threads", [brief, *tables, Markdown(THREADS)], brief=[brief])
+
+
+def _threads(ranked: Sequence[int]) -> str:
+    return f"by {' or '.join(map(str, ranked))}"
+
+
+def _trial(trial: Trial) -> str:
+    """`1 (1.35x)`: by one thread, with which it was so much faster than with the other number."""
+    ranked = " or ".join(map(str, trial.ranked))
+    if trial.failed:
+        return f"{ranked}, {short(trial.failed, 40)}"
+    if trial.ratio is None:
+        return ranked
+    most = max(trial.tried)
+    return f"{ranked} ({ratio_text(1 / trial.ratio if trial.ranked == (most,) else trial.ratio)})"
 
 
 def speedup_section(data: ReportData) -> Section:

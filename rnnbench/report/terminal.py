@@ -10,7 +10,14 @@ from rnnbench.report.data import ReportData
 from rnnbench.report.devices import on_the_gpu_section
 from rnnbench.report.facts import noise_section, stops_section
 from rnnbench.report.section import Block, Item, Section, Toned, print_sections
-from rnnbench.report.sections import answer_section, curves_section, missing_section, times_section, warnings_section
+from rnnbench.report.sections import (
+    answer_section,
+    curves_section,
+    missing_section,
+    threads_section,
+    times_section,
+    warnings_section,
+)
 from rnnbench.report.sweep import sweep_answer_section
 from rnnbench.report.text import QUICK, is_stand_in, workload_label
 
@@ -33,7 +40,13 @@ def render(console: Console, data: ReportData) -> None:
     if data.records or not data.epochs:
         shown.append(answer_section(data))
     shown += [sweep_answer_section(data)] if data.sweep else [times_section(data), on_the_gpu_section(data)]
-    shown += [noise_section(data), stops_section(data), missing_section(data), curves_section(data)]
+    shown += [
+        threads_section(data),
+        noise_section(data),
+        stops_section(data),
+        missing_section(data),
+        curves_section(data),
+    ]
     counted = [w for w in data.warnings if w.counts] if data.records else []
     print_sections(console, [*shown, warnings_section(counted)])
 

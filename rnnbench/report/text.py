@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from rnnbench.analysis.ranking import Ranking
 from rnnbench.analysis.stats import Basis, Interval
 from rnnbench.model import Case, Pass
-from rnnbench.units import decimals_of, duration, number
+from rnnbench.units import decimals_of, duration, number, threads
 
 QUICK = "quick: a smoke run, not for quoting"
 ONE_LAUNCH = "†"
 NO_INTERVAL = "‡"
+ONE_THREAD = "¹"
 MARKS = {Basis.LAUNCHES: "", Basis.ROUNDS: ONE_LAUNCH, Basis.NONE: NO_INTERVAL}
 FOOTNOTES = {
     ONE_LAUNCH: "one launch: within-process spread only, so the true interval is wider",
+    ONE_THREAD: "by one thread; times without this mark are by all threads of the run",
     NO_INTERVAL: "fewer than three launches, or three rounds of one: no interval",
 }
 
@@ -69,7 +71,7 @@ def status_text(status: str, reason: str | None, limit: int = 60) -> str:
 
 def plain(text: str) -> str:
     """Text that any font can draw: other signs than Latin ones become question marks."""
-    return "".join(c if (c.isprintable() and ord(c) < 256) or c in "…†‡" else "?" for c in text)
+    return "".join(c if (c.isprintable() and ord(c) < 256) or c in "…†‡¹" else "?" for c in text)
 
 
 def is_stand_in(data_source: str) -> bool:
@@ -126,7 +128,8 @@ def ranking_text(ranking: Ranking) -> str:
         return f"no backend was measured ({unranked})"
     step = ranking.seconds / ranking.case.steps
     a_step = f" ({duration(step)} a step)" if ranking.case.pass_ is Pass.EPOCH else ""
-    start = f"{ranking.fastest} {duration(ranking.seconds)}{a_step}"
+    by = f" by {' or '.join(map(threads, ranking.threads))}" if ranking.threads else ""
+    start = f"{ranking.fastest} {duration(ranking.seconds)}{a_step}{by}"
     if ranking.runner_up is None:
         return f"{start}, the only one measured{f' ({unranked})' if unranked else ''}"
     if ranking.ratio is None:

@@ -228,6 +228,32 @@ def test_unlike_work_is_not_comparable_and_named(new, named):
     assert finding.ratio is None
 
 
+def by(threads, tried=(1, 2), seconds=1.0):
+    """Three launches by so many threads, of which the better was found."""
+    contract = replace(CONTRACT, threads=threads)
+    return launches([seconds] * 3, contract=contract, threads=threads, tried=tried)
+
+
+def test_sides_that_found_different_threads_the_better_are_compared_and_that_is_told():
+    """A commit that spoils the work of two threads cannot hide behind one."""
+    finding = only(by(2), by(1, seconds=1.2))
+    assert finding.verdict is Verdict.SLOWER
+    assert finding.reason == "threads 2 / 1, the better in each run"
+    assert only(by(2), by(2)).reason is None
+
+
+@pytest.mark.parametrize(
+    ("base", "new"), [(by(2, ()), by(1)), (by(2), by(1, ())), (by(2, ()), by(1, ())), (by(2), by(1, (1, 4)))]
+)
+def test_threads_that_were_asked_for_are_held_against_no_others(base, new):
+    finding = only(base, new)
+    assert (finding.verdict, finding.reason) == (Verdict.NOT_COMPARABLE, "unlike: threads 2 / 1")
+
+
+def test_threads_that_were_found_are_held_against_the_same_that_were_asked_for():
+    assert only(by(2, ()), by(2)).verdict is Verdict.SAME
+
+
 def test_a_dtype_that_base_has_is_held_against_its_own():
     doubled = replace(CASE, dtype=DType.FLOAT64)
     both = launches([1.0] * 3) + launches([2.0] * 3, asked=doubled)

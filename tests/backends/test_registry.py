@@ -51,3 +51,12 @@ def test_what_an_entry_says_reaches_workers_runs_and_figures(monkeypatch, tmp_pa
 
 def test_a_replica_has_the_entry_of_its_backend():
     assert backends.entry_of(f"numpy{backends.REPLICA}") is backends.REGISTRY["numpy"]
+
+
+def test_looks_tell_all_backends_apart_and_their_markers_can_be_filled():
+    from matplotlib.markers import MarkerStyle
+
+    looks = [entry.look for entry in backends.REGISTRY.values() if entry.look]
+    for what in ("colour", "marker", "line"):
+        assert len({getattr(one, what) for one in looks}) == len(looks), what
+    assert all(MarkerStyle(one.marker).is_filled() for one in looks)

@@ -16,10 +16,10 @@ import pytest
 from rnnbench import backends, workloads
 from rnnbench.api.exit_codes import EXIT_CODES
 from rnnbench.api.learning import with_trainings
-from rnnbench.api.seeds import EXPERIMENTS, MADE_UP, of_reviews
+from rnnbench.api.seeds import EXPERIMENTS, MADE_UP, Bench, of_reviews
 from rnnbench.cli import main
 from rnnbench.cli.names import Names, SizesType
-from rnnbench.cli.run import RUN_EPILOG
+from rnnbench.cli.run import RUN_EPILOG, say_what_is_on_request
 from rnnbench.cli.seeds import SEEDS
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import tasks_of
@@ -110,6 +110,17 @@ def test_dry_run_lists_the_plan_and_runs_nothing(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_of_the_usual_backends_says_how_to_ask_for_the_others(capsys):
+    say_what_is_on_request(types.SimpleNamespace(backends=("numpy", "numba")))
+    assert capsys.readouterr().out == ""
+    say_what_is_on_request(types.SimpleNamespace(backends=tuple(backends.usual())))
+    (names,) = re.fullmatch(r"Measured if named: -b (\S+)\n", capsys.readouterr().out).groups()
+    assert {"numba+naive", "onnxruntime", "keras"} <= set(names.split(","))
+    assert f"parity forward float32   {names.split(',')[-1]}" in invoke(
+        "run", "--dry-run", "-w", "parity", "--pass", "forward", "-b", names
+    )
+
+
 def test_a_length_below_1_is_refused():
     words = "Error: T is 0; it must be at least 1\n"
     assert called("run", "-w", "running-parity", "-T", "0", "--quick", code=2).output == words
@@ -179,10 +190,25 @@ def test_figures_of_made_up_reviews_agree_and_differ_with_nothing(tmp_path, monk
         assert finding["note"] == MADE_UP
 
 
+def test_the_cures_are_rows_with_lengths_a_gru_and_an_lstm(monkeypatch):
+    seen = []
+
+    def train(self, training, name):
+        lengths = training.dataset.train.lengths is not None
+        seen.append((training.problem.model.cell, lengths, training.problem.T, training.problem.model.H))
+        return [], types.SimpleNamespace(accuracy=0.75)
+
+    monkeypatch.setattr(Bench, "train", train)
+    found = json.loads(invoke("seeds", "imdb-200-cures", "-b", "numba", "--json"))["findings"]
+    assert seen == [("rnn", True, 200, 128), ("gru", False, 200, 128), ("lstm", False, 200, 128)]
+    assert [finding["ours"] for finding in found] == ["0.7500"] * 3
+    assert len({finding["experiment"] for finding in found}) == 3
+
+
 @pytest.mark.parametrize("agrees", [True, False, None])
 def test_a_figure_of_real_reviews_agrees_or_differs(agrees):
     def trained(workload):
-        return types.SimpleNamespace(problem=types.SimpleNamespace(workload=workload))
+        return types.types.SimpleNamespace(problem=types.SimpleNamespace(workload=workload))
 
     assert of_reviews(trained("imdb-200"), "imdb-200", agrees, "note") == (agrees, "note")
     assert of_reviews(trained("imdb-synthetic-200"), "imdb-200", agrees, "note") == (None, MADE_UP)

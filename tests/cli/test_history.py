@@ -120,6 +120,12 @@ def test_unlike_runs_are_on_lines_of_their_own(runs):
     assert apart[1]["machine_id"] == "two"
 
 
+def test_runs_that_found_different_threads_the_better_are_on_one_line(runs):
+    for number, threads in ((12, 2), (13, 1), (14, 2)):
+        write(runs / f"found-{number}", records(number, 1.0, threads=threads, tried=(1, 2)), number=number)
+    assert [len(line["runs"]) for line in lines_of("-k", "forward")] == [15]
+
+
 def test_merged_and_damaged_runs_and_smoke_tests(runs):
     together = write(runs / "merged", [*records(20, 1.3), *records(21, 1.3), *records(3, 1.0)], number=20)
     with (together / store.RECORDS).open("ab") as file:

@@ -40,7 +40,7 @@ class Killer:
             self.timers[-1].start()
 
     def kill(self):
-        worker = self.runner.pool.places[VICTIM].worker
+        worker = self.runner.pool.place(VICTIM).worker
         if worker is not None and worker.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(worker.process.pid, signal.SIGKILL)

@@ -25,6 +25,7 @@ MACHINE = {
     "cpu": {"model": "Made-up CPU 9000"}, "libraries": {"numpy": "2", "torch": "2"}, "git": {"commit": "abc1234x"},
     "peak": {"method": "made up", "rates": {"float32": [{"threads": 1, "flops": 1e9, "read": 1e9, "mixed": 1e9}]}},
 }  # fmt: skip
+CONTRACT = fake.contract("numpy")
 PASSES = (Pass.FORWARD, Pass.TRAIN_STEP)
 
 
@@ -191,6 +192,20 @@ def test_unlike_work_is_refused_even_by_force(tmp_path, runs, changes, words):
     with pytest.raises(ValueError, match="did not do the same") as refused:
         read(runs[0], other, force=True)
     assert words in str(refused.value)
+
+
+def test_runs_that_found_different_threads_the_better_stand_in_one_and_both_are_told(tmp_path):
+    runs = [
+        write(tmp_path / f"by-{n}", f"run-{n}", tried=(1, 2), threads=n, contract=replace(CONTRACT, threads=n))
+        for n in (1, 2)
+    ]
+    pooled = read(*runs)
+    for s in summaries(pooled.records):
+        assert (s.threads, s.ranked, len({key[:2] for key in s.turns})) == ((1, 2), True, 6)
+    result = called("report", *runs, code=0)
+    assert "Threads: 4 of 4 by 1 or 2" in result.output
+    assert re.search(r"ahead of", result.output)
+    assert "by 1 thread or 2 threads" in " ".join(result.output.split())
 
 
 @pytest.mark.parametrize(

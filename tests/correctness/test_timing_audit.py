@@ -63,7 +63,7 @@ def test_a_state_beside_h_is_looked_at_as_well():
 def test_right_answers_alone_do_not_find_these(session, pass_):
     """So the checks of times are needed."""
     subject = Subject(made_of(session), SMALL)
-    assert not [f for check in timing_audit.OF_ANSWERS for f in failed(check(subject, pass_))]
+    assert not [f for check in timing_audit.answer_checks(subject) for f in failed(check(subject, pass_))]
 
 
 @pytest.mark.parametrize("dtype", list(DType))

@@ -19,7 +19,7 @@ from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
-from rnnbench.records.record import CheckRecord, Mode, Record, Status, turns_in
+from rnnbench.records.record import CheckRecord, Costs, Mode, Record, Status, turns_in
 from rnnbench.workloads.base import Split
 from tests.helpers import random_data, random_params, small_problem
 
@@ -203,10 +203,11 @@ def test_later_starts_are_side_by_side_and_their_imports_not_timed(tmp_path):
     for name in ("numpy", "chatty"):
         checks = [r for r in records if r.backend == name and isinstance(r, CheckRecord)]
         assert sorted(r.launch for r in checks) == sorted([0, 1, 2, 3] * 4)
-        assert all(r.errors and r.contract and r.costs.first_call_ns and r.status is Status.OK for r in checks)
-        assert {r.launch for r in checks if r.costs.import_ns is not None} == {0, 1}
+        assert all(r.errors and r.contract and r.status is Status.OK for r in checks)
+        assert {r.launch for r in checks if r.costs.import_ns is not None and r.costs.first_call_ns} == {0, 1}
+        assert {r.launch for r in checks if r.costs == Costs(cache="warm")} == {2, 3}
         assert len([r for r in turns_in(records) if r.backend == name and r.samples_ns]) == 4 * 4
-    assert listener.doings.count("starting 2 backends") == 2
+    assert listener.doings.count("starting 2 processes") == 2
     assert set(status_of(records, "bad-import").values()) == {Status.CRASHED}
 
 

@@ -122,7 +122,7 @@ def test_a_worker_of_another_package_is_refused_in_one_sentence(tmp_path, monkey
     with pytest.raises(WorkerFailure, match=r"^hello: the worker has rnnbench .* and this process .*") as caught:
         pool.ask("numpy", "contract", problem={})
     assert caught.value.status is Status.CRASHED
-    assert pool.places["numpy"].worker is None
+    assert pool.place("numpy").worker is None
     assert not pool.libraries
 
 

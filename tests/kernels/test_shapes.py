@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.numba import NumbaBackend
-from rnnbench.backends.numpy import backward_pass, dlosses, forward_pass
+from rnnbench.backends.numpy import backward_pass, dlosses, forward_pass, loss_scale
 from rnnbench.cells import CELLS
 from rnnbench.correctness.tolerances import LIMITS, errors_of, relative_error
 from rnnbench.data import Data, shaped_targets
@@ -66,6 +66,7 @@ def questions(draw) -> Question:
         train=draw(trains()),
         truncation=truncation,
         step_sum=draw(st.sampled_from(StepSum)),
+        mean_length=draw(st.sampled_from((None, sizes["T"] / 2))),
     )
     return Question(
         problem,
@@ -83,7 +84,7 @@ def numbers_of(asked: Question) -> tuple[Params, Data, dict[str, np.ndarray] | N
     params, data = random_params(problem, asked.seed), random_data(problem, seed=asked.seed)
     if asked.rows != "random":
         word = 0 if asked.rows == "padding" else (model.V or 2) - 1
-        data = Data(np.full_like(data.inputs, word), data.targets)
+        data = replace(data, inputs=np.full_like(data.inputs, word))
     if asked.rows == "padding" and model.V is not None:
         params["embedding"][0] = 0
     rng = np.random.default_rng(asked.seed)
@@ -100,15 +101,16 @@ def shaken(problem: Problem, params: Params, data: Data, states: dict[str, np.nd
         return x * (1 + np.finfo(str(problem.dtype)).eps * rng.standard_normal(x.shape))
 
     moved = {name: off(value) for name, value in cast(params, DType.FLOAT64).items()}
-    inputs = data.inputs[: problem.B]
-    trace = forward_pass(model, moved, inputs, states)
+    batch = data.part(0, problem.B)
+    inputs = batch.inputs
+    trace = forward_pass(model, moved, inputs, states, batch.lengths)
     (part,) = trace.parts
     kept = {name: off(value) for name, value in part.states.items()}
     tape = [{name: off(value) for name, value in step.items()} for step in part.tape]
     read = kept["h"][-1] if model.head is Head.LAST else kept["h"][1:].swapaxes(0, 1)
     logits = read @ moved["W_hy"] + moved["b_y"]
     targets = shaped_targets(replace(problem, dtype=DType.FLOAT64), data.targets)[: problem.B]
-    dz = dlosses(model, logits, targets) * model.loss_scale(problem.B, problem.T)
+    dz = dlosses(model, logits, targets) * loss_scale(model, batch.lengths, problem.B, problem.T)
     off_trace = replace(trace, parts=[replace(part, states=kept, tape=tape)], read=read, logits=logits)
     return backward_pass(model, moved, inputs, off_trace, dz, problem.truncation)
 

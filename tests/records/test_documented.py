@@ -26,6 +26,7 @@ from rnnbench.records.record import (
     MemoryRecord,
     RecordBase,
     Seeds,
+    TrialRecord,
     TurnRecord,
 )
 from rnnbench.workloads.base import Spec
@@ -54,7 +55,12 @@ def test_each_field_of_a_record_is_described():
     found = documented()
     places = {"launch", "round"}
     assert set(found["Every record"]) == names_of(RecordBase) | places
-    for heading, kind in (("Checks", CheckRecord), ("Turns", TurnRecord), ("Memory", MemoryRecord)):
+    for heading, kind in (
+        ("Checks", CheckRecord),
+        ("Trials", TrialRecord),
+        ("Turns", TurnRecord),
+        ("Memory", MemoryRecord),
+    ):
         assert set(found[heading]) == names_of(kind, but=RecordBase) - places
 
 

@@ -20,6 +20,7 @@ from rnnbench.records.record import (
     Mode,
     Seeds,
     Status,
+    TrialRecord,
     TurnRecord,
 )
 
@@ -39,6 +40,7 @@ CHECKED = CheckRecord(
     contract=Contract(2, "kept", False, {"forward": "x"}),
 )
 MEMORY = MemoryRecord(**COMMON, memory_before_bytes=3)
+TRIAL = TrialRecord(**COMMON, threads=1, tried=(1, 2), launch=0, pair=2, samples_ns=(5, 6), warmup=1)
 PLAIN = TurnRecord(run_id="r", case=CASE, backend="b", status=Status.OK, mode=Mode.DEFAULT, launch=0, round=0)
 EPOCH = Epoch("r", "parity", "numpy", "float32", 0, 1, 5, 0.5, None, 0.6, 0.7, 1.5)
 
@@ -51,10 +53,10 @@ def written(folder, *records, name=store.RECORDS):
 
 
 def test_records_and_epochs_come_back_equal(tmp_path):
-    written(tmp_path, CHECKED, RECORD, PLAIN, MEMORY)
+    written(tmp_path, CHECKED, RECORD, PLAIN, MEMORY, TRIAL)
     written(tmp_path, EPOCH, name=store.CURVES)
     loaded = store.load_run(tmp_path)
-    assert loaded.records == [CHECKED, RECORD, PLAIN, MEMORY]
+    assert loaded.records == [CHECKED, RECORD, PLAIN, MEMORY, TRIAL]
     assert loaded.curves == [EPOCH]
     assert loaded.problems == []
 
@@ -69,13 +71,13 @@ def test_the_field_names_of_the_file():
     assert "samples_ns" not in json.loads(store.encode(PLAIN))
     check = json.loads(store.encode(CHECKED))
     assert {"errors", "costs", "contract"} <= set(check)
-    assert [(r["launch"], r["round"]) for r in (raw, check, json.loads(store.encode(MEMORY)))] == [
-        (1, 2), (1, -1), (-2, -2),
-    ]  # fmt: skip
+    others = (json.loads(store.encode(r)) for r in (MEMORY, TRIAL))
+    assert [(r["launch"], r["round"]) for r in (raw, check, *others)] == [(1, 2), (1, -1), (-2, -2), (0, -3)]
+    assert not {"threads", "tried"} & raw.keys()
 
 
 def test_a_round_that_is_none_is_damage(tmp_path):
-    lines = [json.loads(store.encode(RECORD)) | {"round": value} for value in (-3, None, "0", [])]
+    lines = [json.loads(store.encode(RECORD)) | {"round": value} for value in (-4, None, "0", [])]
     (tmp_path / store.RECORDS).write_text("".join(json.dumps(line) + "\n" for line in lines))
     loaded = store.load_run(tmp_path)
     assert loaded.records == []

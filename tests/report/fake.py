@@ -20,6 +20,7 @@ from rnnbench.records.record import (
     Record,
     Seeds,
     Status,
+    TrialRecord,
     TurnRecord,
 )
 
@@ -78,6 +79,11 @@ def check(case: Case, backend: str, **fields: Any) -> CheckRecord:
 
 def memory(case: Case, backend: str, **fields: Any) -> MemoryRecord:
     return MemoryRecord(**given(case, backend) | fields)
+
+
+def trial(case: Case, backend: str, **fields: Any) -> TrialRecord:
+    """A turn of a trial."""
+    return TrialRecord(**given(case, backend) | {"launch": 0} | fields)
 
 
 def given(case: Case, backend: str) -> dict[str, Any]:

@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 
 from rnnbench.model import DType, Pass, Truncation
-from rnnbench.records.record import CheckRecord, Energy, ErrorOf, Mode, Status, turns_in
+from rnnbench.records.record import CheckRecord, Energy, ErrorOf, Mode, Record, Status, turns_in
 from rnnbench.report import page
 from rnnbench.report.data import ReportData
 from rnnbench.report.page import write_report
 from rnnbench.report.style import look
 from rnnbench.report.terminal import render
-from tests.report.fake import BACKENDS, MIXED, Fake, make
+from tests.report.fake import BACKENDS, MIXED, Fake, make, trial
 
 FIGURES = ("time", "speedup", "roofline", "costs", "break-even", "errors", "curves")
 
@@ -57,6 +57,56 @@ def test_what_was_judged_in_part_is_said(tmp_path):
     ]
     text = written(tmp_path / "part", replace(fake, records=records))
     assert "can be: imdb-50 train_step, 6 of 20 steps (jax)." in text
+
+
+def found_threads(made: Fake, one: set[str], failed: str = "") -> Fake:
+    """As if each number of threads had been found: one for some backends, and else two."""
+    records: list[Record] = []
+    for r in made.records:
+        n = 1 if r.backend in one else 2
+        given = {"threads": n, "tried": (1, 2)}
+        if isinstance(r, CheckRecord) and r.launch == 0:
+            if r.backend == failed:
+                reason = {"status": Status.CRASHED, "reason": "first: no thread"}
+                records.append(trial(r.case, r.backend, threads=2, tried=(1, 2), pair=0, **reason))
+            else:
+                seconds = {1: 0.001, 2: 0.0015 if n == 1 else 0.0008}
+                records += [
+                    trial(r.case, r.backend, threads=m, tried=(1, 2), pair=p, samples_ns=(round(s * 1e9),))
+                    for p in (0, 1)
+                    for m, s in seconds.items()
+                ]
+        if isinstance(r, CheckRecord) and r.contract:
+            r = replace(r, contract=replace(r.contract, threads=n))
+        records.append(replace(r, **given))
+    return replace(made, records=records)
+
+
+def test_the_threads_of_each_number_are_shown(tmp_path):
+    made = make(("parity", "imdb-50"), ("numba", "jax", "torch"))
+    plain = written(tmp_path / "fixed", made)
+    assert "¹" not in plain
+    assert "## Threads" not in plain
+    fake = found_threads(made, {"jax", "torch"}, failed="torch")
+    text = written(tmp_path / "found", fake)
+    times = text.split("## Time per step")[1].split("## Threads")[0]
+    assert len(re.findall(r"^\| jax .*¹.*¹.*¹.*¹", times, re.MULTILINE)) == 2
+    assert not re.search(r"^\| \**numba.*¹", times, re.MULTILINE)
+    assert "¹ by one thread; times without this mark are by all threads of the run." in times
+    section = text.split("## Threads")[1].split("\n## ")[0]
+    assert "Threads: 16 of 24 by 1, 8 of 24 by 2, the faster in a trial before." in section
+    assert re.search(r"\| jax +\| +1 \(1.50x\) \| +1 \(1.50x\) \| +1 \(1.50x\) \| +1 \(1.50x\) \|", section)
+    assert re.search(r"\| numba +\| +2 \(1.25x\) \|", section)
+    assert "1, crashed with 2 threads: first: no thread" in section
+    assert "numba" in (answer := text.split("## The run")[0])
+    assert " by 2 threads, " in answer
+    missing = text.split("## Not measured, or not fully")[1]
+    assert re.search(r"torch +\| +ok +\| .*crashed with 2 threads: first: no thread", missing)
+    table = pd.read_csv(tmp_path / "found" / "tables" / "times.csv")
+    assert dict(zip(table["backend"], table["threads"], strict=True)) == {"numba": 2, "jax": 1, "torch": 1}
+    on_screen = shown(fake)
+    assert "¹ by one thread" in on_screen
+    assert "Threads: 16 of 24 by 1, 8 of 24 by 2" in on_screen
 
 
 def test_a_whole_run(tmp_path):

@@ -24,7 +24,7 @@ from numba.extending import intrinsic
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell_tile import ROWS, cell_tile
 from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
-from rnnbench.kernels.cpu.layout import slot_row, state_row, step_row
+from rnnbench.kernels.cpu.layout import rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.pass_record import GRU, LSTM, RNN
 from rnnbench.kernels.cpu.pointwise import plain_sigmoid, zero_row
 from rnnbench.kernels.cpu.simd import EXPLICIT, Vectors, lanes_of, pointer
@@ -50,15 +50,15 @@ def _step(c, lo, b, t, origin, j, n):
         state_row(c, lo, b, t + 1, origin),
         step_row(c, lo, b, t, origin),
     )
-    slots = slot_row(c, lo, b, t)
+    slots, taking = slot_row(c, lo, b, t), rows_taking(c, lo, b, t)
     gates_row, state_row_, panel = c.GHs, c.Hs, c.H * G * lanes
     most = LSTM_ROWS if c.recurrence == LSTM_CODE else GRU_ROWS
     # A panel at a time, which stays in the first or second cache while the rows pass by
     for u in range(j, j + n, lanes):
         weights, inner = pointer(c.W_hh_panels, u // lanes * panel), pointer(c.b_hn_padded, u)
         i = 0
-        while i < b:
-            rows = _next_rows(b - i, most)
+        while i < taking:
+            rows = _next_rows(taking - i, most)
             gates = pointer(c.gates, (at + i) * gates_row + G * u)
             a, x = (before + i) * state_row_, (after + i) * state_row_ + u
             if c.has_tokens:
@@ -84,7 +84,7 @@ def _plain_step(c, lo, b, t, origin, j, n):
     slots, wide = slot_row(c, lo, b, t), G * lanes
     lstm = c.recurrence == LSTM_CODE
     summed = wide if lstm else 2 * lanes  # the recurrent part of n is summed in the tape
-    for i in range(b):
+    for i in range(rows_taking(c, lo, b, t)):
         h, new, tape = c.h[before + i], c.h[after + i], c.tape[at + i]
         for u in range(j, j + n, lanes):
             gates, first = c.gates[at + i][u * G : u * G + wide], c.gates[at + i][u * G : u * G + wide]

@@ -15,11 +15,29 @@ from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_backward
+from rnnbench.kernels.cpu.compiling import cpu_kernel
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE, gates_backward
-from rnnbench.kernels.cpu.layout import output_row, spare_row, state_row, step_row
-from rnnbench.kernels.cpu.pointwise import add_rows, zero_row
+from rnnbench.kernels.cpu.layout import (
+    output_row,
+    rows_before,
+    rows_taking,
+    spare_row,
+    state_row,
+    step_row,
+)
+from rnnbench.kernels.cpu.pass_record import record_at
+from rnnbench.kernels.cpu.pointwise import add_rows, copy, zero_row
 from rnnbench.kernels.cpu.products import add_product, affine, outer_products, sum_rows
 from rnnbench.kernels.cpu.shares import STEP_BACK, SUMS, stage
+
+
+@cpu_kernel()
+def _add_columns(out, out_row, x, x_row, rows, j, n):
+    """out[out_row + i, j : j + n] += x[x_row + i, j : j + n] for i < rows."""
+    for i in range(rows):
+        to, of = out[out_row + i][j : j + n], x[x_row + i][j:]
+        for v in range(to.size):
+            to[v] += of[v]
 
 
 @symbol_kernel
@@ -29,68 +47,120 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     A step below `seen` has a delta of an earlier pass already: its own goes to `spare`, to be added.
     """
     delta, spare, above, W_above_T = c.recurrent, c.spare, c.above, c.W_above_T_panels
-    state = state_row(c, lo, b, t + 1, origin)
-    above_at = output_row(c, lo, b, t - begin if c.emits else 0)
     # Where this step's delta is written, and where that of the step after it, which came first, was
     to, at, after, after_at = delta, step_row(c, lo, b, t, origin), delta, step_row(c, lo, b, t + 1, origin)
     if t < seen:
         to, at = spare, spare_row(lo, b, t)
     if t + 1 < seen:
         after, after_at = spare, spare_row(lo, b, t + 1)
-    # dh: from above alone at the last step of the pass, from both sides where a step emits, else from step t + 1 alone
-    if c.recurrence != RNN_CODE:
-        dh, k = c.dh, c.delta_width
-        if t == end - 1:
-            affine(dh, lo, c.zeros, above, above_at, W_above_T, b, j, n, c.above_width)
-            if c.recurrence == LSTM_CODE:
-                for i in range(b):
-                    zero_row(c.dc[lo + i][j : j + n])
+    # Rows that take this step; of them the first `on` have a delta of the step after it, and those from `top` on get
+    # something from above: all where each step emits, else those that end here
+    rows = rows_taking(c, lo, b, t)
+    on = rows_taking(c, lo, b, t + 1) if t < end - 1 else 0
+    top = (0 if c.emits else rows_taking(c, lo, b, t + 1)) if t >= emit else rows
+    above_at = output_row(c, lo, b, t, begin)
+    if c.under_rows:
+        above_at = step_row(c, lo, b, t, origin)
+    if c.under_layer:  # which has just done this step, in this pass
+        above_at = step_row(c, lo, b, t, origin)
+        if t < seen:
+            above, above_at = c.above_spare, spare_row(lo, b, t)
+    # dh of the rows that go on: from step t + 1, and where a step emits from above too; of the others from above alone,
+    # or nothing, where no loss is of this pass
+    begins = max(on, top)
+    above_begins = above_at + begins
+    if c.recurrence == RNN_CODE:
+        state = state_row(c, lo, b, t + 1, origin)
+        if c.under_rows:  # of all steps, and no product: the sums start at these rows
+            for i in range(rows):
+                copy(to[at + i][j : j + n], above[above_at + i][j:])
+            cell_backward(c, True, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
+            if on < rows:
+                cell_backward(
+                    c, True, to, at + on, above, above_at + on, c.W_hh_T_panels, rows - on, j, n, 0, state + on
+                )
+            return
+        if on > 0 and top < on:
+            affine(to, at, c.zeros, above, above_at, W_above_T, on, j, n, c.above_width)
+            cell_backward(c, True, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
+        elif on > 0:
+            cell_backward(c, False, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
+        for i in range(on, begins):
+            zero_row(to[at + i][j : j + n])
+        if begins < rows:
+            cell_backward(
+                c, False, to, at + begins, above, above_begins, W_above_T, rows - begins, j, n, c.above_width,
+                state + begins,
+            )  # fmt: skip
+        return
+    dh, k = c.dh, c.delta_width
+    if on > 0:
+        # of gru it stands upon what came by way of z; of lstm what goes around the product is in dc
+        if c.recurrence == GRU_CODE:
+            add_product(dh, lo, after, after_at, c.W_hh_T_panels, on, j, n, k)
         else:
-            # of gru it stands upon what came by way of z; of lstm what goes around the product is in dc
-            if c.recurrence == GRU_CODE:
-                add_product(dh, lo, after, after_at, c.W_hh_T_panels, b, j, n, k)
-            else:
-                affine(dh, lo, c.zeros, after, after_at, c.W_hh_T_panels, b, j, n, k)
-            if c.emits and t >= emit:
-                add_product(dh, lo, above, above_at, W_above_T, b, j, n, c.above_width)
-        before = state_row(c, lo, b, t, origin)
-        gates_backward(c, lo, b, step_row(c, lo, b, t, origin), before, to, at, j, n)
-    elif t == end - 1:
-        cell_backward(c, False, to, at, above, above_at, W_above_T, b, j, n, c.above_width, state)
-    elif c.emits and t >= emit:
-        affine(to, at, c.zeros, above, above_at, W_above_T, b, j, n, c.above_width)
-        cell_backward(c, True, to, at, after, after_at, c.W_hh_T_panels, b, j, n, c.GH, state)
-    else:
-        cell_backward(c, False, to, at, after, after_at, c.W_hh_T_panels, b, j, n, c.GH, state)
+            affine(dh, lo, c.zeros, after, after_at, c.W_hh_T_panels, on, j, n, k)
+        if top < on and not c.under_rows:
+            add_product(dh, lo, above, above_at, W_above_T, on, j, n, c.above_width)
+    for i in range(on, begins):
+        zero_row(dh[lo + i][j : j + n])
+    if c.under_rows:
+        if on > 0:
+            _add_columns(dh, lo, above, above_at, on, j, n)
+        for i in range(on, rows):
+            copy(dh[lo + i][j : j + n], above[above_at + i][j:])
+    elif begins < rows:
+        affine(dh, lo + begins, c.zeros, above, above_begins, W_above_T, rows - begins, j, n, c.above_width)
+    if c.recurrence == LSTM_CODE:
+        for i in range(on, rows):
+            zero_row(c.dc[lo + i][j : j + n])
+    before = state_row(c, lo, b, t, origin)
+    gates_backward(c, lo, rows, step_row(c, lo, b, t, origin), before, to, at, j, n)
 
 
 @symbol_kernel
-def reverse_pass(c, lo, b, start, emit, end, seen, begin, origin):
-    """One block: gradients from above of steps [emit, end) flow back to `start`; steps from `begin` on are at hand.
+def reverse_step(c, lo, b, t, emit, end, seen, begin, origin):
+    """Step t of a pass back that takes gradients from above of steps [emit, end); steps from `begin` on are at hand.
 
-    Sets delta for steps >= seen, adds to it below.
+    Sets delta if t >= seen, else adds to it.
     """
-    wide = c.column_shares > 1
-    if wide:
-        c.stage_lo, c.stage_b, c.stage_begin, c.stage_origin = lo, b, begin, origin
-        c.stage_emit, c.stage_end, c.stage_seen = emit, end, seen
-    for t in range(end - 1, start - 1, -1):
-        if wide:
-            c.stage_t = t
-            stage(c, STEP_BACK, c.column_shares)
-        else:
-            backward_step(c, lo, b, t, emit, end, seen, begin, origin, 0, c.Hp)
-        if t < seen:
-            add_rows(c.recurrent, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), b)
+    if c.column_shares > 1:
+        root = record_at(c, c.root)
+        root.stage_layer, root.stage_lo, root.stage_b, root.stage_begin = c.layer, lo, b, begin
+        root.stage_origin, root.stage_emit, root.stage_end, root.stage_seen = origin, emit, end, seen
+        root.stage_t = t
+        stage(root, STEP_BACK, c.column_shares)
+    else:
+        backward_step(c, lo, b, t, emit, end, seen, begin, origin, 0, c.Hp)
+    if t < seen:
+        add_rows(c.recurrent, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), rows_taking(c, lo, b, t))
+
+
+@symbol_kernel
+def _sum_pairs(c, worker, lo, b, first, end, origin, fresh, j, n):
+    """Columns j to j + n of dW_hh where rows have lengths: states before a step that rows did not take meet nothing."""
+    begin = first
+    while begin < end or fresh:
+        # Rows lie alike in both up to a step before which a row has ended, whose states still lie there
+        stop = min(begin + 1, end)
+        while stop < end and rows_taking(c, lo, b, stop - 1) == (rows_taking(c, lo, b, stop - 2) if stop > 1 else b):
+            stop += 1
+        at, before = step_row(c, lo, b, begin, origin), state_row(c, lo, b, begin, origin)
+        rows = rows_before(c, lo, b, stop) - rows_before(c, lo, b, begin)
+        outer_products(c.part_W_hh, worker * c.H, fresh, c.zeros, c.h, before, c.recurrent, at, c.H, j, n, rows)
+        fresh, begin = False, stop
 
 
 @symbol_kernel
 def sum_steps(c, worker, lo, b, first, end, origin, fresh, j, n):
     """Columns j to j + n of what `step_gradients` writes."""
     # Row p of the deltas meets row p of the states before their steps, and of the inputs: steps and rows in one sum
-    steps = (end - first) * b
+    steps = rows_before(c, lo, b, end) - rows_before(c, lo, b, first)
     at, before = step_row(c, lo, b, first, origin), state_row(c, lo, b, first, origin)
-    outer_products(c.part_W_hh, worker * c.H, fresh, c.zeros, c.h, before, c.recurrent, at, c.H, j, n, steps)
+    if c.has_lengths:
+        _sum_pairs(c, worker, lo, b, first, end, origin, fresh, j, n)
+    else:
+        outer_products(c.part_W_hh, worker * c.H, fresh, c.zeros, c.h, before, c.recurrent, at, c.H, j, n, steps)
     sum_rows(c.part_b_h, worker, fresh, c.zeros, c.unit, c.delta, at, j, n, steps)
     if c.recurrence == GRU_CODE and j < c.Hp:
         inner = min(n, c.Hp - j)
@@ -106,8 +176,9 @@ def step_gradients(c, worker, lo, b, first, end, origin, fresh):
     The parts are added to, or begun anew if `fresh`.
     """
     if c.column_shares > 1:
-        c.stage_worker, c.stage_lo, c.stage_b, c.stage_begin, c.stage_end = worker, lo, b, first, end
-        c.stage_origin, c.stage_fresh = origin, fresh
-        stage(c, SUMS, c.column_shares)
+        root = record_at(c, c.root)
+        root.stage_layer, root.stage_worker, root.stage_lo, root.stage_b = c.layer, worker, lo, b
+        root.stage_begin, root.stage_end, root.stage_origin, root.stage_fresh = first, end, origin, fresh
+        stage(root, SUMS, c.column_shares)
     else:
         sum_steps(c, worker, lo, b, first, end, origin, fresh, 0, c.GHp)

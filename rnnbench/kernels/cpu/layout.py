@@ -1,19 +1,24 @@
 """Where rows lie: the one file that knows how the buffers of a batch are cut among workers and steps.
 
-A worker has b rows of the batch and, from `lo` on, room for them in every buffer. There rows are time first: the b
-rows of a step lie together, and the steps follow one another. `origin` is the first step that is in memory: 0, but for
-streams whose states are kept for a few steps only.
+A worker has b rows of the batch and, from `lo` on, room for them in every buffer. There rows are time first: the rows
+that take a step lie together, and the steps follow one another. Those are all b rows, or, where rows have lengths, the
+first `rows_taking`: a worker's rows stand longest first. So no buffer has room between steps, and a sum over steps runs
+from one to the next. `origin` is the first step that is in memory: 0, but for streams whose states are kept for a few
+steps only.
 
     buffer             begins at               what row `..._row(...) + i` is
     h                  lo (kept + 1)           state_row(t): the state of row i *before* step t, so t + 1 is after it
     x, delta           lo kept                 step_row(t): input of step t, gradient of its gates
     slots              lo T                    slot_row(t): where `projected` has the token of step t
-    z, dz, above       lo kept_outputs         output_row(s): output s of the steps at hand
+    z, dz, above       lo kept_outputs         output_row(t): output of step t, of the steps from `begin` on
     gates, recurrent,
     tape               lo kept                 step_row(t), as x
     cell_state         lo (kept + 1)           state_row(t), as h
-    dh, dc             lo                      the state of row i before the step at hand
+    dh, dc, last_...   lo                      the state of row i before the step at hand; after its last step
     spare              2 lo                    spare_row(t): delta of step t, until step t - 2 takes its place
+
+What a step leaves is as many rows as took it, and is what the next step reads the first rows of: states before a step
+begin where those after the step before it do.
 """
 
 from __future__ import annotations
@@ -22,27 +27,41 @@ from rnnbench.kernels.cpu.compiling import inlined
 
 
 @inlined
+def rows_before(c, lo, b, t):
+    """How many rows the steps before t have, all together; of t = -1, the b states that no step leaves, less."""
+    return c.rows_of_steps[lo * (c.T + 2) + t + 1] if c.has_lengths else t * b
+
+
+@inlined
+def rows_taking(c, lo, b, t):
+    """How many of b rows take step t: those that are long enough; after the last step none."""
+    if t >= c.T:
+        return 0
+    return rows_before(c, lo, b, t + 1) - rows_before(c, lo, b, t) if c.has_lengths else b
+
+
+@inlined
 def state_row(c, lo, b, t, origin):
-    """Row of h where the states before step t begin: one more step than `step_row`, as the first has a state before."""
-    return lo * (c.kept + 1) + (t - origin) * b
+    """Row of h where the states before step t begin: b more than `step_row`, as the first has states before it."""
+    return lo * (c.kept + 1) + rows_before(c, lo, b, t - 1) - rows_before(c, lo, b, origin - 1)
 
 
 @inlined
 def step_row(c, lo, b, t, origin):
     """Row of x and delta where step t begins."""
-    return lo * c.kept + (t - origin) * b
+    return lo * c.kept + rows_before(c, lo, b, t) - rows_before(c, lo, b, origin)
 
 
 @inlined
 def slot_row(c, lo, b, t):
     """Index into slots where step t begins; all T steps are there."""
-    return lo * c.T + t * b
+    return lo * c.T + rows_before(c, lo, b, t)
 
 
 @inlined
-def output_row(c, lo, b, s):
-    """Row of z and dz where output s begins, counted from the first of the steps at hand."""
-    return lo * c.kept_outputs + s * b
+def output_row(c, lo, b, t, begin):
+    """Row of z and dz where the output of step t begins, of those from step `begin` on; the one output, of any t."""
+    return lo * c.kept_outputs + (rows_before(c, lo, b, t) - rows_before(c, lo, b, begin) if c.emits else 0)
 
 
 @inlined

@@ -6,7 +6,7 @@ network. In kernels `c` is the record, `c.H` a number and `c.h` an array.
 Letters: B batch rows, T steps, V vocabulary, E inputs, H hidden units, O outputs, GH the gate width: G H, the numbers
 of one row in the gates of a step. The code `recurrence` says which cell it is. P numbers in all parameters, S outputs
 per row (T where every step emits, else 1). `kept`: the steps whose states are in memory at once; `kept_outputs`: the
-outputs of those.
+outputs of those. Rows may have lengths; how they are then ordered stands in `row_order`.
 Ep, Hp, Op: padded to whole vectors; GHp is G Hp. Es, Hs, GHs, and Ds of deltas: numbers from one row to the next, a
 little more where rows would meet in a cache (`simd.row_step`). `panel`: numbers in a row of a panel (`products.pack`);
 `gate_panel`: of one of W_hh, which for a cell with gates holds all gates of a vector of units. Which kernel writes
@@ -16,7 +16,7 @@ what, and which reads it, stands in `kernels/README.md`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,18 +44,20 @@ TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a bl
 # What a layer reads: sizes and switches of it, and the arguments of a stage within its rows (see `shares.stage`).
 LAYER_INTEGERS = (
     "B", "T", "E", "H", "G", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "Ds", "panel", "gate_panel",
-    "recurrence", "delta_width", "has_tokens",
-    "kept_outputs", "emits", "above_width", "above_row", "column_shares", "stage", "shares",
+    "recurrence", "delta_width", "has_tokens", "has_lengths",
+    "kept_outputs", "emits", "above_width", "above_row", "under_layer", "under_rows", "learns_inputs", "layer", "root",
+    "column_shares", "stage", "shares", "stage_layer",
     "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
     "stage_fresh", "stage_worker", "stage_row",
 )  # fmt: skip
 INTEGERS = (
     *LAYER_INTEGERS,
     # of the model, fixed for all calls
-    "V", "O", "P", "S", "Op", "workers", "blocks_n", "first", "loss", "adam", "flush",
+    "V", "O", "P", "S", "Op", "layers_n", "directions", "R", "workers", "blocks_n", "first",
+    "loss", "adam", "flush", "averages_steps",
     # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
-    "goal", "step", "order_n", "b", "pool", "do_share", "row_shares", "token_shares", "pack_shares", "unique_n",
-    "correct",
+    "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
+    "unique_n", "correct",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",
@@ -69,7 +71,7 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "W_hh": ("H", "GH"),
     "b_h": ("GH",),
     "b_hn": ("H",),
-    "W_hy": ("H", "O"),
+    "W_hy": ("R", "O"),
     "b_y": ("O",),
 }
 # Of one layer in one direction: weights as its products read them, states, tape and delta. Where a worker with rows
@@ -85,10 +87,18 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "state": (None, ("B", "H")),  # after step T
     "initial_cell": (None, ("B", "H")),
     "state_cell": (None, ("B", "H")),
+    # where row r of the pass has its initial and last states; rows that have lengths, longest first (see `layout`): how
+    # many there are before each step, and their states after their last one
+    "seats": ("int64", (ANY,)),
+    "rows_of_steps": ("int64", (ANY,)),
+    "last": (None, (ANY, "Hs")),
+    "last_cell": (None, (ANY, "Hs")),
     # inputs of a step: rows of x, or, of tokens, rows of `projected` by the slot of each token
     "x": (None, (ANY, "Es")),
     "projected": (None, (ANY, "GHs")),
     "slots": ("int32", (ANY,)),
+    "starts": ("int32", (ANY,)),
+    "places": ("int32", (ANY,)),
     # states, which are the tape of the tanh cell as well; of a cell with gates, what `gated` keeps beside them
     "h": (None, (ANY, "Hs")),
     "cell_state": (None, (ANY, "Hs")),
@@ -99,12 +109,17 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "delta": (None, (ANY, "Ds")),
     "recurrent": (None, (ANY, "Ds")),
     "spare": (None, (ANY, "Ds")),
+    "spare_delta": (None, (ANY, "Ds")),
     # of a cell with gates, the gradient of the states before a step, of its rows alone
     "dh": (None, (ANY, "Hs")),
     "dc": (None, (ANY, "Hs")),
     # what reads the states of this layer gives back gradients of them: dh_t += above_t W_above^T. Above the last layer
-    # is the head, with dz and W_hy
+    # is the head, with dz and W_hy; above another the next, with its delta, or that in its `spare`, and W_xh
     "above": (None, (ANY, "above_row")),
+    "above_spare": (None, (ANY, "above_row")),
+    # of two directions the gradients of this one's states lie there row by row (`under_rows`), and W_xh_back_T is what
+    # of W_xh reads the states of the direction back
+    "W_xh_back_T_panels": (None, (ANY, "panel")),
     "W_above_T_panels": (None, (ANY, "panel")),
     # sums of each worker, added up in their order
     "part_W_xh": (None, (ANY, "GHs")),
@@ -114,6 +129,7 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
 }
 ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **LAYER_ARRAYS,
+    "layers": ("int64", ("layers_n",)),  # the addresses of their records, from the inputs up
     # the data, and the rows of it that a call and a pass are about
     "tokens": ("int32", (ANY, "T")),
     "inputs": (None, (ANY, "E")),  # (N, T, E)
@@ -122,6 +138,11 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "blocks": ("int64", ("blocks_n", "three")),  # start, emit, end of each reverse pass, in order of time
     "order": ("int64", ("order_n",)),
     "rows": ("int64", ("b",)),
+    # lengths (N,) of the data, the rows of a pass sorted by them, and what `row_order` sorts with
+    "lengths": ("int32", (ANY,)),
+    "sorted_rows": ("int64", (ANY,)),
+    "by_length": ("int64", (ANY,)),
+    "firsts": ("int64", (ANY,)),
     # parameters, their gradients, Adam's moments; the named ones are views of the flat ones
     **dict.fromkeys(("params", "grads", "m", "v"), (None, ("P",))),
     **{name: (None, shape) for name, shape in PARAMETERS.items()},
@@ -130,8 +151,6 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     # one token after the other (those of slot u at places[starts[u] : starts[u + 1]])
     "slot_of_token": ("int32", ("V",)),
     "unique": ("int32", (ANY,)),
-    "starts": ("int32", (ANY,)),
-    "places": ("int32", (ANY,)),
     "unique_embedding": (None, (ANY, "Es")),
     "token_delta": (None, (ANY, "GHs")),
     "token_gradient": (None, (ANY, "Es")),
@@ -139,6 +158,8 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_hy", "W_hy_T")},
     "b_y_padded": (None, ("Op",)),
     "z": (None, (ANY, "Op")),
+    "read": (None, (ANY, "R")),  # of two directions, the states of both side by side
+    "turned": (None, (ANY, "Hs")),  # scratch, rows in the order of the other direction
     "dz": (None, (ANY, "Op")),
     "part_W_hy": (None, (ANY, "Op")),
     "part_b_y": (None, (ANY, "Op")),
@@ -166,6 +187,9 @@ class BufferSizes:
     recurrence: int
     workers: int
     kept: int
+    rows: int  # of a pass: B, but to predict all that are given
+    has_lengths: bool
+    directions: int = 1
     whole_table: bool = False  # room for all V tokens, whatever the batch holds
 
     def widths(self, dtype: DTypeLike) -> dict[str, int]:
@@ -191,47 +215,46 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
-    """The arrays that passes work in, by name, all C-contiguous and starting at a cache line."""
-    B, T, V, E, H, O, workers, kept = s.B, s.T, s.V, s.E, s.H, s.O, s.workers, s.kept
-    width = s.widths(dtype)
-    Op, Hp, GHp, Es, Hs, GHs, Ds = (width[name] for name in ("Op", "Hp", "GHp", "Es", "Hs", "GHs", "Ds"))
-    gated, lstm = s.recurrence != RNN, s.recurrence == LSTM
-    S, kept_outputs = (T, kept) if s.emits else (1, 1)
-    unique = V if s.whole_table else min(V, B * T)
-    token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
+def _makers(dtype: DTypeLike) -> tuple[Callable[..., Array], Callable[[int, int], Array]]:
+    """What makes an array of numbers by its shape, and panels of a (k, n) matrix."""
 
     def real(*shape: int) -> Array:
         return aligned(shape, dtype)
 
-    def packed(k: int, n: int) -> Array:
-        return aligned((panels(n, dtype) * k, panel_width(dtype)), dtype)
+    return real, lambda k, n: real(panels(n, dtype) * k, panel_width(dtype))
 
-    def index(*shape: int) -> Array:
-        return aligned(shape, np.int32)
 
+def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
+    """The arrays of one layer, by name, but for those that it shares with the others and with what is above it."""
+    B, T, V, E, H, workers, kept = s.B, s.T, s.V, s.E, s.H, s.workers, s.kept
+    width = s.widths(dtype)
+    Hp, GHp, Es, Hs, GHs, Ds = (width[name] for name in ("Hp", "GHp", "Es", "Hs", "GHs", "Ds"))
+    gated, lstm = s.recurrence != RNN, s.recurrence == LSTM
+    unique = V if s.whole_table else min(V, B * T)
+    token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
+    real, packed = _makers(dtype)
     # `delta` begins where a row of `recurrent` has the derivatives by the input: of gru a gate later
-    deltas = real((B * kept + 1) * Ds)
     later = Hp if s.recurrence == GRU else 0
-    recurrent, delta = (deltas[at : at + B * kept * Ds].reshape(B * kept, Ds) for at in (0, later))
-    made = {
+
+    def deltas(rows: int) -> tuple[Array, Array]:
+        both = real((rows + 1) * Ds)
+        first, second = (both[at : at + rows * Ds].reshape(rows, Ds) for at in (0, later))
+        return first, second
+
+    recurrent, delta = deltas(B * kept)
+    spare, spare_delta = deltas(2 * B)
+    return {
         "W_xh_panels": packed(E, GHp),
         "W_xh_T_panels": packed(width["delta_width"], E),
+        "W_xh_back_T_panels": packed(width["delta_width"], E if s.directions == 2 else 0),
         "W_hh_panels": real(GHp // width["gate_panel"] * H, width["gate_panel"]) if gated else packed(H, GHp),
         "W_hh_T_panels": packed(width["delta_width"], H),
-        "W_hy_panels": packed(H, O),
-        "W_hy_T_panels": packed(O, H),
         "b_h_padded": real(GHp),
         "b_hn_padded": real(Hp if gated else 0),
-        "b_y_padded": real(Op),
-        "zeros": real(max(padded(n, dtype) for n in (E, GHp, O))),
-        "unit": np.ones(1, dtype),
-        "slot_of_token": np.full(V, -1, np.int32),
-        "unique": index(unique),
-        "starts": index(unique + 1),
-        "places": index(token_places),
-        "slots": index(token_places),
-        "unique_embedding": real(unique, Es),
+        "zeros": real(max(padded(n, dtype) for n in (E, GHp, s.O))),
+        "slots": aligned((token_places,), np.int32),
+        "places": aligned((token_places,), np.int32),
+        "starts": aligned((unique + 1,), np.int32),
         "projected": real(unique, GHs),
         "x": real(dense_rows, Es),
         "h": real(B * (kept + 1), Hs),
@@ -240,27 +263,58 @@ def buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "tape": real(B * kept * gated, Hs),
         "delta": delta,
         "recurrent": recurrent,
-        "spare": real(2 * B, Ds),
+        "spare": spare,
+        "spare_delta": spare_delta,
         "dh": real(B * gated, Hs),
         "dc": real(B * lstm, Hs),
-        "z": real(B * kept_outputs, Op),
-        "dz": real(B * kept_outputs, Op),
         "part_W_xh": real(workers, E, GHs),
         "part_W_hh": real(workers, H, GHs),
         "part_b_h": real(workers, GHs),
         "part_b_hn": real(workers, Hs),
-        "part_W_hy": real(workers, H, Op),
+        "last": real(B * s.has_lengths, Hs),
+        "last_cell": real(B * s.has_lengths * lstm, Hs),
+        "state": real(B, H),
+        "state_cell": real(B * lstm, H),
+    }
+
+
+def model_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
+    """The arrays of head, tokens and rows, by name. As all arrays C-contiguous and starting at a cache line."""
+    B, T, V, H, O, workers = s.B, s.T, s.V, s.H, s.O, s.workers
+    width = s.widths(dtype)
+    Op, Es, GHs = (width[name] for name in ("Op", "Es", "GHs"))
+    S, kept_outputs = (T, s.kept) if s.emits else (1, 1)
+    unique, R = V if s.whole_table else min(V, B * T), s.directions * H
+    real, packed = _makers(dtype)
+
+    def index(*shape: int) -> Array:
+        return aligned(shape, np.int32)
+
+    return {
+        "W_hy_panels": packed(R, O),
+        "W_hy_T_panels": packed(O, H),
+        "b_y_padded": real(Op),
+        "unit": np.ones(1, dtype),
+        "slot_of_token": np.full(V, -1, np.int32),
+        "unique": index(unique),
+        "unique_embedding": real(unique, Es),
+        "z": real(B * kept_outputs, Op),
+        "dz": real(B * kept_outputs, Op),
+        "part_W_hy": real(workers, R, Op),
+        "read": real(B * kept_outputs * (s.directions == 2), R),
+        "turned": real(B * s.kept * (s.directions == 2), width["Hs"]),
         "part_b_y": real(workers, Op),
         "part_loss": aligned((workers, 8), np.float64),
         "part_correct": aligned((workers, 8), np.int64),
         "token_delta": real(workers, TOKEN_BLOCK, GHs),
         "token_gradient": real(workers, TOKEN_BLOCK, Es),
         "logits": real(B, S, O),
-        "state": real(B, H),
-        "state_cell": real(B * lstm, H),
+        "seats": np.arange(s.rows, dtype=np.int64),
+        "rows_of_steps": aligned((B * (T + 2) * s.has_lengths,), np.int64),
+        "sorted_rows": aligned((s.rows * s.has_lengths,), np.int64),
+        "by_length": aligned((s.rows * s.has_lengths,), np.int64),
+        "firsts": aligned(((T + 1) * s.has_lengths,), np.int64),
     }
-    # One layer, and above it the head.
-    return made | {"above": made["dz"], "W_above_T_panels": made["W_hy_T_panels"]}
 
 
 class PassRecord:
@@ -313,6 +367,12 @@ class _PassRecordAttributes(AttributeTemplate):
         if name in REALS:
             return types.float64
         return record_type.array(name) if name in ARRAYS else None
+
+
+@intrinsic
+def record_at(typingctx: Any, c: Any, address: Any) -> Any:
+    """The record at an address, of the number type of c."""
+    return c(c, types.int64), lambda context, builder, signature, args: args[1]
 
 
 @intrinsic

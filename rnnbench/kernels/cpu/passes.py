@@ -18,9 +18,18 @@ from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined, native
 from rnnbench.kernels.cpu.flush import restore, start_flushing
 from rnnbench.kernels.cpu.layer_backward import backward_step, sum_steps
 from rnnbench.kernels.cpu.layer_forward import forward_step
-from rnnbench.kernels.cpu.model import PREDICT_ROWS, add_parts, batch_rows, dense_inputs, pack_weights, predict_rows
+from rnnbench.kernels.cpu.model import (
+    PREDICT_ROWS,
+    add_parts,
+    batch_rows,
+    layer_at,
+    layer_inputs,
+    pack_weights,
+    predict_rows,
+)
 from rnnbench.kernels.cpu.optimizer import clip_scale, update_range
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, TRAIN_STEP, Array, PassRecord, PassRecordType
+from rnnbench.kernels.cpu.row_order import count_rows_of_steps, count_steps, sort_rows
 from rnnbench.kernels.cpu.shares import (
     BLOCKS,
     INPUTS,
@@ -68,20 +77,23 @@ def _columns(c, width, number):
 @symbol_kernel
 def _share_within_rows(c, number):
     """One share of a stage within the rows: some steps of the inputs, or some columns of a step or of the sums."""
+    if c.stage == INPUTS:
+        first, last = share_range(c.stage_end - c.stage_begin, number, c.shares)
+        first, last = c.stage_begin + first, c.stage_begin + last
+        layer_inputs(c, c.stage_layer, c.stage_lo, c.stage_b, c.stage_row, first, last, c.stage_origin)
+        return
+    layer = layer_at(c, c.stage_layer)
     lo, b, t, origin = c.stage_lo, c.stage_b, c.stage_t, c.stage_origin
     begin, end = c.stage_begin, c.stage_end
-    if c.stage == INPUTS:
-        first, last = share_range(end - begin, number, c.shares)
-        dense_inputs(c, lo, b, c.stage_row, begin + first, begin + last, origin)
-    elif c.stage == STEP:
+    if c.stage == STEP:
         j, n = _columns(c, c.Hp, number)
-        forward_step(c, lo, b, t, origin, j, n)
+        forward_step(layer, lo, b, t, origin, j, n)
     elif c.stage == STEP_BACK:
         j, n = _columns(c, c.Hp, number)
-        backward_step(c, lo, b, t, c.stage_emit, end, c.stage_seen, begin, origin, j, n)
+        backward_step(layer, lo, b, t, c.stage_emit, end, c.stage_seen, begin, origin, j, n)
     else:
         j, n = _columns(c, c.GHp, number)
-        sum_steps(c, c.stage_worker, lo, b, begin, end, origin, c.stage_fresh, j, n)
+        sum_steps(layer, c.stage_worker, lo, b, begin, end, origin, c.stage_fresh, j, n)
 
 
 def _do_share(c, thread, number):
@@ -106,11 +118,13 @@ def _do_share(c, thread, number):
         lo, hi = share_range(-(-c.P // CACHE_LINE_NUMBERS), number, c.shares)
         update_range(c, lo * CACHE_LINE_NUMBERS, min(c.P, hi * CACHE_LINE_NUMBERS))
     elif c.stage == TOKENS:
-        embedding_gradients(c, number, *share_range(c.unique_n, number, c.shares))
+        for n in range(c.directions):
+            embedding_gradients(c, n, number, *share_range(c.unique_n, number, c.shares))
     else:
         with_places = c.goal >= GRADIENT  # the first of several shares lists them, one alone does both
         if with_places and number == 0:
-            list_places(c)
+            for n in range(c.directions):
+                list_places(c, n)
         if c.shares == 1 or not with_places:
             project_unique_tokens(c, *share_range(c.unique_n, number, c.shares))
         elif number > 0:
@@ -122,24 +136,39 @@ def _do_share(c, thread, number):
 def _predict(c):
     """Every row of `order`: the whole vocabulary is projected once."""
     pack_weights(c, False, 0, 1)
+    c.rows, c.b, c.column_shares = c.order, c.order_n, 1
+    for n in range(c.layers_n):
+        layer_at(c, n).column_shares = 1
+    if c.has_lengths:
+        sort_rows(c, 1)
     if c.has_tokens:
         list_vocabulary(c)
         stage(c, PROJECT, workers_for(c.V * (c.E + TANH_WORK) * c.GH, MIN_WORK, c.V, c.workers))
-    c.rows, c.b, c.column_shares = c.order, c.order_n, 1
     stage(c, BLOCKS, -(-c.b // PREDICT_ROWS))
 
 
 @symbol_kernel
 def _one_pass(c):
     """Forward, and from GRADIENT on backward and update, of the batch that `rows` and `b` name."""
-    learns, steps = c.goal >= GRADIENT, c.b * c.T
+    count_steps(c)
+    learns, steps = c.goal >= GRADIENT, c.steps
     # Into how many shares: of rows, or, where rows are few for weights that no near cache holds, of columns
-    work = steps * c.GH * ((c.H if c.has_tokens else c.H + c.E) * (3 if learns else 1) + TANH_WORK)
+    work = steps * c.GH * ((c.H if c.has_tokens else c.H + c.E) * (3 if learns else 1) + TANH_WORK) * c.layers_n
     c.row_shares = c.token_shares = workers_for(work, MIN_WORK, c.b, c.workers)
     c.column_shares = 1
     weights, rows = c.H * c.GH, c.b // c.workers
     if (weights >= WIDE_WEIGHTS and rows < WIDE_ROWS) or (weights >= WIDEST_WEIGHTS and rows < WIDEST_ROWS):
         c.row_shares, c.column_shares = 1, c.workers
+    if c.has_lengths:
+        sort_rows(c, c.row_shares)
+        for worker in range(c.row_shares):
+            lo, hi = share_range(c.b, worker, c.row_shares)
+            count_rows_of_steps(c, lo, hi - lo, lo)
+        if c.averages_steps:
+            c.step_weight = c.b / max(1, steps)
+    weight = c.step_weight if c.has_lengths else 1.0  # of batches that weigh their steps differently
+    for n in range(c.layers_n):
+        layer_at(c, n).column_shares = c.column_shares
     # Weights into panels, and, where they are worth a share of their own beside it, the unique tokens
     many = c.has_tokens and steps >= MIN_TOKENS and c.workers > 1
     c.pack_shares = workers_for(c.GH * (c.E + c.H), MIN_WEIGHTS, c.GHp // c.panel, c.workers)
@@ -152,7 +181,7 @@ def _one_pass(c):
     # All steps forward, head, loss, and all steps back
     stage(c, ROWS, c.row_shares)
     for worker in range(c.row_shares):
-        c.loss_sum += c.part_loss[worker, 0]
+        c.loss_sum += weight * c.part_loss[worker, 0]
         c.correct += c.part_correct[worker, 0]
     # Gradients: of the embedding by token, of all else from the parts of the workers
     if learns:
@@ -219,9 +248,9 @@ class CpuRunner:
         self.record = record
         self.whole_call, self.do_share = addresses(dtype)
         record.fields["do_share"][0] = self.do_share
-        names = ("T", "H", "GH", "E", "has_tokens", "workers")
-        T, H, GH, E, tokens, self.size = (int(record.fields[name][0]) for name in names)
-        self.row_work = T * GH * (H + (0 if tokens else E) + int(TANH_WORK))
+        names = ("T", "H", "GH", "E", "has_tokens", "layers_n", "workers")
+        T, H, GH, E, tokens, layers, self.size = (int(record.fields[name][0]) for name in names)
+        self.row_work = layers * T * GH * (H + (0 if tokens else E) + int(TANH_WORK))
         self.fields = {name: record.fields[name] for name in ("goal", "order", "order_n", "pool")}
         self.goal = self.pool = -1  # as they stand in the record; its fields are written where they change, for a
         self.order: Array | None = None  # write from Python takes as long as a small kernel

@@ -8,8 +8,8 @@ occurrences of a token: d embedding[token] = d W_xh^T, and dW_xh = sum over uniq
 from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
-from rnnbench.kernels.cpu.layout import slot_row
-from rnnbench.kernels.cpu.pass_record import TOKEN_BLOCK
+from rnnbench.kernels.cpu.layout import rows_taking, slot_row
+from rnnbench.kernels.cpu.pass_record import TOKEN_BLOCK, record_at
 from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_rows, zero_row
 from rnnbench.kernels.cpu.products import affine, outer_products
 from rnnbench.kernels.cpu.shares import share_range
@@ -37,37 +37,52 @@ def list_vocabulary(c):
 
 
 @symbol_kernel
+def turn_slots(c, lo, b, r):
+    """The slots of rows r to r + b in the order of the direction back, from those of the one forward in time."""
+    slots, turned = c.slots, record_at(c, c.layers[1]).slots
+    for i in range(b):
+        length = c.lengths[c.rows[r + i]] if c.has_lengths else c.T
+        for t in range(length):
+            turned[slot_row(c, lo, b, length - 1 - t) + i] = slots[slot_row(c, lo, b, t) + i]
+
+
+@symbol_kernel
 def find_unique_tokens(c):
     """List the unique tokens of the batch, and the slot of each token where `delta` has it.
 
     slot_of_token must be -1 everywhere.
     """
-    T, rows, tokens, slot_of_token, unique, slots = c.T, c.rows, c.tokens, c.slot_of_token, c.unique, c.slots
-    count = 0
+    rows, tokens, slot_of_token, unique, slots = c.rows, c.tokens, c.slot_of_token, c.unique, c.slots
+    count, have_lengths = 0, c.has_lengths != 0
     for worker in range(c.row_shares):
         lo, hi = share_range(c.b, worker, c.row_shares)
         # Tokens are read row by row, as they lie, and slots written with a stride: they are time first, like delta
         for i in range(lo, hi):
             row, place = tokens[rows[i]], slot_row(c, lo, hi - lo, 0) + i - lo
-            for t in range(T):
+            for t in range(c.lengths[rows[i]] if have_lengths else c.T):
                 token = row[t]
                 if slot_of_token[token] < 0:
                     slot_of_token[token] = count
                     unique[count] = token
                     count += 1
                 slots[place] = slot_of_token[token]
-                place += hi - lo
+                place += rows_taking(c, lo, hi - lo, t) if have_lengths else hi - lo
     c.unique_n = count
+    if c.directions == 2:
+        for worker in range(c.row_shares):
+            lo, hi = share_range(c.b, worker, c.row_shares)
+            turn_slots(c, lo, hi - lo, lo)
 
 
 @symbol_kernel
-def list_places(c):
-    """The rows of `delta` that hold each token, of steps from the first that a loss reaches: a counting sort.
+def list_places(c, n):
+    """The rows of layer n's `delta` that hold each token, of steps from the first that a loss reaches: a counting sort.
 
     Within a token they stand in their order in memory, so that a sum is the same each time. Needs the slots. With all T
     steps kept, row p of delta is that of slot p.
     """
-    T, starts, slots, places = c.T, c.starts, c.slots, c.places
+    layer = record_at(c, c.layers[n])
+    T, starts, slots, places = c.T, layer.starts, layer.slots, layer.places
     # How often each slot occurs ...
     for u in range(c.unique_n + 1):
         starts[u] = 0
@@ -95,12 +110,14 @@ def project_unique_tokens(c, lo, hi):
     unique, unique_embedding, embedding = c.unique, c.unique_embedding, c.embedding
     for u in range(lo, hi):
         copy(unique_embedding[u], embedding[unique[u]])
-    affine(c.projected, lo, c.b_h_padded, unique_embedding, lo, c.W_xh_panels, hi - lo, 0, c.GHp, c.E)
+    for n in range(c.directions):
+        layer = record_at(c, c.layers[n])
+        affine(layer.projected, lo, layer.b_h_padded, unique_embedding, lo, layer.W_xh_panels, hi - lo, 0, c.GHp, c.E)
 
 
 @symbol_kernel
 def _sum_by_token(c, first, u, n):
-    """token_delta[first + i] = the sum of the deltas of slot u + i, i < n."""
+    """token_delta[first + i] = the sum of layer c's deltas of slot u + i, i < n."""
     starts, places, delta, sums = c.starts, c.places, c.delta, c.token_delta
     for i in range(n):
         begin, end = starts[u + i], starts[u + i + 1]
@@ -113,17 +130,29 @@ def _sum_by_token(c, first, u, n):
 
 
 @symbol_kernel
-def embedding_gradients(c, worker, lo, hi):
-    """Gradients of slots [lo, hi): their rows of d_embedding, and this worker's part of dW_xh."""
-    unique, d_embedding, sums, gradient, dW_xh = c.unique, c.d_embedding, c.token_delta, c.token_gradient, c.part_W_xh
+def embedding_gradients(c, layer_n, worker, lo, hi):
+    """Gradients of slots [lo, hi) by one direction: their rows of d_embedding, and this worker's part of dW_xh."""
+    layer = record_at(c, c.layers[layer_n])
+    unique, d_embedding, sums, gradient, dW_xh = (
+        c.unique,
+        c.d_embedding,
+        c.token_delta,
+        c.token_gradient,
+        layer.part_W_xh,
+    )
     first = worker * TOKEN_BLOCK
     for e in range(worker * c.E, (worker + 1) * c.E):
         zero_row(dW_xh[e])
     # A block of tokens at a time, so that its sums are still in the cache when the two products read them
     for u in range(lo, hi, TOKEN_BLOCK):
         n = min(TOKEN_BLOCK, hi - u)
-        _sum_by_token(c, first, u, n)
-        affine(gradient, first, c.zeros, sums, first, c.W_xh_T_panels, n, 0, c.Ep, c.delta_width)
+        _sum_by_token(layer, first, u, n)
+        affine(gradient, first, c.zeros, sums, first, layer.W_xh_T_panels, n, 0, c.Ep, c.delta_width)
         outer_products(dW_xh, worker * c.E, False, c.zeros, c.unique_embedding, u, sums, first, c.E, 0, c.GHp, n)
         for i in range(n):
-            copy(d_embedding[unique[u + i]], gradient[first + i])
+            if layer_n == 0:
+                copy(d_embedding[unique[u + i]], gradient[first + i])
+            else:
+                row, more = d_embedding[unique[u + i]], gradient[first + i]
+                for e in range(row.size):
+                    row[e] += more[e]

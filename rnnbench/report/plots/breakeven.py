@@ -67,7 +67,16 @@ def _name_lines(ax: Axes, known: Sequence[Spent], ends: Sequence[float], limits:
     for c, own, place in zip(known, places, spread(places, 0.085, 0.02, 0.98), strict=True):
         style = look(c.backend)
         ax.plot([1.0, bend], [own, place], transform=ax.transAxes, color=style.colour, linewidth=0.7, clip_on=False)
-        ax.plot(mark, place, style.marker, transform=ax.transAxes, color=style.colour, markersize=4, clip_on=False)
+        ax.plot(
+            mark,
+            place,
+            linestyle="",
+            marker=style.marker,
+            transform=ax.transAxes,
+            color=style.colour,
+            markersize=4,
+            clip_on=False,
+        )
         ax.text(name, place, plain(c.backend), transform=ax.transAxes, va="center", fontsize=7, color=INK)
 
 

@@ -34,7 +34,7 @@ def panel(ax: Axes, line: Line, name: str) -> None:
         if math.isfinite(point.time.low) and math.isfinite(point.time.high):
             bar = [point.time.low / unit.seconds, point.time.high / unit.seconds]
             ax.plot([i, i], bar, color=style.colour, linewidth=1.2)
-    ax.plot(x, values, style.marker, color=style.colour, markersize=4)
+    ax.plot(x, values, linestyle="", marker=style.marker, color=style.colour, markersize=4)
     for first, end, level in levels(values, line.steps):
         ax.plot([first - 0.4, end - 0.6], [level, level], color=FAINT, linewidth=1.0)
     low, high = _limits(line, values, unit.seconds)

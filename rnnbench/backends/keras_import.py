@@ -1,0 +1,55 @@
+"""Keras, imported with one of its frameworks. A process has one Keras, and Keras has one framework."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def _environment(**values: str) -> Iterator[None]:
+    """Environment variables that hold within the block alone."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def imported(framework: str) -> Any:
+    """Keras on `tensorflow`, `jax` or `torch`, on the CPU. ImportError where this process has it on another one.
+
+    Keras reads keras.json in its home when imported, and writes one where there is none: neither may happen here.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with (
+        tempfile.TemporaryDirectory() as home,
+        _environment(KERAS_BACKEND=framework, KERAS_HOME=home, KERAS_TORCH_DEVICE="cpu"),
+    ):
+        import keras
+    if (found := keras.config.backend()) != framework:
+        raise ImportError(
+            f"Keras was imported before with its {found} backend; it must be {framework}: take a process for each, as "
+            f"`rnnbench run` does, or set KERAS_BACKEND={framework}"
+        )
+    return keras
+
+
+@contextmanager
+def floatx(dtype: str) -> Iterator[None]:
+    """Keras's default type, which learning rates, metrics and rows take without asking."""
+    from keras import config
+
+    before = config.floatx()
+    config.set_floatx(dtype)
+    try:
+        yield
+    finally:
+        config.set_floatx(before)

@@ -1,0 +1,55 @@
+"""ONNX Runtime on the CPU: forward only (its training API ended with version 1.19)."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import ClassVar
+
+import onnxruntime
+
+from rnnbench.backends.onnx_parts import Engine, OnnxBackend, halved
+from rnnbench.contract import Contract
+from rnnbench.data import Inputs
+from rnnbench.model import Problem
+
+
+class OnnxruntimeEngine(Engine):
+    """One inference session and its arrays, by IO binding: nothing is allocated or copied in a call."""
+
+    def __init__(self, graph: bytes, threads: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
+        self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        self.binding = self.session.io_binding()
+        self.outputs = {output.name for output in self.session.get_outputs()}
+        self.bound: dict[str, Inputs] = {}  # a binding holds addresses alone
+
+    def bind(self, name: str, array: Inputs) -> None:
+        self.bound[name] = array
+        put = self.binding.bind_output if name in self.outputs else self.binding.bind_input
+        put(name, "cpu", 0, array.dtype, list(array.shape), array.ctypes.data)
+
+    def run(self) -> None:
+        self.session.run_with_iobinding(self.binding)
+
+
+@cache
+def _subnormals() -> str:
+    return halved(OnnxruntimeEngine)
+
+
+class OnnxruntimeBackend(OnnxBackend):
+    """ONNX Runtime as installed: its own CPU kernels."""
+
+    name: ClassVar[str] = "onnxruntime"
+    engine: ClassVar[type[Engine]] = OnnxruntimeEngine
+    no_float64: ClassVar[str] = "ONNX Runtime has no float64 kernel of a recurrence on the CPU; ask for float32"
+
+    def subnormals(self) -> str:
+        return _subnormals()
+
+    def contract(self, problem: Problem) -> Contract:
+        return self._contract(problem, "InferenceSession.run_with_iobinding", "CPUExecutionProvider, its defaults")
+
+    def libraries(self) -> dict[str, str]:
+        return {"onnxruntime": onnxruntime.__version__}

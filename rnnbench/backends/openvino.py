@@ -1,0 +1,69 @@
+"""OpenVINO on the CPU, whose plugin hands a recurrence to oneDNN: forward only."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import ClassVar
+
+import openvino as ov
+
+from rnnbench.backends.onnx_parts import Engine, OnnxBackend, halved
+from rnnbench.contract import Contract
+from rnnbench.data import Inputs
+from rnnbench.model import Problem
+
+_CORE = ov.Core()
+
+
+class OpenvinoEngine(Engine):
+    """One compiled model and its one request."""
+
+    def __init__(self, graph: bytes, threads: int) -> None:
+        self.compiled = _CORE.compile_model(
+            _CORE.read_model(graph),
+            "CPU",
+            {
+                "PERFORMANCE_HINT": "LATENCY",
+                "NUM_STREAMS": 1,
+                "INFERENCE_NUM_THREADS": threads,
+                "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16, where the processor has it
+            },
+        )
+        self.request = self.compiled.create_infer_request()
+        ports = (*self.compiled.inputs, *self.compiled.outputs)  # one has several names where a node left its own to it
+        self.ports = {name: port for port in ports for name in port.names}
+        self.bound: dict[str, Inputs] = {}  # tensors do not keep what they share alive
+
+    def bind(self, name: str, array: Inputs) -> None:
+        self.bound[name] = array
+        self.request.set_tensor(self.ports[name], ov.Tensor(array, shared_memory=True))
+
+    def run(self) -> None:
+        self.request.start_async()  # `infer` would make a dict of the outputs besides
+        self.request.wait()
+
+
+@cache
+def _subnormals() -> str:
+    return halved(OpenvinoEngine)
+
+
+class OpenvinoBackend(OnnxBackend):
+    """OpenVINO, set to answer one request soon, in float32."""
+
+    name: ClassVar[str] = "openvino"
+    engine: ClassVar[type[Engine]] = OpenvinoEngine
+    no_float64: ClassVar[str] = "OpenVINO takes float64 and computes it in float32; ask for float32"
+
+    def subnormals(self) -> str:
+        return _subnormals()
+
+    def contract(self, problem: Problem) -> Contract:
+        return self._contract(
+            problem,
+            "InferRequest.start_async and wait",
+            "PERFORMANCE_HINT=LATENCY, INFERENCE_PRECISION_HINT=f32",
+        )
+
+    def libraries(self) -> dict[str, str]:
+        return {"openvino": ov.__version__}
