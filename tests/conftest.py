@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from threadpoolctl import threadpool_limits
@@ -75,6 +76,18 @@ def _a_runtime_folder_of_its_own(tmp_path_factory):
     """Runs of tests side by side are not neighbours."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _kernels_are_compiled_once(tmp_path_factory):
+    """A run compiles in a folder of its own, to know what that costs: half a minute in each of a hundred tests."""
+    folder = tmp_path_factory.getbasetemp()
+    shared = {"NUMBA_CACHE_DIR": str((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "numba")}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, entry in backends.REGISTRY.items():
+            if entry.caches.keys() == shared.keys():
+                patch.setitem(backends.REGISTRY, name, replace(entry, caches=shared))
         yield
 
 
