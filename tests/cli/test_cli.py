@@ -208,7 +208,7 @@ def test_the_cures_are_rows_with_lengths_a_gru_and_an_lstm(monkeypatch):
 @pytest.mark.parametrize("agrees", [True, False, None])
 def test_a_figure_of_real_reviews_agrees_or_differs(agrees):
     def trained(workload):
-        return types.types.SimpleNamespace(problem=types.SimpleNamespace(workload=workload))
+        return types.SimpleNamespace(problem=types.SimpleNamespace(workload=workload))
 
     assert of_reviews(trained("imdb-200"), "imdb-200", agrees, "note") == (agrees, "note")
     assert of_reviews(trained("imdb-synthetic-200"), "imdb-200", agrees, "note") == (None, MADE_UP)
