@@ -17,11 +17,11 @@ from tests.helpers import STRUCTURES, small_problem
 if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy processes wait more than they work
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Backends that compile or trace every case anew, for seconds or for one; numba does so once.
-COMPILING = [name for name, entry in backends.REGISTRY.items() if entry.compiles and not name.startswith("numba")]
-TRACING = ["jax", "tensorflow"]
-EVERY = {**dict.fromkeys(TRACING, 3), **dict.fromkeys(COMPILING, 8)}
-EVERY |= dict.fromkeys(("torch+compile", "keras", "keras+jax", "keras+torch"), 16)
+# Of how many cases one is tested. Backends that compile or trace every case anew take seconds for each; numba compiles
+# once. Variants of a backend that has all cases, and runtimes that share one graph, need fewer.
+EVERY = {"jax": 6, "tensorflow": 8, "tensorflow+xla": 32, "torch+compile": 32, "cuda": 8, "cuda+graph": 8}
+EVERY |= dict.fromkeys(("keras", "keras+jax", "keras+torch"), 32)
+EVERY |= dict.fromkeys(("torch+flush", "numba+subnormal", "numba+naive", "onnxruntime", "openvino"), 4)
 # Tested beside those of a usual run. Keras has one framework a process, TensorFlow in that of all tests: `make
 # test-keras` runs it on the others.
 ON_REQUEST = ["numba+naive", "onnxruntime", "keras"]
