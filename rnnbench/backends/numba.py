@@ -230,7 +230,8 @@ class NumbaSession(Session):
             if self.model.V is not None or self.model.bidirectional
             else min(self.problem.T, int(FORWARD_STEPS))
         )
-        B, n = int(PREDICT_ROWS) * threads, len(inputs)
+        # Each thread has rows of its own, also one that was there for a larger call and still looks for shares
+        B, n = int(PREDICT_ROWS) * max(threads, 1 + len(thread_pool().threads)), len(inputs)
         sizes = BufferSizes(
             *self._shape(B), threads, steps, n, self.problem.lengths, self.model.read // self.model.H, whole_table=True
         )
