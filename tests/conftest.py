@@ -24,12 +24,12 @@ EVERY |= dict.fromkeys(("keras", "keras+jax", "keras+torch"), 32)
 EVERY |= dict.fromkeys(("torch+flush", "numba+subnormal", "numba+naive", "onnxruntime", "openvino"), 4)
 # Tested beside those of a usual run. Keras has one framework a process, TensorFlow in that of all tests: `make
 # test-keras` runs it on the others.
-ON_REQUEST = ["numba+naive", "onnxruntime", "keras"]
+ON_REQUEST = ["numba+subnormal", "numba+naive", "onnxruntime", "keras"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backend", action="append", choices=list(backends.REGISTRY), help="only these backends")
-    parser.addoption("--every-case", action="store_true", help="all cases of the backends that compile, too")
+    parser.addoption("--every-case", action="store_true", help="all cases of every backend")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -149,9 +149,10 @@ def run(
     the default three.
     `backends`: names; None is all the usual ones, of which those that are not installed are `unavailable`, with the way
     to get them. `passes`: of forward, gradient, train_step, epoch; `mode`: quick, default or rigorous; `precision`,
-    such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `output`: a new or empty
-    folder, else one under `reports`; `resume`: go on with an interrupted run as it was asked. `progress`: lines on
-    standard error, or an observer.
+    such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `threads`: of every
+    backend, None ranks the better of one and all in each case; `output`: a new or empty folder, else one under
+    `reports`; `resume`: go on with an interrupted run as it was asked. `progress`: lines on standard error, or an
+    observer.
 
     Ctrl-C raises KeyboardInterrupt as ever, once what was measured is kept: `load` reads it and `resume` goes on.
     Raises ValueError for what cannot be asked, StoreError for a folder that cannot be used, and WorkloadUnavailable

@@ -89,7 +89,8 @@ class RunSession:
             begun=self.begun,
             ledger=self.ledger,
         )
-        loop = RunLoop(tasks, state, Checker(state), TurnTimer(state))
+        checker = Checker(state)
+        loop = RunLoop(tasks, state, checker, TurnTimer(state, checker))
         try:
             self._answer(loop, curves)
         except BaseException:

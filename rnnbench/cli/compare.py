@@ -26,7 +26,7 @@ Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
   faster          the same in the other direction
   same            the whole interval is within PERCENT
   inconclusive    neither: more launches or a quieter machine would decide
-  not comparable  unlike work, threads, dtype, machine or versions, each named; or one side failed
+  not comparable  unlike work, threads asked for, dtype, machine or versions, each named; or one side failed
   missing         on one side
 """
 

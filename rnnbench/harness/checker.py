@@ -14,6 +14,7 @@ from rnnbench.contract import Contract
 from rnnbench.correctness import tolerances
 from rnnbench.correctness.oracle import LOSS_STEPS, Oracle
 from rnnbench.harness import arrays
+from rnnbench.harness.clock import Turn
 from rnnbench.harness.run_state import RunState, Slot, Task
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.model import Case, Pass, Problem
@@ -41,6 +42,12 @@ class Checker:
         finally:
             for slot in slots:
                 stopping.charge(slot.case, name, (time.monotonic() - begun) / len(slots))
+
+    def turn(self, slot: Slot, turn: Turn, round_: int) -> dict[str, Any]:
+        """The reply to one turn; the order of an epoch's rows goes by the round."""
+        state, case = self.state, slot.case
+        given = {"turn": msgspec.to_builtins(turn), "order": state.order_of(slot.task, case, slot.launch, round_)}
+        return self.ask([slot], "turn", pass_=case.pass_, idle_ns=state.pool.idle_ns, **given)
 
     def make_ready(self, items: Iterable[list[Slot]], *, side_by_side: bool) -> None:
         """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one process."""
@@ -97,7 +104,7 @@ class Checker:
         threads_, tried = self.state.choices[case, name]
         first = self.held.get((case, name, self.state.plan.threads))
         if record := self.held.get((case, name, threads)):
-            costs = first.costs if first else record.costs
+            costs = first.costs if first else Costs(cache=record.costs.cache)  # this one's were taken beside others
             self.state.emit(replace(record, threads=threads_, tried=tried, costs=costs))
 
     def check(self, slots: list[Slot]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -41,8 +40,8 @@ Part = tuple[Any, ...]  # of an estimate: its kind, and what tells it from other
 class TurnTimer:
     """Measures one turn after the other, and hands on its record."""
 
-    def __init__(self, state: RunState) -> None:
-        self.state = state
+    def __init__(self, state: RunState, checker: Checker) -> None:
+        self.state, self.checker = state, checker
 
     def measure(self, slot: Slot) -> None:
         """The turn of a slot, whose case its backend is ready for."""
@@ -51,19 +50,12 @@ class TurnTimer:
         at_most = "at most " if state.plan.rule else ""
         where = f"launch {slot.launch + 1} of {at_most}{state.plan.launches[1]}, round {round_ + 1} of {effort.rounds}"
         state.observer.doing(f"{case.key}, {where}: {name}", state.estimate)
-        turn = msgspec.to_builtins(effort.turn_of(case.pass_))
-        order = state.order_of(slot.task, case, slot.launch, round_)
-        begun = time.monotonic()
         try:
             with state.stopwatch(("turn", name, case)):
-                limit, idle_ns = state.stopping.limit_of([case], name), state.pool.idle_ns
-                given = {"pass_": case.pass_, "turn": turn, "order": order, "idle_ns": idle_ns}
-                reply = state.pool.ask(name, "turn", limit, threads=state.threads_of(slot), **given)
+                reply = self.checker.turn(slot, effort.turn_of(case.pass_), round_)
         except WorkerFailure as failure:
             state.fail(slot, failure.status, failure.reason)
             return
-        finally:
-            state.stopping.charge(case, name, time.monotonic() - begun)
         record = TurnRecord(
             **state.common_of(slot.task, case, name),
             launch=slot.launch,
@@ -242,13 +234,11 @@ class RunLoop:
                     ready = case.key in self.state.place_of(Slot(task, case, name, launch)).ready
                     if self.timer and ready and round_ in self._todo(case, name, launch):
                         self.timer.measure(Slot(task, case, name, launch, round_))
-        for name in names:
-            for threads in self.plan.counts:
-                place = self.pool.place(name, threads)
-                place.ready, place.prepared = set(), None
-                if place.worker is not None:
-                    with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
-                        self.pool.ask(name, "close", threads=threads)
+        for place in self._places(names):
+            place.ready, place.prepared = set(), None
+            if place.worker is not None:
+                with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
+                    self.pool.ask(place.worker.name, "close", threads=place.threads)
 
     def _places(self, names: Iterable[str]) -> list[WorkerPlace]:
         return [self.pool.place(name, threads) for name in names for threads in self.plan.counts]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from rnnbench import backends
 from rnnbench.analysis.trial import MOST_PAIRS, better, pairs_of
 from rnnbench.harness.checker import Checker
@@ -79,9 +77,9 @@ class Trials:
             for i, name in enumerate(shuffled(names, self.plan.seed, launch, number, pair)):
                 if (case, name) not in state.open:
                     continue
-                able = [n for n in self.plan.counts if case.key in state.pool.place(name, n).ready]
-                if len(able) == len(self.plan.counts) and self._time_for(case, name):
-                    for threads in shuffled(map(str, able), self.plan.seed, launch, number, pair, i):
+                ready = all(case.key in state.pool.place(name, n).ready for n in self.plan.counts)
+                if ready and self._time_for(case, name):
+                    for threads in shuffled(map(str, self.plan.counts), self.plan.seed, launch, number, pair, i):
                         slot = Slot(task, case, name, launch, threads=int(threads))
                         if (record := self._turn(slot, pair)) is None:
                             break
@@ -96,15 +94,10 @@ class Trials:
     def _turn(self, slot: Slot, pair: int) -> TrialRecord | None:
         """One turn of a trial; None, and the number of threads is out, where it fails."""
         state, plan, threads = self.state, self.plan, self.state.threads_of(slot)
-        turn = plan.effort.trial_of(slot.case.pass_)
         state.observer.doing(f"{slot.case.key}, which threads: {slot.backend} with {threads}", state.estimate)
-        order = state.order_of(slot.task, slot.case, slot.launch, plan.effort.rounds + pair)
         try:
             with state.stopwatch(("trial", slot.backend, slot.case)):
-                reply = self.checker.ask(
-                    [slot], "turn", pass_=slot.case.pass_, turn=msgspec.to_builtins(turn), order=order,
-                    idle_ns=state.pool.idle_ns,
-                )  # fmt: skip
+                reply = self.checker.turn(slot, plan.effort.trial_of(slot.case.pass_), plan.effort.rounds + pair)
         except WorkerFailure as failure:
             state.fail_trial(slot, failure.status, failure.reason)
             return None

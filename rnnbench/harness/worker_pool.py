@@ -143,7 +143,7 @@ class WorkerPool:
             raise
         place.import_ns = hello.pop("import_ns")
         place.start_seconds = time.monotonic() - start
-        if place.threads == self.threads:
+        if place.threads == self.threads or name not in self.libraries:  # of the process by one thread, if it is alone
             self.libraries[name] = hello
 
     def side_by_side(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:

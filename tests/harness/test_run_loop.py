@@ -56,7 +56,8 @@ def task_of(problem=None, passes=tuple(Pass)) -> Task:
 
 def loop_of(plan, tasks, folder, emit, listener, checker=Checker, timer=TurnTimer, **named) -> RunLoop:
     state = RunState(plan, folder, emit, listener, **named)
-    return RunLoop(tasks, state, checker(state), timer(state))
+    made = checker(state)
+    return RunLoop(tasks, state, made, timer(state, made))
 
 
 def run(folder, plan, tasks, before=()) -> tuple[list[Record], Listener, RunLoop]:
