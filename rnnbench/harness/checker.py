@@ -49,14 +49,23 @@ class Checker:
         given = {"turn": msgspec.to_builtins(turn), "order": state.order_of(slot.task, case, slot.launch, round_)}
         return self.ask([slot], "turn", pass_=case.pass_, idle_ns=state.pool.idle_ns, **given)
 
-    def make_ready(self, items: Iterable[list[Slot]], *, side_by_side: bool) -> None:
-        """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one process."""
-        if side_by_side:
-            with self.state.pool.spend(TimeKind.CHECK):
-                self.state.pool.side_by_side(self._make_one_ready, items)
-        else:
-            for slots in items:
-                self._make_one_ready(slots)
+    def make_ready(self, items: Iterable[list[Slot]]) -> None:
+        """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one process.
+
+        Those whose costs are timed come first, one by one; the others side by side.
+        """
+        alone, others = list[list[Slot]](), list[list[Slot]]()
+        for slots in items:
+            (alone if self._is_timed(slots[0]) else others).append(slots)
+        for slots in alone:
+            self._make_one_ready(slots)
+        with self.state.pool.spend(TimeKind.CHECK):
+            self.state.pool.side_by_side(self._make_one_ready, others)
+
+    def _is_timed(self, slot: Slot) -> bool:
+        """In a first launch the costs are those of the process with all threads: it compiled first."""
+        second = not slot.launch and self.state.threads_of(slot) != self.state.plan.threads
+        return self.state.timed(slot.launch, slot.backend) and not second
 
     def _make_one_ready(self, slots: list[Slot]) -> None:
         """A worker that died on a case is started again, once, for the others."""
@@ -104,8 +113,7 @@ class Checker:
         threads_, tried = self.state.choices[case, name]
         first = self.held.get((case, name, self.state.plan.threads))
         if record := self.held.get((case, name, threads)):
-            costs = first.costs if first else Costs(cache=record.costs.cache)  # this one's were taken beside others
-            self.state.emit(replace(record, threads=threads_, tried=tried, costs=costs))
+            self.state.emit(replace(record, threads=threads_, tried=tried, costs=(first or record).costs))
 
     def check(self, slots: list[Slot]) -> None:
         """Prepare a problem in one backend's worker, unless that is done, and check its passes one by one."""
@@ -131,8 +139,7 @@ class Checker:
         contract, prepare_ns = place.prepared
         first = self._first_of.setdefault(name.partition("#")[0], name)  # its replica finds what it compiled
         cache = "warm" if slots[0].launch or state.part or name != first else "cold"
-        timed = state.timed(slots[0].launch)
-        costs = Costs(place.import_ns, prepare_ns, None, cache) if timed else Costs(cache=cache)
+        costs = Costs(place.import_ns, prepare_ns, None, cache) if self._is_timed(slots[0]) else Costs(cache=cache)
         for slot in slots:
             try:
                 self._check_pass(slot, costs, contract)
@@ -174,7 +181,7 @@ class Checker:
             **state.common_of(slot.task, case, name) | {"threads": threads},
             launch=slot.launch,
             errors=errors,
-            costs=replace(costs, first_call_ns=first["first_call_ns"]) if state.timed(slot.launch) else costs,
+            costs=replace(costs, first_call_ns=first["first_call_ns"]) if self._is_timed(slot) else costs,
             contract=contract,
             peak_memory_bytes=first["peak_memory_bytes"],
             peak_device_bytes=first["peak_device_bytes"],

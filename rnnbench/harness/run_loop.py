@@ -167,17 +167,17 @@ class RunLoop:
         ready = turns = oracles = 0.0
         for launch in range(self.plan.launches[0]):
 
-            def share(threads: int, launch: int = launch) -> float:
+            def share(name: str, threads: int, launch: int = launch) -> float:
                 """Of the time of one that is made ready: others are at the same time."""
-                alone = self.state.timed(launch) and (launch or threads == self.plan.threads)
+                alone = self.state.timed(launch, name) and (launch or threads == self.plan.threads)
                 return 1 if alone else 1 / at_once
 
             for part, count in self._parts(launch).items():
                 match part:
-                    case ("start", _, threads):
-                        ready += START_SECONDS * share(threads)
-                    case ("check", _, threads, problem):
-                        ready += check_seconds_of(cases[problem], first=not launch) * share(threads)
+                    case ("start", name, threads):
+                        ready += START_SECONDS * share(name, threads)
+                    case ("check", name, threads, problem):
+                        ready += check_seconds_of(cases[problem], first=not launch) * share(name, threads)
                     case ("oracle", problem):
                         oracles += check_seconds_of(cases[problem], first=True)
                     case ("trial", _, case):
@@ -198,14 +198,14 @@ class RunLoop:
         self.pool.stop()
 
     def _start_side_by_side(self, launch: int) -> None:
-        """Start what is not timed: of a launch that is, the second process of backends that have two."""
+        """Start what is not timed: of a backend that is, its second process, where it has two."""
         parts = {part: part[1] for part in self._parts(launch) if part[0] == "start"}
-        if self.state.timed(launch):
-            first = {name: part for part, name in reversed(parts.items())}
-            parts = {part: name for part, name in parts.items() if first[name] != part}
+        first = {name: part for part, name in reversed(parts.items()) if self.state.timed(launch, name)}
+        parts = {part: name for part, name in parts.items() if first.get(name) != part}
         if not parts:
             return
-        self.state.observer.doing(f"starting {len(parts)} processes", self.estimate)
+        said = "a process" if len(parts) == 1 else f"{len(parts)} processes"
+        self.state.observer.doing(f"starting {said}", self.estimate)
         with self.pool.ledger.spend(TimeKind.START):
             self.pool.side_by_side(lambda part: self.pool.start(*part[1:]), parts)
         for part in parts:
@@ -222,7 +222,7 @@ class RunLoop:
             place.lives = 2
         if self.timer and not launch:
             self.stopping.kept_back = self._first_round(task.cases, names)
-            self.trials.run(task, self._in_order(names, launch), launch, timed=self.state.timed(launch))
+            self.trials.run(task, self._in_order(names, launch), launch)
         for number, case in enumerate(task.cases):
             self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases[number:], names)
             self._make_ready(task, names, launch)
@@ -245,8 +245,8 @@ class RunLoop:
 
     def _in_order(self, names: Iterable[str], launch: int) -> list[str]:
         """As they are made ready: where that is side by side, those that compile first."""
-        timed = self.state.timed(launch)
-        return list(names) if timed else sorted(names, key=lambda name: not backends.entry_of(name).compiles)
+        compiling_first = sorted(names, key=lambda name: not backends.entry_of(name).compiles)
+        return list(names) if all(self.state.timed(launch, name) for name in names) else compiling_first
 
     def _first_round(self, cases: Iterable[Case], names: Iterable[str]) -> float:
         """Seconds that checks leave for what is right by then: one turn each, of a budget half of what is left."""
@@ -279,7 +279,7 @@ class RunLoop:
                 if self._todo(case, name, launch):
                     slot = Slot(task, case, name, launch)
                     items.setdefault((name, self.state.threads_of(slot)), []).append(slot)
-        self.checker.make_ready(items.values(), side_by_side=not self.state.timed(launch))
+        self.checker.make_ready(items.values())
 
 
 def call_seconds_of(case: Case) -> float:

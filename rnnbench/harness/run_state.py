@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+from rnnbench import backends
 from rnnbench.analysis.trial import better, pairs_of
 from rnnbench.backends import REPLICA
 from rnnbench.harness.observer import Observer
@@ -59,9 +60,6 @@ class Slot:
     launch: int
     round: int | None = None
     threads: int | None = None
-
-
-TIMED_LAUNCHES = 2  # after them the costs of cold and of cached starts are known
 
 
 class Choice(NamedTuple):
@@ -128,9 +126,12 @@ class RunState:
                 found.setdefault((r.case, r.backend), []).append(r)
         return found
 
-    def timed(self, launch: int) -> bool:
-        """Whether backends start, compile and are checked one by one in a launch, and what that takes is kept."""
-        return self.plan.effort.costs and launch < TIMED_LAUNCHES
+    def timed(self, launch: int, name: str) -> bool:
+        """Whether a backend starts, compiles and is checked alone in a launch, and what that takes is kept.
+
+        The first start of all, and the second of those that find compiled code on disk by then.
+        """
+        return self.plan.effort.costs and launch <= backends.entry_of(name).compiles
 
     def asked(self, case: Case, name: str) -> bool:
         """Whether the plan asks this backend for the case, and it has not failed."""

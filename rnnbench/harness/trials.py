@@ -30,10 +30,10 @@ class Trials:
         state = self.state
         return [c for c in task.cases if state.asked(c, name) and (c, name) not in state.choices]
 
-    def run(self, task: Task, names: list[str], launch: int, *, timed: bool) -> None:
+    def run(self, task: Task, names: list[str], launch: int) -> None:
         """Make the processes of both numbers ready, let them take turns, and choose.
 
-        Those with all threads come first, one by one where their costs are `timed`; the others side by side.
+        Those with all threads come first.
         """
         state = self.state
         cases = {name: found for name in names if (found := self.undecided(task, name))}
@@ -41,7 +41,7 @@ class Trials:
             return
         state.open |= {(case, name) for name, found in cases.items() for case in found}
         try:
-            self.checker.make_ready(self._items(task, cases, launch, self.most), side_by_side=not timed)
+            self.checker.make_ready(self._items(task, cases, launch, self.most))
             for name, found in cases.items():
                 prepared = state.pool.place(name).prepared
                 if prepared and prepared[0].threads <= 1:
@@ -67,7 +67,7 @@ class Trials:
             names = [name for name, found in self._open(cases).items() if case in found]
             if names:
                 for threads in reversed(self.plan.counts):  # no process, or one that died on the case before
-                    self.checker.make_ready(self._items(task, self._open(cases), launch, threads), side_by_side=True)
+                    self.checker.make_ready(self._items(task, self._open(cases), launch, threads))
                 self._take_turns(task, case, names, launch, number)
 
     def _take_turns(self, task: Task, case: Case, names: list[str], launch: int, number: int) -> None:
