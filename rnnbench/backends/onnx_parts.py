@@ -221,6 +221,7 @@ class OnnxSession(Session):
             self.engine.bind(name, array)
         self.predictor: Engine | None = None  # for predictions, compiled at the first
         self.done = False
+        self.computed: Inputs | None = None  # lengths (B,) of the batch that was computed
         self.select(0)
 
     def _select(self, batch: int) -> None:
@@ -242,7 +243,7 @@ class OnnxSession(Session):
 
     def forward(self) -> None:
         self.engine.run()
-        self.done = True
+        self.done, self.computed = True, self.batch_lengths
 
     def gradient(self) -> NoReturn:
         raise NotImplementedError(FORWARD_ONLY)
@@ -282,7 +283,7 @@ class OnnxSession(Session):
             for direction in self.problem.model.directions
             for name in direction.cell.states
         }
-        return Outputs(float(self.loss), blank_logits(self.problem, self.logits.copy(), self.batch_lengths), states)
+        return Outputs(float(self.loss), blank_logits(self.problem, self.logits.copy(), self.computed), states)
 
     def poison(self) -> None:
         for array in (self.logits, self.loss, *self.after.values()):

@@ -275,12 +275,12 @@ def test_long_rows_of_layers_directions_and_lengths(backend, structure, dtype):
 def test_answers_are_blank_past_the_lengths_of_the_batch_that_was_computed(backend):
     if not backend.has(Feature.LENGTHS):
         pytest.skip("rows without lengths")
-    problem = small_problem(T=LOOPED, head=Head.EVERY, mean_length=3.5)
+    problem = small(backend, T=LOOPED, head=Head.EVERY, mean_length=3.5)
     ref, got = sessions(backend, problem)
     for session in (ref, got):
         session.forward()
         session.select(1)
-    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
+    assert_agrees(ref.fetch(), got.fetch(), problem.dtype)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
