@@ -11,7 +11,7 @@ import rnnbench as rb
 from rnnbench import backends
 from rnnbench.cells import CELLS
 from rnnbench.model import Case, DType, Head, Loss, Pass
-from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
+from tests.helpers import assert_agrees, oracle, pair, random_data, random_params, small_problem
 
 NAMES = ("openvino", "onnxruntime")
 
@@ -21,11 +21,6 @@ def runtime(request):
     if reason := backends.missing(request.param):
         pytest.skip(reason)
     return backends.load(request.param)
-
-
-def pair(runtime, problem):
-    params, data = random_params(problem), random_data(problem)
-    return oracle(problem, params, data), runtime.prepare(problem, params, data)
 
 
 def test_openvino_computes_in_float32_and_on_the_cores_of_the_process():
