@@ -12,8 +12,6 @@ from rnnbench.data import Data
 from rnnbench.model import Case, DType, Optimizer, Pass, Problem
 from rnnbench.params import Params
 
-NO_TRUNCATION = "Keras's layers back-propagate through all steps; take numba, jax or torch, or leave the truncation out"
-
 
 class KerasBackend(Backend):
     """`SimpleRNN`, `GRU`, `LSTM`, `fit` on TensorFlow."""
@@ -32,7 +30,7 @@ class KerasBackend(Backend):
         return self.reason
 
     def _unsupported(self, case: Case) -> str | None:
-        from rnnbench.backends.keras_lines import NO_GRADIENT
+        from rnnbench.backends.keras_lines import NO_GRADIENT, NO_TRUNCATION
 
         if case.pass_ is Pass.GRADIENT:
             return NO_GRADIENT

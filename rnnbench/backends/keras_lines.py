@@ -26,6 +26,7 @@ PREDICT_ROWS = 512
 GATES = {"rnn": ("h",), "gru": ("z", "r", "n"), "lstm": ("i", "f", "g", "o")}  # under our names, in Keras's order
 LAYERS = {"rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
 NO_GRADIENT = "Keras gives no gradients: it trains by fit and train_on_batch; take tensorflow, jax or torch"
+NO_TRUNCATION = "Keras's layers back-propagate through all steps; take numba, jax or torch, or leave the truncation out"
 
 Tensor = Any
 
@@ -271,13 +272,19 @@ class KerasLinesSession(Session):
         raise NotImplementedError(NO_GRADIENT)
 
     def train_step(self) -> None:
+        self._refuse_truncation()
         with floatx(self.dtype):
             self._done(self.stepped.train_on_batch([self.x, *self.first], self.y), trained=True)
 
     def _done(self, loss: float, trained: bool) -> None:
         self.loss, self.accuracy, self.stepped_last, self.trained = loss, None, True, trained
 
+    def _refuse_truncation(self) -> None:
+        if self.problem.truncation is not None:
+            raise NotImplementedError(NO_TRUNCATION)
+
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
+        self._refuse_truncation()
         x, y = self.inputs[order], self.targets[order]
         with floatx(self.dtype):
             history = self.fitted.fit(x, y, batch_size=self.problem.B, epochs=1, shuffle=False, verbose=0).history

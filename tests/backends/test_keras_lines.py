@@ -66,8 +66,15 @@ def test_what_it_lacks_has_a_reason_and_a_way_out(keras_backend):
     )
     assert "take numba, jax or torch, or leave the truncation out" in reasons[Pass.TRAIN_STEP]
     assert reasons[Pass.FORWARD] is None
+    ref, got = pair(keras_backend, problem)
     with pytest.raises(NotImplementedError, match="gives no gradients"):
-        pair(keras_backend, problem)[1].gradient()
+        got.gradient()
+    for train in (got.train_step, got.epoch_of(np.arange(4))):
+        with pytest.raises(NotImplementedError, match="leave the truncation out"):
+            train()
+    for session in (ref, got):
+        session.forward()
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
 
 
 @pytest.mark.parametrize("name", ["keras+jax", "keras+torch"])
