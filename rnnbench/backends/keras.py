@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from rnnbench.backends.base import Backend, Session
 from rnnbench.backends.keras_import import imported
-from rnnbench.contract import Contract
+from rnnbench.contract import CPU, Contract
 from rnnbench.data import Data
 from rnnbench.model import Case, DType, Optimizer, Pass, Problem
 from rnnbench.params import Params
@@ -93,6 +93,15 @@ class KerasJaxBackend(KerasBackend):
 
     name: ClassVar[str] = "keras+jax"
     framework: ClassVar[str] = "jax"
+
+    def unavailable(self) -> str | None:
+        if reason := super().unavailable():
+            return reason
+        import jax
+
+        if (platform := jax.default_backend()) == CPU:
+            return None
+        return f"JAX would compute on its {platform}, and this backend is for the processor; set JAX_PLATFORMS={CPU}"
 
     def threads(self) -> int:
         from rnnbench.backends.jax import pool_threads

@@ -88,6 +88,16 @@ def test_a_process_with_keras_on_tensorflow_says_so(keras_backend, name):
     assert "float64 in float32" in other.unsupported(Case(**vars(small_problem()), pass_=Pass.FORWARD))
 
 
+def test_jax_with_a_gpu_is_not_taken_for_the_processor(keras_backend, monkeypatch):
+    jax = pytest.importorskip("jax")
+    backend = backends.load("keras+jax")
+    backend.reason = None  # as in a process of its own
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert backend.unavailable() is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "on its gpu, and this backend is for the processor; set JAX_PLATFORMS=cpu" in backend.unavailable()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "framework"), [("keras+jax", "jax"), ("keras+torch", "torch")])
 def test_a_fresh_process_has_the_framework_of_the_name(name, framework):
