@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.keras_import import floatx
-from rnnbench.cells import Cell
+from rnnbench.cells import Cell, reordered
 from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.model import Head, Loss, Model, Optimizer, Problem, StepSum, Train
 from rnnbench.params import Array, Params, cast
@@ -33,17 +33,12 @@ Tensor = Any
 
 def to_keras(cell: Cell, array: Array) -> Array:
     """(..., G H) in our order of gates as (..., G H) in Keras's."""
-    return _ordered(array, cell.gates, GATES[cell.name])
+    return reordered(array, cell.gates, GATES[cell.name])
 
 
 def from_keras(cell: Cell, array: Array) -> Array:
     """The way back."""
-    return _ordered(array, GATES[cell.name], cell.gates)
-
-
-def _ordered(array: Array, before: Sequence[str], after: Sequence[str]) -> Array:
-    gates = dict(zip(before, np.split(array, len(before), axis=-1), strict=True))
-    return np.concatenate([gates[gate] for gate in after], axis=-1)
+    return reordered(array, GATES[cell.name], cell.gates)
 
 
 def _array(variable: Any) -> Array:

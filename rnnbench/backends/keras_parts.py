@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.keras_import import floatx, imported
 from rnnbench.model import Block, Direction, DType, Head, Loss, Model, Optimizer, Problem, Train, blocks_of
-from rnnbench.params import Array
 
 imported("tensorflow")
 import keras  # noqa: E402
@@ -31,12 +30,12 @@ __all__ = [
     "Tensor",
     "chains",
     "floatx",
+    "has_gates",
     "is_written_out",
     "keras",
     "metrics",
     "optimizer",
     "recurrence_of",
-    "reordered",
     "tf",
 ]
 
@@ -231,12 +230,9 @@ def recurrence_of(problem: Problem, jit: bool) -> type[Recurrence]:
     return RECURRENCES[problem.model.cell]
 
 
-def reordered(name: str, value: Array, before: Sequence[str], after: Sequence[str]) -> Array:
-    """A parameter, or its gradient, whose columns (..., G H) go from one order of gates to another."""
-    if name.rpartition(".")[2] not in ("W_xh", "W_hh", "b_h") or tuple(before) == tuple(after):
-        return value
-    gates = dict(zip(before, np.split(value, len(before), axis=-1), strict=True))
-    return np.concatenate([gates[gate] for gate in after], axis=-1)
+def has_gates(name: str) -> bool:
+    """Whether the columns of a parameter are gates side by side, (..., G H)."""
+    return name.rpartition(".")[2] in ("W_xh", "W_hh", "b_h")
 
 
 @dataclass(frozen=True)

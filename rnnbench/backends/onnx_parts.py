@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from rnnbench.backends.base import Backend, Outputs, Session
-from rnnbench.cells import Cell
+from rnnbench.cells import Cell, reordered
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.model import Case, Direction, DType, Head, Loss, Pass, Problem
@@ -34,8 +34,7 @@ INPUTS, TARGETS, LENGTHS, LOGITS, LOSS = "inputs", "targets", "lengths", "logits
 
 def to_onnx(cell: Cell, array: Array) -> Array:
     """(..., G H) in our order of gates as (..., G H) in that of ONNX."""
-    gates = dict(zip(cell.gates, np.split(array, len(cell.gates), axis=-1), strict=True))
-    return np.concatenate([gates[gate] for gate in GATES[cell.name]], axis=-1)
+    return reordered(array, cell.gates, GATES[cell.name])
 
 
 @dataclass
