@@ -141,12 +141,11 @@ def graph_of(problem: Problem, params: Params, rows: int, *, only_logits: bool =
     (rows, O) or (rows, T, O).
 
     Also from `targets` and the states before, each (D, rows, H), to the states after and `loss` (), unless
-    `only_logits`: then rows start from zero states.
+    `only_logits`: then rows start from zero states. Parameters in the problem's type.
     """
     model, dtype, graph = problem.model, np.dtype(str(problem.dtype)), OnnxGraph()
     every, real = model.head is Head.EVERY, helper.np_dtype_to_tensor_dtype(dtype)
     whole, info = onnx.TensorProto.INT32, helper.make_tensor_value_info
-    params = cast(params, problem.dtype)
     if model.V is None:
         steps = graph.add("Transpose", INPUTS, perm=[1, 0, 2])
     else:
@@ -205,7 +204,7 @@ class OnnxSession(Session):
     def __init__(self, problem: Problem, params: Params, data: Data, engine: Callable[[bytes, int], Engine]) -> None:
         super().__init__(problem, data)
         model, dtype, B = problem.model, str(problem.dtype), problem.B
-        self.params, self.engine_of = params, engine
+        self.params, self.engine_of = cast(params, problem.dtype), engine
         self.inputs = np.ascontiguousarray(data.inputs, np.int32 if model.V is not None else dtype)
         self.targets, self.lengths = shaped_targets(problem, data.targets), shaped_lengths(problem, data.lengths)
         steps = (problem.T,) if model.head is Head.EVERY else ()
@@ -215,7 +214,7 @@ class OnnxSession(Session):
         names = [f"{number} {name}" for number in range(model.layers) for name in model.recurrence.states]
         self.before = {f"before {name}": np.zeros(shape, dtype) for name in names}
         self.after = {f"after {name}": np.empty(shape, dtype) for name in names}
-        self.engine = engine(graph_of(problem, params, B), threads_here())
+        self.engine = engine(graph_of(problem, self.params, B), threads_here())
         for name, array in {LOGITS: self.logits, LOSS: self.loss, **self.before, **self.after}.items():
             self.engine.bind(name, array)
         self.predictor: Engine | None = None  # for predictions, compiled at the first

@@ -69,6 +69,15 @@ def test_predictions_take_any_number_of_rows(runtime):
     np.testing.assert_array_equal(got.predict(rows[:2]), got.predict(rows)[:2])
 
 
+def test_predictions_are_by_the_parameters_that_were_prepared(runtime):
+    problem = small_problem(dtype=DType.FLOAT32)
+    params, data = random_params(problem), random_data(problem)
+    session = runtime.prepare(problem, params, data)
+    for value in params.values():
+        value[:] = np.nan
+    assert np.isfinite(session.predict(data.inputs)).all()  # the graph for it is made now
+
+
 def test_what_it_lacks_has_a_reason_and_a_way_out(runtime):
     problem = small_problem(dtype=DType.FLOAT32)
     _, session = pair(runtime, problem)
