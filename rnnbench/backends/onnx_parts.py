@@ -79,30 +79,32 @@ def _weights(direction: Direction, params: Params) -> tuple[Array, Array, Array]
 
 
 def _layer(
-    graph: OnnxGraph, layer: Sequence[Direction], params: Params, steps: str, lengths: str, zero: bool
-) -> tuple[str, str]:
-    """RNN, GRU or LSTM over steps (T, B, E) in one or two directions; h of all steps (T, B, D H), and h of the last
-    step of each, (B, D H).
+    graph: OnnxGraph, layer: Sequence[Direction], params: Params, steps: str, lengths: str, zero: bool, every: bool
+) -> str:
+    """RNN, GRU or LSTM over steps (T, B, E) in one or two directions, from `zero` states or given ones: h of `every`
+    step, (T, B, D H), or of the last one of each direction, (B, D H).
     """
     cell, number, H, D = layer[0].cell, layer[0].layer, layer[0].H, len(layer)
     weights = [graph.constant(np.stack(each)) for each in zip(*(_weights(d, params) for d in layer), strict=True)]
     before = [] if zero else [f"before {number} {name}" for name in cell.states]
-    every, after = f"steps {number}", [f"after {number} {name}" for name in cell.states]
+    given = cell.states if not zero else () if every else ("h",)
+    after = [f"after {number} {name}" for name in given]
+    of_each = f"steps {number}" if every else ""  # an output without a name is not computed
     options: dict[str, Any] = {"linear_before_reset": 1} if cell.name == "gru" else {}
     options["direction"] = "forward" if D == 1 else "bidirectional"
     inputs = [steps, *weights, lengths, *before]
     last = [f"last of {name}" for name in after] if lengths and before else after
-    graph.nodes.append(helper.make_node(cell.name.upper(), inputs, [every, *last], hidden_size=H, **options))
+    graph.nodes.append(helper.make_node(cell.name.upper(), inputs, [of_each, *last], hidden_size=H, **options))
     if lengths and before:  # both runtimes give zeros for the states after an empty row
         empty = graph.add("Equal", graph.add("Unsqueeze", lengths, graph.constant(np.array([0, 2]))), graph.none())
         for then, computed, start in zip(after, last, before, strict=True):
             graph.add("Where", empty, start, computed, to=then)
+    h = of_each if every else after[0]
     if D == 1:
-        return graph.add("Squeeze", every, graph.axis(1)), graph.add("Squeeze", after[0], graph.axis(0))
-    sides = graph.add("Transpose", every, perm=[0, 2, 1, 3]), graph.add("Transpose", after[0], perm=[1, 0, 2])
-    shapes = (np.array(shape, np.int64) for shape in ([0, 0, D * H], [0, D * H]))  # 0: as it is
-    h_all, h_last = (graph.add("Reshape", x, graph.constant(to)) for x, to in zip(sides, shapes, strict=True))
-    return h_all, h_last
+        return graph.add("Squeeze", h, graph.axis(1 if every else 0))
+    sides = graph.add("Transpose", h, perm=[0, 2, 1, 3] if every else [1, 0, 2])
+    shape = [0, 0, D * H] if every else [0, D * H]  # 0: as it is
+    return graph.add("Reshape", sides, graph.constant(np.array(shape, np.int64)))
 
 
 def _loss(graph: OnnxGraph, problem: Problem, logits: str, rows: int) -> None:
@@ -151,9 +153,11 @@ def graph_of(problem: Problem, params: Params, rows: int, *, only_logits: bool =
     else:
         tokens = graph.add("Transpose", INPUTS, perm=[1, 0])
         steps = graph.add("Gather", graph.constant(params["embedding"]), tokens)
+    lengths = LENGTHS if problem.lengths else ""
     for layer in model.stack:
-        steps, last = _layer(graph, layer, params, steps, LENGTHS if problem.lengths else "", only_logits)
-    read = graph.add("MatMul", steps if every else last, graph.constant(params["W_hy"]))
+        is_read = every or layer[0].layer + 1 < model.layers
+        steps = _layer(graph, layer, params, steps, lengths, only_logits, is_read)
+    read = graph.add("MatMul", steps, graph.constant(params["W_hy"]))
     logits = graph.add("Add", read, graph.constant(params["b_y"]), to=None if every else LOGITS)
     if every:
         graph.add("Transpose", logits, to=LOGITS, perm=[1, 0, 2])  # (T, B, O)

@@ -46,6 +46,25 @@ def test_gates_go_to_the_order_of_onnx(cell):
     np.testing.assert_array_equal(to_onnx(CELLS[cell], array)[0, ::4], [gates.index(gate) for gate in GATES[cell]])
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_of_a_layer_the_graph_gives_what_is_read_of_it(cell, bidirectional):
+    """The states of every step of a layer below, or for a head at every step; for predictions no other state."""
+    onnx = pytest.importorskip("onnx")
+    from rnnbench.backends.onnx_parts import graph_of
+
+    def given(head, **options) -> list[list[bool]]:
+        problem = small_problem(cell=cell, layers=2, bidirectional=bidirectional, head=head, dtype=DType.FLOAT32)
+        graph = onnx.load_from_string(graph_of(problem, random_params(problem), 4, **options)).graph
+        return [[bool(name) for name in node.output] for node in graph.node if node.op_type == cell.upper()]
+
+    states = [True] * len(CELLS[cell].states)
+    assert given(Head.LAST) == [[True, *states], [False, *states]]
+    assert given(Head.EVERY) == [[True, *states]] * 2
+    assert given(Head.LAST, only_logits=True) == [[True], [False, True]]
+    assert given(Head.EVERY, only_logits=True) == [[True]] * 2
+
+
 @pytest.mark.parametrize("loss", list(Loss))
 def test_losses_of_large_logits_are_exact(runtime, loss):
     """softplus(300) is 300, and not infinity."""
