@@ -10,6 +10,7 @@ import abc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -300,28 +301,26 @@ class OnnxBackend(Backend):
 
     engine: ClassVar[type[Engine]]
     no_float64: ClassVar[str]
+    call: ClassVar[str]  # what the clock is around
+    notes: ClassVar[str]
 
     def _unsupported(self, case: Case) -> str | None:
         if case.dtype is DType.FLOAT64:
             return self.no_float64
         return None if case.pass_ is Pass.FORWARD else FORWARD_ONLY
 
-    @abc.abstractmethod
-    def subnormals(self) -> str:
-        """What becomes of subnormal numbers."""
-
-    def _contract(self, problem: Problem, call: str, notes: str) -> Contract:
+    def contract(self, problem: Problem) -> Contract:
         gather = "" if problem.model.V is None else "Gather, "
         cell = problem.model.cell.upper()
         return Contract(
             threads=threads_here(),
-            subnormals=self.subnormals(),
+            subnormals=halved(self.engine),
             tf32=False,
             timed={
-                "forward": f"{call}: {gather}{cell}, MatMul, the loss, all in one ONNX graph",
+                "forward": f"{self.call}: {gather}{cell}, MatMul, the loss, all in one ONNX graph",
                 **dict.fromkeys(("gradient", "train_step", "epoch"), FORWARD_ONLY),
             },
-            notes=notes,
+            notes=self.notes,
             staged="the graph compiled with its parameters as constants; rows and targets as arrays, of which a batch "
             "is a view; outputs are written to arrays made before",
             waits="the call returns when its work is done",
@@ -333,6 +332,7 @@ class OnnxBackend(Backend):
         return OnnxSession(problem, params, data, self.engine)
 
 
+@cache
 def halved(engine: Callable[[bytes, int], Engine]) -> str:
     """What becomes of subnormal products in the threads of an engine: tried, not asked."""
     count, graph, info = 1 << 20, OnnxGraph(), helper.make_tensor_value_info
