@@ -173,13 +173,15 @@ def backward_pass(
             last[ends] = dz[ends] @ params["W_hy"].T
         parts = list(trace.parts)
         for layer in reversed(model.stack):
-            below = np.zeros((steps, B, layer[0].E), dz.dtype)
+            is_read = layer[0].layer > 0 or model.V is not None  # dense inputs learn nothing
+            below = np.zeros((steps, B, layer[0].E), dz.dtype) if is_read else None
             for direction in reversed(layer):
                 own = slice(model.H, None) if direction.back else slice(model.H)
                 _run_back(
                     direction, params, parts.pop(), block, above[..., own], last[:, own], grads, below,
                 )  # fmt: skip
-            above, last = below, np.zeros_like(last)
+            if below is not None:
+                above, last = below, np.zeros_like(last)
         if model.V is not None:
             np.add.at(grads["embedding"], inputs[:, block.start : block.end].T, above)
     return grads
@@ -193,9 +195,9 @@ def _run_back(
     above: Array,
     last: Array,
     grads: dict[str, Array],
-    below: Array,
+    below: Array | None,
 ) -> None:
-    """One direction back over the steps of a block, adding to `grads` and to `below` (steps, B, E).
+    """One direction back over the steps of a block, adding to `grads` and to `below` (steps, B, E), where that is read.
 
     above (steps, B, H): the derivatives by what it emitted; last (B, H): by its last state h.
     """
@@ -211,7 +213,8 @@ def _run_back(
         step = direction.cell.backward(own, part.x[t][rows], before, after, part.tape[k], dafter)
         for name, grad in direction.named(step.grads).items():
             grads[name] += grad
-        below[i][rows] += step.delta @ own["W_xh"].T
+        if below is not None:
+            below[i][rows] += step.delta @ own["W_xh"].T
         for name, value in step.before.items():
             dstates[name][rows] = value
 
