@@ -59,7 +59,7 @@ class TorchSession(Session):
 
     def __init__(self, problem: Problem, params: Params, data: Data, net: Net, subnormals: Subnormals) -> None:
         super().__init__(problem, data)
-        self.model, self.net, self.subnormals = problem.model, net, subnormals
+        self.model, self.net, self.subnormals, self.in_parts = problem.model, net, subnormals, _in_parts(problem)
         self.dtype = DTYPES[problem.dtype]
         self.parameters = net.named()
         self.device = self.parameters["W_hy"].device
@@ -258,7 +258,7 @@ class TorchSession(Session):
         in parts that end where a block starts.
         """
         skipped = block.emit - block.start
-        if not _in_parts(self.problem):
+        if not self.in_parts:
             every, last = self.net.recur(piece, before[block.start])
             emitted = every[skipped:]
             before.update(enumerate(((h,) for h in emitted.detach().unbind()), block.emit + 1))
