@@ -374,6 +374,9 @@ class Network(keras.Model):
     def _truncated(
         self, p: list[Tensor], states: States, active: Tensor | None, lengths: Tensor | None
     ) -> tuple[Tensor, States]:
+        """From the projected inputs of the first layer, each (T, B, G H), with `active` (T, B, 1): what the head reads,
+        and the last states. `_chained` and `_stacked` give it of every step, (T, B, H).
+        """
         if self.every or lengths is not None:
             h, last = (self._chained if chains(self.blocks) else self._stacked)(p, states, active)
             return (h if self.every else self._ends(h, states, lengths)), last
@@ -389,6 +392,7 @@ class Network(keras.Model):
         return tf.where(lengths[:, None] > 0, tf.gather_nd(h, at), start)
 
     def _chained(self, p: list[Tensor], states: States, active: Tensor | None) -> tuple[Tensor, States]:
+        """As `_truncated`: blocks one after the other, each from the last states of the one before."""
         parts = []
         for block in self.blocks:
             own = slice(block.start, block.end)
@@ -398,7 +402,7 @@ class Network(keras.Model):
         return tf.concat(parts, axis=0), states
 
     def _stacked(self, p: list[Tensor], states: States, active: Tensor | None) -> tuple[Tensor, States]:
-        """All blocks at once, as n B rows, from the states of a forward pass that is not differentiated."""
+        """As `_truncated`: all blocks at once, as n B rows, from states of a forward pass without a gradient."""
         windows, size = Windows.of(self.blocks), len(self.spec.recurrence.states)
         last, every = detached(self._stack(tf.nest.map_structure(tf.stop_gradient, p), states, active, size, size))
         pairs = zip(states, [after for each in every for after in each], strict=True)

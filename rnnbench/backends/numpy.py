@@ -155,7 +155,9 @@ def dlosses(model: Model, z: Array, y: Inputs) -> Array:
 def backward_pass(
     model: Model, params: Params, inputs: Inputs, trace: Trace, dz: Array, truncation: Truncation | None
 ) -> dict[str, Array]:
-    """Gradients by name, from dz, the derivative of the loss by the logits. Werbos, 1990; cut as `Truncation` says."""
+    """Gradients by name, from inputs (B, T) or (B, T, E) and dz, the derivative of the loss by the logits, (B, O) or
+    (B, T, O). Werbos, 1990; cut as `Truncation` says.
+    """
     lengths, (T, B, _) = trace.lengths, trace.parts[0].x.shape
     grads = {name: np.zeros_like(value) for name, value in params.items()}
     if lengths is not None and model.head is Head.EVERY:

@@ -81,7 +81,9 @@ def stack_of(
     lengths: Tensor | None,
     run: Callable[..., Any],
 ) -> tuple[Tensor, States]:
-    """All layers and directions over `steps` (T, B, E): what the head reads; last states. `run` as `steps_of`."""
+    """All layers and directions over `steps` (T, B, E) with `lengths` (B,): what the head reads, (B, D H) or
+    (T, B, D H), and the last states. `run` as `steps_of`.
+    """
     last: list[Tensor] = []
     active = None if lengths is None else (torch.arange(len(steps))[:, None] < lengths)[:, :, None]
     for layer in stack:
@@ -136,7 +138,9 @@ class CompiledNet(Net):
 def whole_loss(
     problem: Problem, stack: Stack, params: Weights, x: Tensor, y: Tensor, states: States
 ) -> tuple[Tensor, tuple[Tensor, States]]:
-    """The loss of rows, and (logits, last states): all of it in one graph. Parameters as `Net.named`."""
+    """The loss of rows (B, T) or (B, T, E), and (logits, last states): all of it in one graph. Parameters as
+    `Net.named`.
+    """
     steps = x.transpose(0, 1)
     if problem.model.V is not None:
         steps = F.embedding(steps, params["embedding"])
