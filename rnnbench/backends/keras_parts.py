@@ -161,7 +161,7 @@ class GRURecurrence(Recurrence):
 class LSTMRecurrence(Recurrence):
     """i, f, o = logistic(p + h W_hh), g = tanh(p + h W_hh); c_t = f c + i g; h_t = o tanh(c_t); states h, c."""
 
-    kind, compared = "LSTM", "with a wide state faster to train than keras.layers.LSTM"
+    kind, compared = "LSTM", "at 50 steps about as fast as keras.layers.LSTM, at 200 slower"
     logistic = "ifo"
 
     def step(self, w: dict[str, Tensor], p: Tensor, states: States, by_tanh: bool) -> States:
