@@ -9,7 +9,7 @@ that weights are (E, G H) and (H, G H). A step starts from `before` and ends in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -68,6 +68,12 @@ class Cell:
         """Name -> shape of the recurrent parameters, input x output, for inputs of width E."""
         gates = {"W_xh": (E, self.width(H)), "W_hh": (H, self.width(H)), "b_h": (self.width(H),)}
         return gates | {f"b_h{gate}": (H,) for gate in self.inner}
+
+
+def reordered(array: Array, before: Sequence[str], after: Sequence[str]) -> Array:
+    """(..., G H) with its gates in one order as (..., G H) with the same gates in another."""
+    gates = dict(zip(before, np.split(array, len(before), axis=-1), strict=True))
+    return np.concatenate([gates[gate] for gate in after], axis=-1)
 
 
 def logistic(z: Array) -> Array:

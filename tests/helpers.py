@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rnnbench.api.sweep import swept_workloads
-from rnnbench.backends.base import Outputs, Session
+from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.correctness.tolerances import arrays_of, errors_of, relative_error
 from rnnbench.data import Data
@@ -89,6 +89,12 @@ def oracle(problem: Problem, params: Params, data: Data) -> Session:
     """The float64 NumPy session on the same numbers."""
     exact = replace(data, inputs=data.inputs if problem.model.V is not None else data.inputs.astype(np.float64))
     return NumpyBackend().prepare(replace(problem, dtype=DType.FLOAT64), params, exact)
+
+
+def pair(backend: Backend, problem: Problem, data: Data | None = None) -> tuple[Session, Session]:
+    """The oracle and the backend on the same numbers."""
+    params, data = random_params(problem), random_data(problem) if data is None else data
+    return oracle(problem, params, data), backend.prepare(problem, params, data)
 
 
 @contextmanager
@@ -190,6 +196,7 @@ __all__ = [
     "assert_same_bits",
     "assert_what_is_not_there_is_refused",
     "oracle",
+    "pair",
     "random_data",
     "random_params",
     "relative_error",

@@ -86,7 +86,7 @@ _JAX: dict[str, Any] = {
     "needs": ("jax", "optax"),
     "extra": "jax",
     "libraries": ("jax", "jaxlib", "optax"),
-    "features": tuple(Feature),
+    "features": _EVERY,
     "compiles": True,
     "caches": {
         "JAX_COMPILATION_CACHE_DIR": "{folder}/jax",

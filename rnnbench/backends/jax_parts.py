@@ -154,9 +154,9 @@ def scan_stack(
     kept: Iterable[str] = (),
     trained: bool = True,
 ) -> tuple[States, States]:
-    """Run all layers over the projected inputs of the first: the last states of the model, and of every step,
-    (T, B, H), the states h that a layer above reads and those of the cell named in `kept`, of the last layer these
-    alone.
+    """Run all layers over the projected inputs of the first, each (T, B, G H), with `active` (T, B): the last states of
+    the model, and of every step, (T, B, H), the states h that a layer above reads and those of the cell in `kept`, of
+    the last layer these alone.
     """
     last, every = dict[str, jax.Array](), dict[str, jax.Array]()
     for layer in model.stack:
@@ -330,7 +330,9 @@ class Functions:
 def chunks(
     model: Model, params: Any, states: States, projected: list[jax.Array], active: jax.Array | None, stride: int
 ) -> tuple[States, jax.Array]:
-    """Chunk and detach: the last states, and what the head reads after each step (T, B, H); `stride` divides T."""
+    """Chunk and detach, over projected inputs (T, B, G H) with `active` (T, B): the last states, and what the head
+    reads after each step, (T, B, D H); `stride` divides T.
+    """
 
     def chunk(states: States, steps: Any) -> Any:
         own, taken = steps
@@ -353,7 +355,8 @@ def overlapping(
     y: jax.Array,
     lengths: jax.Array | None,
 ) -> tuple[States, jax.Array, jax.Array]:
-    """The last states, the logits and the sum of losses, where blocks reach back before their own losses.
+    """The last states, the logits and the sum of losses, where blocks reach back before their own losses; from
+    projected inputs, each (T, B, G H), targets and lengths (B,).
 
     One scan over the blocks, all of them made `window` steps long: the steps before the row's first leave the states
     as they are, and losses that an earlier block has emitted weigh nothing.

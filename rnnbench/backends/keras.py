@@ -7,12 +7,10 @@ from typing import ClassVar
 
 from rnnbench.backends.base import Backend, Session
 from rnnbench.backends.keras_import import imported
-from rnnbench.contract import Contract
+from rnnbench.contract import CPU, Contract
 from rnnbench.data import Data
 from rnnbench.model import Case, DType, Optimizer, Pass, Problem
 from rnnbench.params import Params
-
-NO_TRUNCATION = "Keras's layers back-propagate through all steps; take numba, jax or torch, or leave the truncation out"
 
 
 class KerasBackend(Backend):
@@ -32,7 +30,7 @@ class KerasBackend(Backend):
         return self.reason
 
     def _unsupported(self, case: Case) -> str | None:
-        from rnnbench.backends.keras_lines import NO_GRADIENT
+        from rnnbench.backends.keras_lines import NO_GRADIENT, NO_TRUNCATION
 
         if case.pass_ is Pass.GRADIENT:
             return NO_GRADIENT
@@ -95,6 +93,15 @@ class KerasJaxBackend(KerasBackend):
 
     name: ClassVar[str] = "keras+jax"
     framework: ClassVar[str] = "jax"
+
+    def unavailable(self) -> str | None:
+        if reason := super().unavailable():
+            return reason
+        import jax
+
+        if (platform := jax.default_backend()) == CPU:
+            return None
+        return f"JAX would compute on its {platform}, and this backend is for the processor; set JAX_PLATFORMS={CPU}"
 
     def threads(self) -> int:
         from rnnbench.backends.jax import pool_threads

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.keras_import import floatx
-from rnnbench.cells import Cell
+from rnnbench.cells import Cell, reordered
 from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.model import Head, Loss, Model, Optimizer, Problem, StepSum, Train
 from rnnbench.params import Array, Params, cast
@@ -26,23 +26,19 @@ PREDICT_ROWS = 512
 GATES = {"rnn": ("h",), "gru": ("z", "r", "n"), "lstm": ("i", "f", "g", "o")}  # under our names, in Keras's order
 LAYERS = {"rnn": "SimpleRNN", "gru": "GRU", "lstm": "LSTM"}
 NO_GRADIENT = "Keras gives no gradients: it trains by fit and train_on_batch; take tensorflow, jax or torch"
+NO_TRUNCATION = "Keras's layers back-propagate through all steps; take numba, jax or torch, or leave the truncation out"
 
 Tensor = Any
 
 
 def to_keras(cell: Cell, array: Array) -> Array:
     """(..., G H) in our order of gates as (..., G H) in Keras's."""
-    return _ordered(array, cell.gates, GATES[cell.name])
+    return reordered(array, cell.gates, GATES[cell.name])
 
 
 def from_keras(cell: Cell, array: Array) -> Array:
     """The way back."""
-    return _ordered(array, GATES[cell.name], cell.gates)
-
-
-def _ordered(array: Array, before: Sequence[str], after: Sequence[str]) -> Array:
-    gates = dict(zip(before, np.split(array, len(before), axis=-1), strict=True))
-    return np.concatenate([gates[gate] for gate in after], axis=-1)
+    return reordered(array, GATES[cell.name], cell.gates)
 
 
 def _array(variable: Any) -> Array:
@@ -271,13 +267,19 @@ class KerasLinesSession(Session):
         raise NotImplementedError(NO_GRADIENT)
 
     def train_step(self) -> None:
+        self._refuse_truncation()
         with floatx(self.dtype):
             self._done(self.stepped.train_on_batch([self.x, *self.first], self.y), trained=True)
 
     def _done(self, loss: float, trained: bool) -> None:
         self.loss, self.accuracy, self.stepped_last, self.trained = loss, None, True, trained
 
+    def _refuse_truncation(self) -> None:
+        if self.problem.truncation is not None:
+            raise NotImplementedError(NO_TRUNCATION)
+
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
+        self._refuse_truncation()
         x, y = self.inputs[order], self.targets[order]
         with floatx(self.dtype):
             history = self.fitted.fit(x, y, batch_size=self.problem.B, epochs=1, shuffle=False, verbose=0).history

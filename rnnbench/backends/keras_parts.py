@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.keras_import import floatx, imported
 from rnnbench.model import Block, Direction, DType, Head, Loss, Model, Optimizer, Problem, Train, blocks_of
-from rnnbench.params import Array
 
 imported("tensorflow")
 import keras  # noqa: E402
@@ -31,12 +30,12 @@ __all__ = [
     "Tensor",
     "chains",
     "floatx",
+    "has_gates",
     "is_written_out",
     "keras",
     "metrics",
     "optimizer",
     "recurrence_of",
-    "reordered",
     "tf",
 ]
 
@@ -162,7 +161,7 @@ class GRURecurrence(Recurrence):
 class LSTMRecurrence(Recurrence):
     """i, f, o = logistic(p + h W_hh), g = tanh(p + h W_hh); c_t = f c + i g; h_t = o tanh(c_t); states h, c."""
 
-    kind, compared = "LSTM", "with a wide state faster to train than keras.layers.LSTM"
+    kind, compared = "LSTM", "at 50 steps about as fast as keras.layers.LSTM, at 200 slower"
     logistic = "ifo"
 
     def step(self, w: dict[str, Tensor], p: Tensor, states: States, by_tanh: bool) -> States:
@@ -231,12 +230,9 @@ def recurrence_of(problem: Problem, jit: bool) -> type[Recurrence]:
     return RECURRENCES[problem.model.cell]
 
 
-def reordered(name: str, value: Array, before: Sequence[str], after: Sequence[str]) -> Array:
-    """A parameter, or its gradient, whose columns (..., G H) go from one order of gates to another."""
-    if name.rpartition(".")[2] not in ("W_xh", "W_hh", "b_h") or tuple(before) == tuple(after):
-        return value
-    gates = dict(zip(before, np.split(value, len(before), axis=-1), strict=True))
-    return np.concatenate([gates[gate] for gate in after], axis=-1)
+def has_gates(name: str) -> bool:
+    """Whether the columns of a parameter are gates side by side, (..., G H)."""
+    return name.rpartition(".")[2] in ("W_xh", "W_hh", "b_h")
 
 
 @dataclass(frozen=True)
@@ -378,6 +374,9 @@ class Network(keras.Model):
     def _truncated(
         self, p: list[Tensor], states: States, active: Tensor | None, lengths: Tensor | None
     ) -> tuple[Tensor, States]:
+        """From the projected inputs of the first layer, each (T, B, G H), with `active` (T, B, 1): what the head reads,
+        and the last states. `_chained` and `_stacked` give it of every step, (T, B, H).
+        """
         if self.every or lengths is not None:
             h, last = (self._chained if chains(self.blocks) else self._stacked)(p, states, active)
             return (h if self.every else self._ends(h, states, lengths)), last
@@ -393,6 +392,7 @@ class Network(keras.Model):
         return tf.where(lengths[:, None] > 0, tf.gather_nd(h, at), start)
 
     def _chained(self, p: list[Tensor], states: States, active: Tensor | None) -> tuple[Tensor, States]:
+        """As `_truncated`: blocks one after the other, each from the last states of the one before."""
         parts = []
         for block in self.blocks:
             own = slice(block.start, block.end)
@@ -402,7 +402,7 @@ class Network(keras.Model):
         return tf.concat(parts, axis=0), states
 
     def _stacked(self, p: list[Tensor], states: States, active: Tensor | None) -> tuple[Tensor, States]:
-        """All blocks at once, as n B rows, from the states of a forward pass that is not differentiated."""
+        """As `_truncated`: all blocks at once, as n B rows, from states of a forward pass without a gradient."""
         windows, size = Windows.of(self.blocks), len(self.spec.recurrence.states)
         last, every = detached(self._stack(tf.nest.map_structure(tf.stop_gradient, p), states, active, size, size))
         pairs = zip(states, [after for each in every for after in each], strict=True)

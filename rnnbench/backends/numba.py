@@ -130,7 +130,7 @@ class NumbaSession(Session):
         self._start_from(None)
         self.runner = CpuRunner(self.record, self.dtype)
         self.last: Pass | None = None
-        self.outputs_in_pass = 1
+        self.computed = np.arange(0, dtype=np.int64)  # the rows of the last pass
         self.reset()
         self.select(0)
 
@@ -205,22 +205,22 @@ class NumbaSession(Session):
 
     def forward(self) -> None:
         self.runner.run(FORWARD, self.rows)
-        self.last, self.outputs_in_pass = Pass.FORWARD, self.rows.size
+        self.last, self.computed = Pass.FORWARD, self.rows
 
     def gradient(self) -> None:
         self.runner.run(GRADIENT, self.rows)
-        self.last, self.outputs_in_pass = Pass.GRADIENT, self.rows.size
+        self.last, self.computed = Pass.GRADIENT, self.rows
 
     def train_step(self) -> None:
         self.runner.run(TRAIN_STEP, self.rows)
-        self.last, self.outputs_in_pass = Pass.TRAIN_STEP, self.rows.size
+        self.last, self.computed = Pass.TRAIN_STEP, self.rows
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         states = self._states("initial")
         self._start_from(None)
         self.runner.run(TRAIN_STEP, order)
         self._start_from(states)
-        self.last, self.outputs_in_pass, self.order = Pass.EPOCH, order.size, order
+        self.last, self.computed = Pass.EPOCH, order
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
@@ -252,19 +252,19 @@ class NumbaSession(Session):
         if self.last is None:
             return Outputs()
         fields, arrays = self.record.fields, self.record.arrays
-        loss = float(fields["loss_sum"][0]) / self.outputs_in_pass
+        loss = float(fields["loss_sum"][0]) / self.computed.size
         if not self.problem.lengths:  # else each batch has its own weight, which is in the sum
-            loss = float(fields["loss_sum"][0]) * float(fields["step_weight"][0]) / self.outputs_in_pass
+            loss = float(fields["loss_sum"][0]) * float(fields["step_weight"][0]) / self.computed.size
         params = _copies(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
-            outputs = self.outputs_in_pass * arrays["logits"].shape[1]
+            outputs = self.computed.size * arrays["logits"].shape[1]
             if self.problem.lengths and self.model.head is Head.EVERY:
-                outputs = max(1, int(arrays["lengths"][self.order].sum()))
+                outputs = max(1, int(arrays["lengths"][self.computed].sum()))
             accuracy = int(fields["correct"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
         states = _copies(self._states("last"))
-        lengths = arrays["lengths"][self.rows] if self.problem.lengths else None
+        lengths = arrays["lengths"][self.computed] if self.problem.lengths else None
         logits = blank_logits(self.problem, self._shaped(arrays["logits"].copy()), lengths)
         return Outputs(loss, logits, states, grads, params)
 

@@ -162,7 +162,8 @@ class NumbaNaiveBackend(Backend):
 
     def contract(self, problem: Problem) -> Contract:
         call = "one @njit call"
-        loop = f"{call}: a loop over T of np.dot and np.tanh, the loss"
+        step = "np.tanh" if problem.model.cell == "rnn" else "a loop over rows and units"
+        loop = f"{call}: a loop over T of np.dot and {step}, the loss"
         back = f"{loop}, the reverse loop"
         return Contract(
             threads=blas_threads(),

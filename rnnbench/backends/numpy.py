@@ -64,20 +64,25 @@ def forward_pass(
     """
     dtype = params["W_hy"].dtype
     x = (inputs.astype(dtype, copy=False) if model.V is None else params["embedding"][inputs]).swapaxes(0, 1)
-    T, parts = len(x), list[DirectionTrace]()
-    for layer in model.stack:
+    T, parts, stack = len(x), list[DirectionTrace](), model.stack
+    for layer in stack:
         for direction in layer:
             states = None if initial is None else direction.states_of(initial)
             parts.append(_run(direction, direction.params_of(params), x, states, lengths))
-        x = np.concatenate([_emitted(d, p) for d, p in zip(layer, parts[-len(layer) :], strict=True)], axis=2)
-    if model.head is Head.LAST:
-        read = np.concatenate([part.states["h"][T] for part in parts[-len(model.stack[-1]) :]], axis=1)
-    else:
-        read = x.swapaxes(0, 1)
+        own = parts[-len(layer) :]
+        if model.head is Head.EVERY or layer is not stack[-1]:
+            x = _side_by_side([_emitted(d, part, lengths) for d, part in zip(layer, own, strict=True)])
+    last = model.head is Head.LAST
+    read = _side_by_side([part.states["h"][T] for part in own]) if last else x.swapaxes(0, 1)
     logits = read @ params["W_hy"] + params["b_y"]
     if lengths is not None and model.head is Head.EVERY:
         logits = np.where(real_steps(lengths, T)[..., None], logits, dtype.type(0))
     return Trace(model, parts, read, logits, lengths)
+
+
+def _side_by_side(each: list[Array]) -> Array:
+    """Arrays of the directions of a layer in one, (..., D H)."""
+    return each[0] if len(each) == 1 else np.concatenate(each, axis=-1)
 
 
 def _step_order(direction: Direction, start: int, end: int) -> range:
@@ -98,18 +103,22 @@ def _run(
         rows = slice(None) if lengths is None else np.flatnonzero(t < lengths)
         step = cell.forward(params, x[t][rows], {name: value[rows] for name, value in trace.at(k).items()})
         for name, value in step.after.items():
-            states[name][k + 1] = states[name][k]
+            if lengths is not None:
+                states[name][k + 1] = states[name][k]
             states[name][k + 1][rows] = value
         trace.tape.append(step.tape)
         trace.rows.append(rows)
     return trace
 
 
-def _emitted(direction: Direction, part: DirectionTrace) -> Array:
-    """The state h after each step, (T, B, H), by time; 0 where a row has no such step."""
-    h = np.zeros_like(part.states["h"][1:])
+def _emitted(direction: Direction, part: DirectionTrace, lengths: Inputs | None) -> Array:
+    """The state h after each step, (T, B, H), by time; 0 where a row has no such step. Without lengths a view."""
+    after = part.states["h"][1:]
+    if lengths is None:
+        return after[::-1] if direction.back else after
+    h = np.zeros_like(after)
     for k, t in enumerate(_step_order(direction, 0, len(h))):
-        h[t][part.rows[k]] = part.states["h"][k + 1][part.rows[k]]
+        h[t][part.rows[k]] = after[k][part.rows[k]]
     return h
 
 
@@ -146,7 +155,9 @@ def dlosses(model: Model, z: Array, y: Inputs) -> Array:
 def backward_pass(
     model: Model, params: Params, inputs: Inputs, trace: Trace, dz: Array, truncation: Truncation | None
 ) -> dict[str, Array]:
-    """Gradients by name, from dz, the derivative of the loss by the logits. Werbos, 1990; cut as `Truncation` says."""
+    """Gradients by name, from inputs (B, T) or (B, T, E) and dz, the derivative of the loss by the logits, (B, O) or
+    (B, T, O). Werbos, 1990; cut as `Truncation` says.
+    """
     lengths, (T, B, _) = trace.lengths, trace.parts[0].x.shape
     grads = {name: np.zeros_like(value) for name, value in params.items()}
     if lengths is not None and model.head is Head.EVERY:
@@ -164,13 +175,15 @@ def backward_pass(
             last[ends] = dz[ends] @ params["W_hy"].T
         parts = list(trace.parts)
         for layer in reversed(model.stack):
-            below = np.zeros((steps, B, layer[0].E), dz.dtype)
+            is_read = layer[0].layer > 0 or model.V is not None  # dense inputs learn nothing
+            below = np.zeros((steps, B, layer[0].E), dz.dtype) if is_read else None
             for direction in reversed(layer):
                 own = slice(model.H, None) if direction.back else slice(model.H)
                 _run_back(
                     direction, params, parts.pop(), block, above[..., own], last[:, own], grads, below,
                 )  # fmt: skip
-            above, last = below, np.zeros_like(last)
+            if below is not None:
+                above, last = below, np.zeros_like(last)
         if model.V is not None:
             np.add.at(grads["embedding"], inputs[:, block.start : block.end].T, above)
     return grads
@@ -184,9 +197,9 @@ def _run_back(
     above: Array,
     last: Array,
     grads: dict[str, Array],
-    below: Array,
+    below: Array | None,
 ) -> None:
-    """One direction back over the steps of a block, adding to `grads` and to `below` (steps, B, E).
+    """One direction back over the steps of a block, adding to `grads` and to `below` (steps, B, E), where that is read.
 
     above (steps, B, H): the derivatives by what it emitted; last (B, H): by its last state h.
     """
@@ -202,7 +215,8 @@ def _run_back(
         step = direction.cell.backward(own, part.x[t][rows], before, after, part.tape[k], dafter)
         for name, grad in direction.named(step.grads).items():
             grads[name] += grad
-        below[i][rows] += step.delta @ own["W_xh"].T
+        if below is not None:
+            below[i][rows] += step.delta @ own["W_xh"].T
         for name, value in step.before.items():
             dstates[name][rows] = value
 

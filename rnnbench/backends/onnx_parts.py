@@ -10,6 +10,7 @@ import abc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from rnnbench.backends.base import Backend, Outputs, Session
-from rnnbench.cells import Cell
+from rnnbench.cells import Cell, reordered
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.model import Case, Direction, DType, Head, Loss, Pass, Problem
@@ -34,8 +35,7 @@ INPUTS, TARGETS, LENGTHS, LOGITS, LOSS = "inputs", "targets", "lengths", "logits
 
 def to_onnx(cell: Cell, array: Array) -> Array:
     """(..., G H) in our order of gates as (..., G H) in that of ONNX."""
-    gates = dict(zip(cell.gates, np.split(array, len(cell.gates), axis=-1), strict=True))
-    return np.concatenate([gates[gate] for gate in GATES[cell.name]], axis=-1)
+    return reordered(array, cell.gates, GATES[cell.name])
 
 
 @dataclass
@@ -80,30 +80,32 @@ def _weights(direction: Direction, params: Params) -> tuple[Array, Array, Array]
 
 
 def _layer(
-    graph: OnnxGraph, layer: Sequence[Direction], params: Params, steps: str, lengths: str, zero: bool
-) -> tuple[str, str]:
-    """RNN, GRU or LSTM over steps (T, B, E) in one or two directions; h of all steps (T, B, D H), and h of the last
-    step of each, (B, D H).
+    graph: OnnxGraph, layer: Sequence[Direction], params: Params, steps: str, lengths: str, zero: bool, every: bool
+) -> str:
+    """RNN, GRU or LSTM over steps (T, B, E) in one or two directions, from `zero` states or given ones: h of `every`
+    step, (T, B, D H), or of the last one of each direction, (B, D H).
     """
     cell, number, H, D = layer[0].cell, layer[0].layer, layer[0].H, len(layer)
     weights = [graph.constant(np.stack(each)) for each in zip(*(_weights(d, params) for d in layer), strict=True)]
     before = [] if zero else [f"before {number} {name}" for name in cell.states]
-    every, after = f"steps {number}", [f"after {number} {name}" for name in cell.states]
+    given = cell.states if not zero else () if every else ("h",)
+    after = [f"after {number} {name}" for name in given]
+    of_each = f"steps {number}" if every else ""  # an output without a name is not computed
     options: dict[str, Any] = {"linear_before_reset": 1} if cell.name == "gru" else {}
     options["direction"] = "forward" if D == 1 else "bidirectional"
     inputs = [steps, *weights, lengths, *before]
     last = [f"last of {name}" for name in after] if lengths and before else after
-    graph.nodes.append(helper.make_node(cell.name.upper(), inputs, [every, *last], hidden_size=H, **options))
+    graph.nodes.append(helper.make_node(cell.name.upper(), inputs, [of_each, *last], hidden_size=H, **options))
     if lengths and before:  # both runtimes give zeros for the states after an empty row
         empty = graph.add("Equal", graph.add("Unsqueeze", lengths, graph.constant(np.array([0, 2]))), graph.none())
         for then, computed, start in zip(after, last, before, strict=True):
             graph.add("Where", empty, start, computed, to=then)
+    h = of_each if every else after[0]
     if D == 1:
-        return graph.add("Squeeze", every, graph.axis(1)), graph.add("Squeeze", after[0], graph.axis(0))
-    sides = graph.add("Transpose", every, perm=[0, 2, 1, 3]), graph.add("Transpose", after[0], perm=[1, 0, 2])
-    shapes = (np.array(shape, np.int64) for shape in ([0, 0, D * H], [0, D * H]))  # 0: as it is
-    h_all, h_last = (graph.add("Reshape", x, graph.constant(to)) for x, to in zip(sides, shapes, strict=True))
-    return h_all, h_last
+        return graph.add("Squeeze", h, graph.axis(1 if every else 0))
+    sides = graph.add("Transpose", h, perm=[0, 2, 1, 3] if every else [1, 0, 2])
+    shape = [0, 0, D * H] if every else [0, D * H]  # 0: as it is
+    return graph.add("Reshape", sides, graph.constant(np.array(shape, np.int64)))
 
 
 def _loss(graph: OnnxGraph, problem: Problem, logits: str, rows: int) -> None:
@@ -142,20 +144,21 @@ def graph_of(problem: Problem, params: Params, rows: int, *, only_logits: bool =
     (rows, O) or (rows, T, O).
 
     Also from `targets` and the states before, each (D, rows, H), to the states after and `loss` (), unless
-    `only_logits`: then rows start from zero states.
+    `only_logits`: then rows start from zero states. Parameters in the problem's type.
     """
     model, dtype, graph = problem.model, np.dtype(str(problem.dtype)), OnnxGraph()
     every, real = model.head is Head.EVERY, helper.np_dtype_to_tensor_dtype(dtype)
     whole, info = onnx.TensorProto.INT32, helper.make_tensor_value_info
-    params = cast(params, problem.dtype)
     if model.V is None:
         steps = graph.add("Transpose", INPUTS, perm=[1, 0, 2])
     else:
         tokens = graph.add("Transpose", INPUTS, perm=[1, 0])
         steps = graph.add("Gather", graph.constant(params["embedding"]), tokens)
+    lengths = LENGTHS if problem.lengths else ""
     for layer in model.stack:
-        steps, last = _layer(graph, layer, params, steps, LENGTHS if problem.lengths else "", only_logits)
-    read = graph.add("MatMul", steps if every else last, graph.constant(params["W_hy"]))
+        is_read = every or layer[0].layer + 1 < model.layers
+        steps = _layer(graph, layer, params, steps, lengths, only_logits, is_read)
+    read = graph.add("MatMul", steps, graph.constant(params["W_hy"]))
     logits = graph.add("Add", read, graph.constant(params["b_y"]), to=None if every else LOGITS)
     if every:
         graph.add("Transpose", logits, to=LOGITS, perm=[1, 0, 2])  # (T, B, O)
@@ -206,7 +209,7 @@ class OnnxSession(Session):
     def __init__(self, problem: Problem, params: Params, data: Data, engine: Callable[[bytes, int], Engine]) -> None:
         super().__init__(problem, data)
         model, dtype, B = problem.model, str(problem.dtype), problem.B
-        self.params, self.engine_of = params, engine
+        self.params, self.engine_of = cast(params, problem.dtype), engine
         self.inputs = np.ascontiguousarray(data.inputs, np.int32 if model.V is not None else dtype)
         self.targets, self.lengths = shaped_targets(problem, data.targets), shaped_lengths(problem, data.lengths)
         steps = (problem.T,) if model.head is Head.EVERY else ()
@@ -216,11 +219,12 @@ class OnnxSession(Session):
         names = [f"{number} {name}" for number in range(model.layers) for name in model.recurrence.states]
         self.before = {f"before {name}": np.zeros(shape, dtype) for name in names}
         self.after = {f"after {name}": np.empty(shape, dtype) for name in names}
-        self.engine = engine(graph_of(problem, params, B), threads_here())
+        self.engine = engine(graph_of(problem, self.params, B), threads_here())
         for name, array in {LOGITS: self.logits, LOSS: self.loss, **self.before, **self.after}.items():
             self.engine.bind(name, array)
         self.predictor: Engine | None = None  # for predictions, compiled at the first
         self.done = False
+        self.computed: Inputs | None = None  # lengths (B,) of the batch that was computed
         self.select(0)
 
     def _select(self, batch: int) -> None:
@@ -242,7 +246,7 @@ class OnnxSession(Session):
 
     def forward(self) -> None:
         self.engine.run()
-        self.done = True
+        self.done, self.computed = True, self.batch_lengths
 
     def gradient(self) -> NoReturn:
         raise NotImplementedError(FORWARD_ONLY)
@@ -282,7 +286,7 @@ class OnnxSession(Session):
             for direction in self.problem.model.directions
             for name in direction.cell.states
         }
-        return Outputs(float(self.loss), blank_logits(self.problem, self.logits.copy(), self.batch_lengths), states)
+        return Outputs(float(self.loss), blank_logits(self.problem, self.logits.copy(), self.computed), states)
 
     def poison(self) -> None:
         for array in (self.logits, self.loss, *self.after.values()):
@@ -297,28 +301,26 @@ class OnnxBackend(Backend):
 
     engine: ClassVar[type[Engine]]
     no_float64: ClassVar[str]
+    call: ClassVar[str]  # what the clock is around
+    notes: ClassVar[str]
 
     def _unsupported(self, case: Case) -> str | None:
         if case.dtype is DType.FLOAT64:
             return self.no_float64
         return None if case.pass_ is Pass.FORWARD else FORWARD_ONLY
 
-    @abc.abstractmethod
-    def subnormals(self) -> str:
-        """What becomes of subnormal numbers."""
-
-    def _contract(self, problem: Problem, call: str, notes: str) -> Contract:
+    def contract(self, problem: Problem) -> Contract:
         gather = "" if problem.model.V is None else "Gather, "
         cell = problem.model.cell.upper()
         return Contract(
             threads=threads_here(),
-            subnormals=self.subnormals(),
+            subnormals=halved(self.engine),
             tf32=False,
             timed={
-                "forward": f"{call}: {gather}{cell}, MatMul, the loss, all in one ONNX graph",
+                "forward": f"{self.call}: {gather}{cell}, MatMul, the loss, all in one ONNX graph",
                 **dict.fromkeys(("gradient", "train_step", "epoch"), FORWARD_ONLY),
             },
-            notes=notes,
+            notes=self.notes,
             staged="the graph compiled with its parameters as constants; rows and targets as arrays, of which a batch "
             "is a view; outputs are written to arrays made before",
             waits="the call returns when its work is done",
@@ -330,6 +332,7 @@ class OnnxBackend(Backend):
         return OnnxSession(problem, params, data, self.engine)
 
 
+@cache
 def halved(engine: Callable[[bytes, int], Engine]) -> str:
     """What becomes of subnormal products in the threads of an engine: tried, not asked."""
     count, graph, info = 1 << 20, OnnxGraph(), helper.make_tensor_value_info

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import ClassVar
 
 import onnxruntime
 
-from rnnbench.backends.onnx_parts import Engine, OnnxBackend, halved
-from rnnbench.contract import Contract
+from rnnbench.backends.onnx_parts import Engine, OnnxBackend
 from rnnbench.data import Inputs
-from rnnbench.model import Problem
 
 
 class OnnxruntimeEngine(Engine):
@@ -33,23 +30,14 @@ class OnnxruntimeEngine(Engine):
         self.session.run_with_iobinding(self.binding)
 
 
-@cache
-def _subnormals() -> str:
-    return halved(OnnxruntimeEngine)
-
-
 class OnnxruntimeBackend(OnnxBackend):
     """ONNX Runtime as installed: its own CPU kernels."""
 
     name: ClassVar[str] = "onnxruntime"
     engine: ClassVar[type[Engine]] = OnnxruntimeEngine
     no_float64: ClassVar[str] = "ONNX Runtime has no float64 kernel of a recurrence on the CPU; ask for float32"
-
-    def subnormals(self) -> str:
-        return _subnormals()
-
-    def contract(self, problem: Problem) -> Contract:
-        return self._contract(problem, "InferenceSession.run_with_iobinding", "CPUExecutionProvider, its defaults")
+    call: ClassVar[str] = "InferenceSession.run_with_iobinding"
+    notes: ClassVar[str] = "CPUExecutionProvider, its defaults"
 
     def libraries(self) -> dict[str, str]:
         return {"onnxruntime": onnxruntime.__version__}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import ClassVar
 
 import openvino as ov
 
-from rnnbench.backends.onnx_parts import Engine, OnnxBackend, halved
-from rnnbench.contract import Contract
+from rnnbench.backends.onnx_parts import Engine, OnnxBackend
 from rnnbench.data import Inputs
-from rnnbench.model import Problem
 
 _CORE = ov.Core()
 
@@ -43,27 +40,14 @@ class OpenvinoEngine(Engine):
         self.request.wait()
 
 
-@cache
-def _subnormals() -> str:
-    return halved(OpenvinoEngine)
-
-
 class OpenvinoBackend(OnnxBackend):
     """OpenVINO, set to answer one request soon, in float32."""
 
     name: ClassVar[str] = "openvino"
     engine: ClassVar[type[Engine]] = OpenvinoEngine
     no_float64: ClassVar[str] = "OpenVINO takes float64 and computes it in float32; ask for float32"
-
-    def subnormals(self) -> str:
-        return _subnormals()
-
-    def contract(self, problem: Problem) -> Contract:
-        return self._contract(
-            problem,
-            "InferRequest.start_async and wait",
-            "PERFORMANCE_HINT=LATENCY, INFERENCE_PRECISION_HINT=f32",
-        )
+    call: ClassVar[str] = "InferRequest.start_async and wait"
+    notes: ClassVar[str] = "PERFORMANCE_HINT=LATENCY, INFERENCE_PRECISION_HINT=f32"
 
     def libraries(self) -> dict[str, str]:
         return {"openvino": ov.__version__}

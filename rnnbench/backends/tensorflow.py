@@ -16,14 +16,15 @@ from rnnbench.backends.keras_parts import (
     Tensor,
     chains,
     floatx,
+    has_gates,
     is_written_out,
     keras,
     metrics,
     optimizer,
     recurrence_of,
-    reordered,
     tf,
 )
+from rnnbench.cells import reordered
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.model import Case, Head, Optimizer, Problem, blocks_of
@@ -82,7 +83,8 @@ class KerasSession(Session):
         self.network(self._staged(slice(1)))  # makes the variables
         self.weights = self.network.weights_by_name()
         for name, value in cast(params, problem.dtype).items():
-            self.weights[name].assign(reordered(name, value, self.gates, self.network.recur[0].gates))
+            theirs = reordered(value, self.gates, self.network.recur[0].gates) if has_gates(name) else value
+            self.weights[name].assign(theirs)
         self.network.compile(
             optimizer=optimizer(problem.train),
             weighted_metrics=metrics(problem.model, self.dtype),
@@ -193,7 +195,8 @@ class KerasSession(Session):
 
     def _array(self, name: str, value: Tensor) -> Array:
         """A parameter or its gradient, its gates in the model's order."""
-        return reordered(name, value.numpy(), self.network.recur[0].gates, self.gates)
+        array = value.numpy()
+        return reordered(array, self.network.recur[0].gates, self.gates) if has_gates(name) else array
 
 
 def threads_inside() -> int:

@@ -59,7 +59,7 @@ class TorchSession(Session):
 
     def __init__(self, problem: Problem, params: Params, data: Data, net: Net, subnormals: Subnormals) -> None:
         super().__init__(problem, data)
-        self.model, self.net, self.subnormals = problem.model, net, subnormals
+        self.model, self.net, self.subnormals, self.in_parts = problem.model, net, subnormals, _in_parts(problem)
         self.dtype = DTYPES[problem.dtype]
         self.parameters = net.named()
         self.device = self.parameters["W_hy"].device
@@ -165,14 +165,16 @@ class TorchSession(Session):
         return array if lengths is None else blank_logits(self.problem, array, lengths.numpy())
 
     def _emitted(self, z: Tensor, y: Tensor, lengths: Tensor | None, first: int = 0) -> tuple[Tensor, Tensor]:
-        """Of logits and targets, of steps from `first` on, those of outputs that the rows emit."""
+        """Of logits (B, t, O) and targets, of steps from `first` on, the (n, O) that rows with lengths (B,) emit; all
+        where there are no lengths, and with Head.LAST.
+        """
         if lengths is None or self.model.head is Head.LAST:
             return z, y
         real = torch.arange(first, first + z.shape[1]) < lengths[:, None]
         return z[real], y[real]
 
     def _loss(self, z: Tensor, y: Tensor, lengths: Tensor | None, first: int = 0) -> Tensor:
-        """From logits and targets, of steps from `first` on, that part of the batch's loss."""
+        """From logits (B, O), or (B, t, O) of steps from `first` on, and targets: that part of the batch's loss."""
         model, T = self.model, self.problem.T
         if model.head is Head.LAST:
             return mean_loss(model, z, y)
@@ -213,7 +215,8 @@ class TorchSession(Session):
     def _blocks(
         self, x: Tensor, y: Tensor, states: States | None, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor, States]:
-        """Truncated: each block starts from a detached state; where windows overlap, steps run again.
+        """Loss, logits and last states of rows (B, T) or (B, T, E), truncated: each block starts from a detached state;
+        where windows overlap, steps run again.
 
         With Head.LAST rows have lengths: the head reads each where it ends, all of them at once.
         """
@@ -258,7 +261,7 @@ class TorchSession(Session):
         in parts that end where a block starts.
         """
         skipped = block.emit - block.start
-        if not _in_parts(self.problem):
+        if not self.in_parts:
             every, last = self.net.recur(piece, before[block.start])
             emitted = every[skipped:]
             before.update(enumerate(((h,) for h in emitted.detach().unbind()), block.emit + 1))

@@ -21,10 +21,11 @@ from rnnbench.backends.torch import TorchFlushBackend, TorchOutputs, TorchSessio
 from rnnbench.backends.torch_parts import DTYPES, Net, States, Subnormals, mean_loss
 from rnnbench.contract import Contract
 from rnnbench.data import Data
-from rnnbench.model import Case, Head, Model, Problem, StepSum
+from rnnbench.model import Case, Direction, Head, Model, Problem, StepSum
 from rnnbench.params import Params
 
 Weights = dict[str, Tensor]  # parameters as `Net.named`
+Stack = tuple[tuple[Direction, ...], ...]  # `Model.stack`, which makes it anew at each access
 
 _CHUNK = 10  # steps in one compiled function: the time of compiling grows with it, the time of a step hardly falls
 _WHOLE = 64  # the most steps of one layer of the rnn whose gradient is one compiled function; docs/decisions/0031
@@ -72,16 +73,24 @@ def steps_of(
 
 
 def stack_of(
-    model: Model, params: Weights, steps: Tensor, states: States, lengths: Tensor | None, run: Callable[..., Any]
+    model: Model,
+    stack: Stack,
+    params: Weights,
+    steps: Tensor,
+    states: States,
+    lengths: Tensor | None,
+    run: Callable[..., Any],
 ) -> tuple[Tensor, States]:
-    """All layers and directions over `steps` (T, B, E): what the head reads; last states. `run` as `steps_of`."""
+    """All layers and directions over `steps` (T, B, E) with `lengths` (B,): what the head reads, (B, D H) or
+    (T, B, D H), and the last states. `run` as `steps_of`.
+    """
     last: list[Tensor] = []
     active = None if lengths is None else (torch.arange(len(steps))[:, None] < lengths)[:, :, None]
-    for layer in model.stack:
+    for layer in stack:
         every, each = layer[0].layer < model.layers - 1 or model.head is Head.EVERY, []
         for direction in layer:
             w = direction.params_of(params)
-            start = tuple(direction.states_of(dict(zip(model.states, states, strict=True))).values())
+            start = states[len(last) : len(last) + len(direction.cell.states)]
             projected = F.linear(steps, w["W_xh"], w["b_h"])
             if direction.back:
                 projected = projected.flip(0)
@@ -102,15 +111,15 @@ class CompiledNet(Net):
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.model, DTYPES[problem.dtype])
-        self.weights = self.named()
+        self.weights, self.stack = self.named(), problem.model.stack
         self.compiled = _compiled(steps_of)
         self.shape = (min(problem.T, _CHUNK), problem.B)
 
     def recur(self, steps: Tensor, states: States | None, lengths: Tensor | None = None) -> tuple[Tensor, States]:
         if states is None:
-            shape, kind = (steps.shape[1], self.model.H), self.head.weight.dtype
-            states = tuple(torch.zeros(shape, dtype=kind) for _ in self.model.states)  # apart, as a compiler asks that
-        return stack_of(self.model, self.weights, steps, states, lengths, self._chunks)
+            zeros = partial(torch.zeros, (steps.shape[1], self.model.H), dtype=self.head.weight.dtype)
+            states = tuple(zeros() for _ in range(self.state_count))  # apart, as a compiler asks that
+        return stack_of(self.model, self.stack, self.weights, steps, states, lengths, self._chunks)
 
     def _chunks(
         self, cell: str, every: bool, w: Weights, states: States, projected: Tensor, active: Tensor | None
@@ -127,13 +136,15 @@ class CompiledNet(Net):
 
 
 def whole_loss(
-    problem: Problem, params: Weights, x: Tensor, y: Tensor, states: States
+    problem: Problem, stack: Stack, params: Weights, x: Tensor, y: Tensor, states: States
 ) -> tuple[Tensor, tuple[Tensor, States]]:
-    """The loss of rows, and (logits, last states): all of it in one graph. Parameters as `Net.named`."""
+    """The loss of rows (B, T) or (B, T, E), and (logits, last states): all of it in one graph. Parameters as
+    `Net.named`.
+    """
     steps = x.transpose(0, 1)
     if problem.model.V is not None:
         steps = F.embedding(steps, params["embedding"])
-    h, last = stack_of(problem.model, params, steps, states, None, steps_of)
+    h, last = stack_of(problem.model, stack, params, steps, states, None, steps_of)
     logits = F.linear(h, params["W_hy"], params["b_y"])
     if problem.model.head is Head.EVERY:
         logits = logits.transpose(0, 1)
@@ -175,16 +186,16 @@ class CompiledSession(TorchSession):
 
     def __init__(self, problem: Problem, params: Params, data: Data, net: Net, subnormals: Subnormals) -> None:
         super().__init__(problem, params, data, net, subnormals)
-        shape = (problem.B, problem.model.H)
+        self.whole, shape = _is_whole(problem), (problem.B, problem.model.H)
         self.zeros = tuple(torch.zeros(shape, dtype=self.dtype) for _ in problem.model.states)
         self.values = {name: p.detach() for name, p in self.parameters.items()}  # the same memory
-        self.loss: Callable[..., Any] = partial(whole_loss, problem)
+        self.loss: Callable[..., Any] = partial(whole_loss, problem, problem.model.stack)
         self.loss_gradient = _compiled(torch.func.grad_and_value(self.loss, has_aux=True))
         if not _is_short(problem):
             self.loss = _compiled(self.loss)
 
     def forward(self) -> None:
-        if not _is_whole(self.problem):
+        if not self.whole:
             return super().forward()
         with self.subnormals, torch.inference_mode():
             states = self.zeros if self.states is None else self.states
@@ -193,7 +204,7 @@ class CompiledSession(TorchSession):
         return None
 
     def _gradient(self, x: Tensor, y: Tensor, states: States | None, lengths: Tensor | None) -> TorchOutputs:
-        if not _is_whole(self.problem) or len(x) != self.problem.B:
+        if not self.whole or len(x) != self.problem.B:
             return super()._gradient(x, y, states, lengths)
         with torch.no_grad():
             start = self.zeros if states is None else states

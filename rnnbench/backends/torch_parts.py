@@ -60,7 +60,9 @@ class Net(nn.Module):
         recurrence = getattr(nn, module_of(model))
         self.rnn = recurrence(model.E, model.H, model.layers, bidirectional=model.bidirectional, **kind)
         self.head = nn.Linear(model.read, model.O, **kind)
-        self.every = model.head is Head.EVERY
+        self.every, self.pads_rows = model.head is Head.EVERY, pads_rows(model)
+        names = model.states  # made anew at each access, so not inside the clock
+        self.state_count, self.read_states = len(names), [names.index(f"{d.prefix}h") for d in model.stack[-1]]
         for direction in model.directions:
             bias = self._of(direction, "bias_hh").requires_grad_(False).zero_()
             if model.cell == "gru":
@@ -93,7 +95,7 @@ class Net(nn.Module):
         if lengths is None:
             every, last = self.rnn(steps, self._stacked(states))
             return every, self._apart(last)
-        if pads_rows(self.model):
+        if self.pads_rows:
             every, _ = self.rnn(steps, self._stacked(states))
             ends = every[(lengths - 1).clamp(min=0), torch.arange(len(lengths))]
             start = torch.zeros_like(ends) if states is None else states[0]
@@ -103,7 +105,7 @@ class Net(nn.Module):
             return self._packed(steps, states, lengths)
         shape, like = (len(steps), len(lengths), self.model.read), self.head.weight
         if states is None:
-            states = (like.new_zeros((len(lengths), self.model.H)),) * len(self.model.states)
+            states = (like.new_zeros((len(lengths), self.model.H)),) * self.state_count
         every, rows = like.new_zeros(shape), taken.nonzero()[:, 0]
         if len(rows) == 0:
             return every, states
@@ -135,7 +137,7 @@ class Net(nn.Module):
 
     def last_read(self, states: States) -> Tensor:
         """Of all last states what the head reads: h of the last layer's directions side by side, (B, D H)."""
-        each = [states[self.model.states.index(f"{d.prefix}h")] for d in self.model.stack[-1]]
+        each = [states[i] for i in self.read_states]
         return each[0] if len(each) == 1 else torch.cat(each, dim=-1)
 
     def read(self, states: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def step_input(w, rows, t):
 
 @compiled
 def forward(task, w, rows, h0, c0):
-    """All T steps from the states h0 and c0."""
+    """All T steps from the states h0 and c0, each (B, H)."""
     dtype = w.W_hh.dtype
     one, H, B = dtype.type(1), w.W_hh.shape[0], h0.shape[0]
     h = np.zeros((task.T + 1, B, H), dtype)
@@ -185,8 +185,8 @@ def zeros_like(w):
 
 @compiled
 def step_back(task, trace, grads, t, dh, dc):
-    """delta (B, G H) of the projected input, and that of the recurrent product. dh and dc become what goes to the step
-    before, but for what comes through the product.
+    """delta (B, G H) of the projected input, and that of the recurrent product. dh and dc (B, H) become what goes to
+    the step before, but for what comes through the product.
     """
     h, gates = trace.h, trace.gates[t]
     one, (B, H) = h.dtype.type(1), dh.shape
@@ -225,7 +225,7 @@ def step_back(task, trace, grads, t, dh, dc):
 
 @compiled
 def backward(task, w, rows, trace, dlogits):
-    """Gradients by back-propagation through time, block by block."""
+    """Gradients by back-propagation through time, block by block, from dlogits (B, S, O)."""
     h, grads, first = trace.h, zeros_like(w), task.T - task.S
     W_xh_T, W_hh_T, W_hy_T = w.W_xh.T.copy(), w.W_hh.T.copy(), w.W_hy.T.copy()
     for block in range(task.blocks.shape[0]):
@@ -303,7 +303,7 @@ def update(rule, step, w, grads, m, v):
 
 @compiled
 def forward_call(task, w, rows, h0, c0):
-    """Loss, logits, trace."""
+    """Loss, logits (B, S, O), trace, from states h0 and c0, each (B, H)."""
     trace = forward(task, w, rows, h0, c0)
     logits = head(task, w, trace.h)
     loss = loss_and_slopes(task, rows, logits)[0] if task.loss != NO_LOSS else 0.0
@@ -312,9 +312,10 @@ def forward_call(task, w, rows, h0, c0):
 
 @compiled
 def training_call(task, rule, step, w, m, v, rows, order, h0, c0):
-    """Gradients of the rows of `order`, B at a time, and, where `rule` has an update, a step each, in place.
+    """Gradients of the rows of `order` (n,), B at a time, each batch from states h0 and c0, each (B, H), and, where
+    `rule` has an update, a step each, in place.
 
-    The mean loss and the outputs that are right; logits, trace and gradients of the last batch.
+    The mean loss and the outputs that are right; logits (B, S, O), trace and gradients of the last batch.
     """
     B, total, right = h0.shape[0], 0.0, 0
     for i in range(0, order.size, B):

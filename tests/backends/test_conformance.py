@@ -26,6 +26,7 @@ from tests.helpers import (
     assert_same_bits,
     assert_what_is_not_there_is_refused,
     oracle,
+    pair,
     random_data,
     random_params,
     small_problem,
@@ -63,12 +64,11 @@ def small(backend, **wanted) -> Problem:
 
 
 def sessions(backend, problem: Problem, states: dict[str, np.ndarray] | None = None) -> tuple[Session, Session]:
-    """The oracle and the backend on the same numbers."""
-    params, data = random_params(problem), random_data(problem)
-    pair = oracle(problem, params, data), backend.prepare(problem, params, data)
-    for session in pair:
+    """The oracle and the backend on the same numbers, from these states."""
+    found = pair(backend, problem)
+    for session in found:
         session.start_from(states)
-    return pair
+    return found
 
 
 def run(session: Session, name: str, *args) -> Outputs:
@@ -275,12 +275,12 @@ def test_long_rows_of_layers_directions_and_lengths(backend, structure, dtype):
 def test_answers_are_blank_past_the_lengths_of_the_batch_that_was_computed(backend):
     if not backend.has(Feature.LENGTHS):
         pytest.skip("rows without lengths")
-    problem = small_problem(T=LOOPED, head=Head.EVERY, mean_length=3.5)
+    problem = small(backend, T=LOOPED, head=Head.EVERY, mean_length=3.5)
     ref, got = sessions(backend, problem)
     for session in (ref, got):
         session.forward()
         session.select(1)
-    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
+    assert_agrees(ref.fetch(), got.fetch(), problem.dtype)
 
 
 @pytest.mark.parametrize("poison", [np.nan, np.inf])

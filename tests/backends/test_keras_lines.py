@@ -10,8 +10,8 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.cells import CELLS
-from rnnbench.model import Case, DType, Head, Pass, Train, Truncation
-from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
+from rnnbench.model import Case, DType, Pass, Train, Truncation
+from tests.helpers import assert_agrees, pair, random_data, random_params, small_problem
 
 pytestmark = pytest.mark.skipif(backends.missing("keras") is not None, reason="tensorflow is not installed")
 
@@ -19,11 +19,6 @@ pytestmark = pytest.mark.skipif(backends.missing("keras") is not None, reason="t
 @pytest.fixture(scope="module")
 def keras_backend():
     return backends.load("keras")
-
-
-def pair(backend, problem):
-    params, data = random_params(problem), random_data(problem)
-    return oracle(problem, params, data), backend.prepare(problem, params, data)
 
 
 @pytest.mark.parametrize("cell", list(CELLS))
@@ -35,16 +30,6 @@ def test_gates_go_to_the_order_of_keras_and_back(keras_backend, cell):
     theirs = to_keras(CELLS[cell], array)
     np.testing.assert_array_equal(theirs[0, ::4], [gates.index(gate) for gate in GATES[cell]])
     np.testing.assert_array_equal(from_keras(CELLS[cell], theirs), array)
-
-
-def test_adam_is_algorithm_1_where_epsilon_is_large_and_tokens_repeat(keras_backend):
-    problem = small_problem(train=Train(epsilon=0.05, learning_rate=0.01), head=Head.EVERY)
-    ref, got = pair(keras_backend, problem)
-    for session in (ref, got):
-        for step in range(20):
-            session.select(step % 3)
-            session.train_step()
-    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
 
 
 def test_of_the_second_bias_of_gru_no_more_is_trained_than_the_model_has(keras_backend):
@@ -81,8 +66,15 @@ def test_what_it_lacks_has_a_reason_and_a_way_out(keras_backend):
     )
     assert "take numba, jax or torch, or leave the truncation out" in reasons[Pass.TRAIN_STEP]
     assert reasons[Pass.FORWARD] is None
+    ref, got = pair(keras_backend, problem)
     with pytest.raises(NotImplementedError, match="gives no gradients"):
-        pair(keras_backend, problem)[1].gradient()
+        got.gradient()
+    for train in (got.train_step, got.epoch_of(np.arange(4))):
+        with pytest.raises(NotImplementedError, match="leave the truncation out"):
+            train()
+    for session in (ref, got):
+        session.forward()
+    assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT64)
 
 
 @pytest.mark.parametrize("name", ["keras+jax", "keras+torch"])
@@ -94,6 +86,16 @@ def test_a_process_with_keras_on_tensorflow_says_so(keras_backend, name):
     with pytest.raises(RuntimeError, match="imported before"):
         other.prepare(problem, random_params(problem), random_data(problem))
     assert "float64 in float32" in other.unsupported(Case(**vars(small_problem()), pass_=Pass.FORWARD))
+
+
+def test_jax_with_a_gpu_is_not_taken_for_the_processor(keras_backend, monkeypatch):
+    jax = pytest.importorskip("jax")
+    backend = backends.load("keras+jax")
+    backend.reason = None  # as in a process of its own
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    assert backend.unavailable() is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert "on its gpu, and this backend is for the processor; set JAX_PLATFORMS=cpu" in backend.unavailable()
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import rnnbench as rb
 from rnnbench import backends
 from rnnbench.cells import CELLS
 from rnnbench.model import Case, DType, Head, Loss, Pass
-from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
+from tests.helpers import assert_agrees, oracle, pair, random_data, random_params, small_problem
 
 NAMES = ("openvino", "onnxruntime")
 
@@ -21,11 +21,6 @@ def runtime(request):
     if reason := backends.missing(request.param):
         pytest.skip(reason)
     return backends.load(request.param)
-
-
-def pair(runtime, problem):
-    params, data = random_params(problem), random_data(problem)
-    return oracle(problem, params, data), runtime.prepare(problem, params, data)
 
 
 def test_openvino_computes_in_float32_and_on_the_cores_of_the_process():
@@ -51,6 +46,25 @@ def test_gates_go_to_the_order_of_onnx(cell):
     np.testing.assert_array_equal(to_onnx(CELLS[cell], array)[0, ::4], [gates.index(gate) for gate in GATES[cell]])
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("cell", CELLS)
+def test_of_a_layer_the_graph_gives_what_is_read_of_it(cell, bidirectional):
+    """The states of every step of a layer below, or for a head at every step; for predictions no other state."""
+    onnx = pytest.importorskip("onnx")
+    from rnnbench.backends.onnx_parts import graph_of
+
+    def given(head, **options) -> list[list[bool]]:
+        problem = small_problem(cell=cell, layers=2, bidirectional=bidirectional, head=head, dtype=DType.FLOAT32)
+        graph = onnx.load_from_string(graph_of(problem, random_params(problem), 4, **options)).graph
+        return [[bool(name) for name in node.output] for node in graph.node if node.op_type == cell.upper()]
+
+    states = [True] * len(CELLS[cell].states)
+    assert given(Head.LAST) == [[True, *states], [False, *states]]
+    assert given(Head.EVERY) == [[True, *states]] * 2
+    assert given(Head.LAST, only_logits=True) == [[True], [False, True]]
+    assert given(Head.EVERY, only_logits=True) == [[True]] * 2
+
+
 @pytest.mark.parametrize("loss", list(Loss))
 def test_losses_of_large_logits_are_exact(runtime, loss):
     """softplus(300) is 300, and not infinity."""
@@ -72,6 +86,15 @@ def test_predictions_take_any_number_of_rows(runtime):
     rows = random_data(problem, rows=PREDICT_ROWS + 3, seed=4).inputs
     np.testing.assert_allclose(got.predict(rows), ref.predict(rows), atol=1e-5)
     np.testing.assert_array_equal(got.predict(rows[:2]), got.predict(rows)[:2])
+
+
+def test_predictions_are_by_the_parameters_that_were_prepared(runtime):
+    problem = small_problem(dtype=DType.FLOAT32)
+    params, data = random_params(problem), random_data(problem)
+    session = runtime.prepare(problem, params, data)
+    for value in params.values():
+        value[:] = np.nan
+    assert np.isfinite(session.predict(data.inputs)).all()  # the graph for it is made now
 
 
 def test_what_it_lacks_has_a_reason_and_a_way_out(runtime):
