@@ -142,12 +142,19 @@ def _quickest(call: Callable[[], object], tries: int = 5) -> float:
     return min(took)
 
 
-def rates(loops: Loops, dtype: str, threads: int, memory: Array, seconds: float) -> Rates:
-    """The ceilings of so many threads, each with its own part of the memory (N,)."""
-    n = trial_length(loops, dtype)
+def _fill(loops: Loops, memory: Array, threads: int) -> list[Array]:
+    """Equal parts of the memory (N,), each touched by a thread of its own."""
     parts = np.split(memory[: memory.size // threads * threads], threads)
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(loops.fill, parts))
+    return parts
+
+
+def rates(loops: Loops, dtype: str, threads: int, memory: Array, seconds: float) -> Rates:
+    """The ceilings of so many threads, each with its own part of the memory (N,)."""
+    n = trial_length(loops, dtype)
+    parts = _fill(loops, memory, threads)
+    with ThreadPoolExecutor(threads) as pool:
         loops.read(parts[0][:99])  # compile outside the trials
         loops.mixed(parts[0][:99])
         return Rates(
@@ -161,6 +168,7 @@ def rates(loops: Loops, dtype: str, threads: int, memory: Array, seconds: float)
 def ceilings(loops: Loops, dtype: str, threads: Sequence[int], memory: Array, seconds: float) -> Iterator[Rates]:
     """For each number of threads, fewest first. More threads reach no less: they may leave the work to fewer."""
     flops = read = mixed = 0.0
+    _fill(loops, memory, max(threads))  # the system gives memory where it is first touched, for seconds by one thread
     for number in threads:
         found = rates(loops, dtype, number, memory, seconds)
         flops, read, mixed = max(flops, found.flops), max(read, found.read), max(mixed, found.mixed)
