@@ -189,8 +189,8 @@ class BufferSizes:
     kept: int
     rows: int  # of a pass: B, but to predict all that are given
     has_lengths: bool
-    directions: int = 1
-    whole_table: bool = False  # room for all V tokens, whatever the batch holds
+    directions: int
+    whole_table: bool  # room for all V tokens, whatever the batch holds
 
     def widths(self, dtype: DTypeLike) -> dict[str, int]:
         """Sizes that follow from these, by their names in the record.
