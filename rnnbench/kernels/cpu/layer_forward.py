@@ -3,9 +3,9 @@
     a_t = x_t W_xh + b_h + h_{t-1} W_hh        h_t = cell(a_t)
 
 In: the inputs, as rows of x or, of tokens, as slots of rows that are projected already, and the states before the first
-step. Out: h, the states of all steps, which is all that backward needs. No worker waits for another, unless they share
-the columns of a step (`WIDE_WEIGHTS` in `passes`). Nothing here knows the model: not where inputs come from, nor what
-reads the states. Where rows lie is said in `layout`.
+step. Out: h, the states of all steps, which is all that backward needs of the tanh cell; of the others it needs besides
+what `gated` leaves. No worker waits for another, unless they share the columns of a step (`WIDE_WEIGHTS` in `passes`).
+Nothing here knows the model: not where inputs come from, nor what reads the states. Where rows lie is said in `layout`.
 """
 
 from __future__ import annotations

@@ -10,9 +10,11 @@ steps only.
     h                  lo (kept + 1)           state_row(t): the state of row i *before* step t, so t + 1 is after it
     x, delta           lo kept                 step_row(t): input of step t, gradient of its gates
     slots              lo T                    slot_row(t): where `projected` has the token of step t
-    z, dz, above       lo kept_outputs         output_row(t): output of step t, of the steps from `begin` on
+    z, dz, read        lo kept_outputs         output_row(t): output of step t, of the steps from `begin` on
+    above              lo kept_outputs         output_row(t), as dz, in the last layer; else it is delta or spare of the
+                                               layer above, or, of two directions, lies as delta does
     gates, recurrent,
-    tape               lo kept                 step_row(t), as x
+    tape, turned       lo kept                 step_row(t), as x
     cell_state         lo (kept + 1)           state_row(t), as h
     dh, dc, last_...   lo                      the state of row i before the step at hand; after its last step
     spare              2 lo                    spare_row(t): delta of step t, until step t - 2 takes its place

@@ -279,7 +279,10 @@ def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
 
 
 def model_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
-    """The arrays of head, tokens and rows, by name. As all arrays C-contiguous and starting at a cache line."""
+    """The arrays of head, tokens and rows, by name.
+
+    As all arrays C-contiguous; padded ones start at a cache line, but for `delta` of gru, Hp after `recurrent`.
+    """
     B, T, V, H, O, workers = s.B, s.T, s.V, s.H, s.O, s.workers
     width = s.widths(dtype)
     Op, Es, GHs = (width[name] for name in ("Op", "Es", "GHs"))

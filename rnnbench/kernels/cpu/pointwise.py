@@ -250,7 +250,10 @@ def zero_row(typingctx: Any, to: Any) -> Any:
 
 @cpu_kernel()
 def add_rows(out, out_row, x, x_row, rows):
-    """out += x over `rows` rows, from the given row of each on; both (., N), N a multiple of the lanes."""
+    """out += x over `rows` rows, from the given row of each on; out (., N), N a multiple of the lanes.
+
+    x is as wide; where it is one row it may be wider, and what it has after N is left out.
+    """
     if EXPLICIT:
         to, of = pointer(out, out_row * out.shape[1]), pointer(x, x_row * x.shape[1])
         for i in range(0, rows * out.shape[1], lanes_of(out.dtype.type(0))):
