@@ -42,11 +42,11 @@ ZERO, ONE = INDEX(0), INDEX(1)
 
 
 @inlined
-def _next_rows(left):
-    """How many of the rows that are left go into the next tile: 6, and the last 12 are halved."""
-    if left > 2 * TILE_ROWS:
-        return TILE_ROWS
-    return left if left <= TILE_ROWS else (left + 1) // 2
+def next_rows(left, most):
+    """How many of the rows that are left go into the next tile: `most`, and what the last two have is halved."""
+    if left > 2 * most:
+        return most
+    return left if left <= most else (left + 1) // 2
 
 
 def _product(
@@ -74,7 +74,7 @@ def _product(
                 vectors = min(VECTORS, (n - j) // width)
                 i = i0
                 while i < i_end:
-                    rows = _next_rows(i_end - i)
+                    rows = next_rows(i_end - i, TILE_ROWS)
                     here, a_here = shifted(out, i * out_step + j), shifted(a, i * a_row + k0 * a_step)
                     if k0 > 0:
                         tile(rows, vectors, here, here, own_rows(index), a_here, b_here, shared)
