@@ -13,7 +13,7 @@ from __future__ import annotations
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_forward
 from rnnbench.kernels.cpu.gated import LSTM_CODE, RNN_CODE, gated_step
-from rnnbench.kernels.cpu.layout import rows_before, rows_taking, slot_row, state_row, step_row
+from rnnbench.kernels.cpu.layout import FIRST, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.pass_record import record_at
 from rnnbench.kernels.cpu.pointwise import copy, flat_rows
 from rnnbench.kernels.cpu.products import add_product, affine, gathered_product
@@ -23,7 +23,7 @@ from rnnbench.kernels.cpu.shares import STEP, stage
 @symbol_kernel
 def start_states(c, lo, b, r):
     """States before the first step of rows r to r + b, from where `initial` and `initial_cell` have them."""
-    h, initial, seats, first = c.h, c.initial, c.seats, state_row(c, lo, b, 0, 0)
+    h, initial, seats, first = c.h, c.initial, c.seats, state_row(c, lo, b, FIRST, FIRST)
     for i in range(b):
         copy(h[first + i], initial[seats[r + i]])
         if c.recurrence == LSTM_CODE:

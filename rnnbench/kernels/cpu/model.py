@@ -25,7 +25,7 @@ from rnnbench.kernels.cpu.layer_forward import (
     start_states,
     write_state,
 )
-from rnnbench.kernels.cpu.layout import output_row, rows_before, rows_taking, slot_row, state_row, step_row
+from rnnbench.kernels.cpu.layout import FIRST, output_row, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, record_at
 from rnnbench.kernels.cpu.pointwise import add_rows, copy, zero_row
@@ -44,6 +44,8 @@ from rnnbench.kernels.cpu.unique_tokens import turn_slots
 
 # Rows that are predicted together, and steps that are kept where nothing needs the states later.
 PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
+# NumPy integers, for Numba would compile a kernel again for each literal.
+NONE, ONE = np.int64(0), np.int64(1)
 
 
 @inlined
@@ -151,21 +153,20 @@ def stack_forward(c, lo, b, r, begin, end, origin):
 
 
 @symbol_kernel
-def directions_back(c, n, lo, b, r):
+def directions_back(c, n, lo, b):
     """Gradients of the states of layer n, one direction of two, from the deltas of both directions above it."""
     layer, back = layer_at(c, n), n % 2
-    at, rows = step_row(layer, lo, b, 0, 0), rows_before(c, lo, b, c.T)
+    at, rows = step_row(layer, lo, b, FIRST, FIRST), rows_before(c, lo, b, c.T)
     for d in (back, 1 - back):  # the one in the same order first
         above = layer_at(c, n - back + 2 + d)
         out = layer.above if d == back else c.turned
-        if back:
-            affine(out, at, c.zeros, above.delta, at, above.W_xh_back_T_panels, rows, 0, c.Hp, c.delta_width)
-        else:
-            affine(out, at, c.zeros, above.delta, at, above.W_xh_T_panels, rows, 0, c.Hp, c.delta_width)
+        panels = above.W_xh_back_T_panels if back else above.W_xh_T_panels
+        affine(out, at, c.zeros, above.delta, at, panels, rows, 0, c.Hp, c.delta_width)
     for t in range(c.T):
+        at = step_row(layer, lo, b, t, FIRST)
         for i in range(rows_taking(c, lo, b, t)):
-            of = step_row(layer, lo, b, _turned(c, r + i, t), 0) + i
-            add_rows(layer.above, step_row(layer, lo, b, t, 0) + i, c.turned, of, 1)
+            of = step_row(layer, lo, b, _turned(c, lo + i, t), FIRST) + i
+            add_rows(layer.above, at + i, c.turned, of, ONE)
 
 
 @symbol_kernel
@@ -178,7 +179,7 @@ def stack_back(c, lo, b, start, emit, end, seen, begin, origin):
     if c.directions == 2:
         for n in range(c.layers_n - 1, -1, -1):
             if n < last:
-                directions_back(c, n, lo, b, lo)
+                directions_back(c, n, lo, b)
             for t in range(end - 1, start - 1, -1):
                 reverse_step(layer_at(c, n), lo, b, t, emit, end, seen, begin, origin)
         return
@@ -198,11 +199,11 @@ def read_both(c, lo, b, r, begin, end):
             for i in range(rows_taking(c, lo, b, t) if c.emits else b):
                 to = c.read[at + i][d * c.H : (d + 1) * c.H]
                 if c.emits:
-                    copy(to, top.h[state_row(top, lo, b, (_turned(c, r + i, t) if d else t) + 1, 0) + i])
+                    copy(to, top.h[state_row(top, lo, b, (_turned(c, r + i, t) if d else t) + 1, FIRST) + i])
                 elif c.has_lengths:
                     copy(to, top.last[lo + i])
                 else:
-                    copy(to, top.h[state_row(top, lo, b, c.T, 0) + i])
+                    copy(to, top.h[state_row(top, lo, b, c.T, FIRST) + i])
 
 
 @symbol_kernel
@@ -357,9 +358,9 @@ def predict_rows(c, thread, number):
     for n in range(c.layers_n):
         layer = layer_at(c, n)
         for i in range(b):
-            zero_row(layer.h[state_row(c, lo, b, 0, 0) + i])
+            zero_row(layer.h[state_row(c, lo, b, FIRST, FIRST) + i])
             if c.recurrence == LSTM_CODE:
-                zero_row(layer.cell_state[state_row(c, lo, b, 0, 0) + i])
+                zero_row(layer.cell_state[state_row(c, lo, b, FIRST, FIRST) + i])
     for i in range(b):
         if c.has_tokens:
             row = tokens[rows[r + i]]

@@ -8,7 +8,7 @@ occurrences of a token: d embedding[token] = d W_xh^T, and dW_xh = sum over uniq
 from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
-from rnnbench.kernels.cpu.layout import rows_taking, slot_row
+from rnnbench.kernels.cpu.layout import FIRST, rows_taking, slot_row
 from rnnbench.kernels.cpu.pass_record import TOKEN_BLOCK, record_at
 from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_rows, zero_row
 from rnnbench.kernels.cpu.products import affine, outer_products
@@ -58,7 +58,7 @@ def find_unique_tokens(c):
         lo, hi = share_range(c.b, worker, c.row_shares)
         # Tokens are read row by row, as they lie, and slots written with a stride: they are time first, like delta
         for i in range(lo, hi):
-            row, place = tokens[rows[i]], slot_row(c, lo, hi - lo, 0) + i - lo
+            row, place = tokens[rows[i]], slot_row(c, lo, hi - lo, FIRST) + i - lo
             for t in range(c.lengths[rows[i]] if have_lengths else c.T):
                 token = row[t]
                 if slot_of_token[token] < 0:
