@@ -39,9 +39,9 @@ def project_inputs(c, lo, b, begin, end, origin):
     x_at, gates_at = step_row(c, lo, b, begin, origin), state_row(c, lo, b, begin + 1, origin)
     rows = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
     if c.recurrence != RNN_CODE:
-        affine(c.gates, x_at, c.b_h_padded, c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
+        affine(c.gates, x_at, c.b_h_padded[0], c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
         return
-    affine(c.h, gates_at, c.b_h_padded, c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
+    affine(c.h, gates_at, c.b_h_padded[0], c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
 
 
 @symbol_kernel

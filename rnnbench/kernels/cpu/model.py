@@ -35,7 +35,6 @@ from rnnbench.kernels.cpu.products import (
     pack,
     pack_gates,
     pack_gates_transposed,
-    pack_transposed,
     sum_rows,
 )
 from rnnbench.kernels.cpu.row_order import count_rows_of_steps
@@ -51,7 +50,7 @@ NONE, ONE = np.int64(0), np.int64(1)
 @inlined
 def _turn(c):
     """By how many places gates stand later in `recurrent` than in their own order: n of gru is first there."""
-    return 1 if c.recurrence == GRU_CODE else 0
+    return ONE if c.recurrence == GRU_CODE else NONE
 
 
 @inlined
@@ -70,28 +69,17 @@ def pack_layer(c, learns, part, parts):
         pack_gates(c.W_xh_panels, c.W_xh, c.G, part, parts)
         pack_gates(c.W_hh_panels, c.W_hh, c.G, part, parts)
     if part == 0:
-        if c.recurrence == RNN_CODE:
-            copy(c.b_h_padded, c.b_h)
-        else:
-            pack_gates(c.b_h_padded.reshape(1, -1), c.b_h.reshape(1, -1), c.G, 0, 1)
+        pack_gates(c.b_h_padded, c.b_h, c.G, NONE, ONE)
         if c.recurrence == GRU_CODE:
-            copy(c.b_hn_padded, c.b_hn)
+            copy(c.b_hn_padded, c.b_hn[0])
     if learns:
-        # Rows as columns of `recurrent` and `delta` are: dense inputs need no gradient
-        if c.recurrence == RNN_CODE:
-            pack_transposed(c.W_hh_T_panels, c.W_hh, part, parts)
-            if c.learns_inputs and not c.has_tokens and c.directions == 2:
-                pack_transposed(c.W_xh_T_panels, c.W_xh[: c.H], part, parts)
-                pack_transposed(c.W_xh_back_T_panels, c.W_xh[c.H :], part, parts)
-            elif c.learns_inputs:
-                pack_transposed(c.W_xh_T_panels, c.W_xh, part, parts)
-        else:
-            pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, _turn(c), c.Hp, part, parts)
-            if c.learns_inputs and not c.has_tokens and c.directions == 2:
-                pack_gates_transposed(c.W_xh_T_panels, c.W_xh[: c.H], c.G, 0, c.Hp, part, parts)
-                pack_gates_transposed(c.W_xh_back_T_panels, c.W_xh[c.H :], c.G, 0, c.Hp, part, parts)
-            elif c.learns_inputs:
-                pack_gates_transposed(c.W_xh_T_panels, c.W_xh, c.G, 0, c.Hp, part, parts)
+        # Rows as columns of `recurrent` and `delta` are, where a gate is so far from the next
+        step = c.delta_width // c.G
+        pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, _turn(c), step, part, parts)
+        if c.learns_inputs:  # dense inputs need no gradient; those of two directions have one for each
+            forth = c.H if c.directions == 2 and not c.has_tokens else c.E
+            pack_gates_transposed(c.W_xh_T_panels, c.W_xh[:forth], c.G, NONE, step, part, parts)
+            pack_gates_transposed(c.W_xh_back_T_panels, c.W_xh[forth:], c.G, NONE, step, part, parts)
 
 
 @symbol_kernel
@@ -101,11 +89,12 @@ def pack_weights(c, learns, part, parts):
         pack_layer(layer_at(c, n), learns, part, parts)
     pack(c.W_hy_panels, c.W_hy, part, parts)
     if part == 0:
-        copy(c.b_y_padded, c.b_y)
+        copy(c.b_y_padded, c.b_y[0])
     if learns:
         for d in range(c.directions):
             top = layer_at(c, c.layers_n - c.directions + d)
-            pack_transposed(top.W_above_T_panels, c.W_hy[d * c.H : (d + 1) * c.H], part, parts)
+            rows = c.W_hy[d * c.H : (d + 1) * c.H]
+            pack_gates_transposed(top.W_above_T_panels, rows, ONE, NONE, c.O, part, parts)
 
 
 @inlined
@@ -391,14 +380,13 @@ def _add_parts(total, parts, workers, gates, step, turn):
 @symbol_kernel
 def add_parts(c):
     """Write all gradients but that of the embedding: the parts of the workers, added in their order."""
-    one, none = np.int64(1), np.int64(0)
     for n in range(c.layers_n):
         layer = layer_at(c, n)
         shares = c.token_shares if layer.has_tokens else c.row_shares
-        _add_parts(layer.d_W_xh, layer.part_W_xh, shares, c.G, c.Hp, none)
+        _add_parts(layer.d_W_xh, layer.part_W_xh, shares, c.G, c.Hp, NONE)
         _add_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, _turn(c))
-        _add_parts(layer.d_b_h.reshape(1, -1), layer.part_b_h, c.row_shares, c.G, c.Hp, none)
+        _add_parts(layer.d_b_h, layer.part_b_h, c.row_shares, c.G, c.Hp, NONE)
         if c.recurrence == GRU_CODE:
-            _add_parts(layer.d_b_hn.reshape(1, -1), layer.part_b_hn, c.row_shares, one, none, none)
-    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, one, none, none)
-    _add_parts(c.d_b_y.reshape(1, -1), c.part_b_y, c.row_shares, one, none, none)
+            _add_parts(layer.d_b_hn, layer.part_b_hn, c.row_shares, ONE, NONE, NONE)
+    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, ONE, NONE, NONE)
+    _add_parts(c.d_b_y, c.part_b_y, c.row_shares, ONE, NONE, NONE)

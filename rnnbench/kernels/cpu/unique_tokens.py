@@ -112,7 +112,8 @@ def project_unique_tokens(c, lo, hi):
         copy(unique_embedding[u], embedding[unique[u]])
     for n in range(c.directions):
         layer = record_at(c, c.layers[n])
-        affine(layer.projected, lo, layer.b_h_padded, unique_embedding, lo, layer.W_xh_panels, hi - lo, 0, c.GHp, c.E)
+        bias = layer.b_h_padded[0]
+        affine(layer.projected, lo, bias, unique_embedding, lo, layer.W_xh_panels, hi - lo, 0, c.GHp, c.E)
 
 
 @symbol_kernel
