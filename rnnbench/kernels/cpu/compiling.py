@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from numba.misc.appdirs import AppDirs
 
 # LLVM may fuse and regroup sums. Never nnan or ninf: NaN and infinity come out as what they are.
@@ -20,6 +21,9 @@ EXACT = frozenset({"contract"})
 # For tests of other machines: plain loops in place of vectors that are written by hand, or vectors of so many bytes.
 PLAIN_LOOPS = bool(os.environ.get("RNNBENCH_PLAIN_KERNELS"))
 FORCED_BYTES = int(os.environ.get("RNNBENCH_REGISTER_BYTES", "0"))
+
+# What kernels pass to kernels: NumPy integers, for Numba would compile a kernel again for each Python literal.
+NONE, ONE = np.int64(0), np.int64(1)
 
 _HERE = Path(__file__).parent
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_backward
-from rnnbench.kernels.cpu.compiling import cpu_kernel
+from rnnbench.kernels.cpu.compiling import NONE
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE, gates_backward
 from rnnbench.kernels.cpu.layout import (
     output_row,
@@ -29,15 +29,6 @@ from rnnbench.kernels.cpu.pass_record import record_at
 from rnnbench.kernels.cpu.pointwise import add_rows, copy, zero_row
 from rnnbench.kernels.cpu.products import add_product, affine, outer_products, sum_rows
 from rnnbench.kernels.cpu.shares import STEP_BACK, SUMS, stage
-
-
-@cpu_kernel()
-def _add_columns(out, out_row, x, x_row, rows, j, n):
-    """out[out_row + i, j : j + n] += x[x_row + i, j : j + n] for i < rows."""
-    for i in range(rows):
-        to, of = out[out_row + i][j : j + n], x[x_row + i][j:]
-        for v in range(to.size):
-            to[v] += of[v]
 
 
 @symbol_kernel
@@ -94,7 +85,7 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
         zero_row(dh[lo + i][j : j + n])
     if c.under_rows:
         if on > 0:
-            _add_columns(dh, lo, above, above_at, on, j, n)
+            add_rows(dh, lo, above, above_at, on, j, n)
         for i in range(on, rows):
             copy(dh[lo + i][j : j + n], above[above_at + i][j:])
     elif begins < rows:
@@ -120,7 +111,8 @@ def reverse_step(c, lo, b, t, emit, end, seen, begin, origin):
     else:
         backward_step(c, lo, b, t, emit, end, seen, begin, origin, 0, c.Hp)
     if t < seen:
-        add_rows(c.recurrent, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), rows_taking(c, lo, b, t))
+        at, rows = step_row(c, lo, b, t, origin), rows_taking(c, lo, b, t)
+        add_rows(c.recurrent, at, c.spare, spare_row(lo, b, t), rows, NONE, c.Ds)
 
 
 @symbol_kernel

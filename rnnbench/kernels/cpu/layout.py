@@ -26,12 +26,9 @@ begin where those after the step before it do.
 
 from __future__ import annotations
 
-import numpy as np
+from rnnbench.kernels.cpu.compiling import NONE, cpu_kernel
 
-from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
-
-# The first step: a NumPy integer, for Numba would compile these again for a literal.
-FIRST = np.int64(0)
+FIRST = NONE  # the first step
 
 
 @cpu_kernel()
@@ -72,7 +69,7 @@ def output_row(c, lo, b, t, begin):
     return lo * c.kept_outputs + (rows_before(c, lo, b, t) - rows_before(c, lo, b, begin) if c.emits else 0)
 
 
-@inlined
+@cpu_kernel()
 def spare_row(lo, b, t):
     """Row of `spare` where step t begins: even steps in the first half, odd ones in the second."""
     return 2 * lo + (t & 1) * b

@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
-from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
+from rnnbench.kernels.cpu.compiling import NONE, ONE, cpu_kernel, inlined
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE
 from rnnbench.kernels.cpu.layer_backward import reverse_step, step_gradients
 from rnnbench.kernels.cpu.layer_forward import (
@@ -43,8 +43,6 @@ from rnnbench.kernels.cpu.unique_tokens import turn_slots
 
 # Rows that are predicted together, and steps that are kept where nothing needs the states later.
 PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
-# NumPy integers, for Numba would compile a kernel again for each literal.
-NONE, ONE = np.int64(0), np.int64(1)
 
 
 @inlined
@@ -53,7 +51,7 @@ def _turn(c):
     return ONE if c.recurrence == GRU_CODE else NONE
 
 
-@inlined
+@cpu_kernel()
 def layer_at(c, n):
     """The record of layer n, counted from the inputs up."""
     return record_at(c, c.layers[n])
@@ -97,7 +95,7 @@ def pack_weights(c, learns, part, parts):
             pack_gates_transposed(top.W_above_T_panels, rows, ONE, NONE, c.O, part, parts)
 
 
-@inlined
+@cpu_kernel()
 def _turned(c, row, t):
     """Step t of a row of the pass, in the order of the other direction: back from its own end."""
     return (c.lengths[c.rows[row]] if c.has_lengths else c.T) - 1 - t
@@ -155,7 +153,7 @@ def directions_back(c, n, lo, b):
         at = step_row(layer, lo, b, t, FIRST)
         for i in range(rows_taking(c, lo, b, t)):
             of = step_row(layer, lo, b, _turned(c, lo + i, t), FIRST) + i
-            add_rows(layer.above, at + i, c.turned, of, ONE)
+            add_rows(layer.above, at + i, c.turned, of, ONE, NONE, c.Hp)
 
 
 @symbol_kernel

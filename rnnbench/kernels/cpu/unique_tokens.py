@@ -7,10 +7,13 @@ occurrences of a token: d embedding[token] = d W_xh^T, and dW_xh = sum over uniq
 
 from __future__ import annotations
 
+import numpy as np
+
 from rnnbench.kernels.cpu.calls import symbol_kernel
+from rnnbench.kernels.cpu.compiling import NONE, ONE
 from rnnbench.kernels.cpu.layout import FIRST, rows_taking, slot_row
 from rnnbench.kernels.cpu.pass_record import TOKEN_BLOCK, record_at
-from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_rows, zero_row
+from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_row, zero_row
 from rnnbench.kernels.cpu.products import affine, outer_products
 from rnnbench.kernels.cpu.shares import share_range
 
@@ -125,9 +128,9 @@ def _sum_by_token(c, first, u, n):
         if begin == end:  # it occurs in steps that no loss reaches
             zero_row(sums[first + i])
             continue
-        set_rows(sums, first + i, delta, places[begin], 1)
+        set_row(sums, first + i, delta, np.int64(places[begin]), c.GHp)
         for p in range(begin + 1, end):
-            add_rows(sums, first + i, delta, places[p], 1)
+            add_rows(sums, first + i, delta, np.int64(places[p]), ONE, NONE, c.GHp)
 
 
 @symbol_kernel
