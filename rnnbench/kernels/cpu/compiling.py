@@ -78,7 +78,9 @@ def cpu_kernel(*, flags: frozenset[str] = FAST, inline: str = "never") -> Callab
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A few lines that kernels share: part of each kernel that calls them, and not compiled apart."""
+    """A few lines that one or two kernels call: part of each, and not compiled apart. Of many, `cpu_kernel`: each copy
+    is compiled anew.
+    """
     return cpu_kernel(inline="always")(function)
 
 
