@@ -122,10 +122,7 @@ class NumbaSession(Session):
         threads = numba.get_num_threads()
         thread_pool().grow(threads)
         self.record, self.layers = self._records(
-            BufferSizes(
-                *self._shape(problem.B), threads, segment_of(problem), problem.B, problem.lengths, model.read // model.H
-            ),
-            data_of(problem, data),
+            self._sizes(B=problem.B, rows=problem.B, workers=threads, kept=segment_of(problem)), data_of(problem, data)
         )
         self._start_from(None)
         self.runner = CpuRunner(self.record, self.dtype)
@@ -134,10 +131,13 @@ class NumbaSession(Session):
         self.reset()
         self.select(0)
 
-    def _shape(self, B: int) -> tuple[int, int, int, int, int, int, int, bool, int]:
-        model = self.model
-        gates, code = len(model.recurrence.gates), _RECURRENCE_CODES[model.cell]
-        return B, self.problem.T, model.V or 0, model.E, model.H, gates, model.O, model.head is Head.EVERY, code
+    def _sizes(self, *, B: int, rows: int, workers: int, kept: int, whole_table: bool = False) -> BufferSizes:
+        problem, model = self.problem, self.model
+        return BufferSizes(
+            B=B, T=problem.T, V=model.V or 0, E=model.E, H=model.H, G=len(model.recurrence.gates), O=model.O,
+            emits=model.head is Head.EVERY, recurrence=_RECURRENCE_CODES[model.cell], workers=workers, kept=kept,
+            rows=rows, has_lengths=problem.lengths, directions=model.read // model.H, whole_table=whole_table,
+        )  # fmt: skip
 
     def _records(self, sizes: BufferSizes, data: dict[str, Array]) -> tuple[PassRecord, list[PassRecord]]:
         """The record of the model, and those of its layers: of one layer it is the same."""
@@ -231,10 +231,8 @@ class NumbaSession(Session):
             else min(self.problem.T, int(FORWARD_STEPS))
         )
         # Each thread has rows of its own, also one that was there for a larger call and still looks for shares
-        B, n = int(PREDICT_ROWS) * max(threads, 1 + len(thread_pool().threads)), len(inputs)
-        sizes = BufferSizes(
-            *self._shape(B), threads, steps, n, self.problem.lengths, self.model.read // self.model.H, whole_table=True
-        )
+        B = int(PREDICT_ROWS) * max(threads, 1 + len(thread_pool().threads))
+        sizes = self._sizes(B=B, rows=len(inputs), workers=threads, kept=steps, whole_table=True)
         record, _layers = self._records(sizes, inputs_of(self.problem, inputs, lengths))
         S = self.problem.T if self.model.head is Head.EVERY else 1
         logits = np.empty((len(inputs), S, self.model.O), self.dtype)

@@ -97,7 +97,7 @@ def test_work_is_shared_evenly_and_no_padding_is_in_it(count, head):
             np.diff(rows_before[lo]), [hi - lo, *((lengths > t).sum() for t in range(problem.T))]
         )
         sums.append(lengths.sum())
-    assert max(sums) - min(sums) <= 2 * problem.T
+    assert max(sums) - min(sums) <= problem.T
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnnbench.kernels.cpu import simd
-from rnnbench.kernels.cpu.pointwise import SIGMOID_ULP, TANH_ULP, add_rows, set_rows, sigmoid_rows, tanh_rows
+from rnnbench.kernels.cpu.pointwise import SIGMOID_ULP, TANH_ULP, add_rows, set_row, sigmoid_rows, tanh_rows
 
 BOUNDS = {tanh_rows: TANH_ULP, sigmoid_rows: SIGMOID_ULP}
 
@@ -78,8 +78,14 @@ def test_columns_of_rows_and_no_other(function):
 
 def test_rows_are_added_and_set():
     lane = simd.lanes(np.float64)
-    x, out = np.arange(4.0 * lane).reshape(4, lane), np.ones((4, lane))
-    add_rows(out, 1, x, 2, 2)
-    np.testing.assert_array_equal(out, np.ones((4, lane)) + np.vstack([0 * x[:1], x[2:], 0 * x[:1]]))
-    set_rows(out, 0, x, 3, 1)
-    np.testing.assert_array_equal(out[0], x[3])
+    x = np.arange(12.0 * lane).reshape(4, 3 * lane)
+    for width in (3, 4):  # of rows as wide, which are one run, and of wider ones; some columns, and all
+        for j, n in ((0, 2 * lane), (lane, 2 * lane), (0, 3 * lane)):
+            out = np.ones((4, width * lane))
+            add_rows(out, 1, x, 2, 2, j, n)
+            expected = np.ones((4, width * lane))
+            expected[1:3, j : j + n] += x[2:, j : j + n]
+            np.testing.assert_array_equal(out, expected)
+            set_row(out, 0, x, 3, n)
+            np.testing.assert_array_equal(out[0, :n], x[3, :n])
+            np.testing.assert_array_equal(out[0, n:], 1)

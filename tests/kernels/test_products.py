@@ -197,9 +197,10 @@ def test_nothing_to_add_changes_nothing():
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (17, 16), (16, 33), (40, 40)])
 def test_packing_a_transposed_matrix_is_packing_its_transpose(shape):
+    """One gate, with no rows after its own; `test_gated` packs several."""
     W = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     transposed = np.zeros_like(panels(np.ascontiguousarray(W.T)))
-    products.pack_transposed(transposed, W, 0, 1)
+    products.pack_gates_transposed(transposed, W, 1, 0, shape[1], 0, 1)
     np.testing.assert_array_equal(transposed, panels(np.ascontiguousarray(W.T)))
 
 

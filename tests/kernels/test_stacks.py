@@ -95,7 +95,10 @@ def test_predictions_of_both_directions(V, mean_length):
     problem = small_problem(B=5, T=19, V=V, head=Head.EVERY, layers=2, bidirectional=True, mean_length=mean_length)
     rows, params = random_data(problem, rows=101), random_params(problem)
     ref = oracle(problem, params, random_data(problem))
-    found = [session_of(problem, count).predict(rows.inputs, rows.lengths) for count in (1, 2)]
+    found = []
+    for count in (1, 2):
+        with threads(count):
+            found.append(session_of(problem, count).predict(rows.inputs, rows.lengths))
     np.testing.assert_array_equal(*found)
     np.testing.assert_allclose(found[0], ref.predict(rows.inputs, rows.lengths), rtol=1e-9, atol=1e-12)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
+import numpy as np
 from numba.misc.appdirs import AppDirs
 
 # LLVM may fuse and regroup sums. Never nnan or ninf: NaN and infinity come out as what they are.
@@ -20,6 +21,9 @@ EXACT = frozenset({"contract"})
 # For tests of other machines: plain loops in place of vectors that are written by hand, or vectors of so many bytes.
 PLAIN_LOOPS = bool(os.environ.get("RNNBENCH_PLAIN_KERNELS"))
 FORCED_BYTES = int(os.environ.get("RNNBENCH_REGISTER_BYTES", "0"))
+
+# What kernels pass to kernels: NumPy integers, for Numba would compile a kernel again for each Python literal.
+NONE, ONE = np.int64(0), np.int64(1)
 
 _HERE = Path(__file__).parent
 
@@ -74,7 +78,9 @@ def cpu_kernel(*, flags: frozenset[str] = FAST, inline: str = "never") -> Callab
 
 
 def inlined(function: Callable[..., Any]) -> Any:
-    """A few lines that kernels share: part of each kernel that calls them, and not compiled apart."""
+    """A few lines that one or two kernels call: part of each, and not compiled apart. Of many, `cpu_kernel`: each copy
+    is compiled anew.
+    """
     return cpu_kernel(inline="always")(function)
 
 

@@ -27,6 +27,7 @@ from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
 from rnnbench.kernels.cpu.layout import rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.pass_record import GRU, LSTM, RNN
 from rnnbench.kernels.cpu.pointwise import plain_sigmoid, zero_row
+from rnnbench.kernels.cpu.products import next_rows
 from rnnbench.kernels.cpu.simd import EXPLICIT, Vectors, lanes_of, pointer
 from rnnbench.kernels.cpu.tile import own_rows
 
@@ -35,22 +36,16 @@ GRU_ROWS, LSTM_ROWS = np.int64(ROWS[GRU]), np.int64(ROWS[LSTM])
 
 
 @inlined
-def _next_rows(left, most):
-    """How many of the rows that are left go into the next tile: the last two are of one size."""
-    if left > 2 * most:
-        return most
-    return left if left <= most else (left + 1) // 2
+def _places(c, lo, b, t, origin):
+    """Rows of the states before and after step t, of its gates, and its slots; how many rows take it."""
+    before, after = state_row(c, lo, b, t, origin), state_row(c, lo, b, t + 1, origin)
+    return before, after, step_row(c, lo, b, t, origin), slot_row(c, lo, b, t), rows_taking(c, lo, b, t)
 
 
 def _step(c, lo, b, t, origin, j, n):
     """States after step t of units j to j + n, with gates and tape. Inputs must be projected."""
     G, lanes = c.G, lanes_of(c.zeros.dtype.type(0))
-    before, after, at = (
-        state_row(c, lo, b, t, origin),
-        state_row(c, lo, b, t + 1, origin),
-        step_row(c, lo, b, t, origin),
-    )
-    slots, taking = slot_row(c, lo, b, t), rows_taking(c, lo, b, t)
+    before, after, at, slots, taking = _places(c, lo, b, t, origin)
     gates_row, state_row_, panel = c.GHs, c.Hs, c.H * G * lanes
     most = LSTM_ROWS if c.recurrence == LSTM_CODE else GRU_ROWS
     # A panel at a time, which stays in the first or second cache while the rows pass by
@@ -58,7 +53,7 @@ def _step(c, lo, b, t, origin, j, n):
         weights, inner = pointer(c.W_hh_panels, u // lanes * panel), pointer(c.b_hn_padded, u)
         i = 0
         while i < taking:
-            rows = _next_rows(taking - i, most)
+            rows = next_rows(taking - i, most)
             gates = pointer(c.gates, (at + i) * gates_row + G * u)
             a, x = (before + i) * state_row_, (after + i) * state_row_ + u
             if c.has_tokens:
@@ -76,15 +71,10 @@ def _step(c, lo, b, t, origin, j, n):
 def _plain_step(c, lo, b, t, origin, j, n):
     """What `_step` computes, in plain loops: for a machine whose vectors are not known here."""
     G, lanes = c.G, lanes_of(c.zeros.dtype.type(0))
-    before, after, at = (
-        state_row(c, lo, b, t, origin),
-        state_row(c, lo, b, t + 1, origin),
-        step_row(c, lo, b, t, origin),
-    )
-    slots, wide = slot_row(c, lo, b, t), G * lanes
-    lstm = c.recurrence == LSTM_CODE
+    before, after, at, slots, taking = _places(c, lo, b, t, origin)
+    wide, lstm = G * lanes, c.recurrence == LSTM_CODE
     summed = wide if lstm else 2 * lanes  # the recurrent part of n is summed in the tape
-    for i in range(rows_taking(c, lo, b, t)):
+    for i in range(taking):
         h, new, tape = c.h[before + i], c.h[after + i], c.tape[at + i]
         for u in range(j, j + n, lanes):
             gates, first = c.gates[at + i][u * G : u * G + wide], c.gates[at + i][u * G : u * G + wide]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_backward
-from rnnbench.kernels.cpu.compiling import cpu_kernel
+from rnnbench.kernels.cpu.compiling import NONE
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE, gates_backward
 from rnnbench.kernels.cpu.layout import (
     output_row,
@@ -31,15 +31,6 @@ from rnnbench.kernels.cpu.products import add_product, affine, outer_products, s
 from rnnbench.kernels.cpu.shares import STEP_BACK, SUMS, stage
 
 
-@cpu_kernel()
-def _add_columns(out, out_row, x, x_row, rows, j, n):
-    """out[out_row + i, j : j + n] += x[x_row + i, j : j + n] for i < rows."""
-    for i in range(rows):
-        to, of = out[out_row + i][j : j + n], x[x_row + i][j:]
-        for v in range(to.size):
-            to[v] += of[v]
-
-
 @symbol_kernel
 def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     """Columns j to j + n of delta of step t, in a pass that takes what came from above of steps [emit, end) back.
@@ -48,50 +39,38 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     """
     delta, spare, above, W_above_T = c.recurrent, c.spare, c.above, c.W_above_T_panels
     # Where this step's delta is written, and where that of the step after it, which came first, was
-    to, at, after, after_at = delta, step_row(c, lo, b, t, origin), delta, step_row(c, lo, b, t + 1, origin)
+    here, rows, going = step_row(c, lo, b, t, origin), rows_taking(c, lo, b, t), rows_taking(c, lo, b, t + 1)
+    to, at, after, after_at = delta, here, delta, here + rows
     if t < seen:
         to, at = spare, spare_row(lo, b, t)
     if t + 1 < seen:
         after, after_at = spare, spare_row(lo, b, t + 1)
     # Rows that take this step; of them the first `on` have a delta of the step after it, and those from `top` on get
     # something from above: all where each step emits, else those that end here
-    rows = rows_taking(c, lo, b, t)
-    on = rows_taking(c, lo, b, t + 1) if t < end - 1 else 0
-    top = (0 if c.emits else rows_taking(c, lo, b, t + 1)) if t >= emit else rows
-    above_at = output_row(c, lo, b, t, begin)
-    if c.under_rows:
-        above_at = step_row(c, lo, b, t, origin)
-    if c.under_layer:  # which has just done this step, in this pass
-        above_at = step_row(c, lo, b, t, origin)
-        if t < seen:
-            above, above_at = c.above_spare, spare_row(lo, b, t)
+    on = going if t < end - 1 else 0
+    top = (0 if c.emits else going) if t >= emit or c.under_rows else rows
+    above_at = here if c.under_rows or c.under_layer else output_row(c, lo, b, t, begin)
+    if c.under_layer and t < seen:  # which has just done this step, in this pass
+        above, above_at = c.above_spare, spare_row(lo, b, t)
     # dh of the rows that go on: from step t + 1, and where a step emits from above too; of the others from above alone,
     # or nothing, where no loss is of this pass
     begins = max(on, top)
     above_begins = above_at + begins
     if c.recurrence == RNN_CODE:
-        state = state_row(c, lo, b, t + 1, origin)
-        if c.under_rows:  # of all steps, and no product: the sums start at these rows
+        state, width = state_row(c, lo, b, t + 1, origin), c.above_width
+        if c.under_rows:  # no product: the sums start at these rows, of all steps
+            width = 0
             for i in range(rows):
                 copy(to[at + i][j : j + n], above[above_at + i][j:])
-            cell_backward(c, True, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
-            if on < rows:
-                cell_backward(
-                    c, True, to, at + on, above, above_at + on, c.W_hh_T_panels, rows - on, j, n, 0, state + on
-                )
-            return
-        if on > 0 and top < on:
-            affine(to, at, c.zeros, above, above_at, W_above_T, on, j, n, c.above_width)
-            cell_backward(c, True, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
-        elif on > 0:
-            cell_backward(c, False, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
+        elif top < on:
+            affine(to, at, c.zeros, above, above_at, W_above_T, on, j, n, width)
         for i in range(on, begins):
             zero_row(to[at + i][j : j + n])
+        if on > 0:
+            cell_backward(c, top < on, to, at, after, after_at, c.W_hh_T_panels, on, j, n, c.GH, state)
         if begins < rows:
-            cell_backward(
-                c, False, to, at + begins, above, above_begins, W_above_T, rows - begins, j, n, c.above_width,
-                state + begins,
-            )  # fmt: skip
+            state, rest = state + begins, rows - begins
+            cell_backward(c, c.under_rows, to, at + begins, above, above_begins, W_above_T, rest, j, n, width, state)
         return
     dh, k = c.dh, c.delta_width
     if on > 0:
@@ -106,7 +85,7 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
         zero_row(dh[lo + i][j : j + n])
     if c.under_rows:
         if on > 0:
-            _add_columns(dh, lo, above, above_at, on, j, n)
+            add_rows(dh, lo, above, above_at, on, j, n)
         for i in range(on, rows):
             copy(dh[lo + i][j : j + n], above[above_at + i][j:])
     elif begins < rows:
@@ -114,8 +93,7 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     if c.recurrence == LSTM_CODE:
         for i in range(on, rows):
             zero_row(c.dc[lo + i][j : j + n])
-    before = state_row(c, lo, b, t, origin)
-    gates_backward(c, lo, rows, step_row(c, lo, b, t, origin), before, to, at, j, n)
+    gates_backward(c, lo, rows, here, state_row(c, lo, b, t, origin), to, at, j, n)
 
 
 @symbol_kernel
@@ -133,7 +111,8 @@ def reverse_step(c, lo, b, t, emit, end, seen, begin, origin):
     else:
         backward_step(c, lo, b, t, emit, end, seen, begin, origin, 0, c.Hp)
     if t < seen:
-        add_rows(c.recurrent, step_row(c, lo, b, t, origin), c.spare, spare_row(lo, b, t), rows_taking(c, lo, b, t))
+        at, rows = step_row(c, lo, b, t, origin), rows_taking(c, lo, b, t)
+        add_rows(c.recurrent, at, c.spare, spare_row(lo, b, t), rows, NONE, c.Ds)
 
 
 @symbol_kernel

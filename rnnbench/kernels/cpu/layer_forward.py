@@ -3,9 +3,9 @@
     a_t = x_t W_xh + b_h + h_{t-1} W_hh        h_t = cell(a_t)
 
 In: the inputs, as rows of x or, of tokens, as slots of rows that are projected already, and the states before the first
-step. Out: h, the states of all steps, which is all that backward needs. No worker waits for another, unless they share
-the columns of a step (`WIDE_WEIGHTS` in `passes`). Nothing here knows the model: not where inputs come from, nor what
-reads the states. Where rows lie is said in `layout`.
+step. Out: h, the states of all steps, which is all that backward needs of the tanh cell; of the others it needs besides
+what `gated` leaves. No worker waits for another, unless they share the columns of a step (`WIDE_WEIGHTS` in `passes`).
+Nothing here knows the model: not where inputs come from, nor what reads the states. Where rows lie is said in `layout`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from rnnbench.kernels.cpu.calls import symbol_kernel
 from rnnbench.kernels.cpu.cell import cell_forward
 from rnnbench.kernels.cpu.gated import LSTM_CODE, RNN_CODE, gated_step
-from rnnbench.kernels.cpu.layout import rows_before, rows_taking, slot_row, state_row, step_row
+from rnnbench.kernels.cpu.layout import FIRST, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.pass_record import record_at
 from rnnbench.kernels.cpu.pointwise import copy, flat_rows
 from rnnbench.kernels.cpu.products import add_product, affine, gathered_product
@@ -23,7 +23,7 @@ from rnnbench.kernels.cpu.shares import STEP, stage
 @symbol_kernel
 def start_states(c, lo, b, r):
     """States before the first step of rows r to r + b, from where `initial` and `initial_cell` have them."""
-    h, initial, seats, first = c.h, c.initial, c.seats, state_row(c, lo, b, 0, 0)
+    h, initial, seats, first = c.h, c.initial, c.seats, state_row(c, lo, b, FIRST, FIRST)
     for i in range(b):
         copy(h[first + i], initial[seats[r + i]])
         if c.recurrence == LSTM_CODE:
@@ -39,9 +39,9 @@ def project_inputs(c, lo, b, begin, end, origin):
     x_at, gates_at = step_row(c, lo, b, begin, origin), state_row(c, lo, b, begin + 1, origin)
     rows = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
     if c.recurrence != RNN_CODE:
-        affine(c.gates, x_at, c.b_h_padded, c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
+        affine(c.gates, x_at, c.b_h_padded[0], c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
         return
-    affine(c.h, gates_at, c.b_h_padded, c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
+    affine(c.h, gates_at, c.b_h_padded[0], c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
 
 
 @symbol_kernel

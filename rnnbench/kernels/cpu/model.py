@@ -14,7 +14,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
-from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
+from rnnbench.kernels.cpu.compiling import NONE, ONE, cpu_kernel, inlined
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE, RNN_CODE
 from rnnbench.kernels.cpu.layer_backward import reverse_step, step_gradients
 from rnnbench.kernels.cpu.layer_forward import (
@@ -25,7 +25,7 @@ from rnnbench.kernels.cpu.layer_forward import (
     start_states,
     write_state,
 )
-from rnnbench.kernels.cpu.layout import output_row, rows_before, rows_taking, slot_row, state_row, step_row
+from rnnbench.kernels.cpu.layout import FIRST, output_row, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, record_at
 from rnnbench.kernels.cpu.pointwise import add_rows, copy, zero_row
@@ -35,7 +35,6 @@ from rnnbench.kernels.cpu.products import (
     pack,
     pack_gates,
     pack_gates_transposed,
-    pack_transposed,
     sum_rows,
 )
 from rnnbench.kernels.cpu.row_order import count_rows_of_steps
@@ -49,10 +48,10 @@ PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
 @inlined
 def _turn(c):
     """By how many places gates stand later in `recurrent` than in their own order: n of gru is first there."""
-    return 1 if c.recurrence == GRU_CODE else 0
+    return ONE if c.recurrence == GRU_CODE else NONE
 
 
-@inlined
+@cpu_kernel()
 def layer_at(c, n):
     """The record of layer n, counted from the inputs up."""
     return record_at(c, c.layers[n])
@@ -68,28 +67,17 @@ def pack_layer(c, learns, part, parts):
         pack_gates(c.W_xh_panels, c.W_xh, c.G, part, parts)
         pack_gates(c.W_hh_panels, c.W_hh, c.G, part, parts)
     if part == 0:
-        if c.recurrence == RNN_CODE:
-            copy(c.b_h_padded, c.b_h)
-        else:
-            pack_gates(c.b_h_padded.reshape(1, -1), c.b_h.reshape(1, -1), c.G, 0, 1)
+        pack_gates(c.b_h_padded, c.b_h, c.G, NONE, ONE)
         if c.recurrence == GRU_CODE:
-            copy(c.b_hn_padded, c.b_hn)
+            copy(c.b_hn_padded, c.b_hn[0])
     if learns:
-        # Rows as columns of `recurrent` and `delta` are: dense inputs need no gradient
-        if c.recurrence == RNN_CODE:
-            pack_transposed(c.W_hh_T_panels, c.W_hh, part, parts)
-            if c.learns_inputs and not c.has_tokens and c.directions == 2:
-                pack_transposed(c.W_xh_T_panels, c.W_xh[: c.H], part, parts)
-                pack_transposed(c.W_xh_back_T_panels, c.W_xh[c.H :], part, parts)
-            elif c.learns_inputs:
-                pack_transposed(c.W_xh_T_panels, c.W_xh, part, parts)
-        else:
-            pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, _turn(c), c.Hp, part, parts)
-            if c.learns_inputs and not c.has_tokens and c.directions == 2:
-                pack_gates_transposed(c.W_xh_T_panels, c.W_xh[: c.H], c.G, 0, c.Hp, part, parts)
-                pack_gates_transposed(c.W_xh_back_T_panels, c.W_xh[c.H :], c.G, 0, c.Hp, part, parts)
-            elif c.learns_inputs:
-                pack_gates_transposed(c.W_xh_T_panels, c.W_xh, c.G, 0, c.Hp, part, parts)
+        # Rows as columns of `recurrent` and `delta` are, where a gate is so far from the next
+        step = c.delta_width // c.G
+        pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, _turn(c), step, part, parts)
+        if c.learns_inputs:  # dense inputs need no gradient; those of two directions have one for each
+            forth = c.H if c.directions == 2 and not c.has_tokens else c.E
+            pack_gates_transposed(c.W_xh_T_panels, c.W_xh[:forth], c.G, NONE, step, part, parts)
+            pack_gates_transposed(c.W_xh_back_T_panels, c.W_xh[forth:], c.G, NONE, step, part, parts)
 
 
 @symbol_kernel
@@ -99,14 +87,15 @@ def pack_weights(c, learns, part, parts):
         pack_layer(layer_at(c, n), learns, part, parts)
     pack(c.W_hy_panels, c.W_hy, part, parts)
     if part == 0:
-        copy(c.b_y_padded, c.b_y)
+        copy(c.b_y_padded, c.b_y[0])
     if learns:
         for d in range(c.directions):
             top = layer_at(c, c.layers_n - c.directions + d)
-            pack_transposed(top.W_above_T_panels, c.W_hy[d * c.H : (d + 1) * c.H], part, parts)
+            rows = c.W_hy[d * c.H : (d + 1) * c.H]
+            pack_gates_transposed(top.W_above_T_panels, rows, ONE, NONE, c.O, part, parts)
 
 
-@inlined
+@cpu_kernel()
 def _turned(c, row, t):
     """Step t of a row of the pass, in the order of the other direction: back from its own end."""
     return (c.lengths[c.rows[row]] if c.has_lengths else c.T) - 1 - t
@@ -151,21 +140,20 @@ def stack_forward(c, lo, b, r, begin, end, origin):
 
 
 @symbol_kernel
-def directions_back(c, n, lo, b, r):
+def directions_back(c, n, lo, b):
     """Gradients of the states of layer n, one direction of two, from the deltas of both directions above it."""
     layer, back = layer_at(c, n), n % 2
-    at, rows = step_row(layer, lo, b, 0, 0), rows_before(c, lo, b, c.T)
+    at, rows = step_row(layer, lo, b, FIRST, FIRST), rows_before(c, lo, b, c.T)
     for d in (back, 1 - back):  # the one in the same order first
         above = layer_at(c, n - back + 2 + d)
         out = layer.above if d == back else c.turned
-        if back:
-            affine(out, at, c.zeros, above.delta, at, above.W_xh_back_T_panels, rows, 0, c.Hp, c.delta_width)
-        else:
-            affine(out, at, c.zeros, above.delta, at, above.W_xh_T_panels, rows, 0, c.Hp, c.delta_width)
+        panels = above.W_xh_back_T_panels if back else above.W_xh_T_panels
+        affine(out, at, c.zeros, above.delta, at, panels, rows, 0, c.Hp, c.delta_width)
     for t in range(c.T):
+        at = step_row(layer, lo, b, t, FIRST)
         for i in range(rows_taking(c, lo, b, t)):
-            of = step_row(layer, lo, b, _turned(c, r + i, t), 0) + i
-            add_rows(layer.above, step_row(layer, lo, b, t, 0) + i, c.turned, of, 1)
+            of = step_row(layer, lo, b, _turned(c, lo + i, t), FIRST) + i
+            add_rows(layer.above, at + i, c.turned, of, ONE, NONE, c.Hp)
 
 
 @symbol_kernel
@@ -178,7 +166,7 @@ def stack_back(c, lo, b, start, emit, end, seen, begin, origin):
     if c.directions == 2:
         for n in range(c.layers_n - 1, -1, -1):
             if n < last:
-                directions_back(c, n, lo, b, lo)
+                directions_back(c, n, lo, b)
             for t in range(end - 1, start - 1, -1):
                 reverse_step(layer_at(c, n), lo, b, t, emit, end, seen, begin, origin)
         return
@@ -198,11 +186,11 @@ def read_both(c, lo, b, r, begin, end):
             for i in range(rows_taking(c, lo, b, t) if c.emits else b):
                 to = c.read[at + i][d * c.H : (d + 1) * c.H]
                 if c.emits:
-                    copy(to, top.h[state_row(top, lo, b, (_turned(c, r + i, t) if d else t) + 1, 0) + i])
+                    copy(to, top.h[state_row(top, lo, b, (_turned(c, r + i, t) if d else t) + 1, FIRST) + i])
                 elif c.has_lengths:
                     copy(to, top.last[lo + i])
                 else:
-                    copy(to, top.h[state_row(top, lo, b, c.T, 0) + i])
+                    copy(to, top.h[state_row(top, lo, b, c.T, FIRST) + i])
 
 
 @symbol_kernel
@@ -357,9 +345,9 @@ def predict_rows(c, thread, number):
     for n in range(c.layers_n):
         layer = layer_at(c, n)
         for i in range(b):
-            zero_row(layer.h[state_row(c, lo, b, 0, 0) + i])
+            zero_row(layer.h[state_row(c, lo, b, FIRST, FIRST) + i])
             if c.recurrence == LSTM_CODE:
-                zero_row(layer.cell_state[state_row(c, lo, b, 0, 0) + i])
+                zero_row(layer.cell_state[state_row(c, lo, b, FIRST, FIRST) + i])
     for i in range(b):
         if c.has_tokens:
             row = tokens[rows[r + i]]
@@ -390,14 +378,13 @@ def _add_parts(total, parts, workers, gates, step, turn):
 @symbol_kernel
 def add_parts(c):
     """Write all gradients but that of the embedding: the parts of the workers, added in their order."""
-    one, none = np.int64(1), np.int64(0)
     for n in range(c.layers_n):
         layer = layer_at(c, n)
         shares = c.token_shares if layer.has_tokens else c.row_shares
-        _add_parts(layer.d_W_xh, layer.part_W_xh, shares, c.G, c.Hp, none)
+        _add_parts(layer.d_W_xh, layer.part_W_xh, shares, c.G, c.Hp, NONE)
         _add_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, _turn(c))
-        _add_parts(layer.d_b_h.reshape(1, -1), layer.part_b_h, c.row_shares, c.G, c.Hp, none)
+        _add_parts(layer.d_b_h, layer.part_b_h, c.row_shares, c.G, c.Hp, NONE)
         if c.recurrence == GRU_CODE:
-            _add_parts(layer.d_b_hn.reshape(1, -1), layer.part_b_hn, c.row_shares, one, none, none)
-    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, one, none, none)
-    _add_parts(c.d_b_y.reshape(1, -1), c.part_b_y, c.row_shares, one, none, none)
+            _add_parts(layer.d_b_hn, layer.part_b_hn, c.row_shares, ONE, NONE, NONE)
+    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, ONE, NONE, NONE)
+    _add_parts(c.d_b_y, c.part_b_y, c.row_shares, ONE, NONE, NONE)

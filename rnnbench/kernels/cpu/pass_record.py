@@ -69,17 +69,17 @@ PARAMETERS: dict[str, tuple[str, ...]] = {
     "embedding": ("V", "E"),
     "W_xh": ("E", "GH"),
     "W_hh": ("H", "GH"),
-    "b_h": ("GH",),
-    "b_hn": ("H",),
+    "b_h": ("one", "GH"),  # a bias is a matrix of one row, as far as it is packed and added up like one
+    "b_hn": ("one", "H"),
     "W_hy": ("R", "O"),
-    "b_y": ("O",),
+    "b_y": ("one", "O"),
 }
 # Of one layer in one direction: weights as its products read them, states, tape and delta. Where a worker with rows
 # [lo, hi) finds its own is in `layout`.
 LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **{f"{name}_panels": (None, (ANY, "panel")) for name in ("W_xh", "W_xh_T", "W_hh_T")},
     "W_hh_panels": (None, (ANY, "gate_panel")),
-    "b_h_padded": (None, ("GHp",)),
+    "b_h_padded": (None, ("one", "GHp")),
     "b_hn_padded": (None, ("Hp",)),
     "zeros": (None, (ANY,)),
     "unit": (None, (ANY,)),  # a 1
@@ -167,7 +167,7 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "part_correct": ("int64", (ANY, "eight")),
     "logits": (None, (ANY, "O")),  # (B, S, O), read after a pass
 }
-_CONSTANTS = {ANY: 1 << 40, "three": 3, "eight": 8}
+_CONSTANTS = {ANY: 1 << 40, "one": 1, "three": 3, "eight": 8}
 # The record: integers, addresses of arrays, reals; 8 bytes each.
 LAYOUT = np.dtype([*((name, "i8") for name in (*INTEGERS, *ARRAYS)), *((name, "f8") for name in REALS)])
 
@@ -189,8 +189,8 @@ class BufferSizes:
     kept: int
     rows: int  # of a pass: B, but to predict all that are given
     has_lengths: bool
-    directions: int = 1
-    whole_table: bool = False  # room for all V tokens, whatever the batch holds
+    directions: int
+    whole_table: bool  # room for all V tokens, whatever the batch holds
 
     def widths(self, dtype: DTypeLike) -> dict[str, int]:
         """Sizes that follow from these, by their names in the record.
@@ -279,7 +279,10 @@ def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
 
 
 def model_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
-    """The arrays of head, tokens and rows, by name. As all arrays C-contiguous and starting at a cache line."""
+    """The arrays of head, tokens and rows, by name.
+
+    As all arrays C-contiguous; padded ones start at a cache line, but for `delta` of gru, Hp after `recurrent`.
+    """
     B, T, V, H, O, workers = s.B, s.T, s.V, s.H, s.O, s.workers
     width = s.widths(dtype)
     Op, Es, GHs = (width[name] for name in ("Op", "Es", "GHs"))

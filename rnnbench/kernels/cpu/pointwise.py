@@ -249,24 +249,29 @@ def zero_row(typingctx: Any, to: Any) -> Any:
 
 
 @cpu_kernel()
-def add_rows(out, out_row, x, x_row, rows):
-    """out += x over `rows` rows, from the given row of each on; both (., N), N a multiple of the lanes."""
+def add_rows(out, out_row, x, x_row, rows, j, n):
+    """Columns j to j + n of: out += x over `rows` rows, from the given row of each on; j, n multiples of the lanes."""
     if EXPLICIT:
-        to, of = pointer(out, out_row * out.shape[1]), pointer(x, x_row * x.shape[1])
-        for i in range(0, rows * out.shape[1], lanes_of(out.dtype.type(0))):
-            _add_here(to, of, i)
+        if out.shape[1] == n and x.shape[1] == n:
+            rows, n = 1, rows * n
+        for i in range(rows):
+            to = pointer(out, (out_row + i) * out.shape[1] + j)
+            of = pointer(x, (x_row + i) * x.shape[1] + j)
+            for v in range(0, n, lanes_of(out.dtype.type(0))):
+                _add_here(to, of, v)
     else:
-        to, of = flat_rows(out, out_row, rows), flat_rows(x, x_row, rows)
-        for i in range(to.size):
-            to[i] += of[i]
+        for i in range(rows):
+            to, of = out[out_row + i, j : j + n], x[x_row + i, j : j + n]
+            for v in range(n):
+                to[v] += of[v]
 
 
 @cpu_kernel()
-def set_rows(out, out_row, x, x_row, rows):
-    """out = x over `rows` rows. As `add_rows`, and they may not overlap."""
+def set_row(out, out_row, x, x_row, n):
+    """n columns of: out[out_row] = x[x_row]; n a multiple of the lanes. They may not overlap."""
     if EXPLICIT:
         to, of = pointer(out, out_row * out.shape[1]), pointer(x, x_row * x.shape[1])
-        for i in range(0, rows * out.shape[1], lanes_of(out.dtype.type(0))):
-            _set_here(to, of, i)
+        for v in range(0, n, lanes_of(out.dtype.type(0))):
+            _set_here(to, of, v)
     else:
-        copy(flat_rows(out, out_row, rows), flat_rows(x, x_row, rows))
+        copy(out[out_row, :n], x[x_row])

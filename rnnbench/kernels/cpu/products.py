@@ -42,11 +42,11 @@ ZERO, ONE = INDEX(0), INDEX(1)
 
 
 @inlined
-def _next_rows(left):
-    """How many of the rows that are left go into the next tile: 6, and the last 12 are halved."""
-    if left > 2 * TILE_ROWS:
-        return TILE_ROWS
-    return left if left <= TILE_ROWS else (left + 1) // 2
+def next_rows(left, most):
+    """How many of the rows that are left go into the next tile: `most`, and what the last two have is halved."""
+    if left > 2 * most:
+        return most
+    return left if left <= most else (left + 1) // 2
 
 
 def _product(
@@ -74,7 +74,7 @@ def _product(
                 vectors = min(VECTORS, (n - j) // width)
                 i = i0
                 while i < i_end:
-                    rows = _next_rows(i_end - i)
+                    rows = next_rows(i_end - i, TILE_ROWS)
                     here, a_here = shifted(out, i * out_step + j), shifted(a, i * a_row + k0 * a_step)
                     if k0 > 0:
                         tile(rows, vectors, here, here, own_rows(index), a_here, b_here, shared)
@@ -273,9 +273,9 @@ def _copy_panel_row(call, to, r, of, i, j):
 
 @cpu_kernel()
 def pack(out, W, part, parts):
-    """W (k, n) in panels: out[p k + r] is row r of columns [p wide, (p + 1) wide); out (., wide), 0 after the last.
+    """W (k, n) in panels: out[p k + r] is row r of columns [p wide, (p + 1) wide); out (., wide).
 
-    One part of all panels, which workers share.
+    One part of all panels, which workers share. What is after the last column is left alone.
     """
     k, n, wide = W.shape[0], W.shape[1], out.shape[1]
     first, last = share_range(-(-n // wide), part, parts)
@@ -291,23 +291,8 @@ def pack(out, W, part, parts):
                     to[j] = of[p * wide + j]
 
 
-@cpu_kernel()
-def pack_transposed(out, W, part, parts):
-    """W^T in panels, W (n, k): out[p k + r] is column r of rows [p wide, (p + 1) wide); 0 after the last.
-
-    One part of all panels, as `pack`.
-    """
-    n, k, wide = W.shape[0], W.shape[1], out.shape[1]
-    first, last = share_range(-(-n // wide), part, parts)
-    for p in range(first, last):
-        width = min(wide, n - p * wide)
-        for r in range(k):
-            to = out[p * k + r]
-            for i in range(width):
-                to[i] = W[p * wide + i, r]
-
-
-# The same for weights with gates side by side, each H wide, a gate padded by itself (`gated` says in which orders).
+# The same for weights with gates side by side, one or several, each H wide and padded by itself (`gated` says in which
+# orders).
 
 
 @cpu_kernel()
@@ -330,7 +315,7 @@ def pack_gates(out, W, gates, part, parts):
 
 @cpu_kernel()
 def pack_gates_transposed(out, W, gates, turn, step, part, parts):
-    """W^T in panels as `pack_transposed`, W (n, gates H); each gate has `step` rows, 0 after its H.
+    """W^T in panels, W (n, gates H): row u of a gate is its column u of rows [p wide, (p + 1) wide), then 0 to `step`.
 
     The last `turn` gates come first.
     """

@@ -7,10 +7,13 @@ occurrences of a token: d embedding[token] = d W_xh^T, and dW_xh = sum over uniq
 
 from __future__ import annotations
 
+import numpy as np
+
 from rnnbench.kernels.cpu.calls import symbol_kernel
-from rnnbench.kernels.cpu.layout import rows_taking, slot_row
+from rnnbench.kernels.cpu.compiling import NONE, ONE
+from rnnbench.kernels.cpu.layout import FIRST, rows_taking, slot_row
 from rnnbench.kernels.cpu.pass_record import TOKEN_BLOCK, record_at
-from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_rows, zero_row
+from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_row, zero_row
 from rnnbench.kernels.cpu.products import affine, outer_products
 from rnnbench.kernels.cpu.shares import share_range
 
@@ -58,7 +61,7 @@ def find_unique_tokens(c):
         lo, hi = share_range(c.b, worker, c.row_shares)
         # Tokens are read row by row, as they lie, and slots written with a stride: they are time first, like delta
         for i in range(lo, hi):
-            row, place = tokens[rows[i]], slot_row(c, lo, hi - lo, 0) + i - lo
+            row, place = tokens[rows[i]], slot_row(c, lo, hi - lo, FIRST) + i - lo
             for t in range(c.lengths[rows[i]] if have_lengths else c.T):
                 token = row[t]
                 if slot_of_token[token] < 0:
@@ -112,7 +115,8 @@ def project_unique_tokens(c, lo, hi):
         copy(unique_embedding[u], embedding[unique[u]])
     for n in range(c.directions):
         layer = record_at(c, c.layers[n])
-        affine(layer.projected, lo, layer.b_h_padded, unique_embedding, lo, layer.W_xh_panels, hi - lo, 0, c.GHp, c.E)
+        bias = layer.b_h_padded[0]
+        affine(layer.projected, lo, bias, unique_embedding, lo, layer.W_xh_panels, hi - lo, 0, c.GHp, c.E)
 
 
 @symbol_kernel
@@ -124,9 +128,9 @@ def _sum_by_token(c, first, u, n):
         if begin == end:  # it occurs in steps that no loss reaches
             zero_row(sums[first + i])
             continue
-        set_rows(sums, first + i, delta, places[begin], 1)
+        set_row(sums, first + i, delta, np.int64(places[begin]), c.GHp)
         for p in range(begin + 1, end):
-            add_rows(sums, first + i, delta, places[p], 1)
+            add_rows(sums, first + i, delta, np.int64(places[p]), ONE, NONE, c.GHp)
 
 
 @symbol_kernel
