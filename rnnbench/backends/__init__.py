@@ -43,7 +43,7 @@ class Entry:
     environment: Mapping[str, str] = field(default_factory=dict)  # of workers, known before anything is imported
     caches: Mapping[str, str] = field(default_factory=dict)  # more of them: where compilers put code, for a run
     look: Look | None = None  # None: made from its name
-    compiles: bool = False  # for seconds, before the first answer; the next process finds what is kept on disk
+    compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
     own: bool = False  # from a file of the user's
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
@@ -87,7 +87,6 @@ _JAX: dict[str, Any] = {
     "extra": "jax",
     "libraries": ("jax", "jaxlib", "optax"),
     "features": _EVERY,
-    "compiles": True,
     "caches": {
         "JAX_COMPILATION_CACHE_DIR": "{folder}/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import msgspec
@@ -31,6 +33,7 @@ class Checker:
         self._paths: dict[Problem, Path] = {}  # of parameters and rows
         self.held: dict[tuple[Case, str, int], CheckRecord] = {}  # by threads, until it is known which are ranked
         self._first_of: dict[str, str] = {}  # backend -> which of it and its replica was prepared first
+        self._all_cores = Lock()  # of who computes with several threads, where processes are made ready side by side
 
     def ask(self, slots: list[Slot], op: str, **arguments: Any) -> dict[str, Any]:
         """What a worker replies to a request that these slots of one backend share, and pay for."""
@@ -52,20 +55,18 @@ class Checker:
     def make_ready(self, items: Iterable[list[Slot]]) -> None:
         """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one process.
 
-        Those whose costs are timed come first, one by one; the others side by side.
+        Those that may be the first to compile come first, one by one; the others side by side.
         """
         alone, others = list[list[Slot]](), list[list[Slot]]()
         for slots in items:
-            (alone if self._is_timed(slots[0]) else others).append(slots)
+            (alone if self._is_alone(slots[0]) else others).append(slots)
         for slots in alone:
             self._make_one_ready(slots)
         with self.state.pool.spend(TimeKind.CHECK):
             self.state.pool.side_by_side(self._make_one_ready, others)
 
-    def _is_timed(self, slot: Slot) -> bool:
-        """In a first launch the costs are those of the process with all threads: it compiled first."""
-        second = not slot.launch and self.state.threads_of(slot) != self.state.plan.threads
-        return self.state.timed(slot.launch, slot.backend) and not second
+    def _is_alone(self, slot: Slot) -> bool:
+        return self.state.one_by_one(slot.launch) and self.state.threads_of(slot) == self.state.plan.threads
 
     def _make_one_ready(self, slots: list[Slot]) -> None:
         """A worker that died on a case is started again, once, for the others."""
@@ -139,14 +140,27 @@ class Checker:
         contract, prepare_ns = place.prepared
         first = self._first_of.setdefault(name.partition("#")[0], name)  # its replica finds what it compiled
         cache = "warm" if slots[0].launch or state.part or name != first else "cold"
-        costs = Costs(place.import_ns, prepare_ns, None, cache) if self._is_timed(slots[0]) else Costs(cache=cache)
+        alone = self._is_alone(slots[0])
+        if state.plan.effort.costs and (alone or slots[0].launch):
+            costs = Costs(place.import_ns if alone else None, prepare_ns, cache=cache)
+        else:
+            costs = Costs(cache=cache)
         for slot in slots:
             try:
-                self._check_pass(slot, costs, contract)
+                with self._cores_for(slot):
+                    self._check_pass(slot, costs, contract)
             except WorkerFailure as failure:
                 self._fail(slot, failure.status, failure.reason)
                 if not failure.alive:
                     return
+
+    def _cores_for(self, slot: Slot) -> AbstractContextManager[Any]:
+        """Two teams of threads on the same cores wait for one another 20 to 60 times as long as either computes.
+
+        In a first launch most of a check is compiling, by one thread.
+        """
+        together = slot.launch and self.state.threads_of(slot) > 1
+        return self._all_cores if together else nullcontext()
 
     def _supported(self, slots: list[Slot]) -> list[Slot]:
         supported = []
@@ -181,7 +195,7 @@ class Checker:
             **state.common_of(slot.task, case, name) | {"threads": threads},
             launch=slot.launch,
             errors=errors,
-            costs=replace(costs, first_call_ns=first["first_call_ns"]) if self._is_timed(slot) else costs,
+            costs=replace(costs, first_call_ns=first["first_call_ns"]) if costs.prepare_ns is not None else costs,
             contract=contract,
             peak_memory_bytes=first["peak_memory_bytes"],
             peak_device_bytes=first["peak_device_bytes"],

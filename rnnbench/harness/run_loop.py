@@ -167,17 +167,17 @@ class RunLoop:
         ready = turns = oracles = 0.0
         for launch in range(self.plan.launches[0]):
 
-            def share(name: str, threads: int, launch: int = launch) -> float:
+            def share(threads: int, launch: int = launch) -> float:
                 """Of the time of one that is made ready: others are at the same time."""
-                alone = self.state.timed(launch, name) and (launch or threads == self.plan.threads)
+                alone = self.state.one_by_one(launch) and threads == self.plan.threads
                 return 1 if alone else 1 / at_once
 
             for part, count in self._parts(launch).items():
                 match part:
-                    case ("start", name, threads):
-                        ready += START_SECONDS * share(name, threads)
-                    case ("check", name, threads, problem):
-                        ready += check_seconds_of(cases[problem], first=not launch) * share(name, threads)
+                    case ("start", _, threads):
+                        ready += START_SECONDS * share(threads)
+                    case ("check", _, threads, problem):
+                        ready += check_seconds_of(cases[problem], first=not launch) * share(threads)
                     case ("oracle", problem):
                         oracles += check_seconds_of(cases[problem], first=True)
                     case ("trial", _, case):
@@ -198,10 +198,7 @@ class RunLoop:
         self.pool.stop()
 
     def _start_side_by_side(self, launch: int) -> None:
-        """Start what is not timed: of a backend that is, its second process, where it has two."""
-        parts = {part: part[1] for part in self._parts(launch) if part[0] == "start"}
-        first = {name: part for part, name in reversed(parts.items()) if self.state.timed(launch, name)}
-        parts = {part: name for part, name in parts.items() if first.get(name) != part}
+        parts = [part for part in self._parts(launch) if part[0] == "start"]
         if not parts:
             return
         said = "a process" if len(parts) == 1 else f"{len(parts)} processes"
@@ -246,7 +243,7 @@ class RunLoop:
     def _in_order(self, names: Iterable[str], launch: int) -> list[str]:
         """As they are made ready: where that is side by side, those that compile first."""
         compiling_first = sorted(names, key=lambda name: not backends.entry_of(name).compiles)
-        return list(names) if all(self.state.timed(launch, name) for name in names) else compiling_first
+        return list(names) if self.state.one_by_one(launch) else compiling_first
 
     def _first_round(self, cases: Iterable[Case], names: Iterable[str]) -> float:
         """Seconds that checks leave for what is right by then: one turn each, of a budget half of what is left."""

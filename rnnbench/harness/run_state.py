@@ -11,7 +11,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from rnnbench import backends
 from rnnbench.analysis.trial import better, pairs_of
 from rnnbench.backends import REPLICA
 from rnnbench.harness.observer import Observer
@@ -126,12 +125,9 @@ class RunState:
                 found.setdefault((r.case, r.backend), []).append(r)
         return found
 
-    def timed(self, launch: int, name: str) -> bool:
-        """Whether a backend starts, compiles and is checked alone in a launch, and what that takes is kept.
-
-        The first start of all, and the second of those that find compiled code on disk by then.
-        """
-        return self.plan.effort.costs and launch <= backends.entry_of(name).compiles
+    def one_by_one(self, launch: int) -> bool:
+        """Whether backends start, compile and are checked alone in a launch, as nothing is compiled yet."""
+        return self.plan.effort.costs and not launch
 
     def asked(self, case: Case, name: str) -> bool:
         """Whether the plan asks this backend for the case, and it has not failed."""

@@ -69,7 +69,8 @@ class Costs:
 
     `import_ns`: importing the library. `prepare_ns`: staging data and parameters, and compiling
     where a backend does that before its first call. `first_call_ns`: the first call of
-    the pass, compiling included. `cache`: "cold" where no compiled code was on disk, else "warm".
+    the pass, compiling included. `cache`: "cold" where no compiled code was on disk, else "warm": later starts of a
+    run, as many at a time as there are cores.
     """
 
     import_ns: Count | None = None

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rnnbench import backends
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
@@ -20,7 +19,7 @@ from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
-from rnnbench.records.record import CheckRecord, Costs, Mode, Record, Status, turns_in
+from rnnbench.records.record import CheckRecord, Mode, Record, Status, turns_in
 from rnnbench.workloads.base import Split
 from tests.helpers import random_data, random_params, small_problem
 
@@ -89,7 +88,7 @@ def test_two_right_backends_share_all_rounds(tmp_path):
         if isinstance(record, CheckRecord):
             assert record.errors
             assert all(e.ok for e in record.errors.values())
-            assert record.launch or record.costs.first_call_ns > 0
+            assert record.costs.first_call_ns > 0
             assert record.contract.timed
         else:
             assert len(record.samples_ns) >= 1
@@ -200,18 +199,17 @@ def four_launches(monkeypatch):
 
 
 @pytest.mark.usefixtures("four_launches")
-def test_the_second_start_of_what_compiles_is_timed_and_other_later_starts_are_side_by_side(tmp_path, monkeypatch):
-    monkeypatch.setitem(backends.REGISTRY, "chatty", replace(backends.entry_of("chatty"), compiles=True))
+def test_later_starts_are_side_by_side_and_their_imports_not_timed(tmp_path):
     records, listener, _ = run(tmp_path, plan_of("numpy", "chatty", "bad-import"), [task_of()])
-    for name, timed in (("numpy", {0}), ("chatty", {0, 1})):
+    for name in ("numpy", "chatty"):
         checks = [r for r in records if r.backend == name and isinstance(r, CheckRecord)]
         assert sorted(r.launch for r in checks) == sorted([0, 1, 2, 3] * 4)
         assert all(r.errors and r.contract and r.status is Status.OK for r in checks)
-        assert {r.launch for r in checks if r.costs.import_ns is not None and r.costs.first_call_ns} == timed
-        assert {r.launch for r in checks if r.costs == Costs(cache="warm")} == {0, 1, 2, 3} - timed
+        assert {r.launch for r in checks if r.costs.import_ns is not None} == {0}
+        assert all(r.costs.prepare_ns is not None and r.costs.first_call_ns for r in checks)
+        assert {r.launch: r.costs.cache for r in checks} == {0: "cold", 1: "warm", 2: "warm", 3: "warm"}
         assert len([r for r in turns_in(records) if r.backend == name and r.samples_ns]) == 4 * 4
-    assert listener.doings.count("starting a process") == 1
-    assert listener.doings.count("starting 2 processes") == 2
+    assert listener.doings.count("starting 2 processes") == 3
     assert set(status_of(records, "bad-import").values()) == {Status.CRASHED}
 
 
