@@ -11,10 +11,11 @@ import msgspec
 import numpy as np
 
 from rnnbench.harness import arrays
+from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
-from rnnbench.model import Problem
+from rnnbench.model import Case, Pass, Problem
 from rnnbench.params import Params
-from rnnbench.records.record import Epoch
+from rnnbench.records.record import Epoch, Status
 from rnnbench.workloads.base import Dataset
 
 
@@ -44,8 +45,13 @@ class Test:
 def train_in_worker(training: Training, backend: str, pool: WorkerPool, emit: Callable[[Epoch], None]) -> Test:
     """Train in the backend's worker. `emit` gets epoch 0, the untrained network, and then each epoch as it ends.
 
-    Raises WorkerFailure.
+    Raises WorkerFailure, also where the backend cannot train this problem.
     """
+    case = Case(**vars(training.problem), pass_=Pass.EPOCH, steps=1)
+    reply = pool.ask(backend, "unsupported", case=msgspec.to_builtins(case))
+    if reply["reason"] is not None:
+        status = Status.UNAVAILABLE if reply["unavailable"] else Status.UNSUPPORTED
+        raise WorkerFailure(status, reply["reason"], alive=True)
     path = _stage(training, pool.folder)
     pool.ask(backend, "prepare", problem=msgspec.to_builtins(training.problem), arrays=str(path))
     validation = "test" if training.dataset.validation is None else "validation"

@@ -315,6 +315,22 @@ def test_train_as_json():
     assert 0 <= found["test"]["accuracy"] <= 1
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("openvino", (), "unsupported. forward only: it runs trained networks"),
+        ("keras", ("--truncation", "2:2"), "unsupported. Keras's layers back-propagate through all steps"),
+        ("numba+naive", ("--layers", "2"), "unsupported. layers: not implemented here yet"),
+    ],
+)
+def test_a_backend_that_cannot_train_says_why(name, options, words):
+    if reason := backends.missing(name):
+        pytest.skip(reason)
+    found = called("train", "parity", "-b", name, "--epochs", "1", *options, code=2)
+    assert words in " ".join(found.stderr.split())
+    assert "Traceback" not in found.stderr
+
+
 def test_train_learns_the_running_parity_of_two_bits():
     found = json.loads(invoke("train", "running-parity", "-T", "2", "-b", "numpy", "--epochs", "60", "--json"))
     assert found["test"]["accuracy"] > 0.95
