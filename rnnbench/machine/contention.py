@@ -22,9 +22,9 @@ TASKS = "/proc/self/task"
 TICK_NS = 10**9 // os.sysconf("SC_CLK_TCK")  # in which the system counts the time of its cores
 MIN_TICKS = 5  # that shares are taken over: one more or less is a fifth of a core then
 
-# The probe: multiply-adds in 4 KiB, a small part of the first cache, about 30 us; no pool of threads has a part in it.
+# The probe: multiply-adds in 4 KiB, a small part of the first cache, about 17 us; no pool of threads has a part in it.
 PROBE_NUMBERS = 1024
-PROBE_ROUNDS = 25
+PROBE_ROUNDS = 15
 PROBE_TRIES = 3  # the least of them: the first wakes the core, and a tick of the system's clock hits one
 
 
