@@ -102,7 +102,7 @@ def contention_between(first: Counters, last: Counters, probes: tuple[int, ...])
 
 def _share(share: float | None) -> float | None:
     """Rounded to what ticks can tell; a guest that moved to another host may have had more stolen before than after."""
-    return None if share is None else round(max(0.0, share), 4)
+    return None if share is None else round(min(max(0.0, share), 1.0), 4)
 
 
 class ContentionWatch:

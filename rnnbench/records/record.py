@@ -23,6 +23,7 @@ SCHEMA = 1
 Nanoseconds = Annotated[int, Meta(gt=0)]  # of a call: the clock of a turn gives at least 1
 Count = Annotated[int, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -122,8 +123,8 @@ class Contention:
     seconds: Amount  # that the counters are over
     run_delay_ns: Count | None = None  # of all threads together: ready to run, and without a core
     involuntary_switches: Count | None = None  # how often a core was taken from one of its threads
-    others_share: Amount | None = None  # that other processes used
-    stolen_share: Amount | None = None  # that the hypervisor gave to other guests
+    others_share: Share | None = None  # that other processes used
+    stolen_share: Share | None = None  # that the hypervisor gave to other guests
     probe_ns: tuple[Nanoseconds, ...] = ()  # the same fixed work before the calls and after them
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from rnnbench.analysis.contention import contention_of
@@ -54,6 +55,13 @@ def test_a_record_keeps_it_and_an_older_one_has_none():
     assert decode_record(encode(record)) == record
     assert b"contention" not in encode(steady()[0])
     assert decode_record(encode(steady()[0])).contention is None
+
+
+@pytest.mark.parametrize("field", ["others_share", "stolen_share"])
+def test_a_share_above_the_whole_is_damage(field):
+    record = replace(steady()[0], contention=replace(CALM, **{field: 1.01}))
+    with pytest.raises(msgspec.ValidationError, match=field):
+        decode_record(encode(record))
 
 
 def test_no_number_moves_by_it():
