@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rnnbench.analysis.contention import Amounts, RunContention
 from rnnbench.api.audit import Audited
@@ -72,15 +73,15 @@ def worst(record: CheckRecord) -> tuple[str, str, str]:
 def print_contention(console: Console, runs: list[RunContention]) -> None:
     """A table for each run: all of its turns, then those that others took most from."""
     for run in runs:
-        title = f"Taken from the turns of {run.run_id} by other programs"
+        title = Text(f"Taken from the turns of {run.run_id} by other programs")  # no markup: brackets may be a name's
         table = Table("case", "backend", "turn", title=title, title_justify="left", box=box.SIMPLE_HEAD)
         for name in ("waited", "switches", "others", "stolen", "probe"):
             table.add_column(name, justify="right")
         told = f"{run.turns} turns" if run.turns == run.of else f"{run.turns} of {run.of} turns"
         table.add_row("all", "", f"{told}, {number(run.all.seconds)} s", *_taken(run.all))
         for turn in run.worst:
-            table.add_row(turn.case, turn.backend, turn.moment, *_taken(turn.amounts))
-        console.print(table, markup=False)
+            table.add_row(Text(turn.case), Text(turn.backend), turn.moment, *_taken(turn.amounts))
+        console.print(table)
 
 
 def _taken(amounts: Amounts) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -83,3 +84,9 @@ def test_what_others_took_is_shown_and_is_no_warning(folder):
         "seconds": 3.0, "waited": pytest.approx(0.8), "involuntary_switches": 40, "others": 0.5, "stolen": 0.01,
         "slowed": pytest.approx(0.1),
     }  # fmt: skip
+
+
+def test_brackets_in_a_name_are_no_markup(folder):
+    lines = check(folder("[red] run[/x]", [replace(r, backend="[/b]") for r in contended()], QUIET)).stdout
+    assert "of [red] run[/x] by" in lines
+    assert " [/b] " in lines
