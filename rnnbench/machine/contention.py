@@ -58,13 +58,22 @@ def probe_ns() -> int:
     return max(1, min(tries))
 
 
+def _read(path: str) -> bytes:
+    """A short file of the system's, in less than half of the time that `open` takes."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(file, 200)
+    finally:
+        os.close(file)
+
+
 def run_delays() -> dict[str, RunDelay] | None:
     """Of every thread of this process, by its number; None where the system does not count, or not for us."""
     found = {}
     try:
         for task in os.listdir(TASKS):
-            with suppress(FileNotFoundError, ProcessLookupError), open(f"{TASKS}/{task}/schedstat", "rb") as file:
-                ran, waited, _ = map(int, file.read().split())
+            with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+                ran, waited, _ = map(int, _read(f"{TASKS}/{task}/schedstat").split())
                 found[task] = RunDelay(ran, waited)
     except (OSError, ValueError):
         return None
