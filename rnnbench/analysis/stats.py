@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIDENCE = 0.95
+WIDEST = 3.0  # of an interval that is given in digits: its upper end over its lower
 NS = 1e-9
 
 # Where no round could be measured, the first of these that occurred is reported.
@@ -53,17 +54,26 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its 95 % interval; `low` and `high` are NaN where the basis is `NONE`."""
+    """A value and its 95 % interval over `count` launches or rounds.
+
+    `low` and `high` are NaN where the basis is `NONE`.
+    """
 
     value: float
     low: float
     high: float
     basis: Basis
+    count: int = 0
 
     @property
     def above_one(self) -> bool:
         """Whether a ratio is above 1 for sure: the whole interval, taken over launches."""
         return self.basis is Basis.LAUNCHES and self.low > 1
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the interval is too wide to be given in digits."""
+        return self.basis is not Basis.NONE and not self.high <= WIDEST * self.low
 
 
 @dataclass(frozen=True)
@@ -172,10 +182,10 @@ def _student(logs: Sequence[float], basis: Basis) -> Interval:
 
     n, centre = len(logs), float(np.mean(logs))
     if n < 3:
-        return Interval(math.exp(centre), math.nan, math.nan, Basis.NONE)
+        return Interval(math.exp(centre), math.nan, math.nan, Basis.NONE, n)
     t = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2))
     half = t * float(np.std(logs, ddof=1)) / math.sqrt(n)
-    return Interval(math.exp(centre), _exp(centre - half), _exp(centre + half), basis)
+    return Interval(math.exp(centre), _exp(centre - half), _exp(centre + half), basis, n)
 
 
 def _exp(x: float) -> float:
