@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnbench.analysis.stats import Basis
+from rnnbench.analysis.stats import Basis, Interval
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows, titled
 from rnnbench.report.style import FAINT
-from rnnbench.report.text import ratio_text
+from rnnbench.report.text import ratio_text, ratio_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,8 +32,9 @@ def _row(line: dict[str, Any]) -> Row:
         return Row(line["backend"], label=line["reason"], wrong=line["status"] == "wrong")
     if line["backend"] == line["reference"]:
         return Row(line["backend"], 1.0, label="reference")
-    weak = line["basis"] != str(Basis.LAUNCHES)
-    return Row(line["backend"], line["speedup"], line["low"], line["high"], ratio_text(line["speedup"]), weak=weak)
+    ratio = Interval(line["speedup"], line["low"], line["high"], Basis(line["basis"]))
+    weak = ratio.basis is not Basis.LAUNCHES
+    return Row(line["backend"], ratio.value, ratio.low, ratio.high, ratio_value(ratio), weak=weak)
 
 
 def panel(ax: Axes, title: str, table: pd.DataFrame) -> None:
@@ -55,8 +56,11 @@ def pages(data: ReportData) -> list[Page]:
 
     def draw(part: Sequence[str]) -> tuple[Figure, str]:
         groups = [table[table["case"] == key] for key in part]
-        figure, axes = placed_rows(len(groups), 2, data.backends, max(map(len, groups)), 2 + data.quick)
-        note = "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only). Log scale."
+        figure, axes = placed_rows(len(groups), 2, data.backends, max(map(len, groups)), 3 + data.quick)
+        note = (
+            "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only; an arrow: it "
+            "goes on). Log scale."
+        )
         headline(figure, f"Speed-up over {data.reference}: larger is better", [note], data.quick)
         said = []
         for ax, key, group in zip(axes, part, groups, strict=True):
