@@ -36,8 +36,8 @@ DEFINITIONS = """\
   falls out; the median per launch, then the geometric mean over launches, with the same interval.
 - **Sure**: the whole interval of each lead that is named, taken over launches, is above 1. Each interval stands for
   itself: none is corrected for the number of cases.
-- **Noisy**: the interval's upper end is more than 3 times its lower one. It is not written out, and where it leaves a
-  figure it is cut with an arrow; `tables/` has it in digits.
+- **Noisy**: the interval's upper end is more than 3 times its lower one, or the larger of two values that of the other.
+  It is not written out, and where it leaves a figure it is cut with an arrow; `tables/` has it in digits.
 - **Error**: norm(x - ref) / norm(ref) of each named array against the float64 oracle, on the same parameters and rows.
   A backend over its limit is *wrong*: shown, and in no ranking and no ratio.
 - **Start**: import, preparation of data and parameters, and the first call, which compiles where there is a compiler;
@@ -249,7 +249,7 @@ def _reach(reached: float | None) -> str:
     """How far an interval reaches above its time; below it, as far on a log scale."""
     if reached is None:
         return "no interval"
-    return "too noisy" if (1 + reached) ** 2 > WIDEST else percent(reached)
+    return "noisy" if (1 + reached) ** 2 > WIDEST else percent(reached)
 
 
 def noise_section(data: ReportData) -> Section:

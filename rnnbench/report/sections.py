@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LEADS = f"""\
-Times are of one call; `3.3x (3.1 to 3.5) ahead of` is the ratio of times within rounds and its 95 % interval. *Too
-noisy*: that is wider than a factor of {WIDEST:g}. *Sure*: ahead of every backend that is named, by however much."""
+Times are of one call; `3.3x (3.1 to 3.5) ahead of` is the ratio of times within rounds and its 95 % interval.
+*Noisy*: that is wider than a factor of {WIDEST:g}. *Sure*: ahead of every backend that is named, by however much."""
 BEST = """\
 The fastest right answer of each column is bold. Times marked wrong take no part in any comparison."""
 THREADS = f"""\

@@ -19,7 +19,8 @@ FOOTNOTES = {
     ONE_LAUNCH: "one launch: within-process spread only, so the true interval is wider",
     ONE_THREAD: "by one thread; times without this mark are by all threads of the run",
     NO_INTERVAL: "fewer than three launches, or three rounds of one: no interval",
-    NOISY: f"the 95 % interval is wider than a factor of {WIDEST:g}: more launches, or a quieter machine, narrow it",
+    NOISY: f"its 95 % interval is wider than a factor of {WIDEST:g}, or its two launches are further apart: measure "
+    "longer, or on a quieter machine",
 }
 
 
@@ -125,12 +126,12 @@ class Labels:
 def _lead(over: str, ratio: Interval) -> str:
     """How far ahead of another backend, or that there is no sure difference."""
     lowest = {Basis.LAUNCHES: ratio.low, Basis.ROUNDS: ratio.low, Basis.NONE: ratio.value}[ratio.basis]
-    counted = f"{ratio.count} {'launches' if ratio.basis is Basis.LAUNCHES else 'rounds of one launch'}"
-    if lowest > 1:
-        said = f"{ratio_value(ratio)} ahead of {over} (too noisy for an interval, {counted})"
-        return said if ratio.noisy else f"{ratio_with_interval(ratio)} ahead of {over}"
-    said = f"no sure difference to {over}"
-    return f"{said} (too noisy, {counted})" if ratio.noisy else f"{said}: {ratio_with_interval(ratio)}"
+    no_difference = f"no sure difference to {over}"
+    if ratio.noisy:
+        counted = f"{ratio.count} {'rounds of one launch' if ratio.basis is Basis.ROUNDS else 'launches'}"
+        return f"{f'{ratio_value(ratio)} ahead of {over}' if lowest > 1 else no_difference} (noisy, {counted})"
+    said = ratio_with_interval(ratio)
+    return f"{said} ahead of {over}" if lowest > 1 else f"{no_difference}: {said}"
 
 
 def how_sure(ranking: Ranking) -> str:
