@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 PANELS = 12  # a page
 ROOM = 2.2  # of the longest bar, for the words at its right
-LONGEST = 1.25  # of the longest bar: where intervals are cut
+LONGEST = 1.1  # of the longest bar: where intervals are cut
 NOTE = (
     "Pale: wall time, from the call until the device is idle. Solid: the device's own clock, from before the first "
     "launch to after the last, gaps between launches included. Lines: 95 % interval over launches (an arrow: it goes "
@@ -69,8 +69,9 @@ def _draw_pair(ax: Axes, y: float, pair: OnDevice, size: float, limit: float) ->
         if math.isfinite(value.low):
             bar = (value.low / size, value.high / size)
             ends.append(interval_bar(ax, *bar, y + offset, (0.0, limit), color=INK, linewidth=0.8))
-    said = f"{value_text(pair.wall, size)} wall, "
-    said += "no device clock" if pair.time is None else f"{value_text(pair.time, size)} device"
+    wall, device = (value_text(time, size) if time else "no" for time in (pair.wall, pair.time))
+    said = f"{wall} wall, {device.removeprefix('about ') if pair.wall.noisy else device} "
+    said += "device" if pair.time else "device clock"
     ax.annotate(
         said, (max(ends), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=7, color=INK,
         bbox={"facecolor": "white", "linewidth": 0, "pad": 0.8},
