@@ -1,4 +1,4 @@
-"""What `verify`, `list --contract` and `check` print for people."""
+"""What `verify`, `list --contract` and `check` print for people. Without markup: brackets may be a name's."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from rnnbench.units import number, percent
 def print_contracts(console: Console, answers: dict[str, ContractAnswer], problem: Problem) -> None:
     """A table for each backend."""
     for name, answer in answers.items():
-        table = Table(name, f"{problem.name} {problem.dtype}", box=box.SIMPLE_HEAD, width=console.width)
-        table.columns[0].no_wrap = True
+        table = Table(box=box.SIMPLE_HEAD, width=console.width)
+        table.add_column(Text(name), no_wrap=True)
+        table.add_column(f"{problem.name} {problem.dtype}")
         for key, text in contract_rows(answer, problem):
-            table.add_row(key, text)
+            table.add_row(key, Text(text))
         console.print(table, markup=False)
 
 
@@ -33,7 +34,7 @@ def print_audit(console: Console, audited: Audited) -> None:
     for (name, dtype), found in audited.findings.items():
         for check in dict.fromkeys(f.check for f in found):
             same = [f for f in found if f.check == check]
-            table.add_row(name, dtype, *_line(check, same))
+            table.add_row(*map(Text, (name, dtype, *_line(check, same))))
     console.print(table)
     for name, reason in (audited.reasons | audited.failures).items():
         console.print(f"{name}: {reason}", markup=False, highlight=False)
@@ -51,7 +52,7 @@ def print_checks(console: Console, checked: Checked) -> None:
     """A table with the array of each record that is nearest to its limit, and a last line with the verdict."""
     table = Table("case", "backend", "status", "worst array", "error", "limit", box=box.SIMPLE_HEAD)
     for record in checked.records:
-        table.add_row(record.case.key, record.backend, record.status, *worst(record))
+        table.add_row(*map(Text, (record.case.key, record.backend, record.status, *worst(record))))
     console.print(table)
     for record in checked.records:
         if record.reason is not None:
@@ -73,7 +74,7 @@ def worst(record: CheckRecord) -> tuple[str, str, str]:
 def print_contention(console: Console, runs: list[RunContention]) -> None:
     """A table for each run: all of its turns, then those that others took most from."""
     for run in runs:
-        title = Text(f"Taken from the turns of {run.run_id} by other programs")  # no markup: brackets may be a name's
+        title = Text(f"Taken from the turns of {run.run_id} by other programs")
         table = Table("case", "backend", "turn", title=title, title_justify="left", box=box.SIMPLE_HEAD)
         for name in ("waited", "switches", "others", "stolen", "probe"):
             table.add_column(name, justify="right")
