@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.kernels.cpu.thread_pool import ThreadPool, thread_pool
+from rnnbench.kernels.cpu.thread_pool import ThreadPool, open_stage, take_share, thread_pool
 from rnnbench.model import DType, Head, Loss, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
 
@@ -48,6 +48,14 @@ def test_threads_wait_and_are_woken_for_large_calls_only(session):
     assert not thread.waiting  # the call lasts
     pool.end_call()
     assert until(lambda: thread.waiting)
+
+
+def test_the_caller_takes_the_first_shares_and_the_others_the_last():
+    made = ThreadPool()
+    pool = made.address
+    for _ in range((1 << 15) + 2):  # past the last number of a stage
+        open_stage(pool, 5)
+        assert [take_share(pool, thread) for thread in (0, 1, 2, 0, 1, 0, 2)] == [0, 4, 3, 1, 2, -1, -1]
 
 
 def test_a_call_without_other_threads_does_all_shares_itself(session, monkeypatch):
