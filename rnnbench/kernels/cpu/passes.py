@@ -55,10 +55,10 @@ from rnnbench.kernels.cpu.unique_tokens import (
 )
 
 # What is worth a worker: multiply-adds (a tanh counts as TANH_WORK of them), parameters of the optimizer, tokens, and
-# weights to pack; and what is worth waking a thread that waits.
+# weights to pack. What is worth two workers is worth waking a thread that waits.
 MIN_WORK, MIN_PARAMS, MIN_TOKENS = np.int64(400_000), np.int64(8_192), np.int64(1_024)
 MIN_WEIGHTS = np.int64(50_000)
-WAKING_WORK = 1_000_000
+WAKING_WORK = 2 * int(MIN_WORK)
 TANH_WORK = np.int64(24)
 CACHE_LINE_NUMBERS = np.int64(64)
 # Recurrent weights of so many numbers are read from afar at each step, from the second cache or from the third. Where
@@ -250,7 +250,9 @@ class CpuRunner:
         record.fields["do_share"][0] = self.do_share
         names = ("T", "H", "GH", "E", "has_tokens", "layers_n", "workers")
         T, H, GH, E, tokens, layers, self.size = (int(record.fields[name][0]) for name in names)
-        self.row_work = layers * T * GH * (H + (0 if tokens else E) + int(TANH_WORK))
+        # What a row is worth at most, forward and with the way back: as in `_one_pass`
+        products = H if tokens else H + E
+        self.row_work = [layers * T * GH * (products * times + int(TANH_WORK)) for times in (1, 3)]
         self.fields = {name: record.fields[name] for name in ("goal", "order", "order_n", "pool")}
         self.goal = self.pool = -1  # as they stand in the record; its fields are written where they change, for a
         self.order: Array | None = None  # write from Python takes as long as a small kernel
@@ -271,8 +273,9 @@ class CpuRunner:
         if self.size == 1 or not pool.in_use.acquire(blocking=False):
             self._enter(0)
             return
+        work = order.size * self.row_work[goal >= GRADIENT]
         try:
-            pool.begin_call(self.size, self.record.address, self.do_share, order.size * self.row_work > WAKING_WORK)
+            pool.begin_call(self.size, self.record.address, self.do_share, work >= WAKING_WORK)
             self._enter(pool.address)
         finally:
             pool.end_call()
