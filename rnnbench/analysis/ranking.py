@@ -20,23 +20,18 @@ _REFERENCES = ("torch", "numpy")
 
 @dataclass(frozen=True)
 class Ranking:
-    """The answer to one case. `ratio` is how many times faster the fastest is than the runner-up, by shared rounds.
+    """The answer to one case. `lead` is how many times faster the fastest is than the runner-up, by shared rounds.
 
-    `fastest` is None where no backend was measured, `runner_up` where only one was, `ratio` where the two share no
-    round. `sure`: the whole interval of the ratio, taken over launches, lies above 1. `over_reference` is the same
-    ratio to `reference`, None where that is the fastest itself or was not measured. `unranked` has the status of each
-    backend that is out of the ranking.
+    `fastest` and its `time` of a call are None where no backend was measured, `runner_up` where only one was, `lead`
+    where the two share no round. `over_reference` is the same ratio to `reference`, None where that is the fastest
+    itself or was not measured. `unranked` has the status of each backend that is out of the ranking.
     """
 
     case: Case
     fastest: str | None
-    seconds: float  # a call
+    time: Interval | None
     runner_up: str | None
-    ratio: float | None
-    low: float
-    high: float
-    basis: Basis
-    sure: bool
+    lead: Interval | None
     reference: str | None
     over_reference: Interval | None
     unranked: dict[str, str]
@@ -46,6 +41,17 @@ class Ranking:
     def key(self) -> str:
         """The key of the case."""
         return self.case.key
+
+    @property
+    def leads(self) -> dict[str, Interval]:
+        """Runner-up and reference, as far as they are there, with the lead over each."""
+        named = {self.runner_up: self.lead, self.reference: self.over_reference}
+        return {name: lead for name, lead in named.items() if name and lead}
+
+    @property
+    def sure(self) -> bool:
+        """Whether every lead is above 1 for sure."""
+        return bool(self.leads) and all(lead.above_one for lead in self.leads.values())
 
 
 def choose_reference(found: Sequence[Summary], wanted: str | None = None) -> str | None:
@@ -63,22 +69,16 @@ def _ranking(case: Case, group: Sequence[Summary], reference: str | None) -> Ran
     ranked = sorted((s for s in group if s.ranked), key=lambda s: s.time.value if s.time else math.inf)
     unranked = {s.backend: str(s.status) for s in group if not s.ranked}
     if not ranked:
-        nothing = (None, math.nan, None, None, math.nan, math.nan, Basis.NONE, False)
-        return Ranking(case, *nothing, reference, None, unranked)
+        return Ranking(case, None, None, None, None, reference, None, unranked)
     first, second = ranked[0], ranked[1] if len(ranked) > 1 else None
     lead = ratio_of(second.turns, first.turns) if second else None
     over = next((ratio_of(s.turns, first.turns) for s in ranked[1:] if s.backend == reference), None)
-    assert first.time is not None
     return Ranking(
         case=case,
         fastest=first.backend,
-        seconds=first.time.value,
+        time=first.time,
         runner_up=second.backend if second else None,
-        ratio=lead.value if lead else None,
-        low=lead.low if lead else math.nan,
-        high=lead.high if lead else math.nan,
-        basis=lead.basis if lead else Basis.NONE,
-        sure=lead is not None and lead.above_one,
+        lead=lead,
         reference=reference,
         over_reference=over,
         unranked=unranked,

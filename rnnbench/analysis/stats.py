@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CONFIDENCE = 0.95
+WIDEST = 3.0  # what is given in digits: the upper end of an interval over its lower one
 NS = 1e-9
 
 # Where no round could be measured, the first of these that occurred is reported.
@@ -53,17 +54,27 @@ class Basis(StrEnum):
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its 95 % interval; `low` and `high` are NaN where the basis is `NONE`."""
+    """A value and its 95 % interval; `low` and `high` are NaN where the basis is `NONE`.
+
+    Taken over `count` launches or rounds, of which the largest value is `apart` times the smallest.
+    """
 
     value: float
     low: float
     high: float
     basis: Basis
+    count: int = 0
+    apart: float = 1.0
 
     @property
     def above_one(self) -> bool:
         """Whether a ratio is above 1 for sure: the whole interval, taken over launches."""
         return self.basis is Basis.LAUNCHES and self.low > 1
+
+    @property
+    def noisy(self) -> bool:
+        """Whether the interval, or what lies between two values that have none, is too wide to be given in digits."""
+        return self.apart > WIDEST if self.basis is Basis.NONE else not self.high <= WIDEST * self.low
 
 
 @dataclass(frozen=True)
@@ -170,12 +181,12 @@ def _student(logs: Sequence[float], basis: Basis) -> Interval:
     """exp of the mean and of its Student-t interval; of fewer than three values the interval would say nothing."""
     from scipy.special import stdtrit
 
-    n, centre = len(logs), float(np.mean(logs))
+    n, centre, apart = len(logs), float(np.mean(logs)), _exp(max(logs) - min(logs))
     if n < 3:
-        return Interval(math.exp(centre), math.nan, math.nan, Basis.NONE)
+        return Interval(math.exp(centre), math.nan, math.nan, Basis.NONE, n, apart)
     t = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2))
     half = t * float(np.std(logs, ddof=1)) / math.sqrt(n)
-    return Interval(math.exp(centre), _exp(centre - half), _exp(centre + half), basis)
+    return Interval(math.exp(centre), _exp(centre - half), _exp(centre + half), basis, n, apart)
 
 
 def _exp(x: float) -> float:

@@ -266,6 +266,14 @@ def _clock(s: Summary, clock: Mapping[str, Any]) -> Iterator[Sign]:
         yield _sign("clock", s, text, -typical)
 
 
+DISTURBING = ("disturbed", "others", "stolen", "load")  # kinds
+
+
+def disturbing(found: Iterable[Warned]) -> Warned | None:
+    """The first warning of other work on the machine, or of disturbed turns, in a list that begins with the worst."""
+    return next((w for w in found if w.counts and w.kind in DISTURBING), None)
+
+
 MAX_NAMED = 8  # networks of a run that were chosen one by one; of more the remedies are those of a sweep
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from rnnbench.analysis.noise import MARK, Noise, ReplicaPair, noise_of
+from rnnbench.analysis.stats import WIDEST
 from rnnbench.contract import Contract
 from rnnbench.records import account
 from rnnbench.records.record import Record, checks_in, turns_in
@@ -33,8 +34,10 @@ DEFINITIONS = """\
   so it is too narrow. **Fewer than three values** (‡): no interval at all.
 - **Ratio** (speed-up, lead): one ratio per round that both backends were measured in, so that a drift of the machine
   falls out; the median per launch, then the geometric mean over launches, with the same interval.
-- **Sure**: the whole interval of the lead of the fastest, taken over launches, is above 1. Each interval stands for
+- **Sure**: the whole interval of each lead that is named, taken over launches, is above 1. Each interval stands for
   itself: none is corrected for the number of cases.
+- **Noisy**: the interval's upper end is more than 3 times its lower one, or the larger of two values that of the other.
+  It is not written out, and where it leaves a figure it is cut with an arrow; `tables/` has it in digits.
 - **Error**: norm(x - ref) / norm(ref) of each named array against the float64 oracle, on the same parameters and rows.
   A backend over its limit is *wrong*: shown, and in no ranking and no ratio.
 - **Start**: import, preparation of data and parameters, and the first call, which compiles where there is a compiler;
@@ -222,9 +225,8 @@ def stops_section(data: ReportData) -> Section:
     def cell(stop: Any) -> str:
         if stop is None:
             return "-"
-        reached = "no interval" if stop["reached"] is None else percent(stop["reached"])
         why = _SHORT[Why(stop["why"])]
-        return f"{reached}, {stop['launches']}{f' ({why})' if why else ''}"
+        return f"{_reach(stop['reached'])}, {stop['launches']}{f' ({why})' if why else ''}"
 
     names = list(dict.fromkeys(name for row in found.values() for name in row))
     shown = table(["case", *names], [[label, *(cell(row.get(name)) for name in names)] for label, row in found.items()])
@@ -232,7 +234,7 @@ def stops_section(data: ReportData) -> Section:
     counts = Counter(Why(stop["why"]) for _, _, stop in every)
     brief = f"stopped: {', '.join(f'{counts[why]} {words}' for why, words in _ENDED.items() if counts[why])}"
     if known := [(stop["reached"], f"{label} {name}") for label, name, stop in every if stop["reached"] is not None]:
-        brief += f"; the least precise is {max(known)[1]}, {percent(max(known)[0])}"
+        brief += f"; the least precise is {max(known)[1]}, {_reach(max(known)[0])}"
     asked: list[Block] = []
     if rule := (data.run.get("plan") or {}).get("rule"):
         r = msgspec.convert(rule, StopRule)
@@ -241,6 +243,13 @@ def stops_section(data: ReportData) -> Section:
             f"{r.min_launches} launches at least, {r.max_launches} at most."
         ]
     return Section("Why it stopped", [*asked, shown, Markdown(PRECISION)], brief=[brief] if every else [])
+
+
+def _reach(reached: float | None) -> str:
+    """How far an interval reaches above its time; below it, as far on a log scale."""
+    if reached is None:
+        return "no interval"
+    return "noisy" if (1 + reached) ** 2 > WIDEST else percent(reached)
 
 
 def noise_section(data: ReportData) -> Section:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from rnnbench.analysis.costs import main_cases, spent
 from rnnbench.analysis.devices import on_gpu
 from rnnbench.analysis.diagnostics import calls_of
-from rnnbench.analysis.stats import Summary, ratio_of
+from rnnbench.analysis.stats import WIDEST, Summary, ratio_of
 from rnnbench.analysis.trial import CLEAR, FEWEST_PAIRS, MOST_PAIRS, TIE, Trial, trial_of
-from rnnbench.analysis.warnings import Warned
+from rnnbench.analysis.warnings import Severity, Warned, disturbing
 from rnnbench.model import Pass
 from rnnbench.records.record import Status, checks_in
 from rnnbench.report.data import ProblemCases, ReportData
@@ -38,8 +38,9 @@ from rnnbench.units import Unit, duration, number, percent, unit_for
 if TYPE_CHECKING:
     import pandas as pd
 
-LEADS = """\
-Times are of one call; `3.3x (3.1 to 3.5) ahead of` is the ratio of times within rounds and its 95 % interval."""
+LEADS = f"""\
+Times are of one call; `3.3x (3.1 to 3.5) ahead of` is the ratio of times within rounds and its 95 % interval.
+*Noisy*: that is wider than a factor of {WIDEST:g}. *Sure*: ahead of every backend that is named, by however much."""
 BEST = """\
 The fastest right answer of each column is bold. Times marked wrong take no part in any comparison."""
 THREADS = f"""\
@@ -86,11 +87,22 @@ def answer_section(data: ReportData) -> Section:
     """First of all: the fastest of each case, its lead, and how sure that is."""
     if not data.records:
         return Section("Answer", [Toned("No case was measured: there are no records.", "wrong")])
-    items: list[Item] = [
-        (data.labels.of(r.case), ranking_text(r), Toned(f"({how_sure(r)}).", "good" if r.sure else "unsure"))
-        for r in data.rankings
-    ]
+    items = disturbed_item(data)
+    for r in data.rankings:
+        said, sure = ranking_text(r), how_sure(r)
+        pieces = (said, Toned(f"({sure}).", "good" if r.sure else "unsure")) if sure else (Toned(f"{said}.", "unsure"),)
+        items.append((data.labels.of(r.case), *pieces))
     return Section("Answer", [items, Markdown(LEADS)], brief=[items])
+
+
+def disturbed_item(data: ReportData) -> list[Item]:
+    """What disturbed the run and what helps, before its answer; nothing of a quiet one."""
+    worst = disturbing(data.warnings)
+    if worst is None:
+        return []
+    lead = "Disturbed" if worst.severity is Severity.SEVERE else "Perhaps disturbed"
+    text, remedy = f"{worst.text}.", f"Remedy: {worst.remedy}."
+    return [(Toned(lead, worst.severity), text, Toned(remedy, "remedy"))]
 
 
 def warnings_section(found: Sequence[Warned]) -> Section:

@@ -11,7 +11,7 @@ from rnnbench.report.data import ReportData
 from rnnbench.report.devices import ceiling_blocks
 from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
 from rnnbench.report.section import Block, Figure, Item, Markdown, Section, Toned, escape, table
-from rnnbench.report.sections import judged_in_part, marked_wrong, unmeasured
+from rnnbench.report.sections import disturbed_item, judged_in_part, marked_wrong, unmeasured
 from rnnbench.report.tables import error_share, worst_errors
 from rnnbench.report.text import ratio_text, scientific
 from rnnbench.units import duration
@@ -81,7 +81,7 @@ def sweep_answer_section(data: ReportData) -> Section:
         group = [s for s in data.summaries if s.case.pass_ is pass_ and s.case.dtype is dtype]
         blocks.append(Section(f"{pass_} {dtype}", [_standings_table(standings(group))]))
     brief: list[Item] = [(s.backend, _standing_text(s, len(data.rankings))) for s in found]
-    return Section("Answer", [*blocks, Markdown(READING)], brief=[brief])
+    return Section("Answer", [disturbed_item(data), *blocks, Markdown(READING)], brief=[brief])
 
 
 def _times_table(data: ReportData, pass_: Pass, dtype: DType) -> pd.DataFrame:

@@ -5,19 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from rnnbench.analysis.ranking import Ranking
-from rnnbench.analysis.stats import Basis, Interval
+from rnnbench.analysis.stats import WIDEST, Basis, Interval
 from rnnbench.model import Case, Pass
-from rnnbench.units import decimals_of, duration, number, threads
+from rnnbench.units import decimals_of, number, threads, unit_for
 
 QUICK = "quick: a smoke run, not for quoting"
 ONE_LAUNCH = "†"
 NO_INTERVAL = "‡"
+NOISY = "(noisy)"
 ONE_THREAD = "¹"
 MARKS = {Basis.LAUNCHES: "", Basis.ROUNDS: ONE_LAUNCH, Basis.NONE: NO_INTERVAL}
 FOOTNOTES = {
     ONE_LAUNCH: "one launch: within-process spread only, so the true interval is wider",
     ONE_THREAD: "by one thread; times without this mark are by all threads of the run",
     NO_INTERVAL: "fewer than three launches, or three rounds of one: no interval",
+    NOISY: f"its 95 % interval is wider than a factor of {WIDEST:g}, or its two launches are further apart: measure "
+    "longer, or on a quieter machine",
 }
 
 
@@ -26,15 +29,30 @@ def scientific(value: float) -> str:
     return f"{value:.1e}"
 
 
+def _said(interval: Interval, value: str, ends: tuple[str, str]) -> str:
+    """A value that was written by `value_text` or `ratio_value`, with its interval as far as that says anything."""
+    mark = MARKS[interval.basis]
+    if interval.noisy:
+        return f"{value}{mark} {NOISY}"
+    return f"{value}{mark}" if interval.basis is Basis.NONE else f"{value} ({ends[0]} to {ends[1]}){mark}"
+
+
+def value_text(interval: Interval, scale: float = 1.0, digits: int = 3) -> str:
+    """The value alone, in units of `scale`: `0.213`, or `about 0.21` where its interval is too wide."""
+    value = interval.value / scale
+    return f"about {number(_rough(value), 2)}" if interval.noisy else number(value, digits)
+
+
+def _rough(value: float) -> float:
+    """Two digits of it: 2,156 is 2,200."""
+    return float(f"{value:.2g}")
+
+
 def with_interval(interval: Interval, scale: float = 1.0, digits: int = 3) -> str:
     """`0.213 (0.205 to 0.221)` in units of `scale`, with its mark; only the value where there is no interval."""
-    value = interval.value / scale
-    mark = MARKS[interval.basis]
-    if interval.basis is Basis.NONE:
-        return f"{number(value, digits)}{mark}"
-    decimals = decimals_of(value, digits)
+    decimals = decimals_of(interval.value / scale, digits)
     low, high = (number(v / scale, decimals=decimals) for v in (interval.low, interval.high))
-    return f"{number(value, decimals=decimals)} ({low} to {high}){mark}"
+    return _said(interval, value_text(interval, scale, digits), (low, high))
 
 
 def ratio_text(ratio: float) -> str:
@@ -46,13 +64,15 @@ def _ratio_decimals(ratio: float) -> int:
     return 0 if ratio >= 9.95 else 1 if ratio >= 1.95 else 2 if ratio >= 0.095 else decimals_of(ratio, 2)
 
 
+def ratio_value(ratio: Interval) -> str:
+    """A ratio alone: `3.3x`, or `about 3.3x` where its interval is too wide."""
+    return f"about {number(_rough(ratio.value), 2)}x" if ratio.noisy else ratio_text(ratio.value)
+
+
 def ratio_with_interval(ratio: Interval) -> str:
     """`3.3x (3.1 to 3.5)`, with its mark."""
-    mark = MARKS[ratio.basis]
-    if ratio.basis is Basis.NONE:
-        return f"{ratio_text(ratio.value)}{mark}"
     low, high = (number(v, decimals=_ratio_decimals(ratio.value)) for v in (ratio.low, ratio.high))
-    return f"{ratio_text(ratio.value)} ({low} to {high}){mark}"
+    return _said(ratio, ratio_value(ratio), (low, high))
 
 
 def short(text: str | None, limit: int = 60) -> str:
@@ -105,36 +125,46 @@ class Labels:
 
 def _lead(over: str, ratio: Interval) -> str:
     """How far ahead of another backend, or that there is no sure difference."""
-    if ratio.low > 1 or (ratio.basis is Basis.NONE and ratio.value > 1):
-        return f"{ratio_with_interval(ratio)} ahead of {over}"
-    return f"no sure difference to {over}: {ratio_with_interval(ratio)}"
+    lowest = {Basis.LAUNCHES: ratio.low, Basis.ROUNDS: ratio.low, Basis.NONE: ratio.value}[ratio.basis]
+    no_difference = f"no sure difference to {over}"
+    if ratio.noisy:
+        counted = f"{ratio.count} {'rounds of one launch' if ratio.basis is Basis.ROUNDS else 'launches'}"
+        return f"{f'{ratio_value(ratio)} ahead of {over}' if lowest > 1 else no_difference} (noisy, {counted})"
+    said = ratio_with_interval(ratio)
+    return f"{said} ahead of {over}" if lowest > 1 else f"{no_difference}: {said}"
 
 
 def how_sure(ranking: Ranking) -> str:
-    """One or two words on what the lead rests on."""
+    """One or two words on what the leads rest on; none where launches show one of them to be no sure difference."""
     if ranking.fastest is None:
         return "none measured"
     if ranking.runner_up is None:
         return "no rival measured"
-    if ranking.basis is Basis.LAUNCHES:
-        return "sure" if ranking.sure else "not sure"
-    return "one launch only" if ranking.basis is Basis.ROUNDS else "no interval"
+    if ranking.sure:
+        return "sure"
+    bases = {lead.basis for lead in ranking.leads.values()}
+    if bases == {Basis.LAUNCHES}:
+        return ""
+    return "one launch only" if bases == {Basis.ROUNDS} else "no interval"
+
+
+def _duration(time: Interval, steps: int = 1) -> str:
+    """The value alone with its unit, of one of so many steps: `0.213 ms`, `about 0.21 ms`."""
+    unit = unit_for([time.value / steps])
+    return f"{value_text(time, unit.seconds * steps)} {unit.name}"
 
 
 def ranking_text(ranking: Ranking) -> str:
     """The fastest and its lead: `numba 0.210 ms, 3.3x (3.1 to 3.5) ahead of jax`; over the reference too."""
     unranked = ", ".join(f"{name} {status}" for name, status in ranking.unranked.items())
-    if ranking.fastest is None:
+    if ranking.fastest is None or ranking.time is None:
         return f"no backend was measured ({unranked})"
-    step = ranking.seconds / ranking.case.steps
-    a_step = f" ({duration(step)} a step)" if ranking.case.pass_ is Pass.EPOCH else ""
+    step = _duration(ranking.time, ranking.case.steps)
+    a_step = f" ({step} a step)" if ranking.case.pass_ is Pass.EPOCH else ""
     by = f" by {' or '.join(map(threads, ranking.threads))}" if ranking.threads else ""
-    start = f"{ranking.fastest} {duration(ranking.seconds)}{a_step}{by}"
+    start = f"{ranking.fastest} {_duration(ranking.time)}{a_step}{by}"
     if ranking.runner_up is None:
         return f"{start}, the only one measured{f' ({unranked})' if unranked else ''}"
-    if ranking.ratio is None:
+    if ranking.lead is None:
         return f"{start}, first by its own times; it shares no round with {ranking.runner_up}, next"
-    leads = [_lead(ranking.runner_up, Interval(ranking.ratio, ranking.low, ranking.high, ranking.basis))]
-    if ranking.over_reference is not None and ranking.reference not in (None, ranking.runner_up):
-        leads.append(_lead(f"{ranking.reference}", ranking.over_reference))
-    return f"{start}, {', '.join(leads)}"
+    return f"{start}, {', '.join(_lead(name, lead) for name, lead in ranking.leads.items())}"

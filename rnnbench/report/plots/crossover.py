@@ -56,10 +56,10 @@ def _cell(ax: Axes, x: int, y: int, answer: Ranking) -> None:
     if answer.fastest is None:
         ax.text(x, y, "none", ha="center", va="center", fontsize=6, color=FAINT)
         return
-    close = answer.ratio is not None and answer.ratio < CLOSE
+    close = answer.lead is not None and answer.lead.value < CLOSE
     style: Any = {"facecolor": look(answer.fastest).colour, "edgecolor": "white", "linewidth": 1.0}
     ax.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, alpha=0.35 if close else 0.85, **style))
-    label = "only" if answer.ratio is None else ratio_text(answer.ratio)
+    label = "only" if answer.lead is None else ratio_text(answer.lead.value)
     ax.text(x, y, label, ha="center", va="center", fontsize=6.5, color=INK if close else "white")
 
 

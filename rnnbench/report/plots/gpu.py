@@ -17,6 +17,7 @@ from rnnbench.report.plots.layout import (
     grid,
     handle,
     headline,
+    interval_bar,
     legend_outside,
     line_handles,
     log_axis,
@@ -26,7 +27,7 @@ from rnnbench.report.plots.layout import (
 )  # fmt: skip
 from rnnbench.report.plots.sweep import NAMES, Panel, call_seconds, draw_sizes, kinds_of, panel_of, sweep_sizes
 from rnnbench.report.style import GRID, INK, Look, look
-from rnnbench.report.text import plain
+from rnnbench.report.text import plain, value_text
 from rnnbench.units import UNITS, Unit, duration, number, unit_for
 
 if TYPE_CHECKING:
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
 
 PANELS = 12  # a page
 ROOM = 2.2  # of the longest bar, for the words at its right
+LONGEST = 1.1  # of the longest bar: where intervals are cut
 NOTE = (
     "Pale: wall time, from the call until the device is idle. Solid: the device's own clock, from before the first "
-    "launch to after the last, gaps between launches included. Lines: 95 % interval over launches."
+    "launch to after the last, gaps between launches included. Lines: 95 % interval over launches (an arrow: it goes "
+    "on)."
 )
 
 
@@ -48,13 +51,14 @@ def draw_pairs(ax: Axes, pairs: Sequence[OnDevice], scale: float, unit: Unit) ->
     """The rows from the top on; values are divided by `scale` and then shown in `unit`."""
     backend_rows(ax, [pair.summary.backend for pair in pairs])
     size = scale * unit.seconds
+    longest = max(max(d.wall.value, d.time.value if d.time else 0.0) for d in pairs) / size
     for y, pair in enumerate(pairs):
-        _draw_pair(ax, y, pair, size)
-    ax.set_xlim(0, ROOM * max(max(d.wall.value, d.time.value if d.time else 0.0) for d in pairs) / size)
+        _draw_pair(ax, y, pair, size, LONGEST * longest)
+    ax.set_xlim(0, ROOM * longest)
     ax.grid(True, axis="x", color=GRID, linewidth=0.6)
 
 
-def _draw_pair(ax: Axes, y: float, pair: OnDevice, size: float) -> None:
+def _draw_pair(ax: Axes, y: float, pair: OnDevice, size: float, limit: float) -> None:
     colour = look(pair.summary.backend).colour
     ends = []
     for offset, value, shade in ((-0.19, pair.wall, pale(colour)), (0.19, pair.time, colour)):
@@ -63,10 +67,11 @@ def _draw_pair(ax: Axes, y: float, pair: OnDevice, size: float) -> None:
         ax.barh(y + offset, value.value / size, height=0.36, color=shade, linewidth=0)
         ends.append(value.value / size)
         if math.isfinite(value.low):
-            ax.plot([value.low / size, value.high / size], [y + offset] * 2, color=INK, linewidth=0.8)
-            ends.append(value.high / size)
-    said = f"{number(pair.wall.value / size)} wall, "
-    said += "no device clock" if pair.time is None else f"{number(pair.time.value / size)} device"
+            bar = (value.low / size, value.high / size)
+            ends.append(interval_bar(ax, *bar, y + offset, (0.0, limit), color=INK, linewidth=0.8))
+    wall, device = (value_text(time, size) if time else "no" for time in (pair.wall, pair.time))
+    said = f"{wall} wall, {device.removeprefix('about ') if pair.wall.noisy else device} "
+    said += "device" if pair.time else "device clock"
     ax.annotate(
         said, (max(ends), y), xytext=(5, 0), textcoords="offset points", va="center", fontsize=7, color=INK,
         bbox={"facecolor": "white", "linewidth": 0, "pad": 0.8},

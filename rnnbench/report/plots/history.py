@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.changepoints import levels
 from rnnbench.analysis.history import Line
-from rnnbench.report.plots.layout import Page, grid, headline, paged
+from rnnbench.report.plots.layout import Page, grid, headline, interval_bar, paged
 from rnnbench.report.style import FAINT, GRID, INK, WRONG, look
 from rnnbench.report.text import plain, ratio_text
 from rnnbench.units import number, unit_for
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 PANELS = 10  # a page
 MAX_LABELS = 14  # of commits, below one panel
 NOTES = (
-    "Each run's time with its 95 % interval over launches (bare: too few for one); the lines are the levels between "
-    "steps, the dashed one a step. Runs in order of time, named by commit (+: with changes).",
+    "Each run's time with its 95 % interval over launches (bare: too few for one; an arrow: it goes on); the lines "
+    "are the levels between steps, the dashed one a step. Runs in order of time, named by commit (+: with changes).",
 )
 
 
@@ -30,14 +30,14 @@ def panel(ax: Axes, line: Line, name: str) -> None:
     unit = unit_for(point.time.value for point in line.points)
     values = [point.time.value / unit.seconds for point in line.points]
     style, x = look(line.backend), range(len(values))
+    low, high = _limits(line, values, unit.seconds)
     for i, point in enumerate(line.points):
-        if math.isfinite(point.time.low) and math.isfinite(point.time.high):
-            bar = [point.time.low / unit.seconds, point.time.high / unit.seconds]
-            ax.plot([i, i], bar, color=style.colour, linewidth=1.2)
+        if math.isfinite(point.time.low):
+            bar = (point.time.low / unit.seconds, point.time.high / unit.seconds)
+            interval_bar(ax, *bar, i, (low, high), upright=True, color=style.colour, linewidth=1.2)
     ax.plot(x, values, linestyle="", marker=style.marker, color=style.colour, markersize=4)
     for first, end, level in levels(values, line.steps):
         ax.plot([first - 0.4, end - 0.6], [level, level], color=FAINT, linewidth=1.0)
-    low, high = _limits(line, values, unit.seconds)
     ax.set_ylim(low, high)
     for step in line.steps:
         colour = WRONG if step.ratio > 1 else INK

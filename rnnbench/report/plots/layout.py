@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from rnnbench.analysis.stats import WIDEST
 from rnnbench.report.style import FAINT, GRID, INK, WRONG, Look, look
 from rnnbench.report.text import QUICK, plain, short
 from rnnbench.units import number
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NAME_SIZE = 7.5  # points, of the names of rows
 WIDTH = 7.2  # inches: the text width of a printed page
+NEAR = math.sqrt(WIDEST)  # as a factor: how far from its value an interval makes an axis longer
+LEFT, RIGHT, UP, DOWN = 4, 5, 6, 7  # matplotlib's arrow heads, whose tip is at their place
 MARGINS = (0.01, 0.005, 0.98, 0.99)  # left, bottom, width, height of what is drawn, as parts of the page
 
 
@@ -287,12 +290,13 @@ def marks(ax: Axes, marker: str, points: Sequence[Mark], size: float, **style: A
 def point_rows(ax: Axes, rows: Sequence[Row]) -> bool:
     """Points with intervals and their labels on a log axis, one row a backend. False where there is no point."""
     backend_rows(ax, [row.backend for row in rows])
-    reach = [v for row in rows if row.drawn for v in (row.value, row.low, row.high) if math.isfinite(v)]
-    limits = span(reach, right=0.26)
+    reach = [end for row in rows if row.drawn for end in (row.value, *_near(row)) if math.isfinite(end)]
+    room = max([0.26, *(0.028 * len(row.label) for row in rows if row.drawn)])
+    limits, ends = span(reach, right=room), span(reach)
     for y, row in enumerate(rows):
-        if row.drawn:
-            _point(ax, y, row, limits)
-        else:
+        if row.drawn and ends:
+            _point(ax, y, row, ends)
+        elif not row.drawn:
             write_in_row(ax, y, row.label, WRONG if row.wrong else FAINT)
     if limits is None:
         say_nothing_drawn(ax)
@@ -301,12 +305,34 @@ def point_rows(ax: Axes, rows: Sequence[Row]) -> bool:
     return True
 
 
-def _point(ax: Axes, y: int, row: Row, limits: tuple[float, float] | None) -> None:
+def _near(row: Row) -> tuple[float, float]:
+    """The ends of the interval, or how far the axis follows them: one wild interval would squeeze all else."""
+    return max(row.low, row.value / NEAR), min(row.high, row.value * NEAR)
+
+
+def interval_bar(
+    ax: Axes, low: float, high: float, at: float, limits: tuple[float, float], upright: bool = False, **style: Any
+) -> float:
+    """A bar from low to high, cut at the limits, with an arrow where it goes on; the end that is drawn.
+
+    `at` is its place on the other axis.
+    """
+    ends = (max(low, limits[0]), min(high, limits[1]))
+    whole, arrows = (low, high), (DOWN, UP) if upright else (LEFT, RIGHT)
+    ax.plot(*((at, at), ends)[:: 1 if upright else -1], **style)
+    for end, own, arrow in zip(ends, whole, arrows, strict=True):
+        if end != own:
+            point = (at, end) if upright else (end, at)
+            ax.plot(*point, marker=arrow, color=style["color"], markersize=5, markeredgewidth=0, clip_on=False)
+    return ends[1]
+
+
+def _point(ax: Axes, y: int, row: Row, limits: tuple[float, float]) -> None:
     style = look(row.backend)
     right = row.value
     if math.isfinite(row.low):
-        right = min(row.high, limits[1]) if limits else row.high
-        ax.plot([row.low, right], [y, y], color=style.colour, linewidth=1.6, linestyle=":" if row.weak else "-")
+        line = ":" if row.weak else "-"
+        right = interval_bar(ax, row.low, row.high, y, limits, color=style.colour, linewidth=1.6, linestyle=line)
     fill = "white" if row.wrong else style.colour
     ax.plot(row.value, y, style.marker, color=style.colour, markerfacecolor=fill, markersize=6, markeredgewidth=1.0)
     colour = WRONG if row.wrong else INK

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from rnnbench.analysis.stats import Basis
+from rnnbench.analysis.stats import Basis, Interval, ratio_of
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows, titled
 from rnnbench.report.style import FAINT
-from rnnbench.report.text import ratio_text
+from rnnbench.report.text import ratio_text, ratio_value
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,25 +20,28 @@ if TYPE_CHECKING:
 PANELS = 12  # a page
 
 
-def _rows(table: pd.DataFrame) -> list[Row]:
+Ratios = dict[tuple[str, str], Interval | None]  # (case, backend) -> the reference's time over its own
+
+
+def _rows(table: pd.DataFrame, ratios: Ratios) -> list[Row]:
     """The largest speed-up first, then those without one."""
     lines: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
     lines.sort(key=lambda r: (math.isnan(r["speedup"]), -r["speedup"]))
-    return [_row(line) for line in lines]
+    return [_row(line, ratios.get((line["case"], line["backend"]))) for line in lines]
 
 
-def _row(line: dict[str, Any]) -> Row:
-    if math.isnan(line["speedup"]):
+def _row(line: dict[str, Any], ratio: Interval | None) -> Row:
+    if math.isnan(line["speedup"]) or ratio is None:
         return Row(line["backend"], label=line["reason"], wrong=line["status"] == "wrong")
     if line["backend"] == line["reference"]:
         return Row(line["backend"], 1.0, label="reference")
-    weak = line["basis"] != str(Basis.LAUNCHES)
-    return Row(line["backend"], line["speedup"], line["low"], line["high"], ratio_text(line["speedup"]), weak=weak)
+    weak = ratio.basis is not Basis.LAUNCHES
+    return Row(line["backend"], ratio.value, ratio.low, ratio.high, ratio_value(ratio), weak=weak)
 
 
-def panel(ax: Axes, title: str, table: pd.DataFrame) -> None:
+def panel(ax: Axes, title: str, table: pd.DataFrame, ratios: Ratios) -> None:
     """One problem."""
-    if point_rows(ax, _rows(table)):
+    if point_rows(ax, _rows(table, ratios)):
         ax.axvline(1.0, color=FAINT, linewidth=0.9, zorder=0)
     titled(ax, title)
 
@@ -53,14 +56,20 @@ def pages(data: ReportData) -> list[Page]:
     if not (table["speedup"].notna() & (table["backend"] != data.reference)).any():
         return []
 
+    bases = {s.case.key: s.turns for s in data.summaries if s.backend == data.reference}
+    ratios = {(s.case.key, s.backend): ratio_of(bases.get(s.case.key, {}), s.turns) for s in data.summaries}
+
     def draw(part: Sequence[str]) -> tuple[Figure, str]:
         groups = [table[table["case"] == key] for key in part]
-        figure, axes = placed_rows(len(groups), 2, data.backends, max(map(len, groups)), 2 + data.quick)
-        note = "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only). Log scale."
+        figure, axes = placed_rows(len(groups), 2, data.backends, max(map(len, groups)), 3 + data.quick)
+        note = (
+            "Ratios within rounds, with their 95 % interval over launches (dotted: of one launch only; an arrow: it "
+            "goes on). Log scale."
+        )
         headline(figure, f"Speed-up over {data.reference}: larger is better", [note], data.quick)
         said = []
         for ax, key, group in zip(axes, part, groups, strict=True):
-            panel(ax, main[key], group)
+            panel(ax, main[key], group, ratios)
             best = group.sort_values("speedup", ascending=False).iloc[0]
             known = not math.isnan(best["speedup"])
             said.append(

@@ -10,8 +10,8 @@ from rnnbench.analysis.stats import Basis, Summary
 from rnnbench.model import Case, Pass
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows, titled
-from rnnbench.report.text import status_text
-from rnnbench.units import Unit, number, unit_for
+from rnnbench.report.text import status_text, value_text
+from rnnbench.units import Unit, unit_for
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PANELS = 12  # a page
 NOTES = (
     "Geometric mean over launches of the median round, with its 95 % interval (dotted: of one launch "
-    "only, too narrow). Log scale.",
+    "only, too narrow; an arrow: it goes on). Log scale.",
 )
 Panel = tuple[str, Case, Sequence[Summary]]
 
@@ -39,11 +39,9 @@ def _row(s: Summary, unit: Unit) -> Row:
     if s.time is None:
         return Row(s.backend, label=status_text(str(s.status), s.reason), wrong=wrong)
     scale = s.case.steps * unit.seconds
-    value = s.time.value / scale
-    label = f"{number(value)} {unit.name}" + (" wrong" if wrong else "")
-    return Row(
-        s.backend, value, s.time.low / scale, s.time.high / scale, label, wrong, weak=s.time.basis is not Basis.LAUNCHES
-    )
+    value, low, high = (v / scale for v in (s.time.value, s.time.low, s.time.high))
+    label = f"{value_text(s.time, scale)} {unit.name}" + (" wrong" if wrong else "")
+    return Row(s.backend, value, low, high, label, wrong, weak=s.time.basis is not Basis.LAUNCHES)
 
 
 def panel(ax: Axes, label: str, case: Case, summaries: Sequence[Summary]) -> None:
