@@ -266,7 +266,7 @@ def _clock(s: Summary, clock: Mapping[str, Any]) -> Iterator[Sign]:
         yield _sign("clock", s, text, -typical)
 
 
-DISTURBING = ("disturbed", "others", "stolen", "load")  # kinds
+DISTURBING = ("disturbed", "others", "stolen")  # kinds; averages of load tell of what was before the run as well
 
 
 def disturbing(found: Iterable[Warned]) -> Warned | None:

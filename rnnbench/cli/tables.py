@@ -1,17 +1,20 @@
-"""What `verify` and `list --contract` print for people."""
+"""What `verify`, `list --contract` and `check` print for people."""
 
 from __future__ import annotations
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from rnnbench.analysis.contention import Amounts, RunContention
 from rnnbench.api.audit import Audited
 from rnnbench.api.contract import ContractAnswer, contract_rows
 from rnnbench.api.verify import Checked
 from rnnbench.correctness.timing_audit import Finding
 from rnnbench.model import Problem
 from rnnbench.records.record import CheckRecord, Status
+from rnnbench.units import number, percent
 
 
 def print_contracts(console: Console, answers: dict[str, ContractAnswer], problem: Problem) -> None:
@@ -65,3 +68,25 @@ def worst(record: CheckRecord) -> tuple[str, str, str]:
     infinity = float("inf")
     name, e = max(record.errors.items(), key=lambda i: infinity if i[1].error is None else i[1].error / i[1].limit)
     return name, "none" if e.error is None else f"{e.error:.1e}", f"{e.limit:.0e}"
+
+
+def print_contention(console: Console, runs: list[RunContention]) -> None:
+    """A table for each run: all of its turns, then those that others took most from."""
+    for run in runs:
+        title = Text(f"Taken from the turns of {run.run_id} by other programs")  # no markup: brackets may be a name's
+        table = Table("case", "backend", "turn", title=title, title_justify="left", box=box.SIMPLE_HEAD)
+        for name in ("waited", "switches", "others", "stolen", "probe"):
+            table.add_column(name, justify="right")
+        told = f"{run.turns} turns" if run.turns == run.of else f"{run.turns} of {run.of} turns"
+        table.add_row("all", "", f"{told}, {number(run.all.seconds)} s", *_taken(run.all))
+        for turn in run.worst:
+            table.add_row(Text(turn.case), Text(turn.backend), turn.moment, *_taken(turn.amounts))
+        console.print(table)
+
+
+def _taken(amounts: Amounts) -> list[str]:
+    """What is not known is empty."""
+    switches = "" if amounts.involuntary_switches is None else f"{amounts.involuntary_switches:,}"
+    shares = (amounts.waited, amounts.others, amounts.stolen)
+    waited, others, stolen = ("" if share is None else percent(share, 1) for share in shares)
+    return [waited, switches, others, stolen, "" if amounts.slowed is None else f"{1 + amounts.slowed:.2f}x"]

@@ -28,6 +28,7 @@ from rnnbench.data import shaped_targets
 from rnnbench.harness.arrays import rows_in, save_outputs
 from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_call, time_turn, warmups
 from rnnbench.machine import energy, gpu, interference
+from rnnbench.machine.contention import ContentionWatch, read_counters
 from rnnbench.machine.cores import stay_on
 from rnnbench.model import Case, DType, Pass, Problem
 
@@ -73,6 +74,7 @@ class Operations:
         self.arrays: dict[str, Any] = {}
         self.gpu: Any = None  # its driver's view of it, once a problem runs there
         self.meter: Any = None
+        read_counters()  # what it imports is then there before the first turn
 
     def hello(self) -> dict[str, Any]:
         """The package, the libraries and the thread pools of this process."""
@@ -160,7 +162,7 @@ class Operations:
         rows = _rows(order)
         device = DeviceTimes(self.session.device_clock())
         states, before = self._device_states(), interference.read_clocks()
-        with energy.Window(self.meter) as window:
+        with ContentionWatch() as watch, energy.Window(self.meter) as window:
             begun = time.perf_counter_ns()
             samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
             ended = time.perf_counter_ns()
@@ -175,6 +177,7 @@ class Operations:
             "device_states": states + self._device_states(),
             "energy": asdict(joules) if joules else None,
             "disturbances": disturbances,
+            "contention": msgspec.to_builtins(watch.contention),
             **self._peaks(),
         }
 

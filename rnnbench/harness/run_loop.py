@@ -23,7 +23,7 @@ from rnnbench.harness.worker_pool import WorkerPlace
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.model import Case, Pass
 from rnnbench.records.account import TimeKind
-from rnnbench.records.record import DeviceState, Energy, Status, TurnRecord
+from rnnbench.records.record import Contention, DeviceState, Energy, Status, TurnRecord
 from rnnbench.records.stops import Stop
 from rnnbench.work import work_of
 
@@ -66,6 +66,7 @@ class TurnTimer:
             device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
             energy=Energy(**reply["energy"]) if reply["energy"] else None,
             disturbances=tuple(reply["disturbances"]),
+            contention=msgspec.convert(reply["contention"], Contention),
             peak_memory_bytes=reply["peak_memory_bytes"],
             peak_device_bytes=reply["peak_device_bytes"],
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -55,8 +56,8 @@ def read_cpu_times() -> CpuTimes | None:
     # guest time is part of user time
     total = sum(sum(c) - getattr(c, "guest", 0.0) - getattr(c, "guest_nice", 0.0) for c in cores)
     stolen = sum(c.steal for c in cores) if hasattr(cores[0], "steal") else None
-    spent = os.times()
-    own = spent.user + spent.system + spent.children_user + spent.children_system
+    spent = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    own = sum(used.ru_utime + used.ru_stime for used in spent)  # in us, where os.times counts ticks
     return CpuTimes(time.monotonic(), total - idle - (stolen or 0.0), stolen, total, own)
 
 

@@ -23,6 +23,7 @@ SCHEMA = 1
 Nanoseconds = Annotated[int, Meta(gt=0)]  # of a call: the clock of a turn gives at least 1
 Count = Annotated[int, Meta(ge=0)]
 Amount = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Positive = Annotated[float, Meta(gt=0)]
 
 
@@ -111,6 +112,22 @@ class Energy:
     reason: str | None = None
 
 
+@dataclass(frozen=True)
+class Contention:
+    """What other programs took from a turn, counted around its calls; None for what the system does not tell.
+
+    Shares are of the time of the cores that the process may use. The system counts it in ticks, of 10 ms as a rule: of
+    a turn of fewer than five there are none.
+    """
+
+    seconds: Amount  # that the counters are over
+    run_delay_ns: Count | None = None  # of all threads together: ready to run, and without a core
+    involuntary_switches: Count | None = None  # how often a core was taken from one of its threads
+    others_share: Share | None = None  # that other processes used
+    stolen_share: Share | None = None  # that the hypervisor gave to other guests
+    probe_ns: tuple[Nanoseconds, ...] = ()  # the same fixed work before the calls and after them
+
+
 class TurnKey(NamedTuple):
     """Which turn of a backend in a case: of which session of the run, process and round, each from 0."""
 
@@ -191,6 +208,7 @@ class TurnRecord(RecordBase):
     device_ns: tuple[Nanoseconds, ...] = ()  # the same calls by the device's own clock; empty where it has none
     device_states: tuple[DeviceState, ...] = ()  # before the turn and after it
     energy: Energy | None = None
+    contention: Contention | None = None  # None in records of older versions
     share_of_peak: Amount | None = None  # of this machine's multiply-add peak, by the time of this turn
 
     @property

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from rnnbench.api.exit_codes import EXIT_CODES
 from rnnbench.records import store
+from tests.analysis.test_contention import contended
 from tests.analysis.test_warnings import QUIET, steady
 from tests.calling import called
 
@@ -19,7 +21,7 @@ def check(*arguments):
 def test_a_clean_run_is_0(folder):
     result = check(folder("clean", steady(), QUIET))
     assert (result.exit_code, result.stdout) == (0, "warnings: 0, notes: 0\n")
-    assert json.loads(check(folder("clean2", steady(), QUIET), "--json").stdout) == []
+    assert json.loads(check(folder("clean2", steady(), QUIET), "--json").stdout) == {"warnings": [], "contention": []}
 
 
 def test_warnings_are_1_most_severe_first_with_their_remedies(folder):
@@ -33,7 +35,7 @@ def test_warnings_are_1_most_severe_first_with_their_remedies(folder):
     assert last == "warnings: 2, notes: 0"
     result = check(busy / store.RECORDS, "--json")
     assert result.exit_code == 1
-    found = json.loads(result.stdout)
+    found = json.loads(result.stdout)["warnings"]
     assert [w["kind"] for w in found] == ["others", "launches"]
     assert all(w["remedy"] and w["title"] and w["text"] for w in found)
 
@@ -67,3 +69,24 @@ def test_the_exit_codes_are_documented():
     for code, meaning in EXIT_CODES["check"].items():
         assert f"  {code}  {meaning}" in text
     assert check().exit_code == 2
+
+
+def test_what_others_took_is_shown_and_is_no_warning(folder):
+    run = folder("run", contended(), QUIET)
+    result = check(run)
+    assert result.exit_code == 0
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    all_ = lines.index("all 5 of 6 turns, 7.00 s 40.0 % 42 25.7 % 0.5 % 1.04x")
+    assert lines[all_ + 1].endswith("numba launch 1, round 2 80.0 % 40 50.0 % 1.0 % 1.10x")
+    assert lines[all_ + 2].endswith("1.45x")
+    found = json.loads(check(run, "--json").stdout)["contention"]
+    assert found[0]["worst"][0]["amounts"] == {
+        "seconds": 3.0, "waited": pytest.approx(0.8), "involuntary_switches": 40, "others": 0.5, "stolen": 0.01,
+        "slowed": pytest.approx(0.1),
+    }  # fmt: skip
+
+
+def test_brackets_in_a_name_are_no_markup(folder):
+    lines = check(folder("[red] run[/x]", [replace(r, backend="[/b]") for r in contended()], QUIET)).stdout
+    assert "of [red] run[/x] by" in lines
+    assert " [/b] " in lines

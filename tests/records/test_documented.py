@@ -18,6 +18,7 @@ from rnnbench.machine.fingerprint import fingerprint
 from rnnbench.model import Case, Model, Train
 from rnnbench.records.record import (
     CheckRecord,
+    Contention,
     Costs,
     DeviceState,
     Energy,
@@ -68,7 +69,8 @@ def test_each_field_of_a_record_is_described():
     ("heading", "kind"),
     [
         ("case", Case), ("model", Model), ("train", Train), ("errors", ErrorOf), ("costs", Costs), ("seeds", Seeds),
-        ("contract", Contract), ("device_states", DeviceState), ("energy", Energy), ("Epochs", Epoch), ("plan", Plan),
+        ("contract", Contract), ("device_states", DeviceState), ("energy", Energy),
+        ("contention", Contention), ("Epochs", Epoch), ("plan", Plan),
         ("workloads", Spec),
     ],
 )  # fmt: skip
