@@ -24,6 +24,7 @@ from rnnbench.kernels.cpu.pass_record import (
     GRADIENT,
     GRU,
     LSTM,
+    OWN_TOKENS_WEIGHTS,
     PARAMETERS,
     PREDICT,
     RNN,
@@ -71,7 +72,8 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
         "P": sum(math.prod(shape) for shape in model.shapes.values()),
         "above_width": sizes.O, "above_row": padded(sizes.O, dtype), "workers": sizes.workers,
         "blocks_n": len(blocks), "first": blocks[0].start,
-        "has_tokens": model.V is not None, "learns_inputs": model.V is not None, "emits": every,
+        "has_tokens": model.V is not None, "can_own_tokens": sizes.own_tokens,
+        "learns_inputs": model.V is not None, "emits": every,
         "loss": _LOSS_CODES[model.loss], "flush": flush,
         "has_lengths": problem.lengths, "averages_steps": model.averages_steps,
         "adam": train.optimizer is Optimizer.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,
@@ -133,10 +135,13 @@ class NumbaSession(Session):
 
     def _sizes(self, *, B: int, rows: int, workers: int, kept: int, whole_table: bool = False) -> BufferSizes:
         problem, model = self.problem, self.model
+        G = len(model.recurrence.gates)
+        few_weights = model.V is not None and model.E * G * model.H <= OWN_TOKENS_WEIGHTS
         return BufferSizes(
-            B=B, T=problem.T, V=model.V or 0, E=model.E, H=model.H, G=len(model.recurrence.gates), O=model.O,
+            B=B, T=problem.T, V=model.V or 0, E=model.E, H=model.H, G=G, O=model.O,
             emits=model.head is Head.EVERY, recurrence=_RECURRENCE_CODES[model.cell], workers=workers, kept=kept,
             rows=rows, has_lengths=problem.lengths, directions=model.read // model.H, whole_table=whole_table,
+            own_tokens=few_weights and workers > 1 and not whole_table,
         )  # fmt: skip
 
     def _records(self, sizes: BufferSizes, data: dict[str, Array]) -> tuple[PassRecord, list[PassRecord]]:
@@ -144,7 +149,7 @@ class NumbaSession(Session):
         values, shared = values_of(self.problem, sizes, self.flush), model_buffers(sizes, self.dtype)
         layers: list[PassRecord] = []
         for direction in self.model.directions:
-            of_layer = sizes if direction.layer == 0 else replace(sizes, V=0, E=direction.E)
+            of_layer = sizes if direction.layer == 0 else replace(sizes, V=0, E=direction.E, own_tokens=False)
             own = {"layer": len(layers)} | of_layer.widths(self.dtype) | {"E": direction.E}
             if direction.layer > 0:
                 own |= {"has_tokens": 0, "learns_inputs": 1}

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
-from rnnbench.kernels.cpu.thread_pool import ThreadPool, thread_pool
+from rnnbench.kernels.cpu.thread_pool import ThreadPool, open_stage, take_share, thread_pool
 from rnnbench.model import DType, Head, Loss, Truncation
-from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
+from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem, threads
 
 
 @pytest.fixture
@@ -48,6 +48,28 @@ def test_threads_wait_and_are_woken_for_large_calls_only(session):
     assert not thread.waiting  # the call lasts
     pool.end_call()
     assert until(lambda: thread.waiting)
+
+
+def test_the_caller_takes_the_first_shares_and_the_others_the_last():
+    made = ThreadPool()
+    pool = made.address
+    for _ in range((1 << 15) + 2):  # past the last number of a stage
+        open_stage(pool, 5)
+        assert [take_share(pool, thread) for thread in (0, 1, 2, 0, 1, 0, 2)] == [0, 4, 3, 1, 2, -1, -1]
+
+
+def test_what_is_worth_two_workers_is_worth_waking_a_thread(monkeypatch):
+    """The way back counts: a gradient of a batch that is worth one worker forward."""
+    woken: list[bool] = []
+    monkeypatch.setattr(ThreadPool, "begin_call", lambda *arguments: woken.append(arguments[-1]))
+    for B, forward, gradient in [(5, 1, 1), (7, 1, 2), (16, 2, 2)]:
+        problem = small_problem(B=B, T=40, H=32, dtype=DType.FLOAT32)
+        with threads(2):
+            session = backends.load("numba").prepare(problem, random_params(problem), random_data(problem))
+        for name, workers in [("forward", forward), ("gradient", gradient)]:
+            getattr(session, name)()
+            assert session.record.fields["row_shares"][0] == workers
+            assert woken.pop() == (workers == 2)
 
 
 def test_a_call_without_other_threads_does_all_shares_itself(session, monkeypatch):

@@ -24,14 +24,27 @@ from rnnbench.kernels.cpu.passes import CpuRunner
 from rnnbench.kernels.cpu.thread_pool import thread_pool
 from rnnbench.machine.cores import environment
 from rnnbench.model import DType, Head, Problem, Train, Truncation
-from tests.helpers import assert_agrees, assert_same_bits, oracle, random_data, random_params, small_problem, threads
+from tests.helpers import (
+    STRUCTURES,
+    assert_agrees,
+    assert_same_bits,
+    oracle,
+    random_data,
+    random_params,
+    small_problem,
+    threads,
+)
 
 WORDS = small_problem(B=26, T=40, E=20, H=57, O=3, V=90, head=Head.EVERY, dtype=DType.FLOAT32)
 DENSE = replace(WORDS, model=replace(WORDS.model, V=None), truncation=Truncation(9, 4), dtype=DType.FLOAT64)
 GRU, LSTM = (
     replace(problem, model=replace(problem.model, cell=cell)) for problem, cell in ((WORDS, "gru"), (DENSE, "lstm"))
 )
-PROBLEMS = pytest.mark.parametrize("problem", [WORDS, DENSE, GRU, LSTM], ids=["words", "dense", "gru", "lstm"])
+# Words that each worker finds for itself, in W_xh of 20 x 57 and 20 x 171, and words that are found for all at once
+SHARED_WORDS = replace(WORDS, model=replace(WORDS.model, E=72))
+PROBLEMS = pytest.mark.parametrize(
+    "problem", [WORDS, SHARED_WORDS, DENSE, GRU, LSTM], ids=["words", "shared words", "dense", "gru", "lstm"]
+)
 COUNTS = pytest.mark.parametrize("count", [1, 2, 3])
 
 
@@ -83,6 +96,37 @@ def test_outputs_for_any_number_of_threads_differ_by_rounding_only(problem, dtyp
         found.append(Outputs(logits=done.logits, states=done.states, grads=done.grads))
     for outputs in found[1:]:
         assert_agrees(found[0], outputs, dtype)
+
+
+@pytest.mark.parametrize("structure", [{}, *STRUCTURES.values()], ids=["plain", *STRUCTURES])
+@pytest.mark.parametrize(("cell", "E", "H"), [("rnn", 64, 64), ("gru", 32, 42), ("lstm", 16, 64)])
+@pytest.mark.parametrize("more", [0, 1])
+def test_workers_find_their_own_tokens_up_to_a_size_of_weights(structure, cell, E, H, more):
+    """At the border and beyond it, with words in the rows of one worker and of several."""
+    sizes = {"B": 13, "T": 24, "V": 60, "H": H, "E": E + more, "cell": cell, "head": Head.EVERY} | structure
+    problem = small_problem(train=Train(clip_norm=0.5), **sizes)
+    ours, exact = session_of(problem, 3), oracle(problem, random_params(problem), random_data(problem))
+    for batch, name in [(0, "forward"), (0, "gradient"), (1, "gradient"), (2, "train_step"), (0, "train_step")]:
+        for session in (ours, exact):
+            session.select(batch)
+            getattr(session, name)()
+        assert ours.record.fields["own_tokens"][0] == (more == 0)
+        assert_agrees(exact.fetch(), ours.fetch(), problem.dtype)
+
+
+def test_a_batch_of_few_steps_between_batches_of_many():
+    """It is one worker's, who finds the tokens for all: each leaves the gradients of rows as the other expects them."""
+    problem = small_problem(B=26, T=40, E=20, H=57, V=90, head=Head.EVERY, mean_length=20.0)
+    data = random_data(problem)
+    data = replace(data, lengths=np.where(np.arange(len(data.inputs)) // 26 == 1, 1, 40).astype(np.int32))
+    ours, exact = session_of(problem, 2, data), oracle(problem, random_params(problem), data)
+    for batch, own in [(0, 1), (1, 0), (0, 1), (2, 1), (1, 0), (1, 0), (2, 1)]:
+        for session in (ours, exact):
+            session.select(batch)
+            session.forward()
+            session.gradient()
+        assert ours.record.fields["own_tokens"][0] == own
+        assert_agrees(exact.fetch(), ours.fetch(), problem.dtype)
 
 
 @PROBLEMS

@@ -39,7 +39,14 @@ from rnnbench.kernels.cpu.products import (
 )
 from rnnbench.kernels.cpu.row_order import count_rows_of_steps
 from rnnbench.kernels.cpu.shares import INPUTS, share_range, stage
-from rnnbench.kernels.cpu.unique_tokens import turn_slots
+from rnnbench.kernels.cpu.unique_tokens import (
+    embedding_gradients,
+    find_unique_tokens,
+    first_slot,
+    list_places,
+    project_unique_tokens,
+    turn_slots,
+)
 
 # Rows that are predicted together, and steps that are kept where nothing needs the states later.
 PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
@@ -325,8 +332,15 @@ def batch_rows(c, worker):
     c.part_loss[worker, 0], c.part_correct[worker, 0] = 0.0, 0
     for n in range(c.layers_n):
         start_states(layer_at(c, n), lo, hi - lo, lo)
+    slots = first_slot(c, worker)
+    if c.own_tokens:
+        find_unique_tokens(c, worker)
+        project_unique_tokens(c, slots, c.own_end[worker, 0])
     if c.goal >= GRADIENT:
         _learn_rows(c, worker, lo, hi - lo)
+        for n in range(c.directions if c.own_tokens else 0):
+            list_places(c, n, worker)
+            embedding_gradients(c, n, worker, slots, c.own_end[worker, 0])
     else:
         _forward_rows(c, worker, lo, hi - lo, lo)
 

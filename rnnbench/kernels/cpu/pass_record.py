@@ -39,6 +39,8 @@ PREDICT, FORWARD, GRADIENT, TRAIN_STEP = range(4)
 # The recurrences: the field `recurrence`.
 RNN, GRU, LSTM = range(3)
 
+# Where W_xh has so many numbers at most, each worker sees to the tokens of its own rows: see `unique_tokens`.
+OWN_TOKENS_WEIGHTS = 4096
 TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a block of them stays in cache
 
 # What a layer reads: sizes and switches of it, and the arguments of a stage within its rows (see `shares.stage`).
@@ -52,12 +54,13 @@ LAYER_INTEGERS = (
 )  # fmt: skip
 INTEGERS = (
     *LAYER_INTEGERS,
-    # of the model, fixed for all calls
-    "V", "O", "P", "S", "Op", "layers_n", "directions", "R", "workers", "blocks_n", "first",
+    # of the model, fixed for all calls; `can_own_tokens`: W_xh is small enough (see `unique_tokens`), and of a pass
+    # `own_tokens`: so it is, and several workers share its rows
+    "V", "O", "P", "S", "Op", "can_own_tokens", "layers_n", "directions", "R", "workers", "blocks_n", "first",
     "loss", "adam", "flush", "averages_steps",
     # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
     "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
-    "unique_n", "correct",
+    "unique_n", "own_tokens", "correct",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",
@@ -148,9 +151,14 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     **{name: (None, shape) for name, shape in PARAMETERS.items()},
     **{f"d_{name}": (None, shape) for name, shape in PARAMETERS.items()},
     # the unique tokens of a batch: the slot of each in `unique`, or -1; the rows of `delta` that hold their gradients,
-    # one token after the other (those of slot u at places[starts[u] : starts[u + 1]])
+    # one token after the other (those of slot u at places[starts[u] : starts[u + 1]]); where each worker finds its own,
+    # the same of each, where its slots end (first of a cache line), and its part of the gradients of `unique` by slot
     "slot_of_token": ("int32", ("V",)),
     "unique": ("int32", (ANY,)),
+    "own_slot_of_token": ("int32", (ANY, "V")),
+    "own_unique": ("int32", (ANY,)),
+    "own_end": ("int64", (ANY, "eight")),
+    "own_gradient": (None, (ANY, "E")),
     "unique_embedding": (None, (ANY, "Es")),
     "token_delta": (None, (ANY, "GHs")),
     "token_gradient": (None, (ANY, "Es")),
@@ -191,6 +199,14 @@ class BufferSizes:
     has_lengths: bool
     directions: int
     whole_table: bool  # room for all V tokens, whatever the batch holds
+    own_tokens: bool  # room for the unique tokens of each worker beside those of the batch
+
+    @property
+    def slots(self) -> int:
+        """Room for unique tokens: of the vocabulary, of all workers (see `first_slot`), or of a batch."""
+        if self.whole_table or not self.V:
+            return self.V
+        return self.B * self.T + self.workers if self.own_tokens else min(self.V, self.B * self.T)
 
     def widths(self, dtype: DTypeLike) -> dict[str, int]:
         """Sizes that follow from these, by their names in the record.
@@ -230,7 +246,6 @@ def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     width = s.widths(dtype)
     Hp, GHp, Es, Hs, GHs, Ds = (width[name] for name in ("Hp", "GHp", "Es", "Hs", "GHs", "Ds"))
     gated, lstm = s.recurrence != RNN, s.recurrence == LSTM
-    unique = V if s.whole_table else min(V, B * T)
     token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
     real, packed = _makers(dtype)
     # `delta` begins where a row of `recurrent` has the derivatives by the input: of gru a gate later
@@ -254,8 +269,8 @@ def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "zeros": real(max(padded(n, dtype) for n in (E, GHp, s.O))),
         "slots": aligned((token_places,), np.int32),
         "places": aligned((token_places,), np.int32),
-        "starts": aligned((unique + 1,), np.int32),
-        "projected": real(unique, GHs),
+        "starts": aligned((s.slots + 1,), np.int32),
+        "projected": real(s.slots, GHs),
         "x": real(dense_rows, Es),
         "h": real(B * (kept + 1), Hs),
         "cell_state": real(B * (kept + 1) * lstm, Hs),
@@ -287,7 +302,7 @@ def model_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     width = s.widths(dtype)
     Op, Es, GHs = (width[name] for name in ("Op", "Es", "GHs"))
     S, kept_outputs = (T, s.kept) if s.emits else (1, 1)
-    unique, R = V if s.whole_table else min(V, B * T), s.directions * H
+    R, own = s.directions * H, s.slots * s.own_tokens
     real, packed = _makers(dtype)
 
     def index(*shape: int) -> Array:
@@ -299,8 +314,12 @@ def model_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "b_y_padded": real(Op),
         "unit": np.ones(1, dtype),
         "slot_of_token": np.full(V, -1, np.int32),
-        "unique": index(unique),
-        "unique_embedding": real(unique, Es),
+        "unique": index(s.slots + 1),
+        "unique_embedding": real(s.slots, Es),
+        "own_slot_of_token": np.full((workers * s.own_tokens, V), -1, np.int32),
+        "own_unique": index(own),
+        "own_end": aligned((workers, 8), np.int64),
+        "own_gradient": real(own, s.E),
         "z": real(B * kept_outputs, Op),
         "dz": real(B * kept_outputs, Op),
         "part_W_hy": real(workers, R, Op),

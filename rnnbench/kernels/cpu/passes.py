@@ -46,6 +46,8 @@ from rnnbench.kernels.cpu.shares import (
 )
 from rnnbench.kernels.cpu.thread_pool import thread_pool
 from rnnbench.kernels.cpu.unique_tokens import (
+    ALL,
+    add_own_gradients,
     embedding_gradients,
     find_unique_tokens,
     forget_unique_tokens,
@@ -55,10 +57,10 @@ from rnnbench.kernels.cpu.unique_tokens import (
 )
 
 # What is worth a worker: multiply-adds (a tanh counts as TANH_WORK of them), parameters of the optimizer, tokens, and
-# weights to pack; and what is worth waking a thread that waits.
+# weights to pack. What is worth two workers is worth waking a thread that waits.
 MIN_WORK, MIN_PARAMS, MIN_TOKENS = np.int64(400_000), np.int64(8_192), np.int64(1_024)
 MIN_WEIGHTS = np.int64(50_000)
-WAKING_WORK = 1_000_000
+WAKING_WORK = 2 * int(MIN_WORK)
 TANH_WORK = np.int64(24)
 CACHE_LINE_NUMBERS = np.int64(64)
 # Recurrent weights of so many numbers are read from afar at each step, from the second cache or from the third. Where
@@ -106,9 +108,9 @@ def _do_share(c, thread, number):
     elif c.stage == PREPARE:
         # Weights are packed in shares of panels; the first share finds the tokens, and packs none if there are others
         others = c.shares - c.pack_shares
-        if c.has_tokens and number == 0:
+        if c.has_tokens and not c.own_tokens and number == 0:
             forget_unique_tokens(c)
-            find_unique_tokens(c)
+            find_unique_tokens(c, ALL)
         if number >= others:
             pack_weights(c, c.goal >= GRADIENT, number - others, c.pack_shares)
     elif c.stage == BLOCKS:
@@ -124,7 +126,7 @@ def _do_share(c, thread, number):
         with_places = c.goal >= GRADIENT  # the first of several shares lists them, one alone does both
         if with_places and number == 0:
             for n in range(c.directions):
-                list_places(c, n)
+                list_places(c, n, ALL)
         if c.shares == 1 or not with_places:
             project_unique_tokens(c, *share_range(c.unique_n, number, c.shares))
         elif number > 0:
@@ -169,12 +171,14 @@ def _one_pass(c):
     weight = c.step_weight if c.has_lengths else 1.0  # of batches that weigh their steps differently
     for n in range(c.layers_n):
         layer_at(c, n).column_shares = c.column_shares
+    # Where W_xh is small each of several workers sees to the tokens of its own rows, in ROWS: no stage but that
+    c.own_tokens = c.can_own_tokens and c.row_shares > 1
     # Weights into panels, and, where they are worth a share of their own beside it, the unique tokens
-    many = c.has_tokens and steps >= MIN_TOKENS and c.workers > 1
+    many = c.has_tokens and not c.own_tokens and steps >= MIN_TOKENS and c.workers > 1
     c.pack_shares = workers_for(c.GH * (c.E + c.H), MIN_WEIGHTS, c.GHp // c.panel, c.workers)
     stage(c, PREPARE, c.pack_shares + many)
     # The unique tokens' rows of the embedding through W_xh, and where each of them occurs
-    if c.has_tokens:
+    if c.has_tokens and not c.own_tokens:
         work = c.unique_n * (c.E + TANH_WORK) * c.GH
         stage(c, PROJECT, workers_for(work, MIN_WORK, c.unique_n, c.workers) + (learns and many))
         c.token_shares = workers_for(2 * work + steps * c.GH, MIN_WORK, c.unique_n, c.workers)
@@ -185,7 +189,9 @@ def _one_pass(c):
         c.correct += c.part_correct[worker, 0]
     # Gradients: of the embedding by token, of all else from the parts of the workers
     if learns:
-        if c.has_tokens:
+        if c.own_tokens:
+            add_own_gradients(c)
+        elif c.has_tokens:
             stage(c, TOKENS, c.token_shares)
         add_parts(c)
     if c.goal == TRAIN_STEP:
@@ -250,7 +256,9 @@ class CpuRunner:
         record.fields["do_share"][0] = self.do_share
         names = ("T", "H", "GH", "E", "has_tokens", "layers_n", "workers")
         T, H, GH, E, tokens, layers, self.size = (int(record.fields[name][0]) for name in names)
-        self.row_work = layers * T * GH * (H + (0 if tokens else E) + int(TANH_WORK))
+        # What a row is worth at most, forward and with the way back: as in `_one_pass`
+        products = H if tokens else H + E
+        self.row_work = [layers * T * GH * (products * times + int(TANH_WORK)) for times in (1, 3)]
         self.fields = {name: record.fields[name] for name in ("goal", "order", "order_n", "pool")}
         self.goal = self.pool = -1  # as they stand in the record; its fields are written where they change, for a
         self.order: Array | None = None  # write from Python takes as long as a small kernel
@@ -271,8 +279,9 @@ class CpuRunner:
         if self.size == 1 or not pool.in_use.acquire(blocking=False):
             self._enter(0)
             return
+        work = order.size * self.row_work[goal >= GRADIENT]
         try:
-            pool.begin_call(self.size, self.record.address, self.do_share, order.size * self.row_work > WAKING_WORK)
+            pool.begin_call(self.size, self.record.address, self.do_share, work >= WAKING_WORK)
             self._enter(pool.address)
         finally:
             pool.end_call()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnnbench.kernels.cpu.calls import call_share, symbol_kernel
-from rnnbench.kernels.cpu.compiling import cpu_kernel
+from rnnbench.kernels.cpu.compiling import NONE, cpu_kernel
 from rnnbench.kernels.cpu.pass_record import address_of
 from rnnbench.kernels.cpu.thread_pool import finish_share, open_stage, take_share, wait_for_shares
 
@@ -37,9 +37,9 @@ def stage(c, kind, shares):
         return
     # Else the calling thread takes shares as the others do, and waits at the end for those that others took
     open_stage(c.pool, shares)
-    number = take_share(c.pool)
+    number = take_share(c.pool, NONE)
     while number >= 0:
         call_share(c.do_share, address_of(c), 0, number)
         finish_share(c.pool)
-        number = take_share(c.pool)
+        number = take_share(c.pool, NONE)
     wait_for_shares(c.pool, shares)

@@ -5,9 +5,12 @@ its help and nothing else, and the caller takes all shares itself if it must. Wh
 and each is worked out in the same way by whichever thread takes it, so the result is the same bits for any number that
 came.
 
-A stage is one 64-bit number, the ticket: the number of the stage, how many shares it has, and the next one to be taken.
-Taking is one atomic addition. Threads look at the ticket while a call lasts and for about a millisecond after; then
-they wait for a lock until the caller wakes them.
+A stage is one 64-bit number, the ticket: the number of the stage, how many shares it has, and how many were taken from
+either end. Taking is one atomic addition. The caller takes the first shares and the others the last: what a share has
+used, as its columns of the weights, is then in the caches of the core that uses it in the next stage or call.
+
+Threads look at the ticket while a call lasts and for about a millisecond after; then they wait for a lock until the
+caller wakes them.
 """
 
 from __future__ import annotations
@@ -31,23 +34,27 @@ from rnnbench.kernels.cpu.simd import CACHE_LINE
 # would take the others from the caches of those that read them.
 _TICKET, _DONE, _RECORD, _DO_SHARE, _STAGE, _CALLING = (2 * CACHE_LINE * i for i in range(6))
 _FIELDS = 6
-# The ticket: bits 0 to 15 the next share, 16 to 31 how many there are, from 32 on the number of the stage.
-_SHARES_AT, _STAGE_AT, _MASK = 16, 32, (1 << 16) - 1
+# The ticket: bits 0 to 15 how many shares the caller has taken, 16 to 31 how many the others have, 32 to 47 how many
+# there are, from 48 on the number of the stage.
+_OTHERS_AT, _SHARES_AT, _STAGE_AT, _MASK = 16, 32, 48, (1 << 16) - 1
+_STAGES = 1 << 15  # then their number begins again, before the sign bit
 
 _SPIN_LIMIT = 20_000  # pauses before a thread waits for its lock: about a millisecond
 _YIELD_AFTER = 2_000  # pauses before a thread that waits lets others have its core
 
 
 @inlined
-def take_share(pool):
-    """The number of a share that is now the caller's, or -1 where none is left."""
+def take_share(pool, thread):
+    """The number of a share that is now this thread's, or -1 where none is left; the calling thread is 0."""
     # A look first: a stage that is used up is not counted further, or its count would run into the next field
     ticket = atomic_read(pool + _TICKET)
-    if (ticket & _MASK) >= (ticket >> _SHARES_AT & _MASK):
+    if (ticket & _MASK) + (ticket >> _OTHERS_AT & _MASK) >= (ticket >> _SHARES_AT & _MASK):
         return -1
-    ticket = fetch_add(pool + _TICKET, 1)
-    share = ticket & _MASK
-    return share if share < (ticket >> _SHARES_AT & _MASK) else -1
+    ticket = fetch_add(pool + _TICKET, 1 if thread == 0 else 1 << _OTHERS_AT)
+    first, last, shares = ticket & _MASK, ticket >> _OTHERS_AT & _MASK, ticket >> _SHARES_AT & _MASK
+    if first + last >= shares:
+        return -1
+    return first if thread == 0 else shares - 1 - last
 
 
 @inlined
@@ -57,7 +64,7 @@ def open_stage(pool, shares):
     atomic_write(pool + _STAGE, number)
     atomic_write(pool + _DONE, 0)
     # Last of all: from here on threads begin
-    atomic_write(pool + _TICKET, (number & 0x7FFFFFFF) << _STAGE_AT | shares << _SHARES_AT)
+    atomic_write(pool + _TICKET, number % _STAGES << _STAGE_AT | shares << _SHARES_AT)
 
 
 @inlined
@@ -83,7 +90,7 @@ def _take_shares(pool, thread):
     idle = 0
     # `idle` counts looks at the ticket since the last share
     while idle < _SPIN_LIMIT:
-        share = take_share(pool)
+        share = take_share(pool, thread)
         if share < 0:
             pause()
             idle += 1

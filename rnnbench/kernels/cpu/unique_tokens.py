@@ -3,6 +3,12 @@
 Forward, for each unique token: projected = embedding[token] W_xh + b_h, a row of a table; the slot of a token is its
 row there, and the recurrent product adds it on its way into the registers. Backward, d the sum of the deltas of all
 occurrences of a token: d embedding[token] = d W_xh^T, and dW_xh = sum over unique tokens of embedding[token]^T d.
+
+Unique among which rows depends on sizes, and not on what the tokens are. Where W_xh is large, among those of the
+batch: no row is projected twice, and finding tokens, projecting them and summing their deltas are stages of their own.
+Where it is small (`OWN_TOKENS_WEIGHTS`) and rows are shared, each worker does all of that with the tokens of its own
+rows, in its share of the rows: a token in the rows of two is projected by both, which costs less than the stages, and
+than to read what another core has written. The caller then adds up d embedding, worker by worker.
 """
 
 from __future__ import annotations
@@ -10,12 +16,14 @@ from __future__ import annotations
 import numpy as np
 
 from rnnbench.kernels.cpu.calls import symbol_kernel
-from rnnbench.kernels.cpu.compiling import NONE, ONE
+from rnnbench.kernels.cpu.compiling import NONE, ONE, cpu_kernel, inlined
 from rnnbench.kernels.cpu.layout import FIRST, rows_taking, slot_row
 from rnnbench.kernels.cpu.pass_record import TOKEN_BLOCK, record_at
 from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_row, zero_row
 from rnnbench.kernels.cpu.products import affine, outer_products
 from rnnbench.kernels.cpu.shares import share_range
+
+ALL = np.int64(-1)  # in place of a worker: the tokens of the whole batch
 
 
 @symbol_kernel
@@ -49,16 +57,32 @@ def turn_slots(c, lo, b, r):
             turned[slot_row(c, lo, b, length - 1 - t) + i] = slots[slot_row(c, lo, b, t) + i]
 
 
-@symbol_kernel
-def find_unique_tokens(c):
-    """List the unique tokens of the batch, and the slot of each token where `delta` has it.
+@inlined
+def _workers(c, worker):
+    """Which workers' rows, first and end: one's, or, of worker ALL, those of all."""
+    return (worker, worker + 1) if worker >= 0 else (0, c.row_shares)
 
-    slot_of_token must be -1 everywhere.
+
+@cpu_kernel()
+def first_slot(c, worker):
+    """Where the slots of a worker begin, of ALL 0: room for as many as it has tokens, and for the end of `starts`."""
+    return share_range(c.b, worker, c.row_shares)[0] * c.T + worker if worker >= 0 else 0
+
+
+@symbol_kernel
+def find_unique_tokens(c, worker):
+    """List the unique tokens of a worker's rows, or those of ALL, and the slot of each token where `delta` has it.
+
+    slot_of_token must be -1 everywhere; a worker's own is so again afterwards.
     """
-    rows, tokens, slot_of_token, unique, slots = c.rows, c.tokens, c.slot_of_token, c.unique, c.slots
-    count, have_lengths = 0, c.has_lengths != 0
-    for worker in range(c.row_shares):
-        lo, hi = share_range(c.b, worker, c.row_shares)
+    rows, tokens, slots, first = c.rows, c.tokens, c.slots, first_slot(c, worker)
+    slot_of_token, unique = c.slot_of_token, c.unique
+    if worker >= 0:
+        slot_of_token, unique = c.own_slot_of_token[worker], c.own_unique
+    count, have_lengths = first, c.has_lengths != 0
+    begin, end = _workers(c, worker)
+    for w in range(begin, end):
+        lo, hi = share_range(c.b, w, c.row_shares)
         # Tokens are read row by row, as they lie, and slots written with a stride: they are time first, like delta
         for i in range(lo, hi):
             row, place = tokens[rows[i]], slot_row(c, lo, hi - lo, FIRST) + i - lo
@@ -70,37 +94,44 @@ def find_unique_tokens(c):
                     count += 1
                 slots[place] = slot_of_token[token]
                 place += rows_taking(c, lo, hi - lo, t) if have_lengths else hi - lo
-    c.unique_n = count
+    if worker >= 0:
+        c.own_end[worker, 0] = count
+        for u in range(first, count):
+            slot_of_token[unique[u]] = -1
+    else:
+        c.unique_n = count
     if c.directions == 2:
-        for worker in range(c.row_shares):
-            lo, hi = share_range(c.b, worker, c.row_shares)
+        for w in range(begin, end):
+            lo, hi = share_range(c.b, w, c.row_shares)
             turn_slots(c, lo, hi - lo, lo)
 
 
 @symbol_kernel
-def list_places(c, n):
+def list_places(c, n, worker):
     """The rows of layer n's `delta` that hold each token, of steps from the first that a loss reaches: a counting sort.
 
-    Within a token they stand in their order in memory, so that a sum is the same each time. Needs the slots. With all T
-    steps kept, row p of delta is that of slot p.
+    Tokens of one worker's rows, or of ALL. Within a token they stand in their order in memory, so that a sum is the
+    same each time. Needs the slots. With all T steps kept, row p of delta is that of slot p.
     """
     layer = record_at(c, c.layers[n])
     T, starts, slots, places = c.T, layer.starts, layer.slots, layer.places
+    first, last = first_slot(c, worker), c.own_end[worker, 0] if worker >= 0 else c.unique_n
+    begin, end = _workers(c, worker)
     # How often each slot occurs ...
-    for u in range(c.unique_n + 1):
+    for u in range(first, last + 1):
         starts[u] = 0
-    for worker in range(c.row_shares):
-        lo, hi = share_range(c.b, worker, c.row_shares)
+    for w in range(begin, end):
+        lo, hi = share_range(c.b, w, c.row_shares)
         for place in range(slot_row(c, lo, hi - lo, c.first), slot_row(c, lo, hi - lo, T)):
             starts[slots[place]] += 1
     # ... added up, so that starts[u] is where the places of slot u end ...
-    end = 0
-    for u in range(c.unique_n + 1):
-        end += starts[u]
-        starts[u] = end
+    place = share_range(c.b, begin, c.row_shares)[0] * T
+    for u in range(first, last + 1):
+        place += starts[u]
+        starts[u] = place
     # ... and filled from there downwards, the last place first, until it is where they start
-    for worker in range(c.row_shares - 1, -1, -1):
-        lo, hi = share_range(c.b, worker, c.row_shares)
+    for w in range(end - 1, begin - 1, -1):
+        lo, hi = share_range(c.b, w, c.row_shares)
         for place in range(slot_row(c, lo, hi - lo, T) - 1, slot_row(c, lo, hi - lo, c.first) - 1, -1):
             u = slots[place]
             starts[u] -= 1
@@ -110,7 +141,7 @@ def list_places(c, n):
 @symbol_kernel
 def project_unique_tokens(c, lo, hi):
     """Write unique_embedding and projected for slots [lo, hi)."""
-    unique, unique_embedding, embedding = c.unique, c.unique_embedding, c.embedding
+    unique, unique_embedding, embedding = c.own_unique if c.own_tokens else c.unique, c.unique_embedding, c.embedding
     for u in range(lo, hi):
         copy(unique_embedding[u], embedding[unique[u]])
     for n in range(c.directions):
@@ -135,7 +166,9 @@ def _sum_by_token(c, first, u, n):
 
 @symbol_kernel
 def embedding_gradients(c, layer_n, worker, lo, hi):
-    """Gradients of slots [lo, hi) by one direction: their rows of d_embedding, and this worker's part of dW_xh."""
+    """Gradients of slots [lo, hi) by one direction: their rows of d_embedding, or, of a worker's own, of own_gradient,
+    and this worker's part of dW_xh.
+    """
     layer = record_at(c, c.layers[layer_n])
     unique, d_embedding, sums, gradient, dW_xh = (
         c.unique,
@@ -154,9 +187,27 @@ def embedding_gradients(c, layer_n, worker, lo, hi):
         affine(gradient, first, c.zeros, sums, first, layer.W_xh_T_panels, n, 0, c.Ep, c.delta_width)
         outer_products(dW_xh, worker * c.E, False, c.zeros, c.unique_embedding, u, sums, first, c.E, 0, c.GHp, n)
         for i in range(n):
+            row, more = c.own_gradient[u + i] if c.own_tokens else d_embedding[unique[u + i]], gradient[first + i]
             if layer_n == 0:
-                copy(d_embedding[unique[u + i]], gradient[first + i])
+                copy(row, more)
             else:
-                row, more = d_embedding[unique[u + i]], gradient[first + i]
                 for e in range(row.size):
                     row[e] += more[e]
+
+
+@symbol_kernel
+def add_own_gradients(c):
+    """d_embedding and the unique tokens of the batch from those of the workers, in the order of workers."""
+    slot_of_token, unique, d_embedding = c.slot_of_token, c.unique, c.d_embedding
+    forget_unique_tokens(c)
+    count = 0
+    for worker in range(c.row_shares):
+        for u in range(first_slot(c, worker), c.own_end[worker, 0]):
+            token, more = c.own_unique[u], c.own_gradient[u]
+            unique[count] = token  # to stay if it is new
+            count += slot_of_token[token] < 0
+            slot_of_token[token] = 0
+            row = d_embedding[token]
+            for e in range(row.size):
+                row[e] += more[e]
+    c.unique_n = count
