@@ -37,7 +37,7 @@ from rnnbench.kernels.cpu.pass_record import (
 )
 from rnnbench.kernels.cpu.passes import CpuRunner, compile_all
 from rnnbench.kernels.cpu.simd import padded, register_bytes
-from rnnbench.kernels.cpu.thread_pool import thread_pool
+from rnnbench.kernels.cpu.thread_pool import MAX_SHARES, thread_pool
 from rnnbench.model import Direction, DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
@@ -228,7 +228,14 @@ class NumbaSession(Session):
         self.last, self.computed = Pass.EPOCH, order
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
-        """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own."""
+        """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own.
+
+        More rows than a stage has shares for are predicted part by part.
+        """
+        most = int(PREDICT_ROWS) * MAX_SHARES
+        if len(inputs) > most:
+            parts = [slice(i, i + most) for i in range(0, len(inputs), most)]
+            return np.concatenate([self._predict(inputs[p], None if lengths is None else lengths[p]) for p in parts])
         threads = numba.get_num_threads()
         steps = (
             self.problem.T

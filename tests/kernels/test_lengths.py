@@ -136,6 +136,17 @@ def test_predictions_are_the_same_bits_for_any_number_of_threads(V):
         np.testing.assert_allclose(found[0][i], alone[0], rtol=1e-10, atol=1e-12)
 
 
+def test_more_rows_than_a_stage_has_shares_for_are_all_predicted():
+    problem = small_problem(B=2, T=2, E=1, H=1, V=5, head=Head.LAST, dtype=DType.FLOAT32, mean_length=1.5)
+    number = 24 * 65_535 + 30
+    rows = random_data(problem, rows=50)
+    inputs, lengths = np.resize(rows.inputs, (number, problem.T)), np.resize(rows.lengths, number)
+    with threads(2):
+        session = session_of(problem, 2)
+        found, few = session.predict(inputs, lengths), session.predict(rows.inputs, rows.lengths)
+    np.testing.assert_array_equal(found, np.resize(few, (number, *few.shape[1:])))
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_what_is_not_finite_past_a_length_reaches_nothing(value):
     problem = small_problem(B=6, T=9, V=None, head=Head.EVERY, mean_length=4.5)

@@ -37,6 +37,7 @@ _FIELDS = 6
 # The ticket: bits 0 to 15 how many shares the caller has taken, 16 to 31 how many the others have, 32 to 47 how many
 # there are, from 48 on the number of the stage.
 _OTHERS_AT, _SHARES_AT, _STAGE_AT, _MASK = 16, 32, 48, (1 << 16) - 1
+MAX_SHARES = _MASK  # of a stage
 _STAGES = 1 << 15  # then their number begins again, before the sign bit
 
 _SPIN_LIMIT = 20_000  # pauses before a thread waits for its lock: about a millisecond
