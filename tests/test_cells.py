@@ -13,7 +13,7 @@ from rnnbench.cells import CELLS
 from rnnbench.model import Case, DType, Model, Problem, Train
 from rnnbench.params import Init, init_params
 
-KEPT = Path(__file__).resolve().parents[1] / "reports" / "cpu-2-cores" / "records.jsonl"
+KEPT = Path(__file__).resolve().parents[1] / "reports" / "sweep-cpu-2-cores" / "records.jsonl"
 
 
 def test_an_unknown_cell_is_refused_with_those_that_there_are():
