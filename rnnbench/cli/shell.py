@@ -46,6 +46,21 @@ def asked_plan(
     return plan, {each.name: each for each in found}
 
 
+def each_cell(cells: Iterable[str], output: Path | None) -> list[tuple[tuple[str, ...], Path | None]]:
+    """Each of several cells, and its own folder in `output`; of one or none, `output` itself.
+
+    Raises StoreError where several cells find anything in `output`.
+    """
+    from rnnbench.records.folder import refuse_used
+
+    names = tuple(dict.fromkeys(cells))
+    if len(names) < 2:
+        return [(names, output)]
+    if output is not None:
+        refuse_used(output)
+    return [((name,), None if output is None else output / name) for name in names]
+
+
 def given(ctx: click.Context, allowed: Collection[str]) -> list[click.Parameter]:
     """The options that stand on the command line, but for those that are allowed."""
     found = [

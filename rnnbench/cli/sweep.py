@@ -30,6 +30,7 @@ from rnnbench.cli.options import (
 from rnnbench.cli.resuming import check_options
 from rnnbench.cli.run import _execute
 from rnnbench.cli.shell import (
+    each_cell,
     guarded,
     print_table,
     say,
@@ -112,18 +113,18 @@ def sweep(
             check_options(ctx, plan, resume)
             return _execute(plan, resume, described.get("command", ""), resume=True)
         own = {name: asked.pop(name) for name in ("cell", "layers", "bidirectional", "V", "O", "head", "loss")}
-        own["cell"] = own["cell"] or ()
-        if len(own["cell"]) > 1:
-            raise click.UsageError(
-                f"a sweep takes one cell, and --cell names {len(own['cell'])}; sweep them one by one"
-            )
+        backends = asked.pop("backend")
+        cells = each_cell(own.pop("cell") or (), output)
+        return max([of_cell(own | {"cell": cell}, backends, folder) for cell, folder in cells])
+
+    def of_cell(own: dict[str, Any], backends: Iterable[str] | None, folder: Path | None) -> int:
         (base,) = resolve([workload or MADE_UP], Asked(**own), partial(say, err=True), seed=asked["seed"])
         swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid, base)
         chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)
         check_passes(chosen)
         found = sizes.swept_workloads(swept, base)
         plan = planning.plan_of(
-            found, asked.pop("backend"), chosen, mode=Mode(mode or "default"), sweep=swept,
+            found, backends, chosen, mode=Mode(mode or "default"), sweep=swept,
             names=(workload,) if workload else (), sizes=Asked(**own),
             data_dir=None if data_dir is None else str(data_dir), **asked,
         )  # fmt: skip
@@ -134,10 +135,9 @@ def sweep(
             return 0
         check_sizes(plan)
         run_id = store.new_run_id()
-        folder = output or Path("reports") / run_id
         return _execute(
             plan,
-            folder,
+            folder or Path("reports") / run_id,
             " ".join(["python -m rnnbench", *sys.argv[1:]]),
             run_id=run_id,
             given={w.name: w for w in found},

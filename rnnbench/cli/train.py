@@ -29,6 +29,7 @@ from rnnbench.cli.shell import (
     asked_plan,
     complain,
     console_of,
+    each_cell,
     guarded,
     print_json,
 )
@@ -41,6 +42,7 @@ Examples:
   python -m rnnbench train imdb-50 --backend jax --epochs 5
   python -m rnnbench train running-parity -T 1000 --truncation 50:25 --json
   python -m rnnbench train rows.npz -H 64 --epochs 10
+  python -m rnnbench train imdb-200 --cell rnn,gru,lstm -o reports/cells
   python -m rnnbench train made-up -E 8 -H 64 -T 50
 """
     + exit_code_help("train")
@@ -65,18 +67,20 @@ def train(
     def work() -> int:
         if reason := backends.missing(backend):
             return complain(reason, 3)
-        if len(asked["cell"] or ()) > 1:
-            raise click.UsageError(f"a training takes one cell, and --cell names {len(asked['cell'])}")
-        plan, given = asked_plan((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, **asked)
         show = partial(console_of().print, markup=False, highlight=False, soft_wrap=True)
-        with Display(console_of(stderr=True)) as display:
-            result = training.run_training(plan, given, epochs, output, display, (lambda _: None) if as_json else show)
+        found = []
+        for cell, folder in each_cell(asked.pop("cell") or (), output):
+            plan, given = asked_plan((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, cell=cell, **asked)
+            tell = (lambda _: None) if as_json else show
+            with Display(console_of(stderr=True)) as display:
+                found.append(result := training.run_training(plan, given, epochs, folder, display, tell))
+            if not as_json:
+                show(str(result))
+                if result.expect:
+                    show(f"Note: {result.expect}")
         if as_json:
-            print_json(result.as_json())
-        else:
-            show(str(result))
-            if result.expect:
-                show(f"Note: {result.expect}")
+            every = [result.as_json() for result in found]
+            print_json(every if len(every) > 1 else every[0])
         return 0
 
     guarded(work)

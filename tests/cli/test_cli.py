@@ -331,6 +331,15 @@ def test_a_backend_that_cannot_train_says_why(name, options, words):
     assert "Traceback" not in found.stderr
 
 
+def test_several_cells_are_trained_one_after_the_other_each_in_its_folder(tmp_path):
+    asked = ("train", "parity", "-b", "numpy", "--epochs", "1", "--cell", "rnn,gru", "-o", str(tmp_path / "cells"))
+    found = json.loads(invoke(*asked, "--json"))
+    assert [each["workload"] for each in found] == ["parity", "parity gru"]
+    assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == ["gru", "rnn"]
+    again = called(*asked, code=4)
+    assert "holds gru, rnn; choose another folder with -o" in " ".join(again.stderr.split())
+
+
 def test_train_learns_the_running_parity_of_two_bits():
     found = json.loads(invoke("train", "running-parity", "-T", "2", "-b", "numpy", "--epochs", "60", "--json"))
     assert found["test"]["accuracy"] > 0.95

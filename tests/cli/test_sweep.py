@@ -50,6 +50,19 @@ def test_layers_and_directions_of_a_sweep_are_in_the_names_and_in_the_operations
     assert f"{flops / 1e6:.3f}"[:4] in text.partition("H16 B4 T5 forward float32")[2]
 
 
+def test_several_cells_are_swept_one_after_the_other_each_in_its_folder(tmp_path):
+    asked = ["--H", "4,8", "--B", "2", "--T", "3", "-b", "numpy", "--pass", "forward", "--cell", "gru,lstm", "--quick"]
+    code, text = invoke(*asked, "-o", str(tmp_path / "cells"))
+    assert code == 0, text
+    for cell in ("gru", "lstm"):
+        turns = turns_in(store.load_run(tmp_path / "cells" / cell).records)
+        assert {r.case.model.cell for r in turns} == {cell}
+        assert {r.case.model.H for r in turns} == {4, 8}
+    code, text = invoke(*asked, "-o", str(tmp_path / "cells"))
+    assert code == 4
+    assert "holds gru, lstm; choose another folder with -o" in text
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
