@@ -186,19 +186,19 @@ class NumbaSession(Session):
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        given = dict.fromkeys(self.model.states, self.zero_state) if states is None else states
+        self.given = states
+        found = dict.fromkeys(self.model.states, self.zero_state) if states is None else states
         for direction, layer in self._directions():
-            layer.point({_STATES[name].initial: state for name, state in direction.states_of(given).items()})
+            layer.point({_STATES[name].initial: state for name, state in direction.states_of(found).items()})
 
     def _directions(self) -> Iterator[tuple[Direction, PassRecord]]:
         """Each direction of each layer, and its record."""
         return zip(self.model.directions, self.layers, strict=True)
 
-    def _states(self, which: str) -> dict[str, Array]:
-        """The `initial` or `last` states by name."""
+    def _last_states(self) -> dict[str, Array]:
         found: dict[str, Array] = {}
         for direction, layer in self._directions():
-            own = {name: layer.arrays[getattr(_STATES[name], which)] for name in direction.cell.states}
+            own = {name: layer.arrays[_STATES[name].last] for name in direction.cell.states}
             found |= direction.named(own)
         return found
 
@@ -221,10 +221,12 @@ class NumbaSession(Session):
         self.last, self.computed = Pass.TRAIN_STEP, self.rows
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
-        states = self._states("initial")
-        self._start_from(None)
+        given = self.given
+        if given is not None:
+            self._start_from(None)
         self.runner.run(TRAIN_STEP, order)
-        self._start_from(states)
+        if given is not None:
+            self._start_from(given)
         self.last, self.computed = Pass.EPOCH, order
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
@@ -273,7 +275,7 @@ class NumbaSession(Session):
             accuracy = int(fields["correct"][0]) / outputs if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _copies(self.grads) if self.last is Pass.GRADIENT else {}
-        states = _copies(self._states("last"))
+        states = _copies(self._last_states())
         lengths = arrays["lengths"][self.computed] if self.problem.lengths else None
         logits = blank_logits(self.problem, self._shaped(arrays["logits"].copy()), lengths)
         return Outputs(loss, logits, states, grads, params)
