@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from rnnbench.api.exit_codes import exit_code_help
+from rnnbench.api.exit_codes import INTERRUPTED, exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND_LIST,
@@ -114,8 +114,12 @@ def sweep(
             return _execute(plan, resume, described.get("command", ""), resume=True)
         own = {name: asked.pop(name) for name in ("cell", "layers", "bidirectional", "V", "O", "head", "loss")}
         backends = asked.pop("backend")
-        cells = each_cell(own.pop("cell") or (), output)
-        return max([of_cell(own | {"cell": cell}, backends, folder) for cell, folder in cells])
+        codes = []
+        for cell, folder in each_cell(own.pop("cell") or (), output):
+            codes.append(of_cell(own | {"cell": cell}, backends, folder))
+            if codes[-1] == INTERRUPTED:
+                break
+        return max(codes)
 
     def of_cell(own: dict[str, Any], backends: Iterable[str] | None, folder: Path | None) -> int:
         (base,) = resolve([workload or MADE_UP], Asked(**own), partial(say, err=True), seed=asked["seed"])

@@ -68,19 +68,21 @@ def train(
         if reason := backends.missing(backend):
             return complain(reason, 3)
         show = partial(console_of().print, markup=False, highlight=False, soft_wrap=True)
-        found = []
-        for cell, folder in each_cell(asked.pop("cell") or (), output):
-            plan, given = asked_plan((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, cell=cell, **asked)
-            tell = (lambda _: None) if as_json else show
-            with Display(console_of(stderr=True)) as display:
-                found.append(result := training.run_training(plan, given, epochs, folder, display, tell))
-            if not as_json:
-                show(str(result))
-                if result.expect:
-                    show(f"Note: {result.expect}")
-        if as_json:
-            every = [result.as_json() for result in found]
-            print_json(every if len(every) > 1 else every[0])
+        found, cells = [], each_cell(asked.pop("cell") or (), output)
+        try:
+            for cell, folder in cells:
+                plan, given = asked_plan((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, cell=cell, **asked)
+                tell = (lambda _: None) if as_json else show
+                with Display(console_of(stderr=True)) as display:
+                    found.append(result := training.run_training(plan, given, epochs, folder, display, tell))
+                if not as_json:
+                    show(str(result))
+                    if result.expect:
+                        show(f"Note: {result.expect}")
+        finally:  # what was trained before a cell that fails is told
+            if as_json and found:
+                every = [result.as_json() for result in found]
+                print_json(every if len(cells) > 1 else every[0])
         return 0
 
     guarded(work)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from rnnbench import backends, workloads
+from rnnbench.api import train as training
 from rnnbench.api.exit_codes import EXIT_CODES
 from rnnbench.api.learning import with_trainings
 from rnnbench.api.seeds import EXPERIMENTS, MADE_UP, Bench, of_reviews
@@ -23,8 +24,9 @@ from rnnbench.cli.run import RUN_EPILOG, say_what_is_on_request
 from rnnbench.cli.seeds import SEEDS
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import tasks_of
+from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.model import DType, Pass, Truncation
-from rnnbench.records.record import Mode
+from rnnbench.records.record import Mode, Status
 from tests.calling import called
 from tests.harness.test_run_loop import Listener, loop_of
 from tests.helpers import specs
@@ -338,6 +340,19 @@ def test_several_cells_are_trained_one_after_the_other_each_in_its_folder(tmp_pa
     assert sorted(path.name for path in (tmp_path / "cells").iterdir()) == ["gru", "rnn"]
     again = called(*asked, code=4)
     assert "holds gru, rnn; choose another folder with -o" in " ".join(again.stderr.split())
+
+
+def test_what_was_trained_before_a_cell_that_fails_is_told(monkeypatch):
+    def train_in_worker(asked, *rest):
+        if asked.problem.model.cell == "gru":
+            raise WorkerFailure(Status.CRASHED, "ended by signal 9", alive=False)
+        return done(asked, *rest)
+
+    done = training.train_in_worker
+    monkeypatch.setattr(training, "train_in_worker", train_in_worker)
+    found = called("train", "parity", "-b", "numpy", "--epochs", "1", "--cell", "rnn,gru", "--json", code=2)
+    assert [each["workload"] for each in json.loads(found.stdout)] == ["parity"]
+    assert "parity gru: crashed. ended by signal 9" in " ".join(found.stderr.split())
 
 
 def test_train_learns_the_running_parity_of_two_bits():

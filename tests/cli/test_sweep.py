@@ -50,6 +50,14 @@ def test_layers_and_directions_of_a_sweep_are_in_the_names_and_in_the_operations
     assert f"{flops / 1e6:.3f}"[:4] in text.partition("H16 B4 T5 forward float32")[2]
 
 
+def test_an_interrupt_ends_the_sweeps_of_all_cells(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr("rnnbench.cli.sweep._execute", lambda plan, folder, *_, **__: seen.append(folder.name) or 130)
+    asked = ["--H", "4,8", "--B", "2", "--T", "3", "-b", "numpy", "--pass", "forward", "--cell", "gru,lstm"]
+    assert invoke(*asked, "-o", str(tmp_path / "cells"))[0] == 130
+    assert seen == ["gru"]
+
+
 def test_several_cells_are_swept_one_after_the_other_each_in_its_folder(tmp_path):
     asked = ["--H", "4,8", "--B", "2", "--T", "3", "-b", "numpy", "--pass", "forward", "--cell", "gru,lstm", "--quick"]
     code, text = invoke(*asked, "-o", str(tmp_path / "cells"))
