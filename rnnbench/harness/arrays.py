@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import numpy as np
 from rnnbench.backends.base import Outputs
 from rnnbench.params import Params
 from rnnbench.workloads.base import Dataset, Split
+
+# NumPy reads the header of an array by `ast.literal_eval`, which Python 3.11 can do in one thread at a time: where the
+# garbage collector lets another thread in, both fail (github.com/python/cpython/issues/106905).
+_READING = threading.Lock()
 
 
 def save_problem(path: Path, params: Params, train: Split, **splits: Split) -> None:
@@ -57,10 +62,15 @@ def _save(path: Path, arrays: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
+def load(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name; several threads may ask at once."""
+    with _READING, np.load(path) as file:
+        return {name: file[name] for name in file.files}
+
+
 def load_outputs(path: Path) -> Outputs:
     """Outputs as `save_outputs` wrote them."""
-    with np.load(path) as file:
-        arrays = {name: file[name] for name in file.files}
+    arrays = load(path)
 
     def named(prefix: str) -> dict[str, np.ndarray]:
         return {name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)}

@@ -25,7 +25,7 @@ from rnnbench.backends.numpy import correct, emitted, loss_scale, losses
 from rnnbench.contract import CUDA
 from rnnbench.correctness import timing_audit
 from rnnbench.data import shaped_targets
-from rnnbench.harness.arrays import rows_in, save_outputs
+from rnnbench.harness.arrays import load, rows_in, save_outputs
 from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_call, time_turn, warmups
 from rnnbench.machine import energy, gpu, interference
 from rnnbench.machine.contention import ContentionWatch, read_counters
@@ -116,8 +116,7 @@ class Operations:
     def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:
         """Stage a problem from an `.npz` of params, inputs and targets; it replaces the one before."""
         self.close()
-        with np.load(arrays) as file:
-            self.arrays = {name: file[name] for name in file.files}
+        self.arrays = load(Path(arrays))
         params = {name.removeprefix("param "): a for name, a in self.arrays.items() if name.startswith("param ")}
         self.problem = msgspec.convert(problem, Problem)
         data = rows_in(self.arrays)
