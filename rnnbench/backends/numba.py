@@ -29,6 +29,7 @@ from rnnbench.kernels.cpu.pass_record import (
     PREDICT,
     RNN,
     TRAIN_STEP,
+    WIDE_TABLE,
     BufferSizes,
     PassRecord,
     aligned,
@@ -73,6 +74,7 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
         "above_width": sizes.O, "above_row": padded(sizes.O, dtype), "workers": sizes.workers,
         "blocks_n": len(blocks), "first": blocks[0].start,
         "has_tokens": model.V is not None, "can_own_tokens": sizes.own_tokens,
+        "has_token_rows": sizes.token_rows,
         "learns_inputs": model.V is not None, "emits": every,
         "loss": _LOSS_CODES[model.loss], "flush": flush,
         "has_lengths": problem.lengths, "averages_steps": model.averages_steps,
@@ -137,11 +139,12 @@ class NumbaSession(Session):
         problem, model = self.problem, self.model
         G = len(model.recurrence.gates)
         few_weights = model.V is not None and model.E * G * model.H <= OWN_TOKENS_WEIGHTS
+        wide = min(model.V or 0, B * problem.T) * G * model.H > WIDE_TABLE
         return BufferSizes(
             B=B, T=problem.T, V=model.V or 0, E=model.E, H=model.H, G=G, O=model.O,
             emits=model.head is Head.EVERY, recurrence=_RECURRENCE_CODES[model.cell], workers=workers, kept=kept,
             rows=rows, has_lengths=problem.lengths, directions=model.read // model.H, whole_table=whole_table,
-            own_tokens=few_weights and workers > 1 and not whole_table,
+            own_tokens=few_weights and workers > 1 and not whole_table, token_rows=wide and not whole_table,
         )  # fmt: skip
 
     def _records(self, sizes: BufferSizes, data: dict[str, Array]) -> tuple[PassRecord, list[PassRecord]]:
@@ -207,6 +210,7 @@ class NumbaSession(Session):
         self.flat["m"][:] = 0
         self.flat["v"][:] = 0
         self.record.fields["step"][0] = 1
+        self.record.fields["packed"][0] = 0
 
     def forward(self) -> None:
         self.runner.run(FORWARD, self.rows)
@@ -290,7 +294,7 @@ class NumbaSession(Session):
         arrays, fields = self.record.arrays, self.record.fields
         if self.model.V is not None and self.last is not None:
             arrays["d_embedding"][arrays["unique"][: fields["unique_n"][0]]] = np.nan
-        fields["loss_sum"][0], fields["correct"][0] = np.nan, -1
+        fields["loss_sum"][0], fields["correct"][0], fields["packed"][0] = np.nan, -1, 0
 
 
 def _copies(arrays: dict[str, Array]) -> dict[str, Array]:
@@ -322,8 +326,8 @@ class NumbaBackend(Backend):
             subnormals=flushed if self.flush and CAN_FLUSH else "kept",
             tf32=False,
             timed={
-                "forward": f"{call}: pack weights, {tokens}, T steps, head, loss",
-                "gradient": f"{call}: forward, BPTT, weight gradients{rows}",
+                "forward": f"{call}: {tokens}, T steps, head, loss; weights packed where they have changed since a pass",
+                "gradient": f"{call}: pack weights, forward, BPTT, weight gradients{rows}",
                 "train_step": f"{call}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": f"{call}: train steps on rows taken by index; loss and correct outputs added up",
             },

@@ -47,23 +47,28 @@ def _step(c, lo, b, t, origin, j, n):
     G, lanes = c.G, lanes_of(c.zeros.dtype.type(0))
     before, after, at, slots, taking = _places(c, lo, b, t, origin)
     gates_row, state_row_, panel = c.GHs, c.Hs, c.H * G * lanes
+    # Without a way back nobody reads the tape, nor gates but those that stand here: the same few rows, in cache
+    tape_at = at if c.keeps_tape else lo * c.kept
+    gates_at = tape_at if c.gathers else at
     most = LSTM_ROWS if c.recurrence == LSTM_CODE else GRU_ROWS
     # A panel at a time, which stays in the first or second cache while the rows pass by
-    for u in range(j, j + n, lanes):
+    # To and fro from step to step: of weights that a cache does not hold it has those that were read last
+    for v in range(0, n, lanes):
+        u = j + (n - lanes - v if t & 1 else v)
         weights, inner = pointer(c.W_hh_panels, u // lanes * panel), pointer(c.b_hn_padded, u)
         i = 0
         while i < taking:
             rows = next_rows(taking - i, most)
-            gates = pointer(c.gates, (at + i) * gates_row + G * u)
+            gates = pointer(c.gates, (gates_at + i) * gates_row + G * u)
             a, x = (before + i) * state_row_, (after + i) * state_row_ + u
-            if c.has_tokens:
+            if c.gathers:
                 start, index = pointer(c.projected, G * u), pointer(c.slots, slots + i)
             else:
                 start, index = gates, own_rows(pointer(c.slots, 0))
             cell_tile(
                 c.recurrence, rows, gates, start, index, pointer(c.h, a), weights, pointer(c.h, a + u),
                 pointer(c.h, x), inner, pointer(c.cell_state, a + u), pointer(c.cell_state, x),
-                pointer(c.tape, (at + i) * state_row_ + u), gates_row, gates_row, state_row_, c.H,
+                pointer(c.tape, (tape_at + i) * state_row_ + u), gates_row, gates_row, state_row_, c.H,
             )  # fmt: skip
             i += rows
 
@@ -78,7 +83,7 @@ def _plain_step(c, lo, b, t, origin, j, n):
         h, new, tape = c.h[before + i], c.h[after + i], c.tape[at + i]
         for u in range(j, j + n, lanes):
             gates, first = c.gates[at + i][u * G : u * G + wide], c.gates[at + i][u * G : u * G + wide]
-            if c.has_tokens:
+            if c.gathers:
                 first = c.projected[c.slots[slots + i]][u * G : u * G + wide]
             inner, bias = tape[u : u + lanes], c.b_hn_padded[u : u + lanes]
             for v in range(wide):

@@ -31,17 +31,17 @@ def start_states(c, lo, b, r):
 
 
 @symbol_kernel
-def project_inputs(c, lo, b, begin, end, origin):
-    """The part of the gates that no state enters, x W_xh + b_h of steps [begin, end), as one long product.
+def project_inputs(c, lo, b, begin, end, origin, j, n):
+    """Columns j to j + n of the part of the gates that no state enters, x W_xh + b_h of steps [begin, end), in one.
 
     It reads x and writes h, where each step will find it and put its state in its place; with gates, it writes those.
     """
     x_at, gates_at = step_row(c, lo, b, begin, origin), state_row(c, lo, b, begin + 1, origin)
     rows = rows_before(c, lo, b, end) - rows_before(c, lo, b, begin)
     if c.recurrence != RNN_CODE:
-        affine(c.gates, x_at, c.b_h_padded[0], c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
+        affine(c.gates, x_at, c.b_h_padded[0], c.x, x_at, c.W_xh_panels, rows, j, n, c.E)
         return
-    affine(c.h, gates_at, c.b_h_padded[0], c.x, x_at, c.W_xh_panels, rows, 0, c.GHp, c.E)
+    affine(c.h, gates_at, c.b_h_padded[0], c.x, x_at, c.W_xh_panels, rows, j, n, c.E)
 
 
 @symbol_kernel
@@ -52,9 +52,9 @@ def forward_step(c, lo, b, t, origin, j, n):
         return
     h, before, after = c.h, state_row(c, lo, b, t, origin), state_row(c, lo, b, t + 1, origin)
     rows = rows_taking(c, lo, b, t)
-    # The gates: h_{t-1} W_hh on top of the projected input, which for a token is a row of the table of unique tokens,
-    # read on the way into the registers, and else stands in h already
-    if c.has_tokens:
+    # The gates: h_{t-1} W_hh on top of the projected input, which is a row of the table of unique tokens, read on the
+    # way into the registers, or stands in h already
+    if c.gathers:
         slots = slot_row(c, lo, b, t)
         gathered_product(h, after, c.projected, c.slots, slots, h, before, c.W_hh_panels, rows, j, n, c.H)
     else:

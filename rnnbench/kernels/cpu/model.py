@@ -28,7 +28,7 @@ from rnnbench.kernels.cpu.layer_forward import (
 from rnnbench.kernels.cpu.layout import FIRST, output_row, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, record_at
-from rnnbench.kernels.cpu.pointwise import add_rows, copy, zero_row
+from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_row, zero_row
 from rnnbench.kernels.cpu.products import (
     affine,
     outer_products,
@@ -50,6 +50,8 @@ from rnnbench.kernels.cpu.unique_tokens import (
 
 # Rows that are predicted together, and steps that are kept where nothing needs the states later.
 PREDICT_ROWS, FORWARD_STEPS = np.int64(24), np.int64(16)
+# Numbers of projected inputs, half a MiB in float32, that wait for their steps in a near cache.
+PROJECTED = np.int64(1 << 17)
 
 
 @inlined
@@ -110,22 +112,31 @@ def _turned(c, row, t):
 
 @symbol_kernel
 def layer_inputs(c, n, lo, b, r, begin, end, origin):
-    """What layer n reads in steps [begin, end), in the order of its direction, to its x, time first; projects that.
+    """What layer n reads in steps [begin, end), in the order of its direction, to its x, time first.
 
-    Dense inputs, from the data, or the states of the layer below, those of both directions side by side.
+    Embeddings of tokens; dense inputs, from the data; or the states of the layer below, both directions side by side.
     """
     layer, back, x = layer_at(c, n), n % c.directions, layer_at(c, n).x
     for t in range(begin, end):
-        at = step_row(layer, lo, b, t, origin)
+        at, slots = step_row(layer, lo, b, t, origin), slot_row(c, lo, b, t)
         for i in range(rows_taking(c, lo, b, t)):
-            if n < c.directions:
+            if layer.has_tokens:
+                set_row(x, at + i, c.unique_embedding, np.int64(layer.slots[slots + i]), c.Ep)
+            elif n < c.directions:
                 copy(x[at + i], c.inputs[c.rows[r + i] * c.T + (_turned(c, r + i, t) if back else t)])
             for d in range(c.directions if n >= c.directions else 0):
                 below = layer_at(c, n - back - c.directions + d)
                 step = t if d == back else _turned(c, r + i, t)
                 state = below.h[state_row(below, lo, b, step + 1, origin) + i]
                 copy(x[at + i][d * c.H : (d + 1) * c.H], state)
-    project_inputs(layer, lo, b, begin, end, origin)
+
+
+@cpu_kernel()
+def _steps_at_once(c, b):
+    """How many steps of inputs of b rows a layer projects together: those whose gates stay in a near cache, but so many
+    rows that reading W_xh is worth it.
+    """
+    return max(ONE, PROJECTED // (b * c.GHs), c.E // (2 * b))
 
 
 @symbol_kernel
@@ -133,15 +144,20 @@ def stack_forward(c, lo, b, r, begin, end, origin):
     """Steps [begin, end) of the inputs and of all layers. Unique tokens must be projected."""
     for n in range(c.layers_n):
         layer = layer_at(c, n)
-        # Where the columns of a step are shared, so are the steps of the inputs: those need not be one after the other
-        if not layer.has_tokens:
-            if c.column_shares > 1:
-                c.stage_layer, c.stage_lo, c.stage_b, c.stage_row = n, lo, b, r
-                c.stage_begin, c.stage_end, c.stage_origin = begin, end, origin
-                stage(c, INPUTS, c.column_shares)
-            else:
-                layer_inputs(c, n, lo, b, r, begin, end, origin)
-        forward_steps(layer, lo, b, begin, end, origin)
+        if layer.gathers:
+            forward_steps(layer, lo, b, begin, end, origin)
+        else:
+            together = _steps_at_once(layer, b)
+            for first in range(begin, end, together):
+                last = min(end, first + together)
+                layer_inputs(c, n, lo, b, r, first, last, origin)
+                if c.column_shares > 1:
+                    c.stage_layer, c.stage_lo, c.stage_b = n, lo, b
+                    c.stage_begin, c.stage_end, c.stage_origin = first, last, origin
+                    stage(c, INPUTS, c.column_shares)
+                else:
+                    project_inputs(layer, lo, b, first, last, origin, NONE, layer.GHp)
+                forward_steps(layer, lo, b, first, last, origin)
         if c.has_lengths:
             keep_last_states(layer, lo, b, begin, end, origin)
 
@@ -373,13 +389,13 @@ def predict_rows(c, thread, number):
 
 
 @cpu_kernel()
-def _add_parts(total, parts, workers, gates, step, turn):
-    """total (m, n) = the sum of parts (workers m, >= n), m rows of each worker, in their order.
+def _add_parts(total, parts, workers, gates, step, turn, share, shares):
+    """Some rows of: total (m, n) = the sum of parts (workers m, >= n), m rows of each worker, in their order.
 
     A row is of so many gates, in parts each a `step` from the one before it, `turn` places later than in total.
     """
     m, width = total.shape[0], total.shape[1] // gates
-    for i in range(m):
+    for i in range(*share_range(m, share, shares)):
         for gate in range(gates):
             sums, first = total[i][gate * width : (gate + 1) * width], (gate + turn) % gates * step
             copy(sums, parts[i][first:])
@@ -390,15 +406,15 @@ def _add_parts(total, parts, workers, gates, step, turn):
 
 
 @symbol_kernel
-def add_parts(c):
-    """Write all gradients but that of the embedding: the parts of the workers, added in their order."""
+def add_parts(c, share, shares):
+    """Some rows of all gradients but that of the embedding: the parts of the workers, added in their order."""
     for n in range(c.layers_n):
         layer = layer_at(c, n)
-        shares = c.token_shares if layer.has_tokens else c.row_shares
-        _add_parts(layer.d_W_xh, layer.part_W_xh, shares, c.G, c.Hp, NONE)
-        _add_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, _turn(c))
-        _add_parts(layer.d_b_h, layer.part_b_h, c.row_shares, c.G, c.Hp, NONE)
+        workers = c.token_shares if layer.has_tokens else c.row_shares
+        _add_parts(layer.d_W_xh, layer.part_W_xh, workers, c.G, c.Hp, NONE, share, shares)
+        _add_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, _turn(c), share, shares)
+        _add_parts(layer.d_b_h, layer.part_b_h, c.row_shares, c.G, c.Hp, NONE, share, shares)
         if c.recurrence == GRU_CODE:
-            _add_parts(layer.d_b_hn, layer.part_b_hn, c.row_shares, ONE, NONE, NONE)
-    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, ONE, NONE, NONE)
-    _add_parts(c.d_b_y, c.part_b_y, c.row_shares, ONE, NONE, NONE)
+            _add_parts(layer.d_b_hn, layer.part_b_hn, c.row_shares, ONE, NONE, NONE, share, shares)
+    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, ONE, NONE, NONE, share, shares)
+    _add_parts(c.d_b_y, c.part_b_y, c.row_shares, ONE, NONE, NONE, share, shares)

@@ -41,6 +41,8 @@ RNN, GRU, LSTM = range(3)
 
 # Where W_xh has so many numbers at most, each worker sees to the tokens of its own rows: see `unique_tokens`.
 OWN_TOKENS_WEIGHTS = 4096
+# A table of so many numbers, projected unique tokens, is written to and read from beyond the near caches.
+WIDE_TABLE = 1 << 17
 TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a block of them stays in cache
 
 # What a layer reads: sizes and switches of it, and the arguments of a stage within its rows (see `shares.stage`).
@@ -48,19 +50,20 @@ LAYER_INTEGERS = (
     "B", "T", "E", "H", "G", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "Ds", "panel", "gate_panel",
     "recurrence", "delta_width", "has_tokens", "has_lengths",
     "kept_outputs", "emits", "above_width", "above_row", "under_layer", "under_rows", "learns_inputs", "layer", "root",
-    "column_shares", "stage", "shares", "stage_layer",
+    "column_shares", "keeps_tape", "gathers", "stage", "shares", "stage_layer",
     "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
-    "stage_fresh", "stage_worker", "stage_row",
+    "stage_fresh", "stage_worker",
 )  # fmt: skip
 INTEGERS = (
     *LAYER_INTEGERS,
     # of the model, fixed for all calls; `can_own_tokens`: W_xh is small enough (see `unique_tokens`), and of a pass
-    # `own_tokens`: so it is, and several workers share its rows
-    "V", "O", "P", "S", "Op", "can_own_tokens", "layers_n", "directions", "R", "workers", "blocks_n", "first",
-    "loss", "adam", "flush", "averages_steps",
+    # `own_tokens`: so it is, and several workers share its rows;
+    # `has_token_rows`: there is room in `x` for the embeddings of tokens
+    "V", "O", "P", "S", "Op", "can_own_tokens", "has_token_rows", "layers_n", "directions", "R", "workers", "blocks_n",
+    "first", "loss", "adam", "flush", "averages_steps",
     # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
     "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
-    "unique_n", "own_tokens", "correct",
+    "unique_n", "own_tokens", "packed", "correct",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",
@@ -96,7 +99,7 @@ LAYER_ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "rows_of_steps": ("int64", (ANY,)),
     "last": (None, (ANY, "Hs")),
     "last_cell": (None, (ANY, "Hs")),
-    # inputs of a step: rows of x, or, of tokens, rows of `projected` by the slot of each token
+    # inputs of a step: rows of x, or, where a step `gathers`, rows of `projected` by the slot of each token
     "x": (None, (ANY, "Es")),
     "projected": (None, (ANY, "GHs")),
     "slots": ("int32", (ANY,)),
@@ -200,6 +203,7 @@ class BufferSizes:
     directions: int
     whole_table: bool  # room for all V tokens, whatever the batch holds
     own_tokens: bool  # room for the unique tokens of each worker beside those of the batch
+    token_rows: bool  # room in `x` for the embeddings of tokens, step by step
 
     @property
     def slots(self) -> int:
@@ -246,7 +250,7 @@ def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
     width = s.widths(dtype)
     Hp, GHp, Es, Hs, GHs, Ds = (width[name] for name in ("Hp", "GHp", "Es", "Hs", "GHs", "Ds"))
     gated, lstm = s.recurrence != RNN, s.recurrence == LSTM
-    token_places, dense_rows = (B * T, 0) if V else (0, B * kept)
+    token_places, input_rows = B * T if V else 0, 0 if V and not s.token_rows else B * kept
     real, packed = _makers(dtype)
     # `delta` begins where a row of `recurrent` has the derivatives by the input: of gru a gate later
     later = Hp if s.recurrence == GRU else 0
@@ -271,7 +275,7 @@ def layer_buffers(s: BufferSizes, dtype: DTypeLike) -> dict[str, Array]:
         "places": aligned((token_places,), np.int32),
         "starts": aligned((s.slots + 1,), np.int32),
         "projected": real(s.slots, GHs),
-        "x": real(dense_rows, Es),
+        "x": real(input_rows, Es),
         "h": real(B * (kept + 1), Hs),
         "cell_state": real(B * (kept + 1) * lstm, Hs),
         "gates": real(B * kept * gated, GHs),

@@ -17,22 +17,30 @@ from rnnbench.kernels.cpu.calls import SYMBOL_KERNELS, call_whole, make_ready, s
 from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined, native
 from rnnbench.kernels.cpu.flush import restore, start_flushing
 from rnnbench.kernels.cpu.layer_backward import backward_step, sum_steps
-from rnnbench.kernels.cpu.layer_forward import forward_step
+from rnnbench.kernels.cpu.layer_forward import forward_step, project_inputs
 from rnnbench.kernels.cpu.model import (
     PREDICT_ROWS,
     add_parts,
     batch_rows,
     layer_at,
-    layer_inputs,
     pack_weights,
     predict_rows,
 )
 from rnnbench.kernels.cpu.optimizer import clip_scale, update_range
-from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, TRAIN_STEP, Array, PassRecord, PassRecordType
+from rnnbench.kernels.cpu.pass_record import (
+    GRADIENT,
+    PREDICT,
+    TRAIN_STEP,
+    WIDE_TABLE,
+    Array,
+    PassRecord,
+    PassRecordType,
+)
 from rnnbench.kernels.cpu.row_order import count_rows_of_steps, count_steps, sort_rows
 from rnnbench.kernels.cpu.shares import (
     BLOCKS,
     INPUTS,
+    PARTS,
     PREPARE,
     PROJECT,
     ROWS,
@@ -61,7 +69,7 @@ from rnnbench.kernels.cpu.unique_tokens import (
 MIN_WORK, MIN_PARAMS, MIN_TOKENS = np.int64(400_000), np.int64(8_192), np.int64(1_024)
 MIN_WEIGHTS = np.int64(50_000)
 WAKING_WORK = 2 * int(MIN_WORK)
-TANH_WORK = np.int64(24)
+TANH_WORK, TABLE_WORK = np.int64(24), np.int64(16)
 CACHE_LINE_NUMBERS = np.int64(64)
 # Recurrent weights of so many numbers are read from afar at each step, from the second cache or from the third. Where
 # each worker would have fewer rows than these to use them on, workers share the columns of a step and not the rows.
@@ -78,16 +86,14 @@ def _columns(c, width, number):
 
 @symbol_kernel
 def _share_within_rows(c, number):
-    """One share of a stage within the rows: some steps of the inputs, or some columns of a step or of the sums."""
-    if c.stage == INPUTS:
-        first, last = share_range(c.stage_end - c.stage_begin, number, c.shares)
-        first, last = c.stage_begin + first, c.stage_begin + last
-        layer_inputs(c, c.stage_layer, c.stage_lo, c.stage_b, c.stage_row, first, last, c.stage_origin)
-        return
+    """One share of a stage within the rows: some columns of the inputs' part of the gates, of a step or of the sums."""
     layer = layer_at(c, c.stage_layer)
     lo, b, t, origin = c.stage_lo, c.stage_b, c.stage_t, c.stage_origin
     begin, end = c.stage_begin, c.stage_end
-    if c.stage == STEP:
+    if c.stage == INPUTS:
+        j, n = _columns(c, c.GHp, number)
+        project_inputs(layer, lo, b, begin, end, origin, j, n)
+    elif c.stage == STEP:
         j, n = _columns(c, c.Hp, number)
         forward_step(layer, lo, b, t, origin, j, n)
     elif c.stage == STEP_BACK:
@@ -113,6 +119,8 @@ def _do_share(c, thread, number):
             find_unique_tokens(c, ALL)
         if number >= others:
             pack_weights(c, c.goal >= GRADIENT, number - others, c.pack_shares)
+    elif c.stage == PARTS:
+        add_parts(c, number, c.shares)
     elif c.stage == BLOCKS:
         predict_rows(c, thread, number)
     elif c.stage == UPDATE:
@@ -140,13 +148,25 @@ def _predict(c):
     pack_weights(c, False, 0, 1)
     c.rows, c.b, c.column_shares = c.order, c.order_n, 1
     for n in range(c.layers_n):
-        layer_at(c, n).column_shares = 1
+        layer = layer_at(c, n)
+        layer.column_shares, layer.keeps_tape, layer.gathers = 1, 0, layer.has_tokens
     if c.has_lengths:
         sort_rows(c, 1)
     if c.has_tokens:
         list_vocabulary(c)
         stage(c, PROJECT, workers_for(c.V * (c.E + TANH_WORK) * c.GH, MIN_WORK, c.V, c.workers))
     stage(c, BLOCKS, -(-c.b // PREDICT_ROWS))
+
+
+@cpu_kernel()
+def _rows_are_better(c, steps):
+    """Whether to project the token of each row and step, and not each unique token once into a table.
+
+    A table that no near cache holds is written, and read again by each row and step, which takes as long as
+    TABLE_WORK multiply-adds for each number.
+    """
+    again, passes = steps - c.unique_n, steps + 2 * c.unique_n
+    return c.unique_n * c.GHs > WIDE_TABLE and again * c.E < passes * TABLE_WORK
 
 
 @symbol_kernel
@@ -170,15 +190,23 @@ def _one_pass(c):
             c.step_weight = c.b / max(1, steps)
     weight = c.step_weight if c.has_lengths else 1.0  # of batches that weigh their steps differently
     for n in range(c.layers_n):
-        layer_at(c, n).column_shares = c.column_shares
+        layer = layer_at(c, n)
+        layer.column_shares, layer.keeps_tape, layer.gathers = c.column_shares, learns, layer.has_tokens
     # Where W_xh is small each of several workers sees to the tokens of its own rows, in ROWS: no stage but that
     c.own_tokens = c.can_own_tokens and c.row_shares > 1
-    # Weights into panels, and, where they are worth a share of their own beside it, the unique tokens
+    # Weights into panels, unless the pass before has left them there: without a way back, and with the same parameters.
+    # Where they are worth a share of their own beside it, the unique tokens
     many = c.has_tokens and not c.own_tokens and steps >= MIN_TOKENS and c.workers > 1
     c.pack_shares = workers_for(c.GH * (c.E + c.H), MIN_WEIGHTS, c.GHp // c.panel, c.workers)
-    stage(c, PREPARE, c.pack_shares + many)
+    if c.packed and not learns:
+        c.pack_shares = 0
+    stage(c, PREPARE, max(1, c.pack_shares + many))
+    c.packed = c.goal != TRAIN_STEP  # which will change the parameters
     # The unique tokens' rows of the embedding through W_xh, and where each of them occurs
     if c.has_tokens and not c.own_tokens:
+        if c.has_token_rows and _rows_are_better(c, steps):
+            for n in range(c.directions):
+                layer_at(c, n).gathers = 0
         work = c.unique_n * (c.E + TANH_WORK) * c.GH
         stage(c, PROJECT, workers_for(work, MIN_WORK, c.unique_n, c.workers) + (learns and many))
         c.token_shares = workers_for(2 * work + steps * c.GH, MIN_WORK, c.unique_n, c.workers)
@@ -193,7 +221,7 @@ def _one_pass(c):
             add_own_gradients(c)
         elif c.has_tokens:
             stage(c, TOKENS, c.token_shares)
-        add_parts(c)
+        stage(c, PARTS, workers_for(c.layers_n * c.GH * (c.E + c.H), MIN_WEIGHTS, c.H, c.workers))
     if c.goal == TRAIN_STEP:
         clip_scale(c)
         stage(c, UPDATE, workers_for(c.P, MIN_PARAMS, c.P, c.workers))

@@ -37,6 +37,7 @@ from rnnbench.kernels.cpu.tile import AS_IT_IS, TANH_BACKWARD, own_rows, shared_
 # pass by, of which so many stay in the second. Of two long matrices, as in a weight gradient, fewer: rows of `out` are
 # columns of A, a cache line apart from step to step.
 K_BLOCK, ROW_BLOCK, OUTER_ROWS = 256, 192, 96
+PACKED_ROWS = 8  # of weights with gates that are packed together
 VECTORS = panel_vectors()
 ZERO, ONE = INDEX(0), INDEX(1)
 
@@ -268,6 +269,31 @@ def _copy_panel_row(call, to, r, of, i, j):
         write.store(write.load(first, ZERO, v), to.at(r), ZERO, v)
 
 
+@_in_kernels
+def _copy_vector(call, to, r, i, of, s, j):
+    """to[r, i : i + lanes] = of[s, j : j + lanes]."""
+    write = Vectors(call.builder, call.number)
+    write.store(write.load(of.at(s, j), ZERO), to.at(r, i), ZERO)
+
+
+@_in_kernels
+def _transpose_block(call, to, r, i, of, s, j):
+    """to[r : r + lanes, i : i + lanes] = of[s : s + lanes, j : j + lanes]^T, in registers."""
+    builder, write = call.builder, Vectors(call.builder, call.number)
+    n = write.width
+    rows = [write.load(of.at(builder.add(s, INDEX(a)), j), ZERO) for a in range(n)]
+    # Blocks off the diagonal change places, of one number, of two by two, ...
+    for apart in (1 << stage for stage in range(n.bit_length() - 1)):
+        first = [v if not v & apart else n + v - apart for v in range(n)]
+        second = [v + apart if not v & apart else n + v for v in range(n)]
+        masks = [ir.Constant(ir.VectorType(INT32, n), lanes) for lanes in (first, second)]
+        for a in (a for a in range(n) if not a & apart):
+            pair = rows[a], rows[a + apart]
+            rows[a], rows[a + apart] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+    for a, row in enumerate(rows):
+        write.store(row, to.at(builder.add(r, INDEX(a)), i), ZERO)
+
+
 # Packing: a panel has all rows of a few columns one after the other, as the tile reads them.
 
 
@@ -302,15 +328,20 @@ def pack_gates(out, W, gates, part, parts):
     lanes = lanes_of(W.dtype.type(0))
     vectors = wide // lanes
     first, last = share_range(-(-(-(-H // lanes) * gates) // vectors), part, parts)
-    for p in range(first, last):
-        for v in range(vectors):
-            units, gate = (p * vectors + v) // gates * lanes, (p * vectors + v) % gates
-            width = max(0, min(lanes, H - units))
-            for r in range(k):
-                to, of = out[p * k + r][v * lanes : (v + 1) * lanes], W[r][gate * H + units :]
-                if width < lanes:
-                    zero_row(to)
-                copy(to[:width], of)
+    # A few rows at a time: each is then read in one run, or one for each gate
+    for begin in range(0, k, PACKED_ROWS):
+        end = min(k, begin + PACKED_ROWS)
+        for p in range(first, last):
+            for v in range(vectors):
+                units, gate = (p * vectors + v) // gates * lanes, (p * vectors + v) % gates
+                width = max(0, min(lanes, H - units))
+                for r in range(begin, end):
+                    if width == lanes:
+                        _copy_vector(out, p * k + r, v * lanes, W, r, gate * H + units)
+                    else:
+                        to, of = out[p * k + r][v * lanes : (v + 1) * lanes], W[r][gate * H + units :]
+                        zero_row(to)
+                        copy(to[:width], of)
 
 
 @cpu_kernel()
@@ -319,16 +350,21 @@ def pack_gates_transposed(out, W, gates, turn, step, part, parts):
 
     The last `turn` gates come first.
     """
-    n, H, wide = W.shape[0], W.shape[1] // gates, out.shape[1]
+    n, H, wide, lanes = W.shape[0], W.shape[1] // gates, out.shape[1], lanes_of(W.dtype.type(0))
+    whole = H // lanes * lanes  # of the units of a gate, those that go as blocks, and of a panel's columns:
     first, last = share_range(-(-n // wide), part, parts)
     for p in range(first, last):
         width = min(wide, n - p * wide)
+        blocks = width // lanes * lanes
         for gate in range(gates):
             begin = (p * gates + (gate + turn) % gates) * step
+            for i in range(0, blocks, lanes):
+                for u in range(0, whole, lanes):
+                    _transpose_block(out, begin + u, i, W, p * wide + i, gate * H + u)
             for u in range(step):
                 to = out[begin + u]
                 if u >= H:
                     zero_row(to)
                 else:
-                    for i in range(width):
+                    for i in range(blocks if u < whole else 0, width):
                         to[i] = W[p * wide + i, gate * H + u]

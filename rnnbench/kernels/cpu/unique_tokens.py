@@ -140,12 +140,14 @@ def list_places(c, n, worker):
 
 @symbol_kernel
 def project_unique_tokens(c, lo, hi):
-    """Write unique_embedding and projected for slots [lo, hi)."""
+    """Write unique_embedding and, where steps gather it, projected, for slots [lo, hi)."""
     unique, unique_embedding, embedding = c.own_unique if c.own_tokens else c.unique, c.unique_embedding, c.embedding
     for u in range(lo, hi):
         copy(unique_embedding[u], embedding[unique[u]])
     for n in range(c.directions):
         layer = record_at(c, c.layers[n])
+        if not layer.gathers:
+            continue
         bias = layer.b_h_padded[0]
         affine(layer.projected, lo, bias, unique_embedding, lo, layer.W_xh_panels, hi - lo, 0, c.GHp, c.E)
 
