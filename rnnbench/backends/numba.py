@@ -326,7 +326,7 @@ class NumbaBackend(Backend):
             subnormals=flushed if self.flush and CAN_FLUSH else "kept",
             tf32=False,
             timed={
-                "forward": f"{call}: {tokens}, T steps, head, loss; weights packed where they have changed since a pass",
+                "forward": f"{call}: {tokens}, T steps, head, loss; weights are packed where they have changed",
                 "gradient": f"{call}: pack weights, forward, BPTT, weight gradients{rows}",
                 "train_step": f"{call}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": f"{call}: train steps on rows taken by index; loss and correct outputs added up",

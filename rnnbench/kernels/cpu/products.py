@@ -29,14 +29,18 @@ from rnnbench.kernels.cpu.simd import (
     lanes_in,
     lanes_of,
     panel_vectors,
+    register_bytes,
     shifted,
 )
 from rnnbench.kernels.cpu.tile import AS_IT_IS, TANH_BACKWARD, own_rows, shared_by_tiles, tile
 
-# Steps of k for each visit of a tile: a panel of so many rows (16 or 64 KiB) stays in the first cache while rows of A
-# pass by, of which so many stay in the second. Of two long matrices, as in a weight gradient, fewer: rows of `out` are
-# columns of A, a cache line apart from step to step.
-K_BLOCK, ROW_BLOCK, OUTER_ROWS = 256, 192, 96
+# Steps of k for each visit of a tile: a panel of so many rows (16 or 32 KiB) stays in the first cache while rows of A
+# pass by, of which so many stay in the second.
+K_BLOCK, ROW_BLOCK = min(256, 32 * 1024 // (panel_vectors() * register_bytes())), 192
+# Of two long matrices, as in a weight gradient, rows of `out` are columns of A, a cache line apart from step to step.
+OUTER_ROWS = 256
+# Where k has several blocks, so many panels are done with all of them before the next.
+PANELS = 4
 PACKED_ROWS = 8  # of weights with gates that are packed together
 VECTORS = panel_vectors()
 ZERO, ONE = INDEX(0), INDEX(1)
@@ -59,33 +63,37 @@ def _product(
     index[i] if `gather`, else i.
     """
     # Blocks of k, of rows, of the columns of a panel, and then tile by tile down the rows: the panel's part for this
-    # block of k stays in the first cache, the rows of A in the second. a_row is 1 where A is read by columns
+    # block of k stays in the first cache, the rows of A in the second. Outermost, where there are several blocks of k,
+    # blocks of columns: what is read and written again for each block of k stays in the second cache as well. a_row is
+    # 1 where A is read by columns
     row_block = OUTER_ROWS if a_row == 1 else ROW_BLOCK
-    for k0 in range(0, max(k, 1), K_BLOCK):
-        steps = min(K_BLOCK, k - k0)
-        # Sums begin at `start` in the first block of k, at what stands in `out` in later ones; the end comes last
-        first_step = start_step if k0 == 0 else out_step
-        shared = shared_by_tiles(
-            out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else AS_IT_IS, to_gate
-        )
-        for i0 in range(0, m, row_block):
-            i_end = min(m, i0 + row_block)
-            b_here = shifted(b, k0 * b_step)
-            for j in range(0, n, VECTORS * width):
-                vectors = min(VECTORS, (n - j) // width)
-                i = i0
-                while i < i_end:
-                    rows = next_rows(i_end - i, TILE_ROWS)
-                    here, a_here = shifted(out, i * out_step + j), shifted(a, i * a_row + k0 * a_step)
-                    if k0 > 0:
-                        tile(rows, vectors, here, here, own_rows(index), a_here, b_here, shared)
-                    elif gather:
-                        tile(rows, vectors, here, shifted(start, j), shifted(index, i), a_here, b_here, shared)
-                    else:
-                        first = shifted(start, i * start_step + j)
-                        tile(rows, vectors, here, first, own_rows(index), a_here, b_here, shared)
-                    i += rows
-                b_here = shifted(b_here, panel)
+    columns = PANELS * VECTORS * width if k > K_BLOCK else max(n, 1)
+    for j0 in range(0, n, columns):
+        for k0 in range(0, max(k, 1), K_BLOCK):
+            steps = min(K_BLOCK, k - k0)
+            # Sums begin at `start` in the first block of k, at what stands in `out` in later ones; the end comes last
+            first_step = start_step if k0 == 0 else out_step
+            shared = shared_by_tiles(
+                out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else AS_IT_IS, to_gate
+            )
+            for i0 in range(0, m, row_block):
+                i_end = min(m, i0 + row_block)
+                b_here = shifted(b, k0 * b_step + j0 // (VECTORS * width) * panel)
+                for j in range(j0, min(n, j0 + columns), VECTORS * width):
+                    vectors = min(VECTORS, (n - j) // width)
+                    i = i0
+                    while i < i_end:
+                        rows = next_rows(i_end - i, TILE_ROWS)
+                        here, a_here = shifted(out, i * out_step + j), shifted(a, i * a_row + k0 * a_step)
+                        if k0 > 0:
+                            tile(rows, vectors, here, here, own_rows(index), a_here, b_here, shared)
+                        elif gather:
+                            tile(rows, vectors, here, shifted(start, j), shifted(index, i), a_here, b_here, shared)
+                        else:
+                            first = shifted(start, i * start_step + j)
+                            tile(rows, vectors, here, first, own_rows(index), a_here, b_here, shared)
+                        i += rows
+                    b_here = shifted(b_here, panel)
 
 
 def _plain_product(
