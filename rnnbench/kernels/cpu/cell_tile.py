@@ -33,9 +33,7 @@ ROWS = {GRU: 8, LSTM: 6} if panel_vectors() == 4 else {GRU: 4, LSTM: 3}
 # Bound on a gate, in units in the last place of its exact value, given the sum that it is of.
 GATE_ULP = 5.0
 
-_POINTERS = (
-    "gates", "start", "index", "a", "b", "ahead", "before", "after", "inner", "cell_before", "cell_after", "tape",
-)  # fmt: skip
+_POINTERS = ("gates", "start", "index", "a", "b", "before", "after", "inner", "cell_before", "cell_after", "tape")
 _STEPS = ("gates_step", "start_step", "state_step", "k")
 
 
@@ -119,8 +117,8 @@ def _function(module: Any, number: types.Float, recurrence: int, rows: int) -> A
 
 @intrinsic
 def cell_tile(
-    typingctx: Any, recurrence: Any, rows: Any, gates: Any, start: Any, index: Any, a: Any, b: Any, ahead: Any,
-    before: Any, after: Any, inner: Any, cell_before: Any, cell_after: Any, tape: Any, gates_step: Any, start_step: Any,
+    typingctx: Any, recurrence: Any, rows: Any, gates: Any, start: Any, index: Any, a: Any, b: Any, before: Any,
+    after: Any, inner: Any, cell_before: Any, cell_after: Any, tape: Any, gates_step: Any, start_step: Any,
     state_step: Any, k: Any,
 ) -> Any:  # fmt: skip
     """One step of one vector of units in `rows` rows, 1 to `ROWS` of the recurrence, GRU or LSTM. Pointers and steps.
@@ -128,9 +126,8 @@ def cell_tile(
     Gates of row i at gates + i gates_step, its sums start at start + index[i] start_step, its state before is
     a + i state_step from unit 0 on (k units) and before + i state_step from these units on, as `after`, `cell_before`,
     `cell_after` and `tape` are; b is the panel, `inner` b_hn of these units. gates may be where start is.
-    `ahead` has rows as b has; a line of each is brought to the second cache for what comes next.
     """
-    kinds = (gates, start, index, a, b, ahead, before, after, inner, cell_before, cell_after, tape)
+    kinds = (gates, start, index, a, b, before, after, inner, cell_before, cell_after, tape)
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         which, n_rows, *rest = args

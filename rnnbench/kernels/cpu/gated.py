@@ -28,7 +28,7 @@ from rnnbench.kernels.cpu.layout import rows_taking, slot_row, state_row, step_r
 from rnnbench.kernels.cpu.pass_record import GRU, LSTM, RNN
 from rnnbench.kernels.cpu.pointwise import plain_sigmoid, zero_row
 from rnnbench.kernels.cpu.products import next_rows
-from rnnbench.kernels.cpu.simd import EXPLICIT, Vectors, lanes_of, pointer, shifted
+from rnnbench.kernels.cpu.simd import EXPLICIT, Vectors, lanes_of, pointer
 from rnnbench.kernels.cpu.tile import own_rows
 
 RNN_CODE, GRU_CODE, LSTM_CODE = np.int64(RNN), np.int64(GRU), np.int64(LSTM)
@@ -56,9 +56,7 @@ def _step(c, lo, b, t, origin, j, n):
     for v in range(0, n, lanes):
         u = j + (n - lanes - v if t & 1 else v)
         weights, inner = pointer(c.W_hh_panels, u // lanes * panel), pointer(c.b_hn_padded, u)
-        # The panel after it comes from afar where the weights are large: each tile asks for one vector of its columns
-        following = weights if v + lanes == n else shifted(weights, -panel if t & 1 else panel)
-        i, tile = 0, 0
+        i = 0
         while i < taking:
             rows = next_rows(taking - i, most)
             gates = pointer(c.gates, (gates_at + i) * gates_row + G * u)
@@ -67,13 +65,12 @@ def _step(c, lo, b, t, origin, j, n):
                 start, index = pointer(c.projected, G * u), pointer(c.slots, slots + i)
             else:
                 start, index = gates, own_rows(pointer(c.slots, 0))
-            ahead = shifted(following, min(tile, G - 1) * lanes)
             cell_tile(
-                c.recurrence, rows, gates, start, index, pointer(c.h, a), weights, ahead, pointer(c.h, a + u),
+                c.recurrence, rows, gates, start, index, pointer(c.h, a), weights, pointer(c.h, a + u),
                 pointer(c.h, x), inner, pointer(c.cell_state, a + u), pointer(c.cell_state, x),
                 pointer(c.tape, (tape_at + i) * state_row_ + u), gates_row, gates_row, state_row_, c.H,
             )  # fmt: skip
-            i, tile = i + rows, tile + 1
+            i += rows
 
 
 def _plain_step(c, lo, b, t, origin, j, n):

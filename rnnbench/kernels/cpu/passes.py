@@ -69,7 +69,7 @@ from rnnbench.kernels.cpu.unique_tokens import (
 MIN_WORK, MIN_PARAMS, MIN_TOKENS = np.int64(400_000), np.int64(8_192), np.int64(1_024)
 MIN_WEIGHTS = np.int64(50_000)
 WAKING_WORK = 2 * int(MIN_WORK)
-TANH_WORK, TABLE_WORK = np.int64(24), np.int64(16)
+TANH_WORK, TABLE_WORK = np.int64(24), np.int64(8)
 CACHE_LINE_NUMBERS = np.int64(64)
 # Recurrent weights of so many numbers are read from afar at each step, from the second cache or from the third. Where
 # each worker would have fewer rows than these to use them on, workers share the columns of a step and not the rows.

@@ -152,14 +152,6 @@ class Vectors:
         """Put a vector at `place`."""
         self.builder.store(value, self.place(base, offset, vector), align=self.align)
 
-    def prefetch(self, base: Any, offset: Any) -> None:
-        """Ask for the line of `place` to be brought to the second cache: a hint, of any address."""
-        builder, byte = self.builder, ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
-        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
-        to_read, second_cache, data = INT32(0), INT32(2), INT32(1)
-        builder.call(function, [builder.bitcast(self.place(base, offset), byte), to_read, second_cache, data])
-
     def broadcast(self, value: Any) -> Any:
         """One number in every lane."""
         undefined = ir.Constant(self.vector, ir.Undefined)

@@ -95,8 +95,6 @@ class Tile(abc.ABC):
         # A row of B in registers, for all rows of the tile; of A one number a row, in every lane
         b_at, a_at = builder.mul(k, given["b_step"]), builder.mul(k, given["a_step"])
         b = [self.write.load(given["b"], b_at, v) for v in range(self.vectors)]
-        if "ahead" in given:
-            self.write.prefetch(given["ahead"], b_at)
         new = []
         for i, row in enumerate(self.a_rows):
             a = self.write.broadcast(builder.load(builder.gep(row, [a_at])))
