@@ -141,15 +141,14 @@ ONE_MODE: dict[str, Callable[[Rng, int], Floats]] = {
 
 @dataclass(frozen=True)
 class World:
-    """How launches differ: logarithms of launch values of any shape, with their mean and median over all launches."""
+    """How launches differ: logarithms of launch values of any shape, and their median over all launches."""
 
     shape: str
     draw: Callable[[Rng, tuple[int, ...]], Floats]
-    mean: float
     median: float
 
 
-def _mixed(shape: str, spread: float, ratio: float, share: float) -> World:
+def _mixed(spread: float, ratio: float, share: float, shape: str) -> World:
     """Launches with a spread, of which a share take `ratio` times as long."""
     from scipy.optimize import brentq
     from scipy.special import ndtr
@@ -163,20 +162,38 @@ def _mixed(shape: str, spread: float, ratio: float, share: float) -> World:
     def over_half(x: float) -> float:
         return float((1 - share) * ndtr(x / spread) + share * ndtr((x - step) / spread)) - 0.5
 
-    return World(shape, draw, share * step, brentq(over_half, -spread, step + spread))
+    return World(f"spread {100 * spread:g} %, {shape} {ratio:g} times as long", draw, brentq(over_half, -spread, step))
+
+
+def _disturbed_turns(spread: float, ratio: float, share: float, rounds: int = 4) -> World:
+    """Launches with a spread, medians of rounds with as much, of which a share take `ratio` times as long."""
+
+    def draw(rng: Rng, size: tuple[int, ...]) -> Floats:
+        busy = rng.random((*size, rounds)) < share
+        turns = rng.normal(0, spread, (*size, rounds)) + math.log(ratio) * busy
+        logs: Floats = rng.normal(0, spread, size) + np.median(turns, axis=-1)
+        return logs
+
+    shape = (
+        f"spread {100 * spread:g} % between and within launches of {rounds} rounds, one in 5 {ratio:g} times as long"
+    )
+    return World(shape, draw, float(np.median(draw(np.random.default_rng(0), (1_000_000,)))))
 
 
 def worlds() -> dict[str, World]:
     """How launches may differ, by name."""
     return {
-        "lognormal": World("spread 5 %", lambda rng, shape: rng.normal(0, 0.05, shape), 0.0, 0.0),
+        "lognormal": World("spread 5 %", lambda rng, shape: rng.normal(0, 0.05, shape), 0.0),
         "skewed": World(
-            "exponential tail, mean 5 %", lambda rng, shape: rng.exponential(0.05, shape), 0.05, 0.05 * math.log(2)
+            "exponential tail, mean 5 %", lambda rng, shape: rng.exponential(0.05, shape), 0.05 * math.log(2)
         ),
         "heavy-tailed": World(
-            "Student's t, 3 degrees of freedom, scale 3 %",
-            lambda rng, shape: 0.03 * rng.standard_t(3, shape), 0.0, 0.0,
+            "Student's t, 3 degrees of freedom, scale 3 %", lambda rng, shape: 0.03 * rng.standard_t(3, shape), 0.0
         ),
-        "two modes": _mixed("spread 2 %, 3 of 10 launches 1.2 times as long", 0.02, 1.2, 0.3),
-        "disturbed": _mixed("spread 5 %, every 20th launch 1.5 times as long", 0.05, BY, DISTURBED),
+        "two modes": _mixed(0.02, 1.2, 0.3, "3 of 10 launches"),
+        "two speeds": _mixed(0.02, 1.45, 0.4, "4 of 10 launches"),
+        "disturbed": _mixed(0.05, BY, DISTURBED, "every 20th launch"),
+        **{f"one in {n}, {by:g}x": _mixed(0.05, by, 1 / n, f"one launch in {n}")
+           for n in (5, 3) for by in (1.5, 10, 700)},
+        "turns": _disturbed_turns(0.05, 10, 0.2),
     }  # fmt: skip
