@@ -25,6 +25,7 @@ from rnnbench.analysis.changepoints import LEVEL, steps
 from rnnbench.analysis.compare import Ratio, Verdict, judge, launch_logs, launches_needed, ratio_of_runs
 from rnnbench.analysis.diagnostics import BIMODAL, bimodal, drifts, separation
 from rnnbench.analysis.noise import noise_of
+from rnnbench.analysis.speeds import speeds_of
 from rnnbench.analysis.stats import Interval, Metric, interval_of, ratio_of
 from rnnbench.analysis.stop_rule import precise_enough
 from rnnbench.analysis.trial import FEWEST_PAIRS, MOST_PAIRS, better
@@ -34,16 +35,19 @@ from worlds import (
     DISTURBED,
     NOISY,
     ONE_MODE,
+    ONE_SPEED,
     QUIET,
     Floats,
     Rng,
     World,
     answer,
     drifting,
+    in_time,
     run_of,
     series,
     side_by_side,
     spread_of_both,
+    switching,
     turns_of,
     twins,
     worlds,
@@ -293,6 +297,23 @@ def alarms(seed: int, runs: int | None) -> Iterator[Table]:
         told = sum(bimodal(answer({(n // 2, n % 2): draw(rng, 27) for n in range(6)})) is not None for _ in range(few))
         found.append(Found("an answer with two modes", f"6 turns of 27 calls, {kind}", "", told, few, most=0.02))
     yield Table("Two modes", found)
+    found = []
+    for kind, machine in ONE_SPEED.items():
+        rng = rng_of(seed, kind)
+        told = sum(speeds_of(*in_time(rng, machine)) is not None for _ in range(count))
+        found.append(Found("two speeds", f"300 turns at one speed and {kind}", "2 %", told, count, most=0.02))
+    yield Table("Two speeds that are not there", found)
+    found = []
+    for share, stretch in ((0.2, 10), (0.3, 10), (0.3, 30), (0.5, 10), (0.5, 30), (0.7, 10), (0.7, 30)):
+        rng = rng_of(seed, f"two speeds {share} {stretch}")
+        seen = [speeds_of(*in_time(rng, lambda r, n, a=share, b=stretch: switching(r, n, a, b))) for _ in range(count)]
+        known = [one for one in seen if one is not None]
+        world = f"300 turns, {100 * share:g} % of them 1.45 times as long, in stretches of {stretch} on average"
+        apart = np.median([one.apart for one in known]) if known else math.nan
+        told = np.median([one.slow / one.turns for one in known]) if known else math.nan
+        more = f"median {apart:.2f} times as long, {percent(told)} % of the turns"
+        found.append(Found("two speeds", world, "", len(known), count, least=0.45, more=more))
+    yield Table("Two speeds", found)
     found, count = [], runs or 2_000
     for launches, rounds in ((3, 2), (3, 4), (5, 2), (10, 6), (30, 6)):
         rng = rng_of(seed, f"steady {launches} {rounds}")

@@ -139,6 +139,55 @@ ONE_MODE: dict[str, Callable[[Rng, int], Floats]] = {
 }
 
 
+CASES, BACKENDS, LAUNCHES, ROUNDS = 3, 5, 5, 4  # of the runs that are looked at for two speeds: 300 turns
+
+
+def in_time(rng: Rng, machine: Callable[[Rng, int], Floats]) -> tuple[Floats, NDArray[np.int_]]:
+    """Log seconds of N turns in the order of time, and of which answer each is; 5 % between launches and 3 % within.
+
+    `machine` draws what it adds to each of N turns, whosever it is.
+    """
+    places = [(launch, case) for launch in range(LAUNCHES) for case in range(CASES) for _ in range(ROUNDS)]
+    order = [rng.permutation(BACKENDS) for _ in places]
+    answers = np.concatenate([case * BACKENDS + names for (_, case), names in zip(places, order, strict=True)])
+    launches = np.repeat([launch for launch, _ in places], BACKENDS)
+    own = rng.normal(0, 0.05, (CASES * BACKENDS, LAUNCHES))[answers, launches] + rng.normal(0, 0.03, len(answers))
+    return own + rng.normal(0, 2, CASES * BACKENDS)[answers] + machine(rng, len(answers)), answers
+
+
+def switching(rng: Rng, n: int, share: float, stretch: float, slow: float = 1.45) -> Floats:
+    """What a machine of two speeds adds: `share` of its turns slow, in stretches of so many on average."""
+    change = {False: 1 / (2 * stretch * (1 - share)), True: 1 / (2 * stretch * share)}
+    states, state = [], bool(rng.random() < share)
+    for chance in rng.random(n):
+        states.append(state)
+        state ^= bool(chance < change[state])
+    return math.log(slow) * np.array(states, float)
+
+
+def _bursts(rng: Rng, n: int, stretch: float) -> Floats:
+    """One turn in 50 begins a stretch, so long on average, in which all take up to e times as long."""
+    added, i = np.zeros(n), 0
+    while i < n:
+        length = rng.geometric(1 / stretch) if rng.random() < 0.02 else 0
+        added[i : i + length] = rng.uniform(0, 1)
+        i += max(1, length)
+    return added
+
+
+# What a machine of one speed adds to N turns.
+ONE_SPEED: dict[str, Callable[[Rng, int], Floats]] = {
+    "nothing": lambda rng, n: np.zeros(n),
+    "a drift of 30 %": lambda rng, n: np.linspace(0, 0.3, n),
+    "a wave of 20 %": lambda rng, n: 0.1 * np.sin(np.linspace(0, 8 * np.pi, n)),
+    "a random walk that ends 30 % away": lambda rng, n: 0.3 * np.cumsum(rng.normal(size=n)) / math.sqrt(n),
+    "every 20th turn disturbed by half": lambda rng, n: math.log(BY) * (rng.random(n) < DISTURBED),
+    "every 5th turn disturbed by half": lambda rng, n: math.log(BY) * (rng.random(n) < 0.2),
+    "stretches of 4 turns, up to 2.7 times as long": lambda rng, n: _bursts(rng, n, 4),
+    "stretches of 10 turns, up to 2.7 times as long": lambda rng, n: _bursts(rng, n, 10),
+}
+
+
 @dataclass(frozen=True)
 class World:
     """How launches differ: logarithms of launch values of any shape, and their median over all launches."""
