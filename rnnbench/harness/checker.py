@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import msgspec
 
+from rnnbench import backends
 from rnnbench.backends import REPLICA
 from rnnbench.contract import Contract
 from rnnbench.correctness import tolerances
@@ -23,7 +23,6 @@ from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import CheckRecord, Costs, ErrorOf, Status
-
 
 Known = dict[str, dict[str, ErrorOf]]  # digest of an answer that was found right -> its errors
 
@@ -38,7 +37,6 @@ class Checker:
         self.held: dict[tuple[Case, str, int], CheckRecord] = {}  # by threads, until it is known which are ranked
         self._right: dict[tuple[Case, str, str], Known] = {}  # by backend and precision
         self._first_of: dict[str, str] = {}  # backend -> which of it and its replica was prepared first
-        self._all_cores = Lock()  # of who computes with several threads, where processes are made ready side by side
 
     def ask(self, slots: list[Slot], op: str, **arguments: Any) -> dict[str, Any]:
         """What a worker replies to a request that these slots of one backend share, and pay for."""
@@ -60,21 +58,44 @@ class Checker:
     def make_ready(self, items: Iterable[list[Slot]]) -> None:
         """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one process.
 
-        Those that may be the first to compile come first, one by one; the others side by side.
+        Those that are to compile alone come first; the others go side by side, those that take longest first. Teams
+        that wait for one another by turning round are checked after that, one by one.
         """
-        alone, others = list[list[Slot]](), list[list[Slot]]()
+        alone, others, teams = list[list[Slot]](), list[list[Slot]](), list[list[Slot]]()
         for slots in items:
-            (alone if self._is_alone(slots[0]) else others).append(slots)
+            if self._is_alone(slots[0]):
+                alone.append(slots)
+            else:
+                others.append(slots)
+                teams += [slots] if self._is_team(slots[0]) else []
         for slots in alone:
             self._make_one_ready(slots)
         with self.state.pool.spend(TimeKind.CHECK):
-            self.state.pool.side_by_side(self._make_one_ready, others)
+            beside = sorted(others, key=self._length, reverse=True)
+            self.state.pool.side_by_side(lambda slots: self._make_one_ready(slots, checks=slots not in teams), beside)
+        for slots in teams:
+            self._make_one_ready(slots)
+
+    def _length(self, slots: list[Slot]) -> float:
+        """Seconds that making ready took when it was seen, with these threads or with all."""
+        slot, seen = slots[0], self.state.estimate.seen
+        counts = (self.state.threads_of(slot), self.state.plan.threads)
+        found = (seen.get(("check", slot.backend, threads, slot.task.problem)) for threads in counts)
+        compiles = backends.entry_of(slot.backend).compiles
+        return next((s for s in found if s is not None), math.inf if compiles else 0.0)
+
+    def _is_team(self, slot: Slot) -> bool:
+        """Whether a process computes with an OpenMP team: beside others on its cores PyTorch took 6.6 s for an epoch of
+        0.2 s, and 2.8 s for a gradient of 0.05 s. Who compiles needs one core most of the time, and does it beside.
+        """
+        entry = backends.entry_of(slot.backend)
+        return self.state.threads_of(slot) > 1 and "OMP_NUM_THREADS" in entry.environment and not entry.compiles
 
     def _is_alone(self, slot: Slot) -> bool:
         return self.state.one_by_one(slot.launch) and self.state.threads_of(slot) == self.state.plan.threads
 
-    def _make_one_ready(self, slots: list[Slot]) -> None:
-        """A worker that died on a case is started again, once, for the others."""
+    def _make_one_ready(self, slots: list[Slot], checks: bool = True) -> None:
+        """A worker that died on a case is started again, once, for the others. Without `checks` it is only prepared."""
         state, stopping, name, place = self.state, self.state.stopping, slots[0].backend, self.state.place_of(slots[0])
         while not state.pool.closed and (left := [slot for slot in slots if self._is_needed(slot)]):
             if stopping.left <= stopping.kept_back:
@@ -88,8 +109,11 @@ class Checker:
                         self._fail(slot, Status.CRASHED, reason)
                     break
                 place.lives -= 1
+            if not checks:
+                self._prepare(left)
+                break
             with state.stopwatch(("check", name, place.threads, left[0].task.problem)):
-                self.check(left)
+                self._check(left)
 
     def _is_needed(self, slot: Slot) -> bool:
         state, case, name = self.state, slot.case, slot.backend
@@ -121,8 +145,8 @@ class Checker:
         if record := self.held.get((case, name, threads)):
             self.state.emit(replace(record, threads=threads_, tried=tried, costs=(first or record).costs))
 
-    def check(self, slots: list[Slot]) -> None:
-        """Prepare a problem in one backend's worker, unless that is done, and check its passes one by one."""
+    def _prepare(self, slots: list[Slot]) -> list[Slot]:
+        """Prepare a problem in one backend's worker, unless that is done. The slots that are to be checked."""
         state, task, name = self.state, slots[0].task, slots[0].backend
         problem, place = task.problem, state.place_of(slots[0])
         try:
@@ -132,7 +156,7 @@ class Checker:
                 state.estimate.done(("start", name, place.threads), place.start_seconds)
             slots = self._supported(slots)
             if not slots:
-                return
+                return []
             state.observer.doing(f"{name}: preparing and checking {problem.name} {problem.dtype}", state.estimate)
             if place.prepared is None:
                 given = {"problem": msgspec.to_builtins(problem), "arrays": str(self.stage(task))}
@@ -141,31 +165,31 @@ class Checker:
         except WorkerFailure as failure:
             for slot in slots:
                 self._fail(slot, failure.status, failure.reason)
+            return []
+        return slots
+
+    def _check(self, slots: list[Slot]) -> None:
+        """Prepare a problem in one backend's worker, and check its passes one by one."""
+        state, name, place = self.state, slots[0].backend, self.state.place_of(slots[0])
+        slots = self._prepare(slots)
+        if not slots or place.prepared is None:
             return
         contract, prepare_ns = place.prepared
         first = self._first_of.setdefault(name.partition("#")[0], name)  # its replica finds what it compiled
-        cache = "warm" if slots[0].launch or state.part or name != first else "cold"
-        alone = self._is_alone(slots[0])
-        if state.plan.effort.costs and (alone or slots[0].launch):
-            costs = Costs(place.import_ns if alone else None, prepare_ns, cache=cache)
+        launch, threads = slots[0].launch, place.threads
+        cache = "warm" if launch or state.part or name != first else "cold"
+        whole = not launch and threads == state.plan.threads
+        if state.plan.effort.costs and (whole or launch):
+            costs = Costs(place.import_ns if whole else None, prepare_ns, cache=cache)
         else:
             costs = Costs(cache=cache)
         for slot in slots:
             try:
-                with self._cores_for(slot):
-                    self._check_pass(slot, costs, contract)
+                self._check_pass(slot, costs, contract)
             except WorkerFailure as failure:
                 self._fail(slot, failure.status, failure.reason)
                 if not failure.alive:
                     return
-
-    def _cores_for(self, slot: Slot) -> AbstractContextManager[Any]:
-        """Two teams of threads on the same cores wait for one another 20 to 60 times as long as either computes.
-
-        In a first launch most of a check is compiling, by one thread.
-        """
-        together = slot.launch and self.state.threads_of(slot) > 1
-        return self._all_cores if together else nullcontext()
 
     def _supported(self, slots: list[Slot]) -> list[Slot]:
         supported = []

@@ -189,7 +189,7 @@ class RunLoop:
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)
-        if launch and self.plan.effort.costs and self.stopping.left > 0:
+        if self.plan.effort.costs and not self.state.one_by_one(launch) and self.stopping.left > 0:
             self._start_side_by_side(launch)
         for task in self.tasks:
             if self.stopping.left > 0 and any(self._has_work(task, name, launch) for name in names):
@@ -199,7 +199,11 @@ class RunLoop:
         self.pool.stop()
 
     def _start_side_by_side(self, launch: int) -> None:
-        parts = [part for part in self._parts(launch) if part[0] == "start"]
+        """Those that take longest first. A second process for a trial is started when that is known to be needed."""
+        parts = [
+            part for part in self._parts(launch) if part[0] == "start" and (launch or part[2] == self.plan.threads)
+        ]
+        parts.sort(key=self.estimate.of, reverse=True)
         if not parts:
             return
         said = "a process" if len(parts) == 1 else f"{len(parts)} processes"

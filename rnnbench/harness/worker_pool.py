@@ -176,10 +176,9 @@ class WorkerPool:
                 raise
 
     def start(self, name: str, threads: int | None = None) -> None:
-        """Start a worker beside others: its import is not timed. A failure is tried again, by itself, when asked."""
+        """Start a worker beside others. A failure is tried again, by itself, when asked."""
         with suppress(WorkerFailure):
             self.worker(name, threads)
-        self.place(name, threads).import_ns = None
 
     def ask(
         self, name: str, op: str, limit: Limit | None = None, threads: int | None = None, **arguments: Any
