@@ -1,4 +1,4 @@
-"""Later launches: what the backend's own first launch answered is right again, and everything else goes to the oracle."""
+"""Later launches: the answer of a first launch that was right is right again; any other one goes to the oracle."""
 
 from __future__ import annotations
 
