@@ -57,7 +57,7 @@ TRIAL = Turn(seconds=0.03, min_calls=2, max_calls=10)
 EFFORTS: dict[Mode, Effort] = {
     Mode.QUICK: Effort(launches=1, rounds=2, turn=Turn(seconds=0.05, min_calls=2, max_calls=10), costs=False),
     Mode.DEFAULT: Effort(
-        launches=5, rounds=3, turn=Turn(seconds=0.15, min_calls=2, max_calls=100), alone=False, trial=TRIAL
+        launches=5, rounds=2, turn=Turn(seconds=0.1, min_calls=2, max_calls=50), alone=False, trial=TRIAL
     ),
     Mode.RIGOROUS: Effort(launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100), trial=TRIAL),
 }
