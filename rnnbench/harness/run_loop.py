@@ -12,7 +12,7 @@ import msgspec
 
 from rnnbench import backends
 from rnnbench.analysis.trial import MOST_PAIRS
-from rnnbench.correctness.oracle import LOSS_STEPS
+from rnnbench.correctness.oracle import FEWEST_LOSSES, LOSS_STEPS
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import shuffled
@@ -28,8 +28,8 @@ from rnnbench.records.stops import Stop
 from rnnbench.work import work_of
 
 # Guesses of how long things take, right within a factor of about two.
-START_SECONDS = 2.5  # a process with its library
-PREPARE_SECONDS = 2.5  # preparing, compiling and first calls
+START_SECONDS = 1.5  # a process with its library
+PREPARE_SECONDS, AGAIN_SECONDS = 2.5, 1.0  # preparing, compiling and first calls; with compiled code on disk
 FLOPS_A_SECOND = 20e9
 STEP_SECONDS = 1e-5  # one step of a recurrence, forward or back, where the arithmetic costs nothing
 EXTRA_SECONDS = 10.0  # the peak of the machine and the report
@@ -292,13 +292,14 @@ def call_seconds_of(case: Case) -> float:
 
 
 def check_seconds_of(cases: Iterable[Case], first: bool) -> float:
-    """Seconds of preparing a problem and checking its cases, guessed; the losses are checked in the `first` launch."""
-    calls = 0.0
+    """Seconds of preparing a problem and checking its cases, guessed; more losses are checked in the `first` launch."""
+    calls, losses = 0.0, LOSS_STEPS if first else FEWEST_LOSSES
     for case in cases:
-        calls += call_seconds_of(case) * (1 + LOSS_STEPS * (first and case.pass_ is Pass.TRAIN_STEP))
-    return PREPARE_SECONDS + calls
+        calls += call_seconds_of(case) * (1 + losses * (case.pass_ is Pass.TRAIN_STEP))
+    return (PREPARE_SECONDS if first else AGAIN_SECONDS) + calls
 
 
 def turn_seconds_of(turn: Turn, case: Case) -> float:
     """Seconds of one turn, guessed."""
-    return max(turn.seconds, turn.min_calls * call_seconds_of(case))
+    call = call_seconds_of(case)
+    return max(turn.min_calls * call, min(turn.seconds, turn.max_calls * call))
