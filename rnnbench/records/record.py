@@ -71,7 +71,7 @@ class Costs:
     `import_ns`: importing the library. `prepare_ns`: staging data and parameters, and compiling
     where a backend does that before its first call. `first_call_ns`: the first call of
     the pass, compiling included. `cache`: "cold" where no compiled code was on disk, else "warm": later starts of a
-    run, as many at a time as there are cores.
+    run. As many processes are made ready at a time as there are cores; cold ones of a rigorous run one by one.
     """
 
     import_ns: Count | None = None
