@@ -113,7 +113,7 @@ class RunSession:
             self.display.say(
                 f"the budget of {exact_duration(self.plan.budget or 0.0)} is spent; what was measured is kept"
             )
-        elif self.peak and self.plan.mode is Mode.RIGOROUS:  # a neighbour at the start hides what is possible
+        elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible
             self._look_for_peak()
 
     def _look_for_peak(self) -> None:
