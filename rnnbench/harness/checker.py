@@ -70,7 +70,7 @@ class Checker:
                 teams += [slots] if self._is_team(slots[0]) else []
         for slots in alone:
             self._make_one_ready(slots)
-        with self.state.pool.wait(TimeKind.CHECK):
+        with self.state.pool.spend(TimeKind.CHECK), self.state.ledger.wait():
             beside = sorted(others, key=self._length, reverse=True)
             self.state.pool.side_by_side(lambda slots: self._make_one_ready(slots, checks=slots not in teams), beside)
         for slots in teams:

@@ -43,12 +43,11 @@ class Ledger:
             self.open.pop()
 
     @contextmanager
-    def wait(self, kind: TimeKind) -> Iterator[None]:
-        """Count the time inside, in which others work, by the shares of what they do; as `kind` where that is none."""
-        begun = self.clock()
+    def wait(self) -> Iterator[None]:
+        """Count the time inside, in which others work, by the shares of what they do, if that is of any kind."""
+        kind, begun = self.open[-1], self.clock()
         self.others.clear()
-        with self.spend(kind):
-            yield
+        yield
         waited, shares = self.clock() - begun, defaultdict[TimeKind, float](float)
         for other in self.others.values():
             for done, seconds in other.spent.items():

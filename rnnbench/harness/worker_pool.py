@@ -127,10 +127,6 @@ class WorkerPool:
         """Count what happens inside as `kind`, in a trial as that."""
         return self.ledger.spend(TimeKind.TRIAL if self.trying else kind)
 
-    def wait(self, kind: TimeKind) -> AbstractContextManager[None]:
-        """As `spend`, while others work."""
-        return self.ledger.wait(TimeKind.TRIAL if self.trying else kind)
-
     def _begin(self, name: str, place: WorkerPlace, cores: list[int]) -> None:
         if self.closed:
             raise WorkerFailure(Status.CRASHED, "not started: the run has been given up", alive=False)

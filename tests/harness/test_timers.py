@@ -97,7 +97,7 @@ def test_what_is_waited_is_divided_by_what_the_others_do(failing):
             raise ValueError("x")
 
     def waited():
-        with ledger.wait(TimeKind.CHECK):
+        with ledger.spend(TimeKind.CHECK), ledger.wait():
             wait(
                 threading.Thread(target=work, args=((TimeKind.START, 2), (TimeKind.PREPARE, 1))),
                 threading.Thread(target=work, args=((TimeKind.PREPARE, 3), (TimeKind.CHECK, 4))),
@@ -112,7 +112,7 @@ def test_what_is_waited_is_divided_by_what_the_others_do(failing):
         assert ledger.seconds() == {
             "starting and importing": 6.0, "preparing": 12.0, "compiling and checking": 12.0,
         }  # fmt: skip
-    with ledger.wait(TimeKind.CHECK):  # nobody works
+    with ledger.spend(TimeKind.CHECK), ledger.wait():  # nobody works
         clock.pass_(5)
     assert ledger.seconds()["compiling and checking"] == (35.0 if failing else 17.0)
 
