@@ -213,6 +213,42 @@ def test_later_starts_are_side_by_side_and_their_imports_not_timed(tmp_path):
     assert set(status_of(records, "bad-import").values()) == {Status.CRASHED}
 
 
+def test_a_first_launch_may_be_side_by_side_and_its_costs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
+    records, listener, _ = run(tmp_path, plan_of("numpy", "chatty", "bad-import"), [task_of()])
+    checks = [r for r in records if isinstance(r, CheckRecord) and r.backend != "bad-import"]
+    assert {r.status for r in checks} == {Status.OK}
+    assert {(r.launch, r.costs.cache, r.costs.import_ns is not None) for r in checks} == {
+        (0, "cold", True), (1, "warm", False),
+    }  # fmt: skip
+    assert all(r.costs.prepare_ns is not None and r.costs.first_call_ns for r in checks)
+    assert listener.doings.count("starting 3 processes") == listener.doings.count("starting 2 processes") == 1
+    assert "libfast.so.3" in next(r.reason for r in records if r.backend == "bad-import")
+
+
+def test_an_openmp_team_is_checked_while_nobody_else_works(tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
+    monkeypatch.setenv("TEST_COMPILES", "0.4")
+    ask, seen = WorkerPool.ask, []
+
+    def noted(self, name, op, limit=None, **arguments):
+        begun = time.monotonic()
+        try:
+            return ask(self, name, op, limit, **arguments)
+        finally:
+            seen.append((name, op, begun, time.monotonic()))
+
+    monkeypatch.setattr(WorkerPool, "ask", noted)
+    plan = replace(plan_of("numpy", "compiles", "chatty"), threads=2)
+    records, *_ = run(tmp_path, plan, [task_of(passes=(Pass.FORWARD, Pass.GRADIENT))])
+    assert {r.status for r in records} == {Status.OK}
+    firsts = {name: [(b, e) for who, op, b, e in seen if (who, op) == (name, "first")] for name in plan.backends}
+    assert {name: len(each) for name, each in firsts.items()} == {"numpy": 4, "compiles": 4, "chatty": 4}
+    assert [op for who, op, *_ in seen if who == "numpy"].count("prepare") == 2
+    for begun, ended in firsts["numpy"]:  # the one with a team
+        assert not any(b < ended and begun < e for who, _, b, e in seen if who != "numpy")
+
+
 @pytest.mark.usefixtures("four_launches")
 def test_a_start_that_hangs_beside_others_is_a_timeout_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("TEST_STARTS", str(tmp_path / "starts"))
