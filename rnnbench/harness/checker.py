@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Checker:
         self._paths: dict[Problem, Path] = {}  # of parameters and rows
         self.held: dict[tuple[Case, str, int], CheckRecord] = {}  # by threads, until it is known which are ranked
         self._right: dict[tuple[Case, str, str], Known] = {}  # by backend and precision
+        self._compiled: dict[tuple[Case, str, int], int] = {}  # ns of a first call that is not the one that is checked
         self._first_of: dict[str, str] = {}  # backend -> which of it and its replica was prepared first
 
     def ask(self, slots: list[Slot], op: str, **arguments: Any) -> dict[str, Any]:
@@ -58,22 +60,18 @@ class Checker:
     def make_ready(self, items: Iterable[list[Slot]]) -> None:
         """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one process.
 
-        Those that are to compile alone come first; the others go side by side, those that take longest first. Teams
-        that wait for one another by turning round are checked after that, one by one.
+        Those that are to compile alone come first; the others go side by side, those that take longest first. What an
+        OpenMP team computes comes after that, one by one.
         """
-        alone, others, teams = list[list[Slot]](), list[list[Slot]](), list[list[Slot]]()
+        alone, others = list[list[Slot]](), list[list[Slot]]()
         for slots in items:
-            if self._is_alone(slots[0]):
-                alone.append(slots)
-            else:
-                others.append(slots)
-                teams += [slots] if self._is_team(slots[0]) else []
+            (alone if self._is_alone(slots[0]) else others).append(slots)
         for slots in alone:
             self._make_one_ready(slots)
         with self.state.pool.spend(TimeKind.CHECK), self.state.ledger.wait():
-            beside = sorted(others, key=self._length, reverse=True)
-            self.state.pool.side_by_side(lambda slots: self._make_one_ready(slots, checks=slots not in teams), beside)
-        for slots in teams:
+            longest_first = sorted(others, key=self._length, reverse=True)
+            self.state.pool.side_by_side(lambda slots: self._make_one_ready(slots, beside=True), longest_first)
+        for slots in others:
             self._make_one_ready(slots)
 
     def _length(self, slots: list[Slot]) -> float:
@@ -84,18 +82,21 @@ class Checker:
         compiles = backends.entry_of(slot.backend).compiles
         return next((s for s in found if s is not None), math.inf if compiles else 0.0)
 
-    def _is_team(self, slot: Slot) -> bool:
-        """Whether a process computes with an OpenMP team: beside others on its cores PyTorch took 6.6 s for an epoch of
-        0.2 s, and 2.8 s for a gradient of 0.05 s. Who compiles needs one core most of the time, and does it beside.
+    def _waits(self, slot: Slot) -> bool:
+        """Whether a check is not made beside others, as an OpenMP team computes it: on two cores that others used too
+        PyTorch took 6.6 s for an epoch of 0.2 s, and 2.8 s for a gradient of 0.05 s.
+
+        Who compiles needs one core most of the time; what takes many steps waits nevertheless.
         """
-        entry = backends.entry_of(slot.backend)
-        return self.state.threads_of(slot) > 1 and "OMP_NUM_THREADS" in entry.environment and not entry.compiles
+        entry, steps = backends.entry_of(slot.backend), (Pass.TRAIN_STEP, Pass.EPOCH)
+        team = self.state.threads_of(slot) > 1 and "OMP_NUM_THREADS" in entry.environment
+        return team and (not entry.compiles or slot.case.pass_ in steps)
 
     def _is_alone(self, slot: Slot) -> bool:
         return self.state.one_by_one(slot.launch) and self.state.threads_of(slot) == self.state.plan.threads
 
-    def _make_one_ready(self, slots: list[Slot], checks: bool = True) -> None:
-        """A worker that died on a case is started again, once, for the others. Without `checks` it is only prepared."""
+    def _make_one_ready(self, slots: list[Slot], beside: bool = False) -> None:
+        """A worker that died on a case is started again, once, for the others. `beside` others some checks wait."""
         state, stopping, name, place = self.state, self.state.stopping, slots[0].backend, self.state.place_of(slots[0])
         while not state.pool.closed and (left := [slot for slot in slots if self._is_needed(slot)]):
             if stopping.left <= stopping.kept_back:
@@ -109,11 +110,12 @@ class Checker:
                         self._fail(slot, Status.CRASHED, reason)
                     break
                 place.lives -= 1
-            if not checks:
-                self._prepare(left)
+            waiting = any(map(self._waits, left))
+            part = ("check", name, place.threads, left[0].task.problem)
+            with state.stopwatch(part) if beside or not waiting else nullcontext():  # most of it was before then
+                self._check(left, beside)
+            if beside and waiting:
                 break
-            with state.stopwatch(("check", name, place.threads, left[0].task.problem)):
-                self._check(left)
 
     def _is_needed(self, slot: Slot) -> bool:
         state, case, name = self.state, slot.case, slot.backend
@@ -168,8 +170,8 @@ class Checker:
             return []
         return slots
 
-    def _check(self, slots: list[Slot]) -> None:
-        """Prepare a problem in one backend's worker, and check its passes one by one."""
+    def _check(self, slots: list[Slot], beside: bool) -> None:
+        """Prepare a problem in one backend's worker, and check its passes one by one, but for those that wait."""
         state, name, place = self.state, slots[0].backend, self.state.place_of(slots[0])
         slots = self._prepare(slots)
         if not slots or place.prepared is None:
@@ -185,11 +187,20 @@ class Checker:
             costs = Costs(cache=cache)
         for slot in slots:
             try:
-                self._check_pass(slot, costs, contract)
+                if not (beside and self._waits(slot)):
+                    self._check_pass(slot, costs, contract)
+                elif slot.case.pass_ is Pass.TRAIN_STEP and backends.entry_of(name).compiles:
+                    self._compile(slot)
             except WorkerFailure as failure:
                 self._fail(slot, failure.status, failure.reason)
                 if not failure.alive:
                     return
+
+    def _compile(self, slot: Slot) -> None:
+        """A first call whose answer is not looked at: another one waits."""
+        out = self.state.folder / "arrays" / f"{slot.backend} {self.state.threads_of(slot)}.npz"
+        reply = self.ask([slot], "first", pass_=slot.case.pass_, order=None, out=str(out))
+        self._compiled[slot.case, slot.backend, self.state.threads_of(slot)] = reply["first_call_ns"]
 
     def _supported(self, slots: list[Slot]) -> list[Slot]:
         supported = []
@@ -233,7 +244,8 @@ class Checker:
             with state.pool.spend(TimeKind.CHECK):
                 errors = errors | oracle.loss_errors(losses, precision)
         if order == whole and costs.prepare_ns is not None:
-            costs = replace(costs, first_call_ns=first["first_call_ns"])
+            first_call_ns = self._compiled.pop((case, name, threads), first["first_call_ns"])
+            costs = replace(costs, first_call_ns=first_call_ns)
         record = CheckRecord(
             **state.common_of(slot.task, case, name) | {"threads": threads},
             launch=slot.launch,
