@@ -7,6 +7,7 @@ which shows what chance does. A run of its own each; a default one takes minutes
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import signal
@@ -173,14 +174,21 @@ class Comparison:
 
 
 def measured(load: Load, seconds: float, folder: Path, asked: Sequence[str]) -> tuple[list[Record], float, float]:
-    """The records of a run under a load, its seconds, and those of the loops, which are no children of it."""
-    begun, command = time.monotonic(), [sys.executable, "-m", "rnnbench", "run", "-o", str(folder), *asked]
-    with load.beside(seconds) as lasted:
-        ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
-        took = time.monotonic() - begun
-    if ended.returncode:
-        raise click.ClickException(f"{load.name}: the run ended with code {ended.returncode}")
-    return rnnbench.load(folder).loaded.records, took, sum(lasted)
+    """The records of a run under a load, its seconds, and those of the loops, which are no children of it.
+
+    One that is in the folder already is not made again.
+    """
+    took = folder / "seconds.json"
+    if not took.exists():
+        begun, command = time.monotonic(), [sys.executable, "-m", "rnnbench", "run", "-o", str(folder), *asked]
+        with load.beside(seconds) as lasted:
+            ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+            whole = time.monotonic() - begun
+        if ended.returncode:
+            raise click.ClickException(f"{load.name}: the run ended with code {ended.returncode}")
+        took.write_text(json.dumps([whole, sum(lasted)]))
+    whole, loaded = json.loads(took.read_text())
+    return rnnbench.load(folder).loaded.records, whole, loaded
 
 
 EPILOG = f"""\b
@@ -198,7 +206,7 @@ Exit codes:
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--over", "reference", default="numba", show_default=True, help="The backend that ratios are to.")
-@click.option("--keep", "output", type=click.Path(path_type=Path), help="Keep the runs in this folder.")
+@click.option("--keep", "output", type=click.Path(path_type=Path), help="Folder of the runs; what is there is taken.")
 @click.option("--load", "named", multiple=True, type=click.Choice([load.name for load in LOADS]),
               help="Only this load; may be given again.")  # fmt: skip
 @click.argument("asked", nargs=-1, metavar="[-- OPTION OF RUN...]")

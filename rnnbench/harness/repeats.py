@@ -37,8 +37,14 @@ class Repeats:
     Where it did not, nobody waits again until a look finds it quiet: such a machine is busy for longer.
     """
 
-    def __init__(self, state: RunState, watch: OthersWatch, measure: Callable[[Slot, int], object]) -> None:
-        self.state, self.watch, self.measure = state, watch, measure
+    def __init__(
+        self,
+        state: RunState,
+        watch: OthersWatch,
+        measure: Callable[[Slot, int], object],
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.state, self.watch, self.measure, self.sleep = state, watch, measure, sleep
         self.left: list[Attempt] = []
         self.now = state.stopping.now
         self.begun = self.now()
@@ -86,7 +92,7 @@ class Repeats:
 
     def _affords(self, slot: Slot) -> bool:
         state, seconds = self.state, self.state.estimate.of(("turn", slot.backend, slot.case))
-        ready = slot.case.key in state.place_of(slot).ready and state.asked(slot.case, slot.backend)
+        ready = state.asked(slot.case, slot.backend) and slot.case.key in state.place_of(slot).ready
         in_budget = state.stopping.left > seconds and not state.stopping.done(slot.case, slot.backend)
         return ready and in_budget and self.allowed > seconds
 
@@ -97,7 +103,7 @@ class Repeats:
             text = f"waiting for quiet: other programs use {number(busy)} cores"
             self.state.observer.doing(text, self.state.estimate)
             with self.state.ledger.spend(TimeKind.QUIET):
-                time.sleep(LOOK_SECONDS)
+                self.sleep(LOOK_SECONDS)
             self.watch.look()
             busy = self.watch.busy
         self.patient = busy is None or busy <= QUIET_CORES
