@@ -11,12 +11,15 @@ from rnnbench.analysis.stats import summaries
 from rnnbench.harness import repeats, run_loop
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, SWEEP_EFFORTS, Effort
+from rnnbench.harness.stopping import Stopping
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.machine.contention import LIMIT, Judge, OthersWatch
 from rnnbench.model import Pass
 from rnnbench.records.account import TimeKind, seconds_of
 from rnnbench.records.record import Mode, Status, turns_in
+from rnnbench.records.stops import Why
 from tests.harness.test_run_loop import Listener, loop_of, plan_of, task_of
+from tests.report import fake
 
 
 @pytest.fixture(autouse=True)
@@ -179,3 +182,15 @@ def test_a_resumed_run_takes_what_was_measured_again(tmp_path, monkeypatch):
     assert turns_ == summaries(records)[0].turns
     assert answer[1] == "numpy"
     assert replace(turns_in(records)[0], attempt=1).key == turns_in(records)[0].key
+
+
+def test_launches_that_are_left_out_were_made_all_the_same(monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=4, rounds=1, turn=Turn(0.0, 2, 2), extra=0.25))
+    made = fake.record(fake.case(), "numpy", [1.0, 1.0])
+    records = [replace(made, launch=n, round=0, disturbed=0.5 * (n == 3)) for n in range(4)]
+    stopping = Stopping(plan_of("numpy"), records)
+    answer = records[0].case, "numpy"
+    assert len(stopping.turns(answer)) == 3
+    (stop,) = stopping.stops([answer])[records[0].case.key].values()
+    assert (stop.why, stop.launches) == (Why.ALL, 3)
+    assert stop.reason.startswith("all 4 launches of the mode made")
