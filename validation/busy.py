@@ -68,7 +68,7 @@ class Load:
         over, lasted = threading.Event(), list[float]()
 
         def load() -> None:
-            if over.wait(self.begin * seconds):
+            if not self.loops or over.wait(self.begin * seconds):
                 return
             begun = time.monotonic()
             with loops(self.loops):
