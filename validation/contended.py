@@ -28,7 +28,8 @@ UNHARMED = {"fast": 0.5}  # how often a backend steps aside
 LIMIT, MISSED, FALSE = 0.1, 0.05, 0.005  # of its time; how often the judge errs
 
 
-CASE = turn("any", [1.0], 0, 0).case
+MADE = {name: turn(name, [1.0], 0, 0) for name in NAMES}
+CASE = MADE["fast"].case
 
 
 class Way(StrEnum):
@@ -98,8 +99,10 @@ class World:
         alarm = taken <= LIMIT and self.rng.random() < FALSE
         self.sleep(TURN_SECONDS)
         assert slot.round is not None
-        made = turn(slot.backend, [1e-3 * seconds], slot.launch, slot.round)
-        return replace(made, attempt=attempt, disturbed=taken if judged else 2 * LIMIT if alarm else 0.0)
+        return replace(
+            MADE[slot.backend], launch=slot.launch, round=slot.round, samples_ns=(round(1e6 * seconds),),
+            attempt=attempt, disturbed=taken if judged else 2 * LIMIT if alarm else 0.0,
+        )  # fmt: skip
 
 
 def contended_run(rng: Rng, others: Others, way: Way, extra: float = 0.25) -> tuple[list[TurnRecord], float]:
