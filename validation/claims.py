@@ -27,8 +27,7 @@ from rnnbench.analysis.changepoints import LEVEL, steps
 from rnnbench.analysis.compare import Ratio, Verdict, judge, launch_logs, launches_needed, ratio_of_runs
 from rnnbench.analysis.diagnostics import BIMODAL, bimodal, drifts, separation
 from rnnbench.analysis.noise import noise_of
-from rnnbench.analysis.stats import Interval, Metric, interval_of, ratio_of
-from rnnbench.analysis.stats import turns_of as seconds_of_turns
+from rnnbench.analysis.stats import Interval, Metric, interval_of, ratio_of, summarise
 from rnnbench.analysis.stop_rule import precise_enough
 from rnnbench.analysis.trial import FEWEST_PAIRS, MOST_PAIRS, better
 from rnnbench.records.stops import StopRule
@@ -384,18 +383,23 @@ def disturbed(seed: int, runs: int | None) -> Iterator[Table]:
     for others in OTHERS:
         for way in Way:
             rng = rng_of(seed, f"{others.name} {way}")
-            ratios, more = [], []
+            ratios, more, silent = [], [], 0
             for _ in range(runs):
                 records, extra = contended_run(rng, others, way)
-                slow, fast = (seconds_of_turns([r for r in records if r.backend == name]) for name in NAMES[:2])
-                ratios.append(ratio_of(slow, fast))
+                slow, fast = (summarise([r for r in records if r.backend == name]) for name in NAMES[:2])
+                ratio = ratio_of(slow.turns, fast.turns)
+                ratios.append(ratio)
                 more.append(extra)
+                if ratio and abs(math.log(ratio.value / RATIO)) > math.log(1.25):
+                    silent += not (ratio.noisy or slow.disturbed or fast.disturbed)
             logs = np.array([math.log(one.value / RATIO) for one in ratios if one])
             width = np.median([one.high / one.value - 1 for one in ratios if one and one.high == one.high])
-            off = f"off by {percent(math.expm1(np.mean(logs)))} % on average, {percent(np.mean(np.abs(logs) > 0.1))} % "
-            beside = f"{off}of runs by over 10 %; reaches {percent(width)} % up; {percent(np.mean(more))} % extra time"
+            bent, far = percent(math.expm1(np.mean(logs))), percent(np.mean(np.abs(logs) > math.log(1.1)))
+            said = percent(silent / runs)
+            off = f"off by {bent} % on average, by over 10 % in {far} %, by over 25 % in silence in {said} %"
+            beside = f"{off}; reaches {percent(width)} % up; {percent(np.mean(more))} % extra time"
             hits = sum(holds(one, RATIO) for one in ratios)
-            least = 0.9 if way is Way.AGAIN and others.rest else 0.0
+            least = 0.85 if way is Way.AGAIN and others.rest else 0.0
             world = f"others busy {others.name}: {way}"
             found.append(Found("a ratio within rounds", world, "95 %", hits, runs, least, more=beside))
     yield Table(f"Turns that others disturb: {shape}", found)

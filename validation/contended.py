@@ -18,7 +18,7 @@ from rnnbench.harness.run_state import Slot
 from rnnbench.records.record import TurnRecord
 from worlds import Rng, turn
 
-LAUNCHES, ROUNDS, PASSES = 5, 3, 4
+LAUNCHES, ROUNDS, PASSES = 5, 2, 4
 NAMES = ("slow", "fast", "third", "fourth")  # of `RATIO` and 1, and two that take their time
 RATIO = 2.0
 TURN_SECONDS, READY_SECONDS = 0.1, 20.0  # of a turn, and of starting and checking before the turns of a launch

@@ -157,14 +157,14 @@ def turns_of(
     return {key: value for key, value in values.items() if value is not None}
 
 
-ENOUGH_LAUNCHES = 3  # with undisturbed turns: of fewer there is no interval, and disturbed turns count as well
+ENOUGH_LAUNCHES = 3  # of fewer there is no interval
 
 
 def counted(records: Iterable[Record]) -> list[TurnRecord]:
     """The timed turns of one answer that its numbers are made of, one for each round of each launch.
 
-    Of a turn that was measured again the attempt that others took least from. Where that one is disturbed as well, it
-    counts only if fewer than `ENOUGH_LAUNCHES` launches have undisturbed turns.
+    Of a turn that was measured again the attempt that others took least from. Where `ENOUGH_LAUNCHES` launches are
+    calm, more than half of their turns undisturbed, it is these turns; otherwise all, as there would be no interval.
     """
     best: dict[TurnKey, TurnRecord] = {}
     for r in turns_in(records):
@@ -172,8 +172,10 @@ def counted(records: Iterable[Record]) -> list[TurnRecord]:
             known = best.get(r.key)
             if known is None or r.disturbed <= known.disturbed:
                 best[r.key] = r
-    calm = [r for r in best.values() if not r.disturbed]
-    return calm if len({r.key[:2] for r in calm}) >= ENOUGH_LAUNCHES else list(best.values())
+    made = Counter(key[:2] for key in best)
+    undisturbed = [r for r in best.values() if not r.disturbed]
+    calm = {launch for launch, count in Counter(r.key[:2] for r in undisturbed).items() if 2 * count > made[launch]}
+    return [r for r in undisturbed if r.key[:2] in calm] if len(calm) >= ENOUGH_LAUNCHES else list(best.values())
 
 
 def interval_of(values: Mapping[TurnKey, float]) -> Interval | None:

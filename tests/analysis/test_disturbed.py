@@ -38,12 +38,19 @@ def test_of_several_attempts_the_one_counts_that_others_took_least_from():
 
 
 def test_disturbed_turns_are_left_out_where_three_launches_have_others():
-    records = answer(*CALM, (0, 1, 0, 0.3, 9.0), (3, 0, 0, 0.9, 9.0), (3, 1, 0, 0.4, 9.0))
-    assert kept(records) == [(0, 0, 0), (1, 0, 0), (2, 0, 0)]
+    records = answer(*CALM, (0, 1, 0, 0.0, 1.0), (0, 2, 0, 0.3, 9.0), (3, 0, 0, 0.9, 9.0), (3, 1, 0, 0.4, 9.0))
+    assert kept(records) == [(0, 0, 0), (1, 0, 0), (2, 0, 0), (0, 1, 0)]
     (found,) = summaries(records)
     assert found.time.value == pytest.approx(1.0)
     assert found.disturbed == []
     assert launch_logs(records, Metric.MEDIAN) == pytest.approx([0.0] * 3)
+
+
+def test_a_turn_among_as_many_disturbed_ones_is_no_launch():
+    """What others took from it may have been missed, and it would be all that stands for the launch."""
+    records = answer(*CALM, (3, 0, 0, 0.9, 9.0), (3, 1, 0, 0.0, 9.0))
+    assert kept(records) == [(0, 0, 0), (1, 0, 0), (2, 0, 0)]
+    assert len(kept(records[1:])) == 4
 
 
 def test_they_count_where_too_few_have_and_the_answer_says_so():
