@@ -16,10 +16,12 @@ from rnnbench.correctness.oracle import FEWEST_LOSSES, LOSS_STEPS
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import shuffled
+from rnnbench.harness.repeats import Repeats
 from rnnbench.harness.run_state import RunState, Slot, Task
 from rnnbench.harness.trials import Trials
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPlace
+from rnnbench.machine.contention import Judge, OthersWatch
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.model import Case, Pass
 from rnnbench.records.account import TimeKind
@@ -42,20 +44,29 @@ class TurnTimer:
 
     def __init__(self, state: RunState, checker: Checker) -> None:
         self.state, self.checker = state, checker
+        self.watch = OthersWatch(lambda: state.pool.processes)
+        self.repeats = Repeats(state, self.watch, self.measure)
+        self.judge = Judge()
 
-    def measure(self, slot: Slot) -> None:
-        """The turn of a slot, whose case its backend is ready for."""
+    def measure(self, slot: Slot, attempt: int = 0) -> None:
+        """The turn of a slot, whose case its backend is ready for. What is disturbed is kept for `repeats`."""
         state, effort, case, name, round_ = self.state, self.state.plan.effort, slot.case, slot.backend, slot.round
         assert round_ is not None
         at_most = "at most " if state.plan.rule else ""
         where = f"launch {slot.launch + 1} of {at_most}{state.plan.launches[1]}, round {round_ + 1} of {effort.rounds}"
-        state.observer.doing(f"{case.key}, {where}: {name}", state.estimate)
+        again = ", again, as it was disturbed" if attempt else ""
+        state.observer.doing(f"{case.key}, {where}: {name}{again}", state.estimate)
+        if attempt:
+            state.estimate.add(("turn", name, case))
+        self.watch.begin()
         try:
             with state.stopwatch(("turn", name, case)):
                 reply = self.checker.turn(slot, effort.turn_of(case.pass_), round_)
         except WorkerFailure as failure:
             state.fail(slot, failure.status, failure.reason)
             return
+        self.watch.look()
+        contention = self.watch.add_to(msgspec.convert(reply["contention"], Contention))
         record = TurnRecord(
             **state.common_of(slot.task, case, name),
             launch=slot.launch,
@@ -66,13 +77,17 @@ class TurnTimer:
             device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
             energy=Energy(**reply["energy"]) if reply["energy"] else None,
             disturbances=tuple(reply["disturbances"]),
-            contention=msgspec.convert(reply["contention"], Contention),
+            contention=contention,
+            attempt=attempt,
+            disturbed=self.judge((case, name), contention, len(state.place_of(slot).cores)) if effort.extra else 0.0,
             peak_memory_bytes=reply["peak_memory_bytes"],
             peak_device_bytes=reply["peak_device_bytes"],
         )
         state.measured.add((case, name, slot.launch, round_))
         state.stopping.add(record)
         state.emit(record)
+        if effort.extra:
+            self.repeats.look_at(slot, record)
 
 
 class RunLoop:
@@ -236,6 +251,11 @@ class RunLoop:
                     ready = case.key in self.state.place_of(Slot(task, case, name, launch)).ready
                     if self.timer and ready and round_ in self._todo(case, name, launch):
                         self.timer.measure(Slot(task, case, name, launch, round_))
+                if self.timer:
+                    self.timer.repeats.run()
+        if self.timer:
+            self.timer.repeats.run()
+            self.timer.repeats.forget()
         for place in self._places(names):
             place.ready, place.prepared = set(), None
             if place.worker is not None:
