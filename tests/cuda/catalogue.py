@@ -93,7 +93,8 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
         add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs), 48,
             a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, INT, INT, INT, INT, x)  # fmt: skip
-    add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.tokens), 64,
+    owned = plan.tokens_owned(dtype)
+    add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.token_columns, owned), 64,
         a2, a2, TOKENS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip
     add("norm_parts", optimizer.norm_parts(dtype, plan.threads), 32, a2, a1)
     add("clip_scale", optimizer.clip_scale(dtype), 32, a1, a2, x)

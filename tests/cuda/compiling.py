@@ -1,10 +1,11 @@
 """Compile a kernel for a GPU that is not here, read what came out, and say what is wrong with it.
 
-What is read: registers, memory of a thread (arrays that are not in registers, spills), opcodes.
+What is read: registers, memory of a thread (arrays that are not in registers, spills), opcodes, loops.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -20,8 +21,38 @@ from unittest import mock
 OPCODE = re.compile(r"^\s*(?:/\*[0-9a-f]+\*/)?\s*(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.\w+)*)", re.MULTILINE)
 # Of SASS: double-precision arithmetic, comparisons, conversions, and the two halves of its reciprocals.
 FLOAT64 = re.compile(r"D(?:ADD|MUL|FMA|SETP|MNMX|MMA)\b|\S+\.F64\b|MUFU\.(?:RCP|RSQ)64H")
+LABEL = re.compile(r"^(\.L\w+):", re.MULTILINE)
+BRANCH = re.compile(r"\bBRA\S*\s.*?`\((\.L\w+)\)")
+MULTIPLY_ADD = re.compile(r"[FD]FMA\b|FFMA2\b")
 SPILL = re.compile(r"(?:LDL|STL)\b")
 WIDE = re.compile(r"(LDS|LDG|STS|STG)(?:\.\w+)*\.128\b")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What stands between a label and the branch back to it, other loops included: places, and opcodes at each."""
+
+    first: int
+    last: int
+    opcodes: tuple[str, ...]
+
+    @property
+    def multiply_adds(self) -> int:
+        """Those of a thread; one instruction of Blackwell's makes two."""
+        return sum(2 if name.startswith("FFMA2") else 1 for name in self.opcodes if MULTIPLY_ADD.match(name))
+
+    def instructions(self, multiply_adds: int, loops: Sequence[Loop]) -> int:
+        """Of one turn that makes so many multiply-adds. A loop inside is taken as often as their number needs.
+
+        Both sides of a branch count, so it is a little more than a warp issues.
+        """
+        within = [x for x in loops if self.first <= x.first and x.last < self.last and x.multiply_adds]
+        if not within:
+            return len(self.opcodes)
+        inner = max(within, key=lambda x: x.multiply_adds)
+        rest = self.multiply_adds - inner.multiply_adds
+        turns = max(1, math.ceil((multiply_adds - rest) / inner.multiply_adds))
+        return len(self.opcodes) + (turns - 1) * len(inner.opcodes)
 
 
 @dataclass(frozen=True)
@@ -31,6 +62,18 @@ class Compiled:
     registers: int
     local_bytes: int  # of a thread, in memory: arrays that are not in registers, and spills
     opcodes: Counter[str]
+    loops: tuple[Loop, ...] = ()  # the shortest first
+
+    def per_multiply_add(self, multiply_adds: int) -> float:
+        """Instructions of the loop that makes so many multiply-adds in a turn, for each of them.
+
+        That is the shortest loop with as many, or with a loop inside that can have made them.
+        """
+        for loop in self.loops:
+            inside = any(loop.first <= x.first and x.last < loop.last and x.multiply_adds for x in self.loops)
+            if loop.multiply_adds >= multiply_adds or (inside and loop.multiply_adds):
+                return loop.instructions(multiply_adds, self.loops) / multiply_adds
+        raise ValueError(f"no loop makes {multiply_adds} multiply-adds; it was unrolled, or its label was not read")
 
     def matching(self, pattern: re.Pattern[str]) -> list[str]:
         """The opcodes that begin so, in order."""
@@ -118,9 +161,26 @@ def read(cubin: Path) -> Compiled:
     """Registers, local memory and opcodes of the one kernel in a cubin."""
     usage = _said("cuobjdump", "--dump-resource-usage", str(cubin))
     numbers = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
-    opcodes = Counter(OPCODE.findall(_said("nvdisasm", "-c", str(cubin))))
+    code = _said("nvdisasm", "-c", str(cubin))
+    opcodes = Counter(OPCODE.findall(code))
     assert "EXIT" in opcodes, "no instructions were read"
-    return Compiled(numbers["REG"], numbers["STACK"] + numbers["LOCAL"], opcodes)
+    return Compiled(numbers["REG"], numbers["STACK"] + numbers["LOCAL"], opcodes, loops_of(code))
+
+
+def loops_of(code: str) -> tuple[Loop, ...]:
+    """The loops of a listing: a branch to a label above it ends one. Of several to the same label the last does."""
+    opcodes: list[str] = []
+    labels: dict[str, int] = {}
+    found: dict[int, int] = {}
+    for line in code.splitlines():
+        if label := LABEL.match(line):
+            labels[label[1]] = len(opcodes)
+        elif opcode := OPCODE.match(line):
+            opcodes.append(opcode[1])
+            if (branch := BRANCH.search(line)) and branch[1] in labels:
+                found[labels[branch[1]]] = len(opcodes)
+    loops = [Loop(first, last, tuple(opcodes[first:last])) for first, last in found.items()]
+    return tuple(sorted((x for x in loops if len(x.opcodes) > 1), key=lambda x: len(x.opcodes)))
 
 
 def _said(name: str, *arguments: str) -> str:

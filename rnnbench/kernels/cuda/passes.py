@@ -175,9 +175,10 @@ class CudaRunner:
         """The gradient of the embedding, all V rows of it."""
         s, a, b, plan = self.s, self.a, batch.b, self.plan
         self._times_transposed(a["dx"], first, a["delta"], self.p["W_xh"], s.T * b - first, s.E, s.GH)
-        kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.tokens)
+        owned = plan.tokens_owned(s.dtype)
+        kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.token_columns, owned)
         self.launch(
-            kernel, LaunchSize(math.ceil(s.V / plan.tokens), plan.threads),
+            kernel, LaunchSize((plan.token_blocks(s.V, s.dtype), math.ceil(s.E / plan.token_columns)), plan.threads),
             a["d_embedding"], a["dx"], self.rows.source, batch.order, batch.offset, b, first, s.T * b, s.V, s.E,
         )  # fmt: skip
 

@@ -85,8 +85,9 @@ class LaunchPlan:
     thread keeps H numbers of W_hh in registers, H padded to a multiple of `pad` (itself one of 4), as long as they
     take no more than `kept_bytes`. Rows of a block times H padded is at most `unrolled`, what LLVM unrolls in full:
     a loop that stays would find the weights in memory.
-    `threads`: of every other block. `tokens`: of the vocabulary, whose gradients one block sums. `outputs`: emitted
-    outputs, whose losses one block computes. `blocks`: wanted where a sum over steps is split.
+    `threads`: of every other block. `tokens`: of the vocabulary, whose gradients one block sums in float32, for
+    `token_columns` columns of the embedding. `outputs`: emitted outputs, whose losses one block computes. `blocks`:
+    wanted where a sum over steps is split.
 
     Of two threads a column: `block_registers` of all threads of a block, of which each needs `beside` for what is not
     a weight. Of columns spread over blocks: `columns` of a block, the first that gives no more blocks than there are
@@ -107,7 +108,8 @@ class LaunchPlan:
     unrolled: int = 128
     # everything else
     threads: int = 256
-    tokens: int = 64
+    tokens: int = 32
+    token_columns: int = 32
     outputs: int = 32
     blocks: int = 264
     # recurrences with two threads a column, or columns over blocks, or a launch a step
@@ -143,6 +145,14 @@ class LaunchPlan:
         while rows < self.rows and rows * self.spread < b and 2 * rows * (width or 0) <= self.unrolled:
             rows *= 2
         return rows
+
+    def tokens_owned(self, dtype: str) -> int:
+        """Tokens of a block: their sums are in shared memory, and take as many bytes in any type."""
+        return max(1, self.tokens * 4 // np.dtype(dtype).itemsize)
+
+    def token_blocks(self, V: int, dtype: str) -> int:
+        """Blocks that own V tokens in turn: a power of two, so that the lower bits of a token name its block."""
+        return 1 << (math.ceil(V / self.tokens_owned(dtype)) - 1).bit_length()
 
     def chunks(self, n: int, m: int, columns: int) -> int:
         """Parts of a sum over n steps into an (m, columns) matrix, so that there are about `blocks` of them in all."""
