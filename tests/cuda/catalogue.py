@@ -16,10 +16,10 @@ from rnnbench.kernels.cuda import (
     cursor,
     embedding,
     forward,
+    lanes,
     losses,
     optimizer,
     products,
-    split,
     spread,
     tiles,
 )
@@ -57,7 +57,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     """
     x = getattr(numba, dtype)
     a1, a2, a3 = (types.Array(x, n, "C") for n in (1, 2, 3))
-    tile = (plan.side, plan.micro, plan.depth)
+    tile = (plan.side, plan.micro(1 << 20, 1 << 10, dtype, split=False), plan.depth)
     found = []
 
     def add(name: str, kernel: Any, most: int, *arguments: Any, wide: tuple[str, ...] = ()) -> None:
@@ -65,21 +65,20 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
 
     for has_tokens in (True, False):
         source, of = (TOKENS, "tokens") if has_tokens else (a3, "dense")
-        add(f"project {of}", products.project_inputs(dtype, has_tokens, *tile), 120,
+        add(f"project {of}", products.project_inputs(dtype, has_tokens, *tile), 128,
             a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 96,
+        add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 144,
             a2, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
-    add("times_transposed", products.times_transposed(dtype, *tile), 72, a2, INT, a2, a2, INT, INT, INT)
+    add("times_transposed", products.times_transposed(dtype, *tile), 112, a2, INT, a2, a2, INT, INT, INT)
     add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
     for rows in (1, 2, 4):
         for width in (width for width in widths if plan.block_rows(1 << 20, width) >= rows):
             shape, most = f"H{width} rows{rows}", IN_REGISTERS.get((width, rows), 255)
-            ahead, back = (
-                forward.forward_in_registers(dtype, width, rows),
-                backward.backward_in_registers(dtype, width, rows),
-            )
+            block = choose(plan, width, rows * plan.spread, dtype, ROOMS["H100"]).block
+            assert block.rows == rows
+            ahead, back = lanes.forward_in_lanes(dtype, block), lanes.backward_in_lanes(dtype, block)
             add(f"forward {shape}", ahead, most, *steps_forward, wide=("LDS",))
             add(f"backward {shape}", back, most, *steps_back, wide=("LDS",))
         ahead, back = (
@@ -119,16 +118,16 @@ def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, An
     step_back = (a2, a2, a2, a2, a2, *[INT] * 8)
     for r in split_regimes(dtype, plan):
         name, most = f"split H{r.width} rows{r.rows}", plan.thread_registers(r.threads)
-        yield f"forward {name}", split.forward_split(dtype, r.width, r.kept, r.rows), most, ahead
-        yield f"backward {name}", split.backward_split(dtype, r.width, r.kept, r.rows), most, back
-    for H, room in product((300, 512, 768, 1024), ROOMS):
-        r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, 1, dtype, ROOMS[room])
+        yield f"forward {name}", lanes.forward_in_lanes(dtype, r.block), most, ahead
+        yield f"backward {name}", lanes.backward_in_lanes(dtype, r.block), most, back
+    for H, room, b in product((300, 512, 768, 1024), ROOMS, (1, plan.few)):
+        r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, b, dtype, ROOMS[room])
         shape, most = r.shape, plan.thread_registers(r.threads)
-        name = f"spread H{H} columns{shape.columns}"
+        name = f"spread H{H} columns{shape.columns} rows{shape.rows}"
         if room == "H100" or shape.columns > plan.columns[0]:
             yield f"forward {name}", spread.forward_spread(dtype, shape), most, (*ahead, COUNTER)
             yield f"backward {name}", spread.backward_spread(dtype, shape), most, (*back, COUNTER)
-    shape = choose(replace(plan, kinds=(RegimeKind.STEPS,)), 1024, 1, dtype, ROOMS["H100"]).shape
+    shape = choose(replace(plan, kinds=(RegimeKind.STEPS,)), 1024, plan.few, dtype, ROOMS["H100"]).shape
     yield "forward step H1024", spread.forward_spread_step(dtype, shape), 255, ahead
     yield "backward step H1024", spread.backward_spread_step(dtype, shape), 255, step_back
     tile = plan.side, plan.step_micro, plan.depth

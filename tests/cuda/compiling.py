@@ -30,29 +30,19 @@ WIDE = re.compile(r"(LDS|LDG|STS|STG)(?:\.\w+)*\.128\b")
 
 @dataclass(frozen=True)
 class Loop:
-    """What stands between a label and the branch back to it, other loops included: places, and opcodes at each."""
+    """What stands between a label and the branch back to it, other loops included: first place and the one behind.
+
+    `length`: instructions of the longest way through, on which a loop inside is taken once.
+    """
 
     first: int
     last: int
-    opcodes: tuple[str, ...]
+    length: int
+    multiply_adds: int  # of a thread, on all ways
 
-    @property
-    def multiply_adds(self) -> int:
-        """Those of a thread; one instruction of Blackwell's makes two."""
-        return sum(2 if name.startswith("FFMA2") else 1 for name in self.opcodes if MULTIPLY_ADD.match(name))
-
-    def instructions(self, multiply_adds: int, loops: Sequence[Loop]) -> int:
-        """Of one turn that makes so many multiply-adds. A loop inside is taken as often as their number needs.
-
-        Both sides of a branch count, so it is a little more than a warp issues.
-        """
-        within = [x for x in loops if self.first <= x.first and x.last < self.last and x.multiply_adds]
-        if not within:
-            return len(self.opcodes)
-        inner = max(within, key=lambda x: x.multiply_adds)
-        rest = self.multiply_adds - inner.multiply_adds
-        turns = max(1, math.ceil((multiply_adds - rest) / inner.multiply_adds))
-        return len(self.opcodes) + (turns - 1) * len(inner.opcodes)
+    def holds(self, other: Loop) -> bool:
+        """Whether the other one is inside."""
+        return self.first <= other.first and other.last < self.last
 
 
 @dataclass(frozen=True)
@@ -67,12 +57,15 @@ class Compiled:
     def per_multiply_add(self, multiply_adds: int) -> float:
         """Instructions of the loop that makes so many multiply-adds in a turn, for each of them.
 
-        That is the shortest loop with as many, or with a loop inside that can have made them.
+        The shortest loop with as many, or one with a loop inside, which is taken as often as is needed for them.
         """
         for loop in self.loops:
-            inside = any(loop.first <= x.first and x.last < loop.last and x.multiply_adds for x in self.loops)
-            if loop.multiply_adds >= multiply_adds or (inside and loop.multiply_adds):
-                return loop.instructions(multiply_adds, self.loops) / multiply_adds
+            inner = max((x for x in self.loops if loop.holds(x)), key=lambda x: x.multiply_adds, default=None)
+            if loop.multiply_adds >= multiply_adds:
+                return loop.length / multiply_adds
+            if inner and inner.multiply_adds:
+                more = math.ceil((multiply_adds - loop.multiply_adds) / inner.multiply_adds)
+                return (loop.length + more * inner.length) / multiply_adds
         raise ValueError(f"no loop makes {multiply_adds} multiply-adds; it was unrolled, or its label was not read")
 
     def matching(self, pattern: re.Pattern[str]) -> list[str]:
@@ -169,18 +162,40 @@ def read(cubin: Path) -> Compiled:
 
 def loops_of(code: str) -> tuple[Loop, ...]:
     """The loops of a listing: a branch to a label above it ends one. Of several to the same label the last does."""
-    opcodes: list[str] = []
-    labels: dict[str, int] = {}
-    found: dict[int, int] = {}
+    opcodes, labels, branches = list[str](), dict[str, int](), dict[int, tuple[str, bool]]()
     for line in code.splitlines():
         if label := LABEL.match(line):
             labels[label[1]] = len(opcodes)
         elif opcode := OPCODE.match(line):
+            if branch := BRANCH.search(line):
+                branches[len(opcodes)] = branch[1], "@" in line.partition("BRA")[0]
             opcodes.append(opcode[1])
-            if (branch := BRANCH.search(line)) and branch[1] in labels:
-                found[labels[branch[1]]] = len(opcodes)
-    loops = [Loop(first, last, tuple(opcodes[first:last])) for first, last in found.items()]
-    return tuple(sorted((x for x in loops if len(x.opcodes) > 1), key=lambda x: len(x.opcodes)))
+    ends = {labels[label]: at + 1 for at, (label, _) in branches.items() if labels[label] < at}
+    loops = [
+        Loop(first, last, _longest(first, last, labels, branches), sum(map(_multiply_adds, opcodes[first:last])))
+        for first, last in ends.items()
+    ]
+    return tuple(sorted(loops, key=lambda loop: loop.last - loop.first))
+
+
+def _multiply_adds(opcode: str) -> int:
+    """Of a thread; one instruction of Blackwell's makes two."""
+    return (2 if opcode.startswith("FFMA2") else 1) if MULTIPLY_ADD.match(opcode) else 0
+
+
+def _longest(first: int, last: int, labels: dict[str, int], branches: dict[int, tuple[str, bool]]) -> int:
+    """Instructions on the longest way from first to the branch at last - 1, by branches that lead on."""
+    length = {last: 0}
+    for at in range(last - 1, first - 1, -1):
+        label, may_stay = branches.get(at, ("", True))
+        ways = [length.get(at + 1)] if may_stay else []
+        if label and at < labels[label] < last:
+            ways.append(length.get(labels[label]))
+        if at == last - 1:
+            ways.append(0)
+        if lengths := [way for way in ways if way is not None]:
+            length[at] = 1 + max(lengths)
+    return length[first]
 
 
 def _said(name: str, *arguments: str) -> str:
