@@ -40,13 +40,19 @@ GENERAL = {1: 48, 2: 64, 4: 96}  # by rows of a block
 
 @dataclass(frozen=True)
 class Entry:
-    """A kernel, its signature, the most registers it may take in float32, and what must move 128 bits at a time."""
+    """A kernel, its signature, the most registers it may take in float32, and what must move 128 bits at a time.
+
+    `multiply_adds`: those of a thread in a turn of the loop that matters, a step of a recurrence or one k of a product;
+    `budget`: the most instructions for each of them.
+    """
 
     name: str
     kernel: Any
     signature: Any
     max_registers: int
     wide: tuple[str, ...] = ()
+    multiply_adds: int = 0
+    budget: float = 0.0
 
 
 def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
@@ -96,7 +102,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.token_columns, owned), 64,
         a2, a2, TOKENS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip
     add("norm_parts", optimizer.norm_parts(dtype, plan.threads), 32, a2, a1)
-    add("clip_scale", optimizer.clip_scale(dtype), 32, a1, a2, x)
+    add("clip_scale", optimizer.clip_scale(dtype, plan.threads), 32, a1, a2, x)
     add("sgd", optimizer.sgd(dtype), 16, a1, a1, a1, x, x)
     add("adam", optimizer.adam(dtype), 24, a1, a1, a1, a1, a1, *[x] * 8)
     counted = (a1, a1, a1, a1, a1, x, a2, ORDER, *[x] * 5)

@@ -204,9 +204,8 @@ class CudaRunner:
         if not math.isinf(rule.clip_norm):
             size = LaunchSize(self.plan.blocks, threads)
             self.launch(optimizer.norm_parts(dtype, threads), size, a["norm_parts"], a["grads"])
-            self.launch(
-                optimizer.clip_scale(dtype), LaunchSize(1, 1), a["scale"], a["norm_parts"], number(rule.clip_norm)
-            )
+            scale = optimizer.clip_scale(dtype, threads)
+            self.launch(scale, LaunchSize(1, threads), a["scale"], a["norm_parts"], number(rule.clip_norm))
         limit, size = number(rule.clip_value), LaunchSize(math.ceil(a["params"].size / threads), threads)
         if adam is None:
             kernel, rate = optimizer.sgd(dtype), number(rule.learning_rate)
