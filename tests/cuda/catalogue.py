@@ -34,8 +34,20 @@ ORDER = types.Array(types.int64, 1, "C")
 BLOCKS = types.Array(types.int64, 2, "C")
 # Caps are what a kernel took when it was last looked at, in float32 for sm_80 and sm_90a, up to the next multiple of 8,
 # the unit in which a GPU hands registers out: one that takes more is to be looked at before its cap is raised.
-IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 96, (64, 2): 128, (96, 1): 160, (128, 1): 184}
+IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 112, (64, 2): 128, (96, 1): 160, (128, 1): 184}
 GENERAL = {1: 48, 2: 64, 4: 96}  # by rows of a block
+
+
+# Multiply-adds of a thread in a step of a recurrence, or for one k of a product, and the most instructions for each of
+# them: what was counted for sm_80 and sm_90a, tanh, addresses, loads, stores and the barrier among them.
+BUDGETS = {
+    "forward H128 rows1": (128, 1.55),
+    "backward H128 rows1": (128, 1.6),
+    "forward split H256 rows1": (128, 1.7),
+    "backward split H256 rows1": (128, 1.6),
+    **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed"),
+                    (64, 1.25)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -67,7 +79,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     found = []
 
     def add(name: str, kernel: Any, most: int, *arguments: Any, wide: tuple[str, ...] = ()) -> None:
-        found.append(Entry(name, kernel, types.void(*arguments), most, wide))
+        found.append(Entry(name, kernel, types.void(*arguments), most, wide, *BUDGETS.get(name, (0, 0.0))))
 
     for has_tokens in (True, False):
         source, of = (TOKENS, "tokens") if has_tokens else (a3, "dense")
@@ -75,7 +87,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
             a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
         add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 144,
             a2, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
-    add("times_transposed", products.times_transposed(dtype, *tile), 112, a2, INT, a2, a2, INT, INT, INT)
+    add("times_transposed", products.times_transposed(dtype, *tile), 120, a2, INT, a2, a2, INT, INT, INT)
     add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)

@@ -99,6 +99,12 @@ def faults(made: Compiled, max_registers: int, wide: Sequence[str] = ()) -> list
     return found
 
 
+def over_budget(made: Compiled, multiply_adds: int, budget: float) -> list[str]:
+    """What is wrong with the loop that makes so many multiply-adds in a turn, where there is a budget for it."""
+    each = made.per_multiply_add(multiply_adds) if budget else 0.0
+    return [f"{each:.2f} instructions for a multiply-add; the budget is {budget}"] if each > budget else []
+
+
 def missing() -> str | None:
     """Why nothing can be compiled here, or None."""
     from numba import cuda

@@ -51,26 +51,30 @@ def _warp_barrier() -> Any:
 @compiled_once
 def _reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
     """w (kept,) and pool of this thread from W (H, H), its columns or rows; where H is padded, zeros."""
-    zero = np.dtype(dtype).type(0)
-    lanes, per, depth, kept, threads = shape.lanes, shape.per, shape.depth, shape.kept, shape.threads
+    zero, four = np.dtype(dtype).type(0), u32(QUAD)
+    lanes, per, threads = shape.lanes, u32(shape.per), shape.threads
+    depth, kept = u32(shape.depth), u32(shape.kept // shape.per)
 
     @cuda.jit(device=True)
     def read(w, pool, W, H):
         x = u32(cuda.threadIdx.x)
-        lane, first = u32(x % u32(lanes)), u32(x // u32(lanes) * u32(per))
-        for n in range(depth):
-            k = u32(u32(n // QUAD * QUAD * lanes + n % QUAD) + lane * u32(QUAD))
+        near, first = u32(x % u32(lanes) * four), u32(x // u32(lanes) * per)
+        for n in range(u32(0), kept, four):
+            for s in range(four):
+                k = u32(near + n * u32(lanes) + s)
+                for c in range(per):
+                    j, value = u32(first + c), zero
+                    if (k < H) & (j < H):
+                        value = W[j, k] if transposed else W[k, j]
+                    w[(n + s) * per + c] = value
+        # Four of a thread lie together, so that they are one load
+        for n in range(kept, depth):
+            k = u32(near + n // four * four * u32(lanes) + n % four)
             for c in range(per):
-                j = u32(first + u32(c))
-                value = zero
-                if k < H and j < H:
+                j, value, m = u32(first + c), zero, (n - kept) * per + c
+                if (k < H) & (j < H):
                     value = W[j, k] if transposed else W[k, j]
-                m = n * per + c
-                if m < kept:
-                    w[m] = value
-                else:  # four of a thread lie together, so that they are one load
-                    m -= kept
-                    pool[u32(u32(m // QUAD * threads * QUAD + m % QUAD) + x * u32(QUAD))] = value
+                pool[m // four * u32(threads * QUAD) + x * four + m % four] = value
 
     return read
 
