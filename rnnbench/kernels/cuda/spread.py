@@ -274,30 +274,13 @@ def backward_spread(dtype: str, shape: Shape) -> Any:
         b, T, S, H = u32(b), u32(T), u32(S), u32(H)
         read(w, W, column, H)
         # Passes in order of time, each from its last step to its first; steps before `seen` have a delta already
-        seen, barriers = 0, 0
+        seen, barriers, silent = u32(0), 0, u32(T - S)
         for n in range(blocks.shape[0]):
-            start, emit, end = blocks[n, 0], blocks[n, 1], blocks[n, 2]
+            start, emit, end = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
             for back in range(end - start):
-                t = end - 1 - back
-                emits = t >= emit and t >= T - S
-                step(
-                    delta,
-                    spare,
-                    h,
-                    dh,
-                    w,
-                    staged,
-                    partial,
-                    column,
-                    u32(t),
-                    back > 0,
-                    emits,
-                    t < seen,
-                    b,
-                    u32(T),
-                    u32(S),
-                    H,
-                )
+                t = u32(end - u32(1) - u32(back))
+                more, again = t + u32(1) < end, t < seen
+                step(delta, spare, h, dh, w, staged, partial, column, t, more, t >= emit, again, b, T, S, H)
                 if t > start or n + 1 < blocks.shape[0]:  # no block reads what the last step gives
                     barriers += 1
                     wait(arrived, barriers * cuda.gridDim.x)
