@@ -38,18 +38,16 @@ u32 = numba.uint32
 @compiled_once
 def _grid_barrier() -> Any:
     """Wait until `target` blocks have come: those of the grid times the number of this barrier, which counts from 1."""
-    acquired = ptx.acquired()
+    acquired, raised = ptx.acquired(), ptx.raised()
 
     @cuda.jit(device=True)
     def wait(arrived, target):
         # All of the block have written; what they wrote is seen before the count, and read after it
         cuda.syncthreads()
         if cuda.threadIdx.x == 0:
-            cuda.threadfence()
-            cuda.atomic.add(arrived, 0, 1)
+            raised(arrived)
             while acquired(arrived) < target:
                 pass
-            cuda.threadfence()
         cuda.syncthreads()
 
     return wait
