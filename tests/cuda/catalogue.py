@@ -45,6 +45,8 @@ BUDGETS = {
     "backward H128 rows1": (128, 1.6),
     "forward split H256 rows1": (128, 1.7),
     "backward split H256 rows1": (128, 1.6),
+    "forward split H256 rows4": (512, 1.55),
+    "backward split H256 rows4": (512, 1.6),
     "forward spread H1024 columns8 rows4": (32, 1.85),  # the product of one row
     "backward spread H1024 columns8 rows4": (32, 1.85),
     **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed"),

@@ -94,17 +94,20 @@ def _split(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime |
     half, threads = width // 2, 2 * width  # numbers of W_hh for each thread
     if threads > MAX_THREADS:
         return None
-    # As many weights of a thread in registers as it has to spare, the others in shared memory
-    registers = plan.thread_registers(threads) - plan.beside
-    unit = QUAD * plan.group
-    kept = min(half, registers * 4 // size // unit * unit, plan.unrolled)
-    rows = plan.block_rows(b, width)
-    block = Lanes(width, lanes, plan.group, kept, rows)
-    static = 2 * rows * width + math.prod(block.partial)
-    shared = max(1, block.pooled) * threads * size  # never none: the simulator makes no empty array
-    if kept < unit or static * size > STATIC_BYTES or shared + static * size > room.block_bytes:
-        return None
-    return Regime(RegimeKind.SPLIT, math.ceil(b / rows), threads, rows, width, kept, shared, lanes=block)
+    # As many weights of a thread in registers as it has to spare, the others in shared memory: fewer with more rows,
+    # whose sums take registers too. As many rows as fit
+    unit, rows = QUAD * plan.group, plan.block_rows(b, None)
+    spare = (plan.thread_registers(threads) - plan.beside) * 4 // size // unit * unit
+    while True:
+        kept = min(half, spare - unit * (rows.bit_length() - 1), plan.unrolled)
+        block = Lanes(width, lanes, plan.group, kept, rows)
+        static = (2 * rows * width + math.prod(block.partial)) * size
+        shared = max(1, block.pooled) * threads * size  # never none: the simulator makes no empty array
+        if kept >= unit and static <= STATIC_BYTES and shared + static <= room.block_bytes:
+            return Regime(RegimeKind.SPLIT, math.ceil(b / rows), threads, rows, width, kept, shared, lanes=block)
+        if rows == 1:
+            return None
+        rows //= 2
 
 
 def _shape(plan: LaunchPlan, H: int, b: int, columns: int, dtype: str) -> Shape | None:
