@@ -34,10 +34,13 @@ test-keras: .venv/dev.stamp
 	    $(BIN)/python -m pytest tests/backends/test_conformance.py tests/backends/test_audit.py --backend $$name || exit 1; \
 	done
 
-# The CUDA kernels compiled for GPUs that are not here, in .venv-cuda: numba-cuda takes the place of `numba.cuda` for
-# all that runs beside it, and wants a numba of its own.
+# The CUDA kernels compiled for GPUs that are not here, and launched over a stub of the driver, which checks every launch
+# and runs nothing; the cost of launching by itself. In .venv-cuda: numba-cuda takes the place of `numba.cuda` for all
+# that runs beside it, and wants a numba of its own.
+OVER_STUB := .venv-cuda/bin/python -m pytest -p tests.cuda.stub
 test-compile: .venv-cuda/dev.stamp
-	.venv-cuda/bin/python -m pytest $(addprefix tests/cuda/test_,compile.py launch.py variants.py) $(SIDE_BY_SIDE) $(ARGS)
+	$(OVER_STUB) tests/cuda $(SIDE_BY_SIDE) $(ARGS)
+	$(OVER_STUB) benchmarks/test_launches.py --benchmark-columns=min,median,iqr,rounds $(ARGS)
 
 # On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `python benchmarks/gpu.py --plan` lists the steps.
 # Nothing is installed where PYTHON has the modules that they need.
