@@ -254,7 +254,7 @@ def test_the_plan_needs_no_gpu_and_names_every_step(monkeypatch):
     said = called("--plan", code=0).output
     for name in gpu.STEPS:
         assert f"\n{name}, about" in f"\n{said}"
-    assert "7 steps" in said
+    assert "8 steps" in said
     assert "verify" not in called("--plan", "--only", "tests,seeds", code=0).output
     assert max(step.limit for step in steps(Path("."), ["cuda"])) + gpu_steps.GRACE < 600
 

@@ -114,6 +114,14 @@ def test_where_the_toolkit_does_not_unroll_the_next_regime_is_taken():
     assert alone.endswith("; 512 bytes of a thread in local memory: try a newer CUDA toolkit")
 
 
+@pytest.mark.parametrize(("version", "said"), [("13000", "None"), ("12080", "the driver runs CUDA 12.8, older than")])
+def test_a_driver_of_the_same_major_version_will_do(version, said):
+    code = "from rnnbench.kernels.cuda.device import probe, unusable; print(probe().linked, unusable(probe()))"
+    env = os.environ | {"STUB_VERSION": version}
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
+    assert found.startswith(f"True {said}")
+
+
 def test_what_is_closed_is_freed():
     from numba import cuda
 
