@@ -42,7 +42,8 @@ test-compile: .venv-cuda/dev.stamp
 	$(OVER_STUB) tests/cuda $(SIDE_BY_SIDE) $(ARGS)
 	$(OVER_STUB) benchmarks/test_launches.py --benchmark-columns=min,median,iqr,rounds $(ARGS)
 
-# On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `python benchmarks/gpu.py --plan` lists the steps.
+# On a machine with an NVIDIA GPU: benchmarks, tests, check, sanitizer, packed after each; `python benchmarks/gpu.py --plan`
+# lists the steps.
 # Nothing is installed where PYTHON has the modules that they need.
 GPU_MODULES := click cpuinfo matplotlib msgspec numba_cuda pandas psutil pytest pytest_timeout rich scipy tabulate threadpoolctl
 LACKING = import importlib.util as u, sys; lacking = [m for m in sys.argv[1:] if not u.find_spec(m)]; \
@@ -56,7 +57,9 @@ gpu:
 	        echo "for less, stop here and: $(PYTHON) -m pip install -e '.[cuda,test]'" >&2; \
 	        echo "that is what is lacking alone, at most about 1 GB, most of it CUDA for Numba" >&2; \
 	    fi; \
-	    $(MAKE) .venv-gpu/stamp && .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
+	    $(MAKE) .venv-gpu/stamp || { \
+	        echo "nothing was run: with no network, bring what $(PYTHON) lacks here by other means" >&2; exit 1; }; \
+	    .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
 	fi
 
 lint: .venv/dev.stamp

@@ -176,6 +176,7 @@ def test_make_gpu_says_what_is_lacking_and_how_much_comes(tmp_path):
     assert asked == "asked -m venv .venv-gpu"
     assert f"{fake} lacks no_such_module, nor_such\nmaking .venv-gpu: about 6 GB" in said
     assert f"{fake} -m pip install -e '.[cuda,test]'" in said
+    assert f"nothing was run: with no network, bring what {fake} lacks here by other means" in said
     (tmp_path / ".venv-gpu" / "bin").mkdir(parents=True)
     shutil.copy(fake, tmp_path / ".venv-gpu" / "bin" / "python")
     (tmp_path / ".venv-gpu" / "stamp").touch()
