@@ -90,7 +90,10 @@ def test_shared_memory_beyond_48_kb_is_asked_for():
     with pytest.raises(Exception, match="CUDA_ERROR"):
         dynamic[1, 64, 0, 70000](x)
     assert "70000 bytes of dynamic and 0 of static shared memory; 49152 are granted" in STUB.faults()[0]
-    Launcher()(dynamic, LaunchSize(1, 64, shared=70000), x)
+    put = Launcher()
+    first = put.prepare(lambda: put(dynamic, LaunchSize(1, 64, shared=70000), x))
+    put(dynamic, LaunchSize(1, 64, shared=60000), x)
+    first.replay()
     assert last().shared == 70000
     assert not last().together
 

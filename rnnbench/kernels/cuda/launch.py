@@ -127,7 +127,7 @@ def _prepared(kernel: Any, size: LaunchSize, stream: Any, args: tuple[Any, ...])
     """The driver's call with all that it reads."""
     from cuda.bindings import driver
 
-    compiled = compiled_for(kernel, tuple(kernel.typeof_pyval(_value(arg)) for arg in args))
+    compiled = _compiled(kernel, tuple(kernel.typeof_pyval(_value(arg)) for arg in args))
     function = compiled._codelibrary.get_cufunc()
     if size.together or size.shared:
         _grant(compiled, function, size)
@@ -159,7 +159,7 @@ def _three(sizes: int | tuple[int, ...]) -> tuple[int, int, int]:
     return x, y, z
 
 
-def compiled_for(kernel: Any, kinds: tuple[Any, ...]) -> Any:
+def _compiled(kernel: Any, kinds: tuple[Any, ...]) -> Any:
     """A kernel compiled for arguments of these Numba types, once, and loaded."""
     return kernel.overloads.get(kinds) or kernel.compile(kinds)
 
@@ -186,7 +186,9 @@ def _grant(compiled: Any, function: Any, size: LaunchSize) -> None:
     from numba.cuda.cudadrv.driver import driver
 
     attribute = CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    driver.cuKernelSetAttribute(attribute, size.shared, function.handle, function.device.id)
+    of = function.handle, function.device.id
+    granted = driver.cuKernelGetAttribute(attribute, *of)  # perhaps to another launch of it
+    driver.cuKernelSetAttribute(attribute, max(size.shared, granted), *of)
     _refuse(size, compiled.max_cooperative_grid_blocks(size.threads, size.shared))
 
 
