@@ -1,8 +1,8 @@
 """Two trees take turns: a process for each, started anew at every launch, cases in shuffled order; and the verdicts.
 
 Processes, requests and limits are those of `rnnbench.harness`, ratios and intervals those of `rnnbench.analysis.stats`:
-a ratio within each round, by the best call of each turn; its median over a launch; their geometric mean over launches,
-with Student's t. Both sides of a ratio ran one right after the other, so what the machine did to both falls out of it.
+a ratio within each round, by the best call of each turn; its median over a launch; their median over launches, with
+its interval by ranks. Both sides of a ratio ran one right after the other, so what the machine did to both falls out.
 """
 
 from __future__ import annotations

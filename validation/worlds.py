@@ -139,17 +139,65 @@ ONE_MODE: dict[str, Callable[[Rng, int], Floats]] = {
 }
 
 
+CASES, BACKENDS, LAUNCHES, ROUNDS = 3, 5, 5, 4  # of the runs that are looked at for two speeds: 300 turns
+
+
+def in_time(rng: Rng, machine: Callable[[Rng, int], Floats]) -> tuple[Floats, NDArray[np.int_]]:
+    """Log seconds of N turns in the order of time, and of which answer each is; 5 % between launches and 3 % within.
+
+    `machine` draws what it adds to each of N turns, whosever it is.
+    """
+    places = [(launch, case) for launch in range(LAUNCHES) for case in range(CASES) for _ in range(ROUNDS)]
+    order = [rng.permutation(BACKENDS) for _ in places]
+    answers = np.concatenate([case * BACKENDS + names for (_, case), names in zip(places, order, strict=True)])
+    launches = np.repeat([launch for launch, _ in places], BACKENDS)
+    own = rng.normal(0, 0.05, (CASES * BACKENDS, LAUNCHES))[answers, launches] + rng.normal(0, 0.03, len(answers))
+    return own + rng.normal(0, 2, CASES * BACKENDS)[answers] + machine(rng, len(answers)), answers
+
+
+def switching(rng: Rng, n: int, share: float, stretch: float, slow: float = 1.45) -> Floats:
+    """What a machine of two speeds adds: `share` of its turns slow, in stretches of so many on average."""
+    change = {False: 1 / (2 * stretch * (1 - share)), True: 1 / (2 * stretch * share)}
+    states, state = [], bool(rng.random() < share)
+    for chance in rng.random(n):
+        states.append(state)
+        state ^= bool(chance < change[state])
+    return math.log(slow) * np.array(states, float)
+
+
+def _bursts(rng: Rng, n: int, stretch: float) -> Floats:
+    """One turn in 50 begins a stretch, so long on average, in which all take up to e times as long."""
+    added, i = np.zeros(n), 0
+    while i < n:
+        length = rng.geometric(1 / stretch) if rng.random() < 0.02 else 0
+        added[i : i + length] = rng.uniform(0, 1)
+        i += max(1, length)
+    return added
+
+
+# What a machine of one speed adds to N turns.
+ONE_SPEED: dict[str, Callable[[Rng, int], Floats]] = {
+    "nothing": lambda rng, n: np.zeros(n),
+    "a drift of 30 %": lambda rng, n: np.linspace(0, 0.3, n),
+    "a wave of 20 %": lambda rng, n: 0.1 * np.sin(np.linspace(0, 8 * np.pi, n)),
+    "a random walk that ends 30 % away": lambda rng, n: 0.3 * np.cumsum(rng.normal(size=n)) / math.sqrt(n),
+    "every 20th turn disturbed by half": lambda rng, n: math.log(BY) * (rng.random(n) < DISTURBED),
+    "every 5th turn disturbed by half": lambda rng, n: math.log(BY) * (rng.random(n) < 0.2),
+    "stretches of 4 turns, up to 2.7 times as long": lambda rng, n: _bursts(rng, n, 4),
+    "stretches of 10 turns, up to 2.7 times as long": lambda rng, n: _bursts(rng, n, 10),
+}
+
+
 @dataclass(frozen=True)
 class World:
-    """How launches differ: logarithms of launch values of any shape, with their mean and median over all launches."""
+    """How launches differ: logarithms of launch values of any shape, and their median over all launches."""
 
     shape: str
     draw: Callable[[Rng, tuple[int, ...]], Floats]
-    mean: float
     median: float
 
 
-def _mixed(shape: str, spread: float, ratio: float, share: float) -> World:
+def _mixed(spread: float, ratio: float, share: float, shape: str) -> World:
     """Launches with a spread, of which a share take `ratio` times as long."""
     from scipy.optimize import brentq
     from scipy.special import ndtr
@@ -163,20 +211,38 @@ def _mixed(shape: str, spread: float, ratio: float, share: float) -> World:
     def over_half(x: float) -> float:
         return float((1 - share) * ndtr(x / spread) + share * ndtr((x - step) / spread)) - 0.5
 
-    return World(shape, draw, share * step, brentq(over_half, -spread, step + spread))
+    return World(f"spread {100 * spread:g} %, {shape} {ratio:g} times as long", draw, brentq(over_half, -spread, step))
+
+
+def _disturbed_turns(spread: float, ratio: float, share: float, rounds: int = 4) -> World:
+    """Launches with a spread, medians of rounds with as much, of which a share take `ratio` times as long."""
+
+    def draw(rng: Rng, size: tuple[int, ...]) -> Floats:
+        busy = rng.random((*size, rounds)) < share
+        turns = rng.normal(0, spread, (*size, rounds)) + math.log(ratio) * busy
+        logs: Floats = rng.normal(0, spread, size) + np.median(turns, axis=-1)
+        return logs
+
+    shape = (
+        f"spread {100 * spread:g} % between and within launches of {rounds} rounds, one in 5 {ratio:g} times as long"
+    )
+    return World(shape, draw, float(np.median(draw(np.random.default_rng(0), (1_000_000,)))))
 
 
 def worlds() -> dict[str, World]:
     """How launches may differ, by name."""
     return {
-        "lognormal": World("spread 5 %", lambda rng, shape: rng.normal(0, 0.05, shape), 0.0, 0.0),
+        "lognormal": World("spread 5 %", lambda rng, shape: rng.normal(0, 0.05, shape), 0.0),
         "skewed": World(
-            "exponential tail, mean 5 %", lambda rng, shape: rng.exponential(0.05, shape), 0.05, 0.05 * math.log(2)
+            "exponential tail, mean 5 %", lambda rng, shape: rng.exponential(0.05, shape), 0.05 * math.log(2)
         ),
         "heavy-tailed": World(
-            "Student's t, 3 degrees of freedom, scale 3 %",
-            lambda rng, shape: 0.03 * rng.standard_t(3, shape), 0.0, 0.0,
+            "Student's t, 3 degrees of freedom, scale 3 %", lambda rng, shape: 0.03 * rng.standard_t(3, shape), 0.0
         ),
-        "two modes": _mixed("spread 2 %, 3 of 10 launches 1.2 times as long", 0.02, 1.2, 0.3),
-        "disturbed": _mixed("spread 5 %, every 20th launch 1.5 times as long", 0.05, BY, DISTURBED),
+        "two modes": _mixed(0.02, 1.2, 0.3, "3 of 10 launches"),
+        "two speeds": _mixed(0.02, 1.45, 0.4, "4 of 10 launches"),
+        "disturbed": _mixed(0.05, BY, DISTURBED, "every 20th launch"),
+        **{f"one in {n}, {by:g}x": _mixed(0.05, by, 1 / n, f"one launch in {n}")
+           for n in (5, 3) for by in (1.5, 10, 700)},
+        "turns": _disturbed_turns(0.05, 10, 0.2),
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """From the records of two versions to a verdict on each case: new / base over launches, with its interval.
 
-A launch's value is the median of its turns. The ratio is that of the geometric means over launches, its 95 % interval
-Welch's (1947) on the logarithms, as the launches of two runs are no pairs. Whether cases differ is decided for all of
+A launch's value is the median of its turns. The ratio is the median of all ratios of a launch of new to one of base,
+with its 95 % interval by ranks, as the launches of two runs are no pairs. Whether cases differ is decided for all of
 them together (Benjamini and Hochberg, 1995).
 """
 
@@ -11,15 +11,17 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from statistics import median
 
 import numpy as np
 
 from rnnbench.analysis.comparable import Side, differences
-from rnnbench.analysis.stats import CONFIDENCE, Metric, Summary, launch_medians, summaries, turn_seconds
+from rnnbench.analysis.intervals import CONFIDENCE, chance, shift_interval
+from rnnbench.analysis.stats import Metric, Summary, launch_medians, summaries, turn_seconds
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status, turns_in
+from rnnbench.records.stops import MIN_LAUNCHES
 
-MIN_LAUNCHES = 3  # a side: of fewer there is no interval
 MAX_LAUNCHES = 10_000  # looked for
 LEVEL = 1 - CONFIDENCE  # the share of false ones among all that are called slower or faster
 ABSENT = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.SKIPPED)
@@ -110,28 +112,28 @@ def launch_logs(records: Iterable[Record], metric: Metric) -> list[float]:
 
 
 def ratio_of_runs(base: Sequence[float], new: Sequence[float]) -> Ratio:
-    """exp(mean of new - mean of base), from logs by launch, with Welch's interval and two-sided p."""
-    value = math.exp(float(np.mean(new) - np.mean(base)))
+    """exp of how much more new is than base, from logs by launch, with its interval and two-sided p."""
+    shift, low, high = shift_interval(base, new)
     if min(len(base), len(new)) < MIN_LAUNCHES:
-        return Ratio(value)
-    if np.ptp(base) == 0 == np.ptp(new):
-        return Ratio(value, value, value, float(value == 1))
-    from scipy.stats import ttest_ind
-
-    found = ttest_ind(new, base, equal_var=False)
-    interval = found.confidence_interval(CONFIDENCE)
+        return Ratio(math.exp(shift))
     with np.errstate(over="ignore"):
-        low, high = (float(np.exp(x)) for x in interval)
-    return Ratio(value, low, high, float(found.pvalue))
+        return Ratio(
+            math.exp(shift), float(np.exp(low)), float(np.exp(high)), chance(shift, low, high, len(base) + len(new))
+        )
 
 
-def launches_needed(base: Sequence[float], new: Sequence[float], margin: float) -> int | None:
-    """The fewest launches a side whose interval reaches half the margin to each side; None above MAX_LAUNCHES."""
+def launches_needed(ratio: Ratio, launches: tuple[int, int], margin: float) -> int | None:
+    """The fewest launches a side whose interval would reach half the margin to each side; None above MAX_LAUNCHES.
+
+    By the width of this ratio's interval, over so many launches of base and of new, as that of Student's t shrinks.
+    """
     from scipy.special import stdtrit
 
-    spread = math.sqrt(float(np.var(base, ddof=1) + np.var(new, ddof=1)))
+    with np.errstate(divide="ignore"):  # the ends of a ratio may be 0 and infinite
+        reach = float(np.log(ratio.high) - np.log(ratio.low)) / 2
+    spread = reach / stdtrit(sum(launches) - 2, 0.5 + CONFIDENCE / 2) / math.sqrt(sum(1 / n for n in launches))
     n = np.arange(MIN_LAUNCHES, MAX_LAUNCHES + 1)
-    half = stdtrit(2 * (n - 1), 0.5 + CONFIDENCE / 2) * spread / np.sqrt(n)
+    half = stdtrit(2 * (n - 1), 0.5 + CONFIDENCE / 2) * spread * np.sqrt(2 / n)
     enough = np.flatnonzero(half <= math.log1p(margin) / 2)
     return int(n[enough[0]]) if len(enough) else None
 
@@ -182,7 +184,7 @@ def _first_look(a: Summary | None, b: Summary | None, base: Side, new: Side, gat
     shown = b or a
     assert shown is not None
     ours, theirs = (launch_logs(s.records, gate.metric) if s and s.ranked else [] for s in (b, a))
-    times = [math.exp(float(np.mean(logs))) if logs else None for logs in (theirs, ours)]
+    times = [math.exp(median(logs)) if logs else None for logs in (theirs, ours)]
     finding = Comparison(
         shown.case, shown.backend, Verdict.INCONCLUSIVE, b.reason if b else None, times[0], times[1],
         launches=(len(theirs), len(ours)),
@@ -197,7 +199,7 @@ def _first_look(a: Summary | None, b: Summary | None, base: Side, new: Side, gat
         counts = f"{finding.launches[0]} and {finding.launches[1]} launches"
         reason = f"{counts}; an interval needs {MIN_LAUNCHES} a side at least"
         return replace(finding, ratio=ratio, reason=_joined(finding.reason, reason))
-    return replace(finding, ratio=ratio, needed=launches_needed(theirs, ours, gate.margin))
+    return replace(finding, ratio=ratio, needed=launches_needed(ratio, finding.launches, gate.margin))
 
 
 def _decided(f: Comparison, ratio: Ratio, margin: float, cases: int) -> Comparison:

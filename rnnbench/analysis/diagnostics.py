@@ -97,7 +97,7 @@ def bimodal(s: Summary) -> Modes | None:
     """The modes of an answer, where at least half of its turns with enough calls, and at least two, show them."""
     kept = [_kept(r) for r in s.timed_turns]
     looked = [separation(logs) for logs in kept if len(logs) >= MIN_CALLS_FOR_MODES]
-    shown = [(d, apart) for d, apart in looked if d > BIMODAL and apart > MIN_APART]
+    shown = [(d, apart) for d, apart, _ in looked if d > BIMODAL and apart > MIN_APART]
     if len(shown) < 2 or 2 * len(shown) < len(looked):
         return None
     d, apart = np.median(np.array(shown), axis=0)
@@ -108,15 +108,16 @@ def _kept(record: TurnRecord) -> NDArray[np.float64]:
     return np.log(np.maximum(record.samples_ns[record.warmup :], 1).astype(np.float64))
 
 
-def separation(logs: NDArray[np.float64]) -> tuple[float, float]:
-    """Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1^2 + s2^2) of two groups, and the ratio of their centres.
+def separation(logs: NDArray[np.float64], share: float = MIN_SHARE) -> tuple[float, float, float]:
+    """Ashman's D = sqrt(2) |m1 - m2| / sqrt(s1^2 + s2^2) of two groups, the ratio of their centres, where they part.
 
     Ashman, Bird and Zepf, 1994. The groups are those with the least spread within (Fisher, 1958), neither smaller than
-    `MIN_SHARE`. A cut makes a D near 3 of any single mode, so their limit of 2, for fitted mixtures, is too low.
+    `share`. A cut makes a D near 3 of any single mode, so their limit of 2, for fitted mixtures, is too low.
     """
     x = np.sort(logs)
-    n, least = len(x), max(2, int(np.ceil(MIN_SHARE * len(x))))
-    x -= x[n // 2]  # small numbers: their squares keep their digits
+    n, least = len(x), max(2, int(np.ceil(share * len(x))))
+    middle = x[n // 2]
+    x -= middle  # small numbers: their squares keep their digits
     k = np.arange(least, n - least + 1)
     sums, squares = (np.concatenate([[0.0], np.cumsum(v)]) for v in (x, x * x))
     low, high = sums[k] / k, (sums[n] - sums[k]) / (n - k)
@@ -125,7 +126,8 @@ def separation(logs: NDArray[np.float64]) -> tuple[float, float]:
     best = int(np.argmin(below + above))
     spread = np.sqrt(below[best] / (k[best] - 1) + above[best] / (n - k[best] - 1))
     apart = high[best] - low[best]
-    return float(np.sqrt(2) * apart / max(spread, 1e-9)), float(np.exp(apart))
+    cut = middle + (x[k[best] - 1] + x[k[best]]) / 2
+    return float(np.sqrt(2) * apart / max(spread, 1e-9)), float(np.exp(apart)), float(cut)
 
 
 UNSETTLED = 1.1  # first counted call over the later ones: from here on it is reported

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.analysis.stats import CONFIDENCE, Basis, Interval, Summary, by_case, launch_medians, ratio_of, summaries
+from rnnbench.analysis.intervals import CONFIDENCE, chance, median_interval
+from rnnbench.analysis.stats import Basis, Interval, Summary, by_case, launch_medians, ratio_of, summaries
 from rnnbench.model import Case
 from rnnbench.records.record import Record
 
@@ -63,8 +64,11 @@ class Noise:
 
     @property
     def floor(self) -> float:
-        """The noise floor: the spread of a ratio over all launches, as chance shrinks with the root of their number."""
-        return math.expm1(math.log1p(self.spread) / math.sqrt(self.launches))
+        """The noise floor: the spread of a ratio over all launches, the median of them.
+
+        Chance shrinks with the root of their number; a median has the root of pi/2 times that of a mean.
+        """
+        return math.expm1(math.log1p(self.spread) * math.sqrt(math.pi / 2 / self.launches))
 
     @property
     def false_alarms(self) -> int:
@@ -105,11 +109,11 @@ def _pair(s: Summary, replica: Summary) -> ReplicaPair | None:
 
 def _corrected(pairs: list[ReplicaPair]) -> list[ReplicaPair]:
     """The pairs with q (Benjamini and Hochberg, 1995), of those with an interval."""
-    from scipy.stats import false_discovery_control, ttest_1samp
+    from scipy.stats import false_discovery_control
 
     known = [pair for pair in pairs if pair.ratio.basis is Basis.LAUNCHES and np.ptp(pair.logs) > 0]
     if not known:
         return pairs
-    q = false_discovery_control([ttest_1samp(pair.logs, 0.0).pvalue for pair in known], method="bh")
+    q = false_discovery_control([chance(*median_interval(pair.logs), len(pair.logs)) for pair in known], method="bh")
     found = dict(zip(map(id, known), map(float, q), strict=True))
     return [ReplicaPair(p.case, p.backend, p.ratio, p.logs, found.get(id(p), math.nan)) for p in pairs]

@@ -1,8 +1,8 @@
 """Statistics from records: one value for each turn, launch and case, with its interval; ratios within rounds.
 
 A turn's value is the median of its samples after the warm-ups. A launch's value is the median of its turns; a
-case's value is the geometric mean of its launches, with a Student-t 95 % interval of their logarithms. One launch
-alone shows the spread between its rounds and nothing of the spread between processes: its interval says so.
+case's value is the median of its launches, with a 95 % interval by their ranks. One launch alone shows the spread
+between its rounds and nothing of the spread between processes: its interval says so.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnnbench.analysis.intervals import median_interval
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import (
     MemoryRecord,
@@ -29,12 +30,12 @@ from rnnbench.records.record import (
     trials_in,
     turns_in,
 )
+from rnnbench.records.stops import MIN_LAUNCHES
 from rnnbench.units import threads
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CONFIDENCE = 0.95
 WIDEST = 3.0  # what is given in digits: the upper end of an interval over its lower one
 NS = 1e-9
 
@@ -154,7 +155,7 @@ def turns_of(
 
 
 def interval_of(values: Mapping[TurnKey, float]) -> Interval | None:
-    """The geometric mean over launches of the median over rounds, with its interval. None of nothing.
+    """The median over launches of the median over rounds, with its interval. None of nothing.
 
     Values must be above 0. A launch that was resumed (another part) is another process.
     """
@@ -162,8 +163,8 @@ def interval_of(values: Mapping[TurnKey, float]) -> Interval | None:
     if not medians:
         return None
     if len(medians) > 1:
-        return _student(medians, Basis.LAUNCHES)
-    return _student([math.log(value) for value in values.values()], Basis.ROUNDS)
+        return _interval(medians, Basis.LAUNCHES)
+    return _interval([math.log(value) for value in values.values()], Basis.ROUNDS)
 
 
 def launch_medians(values: Mapping[Any, float]) -> list[float]:
@@ -177,16 +178,13 @@ def launch_medians(values: Mapping[Any, float]) -> list[float]:
     return [median(logs) for logs in launches.values()]
 
 
-def _student(logs: Sequence[float], basis: Basis) -> Interval:
-    """exp of the mean and of its Student-t interval; of fewer than three values the interval would say nothing."""
-    from scipy.special import stdtrit
-
-    n, centre, apart = len(logs), float(np.mean(logs)), _exp(max(logs) - min(logs))
-    if n < 3:
-        return Interval(math.exp(centre), math.nan, math.nan, Basis.NONE, n, apart)
-    t = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2))
-    half = t * float(np.std(logs, ddof=1)) / math.sqrt(n)
-    return Interval(math.exp(centre), _exp(centre - half), _exp(centre + half), basis, n, apart)
+def _interval(logs: Sequence[float], basis: Basis) -> Interval:
+    """exp of the median and of its interval; of fewer than three values the interval would say nothing."""
+    n, apart = len(logs), _exp(max(logs) - min(logs))
+    if n < MIN_LAUNCHES:
+        return Interval(math.exp(median(logs)), math.nan, math.nan, Basis.NONE, n, apart)
+    centre, low, high = median_interval(logs)
+    return Interval(math.exp(centre), _exp(low), _exp(high), basis, n, apart)
 
 
 def _exp(x: float) -> float:

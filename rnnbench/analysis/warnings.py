@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.analysis.diagnostics import BIMODAL, UNSETTLED, bimodal, calls_of, drifts
+from rnnbench.analysis.speeds import two_speeds
 from rnnbench.analysis.stats import Summary, is_harmless, summaries
 from rnnbench.records.record import Mode, Record, checks_in
 
@@ -62,6 +63,9 @@ KINDS = {
     "drift": WarningKind("drifting rounds", "let the machine reach a steady temperature, then measure again"),
     "bimodal": WarningKind(
         "two modes", "look at the raw samples; pin the clock, free the machine, or report both modes"
+    ),
+    "speeds": WarningKind(
+        "two speeds", "trust ratios within rounds; for times use a machine of your own, or pin its clock"
     ),
     "unknown": WarningKind("not known", "look at the host, or measure outside of the virtual machine or container"),
 }
@@ -239,6 +243,18 @@ def of_answers(found: Sequence[Summary], machine: Mapping[str, Any]) -> Iterator
             yield _sign("drift", s, text, abs(change))
 
 
+def of_speeds(records: Sequence[Record]) -> Iterator[Sign]:
+    """What all turns of the run say together."""
+    if (found := two_speeds(records)) is not None:
+        share = found.slow / found.turns
+        text = (
+            f"{_share(share)} of the turns take {found.apart:.2f} times as long as the other {_share(1 - share)}, all "
+            f"backends at the same time, in {found.stretches} stretches; Ashman's D {found.separation:.1f}, more than "
+            f"{BIMODAL:g}"
+        )
+        yield Sign("speeds", Severity.WARNING, text)
+
+
 def _sign(kind: str, s: Summary, text: str, weight: float, severity: Severity = Severity.WARNING) -> Sign:
     return Sign(kind, severity, text, weight, f"{s.case.key} {s.backend}")
 
@@ -280,5 +296,10 @@ MAX_NAMED = 8  # networks of a run that were chosen one by one; of more the reme
 def warnings_of(records: Sequence[Record], machine: Mapping[str, Any]) -> list[Warned]:
     """All warnings of a run, most severe first; those of one kind stand in one."""
     found = summaries(records)
-    signs = [*of_records(records, machine), *of_machine(records, machine), *of_answers(found, machine)]
+    signs = [
+        *of_records(records, machine),
+        *of_machine(records, machine),
+        *of_answers(found, machine),
+        *of_speeds(records),
+    ]
     return grouped(signs, swept=len({r.case.name for r in records}) > MAX_NAMED)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 from msgspec import Meta
 
 from rnnbench.analysis.comparable import Side
-from rnnbench.analysis.compare import MIN_LAUNCHES, Comparison, Gate, Ratio, Verdict, compare_sides
+from rnnbench.analysis.compare import Comparison, Gate, Ratio, Verdict, compare_sides
 from rnnbench.analysis.noise import MIN_MARGIN, NOISE
 from rnnbench.api.exit_codes import BROKEN, NO_BASELINE, NOTHING, OK, SLOWER, UNDECIDED
 from rnnbench.api.runs import place_of, places_of, side_of
 from rnnbench.harness.plan import matches
 from rnnbench.records import store
 from rnnbench.records.record import Mode
+from rnnbench.records.stops import MIN_LAUNCHES
 from rnnbench.units import MAX_PERCENT
 
 if TYPE_CHECKING:

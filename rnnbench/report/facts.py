@@ -28,12 +28,13 @@ _OTHERWISE_SHOWN = ("schema", "plan", "stops", "seconds", "unlike")  # in run.js
 DEFINITIONS = """\
 - **Turn**: the calls that one backend makes in one round. Its value is the median of the samples after the warm-ups.
 - **Launch**: one process of a backend. Its value is the median of its turns.
-- **Time**: the geometric mean over launches. Its interval is Student's t, 95 %, on the logarithms of the launch values:
-  few launches give wide intervals, which is right. An *epoch* is also shown per step: its time over its steps.
+- **Time**: the median over launches. Its 95 % interval is by their ranks: few launches give wide intervals, which is
+  right, and a disturbed one widens it but hardly moves the time. An *epoch* is also shown per step: its time over its
+  steps.
 - **One launch** (†): the interval is over the rounds of that launch. It knows nothing of the spread between processes,
   so it is too narrow. **Fewer than three values** (‡): no interval at all.
 - **Ratio** (speed-up, lead): one ratio per round that both backends were measured in, so that a drift of the machine
-  falls out; the median per launch, then the geometric mean over launches, with the same interval.
+  falls out; the median per launch, then over launches, with the same interval.
 - **Sure**: the whole interval of each lead that is named, taken over launches, is above 1. Each interval stands for
   itself: none is corrected for the number of cases.
 - **Noisy**: the interval's upper end is more than 3 times its lower one, or the larger of two values that of the other.

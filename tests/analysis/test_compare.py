@@ -32,7 +32,7 @@ CONTRACT = Contract(2, "kept", False, {})
 
 def test_as_many_launches_as_are_said_to_be_needed_decide():
     rng = np.random.default_rng(0)
-    needed = launches_needed(*rng.normal(0, 0.04, (2, 1000)), margin=0.05)
+    needed = launches_needed(ratio_of_runs(*rng.normal(0, 0.04, (2, 1000))), (1000, 1000), margin=0.05)
     assert 20 <= needed <= 25  # 1.96 * 0.04 * sqrt(2 / n) = log(1.05) / 2 at n = 21
     decided = {1.0: Verdict.SAME, 1.1: Verdict.SLOWER, 1 / 1.1: Verdict.FASTER}
     for truth, verdict in decided.items():
@@ -41,7 +41,8 @@ def test_as_many_launches_as_are_said_to_be_needed_decide():
             for _ in range(100)
         ]
         assert found.count(verdict) >= 90
-    assert launches_needed([0.0, 1.0, 2.0, 9.0], [0.0, 1.0, 2.0, 9.0], 1e-3) is None
+    assert launches_needed(Ratio(1.0, 0.5, 2.0), (4, 4), 1e-3) is None
+    assert launches_needed(Ratio(1.0, 0.0, math.inf), (4, 4), 0.05) is None
 
 
 def with_q(ratio: Ratio) -> Ratio:

@@ -35,6 +35,15 @@ def test_a_slow_round_does_not_move_its_launch():
     assert interval_of(calm | {(0, 1, 2): 50.0}).value == pytest.approx(1.0)
 
 
+def test_a_launch_on_a_busy_machine_does_not_move_the_time():
+    """As seen: 50 steps that each waited for a time slice. The mean was 5.4 ms."""
+    launches = {(0, 0, 0): 0.6e-3, (0, 1, 0): 0.61e-3, (0, 2, 0): 424e-3}
+    assert interval_of(launches).value == pytest.approx(0.61e-3)
+    assert interval_of(launches).noisy
+    quiet = dict.fromkeys(launches, 0.2e-3)
+    assert ratio_of(launches, quiet).value == pytest.approx(3.05)
+
+
 def test_the_drift_of_a_machine_falls_out_of_a_ratio():
     drift = {(0, i, j): 1.0 + i + 0.5 * j for i in range(3) for j in range(4)}
     twice = {key: 2 * value for key, value in drift.items()}

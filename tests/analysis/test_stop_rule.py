@@ -29,8 +29,8 @@ def test_the_precision_is_how_far_the_interval_reaches():
 
 def test_a_reason_gives_the_number_and_the_limit():
     turns = turns_of([[1.0], [1.0], [math.exp(0.01)]])
-    assert stop_of(Why.PRECISE, turns, "5 %").reason == "precise enough: 1.44 % <= 5 %, 3 launches"
-    assert stop_of(Why.CAP, turns, "3 launches").reason == "cap of 3 launches reached at 1.44 %"
+    assert stop_of(Why.PRECISE, turns, "5 %").reason == "precise enough: 1.84 % <= 5 %, 3 launches"
+    assert stop_of(Why.CAP, turns, "3 launches").reason == "cap of 3 launches reached at 1.84 %"
     assert (
         stop_of(Why.BUDGET, turns_of([[1.0]]), "9 s").reason == "budget of 9 s spent after 1 launch, with no interval"
     )
