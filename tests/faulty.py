@@ -90,8 +90,8 @@ class SameBatch(NumpySession):
 class DropsShortBatch(NumpySession):
     """An epoch ends with its last whole batch."""
 
-    def train_epoch(self, order):
-        super().train_epoch(order[: max(1, len(order) // self.problem.B) * self.problem.B])
+    def _train_epoch(self, order):
+        super()._train_epoch(order[: max(1, len(order) // self.problem.B) * self.problem.B])
 
 
 class StaleAnswer(NumpySession):
@@ -337,6 +337,68 @@ class Hungry(NumpySession):
         super().forward()
 
 
+class WrongState(NumpySession):
+    """One number of the last state is a little off."""
+
+    def fetch(self) -> Outputs:
+        outputs = super().fetch()
+        for state in outputs.states.values():
+            state[0, 0] += 1e-3
+        return outputs
+
+
+class WrongLoss(NumpySession):
+    """The loss of each pass but the forward one is a little off."""
+
+    def fetch(self) -> Outputs:
+        outputs = super().fetch()
+        return replace(outputs, loss=outputs.loss * 1.001) if outputs.grads or outputs.params else outputs
+
+
+class WrongParameter(NumpySession):
+    """A parameter does not move."""
+
+    def fetch(self) -> Outputs:
+        outputs = super().fetch()
+        params = outputs.params and outputs.params | {"b_h": outputs.params["b_h"] * 0}
+        return replace(outputs, params=params)
+
+
+class SwappedGates(NumpySession):
+    """The recurrent matrix with one gate in the place of another."""
+
+    def reset(self):
+        super().reset()
+        gates = len(self.problem.model.recurrence.gates)
+        parts = np.split(self.params["W_hh"], gates, axis=1)
+        self.params["W_hh"] = np.concatenate([parts[1], parts[0], *parts[2:]], axis=1)
+
+
+class Rounds(NumpySession):
+    """Right, but for the last bits of its answers."""
+
+    def _off(self, value):
+        return value * (1 + 2.0**-52)
+
+    def fetch(self) -> Outputs:
+        outputs = super().fetch()
+        return replace(
+            outputs,
+            logits=None if outputs.logits is None else self._off(outputs.logits),
+            grads={name: self._off(g) for name, g in outputs.grads.items()},
+            params={name: self._off(p) for name, p in outputs.params.items()},
+        )
+
+
+class Jitters(Rounds):
+    """Right, but for last bits that are others each time, as where threads add in any order."""
+
+    rng = np.random.default_rng()
+
+    def _off(self, value):
+        return value * (1 + 2.0**-50 * self.rng.standard_normal(value.shape))
+
+
 def _backend(name):
     return lambda: made_of(name)()
 
@@ -374,6 +436,43 @@ BACKENDS = {
     "single": "SingleThreaded",
 }
 
+# In the first two processes right; starts are counted in the file that TEST_STARTS names.
+LATE = {
+    "scaled": ScaledGradient,
+    "swapped": SwappedWeights,
+    "no-bias": MissingBias,
+    "off-by-one": TruncationOffByOne,
+    "no-clip": NoUpdate,
+    "stale": StaleAnswer,
+    "forgets-moments": ForgetsMoments,
+    "swapped-betas": SwappedBetas,
+    "same-batch": SameBatch,
+    "drops-short-batch": DropsShortBatch,
+    "wrong-state": WrongState,
+    "wrong-loss": WrongLoss,
+    "wrong-parameter": WrongParameter,
+    "swapped-gates": SwappedGates,
+    "rounds": Rounds,
+    "jitters": Jitters,
+}
+
+
+def _late(session: type[NumpySession]) -> type[NumpyBackend]:
+    class Late(NumpyBackend):
+        def __init__(self):
+            with open(os.environ["TEST_STARTS"], "ab") as file:
+                file.write(b".")
+            self.late = os.path.getsize(os.environ["TEST_STARTS"]) > 2
+
+        def _prepare(self, problem, params, data) -> Session:
+            return (session if self.late else NumpySession)(problem, params, data)
+
+    return Late
+
+
+for _name, _session in LATE.items():
+    globals()[f"backend_late-{_name}"] = _late(_session)
+SESSIONS["jitters"] = Jitters
 for _name, _session in SESSIONS.items():
     globals()[f"backend_{_name}"] = made_of(_session)
 
@@ -404,7 +503,7 @@ SingleThreaded = _threaded(NumpySession, most=1)
 
 def register(registry: dict[str, backends.Entry]) -> str:
     """Add all of them to a registry. The PYTHONPATH by which workers find them."""
-    for name in (*SESSIONS, *THREADED):
+    for name in (*SESSIONS, *THREADED, *(f"late-{name}" for name in LATE)):
         registry[name] = backends.Entry(f"tests.faulty:backend_{name}", (), None, "faulty")
     for name, attribute in BACKENDS.items():
         registry[name] = backends.Entry(f"tests.faulty:{attribute}", (), None, "faulty")

@@ -21,12 +21,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnbench, whichever is installed
 
+from contended import LAUNCHES as CONTENDED_LAUNCHES
+from contended import NAMES, OTHERS, RATIO, ROUNDS, Way, contended_run
 from rnnbench.analysis.changepoints import LEVEL, steps
 from rnnbench.analysis.compare import Ratio, Verdict, judge, launch_logs, launches_needed, ratio_of_runs
 from rnnbench.analysis.diagnostics import BIMODAL, bimodal, drifts, separation
 from rnnbench.analysis.noise import noise_of
 from rnnbench.analysis.speeds import speeds_of
-from rnnbench.analysis.stats import Interval, Metric, interval_of, ratio_of
+from rnnbench.analysis.stats import Interval, Metric, interval_of, ratio_of, summarise
 from rnnbench.analysis.stop_rule import precise_enough
 from rnnbench.analysis.trial import FEWEST_PAIRS, MOST_PAIRS, better
 from rnnbench.records.stops import DEFAULT_MIN_LAUNCHES, StopRule
@@ -421,6 +423,35 @@ def called(seed: int, runs: int, truth: float, launches: int, world: World, verd
     return Found(f"called {verdict}", simulated, "", hits, runs, **bounds)
 
 
+def disturbed(seed: int, runs: int | None) -> Iterator[Table]:
+    """Does it bend a ratio to measure disturbed turns again, and what does it bring?"""
+    runs, found = runs or 1_000, []
+    shape = f"{CONTENDED_LAUNCHES} launches of {ROUNDS} rounds, two speeds, turns beside others twice as long"
+    for others in OTHERS:
+        for way in Way:
+            rng = rng_of(seed, f"{others.name} {way}")
+            ratios, more, silent = [], [], 0
+            for _ in range(runs):
+                records, extra = contended_run(rng, others, way)
+                slow, fast = (summarise([r for r in records if r.backend == name]) for name in NAMES[:2])
+                ratio = ratio_of(slow.turns, fast.turns)
+                ratios.append(ratio)
+                more.append(extra)
+                if ratio and abs(math.log(ratio.value / RATIO)) > math.log(1.25):
+                    silent += not (ratio.noisy or slow.disturbed or fast.disturbed)
+            logs = np.array([math.log(one.value / RATIO) for one in ratios if one])
+            width = np.median([one.high / one.value - 1 for one in ratios if one and one.high == one.high])
+            bent, far = percent(math.expm1(np.mean(logs))), percent(np.mean(np.abs(logs) > math.log(1.1)))
+            said = percent(silent / runs)
+            off = f"off by {bent} % on average, by over 10 % in {far} %, by over 25 % in silence in {said} %"
+            beside = f"{off}; reaches {percent(width)} % up; {percent(np.mean(more))} % extra time"
+            hits = sum(holds(one, RATIO) for one in ratios)
+            least = 0.85 if way is Way.AGAIN and others.rest else 0.0
+            world = f"others busy {others.name}: {way}"
+            found.append(Found("a ratio within rounds", world, "95 %", hits, runs, least, more=beside))
+    yield Table(f"Turns that others disturb: {shape}", found)
+
+
 def planted(seed: int, runs: int | None) -> Iterator[Table]:
     """How often is a slow-down of 10 % found that was planted in real processes, and one called that is not there?"""
     from planted import CASES, planted_run
@@ -444,6 +475,7 @@ PARTS: dict[str, Part] = {
     "history": history,
     "alarms": alarms,
     "threads": threads,
+    "disturbed": disturbed,
     "planted": planted,
 }
 SIMULATED = [part for part in PARTS if part != "planted"]  # what runs where none is named: minutes, and no processes
@@ -451,7 +483,8 @@ SIMULATED = [part for part in PARTS if part != "planted"]  # what runs where non
 
 EPILOG = f"""\b
 Parts: intervals, stop (launches end by a rule), verdicts (two runs compared), noise (a backend against itself),
-history (steps), alarms (two modes, drift), threads (the better number of them); all of these unless some are named.
+history (steps), alarms (two modes, drift), threads (the better number of them), disturbed (turns measured again); all
+of these unless some are named.
 And planted: real processes, one slower.
 
 \b

@@ -17,9 +17,9 @@ import numpy as np
 
 from rnnbench.analysis.comparable import Side, differences
 from rnnbench.analysis.intervals import CONFIDENCE, chance, shift_interval
-from rnnbench.analysis.stats import Metric, Summary, launch_medians, summaries, turn_seconds
+from rnnbench.analysis.stats import Metric, Summary, counted, launch_medians, summaries, turn_seconds
 from rnnbench.model import Case
-from rnnbench.records.record import Record, Status, turns_in
+from rnnbench.records.record import Record, Status, TurnRecord, turns_in
 from rnnbench.records.stops import MIN_LAUNCHES
 
 MAX_LAUNCHES = 10_000  # looked for
@@ -103,12 +103,12 @@ class Comparison:
 
 def launch_logs(records: Iterable[Record], metric: Metric) -> list[float]:
     """log of seconds a call for each process: the median of its turns that ended `ok`."""
-    turns: dict[tuple[str, int, int, int], float] = {}
+    runs: dict[str, list[TurnRecord]] = {}
     for r in turns_in(records):
-        seconds = turn_seconds(r, metric) if r.status is Status.OK else None
-        if seconds is not None:
-            turns[r.run_id, *r.key] = seconds
-    return launch_medians(turns)
+        if r.status is Status.OK:
+            runs.setdefault(r.run_id, []).append(r)
+    turns = {(run_id, *r.key): turn_seconds(r, metric) for run_id, turns in runs.items() for r in counted(turns)}
+    return launch_medians({key: seconds for key, seconds in turns.items() if seconds is not None})
 
 
 def ratio_of_runs(base: Sequence[float], new: Sequence[float]) -> Ratio:

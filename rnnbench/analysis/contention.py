@@ -1,4 +1,4 @@
-"""How much other programs took from the turns of a run, and from which most. Nothing is judged or left out by it."""
+"""How much other programs took from the turns of a run, and from which most."""
 
 from __future__ import annotations
 

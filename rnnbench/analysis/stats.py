@@ -112,7 +112,12 @@ class Summary:
     @property
     def timed_turns(self) -> list[TurnRecord]:
         """The turns that the time is made of."""
-        return [r for r in turns_in(self.records) if r.samples_ns and r.key in self.turns]
+        return [r for r in counted(self.records) if r.key in self.turns]
+
+    @property
+    def disturbed(self) -> list[TurnRecord]:
+        """Those of them that other programs disturbed: there are too few others."""
+        return [r for r in self.timed_turns if r.disturbed]
 
 
 class Metric(StrEnum):
@@ -148,10 +153,27 @@ def device_turn_seconds(record: TurnRecord) -> float | None:
 def turns_of(
     records: Iterable[Record], seconds: Callable[[TurnRecord], float | None] = turn_seconds
 ) -> dict[TurnKey, float]:
-    """Turn -> seconds a call, of rounds that ended `ok` or `wrong`."""
-    timed = {Status.OK, Status.WRONG}
-    values = {r.key: seconds(r) for r in turns_in(records) if r.status in timed}
+    """Turn -> seconds a call, of rounds that ended `ok` or `wrong`; disturbed turns as `counted` has it."""
+    values = {r.key: seconds(r) for r in counted(records)}
     return {key: value for key, value in values.items() if value is not None}
+
+
+def counted(records: Iterable[Record]) -> list[TurnRecord]:
+    """The timed turns of one answer that its numbers are made of, one for each round of each launch.
+
+    Of a turn that was measured again the attempt that others took least from. Where `MIN_LAUNCHES` launches are
+    calm, more than half of their turns undisturbed, it is these turns; otherwise all, as there would be no interval.
+    """
+    best: dict[TurnKey, TurnRecord] = {}
+    for r in turns_in(records):
+        if r.status in (Status.OK, Status.WRONG) and r.samples_ns and not left_out(r):
+            known = best.get(r.key)
+            if known is None or r.disturbed <= known.disturbed:
+                best[r.key] = r
+    made = Counter(key[:2] for key in best)
+    undisturbed = [r for r in best.values() if not r.disturbed]
+    calm = {launch for launch, count in Counter(r.key[:2] for r in undisturbed).items() if 2 * count > made[launch]}
+    return [r for r in undisturbed if r.key[:2] in calm] if len(calm) >= MIN_LAUNCHES else list(best.values())
 
 
 def interval_of(values: Mapping[TurnKey, float]) -> Interval | None:
@@ -361,8 +383,23 @@ def disturbance_notes(records: Iterable[Record]) -> list[str]:
     turns = [r for r in turns_in(records) if r.samples_ns]
     said = []
     for kind, meaning in _MEANING.items():
-        whose = Counter(r.backend for r in turns if any(text.startswith(kind) for text in r.disturbances))
-        if whose:
-            by_backend = ", ".join(f"{name} {count}" for name, count in whose.most_common())
-            said.append(f"{sum(whose.values())} of {len(turns)} turns ({by_backend}): {meaning}")
-    return said
+        found = [r for r in turns if any(text.startswith(kind) for text in r.disturbances)]
+        said += _said_of(found, turns, meaning)
+    return said + _said_of([r for r in turns if r.disturbed], turns, _taken_from(turns))
+
+
+def _said_of(found: Sequence[TurnRecord], turns: Sequence[TurnRecord], meaning: str) -> list[str]:
+    whose = Counter(r.backend for r in found)
+    by_backend = ", ".join(f"{name} {count}" for name, count in whose.most_common())
+    return [f"{len(found)} of {len(turns)} turns ({by_backend}): {meaning}"] if found else []
+
+
+def _taken_from(turns: Sequence[TurnRecord]) -> str:
+    """What became of turns that other programs disturbed."""
+    answers: dict[tuple[str, str], list[TurnRecord]] = {}
+    for r in turns:
+        answers.setdefault((r.case.key, r.backend), []).append(r)
+    left = sum(r.disturbed > 0 for found in answers.values() for r in counted(found))
+    counting = f"{left} of them count for want of others" if left else "none of them counts"
+    again = sum(r.attempt > 0 for r in turns)
+    return f"other programs took part of their time; {again} turns were made to measure again, and {counting}"

@@ -36,6 +36,6 @@ def stop_of(why: Why, turns: Mapping[TurnKey, float], limit: str) -> Stop:
         Why.CAP: f"cap of {limit} reached {at}",
         Why.BUDGET: f"budget of {limit} spent after {count}, {at}",
         Why.CASE_BUDGET: f"budget of {limit} a case spent after {count}, {at}",
-        Why.ALL: f"all {count} of the mode made, {at}" if launches > 1 else f"the one launch of the mode made, {at}",
+        Why.ALL: f"all {limit} of the mode made, {at}" if launches > 1 else f"the one launch of the mode made, {at}",
     }[why]
     return Stop(why, reason, launches, reached)

@@ -39,7 +39,8 @@ AGAIN = "sweep again, and report both runs together"
 KINDS = {
     "machines": WarningKind("several machines", "compare within one machine; measure again in a new folder"),
     "disturbed": WarningKind(
-        "disturbed", "measure again; keep the machine awake, do not set its clock, and start no other run"
+        "disturbed",
+        "measure again when other programs rest; keep the machine awake, do not set its clock, and start no other run",
     ),
     "quick": WarningKind("quick run", "leave out --quick for numbers to quote"),
     "crowded": WarningKind("more threads than cores", "measure with fewer --threads, or allow more cores"),
@@ -233,6 +234,10 @@ def of_answers(found: Sequence[Summary], machine: Mapping[str, Any]) -> Iterator
     timed = [s for s in found if s.turns]
     for s in timed:
         yield from _counts(s)
+        if taken := [r.disturbed for r in s.disturbed]:
+            most = f"up to {100 * max(taken):.0f} %"
+            text = f"of {len(s.turns)} turns that count {len(taken)} were disturbed: other programs took {most} of them"
+            yield _sign("disturbed", s, text, max(taken) * len(taken) / len(s.turns))
         yield from _clock(s, facts_of(machine, "clock"))
         if (share := bimodal(s)) is not None:
             text = f"{share.turns} of {share.of} turns have two modes {share.apart:.2f}x apart, Ashman's D "

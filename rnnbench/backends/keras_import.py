@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,13 +24,29 @@ def _environment(**values: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _absent(*names: str) -> Iterator[None]:
+    """Modules that cannot be imported within the block, where they were not before it."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            sys.modules.pop(name, None)
+
+
 def imported(framework: str) -> Any:
     """Keras on `tensorflow`, `jax` or `torch`, on the CPU. ImportError where this process has it on another one.
 
     Keras reads keras.json in its home when imported, and writes one where there is none: neither may happen here.
+    TensorFlow imports JAX for its Lite converter, and Keras pandas for its frames, where they happen to be installed:
+    a fourth of what importing takes, for what nobody calls here.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    unused = {"pandas", "jax"} - {framework}
     with (
+        _absent(*unused),
         tempfile.TemporaryDirectory() as home,
         _environment(KERAS_BACKEND=framework, KERAS_HOME=home, KERAS_TORCH_DEVICE="cpu"),
     ):

@@ -19,7 +19,7 @@ from rnnbench.model import DType, Pass, Problem
 from rnnbench.params import Array, Params, cast, check_shapes
 from rnnbench.records.record import ErrorOf
 
-LOSS_STEPS = 20
+LOSS_STEPS, FEWEST_LOSSES = 20, 3  # the last of the fewest tells of the first update that has a past
 STARTS = 3  # runs beside the oracle's, each of which starts a few roundings away
 
 Kept = TypeVar("Kept")
@@ -154,8 +154,7 @@ class Oracle:
         for step in range(LOSS_STEPS):
             drift.step(self._step(step), "loss")
             limit = drift.limits(tolerances.UPDATE_DRIFTS[precision])["loss"]
-            # Three losses stay: the last of them tells of the first update that has a past.
-            if step > 2 and limit > tolerances.MAX_LOSS_LIMIT:
+            if step >= FEWEST_LOSSES and limit > tolerances.MAX_LOSS_LIMIT:
                 break
             limits.append(limit)
         return limits
@@ -216,16 +215,18 @@ class Oracle:
         return _widened(errors, self._once(self._pass_limits, pass_, precision))
 
     def loss_errors(self, got: list[float], precision: str | None = None) -> dict[str, ErrorOf]:
-        """Among the losses of the first steps, the relative error that is nearest to its limit, under one name."""
+        """Among the losses of the first steps, at most `LOSS_STEPS`, the relative error that is nearest to its limit,
+        under one name.
+        """
         precision = precision or str(self.problem.dtype)
         floor = tolerances.LOSS_LIMITS[precision]
-        pairs = zip(self.losses(), got, strict=True)
+        pairs = zip(self.losses()[: len(got)], got, strict=True)
         each = [ErrorOf(tolerances.relative_error(ref, x), floor) for ref, x in pairs]
-        name = f"losses of {LOSS_STEPS} steps"
+        name = f"losses of {len(got)} steps"
         if not all(e.ok for e in each):
-            limits = self._once(self._loss_limits, precision)
-            if len(limits) < LOSS_STEPS:
-                name = f"losses of {len(limits)} of {LOSS_STEPS} steps"
+            limits = self._once(self._loss_limits, precision)[: len(got)]
+            if len(limits) < len(got):
+                name = f"losses of {len(limits)} of {len(got)} steps"
             each = [replace(e, limit=max(floor, limit)) for e, limit in zip(each, limits, strict=False)]
         return {name: max(each, key=lambda e: math.inf if e.error is None else e.error / e.limit)}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Mapping
@@ -43,14 +44,28 @@ def splits_of(dataset: Dataset) -> dict[str, Split]:
 
 def save_outputs(path: Path, outputs: Outputs) -> None:
     """Outputs of a pass, for `load_outputs`."""
-    arrays = {f"grad {name}": g for name, g in outputs.grads.items()}
+    _save(path, _named(outputs))
+
+
+def digest_of(outputs: Outputs) -> str:
+    """A digest of all arrays of a pass: equal for equal names, types, shapes and bits, and for nothing else."""
+    found = hashlib.blake2b(digest_size=32)
+    for name, value in sorted(_named(outputs).items()):
+        array = np.asarray(value)
+        found.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
+        found.update(array.tobytes())
+    return found.hexdigest()
+
+
+def _named(outputs: Outputs) -> dict[str, Any]:
+    arrays: dict[str, Any] = {f"grad {name}": g for name, g in outputs.grads.items()}
     arrays |= {f"param {name}": p for name, p in outputs.params.items()}
     arrays |= {f"state {name}": s for name, s in outputs.states.items()}
     for name in ("loss", "logits", "accuracy"):
         value = getattr(outputs, name)
         if value is not None:
             arrays[name] = np.asarray(value)
-    _save(path, arrays)
+    return arrays
 
 
 def _save(path: Path, arrays: dict[str, Any]) -> None:

@@ -25,15 +25,19 @@ from rnnbench.workloads.resolve import NOTHING, Asked
 class Effort:
     """How long a run looks: process launches, rounds in each, and the length of a turn.
 
-    Without `costs` the backends start, compile and are checked side by side, and what that took is not kept. `trial`
-    is the length of a turn that finds the number of threads; None: all of them are taken.
+    Backends start, compile and are checked side by side, as many at once as there are cores; `alone`, those that may
+    be the first to compile do so one by one. Without `costs` what that took is not kept. `trial` is the length of a
+    turn that finds the number of threads; None: all of them are taken. `extra` is the share of a run's time that it may
+    take besides, to measure disturbed turns again; 0: no turn is judged.
     """
 
     launches: int
     rounds: int
     turn: Turn
     costs: bool = True
+    alone: bool = True
     trial: Turn | None = None
+    extra: float = 0.0
 
     def turn_of(self, pass_: Pass) -> Turn:
         """A turn that counts."""
@@ -51,11 +55,21 @@ def _shorter(turn: Turn, pass_: Pass) -> Turn:
 
 
 TRIAL = Turn(seconds=0.03, min_calls=2, max_calls=10)
+EXTRA = 0.25
 
 EFFORTS: dict[Mode, Effort] = {
     Mode.QUICK: Effort(launches=1, rounds=2, turn=Turn(seconds=0.05, min_calls=2, max_calls=10), costs=False),
-    Mode.DEFAULT: Effort(launches=3, rounds=2, turn=Turn(seconds=0.1, min_calls=2, max_calls=30), trial=TRIAL),
-    Mode.RIGOROUS: Effort(launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100), trial=TRIAL),
+    Mode.DEFAULT: Effort(
+        launches=5,
+        rounds=2,
+        turn=Turn(seconds=0.1, min_calls=2, max_calls=50),
+        alone=False,
+        trial=TRIAL,
+        extra=EXTRA,
+    ),
+    Mode.RIGOROUS: Effort(
+        launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100), trial=TRIAL, extra=EXTRA
+    ),
 }
 
 
@@ -63,7 +77,7 @@ EFFORTS: dict[Mode, Effort] = {
 SWEEP_EFFORTS: dict[Mode, Effort] = {
     Mode.QUICK: Effort(launches=1, rounds=1, turn=Turn(seconds=0.02, min_calls=1, max_calls=10), costs=False),
     Mode.DEFAULT: Effort(
-        launches=1, rounds=3, turn=Turn(seconds=0.08, min_calls=1, max_calls=30), costs=False, trial=TRIAL
+        launches=1, rounds=3, turn=Turn(seconds=0.08, min_calls=1, max_calls=30), costs=False, trial=TRIAL, extra=EXTRA
     ),
 }
 

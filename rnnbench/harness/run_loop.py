@@ -12,14 +12,16 @@ import msgspec
 
 from rnnbench import backends
 from rnnbench.analysis.trial import MOST_PAIRS
-from rnnbench.correctness.oracle import LOSS_STEPS
+from rnnbench.correctness.oracle import FEWEST_LOSSES, LOSS_STEPS
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import shuffled
+from rnnbench.harness.repeats import Repeats
 from rnnbench.harness.run_state import RunState, Slot, Task
 from rnnbench.harness.trials import Trials
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPlace
+from rnnbench.machine.contention import Judge, OthersWatch
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.model import Case, Pass
 from rnnbench.records.account import TimeKind
@@ -28,8 +30,8 @@ from rnnbench.records.stops import Stop
 from rnnbench.work import work_of
 
 # Guesses of how long things take, right within a factor of about two.
-START_SECONDS = 2.5  # a process with its library
-PREPARE_SECONDS = 2.5  # preparing, compiling and first calls
+START_SECONDS = 1.5  # a process with its library
+PREPARE_SECONDS, AGAIN_SECONDS = 2.5, 1.0  # preparing, compiling and first calls; with compiled code on disk
 FLOPS_A_SECOND = 20e9
 STEP_SECONDS = 1e-5  # one step of a recurrence, forward or back, where the arithmetic costs nothing
 EXTRA_SECONDS = 10.0  # the peak of the machine and the report
@@ -42,20 +44,29 @@ class TurnTimer:
 
     def __init__(self, state: RunState, checker: Checker) -> None:
         self.state, self.checker = state, checker
+        self.watch = OthersWatch(lambda: state.pool.processes)
+        self.repeats = Repeats(state, self.watch, self.measure)
+        self.judge = Judge()
 
-    def measure(self, slot: Slot) -> None:
-        """The turn of a slot, whose case its backend is ready for."""
+    def measure(self, slot: Slot, attempt: int = 0) -> None:
+        """The turn of a slot, whose case its backend is ready for. What is disturbed is kept for `repeats`."""
         state, effort, case, name, round_ = self.state, self.state.plan.effort, slot.case, slot.backend, slot.round
         assert round_ is not None
         at_most = "at most " if state.plan.rule else ""
         where = f"launch {slot.launch + 1} of {at_most}{state.plan.launches[1]}, round {round_ + 1} of {effort.rounds}"
-        state.observer.doing(f"{case.key}, {where}: {name}", state.estimate)
+        again = ", again, as it was disturbed" if attempt else ""
+        state.observer.doing(f"{case.key}, {where}: {name}{again}", state.estimate)
+        if attempt:
+            state.estimate.add(("turn", name, case))
+        self.watch.begin()
         try:
             with state.stopwatch(("turn", name, case)):
                 reply = self.checker.turn(slot, effort.turn_of(case.pass_), round_)
         except WorkerFailure as failure:
             state.fail(slot, failure.status, failure.reason)
             return
+        self.watch.look()
+        contention = self.watch.add_to(msgspec.convert(reply["contention"], Contention))
         record = TurnRecord(
             **state.common_of(slot.task, case, name),
             launch=slot.launch,
@@ -66,13 +77,17 @@ class TurnTimer:
             device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
             energy=Energy(**reply["energy"]) if reply["energy"] else None,
             disturbances=tuple(reply["disturbances"]),
-            contention=msgspec.convert(reply["contention"], Contention),
+            contention=contention,
+            attempt=attempt,
+            disturbed=self.judge((case, name), contention, len(state.place_of(slot).cores)) if effort.extra else 0.0,
             peak_memory_bytes=reply["peak_memory_bytes"],
             peak_device_bytes=reply["peak_device_bytes"],
         )
         state.measured.add((case, name, slot.launch, round_))
         state.stopping.add(record)
         state.emit(record)
+        if effort.extra:
+            self.repeats.look_at(slot, record)
 
 
 class RunLoop:
@@ -189,7 +204,7 @@ class RunLoop:
 
     def _launch(self, launch: int) -> None:
         names = shuffled(self.plan.backends, self.plan.seed, launch)
-        if launch and self.plan.effort.costs and self.stopping.left > 0:
+        if self.plan.effort.costs and not self.state.one_by_one(launch) and self.stopping.left > 0:
             self._start_side_by_side(launch)
         for task in self.tasks:
             if self.stopping.left > 0 and any(self._has_work(task, name, launch) for name in names):
@@ -199,7 +214,11 @@ class RunLoop:
         self.pool.stop()
 
     def _start_side_by_side(self, launch: int) -> None:
-        parts = [part for part in self._parts(launch) if part[0] == "start"]
+        """Those that take longest first. A second process for a trial is started when that is known to be needed."""
+        parts = [
+            part for part in self._parts(launch) if part[0] == "start" and (launch or part[2] == self.plan.threads)
+        ]
+        parts.sort(key=self.estimate.of, reverse=True)
         if not parts:
             return
         said = "a process" if len(parts) == 1 else f"{len(parts)} processes"
@@ -232,6 +251,11 @@ class RunLoop:
                     ready = case.key in self.state.place_of(Slot(task, case, name, launch)).ready
                     if self.timer and ready and round_ in self._todo(case, name, launch):
                         self.timer.measure(Slot(task, case, name, launch, round_))
+                if self.timer:
+                    self.timer.repeats.run()
+        if self.timer:
+            self.timer.repeats.run()
+            self.timer.repeats.forget()
         for place in self._places(names):
             place.ready, place.prepared = set(), None
             if place.worker is not None:
@@ -288,13 +312,14 @@ def call_seconds_of(case: Case) -> float:
 
 
 def check_seconds_of(cases: Iterable[Case], first: bool) -> float:
-    """Seconds of preparing a problem and checking its cases, guessed; the losses are checked in the `first` launch."""
-    calls = 0.0
+    """Seconds of preparing a problem and checking its cases, guessed; more losses are checked in the `first` launch."""
+    calls, losses = 0.0, LOSS_STEPS if first else FEWEST_LOSSES
     for case in cases:
-        calls += call_seconds_of(case) * (1 + LOSS_STEPS * (first and case.pass_ is Pass.TRAIN_STEP))
-    return PREPARE_SECONDS + calls
+        calls += call_seconds_of(case) * (1 + losses * (case.pass_ is Pass.TRAIN_STEP))
+    return (PREPARE_SECONDS if first else AGAIN_SECONDS) + calls
 
 
 def turn_seconds_of(turn: Turn, case: Case) -> float:
     """Seconds of one turn, guessed."""
-    return max(turn.seconds, turn.min_calls * call_seconds_of(case))
+    call = call_seconds_of(case)
+    return max(turn.min_calls * call, min(turn.seconds, turn.max_calls * call))

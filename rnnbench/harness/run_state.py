@@ -127,7 +127,7 @@ class RunState:
 
     def one_by_one(self, launch: int) -> bool:
         """Whether backends start, compile and are checked alone in a launch, as nothing is compiled yet."""
-        return self.plan.effort.costs and not launch
+        return self.plan.effort.costs and self.plan.effort.alone and not launch
 
     def asked(self, case: Case, name: str) -> bool:
         """Whether the plan asks this backend for the case, and it has not failed."""

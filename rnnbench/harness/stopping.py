@@ -6,7 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 
-from rnnbench.analysis.stats import turn_seconds
+from rnnbench.analysis.stats import counted, turn_seconds
 from rnnbench.analysis.stop_rule import precise_enough, stop_of
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.worker_client import Limit
@@ -39,7 +39,7 @@ class Stopping:
     ) -> None:
         self.plan = plan
         self.begun = self.now() if begun is None else begun
-        self.turns: dict[Answer, dict[TurnKey, float]] = {}
+        self.timed: dict[Answer, dict[tuple[TurnKey, int], tuple[TurnRecord, float]]] = {}  # by turn and attempt
         self.seconds: defaultdict[Answer, float] = defaultdict(float)
         self.settled: set[Case] = set()
         self.given_up: set[Answer] = set()  # no budget was left for more of them
@@ -55,7 +55,12 @@ class Stopping:
         """A turn was measured."""
         value = turn_seconds(record)
         if record.status is Status.OK and value is not None:
-            self.turns.setdefault((record.case, record.backend), {})[record.key] = value
+            self.timed.setdefault((record.case, record.backend), {})[record.key, record.attempt] = record, value
+
+    def turns(self, answer: Answer) -> dict[TurnKey, float]:
+        """Turn -> seconds a call, of the turns that count so far."""
+        timed = self.timed.get(answer, {})
+        return {r.key: timed[r.key, r.attempt][1] for r in counted(record for record, _ in timed.values())}
 
     def charge(self, case: Case, name: str, seconds: float) -> None:
         """So much of a case's budget is spent."""
@@ -109,7 +114,7 @@ class Stopping:
         open_: dict[Case, bool] = {}
         for case, name in answers:
             if not self.done(case, name):
-                before = {key: s for key, s in self.turns.get((case, name), {}).items() if key[1] < launch}
+                before = {key: s for key, s in self.turns((case, name)).items() if key[1] < launch}
                 open_[case] = open_.get(case, False) or not precise_enough(rule, before)
         self.settled |= {case for case, needs_more in open_.items() if not needs_more}
 
@@ -120,17 +125,18 @@ class Stopping:
         """
         found: dict[str, dict[str, Stop]] = {}
         for case, name in answers:
-            if (case, name) in self.turns and (stop := self._stop(case, name)):
+            if (case, name) in self.timed and (stop := self._stop(case, name)):
                 found.setdefault(case.key, {})[name] = stop
         return found
 
     def _stop(self, case: Case, name: str) -> Stop | None:
-        plan, turns = self.plan, self.turns[case, name]
+        plan, turns = self.plan, self.turns((case, name))
         if plan.rule is not None and precise_enough(plan.rule, turns):
             return stop_of(Why.PRECISE, turns, percent(plan.rule.precision))
         if self.over(case, name):
             return stop_of(Why.CASE_BUDGET, turns, exact_duration(plan.case_budget or 0.0))
-        rounds = {(launch, round_) for _, launch, round_ in turns}  # a launch that was resumed is one
+        # a launch that was resumed is one
+        rounds = {(launch, round_) for (_, launch, round_), _ in self.timed[case, name]}
         if len(rounds) < plan.launches[1] * plan.effort.rounds:
             spent = self.left <= 0 or (case, name) in self.given_up
             return stop_of(Why.BUDGET, turns, exact_duration(plan.budget or 0.0)) if spent else None

@@ -9,6 +9,7 @@ from rnnbench.harness.plan import shuffled
 from rnnbench.harness.run_state import Choice, RunState, Slot, Task
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.model import Case
+from rnnbench.records.account import TimeKind
 from rnnbench.records.record import TrialRecord
 
 
@@ -48,7 +49,7 @@ class Trials:
                     for case in found:
                         failed = (case, name, self.most) in state.trial_failed
                         self._choose(task, case, name, launch, None if failed else self.most, tried=())
-            with state.pool.trial():
+            with state.pool.counting(TimeKind.TRIAL):
                 self._compare(task, cases, launch)
         finally:
             state.open.clear()

@@ -84,7 +84,7 @@ class WorkerPool:
         self.limit = limit or (lambda: Limit(timeout))
         self.threads, self.cache = threads, cache
         self.places = {(name, threads): WorkerPlace(threads) for name in names}
-        self.trying = False
+        self.counted: TimeKind | None = None  # what all that workers are asked counts as
         self._here = threading.local()  # `first`: the place of the core that work of this thread begins at
         self.libraries: dict[str, Any] = {}
         self.closed = False
@@ -114,18 +114,23 @@ class WorkerPool:
         return place.worker
 
     @contextmanager
-    def trial(self) -> Iterator[None]:
-        """What workers are asked meanwhile finds the number of threads, and counts as nothing else."""
-        self.trying = True
+    def counting(self, kind: TimeKind) -> Iterator[None]:
+        """What workers are asked meanwhile counts as this kind alone, such as finding the number of threads."""
+        self.counted = kind
         try:
-            with self.ledger.spend(TimeKind.TRIAL):
+            with self.ledger.spend(kind):
                 yield
         finally:
-            self.trying = False
+            self.counted = None
 
     def spend(self, kind: TimeKind) -> AbstractContextManager[None]:
-        """Count what happens inside as `kind`, in a trial as that."""
-        return self.ledger.spend(TimeKind.TRIAL if self.trying else kind)
+        """Count what happens inside as `kind`, but in `counting`."""
+        return self.ledger.spend(self.counted or kind)
+
+    @property
+    def processes(self) -> list[int]:
+        """The numbers of those that run."""
+        return [place.worker.process.pid for place in list(self.places.values()) if place.worker is not None]
 
     def _begin(self, name: str, place: WorkerPlace, cores: list[int]) -> None:
         if self.closed:
@@ -176,10 +181,9 @@ class WorkerPool:
                 raise
 
     def start(self, name: str, threads: int | None = None) -> None:
-        """Start a worker beside others: its import is not timed. A failure is tried again, by itself, when asked."""
+        """Start a worker beside others. A failure is tried again, by itself, when asked."""
         with suppress(WorkerFailure):
             self.worker(name, threads)
-        self.place(name, threads).import_ns = None
 
     def ask(
         self, name: str, op: str, limit: Limit | None = None, threads: int | None = None, **arguments: Any
@@ -204,7 +208,7 @@ class WorkerPool:
             raise
         finally:
             self.answered_ns = time.monotonic_ns()
-        if op == "turn" and not self.trying:
+        if op == "turn" and self.counted is None:
             calls_ns = sum(reply["samples_ns"])
             spent = {
                 TimeKind.TURNS: calls_ns,

@@ -1,6 +1,7 @@
 """What other programs take from a turn: by the system's counters around its calls, and by a probe of fixed work.
 
-Never by the turn's own samples: what is slow by itself is not disturbed.
+Never by the turn's own samples: what is slow by itself is not disturbed. docs/decisions/0039 has the limits, and how
+often they err.
 """
 
 from __future__ import annotations
@@ -8,12 +9,15 @@ from __future__ import annotations
 import os
 import resource
 import time
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 
+from rnnbench.machine.cores import allowed_cores
 from rnnbench.machine.interference import CpuTimes, read_cpu_times, shares_between
 from rnnbench.records.record import Contention
 
@@ -130,3 +134,109 @@ class ContentionWatch:
     def contention(self) -> Contention:
         """Of what was done within."""
         return contention_between(self.first, self.last, (self.before, self.after))
+
+
+AROUND_SECONDS = 0.2  # that others are watched over, at least: over a shorter time ticks say little
+STALE_SECONDS = 0.5  # without a look, after which the watch begins anew: something else was done
+
+
+class OthersWatch:
+    """What other programs use of the cores of a run, by looks around its turns; `workers` are its processes of now."""
+
+    def __init__(self, workers: Callable[[], Iterable[int]]) -> None:
+        self.workers = workers
+        self.looks: list[CpuTimes] = []
+
+    def look(self) -> None:
+        """Keep this moment, and of those before it as many as are needed."""
+        now = read_cpu_times(self.workers())
+        if now is None:
+            return
+        if self.looks and now.at - self.looks[-1].at > STALE_SECONDS:
+            self.looks.clear()
+        while len(self.looks) > 1 and now.at - self.looks[1].at >= AROUND_SECONDS:
+            del self.looks[0]
+        self.looks.append(now)
+
+    def begin(self) -> None:
+        """A turn comes: it can be told from what was done before it, unless the last turn has just ended."""
+        if not self.looks or time.monotonic() - self.looks[-1].at > STALE_SECONDS:
+            self.look()
+
+    @property
+    def around(self) -> tuple[float, float] | None:
+        """Seconds that end with the last look, and the share of others in them; None where too little is known."""
+        if not self.looks or self.looks[-1].at - self.looks[0].at < MIN_TICKS * TICK_NS / 1e9:
+            return None
+        shares = shares_between(self.looks[0], self.looks[-1])
+        return (shares.seconds, shares.others) if shares and shares.others is not None else None
+
+    def add_to(self, contention: Contention) -> Contention:
+        """With what was seen around the turn that has just ended."""
+        if (around := self.around) is None:
+            return contention
+        seconds, share = around
+        return replace(contention, around_seconds=round(seconds, 6), around_share=_share(share))
+
+    @property
+    def busy(self) -> float | None:
+        """How many cores others used, at least, by the last looks; None where that is not known."""
+        if (around := self.around) is None:
+            return None
+        seconds, share = around
+        return _surely(share, len(allowed_cores()), seconds)
+
+
+LIMIT = 0.1  # of a turn's time: what others took from it and disturbs
+SLOW = 1.0  # of the probe's best: the core was half as fast
+DOUBT_TICKS = 2  # by which a difference of counters may be wrong
+
+
+def _surely(share: float, cores: int, seconds: float) -> float:
+    """A share of some cores as a number of cores, less what ticks may be wrong by."""
+    return max(0.0, share * cores - DOUBT_TICKS * TICK_NS / 1e9 / max(seconds, 1e-9))
+
+
+def others_cores(c: Contention, cores: int) -> list[float]:
+    """How many cores others used at least: in a turn on so many of its own, and around it; what is known of both."""
+    used = [] if c.others_share is None else [_surely(c.others_share, cores, c.seconds)]
+    if c.around_share is not None and c.around_seconds:
+        used.append(_surely(c.around_share, len(allowed_cores()), c.around_seconds))
+    return used
+
+
+def waited(c: Contention) -> float | None:
+    """Run delay of all threads over the time of the turn: more than 1 where several wait; None where it is unknown."""
+    return None if c.run_delay_ns is None else c.run_delay_ns / 1e9 / max(c.seconds, 1e-9)
+
+
+def disturbed_by(c: Contention, cores: int, usual: float = 0.0, best_probe: int | None = None) -> float:
+    """The share of a turn's time that others took, on so many cores of its own; 0 where it is below the limits.
+
+    Threads wait for one another too, and what others use harms nobody who needs it not. So it is what threads waited
+    more than is `usual` of them in quiet, and at most what others used meanwhile. Where one of both is not known,
+    stolen time and the probe are left.
+    """
+    used, delay = others_cores(c, cores), waited(c)
+    taken = 0.0 if not used or delay is None else max(0.0, min(delay - usual, *used))
+    if c.stolen_share is not None:
+        taken += _surely(c.stolen_share, cores, c.seconds)
+    slowed = min(c.probe_ns) / best_probe - 1 if c.probe_ns and best_probe else 0.0
+    return max(taken if taken > LIMIT else 0.0, slowed if slowed > SLOW else 0.0)
+
+
+class Judge:
+    """Says of each turn how much others took from it, by what is usual for its answer and at its best, so far."""
+
+    def __init__(self) -> None:
+        self.best_probe: int | None = None
+        self.quiet: dict[object, list[float]] = {}  # answer -> what its threads waited while others rested
+
+    def __call__(self, answer: object, c: Contention, cores: int) -> float:
+        """As `disturbed_by`. `answer`: what has a usual of its own, on so many cores."""
+        self.best_probe = min((*c.probe_ns, *filter(None, [self.best_probe])), default=None)
+        quiet, used, delay = self.quiet.setdefault(answer, []), others_cores(c, cores), waited(c)
+        found = disturbed_by(c, cores, median(quiet) if quiet else 0.0, self.best_probe)
+        if used and max(used) < LIMIT and delay is not None:
+            quiet.append(delay)
+        return round(found, 4)

@@ -8,7 +8,7 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,7 +23,7 @@ LOOK_SECONDS = 0.2  # how long a single look lasts
 
 @dataclass(frozen=True)
 class CpuTimes:
-    """Seconds since some fixed time: of the clock, of all allowed cores, and of this process and its ended children."""
+    """Seconds since some fixed time: of the clock, of all allowed cores, and of our own processes."""
 
     at: float
     busy: float  # not idle, stolen time left out
@@ -41,8 +41,11 @@ class Shares:
     stolen: float | None
 
 
-def read_cpu_times() -> CpuTimes | None:
-    """This moment, or None where the system does not count its processors' time."""
+def read_cpu_times(running: Iterable[int] = ()) -> CpuTimes | None:
+    """This moment, or None where the system does not count its processors' time.
+
+    This process and its ended children are our own, and the processes of these numbers, which still run.
+    """
     import psutil
 
     try:
@@ -58,7 +61,19 @@ def read_cpu_times() -> CpuTimes | None:
     stolen = sum(c.steal for c in cores) if hasattr(cores[0], "steal") else None
     spent = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
     own = sum(used.ru_utime + used.ru_stime for used in spent)  # in us, where os.times counts ticks
+    own += sum(_seconds_of(process) for process in running)
     return CpuTimes(time.monotonic(), total - idle - (stolen or 0.0), stolen, total, own)
+
+
+def _seconds_of(process: int) -> float:
+    """Of the processor, in ticks; 0 of one that is gone."""
+    import psutil
+
+    try:
+        spent = psutil.Process(process).cpu_times()
+    except psutil.Error:
+        return 0.0
+    return float(spent.user + spent.system)
 
 
 def shares_between(first: CpuTimes | None, last: CpuTimes | None) -> Shares | None:

@@ -20,7 +20,8 @@ from rnnbench.records.record import Status
 
 SECONDS, QUICK_SECONDS = 0.15, 0.04  # of trials for each figure
 TIMEOUT = 60.0
-CACHES = 4  # memory is measured over an array of at least so many times the last-level cache
+CACHES = 4  # memory is measured over an array of at least so many times the last-level cache,
+FEWEST_CACHES, MANY_BYTES = 2, 1 << 30  # or of so many where that is as much memory: in a guest, touching it takes 5 s
 MIN_BYTES = 64 << 20
 ASSUMED_CACHE = 32 << 20
 
@@ -43,7 +44,9 @@ def array_bytes() -> int:
     """How much memory to pass over: more than any cache holds, and at most a quarter of what is free."""
     import psutil
 
-    return min(max(CACHES * last_level_cache(), MIN_BYTES), psutil.virtual_memory().available // 4)
+    cache = last_level_cache()
+    size = max(min(CACHES * cache, MANY_BYTES), FEWEST_CACHES * cache, MIN_BYTES)
+    return min(size, psutil.virtual_memory().available // 4)
 
 
 def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False, timeout: float = math.inf) -> Peak:

@@ -21,20 +21,24 @@ class TimeKind(StrEnum):
     DATA = "reading data"
     AROUND = "around the calls"  # of a turn: the request, its reply, other clocks and counters
     WAITING = "waiting between turns"  # for the threads of the one before to fall asleep
+    AGAIN = "measuring disturbed turns again"
+    QUIET = "waiting for quiet"  # before that
     STOP = "stopping workers"
     REPORT = "report"
     REST = "the rest"
 
 
 # Measuring, importing, compiling and checking. The others are what the harness costs. Waiting is measuring, as warm-ups
-# are: without it a turn would be timed beside the threads of the one before.
+# are: without it a turn would be timed beside the threads of the one before, or beside other programs.
 WORK = (
     TimeKind.START,
     TimeKind.PREPARE,
     TimeKind.CHECK,
     TimeKind.TRIAL,
     TimeKind.TURNS,
+    TimeKind.AGAIN,
     TimeKind.WAITING,
+    TimeKind.QUIET,
     TimeKind.MEMORY,
     TimeKind.TRAINING,
     TimeKind.PEAK,

@@ -71,7 +71,7 @@ class Costs:
     `import_ns`: importing the library. `prepare_ns`: staging data and parameters, and compiling
     where a backend does that before its first call. `first_call_ns`: the first call of
     the pass, compiling included. `cache`: "cold" where no compiled code was on disk, else "warm": later starts of a
-    run, as many at a time as there are cores.
+    run. As many processes are made ready at a time as there are cores; cold ones of a rigorous run one by one.
     """
 
     import_ns: Count | None = None
@@ -126,6 +126,8 @@ class Contention:
     others_share: Share | None = None  # that other processes used
     stolen_share: Share | None = None  # that the hypervisor gave to other guests
     probe_ns: tuple[Nanoseconds, ...] = ()  # the same fixed work before the calls and after them
+    around_seconds: Amount | None = None  # that the next is over: they end with the turn, and may begin before it
+    around_share: Share | None = None  # of all cores of the run: what other programs than the run used
 
 
 class TurnKey(NamedTuple):
@@ -209,6 +211,8 @@ class TurnRecord(RecordBase):
     device_states: tuple[DeviceState, ...] = ()  # before the turn and after it
     energy: Energy | None = None
     contention: Contention | None = None  # None in records of older versions
+    attempt: Count = 0  # 0, and 1 more each time that this turn of the round was measured again
+    disturbed: Amount = 0.0  # the share of its time that others took, by `contention`, where that is much; else 0
     share_of_peak: Amount | None = None  # of this machine's multiply-add peak, by the time of this turn
 
     @property

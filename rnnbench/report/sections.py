@@ -52,8 +52,8 @@ that is ranked."""
 START = """\
 The start is import, preparation and first call together, compiling included; our kernels, compiled once for all
 sizes, pay in the first workload. *Ahead from step n* means: counted from the start of both processes, this backend has
-spent less time in all once n steps are done. With code on disk is after the first launch, when as many processes
-are made ready at a time as there are cores."""
+spent less time in all once n steps are done. With code on disk is after the first launch. As many processes are made
+ready at a time as there are cores; of a rigorous run, while nothing is compiled yet, one."""
 
 
 def by_pass(problem: ProblemCases, cell: Callable[[Summary], str], heading: Callable[[Pass], str]) -> pd.DataFrame:

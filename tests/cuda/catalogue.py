@@ -16,10 +16,10 @@ from rnnbench.kernels.cuda import (
     cursor,
     embedding,
     forward,
+    lanes,
     losses,
     optimizer,
     products,
-    split,
     spread,
     tiles,
 )
@@ -34,19 +34,41 @@ ORDER = types.Array(types.int64, 1, "C")
 BLOCKS = types.Array(types.int64, 2, "C")
 # Caps are what a kernel took when it was last looked at, in float32 for sm_80 and sm_90a, up to the next multiple of 8,
 # the unit in which a GPU hands registers out: one that takes more is to be looked at before its cap is raised.
-IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 96, (64, 2): 128, (96, 1): 160, (128, 1): 184}
+IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 112, (64, 2): 128, (96, 1): 160, (128, 1): 184}
 GENERAL = {1: 48, 2: 64, 4: 96}  # by rows of a block
+
+
+# Multiply-adds of a thread in a step of a recurrence, or for one k of a product, and the most instructions for each of
+# them: what was counted for sm_80 and sm_90a, tanh, addresses, loads, stores and the barrier among them.
+BUDGETS = {
+    "forward H128 rows1": (128, 1.55),
+    "backward H128 rows1": (128, 1.6),
+    "forward split H256 rows1": (128, 1.7),
+    "backward split H256 rows1": (128, 1.6),
+    "forward split H256 rows4": (512, 1.55),
+    "backward split H256 rows4": (512, 1.6),
+    "forward spread H1024 columns8 rows4": (32, 1.85),  # the product of one row
+    "backward spread H1024 columns8 rows4": (32, 1.85),
+    **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed"),
+                    (64, 1.25)),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A kernel, its signature, the most registers it may take in float32, and what must move 128 bits at a time."""
+    """A kernel, its signature, the most registers it may take in float32, and what must move 128 bits at a time.
+
+    `multiply_adds`: those of a thread in a turn of the loop that matters, a step of a recurrence or one k of a product;
+    `budget`: the most instructions for each of them.
+    """
 
     name: str
     kernel: Any
     signature: Any
     max_registers: int
     wide: tuple[str, ...] = ()
+    multiply_adds: int = 0
+    budget: float = 0.0
 
 
 def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
@@ -57,29 +79,28 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     """
     x = getattr(numba, dtype)
     a1, a2, a3 = (types.Array(x, n, "C") for n in (1, 2, 3))
-    tile = (plan.side, plan.micro, plan.depth)
+    tile = (plan.side, plan.micro(1 << 20, 1 << 10, dtype, split=False), plan.depth)
     found = []
 
     def add(name: str, kernel: Any, most: int, *arguments: Any, wide: tuple[str, ...] = ()) -> None:
-        found.append(Entry(name, kernel, types.void(*arguments), most, wide))
+        found.append(Entry(name, kernel, types.void(*arguments), most, wide, *BUDGETS.get(name, (0, 0.0))))
 
     for has_tokens in (True, False):
         source, of = (TOKENS, "tokens") if has_tokens else (a3, "dense")
-        add(f"project {of}", products.project_inputs(dtype, has_tokens, *tile), 120,
+        add(f"project {of}", products.project_inputs(dtype, has_tokens, *tile), 128,
             a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 96,
+        add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 144,
             a2, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
-    add("times_transposed", products.times_transposed(dtype, *tile), 72, a2, INT, a2, a2, INT, INT, INT)
+    add("times_transposed", products.times_transposed(dtype, *tile), 120, a2, INT, a2, a2, INT, INT, INT)
     add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
     for rows in (1, 2, 4):
         for width in (width for width in widths if plan.block_rows(1 << 20, width) >= rows):
             shape, most = f"H{width} rows{rows}", IN_REGISTERS.get((width, rows), 255)
-            ahead, back = (
-                forward.forward_in_registers(dtype, width, rows),
-                backward.backward_in_registers(dtype, width, rows),
-            )
+            block = choose(plan, width, rows * plan.spread, dtype, ROOMS["H100"]).block
+            assert block.rows == rows
+            ahead, back = lanes.forward_in_lanes(dtype, block), lanes.backward_in_lanes(dtype, block)
             add(f"forward {shape}", ahead, most, *steps_forward, wide=("LDS",))
             add(f"backward {shape}", back, most, *steps_back, wide=("LDS",))
         ahead, back = (
@@ -93,10 +114,11 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
         add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs), 48,
             a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, INT, INT, INT, INT, x)  # fmt: skip
-    add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.tokens), 64,
+    owned = plan.tokens_owned(dtype)
+    add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.token_columns, owned), 64,
         a2, a2, TOKENS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip
     add("norm_parts", optimizer.norm_parts(dtype, plan.threads), 32, a2, a1)
-    add("clip_scale", optimizer.clip_scale(dtype), 32, a1, a2, x)
+    add("clip_scale", optimizer.clip_scale(dtype, plan.threads), 32, a1, a2, x)
     add("sgd", optimizer.sgd(dtype), 16, a1, a1, a1, x, x)
     add("adam", optimizer.adam(dtype), 24, a1, a1, a1, a1, a1, *[x] * 8)
     counted = (a1, a1, a1, a1, a1, x, a2, ORDER, *[x] * 5)
@@ -118,16 +140,16 @@ def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, An
     step_back = (a2, a2, a2, a2, a2, *[INT] * 8)
     for r in split_regimes(dtype, plan):
         name, most = f"split H{r.width} rows{r.rows}", plan.thread_registers(r.threads)
-        yield f"forward {name}", split.forward_split(dtype, r.width, r.kept, r.rows), most, ahead
-        yield f"backward {name}", split.backward_split(dtype, r.width, r.kept, r.rows), most, back
-    for H, room in product((300, 512, 768, 1024), ROOMS):
-        r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, 1, dtype, ROOMS[room])
+        yield f"forward {name}", lanes.forward_in_lanes(dtype, r.block), most, ahead
+        yield f"backward {name}", lanes.backward_in_lanes(dtype, r.block), most, back
+    for H, room, b in product((300, 512, 768, 1024), ROOMS, (1, plan.few)):
+        r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, b, dtype, ROOMS[room])
         shape, most = r.shape, plan.thread_registers(r.threads)
-        name = f"spread H{H} columns{shape.columns}"
+        name = f"spread H{H} columns{shape.columns} rows{shape.rows}"
         if room == "H100" or shape.columns > plan.columns[0]:
             yield f"forward {name}", spread.forward_spread(dtype, shape), most, (*ahead, COUNTER)
             yield f"backward {name}", spread.backward_spread(dtype, shape), most, (*back, COUNTER)
-    shape = choose(replace(plan, kinds=(RegimeKind.STEPS,)), 1024, 1, dtype, ROOMS["H100"]).shape
+    shape = choose(replace(plan, kinds=(RegimeKind.STEPS,)), 1024, plan.few, dtype, ROOMS["H100"]).shape
     yield "forward step H1024", spread.forward_spread_step(dtype, shape), 255, ahead
     yield "backward step H1024", spread.backward_spread_step(dtype, shape), 255, step_back
     tile = plan.side, plan.step_micro, plan.depth

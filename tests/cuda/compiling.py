@@ -1,10 +1,11 @@
 """Compile a kernel for a GPU that is not here, read what came out, and say what is wrong with it.
 
-What is read: registers, memory of a thread (arrays that are not in registers, spills), opcodes.
+What is read: registers, memory of a thread (arrays that are not in registers, spills), opcodes, loops.
 """
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import subprocess
@@ -20,8 +21,28 @@ from unittest import mock
 OPCODE = re.compile(r"^\s*(?:/\*[0-9a-f]+\*/)?\s*(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.\w+)*)", re.MULTILINE)
 # Of SASS: double-precision arithmetic, comparisons, conversions, and the two halves of its reciprocals.
 FLOAT64 = re.compile(r"D(?:ADD|MUL|FMA|SETP|MNMX|MMA)\b|\S+\.F64\b|MUFU\.(?:RCP|RSQ)64H")
+LABEL = re.compile(r"^(\.L\w+):", re.MULTILINE)
+BRANCH = re.compile(r"\bBRA\S*\s.*?`\((\.L\w+)\)")
+MULTIPLY_ADD = re.compile(r"[FD]FMA\b|FFMA2\b")
 SPILL = re.compile(r"(?:LDL|STL)\b")
 WIDE = re.compile(r"(LDS|LDG|STS|STG)(?:\.\w+)*\.128\b")
+
+
+@dataclass(frozen=True)
+class Loop:
+    """What stands between a label and the branch back to it, other loops included: first place and the one behind.
+
+    `length`: instructions of the longest way through, on which a loop inside is taken once.
+    """
+
+    first: int
+    last: int
+    length: int
+    multiply_adds: int  # of a thread, on all ways
+
+    def holds(self, other: Loop) -> bool:
+        """Whether the other one is inside."""
+        return self.first <= other.first and other.last < self.last
 
 
 @dataclass(frozen=True)
@@ -31,6 +52,21 @@ class Compiled:
     registers: int
     local_bytes: int  # of a thread, in memory: arrays that are not in registers, and spills
     opcodes: Counter[str]
+    loops: tuple[Loop, ...] = ()  # the shortest first
+
+    def per_multiply_add(self, multiply_adds: int) -> float:
+        """Instructions of the loop that makes so many multiply-adds in a turn, for each of them.
+
+        The shortest loop with as many, or one with a loop inside, which is taken as often as is needed for them.
+        """
+        for loop in self.loops:
+            inner = max((x for x in self.loops if loop.holds(x)), key=lambda x: x.multiply_adds, default=None)
+            if loop.multiply_adds >= multiply_adds:
+                return loop.length / multiply_adds
+            if inner and inner.multiply_adds:
+                more = math.ceil((multiply_adds - loop.multiply_adds) / inner.multiply_adds)
+                return (loop.length + more * inner.length) / multiply_adds
+        raise ValueError(f"no loop makes {multiply_adds} multiply-adds; it was unrolled, or its label was not read")
 
     def matching(self, pattern: re.Pattern[str]) -> list[str]:
         """The opcodes that begin so, in order."""
@@ -61,6 +97,12 @@ def faults(made: Compiled, max_registers: int, wide: Sequence[str] = ()) -> list
     if narrow := sorted(set(wide) - made.wide):
         found.append(f"no 128-bit {', '.join(narrow)}; look at the alignment, and at the type of the index")
     return found
+
+
+def over_budget(made: Compiled, multiply_adds: int, budget: float) -> list[str]:
+    """What is wrong with the loop that makes so many multiply-adds in a turn, where there is a budget for it."""
+    each = made.per_multiply_add(multiply_adds) if budget else 0.0
+    return [f"{each:.2f} instructions for a multiply-add; the budget is {budget}"] if each > budget else []
 
 
 def missing() -> str | None:
@@ -118,9 +160,48 @@ def read(cubin: Path) -> Compiled:
     """Registers, local memory and opcodes of the one kernel in a cubin."""
     usage = _said("cuobjdump", "--dump-resource-usage", str(cubin))
     numbers = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
-    opcodes = Counter(OPCODE.findall(_said("nvdisasm", "-c", str(cubin))))
+    code = _said("nvdisasm", "-c", str(cubin))
+    opcodes = Counter(OPCODE.findall(code))
     assert "EXIT" in opcodes, "no instructions were read"
-    return Compiled(numbers["REG"], numbers["STACK"] + numbers["LOCAL"], opcodes)
+    return Compiled(numbers["REG"], numbers["STACK"] + numbers["LOCAL"], opcodes, loops_of(code))
+
+
+def loops_of(code: str) -> tuple[Loop, ...]:
+    """The loops of a listing: a branch to a label above it ends one. Of several to the same label the last does."""
+    opcodes, labels, branches = list[str](), dict[str, int](), dict[int, tuple[str, bool]]()
+    for line in code.splitlines():
+        if label := LABEL.match(line):
+            labels[label[1]] = len(opcodes)
+        elif opcode := OPCODE.match(line):
+            if branch := BRANCH.search(line):
+                branches[len(opcodes)] = branch[1], "@" in line.partition("BRA")[0]
+            opcodes.append(opcode[1])
+    ends = {labels[label]: at + 1 for at, (label, _) in branches.items() if labels[label] < at}
+    loops = [
+        Loop(first, last, _longest(first, last, labels, branches), sum(map(_multiply_adds, opcodes[first:last])))
+        for first, last in ends.items()
+    ]
+    return tuple(sorted(loops, key=lambda loop: loop.last - loop.first))
+
+
+def _multiply_adds(opcode: str) -> int:
+    """Of a thread; one instruction of Blackwell's makes two."""
+    return (2 if opcode.startswith("FFMA2") else 1) if MULTIPLY_ADD.match(opcode) else 0
+
+
+def _longest(first: int, last: int, labels: dict[str, int], branches: dict[int, tuple[str, bool]]) -> int:
+    """Instructions on the longest way from first to the branch at last - 1, by branches that lead on."""
+    length = {last: 0}
+    for at in range(last - 1, first - 1, -1):
+        label, may_stay = branches.get(at, ("", True))
+        ways = [length.get(at + 1)] if may_stay else []
+        if label and at < labels[label] < last:
+            ways.append(length.get(labels[label]))
+        if at == last - 1:
+            ways.append(0)
+        if lengths := [way for way in ways if way is not None]:
+            length[at] = 1 + max(lengths)
+    return length[first]
 
 
 def _said(name: str, *arguments: str) -> str:

@@ -16,11 +16,11 @@ from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 
 # Launch sizes so small that a batch of 5 rows and 7 steps crosses the edges of blocks in every kernel.
-TINY = {"side": 2, "micro": 3, "depth": 5, "rows": 2, "spread": 2, "pad": 4, "threads": 4, "tokens": 4, "outputs": 3,
-        "blocks": 4}  # fmt: skip
+TINY = {"side": 2, "micros": (3,), "depth": 5, "rows": 2, "spread": 2, "pad": 4, "threads": 4, "tokens": 4,
+        "token_columns": 2, "outputs": 3, "blocks": 4, "group": 2, "grouped": 8}  # fmt: skip
 # Two rows a block or a turn; H 6 in three blocks of two columns, or in one of eight: so the simulator, whose blocks run
 # one after the other, meets the barrier.
-SMALL = {**TINY, "block_registers": 1024, "beside": 0, "lanes": 8, "per": 2, "step_micro": 1, "wide": 1}
+SMALL = {**TINY, "block_registers": 4096, "beside": 0, "lanes": 8, "per": 2, "step_micro": 1, "wide": 1}
 WIDE = {
     kind: LaunchPlan(**SMALL, columns=(2,), kinds=(kind,))
     for kind in (RegimeKind.SPLIT, RegimeKind.STEPS, RegimeKind.TILES)

@@ -22,15 +22,15 @@ def shapes_of(plan: LaunchPlan, **sizes) -> dict[str, tuple[int, ...]]:
 @pytest.mark.parametrize(
     ("sizes", "steps", "outputs"),
     [
-        # a sum has parts for about 264 blocks, each of a tile of 64 x 64; a wide one has a single part
-        ({"B": 32, "T": 200, "E": 128, "H": 128, "O": 1, "V": 20_000}, (26, 257 * 128), (1, 129)),
-        ({"B": 32, "T": 200, "E": 128, "H": 128, "O": 10_000, "V": 20_000}, (26, 257 * 128), (1, 129 * 10_000)),
+        # a sum has parts for about 264 blocks, each of a tile of 128, 64 or 32 a side; a wide one has a single part
+        ({"B": 32, "T": 200, "E": 128, "H": 128, "O": 1, "V": 20_000}, (50, 257 * 128), (1, 129)),
+        ({"B": 32, "T": 200, "E": 128, "H": 128, "O": 10_000, "V": 20_000}, (50, 257 * 128), (1, 129 * 10_000)),
         (
             {"B": 32, "T": 200, "E": 128, "H": 128, "O": 10_000, "V": 20_000, "head": Head.EVERY},
-            (26, 257 * 128),
+            (50, 257 * 128),
             (1, 129 * 10_000),
         ),
-        ({"B": 32, "T": 200, "E": 16, "H": 16, "O": 2, "V": None, "head": Head.EVERY}, (100, 33 * 16), (100, 17 * 2)),
+        ({"B": 32, "T": 200, "E": 16, "H": 16, "O": 2, "V": None, "head": Head.EVERY}, (100, 33 * 16), (200, 17 * 2)),
         ({"B": 1, "T": 1, "E": 1024, "H": 1024, "O": 1, "V": None}, (1, 2049 * 1024), (1, 1025)),
     ],
     ids=["imdb", "wide head", "wide head, every step", "narrow, every step", "one step"],
@@ -42,9 +42,9 @@ def test_parts_of_each_sum(sizes, steps, outputs):
 
 
 def test_a_wide_head_costs_the_recurrence_nothing():
-    """H 128, O 10 000: 8 MiB, where one buffer for both sums would take 26 parts of 5 MB."""
+    """H 128, O 10 000: 11 MiB, where one buffer for both sums would take 50 parts of 5 MB."""
     shapes = shapes_of(LaunchPlan(), B=32, T=200, E=128, H=128, O=10_000, V=20_000)
-    assert 4 * sum(math.prod(shapes[name]) for name in ("parts", "head_parts")) == 8_581_184
+    assert 4 * sum(math.prod(shapes[name]) for name in ("parts", "head_parts")) == 11_739_200
 
 
 @pytest.mark.parametrize("plan", [LaunchPlan(), LaunchPlan(**TINY)], ids=["usual", "tiny"])
@@ -54,5 +54,21 @@ def test_no_batch_and_no_first_step_needs_more_parts(plan):
     shapes = shapes_of(plan, B=B, T=T, E=E, H=H, O=O, V=None, head=Head.EVERY)
     for b in range(1, B + 1):
         for first in range(T):
-            assert plan.chunks((T - first) * b, E + H + 1, H) <= shapes["parts"][0]
-        assert plan.chunks(T * b, H + 1, O) <= shapes["head_parts"][0]
+            assert plan.chunks((T - first) * b, E + H + 1, H, "float32") <= shapes["parts"][0]
+        assert plan.chunks(T * b, H + 1, O, "float32") <= shapes["head_parts"][0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "dtype", "split", "micro"),
+    [
+        (6400, 32, "float32", False, 2),  # imdb-200: enough tiles for all multiprocessors
+        (3200, 512, "float32", False, 8),
+        (3200, 512, "float64", False, 4),
+        (1, 1, "float32", False, 2),
+        (257, 128, "float32", True, 8),
+        (33, 16, "float32", True, 4),
+        (17, 2, "float32", True, 2),
+    ],
+)
+def test_sums_of_a_thread_by_the_shape_of_a_product(rows, columns, dtype, split, micro):
+    assert LaunchPlan().micro(rows, columns, dtype, split) == micro

@@ -17,7 +17,7 @@ from numba import cuda, types
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.plan import LaunchPlan
 from tests.cuda.catalogue import Entry, catalogue
-from tests.cuda.compiling import SPILL, Compiled, compile_for, faults, missing
+from tests.cuda.compiling import SPILL, Compiled, compile_for, faults, loops_of, missing, over_budget
 
 if device.simulated():
     pytest.skip("the simulator compiles nothing", allow_module_level=True)
@@ -31,13 +31,14 @@ IN_FLOAT64 = ("forward", "backward", "times_transposed", "adam")  # compiled in 
 
 
 def one_of_each(entries: dict[str, Entry]) -> list[str]:
-    """Names of the entries with the highest cap among those whose names differ in numbers alone."""
+    """Names of the entries with a budget, and of those with the highest cap where names differ in numbers alone."""
     chosen: dict[str, Entry] = {}
     for entry in entries.values():
         kind = re.sub(r"\d+", "#", entry.name)
         if kind not in chosen or entry.max_registers >= chosen[kind].max_registers:
             chosen[kind] = entry
-    return [entry.name for entry in chosen.values()]
+    picked = {entry.name for entry in chosen.values()}
+    return [entry.name for entry in entries.values() if entry.name in picked or entry.budget]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -54,6 +55,16 @@ def test_float32(name32, arch, tmp_path):
     entry = FLOAT32[name32]
     made = compile_for(entry.kernel, entry.signature, CAPABILITIES[arch], tmp_path)
     assert faults(made, entry.max_registers, entry.wide) == []
+    assert over_budget(made, entry.multiply_adds, entry.budget) == []
+
+
+@pytest.mark.parametrize("name", ["times_transposed", "outer_sums tokens", "forward split H256 rows1"])
+def test_blackwell(name, tmp_path):
+    """What the pinned toolkit unrolls for it: the kernels with all weights of H 128 in registers it does not."""
+    entry = FLOAT32[name]
+    made = compile_for(entry.kernel, entry.signature, (12, 0, "a"), tmp_path)
+    assert made.local_bytes == 0
+    assert over_budget(made, entry.multiply_adds, entry.budget + 0.1) == []
 
 
 def test_float64(name64, tmp_path):
@@ -109,6 +120,38 @@ def test_registers_over_the_cap_and_narrow_loads_are_reported(tmp_path):
     assert faults(made, made.registers) == []
     assert faults(made, made.registers - 1) == [f"{made.registers} registers; the cap is {made.registers - 1}"]
     assert faults(made, 255, ("LDG",))[0].startswith("no 128-bit LDG")
+
+
+LISTING = """
+        /*0000*/ MOV R1, R2 ;
+.L_outer:
+        /*0010*/ LDS R1, [R2] ;
+        /*0020*/ @P0 BRA `(.L_else) ;
+        /*0030*/ FADD R1, R1, R1 ;
+        /*0040*/ FADD R1, R1, R1 ;
+        /*0050*/ BRA `(.L_inner) ;
+.L_else:
+        /*0060*/ FADD R1, R1, R1 ;
+.L_inner:
+        /*0070*/ FFMA R1, R1, R1, R1 ;
+        /*0080*/ FFMA2 R1, R1, R1, R1 ;
+        /*0090*/ @P1 BRA `(.L_inner) ;
+        /*00a0*/ @P2 BRA `(.L_outer) ;
+.L_end:
+        /*00b0*/ BRA `(.L_end);
+"""
+
+
+def test_loops_are_read_and_counted_by_their_longest_way():
+    loops = [(x.last - x.first, x.length, x.multiply_adds) for x in loops_of(LISTING)]
+    assert loops == [(3, 3, 3), (10, 9, 3)]
+    made = Compiled(32, 0, Counter(), loops_of(LISTING))
+    assert made.per_multiply_add(3) == 3 / 3
+    assert made.per_multiply_add(9) == (9 + 2 * 3) / 9  # the inner loop three times
+    assert over_budget(made, 9, 1.6) == ["1.67 instructions for a multiply-add; the budget is 1.6"]
+    assert over_budget(made, 9, 1.7) == []
+    with pytest.raises(ValueError, match="no loop makes 4"):
+        Compiled(32, 0, Counter(), made.loops[:1]).per_multiply_add(4)
 
 
 @pytest.mark.parametrize(

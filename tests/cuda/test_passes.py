@@ -148,10 +148,21 @@ def test_the_same_numbers_give_the_same_bits(cuda_backend, name):
 @pytest.mark.usefixtures("gpu")
 def test_launch_sizes_change_no_more_than_rounding():
     problem = problem_of(head=Head.EVERY)
-    sizes = LaunchPlan(side=2, micro=1, depth=3, rows=1, spread=9, pad=4, threads=8, tokens=11, outputs=2, blocks=40)
+    sizes = LaunchPlan(side=2, micros=(1,), depth=3, rows=1, spread=9, pad=4, threads=8, outputs=2, blocks=40)
+    sizes = replace(sizes, tokens=22, token_columns=4)
     for plan in (
         sizes,
-        replace(sizes, kinds=(RegimeKind.GENERAL,), rows=4, spread=1, threads=2, micro=2, tokens=1, blocks=1),
+        replace(
+            sizes,
+            kinds=(RegimeKind.GENERAL,),
+            rows=4,
+            spread=1,
+            threads=2,
+            micros=(2,),
+            token_columns=2,
+            tokens=1,
+            blocks=1,
+        ),
     ):
         check(CudaBackend(plan), problem)
 

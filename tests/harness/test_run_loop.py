@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rnnbench import backends
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
@@ -211,6 +212,71 @@ def test_later_starts_are_side_by_side_and_their_imports_not_timed(tmp_path):
         assert len([r for r in turns_in(records) if r.backend == name and r.samples_ns]) == 4 * 4
     assert listener.doings.count("starting 2 processes") == 3
     assert set(status_of(records, "bad-import").values()) == {Status.CRASHED}
+
+
+def test_a_first_launch_may_be_side_by_side_and_its_costs_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
+    records, listener, _ = run(tmp_path, plan_of("numpy", "chatty", "bad-import"), [task_of()])
+    checks = [r for r in records if isinstance(r, CheckRecord) and r.backend != "bad-import"]
+    assert {r.status for r in checks} == {Status.OK}
+    assert {(r.launch, r.costs.cache, r.costs.import_ns is not None) for r in checks} == {
+        (0, "cold", True), (1, "warm", False),
+    }  # fmt: skip
+    assert all(r.costs.prepare_ns is not None and r.costs.first_call_ns for r in checks)
+    assert listener.doings.count("starting 3 processes") == listener.doings.count("starting 2 processes") == 1
+    assert "libfast.so.3" in next(r.reason for r in records if r.backend == "bad-import")
+
+
+def test_an_openmp_team_is_checked_while_nobody_else_works(tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
+    monkeypatch.setenv("TEST_COMPILES", "0.4")
+    ask, seen = WorkerPool.ask, []
+
+    def noted(self, name, op, limit=None, **arguments):
+        begun = time.monotonic()
+        try:
+            return ask(self, name, op, limit, **arguments)
+        finally:
+            seen.append((name, op, begun, time.monotonic()))
+
+    monkeypatch.setattr(WorkerPool, "ask", noted)
+    plan = replace(plan_of("numpy", "compiles", "chatty"), threads=2)
+    records, *_ = run(tmp_path, plan, [task_of(passes=(Pass.FORWARD, Pass.GRADIENT))])
+    assert {r.status for r in records} == {Status.OK}
+    firsts = {name: [(b, e) for who, op, b, e in seen if (who, op) == (name, "first")] for name in plan.backends}
+    assert {name: len(each) for name, each in firsts.items()} == {"numpy": 4, "compiles": 4, "chatty": 4}
+    assert [op for who, op, *_ in seen if who == "numpy"].count("prepare") == 2
+    for begun, ended in firsts["numpy"]:  # the one with a team
+        assert not any(b < ended and begun < e for who, _, b, e in seen if who != "numpy")
+
+
+def test_a_team_that_compiles_does_so_beside_others_and_takes_its_many_steps_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
+    monkeypatch.setenv("TEST_COMPILES", "0.4")
+    openmp = {"environment": {"OMP_NUM_THREADS": "{threads}"}, "compiles": True}
+    monkeypatch.setitem(backends.REGISTRY, "chatty", replace(backends.REGISTRY["chatty"], **openmp))
+    ask, seen = WorkerPool.ask, []
+
+    def noted(self, name, op, limit=None, **arguments):
+        begun = time.monotonic()
+        try:
+            return ask(self, name, op, limit, **arguments)
+        finally:
+            seen.append((name, op, arguments.get("pass_"), begun, time.monotonic()))
+
+    monkeypatch.setattr(WorkerPool, "ask", noted)
+    records, *_ = run(tmp_path, replace(plan_of("chatty", "compiles"), threads=2), [task_of()])
+    assert {r.status for r in records} == {Status.OK}
+    calls = [(op, pass_) for who, op, pass_, *_ in seen if who == "chatty" and op in ("first", "losses")]
+    step = [("first", Pass.TRAIN_STEP), ("losses", None)]
+    once = [("first", p) for p in (Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP)] + step + [("first", Pass.EPOCH)]
+    assert calls == once * 2
+    for op, pass_, begun, ended in (entry[1:] for entry in seen if entry[0] == "chatty"):
+        if op == "losses" or pass_ is Pass.EPOCH:
+            assert not any(b < ended and begun < e for who, _, _, b, e in seen if who != "chatty")
+    checks = [r for r in records if isinstance(r, CheckRecord) and r.backend == "chatty"]
+    assert len(checks) == 2 * 4
+    assert all(r.costs.first_call_ns and r.errors for r in checks)
 
 
 @pytest.mark.usefixtures("four_launches")

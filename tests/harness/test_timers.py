@@ -78,6 +78,45 @@ def test_other_threads_are_the_time_that_is_waited_for_them():
     assert ledger.seconds() == {"starting and importing": 7.0}
 
 
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_is_waited_is_divided_by_what_the_others_do(failing):
+    clock = Clock()
+    ledger = Ledger(clock)
+
+    def work(*kinds):
+        for kind, seconds in kinds:
+            with ledger.spend(kind):
+                clock.pass_(seconds)
+        clock.pass_(10)  # of no kind
+
+    def wait(*threads):
+        for thread in threads:
+            thread.start()
+            thread.join()
+        if failing:
+            raise ValueError("x")
+
+    def waited():
+        with ledger.spend(TimeKind.CHECK), ledger.wait():
+            wait(
+                threading.Thread(target=work, args=((TimeKind.START, 2), (TimeKind.PREPARE, 1))),
+                threading.Thread(target=work, args=((TimeKind.PREPARE, 3), (TimeKind.CHECK, 4))),
+            )
+
+    if failing:
+        with pytest.raises(ValueError, match="x"):
+            waited()
+        assert ledger.seconds() == {"compiling and checking": 30.0}
+    else:
+        waited()
+        assert ledger.seconds() == {
+            "starting and importing": 6.0, "preparing": 12.0, "compiling and checking": 12.0,
+        }  # fmt: skip
+    with ledger.spend(TimeKind.CHECK), ledger.wait():  # nobody works
+        clock.pass_(5)
+    assert ledger.seconds()["compiling and checking"] == (35.0 if failing else 17.0)
+
+
 def test_the_line_tells_the_share_of_the_harness():
     seconds = {
         TimeKind.TURNS: 93.0,

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import weakref
 
+import msgspec
 import numpy as np
 import pytest
 
 from rnnbench.backends.base import Outputs
+from rnnbench.backends.numpy import NumpySession
 from rnnbench.correctness.tolerances import arrays_of
 from rnnbench.harness import arrays
+from rnnbench.harness.operations import Operations
+from tests.faulty import made_of
+from tests.helpers import random_data, random_params, small_problem
 
 
 def in_a_process(script: str) -> list[int]:
@@ -65,3 +71,23 @@ def test_several_threads_read_outputs_at_once(tmp_path):
     command = [sys.executable, "-c", READERS, str(tmp_path / "outputs.npz")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_session_in_a_cycle_is_gone_once_another_is_prepared(tmp_path):
+    """Its objects were frozen, so that no collection of a turn would have found it."""
+    problem = small_problem()
+    arrays.save_problem(tmp_path / "rows.npz", random_params(problem), random_data(problem))
+
+    class InACycle(NumpySession):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            self.own = self
+
+    for session in (NumpySession, InACycle):
+        operations = Operations(made_of(session)(), 0)
+        operations.prepare(msgspec.to_builtins(problem), str(tmp_path / "rows.npz"))
+        operations.first("forward", None, str(tmp_path / "out.npz"))
+        before = weakref.ref(operations.session)
+        assert before() is not None
+        operations.close()
+        assert before() is None

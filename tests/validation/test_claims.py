@@ -17,7 +17,8 @@ from claims import PARTS, Found, Table
 from rnnbench.analysis import intervals
 from worlds import worlds
 
-REDUCED = {"intervals": 150, "stop": 40, "verdicts": 60, "noise": 8, "history": 30, "alarms": 60, "threads": 100}
+REDUCED = {"intervals": 150, "stop": 40, "verdicts": 60, "noise": 8, "history": 30, "alarms": 60, "threads": 100,
+           "disturbed": 30}  # fmt: skip
 
 
 @pytest.mark.parametrize("part", claims.SIMULATED)

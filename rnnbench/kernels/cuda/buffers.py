@@ -66,8 +66,8 @@ def work_shapes(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, tup
         "spare": (2 * s.B, s.GH),
         # Gradients of inputs and weights: sums over steps come in parts, and are added in their order
         "dx": (s.T * s.B if s.V else 1, s.E),
-        "parts": (plan.chunks(s.T * s.B, *s.step_shape), math.prod(s.step_shape)),
-        "head_parts": (plan.chunks(s.S * s.B, *s.head_shape), math.prod(s.head_shape)),
+        "parts": (plan.chunks(s.T * s.B, *s.step_shape, s.dtype), math.prod(s.step_shape)),
+        "head_parts": (plan.chunks(s.S * s.B, *s.head_shape, s.dtype), math.prod(s.head_shape)),
         "norm_parts": (plan.blocks, 2),
         "scale": (1,),
     }

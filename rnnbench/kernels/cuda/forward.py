@@ -1,14 +1,7 @@
-"""Forward recurrence: all T steps in one launch, and no block waits for another.
+"""Forward recurrence for any H: all T steps in one launch, and no block waits for another. Right, not fast.
 
-    h_t = tanh(x_t W_xh + b_h + h_{t-1} W_hh)
-
-Rows of a batch never meet here, so a block owns a few of them through all steps. In: h ((T + 1) b, H), where the state
-after step t will stand, holds x_t W_xh + b_h. Out: h, all states, which is all that backward needs. `layout` says which
-row is which. The cell is tanh, of one gate: the gate width is H.
-
-`forward_in_registers`: thread j keeps column j of W_hh, and the states of the block's rows go round in shared memory,
-in two buffers: one barrier a step. `forward_general`: any H; the weights are read from memory at each step and the
-states from h, which a block reads after its own barrier.
+Equations, arrays and rows of a block as in `lanes`. The weights are read from memory at each step, and the states from
+h, which a block reads after its own barrier.
 """
 
 from __future__ import annotations
@@ -22,63 +15,6 @@ from numba import cuda
 
 from rnnbench.kernels.cuda.layout import state_row
 from rnnbench.kernels.cuda.plan import compiled_once
-
-SUMS = 4  # of each row, added up at the end: one alone would wait for itself at every k
-
-
-@compiled_once
-def forward_in_registers(dtype: str, width: int, rows: int) -> Any:
-    """h, with h_0 = initial, for H <= width. A block of `width` threads for `rows` rows; `width` is a multiple of 4.
-
-    h ((T + 1) b, H), W (H, H), initial (b, H).
-    """
-    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
-    buffers, held = (2, rows, width), rows * SUMS
-
-    @cuda.jit
-    def kernel(h, W, initial, b, T, H):
-        states = cuda.shared.array(buffers, kind)
-        w = cuda.local.array(width, kind)
-        sums = cuda.local.array(held, kind)
-        ahead = cuda.local.array(rows, kind)
-        j, first = cuda.threadIdx.x, cuda.blockIdx.x * rows
-        # Column j of W to registers, once for all steps; where H is padded, zeros
-        for k in range(width):
-            w[k] = W[k, j] if k < H and j < H else zero
-        # The states before step 0, to shared memory and to h, and what the inputs give to step 0
-        for r in range(rows):
-            i = first + r
-            real = i < b and j < H
-            value = initial[i, j] if real else zero
-            states[0, r, j] = value
-            ahead[r] = h[state_row(1, b, i), j] if real else zero
-            if real:
-                h[i, j] = value
-        cuda.syncthreads()
-        for t in range(T):
-            now = t & 1
-            # The sums begin at what the inputs give; that of the next step is asked for
-            for r in range(rows):
-                sums[r * SUMS] = ahead[r]
-                for s in range(1, SUMS):
-                    sums[r * SUMS + s] = zero
-                if t + 1 < T and first + r < b and j < H:  # read while the sums run
-                    ahead[r] = h[state_row(t + 2, b, first + r), j]
-            # ... plus the states, which all threads read, times the column, which is this thread's
-            for k in range(0, width, SUMS):
-                for r in range(rows):
-                    for s in range(SUMS):
-                        sums[r * SUMS + s] += states[now, r, k + s] * w[k + s]
-            # The cell; the new states go to the other buffer, so that one barrier is enough
-            for r in range(rows):
-                i, q = first + r, r * SUMS
-                value = math.tanh((sums[q] + sums[q + 1]) + (sums[q + 2] + sums[q + 3])) if j < H else zero
-                states[1 - now, r, j] = value
-                if i < b and j < H:
-                    h[state_row(t + 1, b, i), j] = value
-            cuda.syncthreads()
-
-    return kernel
 
 
 @compiled_once

@@ -16,6 +16,8 @@ from numba import cuda
 
 from rnnbench.kernels.cuda.plan import compiled_once
 
+u32 = numba.uint32
+LANES = 8  # threads for a logit, where a block's threads can be shared out so
 NO_LOSS, BINARY_CROSS_ENTROPY, CATEGORICAL_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_SQUARED_ERROR = range(5)
 
 
@@ -147,19 +149,32 @@ def read_out(dtype: str, code: int, threads: int, rows: int) -> Any:
     bias (O,). `scale` turns the gradient of one loss into that of the mean over the batch.
     """
     loss_of = loss_and_gradient(dtype, code)
+    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
+    lanes = math.gcd(LANES, threads)
 
     @cuda.jit
     def kernel(z, dz, losses, correct, at, h, first, W, bias, classes, targets, order, offset, b, S, H, O, scale):
+        parts = cuda.shared.array(threads, kind)
         start, end = cuda.blockIdx.x * rows, S * b
-        # Logits: a thread a number
-        for q in range(cuda.threadIdx.x, rows * O, threads):
-            p, o = start + q // O, q % O
-            if p < end:
+        x, width, outputs = u32(cuda.threadIdx.x), u32(H), u32(O)
+        lane = u32(x % u32(lanes))
+        # Logits: `lanes` threads a number, each with every so many of H; the first adds their parts, in their order
+        for low in range(0, rows * O, threads // lanes):
+            q = u32(u32(low) + x // u32(lanes))
+            p, o = u32(u32(start) + q // outputs), u32(q % outputs)
+            here = (q < u32(rows * O)) & (p < u32(end))
+            total = zero
+            if here:
+                for k in range(lane, width, u32(lanes)):
+                    total += h[u32(u32(first) + p), k] * W[k, o]
+            parts[x] = total
+            cuda.syncthreads()
+            if here & (lane == u32(0)):
                 total = bias[o]
-                for k in range(H):
-                    total += h[first + p, k] * W[k, o]
+                for s in range(u32(lanes)):
+                    total += parts[x + s]
                 z[p, o] = total
-        cuda.syncthreads()
+            cuda.syncthreads()
         # Losses: a thread an output, which needs all of its logits
         for p in range(start + cuda.threadIdx.x, min(start + rows, end), threads):
             s = p // b

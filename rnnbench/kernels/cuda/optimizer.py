@@ -43,11 +43,36 @@ def _joined(dtype: str) -> Any:
 
 
 @compiled_once
+def _joined_by_block(dtype: str, threads: int) -> Any:
+    """(top, q) of all threads of a block, `threads` of them, a power of two; tops and sums (threads,) are shared."""
+    joined = _joined(dtype)
+
+    @cuda.jit(device=True)
+    def of_block(top, q, tops, sums):
+        tx = cuda.threadIdx.x
+        tops[tx] = top
+        sums[tx] = q
+        cuda.syncthreads()
+        # In halves: always the same pairs, so the same bits
+        half = threads // 2
+        while half > 0:
+            if tx < half:
+                top, q = joined(tops[tx], sums[tx], tops[tx + half], sums[tx + half])
+                tops[tx] = top
+                sums[tx] = q
+            cuda.syncthreads()
+            half //= 2
+        return tops[0], sums[0]
+
+    return of_block
+
+
+@compiled_once
 def norm_parts(dtype: str, threads: int) -> Any:
     """parts[block] = (top, q) of its share of g (n,); parts (grid, 2). `threads` is a power of two."""
     kind, number = getattr(numba, dtype), np.dtype(dtype).type
     zero, one = number(0), number(1)
-    joined = _joined(dtype)
+    joined, of_block = _joined(dtype), _joined_by_block(dtype, threads)
 
     @cuda.jit
     def kernel(parts, g):
@@ -58,44 +83,38 @@ def norm_parts(dtype: str, threads: int) -> Any:
         # Each thread its numbers, a whole grid apart, so that neighbours read neighbours
         for i in range(cuda.blockIdx.x * threads + tx, g.shape[0], cuda.gridDim.x * threads):
             top, q = joined(top, q, abs(g[i]), one)
-        tops[tx] = top
-        sums[tx] = q
-        cuda.syncthreads()
-        # Then the threads of the block, in halves: always the same pairs, so the same bits
-        half = threads // 2
-        while half > 0:
-            if tx < half:
-                top, q = joined(tops[tx], sums[tx], tops[tx + half], sums[tx + half])
-                tops[tx] = top
-                sums[tx] = q
-            cuda.syncthreads()
-            half //= 2
+        top, q = of_block(top, q, tops, sums)
         if tx == 0:
-            parts[cuda.blockIdx.x, 0] = tops[0]
-            parts[cuda.blockIdx.x, 1] = sums[0]
+            parts[cuda.blockIdx.x, 0] = top
+            parts[cuda.blockIdx.x, 1] = q
 
     return kernel
 
 
 @compiled_once
-def clip_scale(dtype: str) -> Any:
-    """scale[0], which brings the norm of all gradients within `limit`; NaN where the norm is NaN. One thread.
+def clip_scale(dtype: str, threads: int) -> Any:
+    """scale[0], which brings the norm of all gradients within `limit`; NaN where the norm is NaN. One block.
 
     Pascanu et al., 2013, Algorithm 1. parts (., 2), as `norm_parts` writes them.
     """
-    number = np.dtype(dtype).type
+    kind, number = getattr(numba, dtype), np.dtype(dtype).type
     zero, one = number(0), number(1)
-    joined = _joined(dtype)
+    joined, of_block = _joined(dtype), _joined_by_block(dtype, threads)
 
     @cuda.jit
     def kernel(scale, parts, limit):
-        # The blocks' parts in their order
+        tops = cuda.shared.array(threads, kind)
+        sums = cuda.shared.array(threads, kind)
+        tx = cuda.threadIdx.x
+        # The blocks' parts, a block apart
         top, q = zero, zero
-        for i in range(parts.shape[0]):
+        for i in range(tx, parts.shape[0], threads):
             top, q = joined(top, q, parts[i, 0], parts[i, 1])
-        root = math.sqrt(q)
-        # top may be so large that top * root is infinite: divide by one after the other
-        scale[0] = one if root * top <= limit else limit / top / root
+        top, q = of_block(top, q, tops, sums)
+        if tx == 0:
+            root = math.sqrt(q)
+            # top may be so large that top * root is infinite: divide by one after the other
+            scale[0] = one if root * top <= limit else limit / top / root
 
     return kernel
 

@@ -97,24 +97,25 @@ class CudaRunner:
         self.recurrence = CudaRecurrence(sizes, plan, settled.regime, self.launch, arrays)
         self.s, self.plan, self.loss, self.a, self.p, self.rows = sizes, plan, loss, arrays, params, rows
         self.number = np.dtype(sizes.dtype).type
-        self.tile = (plan.side, plan.micro, plan.depth)
         self.has_tokens = sizes.V > 0
         self.table = params["embedding"] if self.has_tokens else params["W_xh"]
 
-    def _tiles(self, rows: int, columns: int, parts: int = 1) -> LaunchSize:
-        """Launch sizes of a product into (rows, columns)."""
+    def _tiles(self, rows: int, columns: int, parts: int = 0) -> tuple[LaunchSize, tuple[int, int, int]]:
+        """Launch sizes of a product into (rows, columns), and the sizes that its kernel is made for."""
         plan = self.plan
-        grid = (math.ceil(rows / plan.edge), math.ceil(columns / plan.edge), parts)
-        return LaunchSize(grid, (plan.side, plan.side))
+        micro = plan.micro(rows, columns, self.s.dtype, split=parts > 0)
+        grid = (*plan.tiles(rows, columns, micro), max(1, parts))
+        return LaunchSize(grid, (plan.side, plan.side)), (plan.side, micro, plan.depth)
 
     def forward(self, batch: Batch, step_weight: float) -> None:
         """h, z, dz, losses and correct. `step_weight`: of one loss within its row."""
         s, a, p, b, plan = self.s, self.a, self.p, batch.b, self.plan
         # All inputs through W_xh in one product, to where the states will stand
         n, rows = s.T * b, self.rows
-        kernel = products.project_inputs(s.dtype, self.has_tokens, *self.tile)
+        size, tile = self._tiles(n, s.GH)
+        kernel = products.project_inputs(s.dtype, self.has_tokens, *tile)
         self.launch(
-            kernel, self._tiles(n, s.GH),
+            kernel, size,
             a["h"], b, rows.source, self.table, batch.order, batch.offset, b, p["W_xh"], p["b_h"], n, s.E, s.GH,
         )  # fmt: skip
         # T steps: each state in the place of what its input gave
@@ -141,8 +142,8 @@ class CudaRunner:
             self._sums_by_token(batch, first * b)
 
     def _times_transposed(self, out: Any, first: int, A: Any, B: Any, rows: int, n: int, k: int) -> None:
-        kernel = products.times_transposed(self.s.dtype, *self.tile)
-        self.launch(kernel, self._tiles(rows, n), out, first, A, B, rows, n, k)
+        size, tile = self._tiles(rows, n)
+        self.launch(products.times_transposed(self.s.dtype, *tile), size, out, first, A, B, rows, n, k)
 
     def _sums(self, batch: Batch, first: int) -> None:
         """All gradients but that of the embedding, from rows of delta from `first` on."""
@@ -161,12 +162,13 @@ class CudaRunner:
         s, a = self.s, self.a
         m = E + s.H + 1
         # Chunks of steps, so many that the device is busy, and no empty one at the end
-        wanted = self.plan.chunks(end - first, m, n)
+        wanted = self.plan.chunks(end - first, m, n, s.dtype)
         chunk = math.ceil((end - first) / wanted)
         chunks = math.ceil((end - first) / chunk)
-        kernel = products.outer_sums(s.dtype, self.has_tokens, *self.tile)
+        size, tile = self._tiles(m, n, chunks)
+        kernel = products.outer_sums(s.dtype, self.has_tokens, *tile)
         self.launch(
-            kernel, self._tiles(m, n, chunks),
+            kernel, size,
             parts, self.rows.source, self.table, batch.order, batch.offset, batch.b, a["h"], ahead, d,
             first, end, chunk, E, s.H, n,
         )  # fmt: skip
@@ -176,9 +178,10 @@ class CudaRunner:
         """The gradient of the embedding, all V rows of it."""
         s, a, b, plan = self.s, self.a, batch.b, self.plan
         self._times_transposed(a["dx"], first, a["delta"], self.p["W_xh"], s.T * b - first, s.E, s.GH)
-        kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.tokens)
+        owned = plan.tokens_owned(s.dtype)
+        kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.token_columns, owned)
         self.launch(
-            kernel, LaunchSize(math.ceil(s.V / plan.tokens), plan.threads),
+            kernel, LaunchSize((plan.token_blocks(s.V, s.dtype), math.ceil(s.E / plan.token_columns)), plan.threads),
             a["d_embedding"], a["dx"], self.rows.source, batch.order, batch.offset, b, first, s.T * b, s.V, s.E,
         )  # fmt: skip
 
@@ -203,9 +206,8 @@ class CudaRunner:
         if not math.isinf(rule.clip_norm):
             size = LaunchSize(self.plan.blocks, threads)
             self.launch(optimizer.norm_parts(dtype, threads), size, a["norm_parts"], a["grads"])
-            self.launch(
-                optimizer.clip_scale(dtype), LaunchSize(1, 1), a["scale"], a["norm_parts"], number(rule.clip_norm)
-            )
+            scale = optimizer.clip_scale(dtype, threads)
+            self.launch(scale, LaunchSize(1, threads), a["scale"], a["norm_parts"], number(rule.clip_norm))
         limit, size = number(rule.clip_value), LaunchSize(math.ceil(a["params"].size / threads), threads)
         if adam is None:
             kernel, rate = optimizer.sgd(dtype), number(rule.learning_rate)

@@ -34,6 +34,60 @@ class RegimeKind(enum.StrEnum):
     GENERAL = "general"
 
 
+PAIR = 2  # numbers of k that lie together in `spread`
+QUAD = 4  # numbers of a 128-bit load, in float32
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Sizes of a block that has all of W_hh, as in `lanes`: `lanes` threads share `per` columns.
+
+    `lanes` is a multiple of `per`, `width` of both and of QUAD times `lanes`; `kept` of a thread's weights are in
+    registers, a multiple of QUAD.
+    """
+
+    width: int
+    lanes: int
+    per: int
+    kept: int
+    rows: int
+
+    @property
+    def threads(self) -> int:
+        """Threads of a block."""
+        return self.width * self.lanes // self.per
+
+    @property
+    def depth(self) -> int:
+        """Numbers of k of a lane."""
+        return self.width // self.lanes
+
+    @property
+    def pooled(self) -> int:
+        """Weights of a thread in shared memory."""
+        return self.depth * self.per - self.kept
+
+    @property
+    def apart(self) -> int:
+        """Sums of a row and column in a thread, which has QUAD of a row in all."""
+        return max(1, QUAD // self.per)
+
+    @property
+    def turns(self) -> int:
+        """Threads that are the cell of a column, each for some rows."""
+        return self.lanes // self.per
+
+    @property
+    def mine(self) -> int:
+        """Rows that a thread is the cell of."""
+        return math.ceil(self.rows / self.turns)
+
+    @property
+    def partial(self) -> tuple[int, ...]:
+        """Shape of what the lanes have summed, by row and group of lanes; one line apart, for the banks."""
+        return (self.rows, self.width // self.per, self.per + 1, self.lanes) if self.lanes > 1 else (1, 1, 1, 1)
+
+
 APART = 8  # numbers between the sums of two columns, so that a warp that reads four of them meets no bank twice
 
 
@@ -41,7 +95,7 @@ APART = 8  # numbers between the sums of two columns, so that a warp that reads 
 class Shape:
     """Sizes of a block that has some columns of W_hh, as in `spread`, and of what it works in.
 
-    `lanes` is a multiple of `per` times `rows`, `columns` of `per`.
+    `lanes` is a multiple of `per` times `rows`, `columns` of `per`, `depth` of PAIR.
     """
 
     columns: int
@@ -71,6 +125,11 @@ class Shape:
         return self.rows * self.columns, self.lanes + APART
 
     @property
+    def turns(self) -> int:
+        """Numbers of a row that a thread stages."""
+        return math.ceil(self.width / self.threads)
+
+    @property
     def adders(self) -> int:
         """Threads that add up one of those lines."""
         return self.threads // (self.rows * self.columns)
@@ -80,24 +139,27 @@ class Shape:
 class LaunchPlan:
     """Launch sizes.
 
-    A block of a product has `side` x `side` threads with `micro` x `micro` sums each, and reads `depth` numbers of k at
-    a time. In the recurrence a block owns at most `rows` batch rows, one while there are no more than `spread`; a
-    thread keeps H numbers of W_hh in registers, H padded to a multiple of `pad` (itself one of 4), as long as they
-    take no more than `kept_bytes`. Rows of a block times H padded is at most `unrolled`, what LLVM unrolls in full:
-    a loop that stays would find the weights in memory.
-    `threads`: of every other block. `tokens`: of the vocabulary, whose gradients one block sums. `outputs`: emitted
-    outputs, whose losses one block computes. `blocks`: wanted where a sum over steps is split.
+    A block of a product has `side` x `side` threads with micro x micro sums each, one of `micros`, and reads `depth`
+    numbers of k at a time. In the recurrence a block owns at most `rows` batch rows, one while there are no more than
+    `spread`; a thread keeps H numbers of W_hh in registers, H padded to a multiple of `pad` (itself one of 4), as long
+    as they take no more than `kept_bytes`. Rows of a block times H padded is at most `unrolled`, what LLVM unrolls in
+    full: a loop that stays would find the weights in memory.
+    `threads`: of every other block. `tokens`: of the vocabulary, whose gradients one block sums in float32, for
+    `token_columns` columns of the embedding. `outputs`: emitted outputs, whose losses one block computes. `blocks`:
+    wanted where a sum over steps is split.
 
-    Of two threads a column: `block_registers` of all threads of a block, of which each needs `beside` for what is not
-    a weight. Of columns spread over blocks: `columns` of a block, the first that gives no more blocks than there are
-    multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to `few` batch
-    rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few. `wide`: H from
-    which a launch per step is better than one block that reads all of W_hh. `kinds`: regimes that may be taken.
+    `group`: threads of a warp that share as many columns, from an H padded of `grouped` on; below, a thread a column.
+    Of twice as many threads as columns: `block_registers` of all threads of a block, of which each needs `beside` for
+    what is not a weight. Of columns spread over blocks: `columns` of a block, the first that gives no more blocks than
+    there are multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to
+    `few` batch rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few.
+    `wide`: H from which a launch per step is better than one block that reads all of W_hh. `kinds`: regimes that may
+    be taken.
     """
 
     # products
     side: int = 16
-    micro: int = 4
+    micros: tuple[int, ...] = (8, 4, 2)
     depth: int = 16
     # recurrences with all weights of a column in one thread
     rows: int = 4
@@ -105,14 +167,17 @@ class LaunchPlan:
     pad: int = 32
     kept_bytes: int = 512
     unrolled: int = 128
+    group: int = 4
+    grouped: int = 96
     # everything else
     threads: int = 256
-    tokens: int = 64
+    tokens: int = 32
+    token_columns: int = 32
     outputs: int = 32
     blocks: int = 264
     # recurrences with two threads a column, or columns over blocks, or a launch a step
     block_registers: int = 65536
-    beside: int = 40
+    beside: int = 32
     columns: tuple[int, ...] = (8, 12)
     lanes: int = 128
     per: int = 4
@@ -123,10 +188,24 @@ class LaunchPlan:
     # which recurrences may be taken
     kinds: tuple[RegimeKind, ...] = tuple(RegimeKind)
 
-    @property
-    def edge(self) -> int:
-        """Rows and columns of `out` that one block of a product writes."""
-        return self.side * self.micro
+    def tiles(self, rows: int, columns: int, micro: int) -> tuple[int, int]:
+        """Blocks of a product into (rows, columns)."""
+        edge = self.side * micro
+        return math.ceil(rows / edge), math.ceil(columns / edge)
+
+    def micro(self, rows: int, columns: int, dtype: str, split: bool) -> int:
+        """The fastest of `micros`, by instructions: micro^2 multiply-adds and a dozen others for each k and tile.
+
+        Fewer tiles than fill the device take as long as those that do, unless the sum is `split`. In float64 8 x 8 sums
+        are more than there are registers.
+        """
+
+        def instructions(micro: int) -> int:
+            tiles = math.prod(self.tiles(rows, columns, micro))
+            return (tiles if split else max(tiles, self.blocks // 2)) * (micro * micro + 12)
+
+        small = [micro for micro in self.micros if micro * np.dtype(dtype).itemsize <= 32]
+        return min(small, key=instructions)
 
     def width(self, H: int, dtype: str) -> int | None:
         """H padded, where W_hh stays in registers; None where it does not fit them."""
@@ -144,7 +223,15 @@ class LaunchPlan:
             rows *= 2
         return rows
 
-    def chunks(self, n: int, m: int, columns: int) -> int:
+    def tokens_owned(self, dtype: str) -> int:
+        """Tokens of a block: their sums are in shared memory, and take as many bytes in any type."""
+        return max(1, self.tokens * 4 // np.dtype(dtype).itemsize)
+
+    def token_blocks(self, V: int, dtype: str) -> int:
+        """Blocks that own V tokens in turn: a power of two, so that the lower bits of a token name its block."""
+        return 1 << (math.ceil(V / self.tokens_owned(dtype)) - 1).bit_length()
+
+    def chunks(self, n: int, m: int, columns: int, dtype: str) -> int:
         """Parts of a sum over n steps into an (m, columns) matrix, so that there are about `blocks` of them in all."""
-        tiles = math.ceil(m / self.edge) * math.ceil(columns / self.edge)
-        return max(1, min(self.blocks // tiles, math.ceil(n / self.edge)))
+        micro = self.micro(m, columns, dtype, split=True)
+        return max(1, min(self.blocks // math.prod(self.tiles(m, columns, micro)), math.ceil(n / (self.side * micro))))

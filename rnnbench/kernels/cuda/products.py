@@ -11,13 +11,17 @@ No atomics: the same numbers give the same bits. The products take no library, s
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda.plan import compiled_once
+from rnnbench.kernels.cuda.plan import QUAD, compiled_once
+
+u32 = numba.uint32
+PAD = 4  # numbers between two lines of a tile, so that what is written across them meets few banks twice
 
 
 @compiled_once
@@ -26,29 +30,53 @@ def reader(tokens: bool) -> Any:
 
     # Row p is step t = p // b of the batch's row p - t b, which is row order[offset + that] of the data
     def read_token(source, table, order, offset, b, p, e):
-        t = p // b
-        return table[source[order[offset + p - t * b], t], e]
+        t = u32(p // b)
+        return table[u32(source[u32(order[offset + u32(p - t * b)]), t]), e]
 
     def read_number(source, table, order, offset, b, p, e):
-        t = p // b
-        return source[order[offset + p - t * b], t, e]
+        t = u32(p // b)
+        return source[u32(order[offset + u32(p - t * b)]), t, e]
 
     return cuda.jit(device=True)(read_token if tokens else read_number)
 
 
 @compiled_once
 def multiplier(side: int, micro: int, depth: int) -> Any:
-    """sums (micro micro,) += the outer products of what this thread (tx, ty) has of left and right (depth, edge)."""
+    """sums (micro micro,) += the outer products of what this thread (tx, ty) has of left and right (depth, edge + PAD).
+
+    A thread has `near` neighbours of each `near * side` rows and columns: they are one load.
+    """
+    near, width = u32(math.gcd(micro, QUAD)), u32(micro)
 
     @cuda.jit(device=True)
     def multiply(sums, left, right, tx, ty):
-        for k in range(depth):
-            for u in range(micro):
-                a = left[k, ty + u * side]
-                for v in range(micro):
-                    sums[u * micro + v] += a * right[k, tx + v * side]
+        k = u32(0)
+        while k != u32(depth):  # not a range: that of an unsigned number counts in 64 bits
+            for u in range(width):
+                a = left[k, ty * near + u // near * near * u32(side) + u % near]
+                for v in range(width):
+                    sums[u * width + v] += a * right[k, tx * near + v // near * near * u32(side) + v % near]
+            k = u32(k + u32(1))
 
     return multiply
+
+
+@compiled_once
+def place(side: int, micro: int) -> Any:
+    """Which row or column of its tile is number u of a thread at t."""
+    near = u32(math.gcd(micro, QUAD))
+
+    @cuda.jit(device=True)
+    def of(t, u):
+        return u32(t * near + u // near * near * u32(side) + u % near)
+
+    return of
+
+
+def tile_sizes(side: int, micro: int, depth: int) -> tuple[int, int, int, tuple[int, int]]:
+    """Edge of a tile, threads of a block, numbers of each matrix that a thread fetches, and shape in shared memory."""
+    edge, count = side * micro, side * side
+    return edge, count, math.ceil(depth * edge / count), (depth, edge + PAD)
 
 
 @compiled_once
@@ -59,36 +87,50 @@ def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) 
     batch's from `offset` on.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
-    edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
-    read, multiply = reader(tokens), multiplier(side, micro, depth)
+    edge, count, loads, tile = tile_sizes(side, micro, depth)
+    held, slice_, wide = micro * micro, u32(depth), u32(edge)
+    read, multiply, of = reader(tokens), multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
     def kernel(h, first, source, table, order, offset, b, W, bias, rows, E, GH):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
-        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
-        row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
+        ahead = cuda.local.array(loads, kind)
+        beside = cuda.local.array(loads, kind)
+        tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
+        x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
+        b, rows, E, GH, offset = u32(b), u32(rows), u32(E), u32(GH), u32(offset)
         for q in range(held):
             sums[q] = zero
-        # `depth` of E at a time: inputs and weights of the tile to shared memory, then their products to the sums
-        for k0 in range(0, E, depth):
-            for q in range(ty * side + tx, depth * edge, count):
-                k, m = q % depth, q // depth
-                inside = k0 + k < E and row + m < rows
-                left[k, m] = read(source, table, order, offset, b, row + m, k0 + k) if inside else zero
-            for q in range(ty * side + tx, depth * edge, count):
-                k, n = q // edge, q % edge
-                right[k, n] = W[k0 + k, column + n] if k0 + k < E and column + n < GH else zero
-            cuda.syncthreads()
-            multiply(sums, left, right, tx, ty)
-            cuda.syncthreads()
-        # A thread's sums lie `side` apart, so that neighbours write neighbours
-        for u in range(micro):
-            for v in range(micro):
-                p, j = row + ty + u * side, column + tx + v * side
-                if p < rows and j < GH:
-                    h[first + p, j] = sums[u * micro + v] + bias[j]
+        # `depth` of E at a time: inputs and weights of the tile to registers, while the products of those before, which
+        # are in shared memory, go to the sums; then to shared memory
+        for turn in range(0, E + slice_, depth):
+            k0 = u32(turn)
+            if k0 < E:
+                for n in range(u32(loads)):
+                    q = u32(n * u32(count) + x)
+                    k, m = u32(k0 + q % slice_), u32(row + q // slice_)
+                    inside = (k < E) & (m < rows) & (q < u32(depth * edge))
+                    ahead[n] = read(source, table, order, offset, b, m, k) if inside else zero
+                    k, j = u32(k0 + q // wide), u32(column + q % wide)
+                    inside = (k < E) & (j < GH) & (q < u32(depth * edge))
+                    beside[n] = W[k, j] if inside else zero
+            if k0 > 0:
+                multiply(sums, left, right, tx, ty)
+                cuda.syncthreads()
+            if k0 < E:
+                for n in range(u32(loads)):
+                    q = u32(n * u32(count) + x)
+                    if q < u32(depth * edge):
+                        left[q % slice_, q // slice_] = ahead[n]
+                        right[q // wide, q % wide] = beside[n]
+                cuda.syncthreads()
+        for u in range(u32(micro)):
+            for v in range(u32(micro)):
+                p, j = u32(row + of(ty, u)), u32(column + of(tx, v))
+                if (p < rows) & (j < GH):
+                    h[first + p, j] = sums[u * u32(micro) + v] + bias[j]
 
     return kernel
 
@@ -97,32 +139,48 @@ def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) 
 def times_transposed(dtype: str, side: int, micro: int, depth: int) -> Any:
     """out[first + p] = A[first + p] B^T for p < rows. Grid as `project_inputs`. out (., n), A (., K), B (n, K)."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
-    edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
-    multiply = multiplier(side, micro, depth)
+    edge, count, loads, tile = tile_sizes(side, micro, depth)
+    held, slice_, wide = micro * micro, u32(depth), u32(edge)
+    multiply, of = multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
     def kernel(out, first, A, B, rows, n, K):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
-        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
-        row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
+        ahead = cuda.local.array(loads, kind)
+        beside = cuda.local.array(loads, kind)
+        tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
+        x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
+        first, rows, n, K = u32(first), u32(rows), u32(n), u32(K)
         for q in range(held):
             sums[q] = zero
-        # Rows of both matrices, `depth` of k at a time: B is read as it lies, and is transposed by how it is used
-        for k0 in range(0, K, depth):
-            for q in range(ty * side + tx, depth * edge, count):
-                k, m = q % depth, q // depth
-                left[k, m] = A[first + row + m, k0 + k] if k0 + k < K and row + m < rows else zero
-                right[k, m] = B[column + m, k0 + k] if k0 + k < K and column + m < n else zero
-            cuda.syncthreads()
-            multiply(sums, left, right, tx, ty)
-            cuda.syncthreads()
-        for u in range(micro):
-            for v in range(micro):
-                p, j = row + ty + u * side, column + tx + v * side
-                if p < rows and j < n:
-                    out[first + p, j] = sums[u * micro + v]
+        # Rows of both matrices, `depth` of k at a time, one turn ahead as in `project_inputs`: B is read as it lies,
+        # and is transposed by how it is used
+        for turn in range(0, K + slice_, depth):
+            k0 = u32(turn)
+            if k0 < K:
+                for f in range(u32(loads)):
+                    q = u32(f * u32(count) + x)
+                    k, m = u32(k0 + q % slice_), u32(q // slice_)
+                    inside = (k < K) & (q < u32(depth * edge))
+                    ahead[f] = A[u32(first + row + m), k] if inside & (row + m < rows) else zero
+                    beside[f] = B[u32(column + m), k] if inside & (column + m < n) else zero
+            if k0 > 0:
+                multiply(sums, left, right, tx, ty)
+                cuda.syncthreads()
+            if k0 < K:
+                for f in range(u32(loads)):
+                    q = u32(f * u32(count) + x)
+                    if q < u32(depth * edge):
+                        left[q % slice_, q // slice_] = ahead[f]
+                        right[q % slice_, q // slice_] = beside[f]
+                cuda.syncthreads()
+        for u in range(u32(micro)):
+            for v in range(u32(micro)):
+                p, j = u32(row + of(ty, u)), u32(column + of(tx, v))
+                if (p < rows) & (j < n):
+                    out[u32(first + p), j] = sums[u * u32(micro) + v]
 
     return kernel
 
@@ -136,44 +194,58 @@ def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> A
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
-    edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
-    read, multiply = reader(tokens), multiplier(side, micro, depth)
+    edge, count, loads, tile = tile_sizes(side, micro, depth)
+    held, slice_, wide = micro * micro, u32(depth), u32(edge)
+    read, multiply, of = reader(tokens), multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
     def kernel(parts, source, table, order, offset, b, h, ahead, d, first, end, chunk, E, H, n):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
-        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
-        row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
-        begin = first + cuda.blockIdx.z * chunk
-        stop = min(end, begin + chunk)
+        these = cuda.local.array(loads, kind)
+        those = cuda.local.array(loads, kind)
+        tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
+        x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
+        begin = u32(first + cuda.blockIdx.z * chunk)
+        stop = u32(min(end, first + (cuda.blockIdx.z + 1) * chunk))
+        b, offset, ahead, E, H, n = u32(b), u32(offset), u32(ahead), u32(E), u32(H), u32(n)
         for q in range(held):
             sums[q] = zero
-        # The sum runs over steps and rows: `depth` of them at a time. A row of the matrix is an input, a state before
-        # the step, or a 1, whose product is the gradient of the bias
-        for k0 in range(begin, stop, depth):
-            for q in range(ty * side + tx, depth * edge, count):
-                k, m = q // edge, q % edge
-                p, c = k0 + k, row + m
-                x = zero
-                if p < stop:
-                    if c < E:
-                        x = read(source, table, order, offset, b, p, c)
-                    elif c < E + H:
-                        x = h[p + ahead, c - E]
-                    elif c == E + H:
-                        x = one
-                left[k, m] = x
-                right[k, m] = d[p, column + m] if p < stop and column + m < n else zero
-            cuda.syncthreads()
-            multiply(sums, left, right, tx, ty)
-            cuda.syncthreads()
-        for u in range(micro):
-            for v in range(micro):
-                c, j = row + ty + u * side, column + tx + v * side
-                if c <= E + H and j < n:
-                    parts[cuda.blockIdx.z, c * n + j] = sums[u * micro + v]
+        # The sum runs over steps and rows: `depth` of them at a time, one turn ahead as in `project_inputs`. A row of
+        # the matrix is an input, a state before the step, or a 1, whose product is the gradient of the bias
+        for turn in range(begin, stop + slice_, depth):
+            k0 = u32(turn)
+            if k0 < stop:
+                for f in range(u32(loads)):
+                    q = u32(f * u32(count) + x)
+                    m, p = u32(q % wide), u32(k0 + q // wide)
+                    c, j, inside = u32(row + m), u32(column + m), (p < stop) & (q < u32(depth * edge))
+                    value = zero
+                    if inside:
+                        if c < E:
+                            value = read(source, table, order, offset, b, p, c)
+                        elif c < E + H:
+                            value = h[u32(p + ahead), u32(c - E)]
+                        elif c == E + H:
+                            value = one
+                    these[f] = value
+                    those[f] = d[p, j] if inside & (j < n) else zero
+            if k0 > begin:
+                multiply(sums, left, right, tx, ty)
+                cuda.syncthreads()
+            if k0 < stop:
+                for f in range(u32(loads)):
+                    q = u32(f * u32(count) + x)
+                    if q < u32(depth * edge):
+                        left[q // wide, q % wide] = these[f]
+                        right[q // wide, q % wide] = those[f]
+                cuda.syncthreads()
+        for u in range(u32(micro)):
+            for v in range(u32(micro)):
+                c, j = u32(row + of(ty, u)), u32(column + of(tx, v))
+                if (c <= E + H) & (j < n):
+                    parts[u32(cuda.blockIdx.z), u32(c * n + j)] = sums[u * u32(micro) + v]
 
     return kernel
 

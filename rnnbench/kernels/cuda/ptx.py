@@ -2,6 +2,7 @@
 
 coherent    array[i, j] as other blocks wrote it: from the second cache, never an old line of the first
 acquired    a counter, and after it all that was written before the counter was raised
+raised      a counter, after all that this thread and, before a barrier, its block have written
 """
 
 from __future__ import annotations
@@ -58,6 +59,33 @@ def acquired() -> Any:
         return numba.int32(counter), codegen
 
     return load
+
+
+@compiled_once
+def raised() -> Any:
+    """counter[0] += 1 of an int32 array, by one thread of a block."""
+
+    # release: all that was written before is seen by whoever acquires the counter; cheaper than a fence for all
+    def of_simulator(counter):
+        counter[0] += 1  # its blocks run one after the other
+
+    if simulated():
+        return of_simulator
+    from llvmlite import ir
+    from numba.cuda.extending import intrinsic
+
+    @intrinsic
+    def add(typingctx, counter):
+        def codegen(context, builder, sig, args):
+            pointer = context.make_array(sig.args[0])(context, builder, value=args[0]).data
+            kind = ir.FunctionType(ir.VoidType(), [pointer.type])
+            text = "red.release.gpu.global.add.s32 [$0], 1;"
+            builder.call(ir.InlineAsm(kind, text, "l,~{memory}", side_effect=True), [pointer])
+            return context.get_dummy_value()
+
+        return numba.void(counter), codegen
+
+    return add
 
 
 def _asm(builder: Any, ir: Any, text: str, result: str, pointer: Any) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from rnnbench.kernels.cuda import backward, forward, split, spread, tiles
+from rnnbench.kernels.cuda import backward, forward, lanes, spread, tiles
 from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import Room, simulated
 from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
@@ -125,19 +125,15 @@ class CudaRecurrence:
 
 def _forward_kernel(r: Regime, dtype: str) -> Any:
     """The kernel of a regime with one launch in which no block waits."""
-    if r.kind is RegimeKind.REGISTERS:
-        return forward.forward_in_registers(dtype, r.width, r.rows)
-    if r.kind is RegimeKind.SPLIT:
-        return split.forward_split(dtype, r.width, r.kept, r.rows)
+    if r.lanes is not None:
+        return lanes.forward_in_lanes(dtype, r.block)
     return forward.forward_general(dtype, r.threads, r.rows)
 
 
 def _backward_kernel(r: Regime, dtype: str) -> Any:
     """As `_forward_kernel`."""
-    if r.kind is RegimeKind.REGISTERS:
-        return backward.backward_in_registers(dtype, r.width, r.rows)
-    if r.kind is RegimeKind.SPLIT:
-        return split.backward_split(dtype, r.width, r.kept, r.rows)
+    if r.lanes is not None:
+        return lanes.backward_in_lanes(dtype, r.block)
     return backward.backward_general(dtype, r.threads, r.rows)
 
 

@@ -1,7 +1,7 @@
 """Which recurrence for which problem on which device. One table, in the order in which `LaunchPlan.kinds` is tried.
 
-registers   a thread a column of W_hh, kept in its registers                      one launch, no block waits
-split       two threads a column, registers and what they do not hold in          one launch, no block waits
+registers   as many threads as columns of W_hh, which is kept in registers         one launch, no block waits
+split       twice as many, registers and what they do not hold in                 one launch, no block waits
             dynamic shared memory
 spread      few rows: columns over all multiprocessors, a barrier at each step    one launch
 steps       the same blocks where they cannot be resident together                a launch per step
@@ -18,8 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rnnbench.kernels.cuda.device import Room
-from rnnbench.kernels.cuda.forward import SUMS
-from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind, Shape
+from rnnbench.kernels.cuda.plan import PAIR, QUAD, Lanes, LaunchPlan, RegimeKind, Shape
 
 MAX_THREADS = 1024  # of a block
 STATIC_BYTES = 48 << 10  # of shared memory, with nothing asked for
@@ -37,6 +36,14 @@ class Regime:
     kept: int = 0
     shared: int = 0
     spread: Shape | None = None
+    lanes: Lanes | None = None
+
+    @property
+    def block(self) -> Lanes:
+        """Of the regimes whose blocks have all of W_hh."""
+        if self.lanes is None:
+            raise ValueError(f"in the regime {self.kind} no block has all of W_hh on chip")
+        return self.lanes
 
     @property
     def shape(self) -> Shape:
@@ -65,7 +72,7 @@ def choose(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime:
 def describe(regime: Regime) -> str:
     """What a contract says of W_hh."""
     return {
-        RegimeKind.REGISTERS: "in registers, a thread a column",
+        RegimeKind.REGISTERS: "in registers, as many threads as columns",
         RegimeKind.SPLIT: f"in registers ({regime.kept} numbers a thread) and shared memory, two threads a column",
         RegimeKind.SPREAD: f"spread over {regime.grid} blocks that wait for each other at each step",
         RegimeKind.STEPS: f"spread over {regime.grid} blocks, a launch per step",
@@ -80,28 +87,40 @@ def _registers(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regi
         return None
     # A block has all columns, so that no other needs its states
     rows = plan.block_rows(b, width)
-    return Regime(RegimeKind.REGISTERS, math.ceil(b / rows), width, rows, width)
+    # Threads that share columns read fewer states, and meet once more: worth it where columns are long
+    group = plan.group if width >= plan.grouped and width % (QUAD * plan.group) == 0 else 1
+    block = Lanes(width, group, group, width, rows)
+    return Regime(RegimeKind.REGISTERS, math.ceil(b / rows), width, rows, width, lanes=block)
 
 
 def _split(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
-    pad, size = max(plan.pad, 2 * SUMS), np.dtype(dtype).itemsize
+    lanes, size = 2 * plan.group, np.dtype(dtype).itemsize
+    pad = max(plan.pad, QUAD * lanes)
     width = pad * math.ceil(H / pad)
-    half, threads = width // 2, 2 * width
+    half, threads = width // 2, 2 * width  # numbers of W_hh for each thread
     if threads > MAX_THREADS:
         return None
-    # As many weights of a thread in registers as it has to spare, the others in shared memory
-    registers = plan.thread_registers(threads) - plan.beside
-    kept = min(half, registers * 4 // size // SUMS * SUMS, plan.unrolled)
-    rows = plan.block_rows(b, width)
-    shared = max(1, half - kept) * threads * size  # never none: the simulator makes no empty array
-    if kept < SUMS or shared + 2 * rows * width * size > room.block_bytes:
-        return None
-    return Regime(RegimeKind.SPLIT, math.ceil(b / rows), threads, rows, width, kept, shared)
+    # As many weights of a thread in registers as it has to spare, the others in shared memory: fewer with more rows,
+    # whose sums take registers too. As many rows as fit
+    unit, rows = QUAD * plan.group, plan.block_rows(b, None)
+    spare = (plan.thread_registers(threads) - plan.beside) * 4 // size // unit * unit
+    while True:
+        kept = min(half, spare - unit * (rows.bit_length() - 1), plan.unrolled)
+        block = Lanes(width, lanes, plan.group, kept, rows)
+        static = (2 * rows * width + math.prod(block.partial)) * size
+        shared = max(1, block.pooled) * threads * size  # never none: the simulator makes no empty array
+        if kept >= unit and static <= STATIC_BYTES and shared + static <= room.block_bytes:
+            return Regime(RegimeKind.SPLIT, math.ceil(b / rows), threads, rows, width, kept, shared, lanes=block)
+        if rows == 1:
+            return None
+        rows //= 2
 
 
-def _shape(plan: LaunchPlan, H: int, columns: int, dtype: str) -> Shape | None:
-    """With as many rows at a time as static shared memory holds; None where a thread would have too many weights."""
-    depth, rows = math.ceil(H / plan.lanes), plan.rows
+def _shape(plan: LaunchPlan, H: int, b: int, columns: int, dtype: str) -> Shape | None:
+    """With as many rows at a time as there are and static shared memory holds; None where a thread would have too many
+    weights.
+    """
+    depth, rows = PAIR * math.ceil(H / plan.lanes / PAIR), min(plan.rows, 1 << (b - 1).bit_length())
     if depth > plan.deepest:
         return None
     while True:
@@ -119,7 +138,7 @@ def _spread(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime 
     if b > plan.few or not room.together:
         return None
     for columns in plan.columns:
-        grid, shape = math.ceil(H / columns), _shape(plan, H, columns, dtype)
+        grid, shape = math.ceil(H / columns), _shape(plan, H, b, columns, dtype)
         if shape and grid <= room.multiprocessors:  # one block of this size always fits
             return Regime(RegimeKind.SPREAD, grid, shape.threads, shape.rows, shape.width, spread=shape)
     return None
@@ -127,7 +146,7 @@ def _spread(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime 
 
 def _steps(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
     # The blocks of `_spread`, of the smallest size, as there may be any number of them
-    shape = _shape(plan, H, plan.columns[0], dtype)
+    shape = _shape(plan, H, b, plan.columns[0], dtype)
     if b > plan.few or shape is None:
         return None
     grid = math.ceil(H / shape.columns)

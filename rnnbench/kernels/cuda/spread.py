@@ -30,24 +30,24 @@ from numba import cuda
 from rnnbench.kernels.cuda import ptx
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
-from rnnbench.kernels.cuda.plan import Shape, compiled_once
+from rnnbench.kernels.cuda.plan import PAIR, Shape, compiled_once
+
+u32 = numba.uint32
 
 
 @compiled_once
 def _grid_barrier() -> Any:
     """Wait until `target` blocks have come: those of the grid times the number of this barrier, which counts from 1."""
-    acquired = ptx.acquired()
+    acquired, raised = ptx.acquired(), ptx.raised()
 
     @cuda.jit(device=True)
     def wait(arrived, target):
         # All of the block have written; what they wrote is seen before the count, and read after it
         cuda.syncthreads()
         if cuda.threadIdx.x == 0:
-            cuda.threadfence()
-            cuda.atomic.add(arrived, 0, 1)
+            raised(arrived)
             while acquired(arrived) < target:
                 pass
-            cuda.threadfence()
         cuda.syncthreads()
 
     return wait
@@ -73,38 +73,46 @@ def _multiplier(dtype: str, shape: Shape) -> Any:
 
     It leaves the sum for row r and column c of the block in partial[r columns + c, :adders], to be added.
     """
-    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
+    kind, zero, two = getattr(numba, dtype), np.dtype(dtype).type(0), u32(PAIR)
     lanes, per, depth, rows, columns = shape.lanes, shape.per, shape.depth, shape.rows, shape.columns
-    threads, width, adders, size = shape.threads, shape.width, shape.adders, shape.rows * shape.width
+    threads, width, adders, turns = shape.threads, shape.width, shape.adders, shape.turns
     load = ptx.coherent(dtype)
 
     @cuda.jit(device=True)
     def multiply(source, at, count, w, staged, partial, H):
         sums = cuda.local.array(per, kind)
-        x = cuda.threadIdx.x
+        found = cuda.local.array(turns, kind)
+        x = u32(cuda.threadIdx.x)
         # Which k, and the first of the columns that this thread has weights of
-        lane, first = x % lanes, x // lanes * per
-        # The rows to shared memory, all threads together, past the first cache
-        for q in range(x, size, threads):
-            r, k = q // width, q % width
-            staged[r, k] = load(source, at + r, k) if r < count and k < H else zero
+        lane, first = u32(x % u32(lanes)), u32(x // u32(lanes) * u32(per))
+        # The rows to shared memory, all threads together, past the first cache: all are asked for before the first is
+        # needed, the last again where there is none
+        for r in range(u32(rows)):
+            for n in range(u32(turns)):
+                k = u32(n * u32(threads) + x)
+                found[n] = load(source, u32(at + min(u32(r), u32(count - u32(1)))), min(k, u32(H - u32(1))))
+            for n in range(u32(turns)):
+                k = u32(n * u32(threads) + x)
+                if k < u32(width):
+                    staged[r, k] = found[n] if (r < count) & (k < H) else zero
         cuda.syncthreads()
         # This thread's part of the sums of each row, over its k: a state is read once for `per` columns
-        for r in range(rows):
+        for r in range(u32(rows)):
             for c in range(per):
                 sums[c] = zero
-            for q in range(depth):
-                value = staged[r, q * lanes + lane]
-                for c in range(per):
-                    sums[c] += value * w[q * per + c]
-            for c in range(per):
-                partial[r * columns + first + c, lane] = sums[c]
+            for n in range(u32(0), u32(depth), two):
+                for s in range(two):
+                    value = staged[r, n * u32(lanes) + lane * two + s]
+                    for c in range(u32(per)):
+                        sums[c] += value * w[(n + s) * u32(per) + c]
+            for c in range(u32(per)):
+                partial[r * u32(columns) + first + c, lane] = sums[c]
         cuda.syncthreads()
         # The parts of a row and column are a line of `partial`: `adders` threads add some of it each, in their order
-        line, adder = x // adders, x % adders
+        line, adder = u32(x // u32(adders)), u32(x % u32(adders))
         total = zero
-        for q in range(adder, lanes, adders):
-            total += partial[line, q]
+        for n in range(u32(0), u32(lanes), u32(adders)):
+            total += partial[line, n + adder]
         partial[line, adder] = total
         cuda.syncthreads()
 
@@ -114,28 +122,29 @@ def _multiplier(dtype: str, shape: Shape) -> Any:
 @compiled_once
 def _forward_body(dtype: str, shape: Shape) -> Any:
     """h[(t + 1) b :] of the block's columns, from `column` on; with step 0 h[:b] = initial too."""
-    rows, columns, adders = shape.rows, shape.columns, shape.adders
+    rows, columns, adders = u32(shape.rows), u32(shape.columns), u32(shape.adders)
     multiply = _multiplier(dtype, shape)
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit(device=True)
     def step(h, initial, w, staged, partial, column, t, b, H):
-        x = cuda.threadIdx.x
+        x = u32(cuda.threadIdx.x)
         # Besides its lane of the product, a thread is the cell of row r and column j of the rows at hand
-        r, j = x // columns, column + x % columns
-        for low in range(0, b, rows):
-            count = min(rows, b - low)
-            here = r < count and j < H
-            p = state_row(t + 1, b, low + r)
-            total = h[p, j] if here else zero  # read before the sums
+        r, j = u32(x // columns), u32(column + x % columns)
+        for low in range(u32(0), b, rows):
+            count = u32(min(rows, b - low))
+            here = (r < count) & (j < H)
+            p = state_row(u32(t + u32(1)), b, low + r)
+            given = h[p, j] if here else zero  # asked for before the sums, and added last
             if t == 0:
-                multiply(initial, low, count, w, staged, partial, H)
+                multiply(initial, u32(low), count, w, staged, partial, H)
             else:
-                multiply(h, state_row(t, b, low), count, w, staged, partial, H)
+                multiply(h, u32(state_row(t, b, low)), count, w, staged, partial, H)
             if here:
-                for s in range(adders):
+                total = partial[x, u32(0)]
+                for s in range(u32(1), adders):
                     total += partial[x, s]
-                h[p, j] = math.tanh(total)
+                h[p, j] = math.tanh(total + given)
                 if t == 0:
                     h[state_row(0, b, low + r), j] = initial[low + r, j]
 
@@ -145,31 +154,33 @@ def _forward_body(dtype: str, shape: Shape) -> Any:
 @compiled_once
 def _backward_body(dtype: str, shape: Shape) -> Any:
     """delta[t b :] and spare of the block's columns. `more`: a later step of this pass is in spare; `again`: add."""
-    rows, columns, adders = shape.rows, shape.columns, shape.adders
+    rows, columns, adders = u32(shape.rows), u32(shape.columns), u32(shape.adders)
     multiply = _multiplier(dtype, shape)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
 
     @cuda.jit(device=True)
     def step(delta, spare, h, dh, w, staged, partial, column, t, more, emits, again, b, T, S, H):
-        x = cuda.threadIdx.x
+        x = u32(cuda.threadIdx.x)
         # Besides its lane of the product, a thread is the cell of row r and column j of the rows at hand
-        r, j = x // columns, column + x % columns
-        for low in range(0, b, rows):
-            count = min(rows, b - low)
-            here = r < count and j < H
-            i = low + r
-            state = h[state_row(t + 1, b, i), j] if here else zero
+        r, j = u32(x // columns), u32(column + x % columns)
+        for low in range(u32(0), b, rows):
+            count = u32(min(rows, b - low))
+            here = (r < count) & (j < H)
+            i = u32(low + r)
+            state = h[state_row(u32(t + u32(1)), b, i), j] if here else zero
             d = dh[emitted_row(t, T, S, b, i), j] if here and emits else zero
             if more:
-                multiply(spare, spare_row(t + 1, b, low), count, w, staged, partial, H)
+                multiply(spare, u32(spare_row(u32(t + u32(1)), b, low)), count, w, staged, partial, H)
             if here:
                 if more:
-                    for s in range(adders):
-                        d += partial[x, s]
+                    total = partial[x, u32(0)]
+                    for s in range(u32(1), adders):
+                        total += partial[x, s]
+                    d += total
                 d *= one - state * state
                 # `spare` has what this pass alone gives, for the step before; delta the sum over passes
                 p = step_row(t, b, i)
-                spare[spare_row(t, b, i), j] = d
+                spare[u32(spare_row(t, b, i)), j] = d
                 delta[p, j] = delta[p, j] + d if again else d
 
     return step
@@ -183,14 +194,15 @@ def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
 
     @cuda.jit(device=True)
     def read(w, W, column, H):
-        lane, first = cuda.threadIdx.x % lanes, column + cuda.threadIdx.x // lanes * per
-        # Where H is padded, in k or in columns, zeros
+        x = u32(cuda.threadIdx.x)
+        lane, first = u32(x % u32(lanes)), u32(column + x // u32(lanes) * u32(per))
+        # PAIR numbers of k lie together. Where H is padded, in k or in columns, zeros
         for q in range(depth):
-            k = q * lanes + lane
+            k = u32(u32(q // PAIR * PAIR * lanes + q % PAIR) + lane * u32(PAIR))
             for c in range(per):
-                j = first + c
+                j = u32(first + u32(c))
                 value = zero
-                if k < H and j < H:
+                if (k < H) & (j < H):
                     value = W[j, k] if transposed else W[k, j]
                 w[q * per + c] = value
 
@@ -210,11 +222,12 @@ def forward_spread(dtype: str, shape: Shape) -> Any:
         staged = cuda.shared.array(staged_shape, kind)
         partial = cuda.shared.array(sums_shape, kind)
         w = cuda.local.array(held, kind)
-        column = cuda.blockIdx.x * columns
+        column = u32(u32(cuda.blockIdx.x) * u32(columns))
+        b, H = u32(b), u32(H)
         read(w, W, column, H)
         # A step of this block's columns reads all states of the step before: no block is a step ahead
         for t in range(T):
-            step(h, initial, w, staged, partial, column, t, b, H)
+            step(h, initial, w, staged, partial, column, u32(t), b, H)
             if t + 1 < T:
                 wait(arrived, (t + 1) * cuda.gridDim.x)
         reset(arrived, T - 1)
@@ -234,9 +247,10 @@ def forward_spread_step(dtype: str, shape: Shape) -> Any:
         staged = cuda.shared.array(staged_shape, kind)
         partial = cuda.shared.array(sums_shape, kind)
         w = cuda.local.array(held, kind)
-        column = cuda.blockIdx.x * columns
+        column = u32(u32(cuda.blockIdx.x) * u32(columns))
+        b, H = u32(b), u32(H)
         read(w, W, column, H)
-        step(h, initial, w, staged, partial, column, t, b, H)
+        step(h, initial, w, staged, partial, column, u32(t), b, H)
 
     return kernel
 
@@ -254,18 +268,20 @@ def backward_spread(dtype: str, shape: Shape) -> Any:
         staged = cuda.shared.array(staged_shape, kind)
         partial = cuda.shared.array(sums_shape, kind)
         w = cuda.local.array(held, kind)
-        column = cuda.blockIdx.x * columns
+        column = u32(u32(cuda.blockIdx.x) * u32(columns))
+        b, T, S, H = u32(b), u32(T), u32(S), u32(H)
         read(w, W, column, H)
         # Passes in order of time, each from its last step to its first; steps before `seen` have a delta already
-        seen, barriers = 0, 0
+        seen, barriers, silent = u32(0), 0, u32(T - S)
         for n in range(blocks.shape[0]):
-            start, emit, end = blocks[n, 0], blocks[n, 1], blocks[n, 2]
+            start, emit, end = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
             for back in range(end - start):
-                t = end - 1 - back
-                emits = t >= emit and t >= T - S
-                step(delta, spare, h, dh, w, staged, partial, column, t, back > 0, emits, t < seen, b, T, S, H)
-                barriers += 1
-                wait(arrived, barriers * cuda.gridDim.x)
+                t = u32(end - u32(1) - u32(back))
+                more, again = t + u32(1) < end, t < seen
+                step(delta, spare, h, dh, w, staged, partial, column, t, more, t >= emit, again, b, T, S, H)
+                if t > start or n + 1 < blocks.shape[0]:  # no block reads what the last step gives
+                    barriers += 1
+                    wait(arrived, barriers * cuda.gridDim.x)
             seen = end
         reset(arrived, barriers)
 
@@ -284,8 +300,26 @@ def backward_spread_step(dtype: str, shape: Shape) -> Any:
         staged = cuda.shared.array(staged_shape, kind)
         partial = cuda.shared.array(sums_shape, kind)
         w = cuda.local.array(held, kind)
-        column = cuda.blockIdx.x * columns
+        column = u32(u32(cuda.blockIdx.x) * u32(columns))
+        b, T, S, H = u32(b), u32(T), u32(S), u32(H)
         read(w, W, column, H)
-        step(delta, spare, h, dh, w, staged, partial, column, t, more != 0, emits != 0, again != 0, b, T, S, H)
+        step(
+            delta,
+            spare,
+            h,
+            dh,
+            w,
+            staged,
+            partial,
+            column,
+            u32(t),
+            more != 0,
+            emits != 0,
+            again != 0,
+            b,
+            u32(T),
+            u32(S),
+            H,
+        )
 
     return kernel

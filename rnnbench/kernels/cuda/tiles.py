@@ -17,48 +17,53 @@ from numba import cuda
 
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import compiled_once
-from rnnbench.kernels.cuda.products import multiplier
+from rnnbench.kernels.cuda.products import multiplier, place, tile_sizes
+
+u32 = numba.uint32
 
 
 @compiled_once
 def forward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
     """States after step t from those before, or from initial (b, H), which h[:b] then becomes. h (., H), W (H, H)."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
-    edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
-    multiply = multiplier(side, micro, depth)
+    edge, count, loads, tile = tile_sizes(side, micro, depth)
+    held, slice_, wide = micro * micro, u32(depth), u32(edge)
+    multiply, of = multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
     def kernel(h, W, initial, b, t, H):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
-        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
-        row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
+        tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
+        x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
+        b, t, H = u32(b), u32(t), u32(H)
         for q in range(held):
             sums[q] = zero
         # `depth` of k at a time: that much of the states and of W to shared memory, then its products to the sums
         for k0 in range(0, H, depth):
-            for q in range(ty * side + tx, depth * edge, count):
-                k, i = k0 + q % depth, row + q // depth
-                value = zero
-                if k < H and i < b:
-                    value = initial[i, k] if t == 0 else h[state_row(t, b, i), k]
-                left[q % depth, q // depth] = value
-            for q in range(ty * side + tx, depth * edge, count):
-                k, j = k0 + q // edge, column + q % edge
-                right[q // edge, q % edge] = W[k, j] if k < H and j < H else zero
+            for n in range(u32(loads)):
+                q = u32(n * u32(count) + x)
+                if q < u32(depth * edge):
+                    k, m = u32(u32(k0) + q % slice_), u32(q // slice_)
+                    i, value = u32(row + m), zero
+                    if (k < H) & (i < b):
+                        value = initial[i, k] if t == 0 else h[state_row(t, b, i), k]
+                    left[q % slice_, m] = value
+                    k, j = u32(u32(k0) + q // wide), u32(column + q % wide)
+                    right[q // wide, q % wide] = W[k, j] if (k < H) & (j < H) else zero
             cuda.syncthreads()
             multiply(sums, left, right, tx, ty)
             cuda.syncthreads()
         # What the inputs give is in h already: added, through the cell, and back
-        for u in range(micro):
-            for v in range(micro):
-                i, j = row + ty + u * side, column + tx + v * side
-                if i < b and j < H:
-                    p = state_row(t + 1, b, i)
-                    h[p, j] = math.tanh(h[p, j] + sums[u * micro + v])
+        for u in range(u32(micro)):
+            for v in range(u32(micro)):
+                i, j = u32(row + of(ty, u)), u32(column + of(tx, v))
+                if (i < b) & (j < H):
+                    p = state_row(u32(t + u32(1)), b, i)
+                    h[p, j] = math.tanh(h[p, j] + sums[u * u32(micro) + v])
                     if t == 0:
-                        h[state_row(0, b, i), j] = initial[i, j]
+                        h[i, j] = initial[i, j]
 
     return kernel
 
@@ -71,39 +76,43 @@ def backward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
-    edge, count, held, tile = side * micro, side * side, micro * micro, (depth, side * micro)
-    multiply = multiplier(side, micro, depth)
+    edge, count, loads, tile = tile_sizes(side, micro, depth)
+    held, slice_, wide = micro * micro, u32(depth), u32(edge)
+    multiply, of = multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
     def kernel(delta, spare, h, dh, W, b, t, T, S, H, more, emits, again):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
-        tx, ty = cuda.threadIdx.x, cuda.threadIdx.y
-        row, column = cuda.blockIdx.x * edge, cuda.blockIdx.y * edge
-        after, here = spare_row(t + 1, b, 0), spare_row(t, b, 0)
+        tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
+        x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
+        b, t, H = u32(b), u32(t), u32(H)
+        after, here = u32(spare_row(u32(t + u32(1)), b, u32(0))), u32(spare_row(t, b, u32(0)))
         for q in range(held):
             sums[q] = zero
         # The deltas of the step after times W^T: rows of W are read where a product reads columns
         for k0 in range(0, H if more != 0 else 0, depth):
-            for q in range(ty * side + tx, depth * edge, count):
-                k, m = k0 + q % depth, q // depth
-                left[q % depth, m] = spare[after + row + m, k] if k < H and row + m < b else zero
-                right[q % depth, m] = W[column + m, k] if k < H and column + m < H else zero
+            for n in range(u32(loads)):
+                q = u32(n * u32(count) + x)
+                if q < u32(depth * edge):
+                    k, m = u32(u32(k0) + q % slice_), u32(q // slice_)
+                    left[q % slice_, m] = spare[u32(after + row + m), k] if (k < H) & (row + m < b) else zero
+                    right[q % slice_, m] = W[u32(column + m), k] if (k < H) & (column + m < H) else zero
             cuda.syncthreads()
             multiply(sums, left, right, tx, ty)
             cuda.syncthreads()
         # The head's part and the cell; `spare` has what this pass alone gives, delta the sum over passes
-        for u in range(micro):
-            for v in range(micro):
-                i, j = row + ty + u * side, column + tx + v * side
-                if i < b and j < H:
+        for u in range(u32(micro)):
+            for v in range(u32(micro)):
+                i, j = u32(row + of(ty, u)), u32(column + of(tx, v))
+                if (i < b) & (j < H):
                     p = step_row(t, b, i)
-                    d, state = sums[u * micro + v], h[state_row(t + 1, b, i), j]
+                    d, state = sums[u * u32(micro) + v], h[state_row(u32(t + u32(1)), b, i), j]
                     if emits != 0:
                         d += dh[emitted_row(t, T, S, b, i), j]
                     d *= one - state * state
-                    spare[here + i, j] = d
+                    spare[u32(here + i), j] = d
                     delta[p, j] = delta[p, j] + d if again != 0 else d
 
     return kernel

@@ -1,0 +1,287 @@
+"""The recurrences where a block holds all of W_hh: in registers, and what they do not hold in dynamic shared memory.
+
+    forward    h_t = tanh(h_{t-1} W_hh + (x_t W_xh + b_h))
+    backward   delta_t = (dh_t + delta_{t+1} W_hh^T) (1 - h_t^2)        dh_t = dz_t W_hy^T, where step t emits
+
+Rows of a batch never meet in them, so a block owns a few through all steps, and no block waits for another. In: h
+((T + 1) b, H), where the state after step t will stand, holds x_t W_xh + b_h. Out: h, all states, which is all that
+backward needs. `layout` says which row is which. Backward is (truncated) BPTT: passes of `blocks` run in order of time,
+each restarted from the stored states, and the deltas of all that reach a step are added; `delta` is set by the first
+pass that reaches a step, and steps before the first pass are not written.
+
+A group of `lanes` threads of a warp shares `per` columns of W_hh (rows of it backward). Each thread has its lane of k,
+four numbers at a time, of all of them: a state that is read from shared memory serves `per` multiply-adds. The sums of
+the lanes meet in `partial`, within the warp; then each thread is the cell of one column. Thread x is of column x where
+there are as many lanes as columns; where there are twice as many, two threads take the rows of a column in turn. One
+lane and column is a thread a column. States go round in two buffers, so that one barrier a step is enough.
+
+Indices are unsigned: of a signed one the compiler keeps 64 bits and asks at each access whether it counts from the end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from numba import cuda
+
+from rnnbench.kernels.cuda.device import simulated
+from rnnbench.kernels.cuda.launch import bounded
+from rnnbench.kernels.cuda.layout import state_row, step_row
+from rnnbench.kernels.cuda.plan import QUAD, Lanes, compiled_once
+
+u32, u64 = numba.uint32, numba.uint64
+
+
+@compiled_once
+def _warp_barrier() -> Any:
+    """Wait for the threads of the warp; the simulator knows no warps, and waits for the block's."""
+
+    def of_block():
+        cuda.syncthreads()
+
+    def of_warp():
+        cuda.syncwarp()
+
+    return cuda.jit(device=True)(of_block if simulated() else of_warp)
+
+
+@compiled_once
+def _reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
+    """w (kept,) and pool of this thread from W (H, H), its columns or rows; where H is padded, zeros."""
+    zero, four = np.dtype(dtype).type(0), u32(QUAD)
+    lanes, per, threads = shape.lanes, u32(shape.per), shape.threads
+    depth, kept = u32(shape.depth), u32(shape.kept // shape.per)
+
+    @cuda.jit(device=True)
+    def read(w, pool, W, H):
+        x = u32(cuda.threadIdx.x)
+        near, first = u32(x % u32(lanes) * four), u32(x // u32(lanes) * per)
+        for n in range(u32(0), kept, four):
+            for s in range(four):
+                k = u32(near + n * u32(lanes) + s)
+                for c in range(per):
+                    j, value = u32(first + c), zero
+                    if (k < H) & (j < H):
+                        value = W[j, k] if transposed else W[k, j]
+                    w[(n + s) * per + c] = value
+        # Four of a thread lie together, so that they are one load
+        for n in range(kept, depth):
+            k = u32(near + n // four * four * u32(lanes) + n % four)
+            for c in range(per):
+                j, value, m = u32(first + c), zero, (n - kept) * per + c
+                if (k < H) & (j < H):
+                    value = W[j, k] if transposed else W[k, j]
+                pool[m // four * u32(threads * QUAD) + x * four + m % four] = value
+
+    return read
+
+
+@compiled_once
+def _multiplier(dtype: str, shape: Lanes) -> Any:
+    """sums (rows per apart,) = states (2, rows, width)[now] times this thread's weights, over its lane of k.
+
+    There are `apart` sums of each row and column, so that none waits for itself at every k.
+    """
+    zero, four = np.dtype(dtype).type(0), u32(QUAD)
+    lanes, per, depth, kept, threads = (
+        shape.lanes,
+        shape.per,
+        u32(shape.depth),
+        u32(shape.kept // shape.per),
+        shape.threads,
+    )
+    rows, apart = shape.rows, shape.apart
+    held = rows * per * apart
+
+    @cuda.jit(device=True)
+    def multiply(sums, states, now, w, pool):
+        x = u32(cuda.threadIdx.x)
+        near = x % u32(lanes) * u32(QUAD)
+        for q in range(held):
+            sums[q] = zero
+        # The weights in registers, then those in shared memory: of each state, those of all columns
+        for n in range(u32(0), kept, four):
+            for r in range(u32(rows)):
+                for s in range(four):
+                    value = states[now, r, near + n * u32(lanes) + s]
+                    for c in range(u32(per)):
+                        q = (r * u32(per) + c) * u32(apart) + s % u32(apart)
+                        sums[q] += value * w[(n + s) * u32(per) + c]
+        for n in range(kept, depth, four):
+            for r in range(u32(rows)):
+                for s in range(four):
+                    value = states[now, r, near + n * u32(lanes) + s]
+                    for c in range(u32(per)):
+                        q = (r * u32(per) + c) * u32(apart) + s % u32(apart)
+                        m = (n - kept + s) * u32(per) + c
+                        sums[q] += value * pool[m // four * u32(threads * QUAD) + x * four + m % four]
+
+    return multiply
+
+
+@compiled_once
+def _adder(dtype: str, shape: Lanes) -> Any:
+    """totals (mine,): of the rows that this thread is the cell of, the sums of all lanes for its column."""
+    lanes, per, rows, apart, mine, turns = shape.lanes, shape.per, shape.rows, shape.apart, shape.mine, shape.turns
+    wait = _warp_barrier()
+
+    @cuda.jit(device=True)
+    def add(totals, sums, partial):
+        x = u32(cuda.threadIdx.x)
+        lane, group = u32(x % u32(lanes)), u32(x // u32(lanes))
+        if lanes > 1:
+            for r in range(rows):
+                for c in range(per):
+                    total = sums[(r * per + c) * apart]
+                    for s in range(1, apart):
+                        total += sums[(r * per + c) * apart + s]
+                    partial[u32(r), group, u32(c), lane] = total
+            wait()
+        for m in range(mine):
+            if lanes > 1:
+                r = min(u32(u32(m * turns) + lane // u32(per)), u32(rows - 1))
+                column = u32(lane % u32(per))
+                total = partial[r, group, column, u32(0)]
+                for s in range(u32(1), u32(lanes)):
+                    total += partial[r, group, column, s]
+                totals[m] = total
+            else:
+                q = m * apart
+                totals[m] = (sums[q] + sums[q + 1]) + (sums[q + 2] + sums[q + 3])
+
+    return add
+
+
+@compiled_once
+def forward_in_lanes(dtype: str, shape: Lanes) -> Any:
+    """h, with h_0 = initial, for H <= width. A block of `threads` for `rows` rows. h, W (H, H), initial (b, H)."""
+    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
+    lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
+    buffers, met, held, kept = (2, rows, shape.width), shape.partial, rows * per * shape.apart, shape.kept
+    read, multiply, add = _reader(dtype, shape, False), _multiplier(dtype, shape), _adder(dtype, shape)
+
+    @bounded(shape.threads)
+    def kernel(h, W, initial, b, T, H):
+        pool = cuda.shared.array(0, kind)
+        states = cuda.shared.array(buffers, kind)
+        partial = cuda.shared.array(met, kind)
+        w = cuda.local.array(kept, kind)
+        sums = cuda.local.array(held, kind)
+        totals = cuda.local.array(mine, kind)
+        ahead = cuda.local.array(mine, kind)
+        x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
+        b, H = u32(b), u32(H)
+        # The column j of this thread as a cell, and the first of its rows
+        j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        read(w, pool, W, H)
+        # The states before step 0, to shared memory and to h, and what the inputs give to step 0
+        for m in range(mine):
+            r = u32(u32(m * turns) + turn)
+            i = u32(first + r)
+            real = (r < u32(rows)) & (i < b) & (j < H)
+            value = initial[i, j] if real else zero
+            ahead[m] = h[state_row(u32(1), b, i), j] if real else zero
+            if r < u32(rows):
+                states[u32(0), r, j] = value
+            if real:
+                h[i, j] = value
+        cuda.syncthreads()
+        # Where the state after the step stands in memory, of the first of this thread's rows
+        flat, left, now = h.flat, u32(T), u32(0)
+        step, at = u64(b) * H, u64(state_row(u32(1), b, u32(first + turn))) * H + j
+        while left != u32(0):
+            left = u32(left - u32(1))
+            multiply(sums, states, now, w, pool)
+            add(totals, sums, partial)
+            now = u32(u32(1) - now)
+            # After the last step there is none to ask for: the same again
+            further = at + step if left != u32(0) else at
+            # What the inputs give comes last, as it may be on its way; then the cell, and what they give to the next
+            # step is asked for. The new states go to the other buffer
+            for m in range(mine):
+                r = u32(u32(m * turns) + turn)
+                i = u32(first + r)
+                value = math.tanh(totals[m] + ahead[m])
+                if r < u32(rows):
+                    states[now, r, j] = value
+                if (r < u32(rows)) & (i < b) & (j < H):
+                    flat[at + u32(m * turns) * H] = value
+                    ahead[m] = flat[further + u32(m * turns) * H]
+            at = further
+            cuda.syncthreads()
+
+    return kernel
+
+
+@compiled_once
+def backward_in_lanes(dtype: str, shape: Lanes) -> Any:
+    """delta (T b, H) for H <= width; spare is not used. Blocks and threads as `forward`, rows of W_hh for columns.
+
+    h ((T + 1) b, H), dh (S b, H) of the last S steps, W (H, H), blocks (., 3) of start, emit, end.
+    """
+    kind = getattr(numba, dtype)
+    zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
+    lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
+    buffers, met, held, kept = (2, rows, shape.width), shape.partial, rows * per * shape.apart, shape.kept
+    read, multiply, add = _reader(dtype, shape, True), _multiplier(dtype, shape), _adder(dtype, shape)
+
+    @bounded(shape.threads)
+    def kernel(delta, spare, h, dh, W, blocks, b, T, S, H):
+        pool = cuda.shared.array(0, kind)
+        deltas = cuda.shared.array(buffers, kind)
+        partial = cuda.shared.array(met, kind)
+        w = cuda.local.array(kept, kind)
+        sums = cuda.local.array(held, kind)
+        totals = cuda.local.array(mine, kind)
+        state = cuda.local.array(mine, kind)
+        head = cuda.local.array(mine, kind)
+        x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
+        silent, b, H = u32(T - S), u32(b), u32(H)
+        # The column j of this thread as a cell, and the first of its rows
+        j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        read(w, pool, W, H)
+        cuda.syncthreads()
+        # A step is so many numbers, and dh begins `gap` of them later than delta. Steps before `seen` have a delta of
+        # an earlier pass; `now`: which of the two buffers is written
+        states, heads, flat = h.flat, dh.flat, delta.flat
+        step = u64(b) * H
+        gap = silent * step
+        seen, now = u32(0), u32(0)
+        for n in range(u32(blocks.shape[0])):
+            start, emit, t = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
+            # Nothing comes from the step after the last of the pass, whose state and head's part are asked for
+            end, at = t, u64(step_row(t, b, u32(first + turn))) * H + j
+            for m in range(mine):
+                r = u32(u32(m * turns) + turn)
+                totals[m], state[m], head[m] = zero, zero, zero
+                if (r < u32(rows)) & (u32(first + r) < b) & (j < H):
+                    here = at + u32(m * turns) * H
+                    state[m] = states[here]
+                    if t > emit:
+                        head[m] = heads[here - step - gap]
+            while t != start:
+                t, at = u32(t - u32(1)), at - step
+                # delta of this step: the sums of the step after it, the head's part, the cell; to memory and to shared
+                for m in range(mine):
+                    r = u32(u32(m * turns) + turn)
+                    d = (totals[m] + head[m]) * (one - state[m] * state[m])
+                    if r < u32(rows):
+                        deltas[now, r, j] = d
+                    if (r < u32(rows)) & (u32(first + r) < b) & (j < H):
+                        here = at + u32(m * turns) * H
+                        flat[here] = flat[here] + d if t < seen else d
+                        # Of the step before, what does not wait for the sums
+                        state[m] = states[here]
+                        head[m] = heads[here - step - gap] if t > emit else zero
+                # delta W^T for the step before, if there is one
+                if t != start:
+                    cuda.syncthreads()
+                    multiply(sums, deltas, now, w, pool)
+                    add(totals, sums, partial)
+                    now = u32(u32(1) - now)
+            seen = end
+
+    return kernel
