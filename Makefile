@@ -34,12 +34,16 @@ test-keras: .venv/dev.stamp
 	    $(BIN)/python -m pytest tests/backends/test_conformance.py tests/backends/test_audit.py --backend $$name || exit 1; \
 	done
 
-# The CUDA kernels compiled for GPUs that are not here, in .venv-cuda: numba-cuda takes the place of `numba.cuda` for
-# all that runs beside it, and wants a numba of its own.
+# The CUDA kernels compiled for GPUs that are not here, and launched over a stub of the driver, which checks every launch
+# and runs nothing; the cost of launching by itself. In .venv-cuda: numba-cuda takes the place of `numba.cuda` for all
+# that runs beside it, and wants a numba of its own.
+OVER_STUB := .venv-cuda/bin/python -m pytest -p tests.cuda.stub
 test-compile: .venv-cuda/dev.stamp
-	.venv-cuda/bin/python -m pytest $(addprefix tests/cuda/test_,compile.py launch.py variants.py) $(SIDE_BY_SIDE) $(ARGS)
+	$(OVER_STUB) tests/cuda $(SIDE_BY_SIDE) $(ARGS)
+	$(OVER_STUB) benchmarks/test_launches.py --benchmark-columns=min,median,iqr,rounds $(ARGS)
 
-# On a machine with an NVIDIA GPU: tests, sanitizer, check, benchmarks; `python benchmarks/gpu.py --plan` lists the steps.
+# On a machine with an NVIDIA GPU: benchmarks, tests, check, sanitizer, packed after each; `python benchmarks/gpu.py --plan`
+# lists the steps.
 # Nothing is installed where PYTHON has the modules that they need.
 GPU_MODULES := click cpuinfo matplotlib msgspec numba_cuda pandas psutil pytest pytest_timeout rich scipy tabulate threadpoolctl
 LACKING = import importlib.util as u, sys; lacking = [m for m in sys.argv[1:] if not u.find_spec(m)]; \
@@ -53,7 +57,9 @@ gpu:
 	        echo "for less, stop here and: $(PYTHON) -m pip install -e '.[cuda,test]'" >&2; \
 	        echo "that is what is lacking alone, at most about 1 GB, most of it CUDA for Numba" >&2; \
 	    fi; \
-	    $(MAKE) .venv-gpu/stamp && .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
+	    $(MAKE) .venv-gpu/stamp || { \
+	        echo "nothing was run: with no network, bring what $(PYTHON) lacks here by other means" >&2; exit 1; }; \
+	    .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
 	fi
 
 lint: .venv/dev.stamp

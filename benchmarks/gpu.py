@@ -1,7 +1,8 @@
 """All that takes an NVIDIA GPU, in one command: `python benchmarks/gpu.py`, or `make gpu`.
 
-Tests on the device, compute-sanitizer, the check of every backend, and benchmarks against the rivals, into
-`reports/NAME OF THE GPU/`. A step that fails or takes too long is told, and the next one goes on.
+Each regime against the oracle, benchmarks against the rivals, tests on the device, the check of every backend and
+compute-sanitizer, into `reports/NAME OF THE GPU/`. A step that fails or takes too long is told, and the next one goes
+on. After each step all results are packed into one archive beside that folder.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -68,8 +70,9 @@ def folder_of(name: str) -> Path:
 def print_plan(todo: Sequence[Step]) -> None:
     """The commands, as they would be run from the checkout."""
     for step in todo:
-        click.echo(f"{step.name}, at most {step.limit:.0f} s:\n  {' '.join(step.line)}")
-    click.echo(f"{len(todo)} steps, at most {sum(step.limit for step in todo) / 60:.0f} minutes; nothing was run.")
+        click.echo(f"{step.name}, about {step.expected:.0f} s, at most {step.limit:.0f} s:\n  {' '.join(step.line)}")
+    about, most = (sum(times) / 60 for times in ([s.expected for s in todo], [s.limit for s in todo]))
+    click.echo(f"{len(todo)} steps, about {about:.0f} minutes (predicted), at most {most:.0f}; nothing was run.")
 
 
 def tell(outcome: Outcome, logs: Path) -> None:
@@ -88,13 +91,14 @@ class Kept(msgspec.Struct):
 
 
 class Results:
-    """What came of the steps, in steps.json, written at once and after each.
+    """What came of the steps, in steps.json, written at once and after each; then the folder is packed.
 
     Raises OSError, and UsageError for a damaged file and for a folder that holds anything and no such file.
     """
 
     def __init__(self, folder: Path, found: dict[str, Any]) -> None:
         self.path, self.found = folder / "steps.json", found
+        self.archive = folder.with_name(f"{folder.name}.tar.gz")
         self.before: dict[str, Any] = {}
         if self.path.exists():
             self.before = self._read()
@@ -128,6 +132,14 @@ class Results:
         when = datetime.now(UTC).isoformat(timespec="seconds")
         self.before[outcome.name] = {**asdict(outcome), "when": when, "git": git()}
         self._write()
+        self.pack()
+
+    def pack(self) -> None:
+        """All that is in the folder now, in place of what was packed before once that is complete."""
+        part = self.archive.with_name(f"{self.archive.name}.part")
+        with tarfile.open(part, "w:gz") as packed:
+            packed.add(self.path.parent, arcname=self.path.parent.name)
+        part.replace(self.archive)
 
     def _write(self) -> None:
         self.path.write_text(json.dumps({"schema": 1, "device": self.found, "steps": self.before}, indent=2) + "\n")
@@ -140,9 +152,14 @@ def run(todo: Sequence[Step], results: Results, logs: Path, minutes: float | Non
         tell(outcome, logs)
         results.add(outcome)
 
-    outcomes = run_steps(todo, logs, NO_LIMIT if minutes is None else 60 * minutes, told)
+    try:
+        outcomes = run_steps(todo, logs, NO_LIMIT if minutes is None else 60 * minutes, told)
+    except KeyboardInterrupt:
+        results.pack()  # what the step that was ended had written
+        raise
     faulty = [outcome.name for outcome in outcomes if outcome.ending in FAULTY]
     click.echo(f"{len(outcomes) - len(faulty)} of {len(outcomes)} steps ended well; see {logs.parent}")
+    click.echo(f"All of it in one file: {results.archive}")
     if faulty:
         click.echo(f"To go on with {', '.join(faulty)}: the same command with --continue")
     return FAILED if faulty else OK
@@ -151,7 +168,7 @@ def run(todo: Sequence[Step], results: Results, logs: Path, minutes: float | Non
 EPILOG = f"""\b
 Examples:
   python benchmarks/gpu.py --plan
-  python benchmarks/gpu.py --only tests,verify
+  python benchmarks/gpu.py --only smoke,seeds
   python benchmarks/gpu.py --within 9 --continue
 
 \b
@@ -169,7 +186,9 @@ Exit codes:
 
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.option("--plan", "plan_only", is_flag=True, help="Print the commands, and stop. Needs no GPU.")
+@click.option(
+    "--plan", "plan_only", is_flag=True, help="Print the commands and the time of each, and stop. Needs no GPU."
+)
 @click.option("--only", type=Names(Name("step", STEPS)), help="Comma-separated steps. Default: all.")
 @click.option("--within", "minutes", type=click.FloatRange(1), metavar="MINUTES",
               help="Stop in this time; steps that find none are told. Default: each step's own limit.")  # fmt: skip

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 from unittest import mock
 
 import numba
@@ -119,6 +120,12 @@ def assert_agrees(ref: Outputs, got: Outputs, dtype: DType) -> None:
     assert errors, "nothing was compared"
     over = {name: e for name, e in errors.items() if not e.ok}
     assert not over, over
+
+
+def assert_near(ref: Any, got: Any, limit: float) -> None:
+    """One array, by norm."""
+    error = relative_error(ref, got)
+    assert error < limit, error
 
 
 TRAINS = {

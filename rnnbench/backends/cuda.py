@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import metadata
 from typing import Any, ClassVar
@@ -18,11 +18,10 @@ from rnnbench.contract import CPU, CUDA, Contract
 from rnnbench.data import Data, Inputs, shaped_targets
 from rnnbench.kernels.cuda import device, losses
 from rnnbench.kernels.cuda.buffers import DeviceSizes, device_bytes_kept, device_bytes_needed, work_arrays
-from rnnbench.kernels.cuda.launch import Launcher
+from rnnbench.kernels.cuda.launch import HostNumber, Launcher, PreparedLaunches
 from rnnbench.kernels.cuda.passes import Batch, CudaRunner, Rows, UpdateRule
 from rnnbench.kernels.cuda.plan import LaunchPlan
-from rnnbench.kernels.cuda.recurrence_launches import Reverse, block_array
-from rnnbench.kernels.cuda.regimes import choose, describe
+from rnnbench.kernels.cuda.recurrence_launches import Reverse, block_array, settle
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
@@ -66,7 +65,11 @@ def _staged(problem: Problem, sizes: DeviceSizes, data: Data) -> Rows:
 
 
 class CudaSession(Session):
-    """One problem on the device. Parameters, gradients and moments are flat arrays; names are views into them."""
+    """One problem on the device. Parameters, gradients and moments are flat arrays; names are views into them.
+
+    Launches are prepared for each pass and number of rows. They read anew: `offset`, `place`, where the rows of a batch
+    and of a step of an epoch begin; `corrections`, `UpdateRule.corrections` of the step.
+    """
 
     def __init__(
         self, problem: Problem, params: Params, data: Data, plan: LaunchPlan, launch: Launcher | None = None
@@ -85,11 +88,18 @@ class CudaSession(Session):
         self.arrays |= {f"d_{name}": g for name, g in self.grads.items()}
         self.arrays["scale"].copy_to_device(np.ones(1, self.sizes.dtype))
         self.zero_state = cuda.to_device(np.zeros((problem.B, model.H), self.sizes.dtype))
+        self.state = cuda.device_array_like(self.zero_state)
         self.rows = _staged(problem, self.sizes, data)
         self.in_order = cuda.to_device(np.arange(self.staged, dtype=np.int64))
         passes_back = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
         self.reverse = Reverse(tuple(passes_back), cuda.to_device(block_array(passes_back)))
-        self.runner = CudaRunner(self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, launch)
+        self.launch, self.prepared = launch or Launcher(), dict[tuple[Pass, int], PreparedLaunches]()
+        self.runner = CudaRunner(
+            self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, self.launch
+        )
+        number = np.dtype(self.sizes.dtype).type
+        self.offset, self.place = HostNumber(0), HostNumber(0)
+        self.corrections = HostNumber(number(0)), HostNumber(number(0))
         self.order = cuda.device_array(self.staged, np.int64)
         self.seen = self.each = self._answers(problem.B)
         every, mean = model.head is Head.EVERY, model.step_sum is StepSum.MEAN
@@ -106,10 +116,10 @@ class CudaSession(Session):
         return cuda.device_array(shape, self.sizes.dtype), cuda.device_array(shape, np.int32)
 
     def _select(self, batch: int) -> None:
-        self.offset = batch * self.problem.B
+        self.offset.set(batch * self.problem.B)
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        self.state = self.zero_state if states is None else cuda.to_device(states["h"])
+        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if states is None else states["h"])
 
     def reset(self) -> None:
         self.arrays["params"].copy_to_device(self.initial)
@@ -120,21 +130,41 @@ class CudaSession(Session):
     def _batch(self) -> Batch:
         return Batch(self.in_order, self.offset, self.problem.B, self.state, *self.seen)
 
-    def _train(self, batch: Batch) -> None:
+    def _run(self, pass_: Pass, launches: Callable[[], None], rows: int | None = None) -> None:
+        """Prepare the launches of a pass over so many rows, the first time, and launch them."""
+        key = pass_, rows or self.problem.B
+        if key not in self.prepared:
+            # Of epochs that end with fewer rows than a batch has, those of the last are kept
+            for other in [k for k in self.prepared if k[0] is pass_ and self.problem.B not in (k[1], key[1])]:
+                self.prepared.pop(other).close()
+            self.prepared[key] = self.launch.prepare(launches)
+        self.prepared[key].replay()
+
+    def _gradient(self, batch: Batch) -> None:
         self.runner.gradient(batch, self.step_weight, self.reverse)
-        self.runner.update(self.rule, self.step)
-        self.step += 1
+
+    def _train(self, batch: Batch) -> None:
+        self._gradient(batch)
+        self.runner.update(self.rule, self.corrections)
+
+    def _correct_for(self, step: int) -> None:
+        """Set what of the update depends on the step."""
+        if self.rule.adam:
+            for held, value in zip(self.corrections, self.rule.corrections(step), strict=True):
+                held.set(value)
 
     def forward(self) -> None:
-        self.runner.forward(self._batch(), self.step_weight)
+        self._run(Pass.FORWARD, lambda: self.runner.forward(self._batch(), self.step_weight))
         self.last, self.rows_in_pass = Pass.FORWARD, self.problem.B
 
     def gradient(self) -> None:
-        self.runner.gradient(self._batch(), self.step_weight, self.reverse)
+        self._run(Pass.GRADIENT, lambda: self._gradient(self._batch()))
         self.last, self.rows_in_pass = Pass.GRADIENT, self.problem.B
 
     def train_step(self) -> None:
-        self._train(self._batch())
+        self._correct_for(self.step)
+        self._run(Pass.TRAIN_STEP, lambda: self._train(self._batch()))
+        self.step += 1
         self.last, self.rows_in_pass = Pass.TRAIN_STEP, self.problem.B
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
@@ -142,16 +172,32 @@ class CudaSession(Session):
         n, B = order.size, self.problem.B
         self._place_order(order)
         for at in range(0, n, B):
-            self._train(Batch(self.order, at, min(B, n - at), self.zero_state, *self.each, at))
+            self._train_rows(at, min(B, n - at))
         self.last, self.rows_in_pass = Pass.EPOCH, n
+
+    def _train_rows(self, at: int, b: int) -> None:
+        """A step of an epoch: rows order[at : at + b]."""
+        self.place.set(at)
+        self._correct_for(self.step)
+        batch = Batch(self.order, self.place, b, self.zero_state, *self.each, self.place)
+        self._run(Pass.EPOCH, lambda: self._train(batch), b)
+        self.step += 1
 
     def _place_order(self, rows: NDArray[np.int64]) -> None:
         """Copy an order to where steps read it. Only one of more rows than any before makes new arrays."""
+        before = self.order, self.each
         if self.order.size < rows.size:
             self.order = cuda.device_array(rows.size, np.int64)
         if self.each[0].shape[0] < rows.size:
             self.each = self._answers(rows.size)
+        if any(now is not old for now, old in zip((self.order, self.each), before, strict=True)):
+            self._drop(Pass.EPOCH)
         self.order[: rows.size].copy_to_device(rows)
+
+    def _drop(self, pass_: Pass) -> None:
+        """Forget launches whose arrays are no longer the session's."""
+        for key in [key for key in self.prepared if key[0] is pass_]:
+            self.prepared.pop(key).close()
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
         """In blocks of rows, in buffers of their own."""
@@ -218,6 +264,8 @@ class CudaSession(Session):
 
     def close(self) -> None:
         """Drop what is on the device; numba frees it in time."""
+        for pass_ in Pass:
+            self._drop(pass_)
         self.arrays, self.params, self.grads = {}, {}, {}
         del self.runner, self.rows, self.seen
 
@@ -276,7 +324,7 @@ class CudaBackend(Backend):
         """Where W_hh is; what is asked of a device that is not there cannot be known."""
         if not device.simulated() and device.probe().error:
             return "as the device allows"
-        return describe(choose(self.plan, problem.model.H, problem.B, str(problem.dtype), device.room()))
+        return settle(self.plan, problem.model.H, problem.B, str(problem.dtype), device.room()).said
 
     def libraries(self) -> dict[str, str]:
         found = {"numba": numba.__version__}

@@ -26,7 +26,7 @@ from rnnbench.kernels.cuda.launch import LaunchSize
 from rnnbench.kernels.cuda.passes import Batch
 from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.model import Case, Pass, Problem
-from rnnbench.params import Array, Params
+from rnnbench.params import Params
 
 MAX_STEPS = 1 << 20  # of a table of Adam's corrections
 
@@ -39,7 +39,6 @@ class CudaGraphSession(CudaSession):
     def __init__(self, problem: Problem, params: Params, data: Data, plan: LaunchPlan) -> None:
         self.recorder, self.graphs = Recorder(), dict[Pass, Any]()
         self.now, self.taken = (cuda.device_array(problem.B, np.int64) for _ in range(2))
-        self.state = cuda.device_array((problem.B, problem.model.H), str(problem.dtype))
         self.cursor = cuda.device_array(2, np.int64)
         super().__init__(problem, params, data, plan, self.recorder)
         table = self.rule.table(self.sizes.dtype)
@@ -48,9 +47,6 @@ class CudaGraphSession(CudaSession):
     def _select(self, batch: int) -> None:
         first = batch * self.problem.B
         self.now.copy_to_device(np.arange(first, first + self.problem.B, dtype=np.int64))
-
-    def _start_from(self, states: dict[str, Array] | None) -> None:
-        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if states is None else states["h"])
 
     def reset(self) -> None:
         super().reset()
@@ -63,30 +59,22 @@ class CudaGraphSession(CudaSession):
     def _batch(self) -> Batch:
         return Batch(self.now, 0, self.problem.B, self.state, *self.seen)
 
-    def _run(self, pass_: Pass, launches: Callable[[], None]) -> None:
-        """The first time launch by launch, then as a graph."""
-        if graph := self.graphs.get(pass_):
+    def _run(self, pass_: Pass, launches: Callable[[], None], rows: int | None = None) -> None:
+        """The first time launch by launch, then as a graph; of fewer rows than a batch has always launch by launch."""
+        if rows is not None and rows < self.problem.B:
+            super()._run(pass_, launches, rows)
+        elif graph := self.graphs.get(pass_):
             graph.replay()
         else:
-            launches()
-            self.graphs[pass_] = self.recorder.capture(launches)
-
-    def _gradient(self, batch: Batch) -> None:
-        self.runner.gradient(batch, self.step_weight, self.reverse)
+            prepared = self.recorder.prepare(launches)
+            prepared.replay()
+            self.graphs[pass_] = self.recorder.capture(prepared)
 
     def _step(self, batch: Batch, rows: int) -> None:
         """A train step that ends with the cursor `rows` rows further."""
         self._gradient(batch)
         self.runner.update_counted(self.rule, self.table, self.cursor)
         self.recorder(cursor.advance_cursor(), LaunchSize(1, 1), self.cursor, rows)
-
-    def forward(self) -> None:
-        self._run(Pass.FORWARD, lambda: self.runner.forward(self._batch(), self.step_weight))
-        self.last, self.rows_in_pass = Pass.FORWARD, self.problem.B
-
-    def gradient(self) -> None:
-        self._run(Pass.GRADIENT, lambda: self._gradient(self._batch()))
-        self.last, self.rows_in_pass = Pass.GRADIENT, self.problem.B
 
     def train_step(self) -> None:
         self._run(Pass.TRAIN_STEP, lambda: self._step(self._batch(), 0))
@@ -102,18 +90,19 @@ class CudaGraphSession(CudaSession):
             self._run(Pass.EPOCH, self._step_of_epoch)
         self.step += full
         if (at := full * B) < n:
-            self._train(Batch(self.order, at, n - at, self.zero_state, *self.each, at))
+            self._train_rows(at, n - at)
             self._place(0)
         self.last, self.rows_in_pass = Pass.EPOCH, n
 
     def _place_order(self, rows: NDArray[np.int64]) -> None:
-        """As without graphs; arrays that are new stand in another place than the graph has, and need a new one."""
-        before = self.order, self.each
         super()._place_order(rows)
-        moved = any(now is not old for now, old in zip((self.order, self.each), before, strict=True))
-        if moved and (graph := self.graphs.pop(Pass.EPOCH, None)):
-            graph.close()
         self._place(0)
+
+    def _drop(self, pass_: Pass) -> None:
+        """Graphs too: they have the arrays that they were captured with."""
+        super()._drop(pass_)
+        if graph := self.graphs.pop(pass_, None):
+            graph.close()
 
     def _step_of_epoch(self) -> None:
         B, S, threads = self.problem.B, self.sizes.S, self.plan.threads
@@ -129,12 +118,6 @@ class CudaGraphSession(CudaSession):
 
     def _held(self) -> list[Any]:
         return [*super()._held(), self.now, self.taken, self.cursor, self.table]
-
-    def close(self) -> None:
-        for graph in self.graphs.values():
-            graph.close()
-        self.graphs = {}
-        super().close()
 
 
 class CudaGraphBackend(CudaBackend):

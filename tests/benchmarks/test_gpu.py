@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from functools import partial
 from pathlib import Path
@@ -109,6 +110,39 @@ def test_results_are_kept_step_by_step_and_gone_on_with(device):
     assert "1 of 1 steps ended well" in second.output
 
 
+def packed(folder: Path) -> set[str]:
+    with tarfile.open(folder.with_name(f"{folder.name}.tar.gz")) as archive:
+        return {name.partition("/")[2] for name in archive.getnames()}
+
+
+def test_results_are_packed_after_each_step_and_what_is_cut_keeps_them(device):
+    made, folder = device
+    archive = folder.with_name("results.tar.gz")
+    look = f"import tarfile; print(sorted(tarfile.open({str(archive)!r}).getnames()))"
+    cut = (
+        f"import os, signal, time; open({str(folder / 'half')!r}, 'w').close(); "
+        "os.kill(os.getppid(), signal.SIGTERM); time.sleep(600)"
+    )
+    made += [python("first", "print('seen')"), python("second", look), python("cut", cut), python("never", "")]
+    said = called("-o", str(folder), code=130).output
+    assert "interrupted; what was measured is kept" in said
+    assert "results/logs/first.log" in (folder / "logs" / "second.log").read_text()
+    assert {"steps.json", "half", "logs/first.log", "logs/second.log", "logs/cut.log"} <= packed(folder)
+    assert set(json.loads((folder / "steps.json").read_text())["steps"]) == {"first", "second"}
+    assert not list(folder.parent.glob("*.part"))
+
+
+def test_what_only_a_device_can_tell_comes_first():
+    every = steps(Path("results"), ["cuda"])
+    assert [step.name for step in every] == [
+        "smoke", "seeds", "sweep-T50", "tests", "verify", "memcheck", "racecheck", "sweep-T200",
+    ]  # fmt: skip
+    assert all(0 < step.expected < step.limit for step in every)
+    said = called("--plan", "--only", "smoke,seeds", code=0).output
+    assert "smoke, about 40 s, at most 120 s:" in said
+    assert "2 steps, about 4 minutes (predicted), at most 11; nothing was run." in said
+
+
 def test_a_run_is_resumed_and_never_written_over(device):
     made, folder = device
     made.append(next(step for step in steps(folder, ["cuda"]) if step.name == "sweep-T50"))
@@ -142,6 +176,7 @@ def test_make_gpu_says_what_is_lacking_and_how_much_comes(tmp_path):
     assert asked == "asked -m venv .venv-gpu"
     assert f"{fake} lacks no_such_module, nor_such\nmaking .venv-gpu: about 6 GB" in said
     assert f"{fake} -m pip install -e '.[cuda,test]'" in said
+    assert f"nothing was run: with no network, bring what {fake} lacks here by other means" in said
     (tmp_path / ".venv-gpu" / "bin").mkdir(parents=True)
     shutil.copy(fake, tmp_path / ".venv-gpu" / "bin" / "python")
     (tmp_path / ".venv-gpu" / "stamp").touch()
@@ -219,8 +254,8 @@ def test_the_plan_needs_no_gpu_and_names_every_step(monkeypatch):
     monkeypatch.setattr(gpu, "look", lambda: pytest.fail("the device was asked"))
     said = called("--plan", code=0).output
     for name in gpu.STEPS:
-        assert f"\n{name}, at most" in f"\n{said}"
-    assert "7 steps" in said
+        assert f"\n{name}, about" in f"\n{said}"
+    assert "8 steps" in said
     assert "verify" not in called("--plan", "--only", "tests,seeds", code=0).output
     assert max(step.limit for step in steps(Path("."), ["cuda"])) + gpu_steps.GRACE < 600
 

@@ -14,6 +14,7 @@ from tests.helpers import arrays_of, failed
 TINY = audited_problem(DType.FLOAT32, B=2, T=2, V=3, E=1, H=2)
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize("pass_", list(Pass))
 def test_the_timed_call_does_all_of_its_work_anew(one_backend, request, pass_):
     if pass_ is Pass.EPOCH and device.simulated() and not request.config.getoption("--every-case"):
@@ -22,6 +23,7 @@ def test_the_timed_call_does_all_of_its_work_anew(one_backend, request, pass_):
     assert not failed(timing_audit.answers(subject, pass_))
 
 
+@pytest.mark.numbers
 def test_new_parameters_give_a_new_answer(one_backend):
     subject = Subject(one_backend, TINY)
     assert not failed(timing_audit.follows_parameters(subject, Pass.FORWARD))

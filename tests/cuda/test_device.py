@@ -24,6 +24,7 @@ GOOD = Facts(True, None, "Some GPU", (9, 0), (13, 1), (13, 0), 1 << 30)
 
 def test_a_device_that_can():
     assert unusable(GOOD) is None
+    assert unusable(replace(GOOD, toolkit=(13, 5))) is None  # machine code, which a driver of the same major loads
     assert exceeds_memory(GOOD, GOOD.free_bytes) is None
 
 
@@ -37,8 +38,9 @@ def test_a_device_that_can():
         ),
         (replace(GOOD, capability=(6, 1)), "Some GPU has compute capability 6.1; 7.5 or newer is needed"),
         (replace(GOOD, driver=(12, 8)), r"the driver runs CUDA 12.8, older than the toolkit's 13.0; update the driver"),
+        (replace(GOOD, toolkit=(13, 5), linked=False), "the driver runs CUDA 13.1, older than the toolkit's 13.5"),
     ],
-    ids=["not installed", "no driver", "too old", "old driver"],
+    ids=["not installed", "no driver", "too old", "old driver", "old driver for PTX"],
 )
 def test_why_not(facts, said):
     reason = unusable(facts)

@@ -27,6 +27,7 @@ def summed(dtype, dx, tokens, order, offset, b, first, V) -> np.ndarray:
     return out.copy_to_host()
 
 
+@pytest.mark.numbers
 @pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(

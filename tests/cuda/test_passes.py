@@ -16,6 +16,7 @@ from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, Train, Tru
 from tests.helpers import (
     TRAINS,
     assert_agrees,
+    assert_near,
     assert_same_bits,
     assert_what_is_not_there_is_refused,
     oracle,
@@ -87,9 +88,18 @@ def test_truncation(cuda_backend, head, cut):
 def test_initial_state(cuda_backend, truncation, step_sum):
     state = np.random.default_rng(3).uniform(-0.9, 0.9, (5, 6)).astype(np.float32)
     problem = problem_of(head=Head.EVERY, dtype=DType.FLOAT32, truncation=truncation, step_sum=step_sum)
-    with_state = check(cuda_backend, problem, states={"h": state})
-    without = check(cuda_backend, problem)
-    assert relative_error(without.states["h"], with_state.states["h"]) > 1e-3
+    check(cuda_backend, problem, states={"h": state})
+
+
+@pytest.mark.numbers
+def test_a_state_is_left_again(one_backend):
+    problem = problem_of(T=2, dtype=DType.FLOAT32)
+    _, got = sessions(one_backend, problem)
+    first = run(got, "forward")
+    got.start_from({"h": np.random.default_rng(3).uniform(-0.9, 0.9, (5, 6))})
+    assert relative_error(first.states["h"], run(got, "forward").states["h"]) > 1e-3
+    got.start_from(None)
+    assert_same_bits(first, run(got, "forward"))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -108,7 +118,7 @@ def test_train_steps_epoch_predict_and_reset(one_backend, dtype, train):
     assert a.accuracy is not None
     assert_agrees(a, b, dtype)
     inputs = random_data(problem, rows=4, seed=2).inputs
-    assert relative_error(ref.predict(inputs), got.predict(inputs)) < (1e-5 if dtype is DType.FLOAT32 else 1e-12)
+    assert_near(ref.predict(inputs), got.predict(inputs), 1e-5 if dtype is DType.FLOAT32 else 1e-12)
     for session in (ref, got):
         session.reset()
         session.select(0)
@@ -121,7 +131,7 @@ def test_predict_in_several_blocks_of_rows(one_backend, monkeypatch):
         problem = problem_of(T=2, H=3, V=V, head=head)
         ref, got = sessions(one_backend, problem)
         inputs = random_data(problem, rows=6, seed=2).inputs
-        assert relative_error(ref.predict(inputs), got.predict(inputs)) < 1e-12
+        assert_near(ref.predict(inputs), got.predict(inputs), 1e-12)
 
 
 @pytest.mark.parametrize("name", ["gradient", "train_step"])
@@ -167,6 +177,7 @@ def test_a_gradient_leaves_parameters_as_they_are(one_backend):
     assert_agrees(run(ref, "gradient"), run(got, "gradient"), problem.dtype)
 
 
+@pytest.mark.numbers
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 @pytest.mark.parametrize("poison", [np.nan, np.inf])
 def test_nan_and_infinity_are_not_hidden(cuda_backend, poison):

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.cuda import CudaBackend
-from rnnbench.correctness.tolerances import relative_error
 from rnnbench.kernels.cuda.device import SIMULATOR, Room
 from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
-from rnnbench.kernels.cuda.recurrence_launches import steps_back
+from rnnbench.kernels.cuda.recurrence_launches import settle, steps_back
 from rnnbench.kernels.cuda.regimes import choose, describe
 from rnnbench.model import DType, Head, Truncation
 from tests.cuda.conftest import WIDE
 from tests.cuda.test_passes import check, problem_of, run, sessions
-from tests.helpers import assert_same_bits, random_data, random_params
+from tests.helpers import assert_near, assert_same_bits, random_data, random_params
 
 H100, A100, SMALL_CARD = Room(132, 227 << 10, True), Room(108, 163 << 10, True), Room(40, 64 << 10, True)
 
@@ -70,6 +69,7 @@ def test_the_same_numbers_give_the_same_bits(wide_backend):
     assert got.arrays["arrived"].copy_to_host() == 0
 
 
+@pytest.mark.numbers
 def test_nan_is_not_hidden(wide_backend):
     problem = problem_of(B=1, T=2, E=1, H=3, V=None, dtype=DType.FLOAT32)
     params = random_params(problem)
@@ -85,7 +85,7 @@ def test_a_short_batch_keeps_the_regime_of_a_full_one(kind, monkeypatch):
     problem = problem_of(B=2, T=1, E=1, H=3, O=1, V=None)
     ref, got = sessions(CudaBackend(WIDE[kind]), problem)
     inputs = random_data(problem, rows=3, seed=2).inputs
-    assert relative_error(ref.predict(inputs), got.predict(inputs)) < 1e-12
+    assert_near(ref.predict(inputs), got.predict(inputs), 1e-12)
     assert got.runner.recurrence.regime.kind is kind
 
 
@@ -95,6 +95,10 @@ def test_a_short_batch_keeps_the_regime_of_a_full_one(kind, monkeypatch):
         (128, 32, "float32", H100, RegimeKind.REGISTERS),
         (128, 32, "float64", H100, RegimeKind.SPLIT),
         (256, 32, "float32", H100, RegimeKind.SPLIT),
+        (256, 33, "float32", H100, RegimeKind.SPLIT),  # these three and (512, 257): looked at for races on a device
+        (512, 33, "float32", H100, RegimeKind.SPREAD),
+        (1024, 5, "float32", H100, RegimeKind.SPREAD),
+        (512, 257, "float32", H100, RegimeKind.TILES),
         (256, 32, "float32", SMALL_CARD, RegimeKind.SPREAD),
         (288, 512, "float32", H100, RegimeKind.SPLIT),
         (288, 512, "float32", A100, RegimeKind.TILES),
@@ -118,6 +122,26 @@ def test_the_table_of_regimes(H, b, dtype, room, kind):
         assert regime.grid <= room.multiprocessors
         assert regime.grid * regime.shape.columns >= H
         assert regime.shape.adders * regime.shape.rows * regime.shape.columns == regime.threads
+
+
+@pytest.mark.parametrize(
+    ("in_memory", "kind", "local"),
+    [
+        ((), RegimeKind.REGISTERS, 0),
+        ((RegimeKind.REGISTERS,), RegimeKind.SPLIT, 0),
+        ((RegimeKind.REGISTERS, RegimeKind.SPLIT), RegimeKind.SPREAD, 0),
+        ((*set(RegimeKind) - {RegimeKind.GENERAL},), RegimeKind.REGISTERS, 512),
+    ],
+)
+def test_weights_that_the_compiler_leaves_in_memory(monkeypatch, in_memory, kind, local):
+    module = "rnnbench.kernels.cuda.recurrence_launches"
+    monkeypatch.setattr(f"{module}.simulated", lambda: False)
+    monkeypatch.setattr(f"{module}._local_bytes", lambda plan, regime, *rest: 512 * (regime.kind in in_memory))
+    settle.cache_clear()
+    found = settle(LaunchPlan(), 128, 32, "float32", H100)
+    settle.cache_clear()
+    assert (found.regime.kind, found.local_bytes) == (kind, local)
+    assert ("512 bytes of a thread in local memory" in found.said) is (local > 0)
 
 
 def test_no_regime_is_an_error_that_names_the_way_out():

@@ -1,5 +1,5 @@
-"""`cuda+graph`. In the simulator a tape stands for the graph: with the arguments of the capture,
-so that what a graph must read from device memory and does not is seen. The calls of the driver are checked by a double.
+"""`cuda+graph`. In the simulator prepared launches stand for the graph, and no number among them may be the host's to
+set: what a graph must read from device memory and does not is seen. The calls of the driver are checked by a double.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from numba import cuda
 
 from rnnbench import backends
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.kernels.cuda import device
-from rnnbench.kernels.cuda.graph import RecordedLaunches, captured
+from rnnbench.kernels.cuda.cursor import advance_cursor
+from rnnbench.kernels.cuda.graph import Recorder, captured
+from rnnbench.kernels.cuda.launch import HostNumber, LaunchSize, PreparedLaunches
 from rnnbench.kernels.cuda.passes import UpdateRule
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.model import Case, DType, Head, Optimizer, Pass, Train
@@ -87,8 +90,18 @@ def test_steps_that_are_launches_are_captured_too():
     ref, got = sessions(CudaGraphBackend(plan), problem)
     run(got, "gradient")
     assert_agrees(run(ref, "gradient"), run(got, "gradient"), DType.FLOAT32)
-    if isinstance(got.graphs[Pass.GRADIENT], RecordedLaunches):
-        assert len(got.graphs[Pass.GRADIENT].launches) == 2 + 3 + 1 + 3 + 3
+    if isinstance(got.graphs[Pass.GRADIENT], PreparedLaunches):
+        assert len(got.graphs[Pass.GRADIENT].calls) == 2 + 3 + 1 + 3 + 3
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_number_that_the_host_sets_cannot_be_captured():
+    put = Recorder()
+    prepared = put.prepare(
+        lambda: put(advance_cursor(), LaunchSize(1, 1), cuda.to_device(np.zeros(2, np.int64)), HostNumber(3))
+    )
+    with pytest.raises(TypeError, match="a graph keeps the numbers"):
+        put.capture(prepared)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba
@@ -22,7 +23,10 @@ def simulated() -> bool:
 
 @dataclass(frozen=True)
 class Facts:
-    """What was found. `packaged`: the target is numba-cuda's, and not the one inside numba, which is not tested."""
+    """What was found. `packaged`: the target is numba-cuda's, and not the one inside numba, which is not tested.
+
+    `linked`: the toolkit links kernels to machine code itself; else the driver is given PTX.
+    """
 
     packaged: bool
     error: str | None = None  # of the driver, where it cannot be used
@@ -31,6 +35,7 @@ class Facts:
     driver: tuple[int, int] = (0, 0)  # the newest CUDA version that it runs
     toolkit: tuple[int, int] = (0, 0)
     free_bytes: int = 0
+    linked: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ def probe() -> Facts:
         driver, toolkit = _versions()
     except (CudaSupportError, CudaDriverError) as error:  # a device that is full or taken has no room for a context
         return Facts(packaged, error=_first_line(error))
-    return Facts(packaged, None, name, tuple(device.compute_capability), driver, toolkit, int(free))
+    return Facts(packaged, None, name, tuple(device.compute_capability), driver, toolkit, int(free), _linked())
 
 
 def _versions() -> tuple[tuple[int, int], tuple[int, int]]:
@@ -83,6 +88,14 @@ def _versions() -> tuple[tuple[int, int], tuple[int, int]]:
     from numba.cuda.cudadrv import driver, runtime
 
     return tuple(driver.driver.get_version()), tuple(runtime.runtime.get_version())
+
+
+def _linked() -> bool:
+    """Whether there is nvJitLink, of CUDA 12.3 or newer, by which numba-cuda links."""
+    from numba.cuda.cudadrv import driver
+
+    have: Callable[[], bool] | None = getattr(driver, "_have_nvjitlink", None)
+    return have is not None and have()
 
 
 def _first_line(error: object) -> str | None:
@@ -100,8 +113,9 @@ def unusable(facts: Facts) -> str | None:
         return f"no CUDA device can be used: {facts.error}; an NVIDIA driver and device are needed, see nvidia-smi"
     if facts.capability < OLDEST:
         return f"{facts.name} has compute capability {_dotted(facts.capability)}; {_dotted(OLDEST)} or newer is needed"
-    # The driver compiles what the toolkit writes: an older one does not know its instructions
-    if facts.driver < facts.toolkit:
+    # Machine code of a toolkit runs with every driver of its major version; PTX with one that knows its instructions
+    digits = 1 if facts.linked else 2
+    if facts.driver[:digits] < facts.toolkit[:digits]:
         return (
             f"the driver runs CUDA {_dotted(facts.driver)}, older than the toolkit's {_dotted(facts.toolkit)}; "
             f"update the driver, or install cuda-toolkit=={_dotted(facts.driver)}.*"

@@ -1,8 +1,8 @@
 """Launches captured once into a CUDA graph, which the driver then starts with one call.
 
 A graph keeps the arguments that it was captured with: sizes, numbers, and where arrays are. What changes from one
-replay to the next must stand in device memory (`cursor`). In the simulator a tape of the launches takes its place,
-with the arguments of the capture as a graph has them; what the driver refuses to capture shows on a GPU alone.
+replay to the next must stand in device memory (`cursor`). In the simulator the prepared launches take its place; what
+the driver refuses to capture shows on a GPU alone.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from numba import cuda
 
 from rnnbench.kernels.cuda.device import simulated
-from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
+from rnnbench.kernels.cuda.launch import HostNumber, Launcher, PreparedLaunches
 
 WAY_OUT = "take the backend cuda, which launches the same kernels one by one"
 
@@ -32,51 +32,25 @@ class Graph:
         self.driver.cuGraphExecDestroy(self.executable)
 
 
-class RecordedLaunches:
-    """The simulator's graph: launches and their arguments."""
-
-    def __init__(self, launch: Launcher) -> None:
-        self.launch = launch
-        self.launches: list[tuple[Any, LaunchSize, tuple[Any, ...]]] = []
-
-    def replay(self) -> None:
-        for kernel, size, args in self.launches:
-            self.launch(kernel, size, *args)
-
-    def close(self) -> None:
-        self.launches = []
-
-
 class Recorder(Launcher):
     """Launches on a stream of its own: the default one cannot be captured. It waits for the default stream's copies."""
 
     def __init__(self) -> None:
         super().__init__(cuda.stream())
-        self._recorded: RecordedLaunches | None = None
 
-    def __call__(self, kernel: Any, size: LaunchSize, *args: Any) -> None:
-        # While the simulator captures, launches are written down and do not run
-        if self._recorded is None:
-            super().__call__(kernel, size, *args)
-        else:
-            self._recorded.launches.append((kernel, size, args))
+    def capture(self, prepared: PreparedLaunches) -> Graph | PreparedLaunches:
+        """A graph of launches that have run before: to load a kernel is nothing that can be captured.
 
-    def capture(self, launches: Callable[[], None]) -> Graph | RecordedLaunches:
-        """What `launches` launches, none of which runs. They must have run before: to compile and to load a kernel is
-        nothing that can be captured. RuntimeError where the driver refuses.
+        RuntimeError where the driver refuses; TypeError for a number of the host, which a graph never reads again.
         """
-        # With no driver to ask, what was launched is kept and launched again
+        if any(isinstance(arg, HostNumber) for args in prepared.args for arg in args):
+            raise TypeError("a graph keeps the numbers that it was captured with; read what changes from the device")
         if simulated():
-            self._recorded = tape = RecordedLaunches(Launcher(self.stream))
-            try:
-                launches()
-            finally:
-                self._recorded = None
-            return tape
+            return prepared
         from numba.cuda.cudadrv.driver import CudaAPIError, driver
 
         try:
-            return captured(driver, int(self.stream.handle), launches)
+            return captured(driver, int(self.stream.handle), prepared.replay)
         except CudaAPIError as error:
             raise RuntimeError(f"the driver captured no CUDA graph: {error}; {WAY_OUT}") from error
 

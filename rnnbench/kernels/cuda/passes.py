@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from rnnbench.kernels.cuda import embedding, losses, optimizer, products
 from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import room
-from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
+from rnnbench.kernels.cuda.launch import HostNumber, Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan
-from rnnbench.kernels.cuda.recurrence_launches import CudaRecurrence, Reverse
+from rnnbench.kernels.cuda.recurrence_launches import CudaRecurrence, Reverse, settle
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class Batch:
     """Rows order[offset : offset + b]; their losses and correct (., S) go to rows from `at` on. initial (>= b, H)."""
 
     order: Any
-    offset: int
+    offset: int | HostNumber
     b: int
     initial: Any
     losses: Any
     correct: Any
-    at: int = 0
+    at: int | HostNumber = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class CudaRunner:
         launch: Launcher | None = None,
     ) -> None:
         self.launch = launch or Launcher()
-        self.recurrence = CudaRecurrence(sizes, plan, room(), self.launch, arrays)
+        settled = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), learns="delta" in arrays)
+        self.recurrence = CudaRecurrence(sizes, plan, settled.regime, self.launch, arrays)
         self.s, self.plan, self.loss, self.a, self.p, self.rows = sizes, plan, loss, arrays, params, rows
         self.number = np.dtype(sizes.dtype).type
         self.has_tokens = sizes.V > 0
@@ -184,11 +185,12 @@ class CudaRunner:
             a["d_embedding"], a["dx"], self.rows.source, batch.order, batch.offset, b, first, s.T * b, s.V, s.E,
         )  # fmt: skip
 
-    def update(self, rule: UpdateRule, step: int) -> None:
-        """Clip the gradients and take one step; `step` counts from 1. `scale` must be 1 where no norm is limited."""
+    def update(self, rule: UpdateRule, corrections: tuple[HostNumber, HostNumber]) -> None:
+        """Clip the gradients and take one step, by `UpdateRule.corrections` of it. `scale` must be 1 where no norm is
+        limited.
+        """
         if rule.adam:
-            numbers = (self.number(value) for value in rule.corrections(step))
-            self._update(rule, optimizer.adam(self.s.dtype), *numbers)
+            self._update(rule, optimizer.adam(self.s.dtype), *corrections)
         else:
             self._update(rule, None)
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numba import cuda
 from numpy.typing import NDArray
 
 from rnnbench.kernels.cuda import backward, forward, lanes, spread, tiles
 from rnnbench.kernels.cuda.buffers import DeviceSizes
-from rnnbench.kernels.cuda.device import Room
+from rnnbench.kernels.cuda.device import Room, simulated
 from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
-from rnnbench.kernels.cuda.regimes import Regime, choose
+from rnnbench.kernels.cuda.regimes import Regime, choose, describe, fitting
 
 
 def block_array(blocks: list[tuple[int, int, int]]) -> NDArray[np.int64]:
@@ -60,10 +62,9 @@ class CudaRecurrence:
     """Forward and backward for one problem. `arrays`: h, delta, spare, dh, arrived."""
 
     def __init__(
-        self, sizes: DeviceSizes, plan: LaunchPlan, room: Room, launch: Launcher, arrays: dict[str, Any]
+        self, sizes: DeviceSizes, plan: LaunchPlan, regime: Regime, launch: Launcher, arrays: dict[str, Any]
     ) -> None:
-        self.s, self.plan, self.launch, self.a = sizes, plan, launch, arrays
-        self.regime = choose(plan, sizes.H, sizes.B, sizes.dtype, room)
+        self.s, self.plan, self.regime, self.launch, self.a = sizes, plan, regime, launch, arrays
 
     def _size(self, b: int) -> LaunchSize:
         """Blocks and threads for b rows, in the regime of a full batch: a short one needs no other kernel."""
@@ -134,3 +135,54 @@ def _backward_kernel(r: Regime, dtype: str) -> Any:
     if r.lanes is not None:
         return lanes.backward_in_lanes(dtype, r.block)
     return backward.backward_general(dtype, r.threads, r.rows)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A regime, and what a thread of its kernels has in memory instead of registers, as compiled for this device."""
+
+    regime: Regime
+    local_bytes: int
+
+    @property
+    def said(self) -> str:
+        """What a contract says of W_hh."""
+        if not self.local_bytes:
+            return describe(self.regime)
+        return (
+            f"{describe(self.regime)}; {self.local_bytes} bytes of a thread in local memory: try a newer CUDA toolkit"
+        )
+
+
+@functools.cache
+def settle(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, learns: bool = True) -> Settled:
+    """The first regime whose kernels the compiler keeps in registers; where it does so with none, the first.
+
+    A toolkit may be too old to unroll for a new device, and W_hh would then lie in memory. GENERAL is not taken for
+    that: it reads W_hh from memory too. ValueError as `choose`.
+    """
+    first = Settled(choose(plan, H, b, dtype, room), 0)
+    if simulated():
+        return first
+    first = Settled(first.regime, _local_bytes(plan, first.regime, H, b, dtype, learns))
+    if not first.local_bytes:
+        return first
+    for regime in fitting(plan, H, b, dtype, room):
+        if regime.kind is not RegimeKind.GENERAL and not _local_bytes(plan, regime, H, b, dtype, learns):
+            return Settled(regime, 0)
+    return first
+
+
+def _local_bytes(plan: LaunchPlan, regime: Regime, H: int, b: int, dtype: str, learns: bool) -> int:
+    """What a thread has in memory: launches of one step are prepared, and none is launched."""
+    sizes = DeviceSizes(b, 1, 0, 1, H, H, 1, 1, dtype)
+    put, W = Launcher(), cuda.device_array((1, 1), dtype)
+    arrays = dict.fromkeys(("h", "delta", "spare", "dh"), W) | {"arrived": cuda.device_array(1, np.int32)}
+    recurrence = CudaRecurrence(sizes, plan, regime, put, arrays)
+
+    def launches() -> None:
+        recurrence.forward(W, W, b)
+        if learns:
+            recurrence.backward(W, Reverse(((0, 0, 1),), cuda.device_array((1, 3), np.int64)), b)
+
+    return put.prepare(launches).local_bytes

@@ -12,7 +12,7 @@ general     any H, W_hh read from memory at each step by each block             
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,11 +53,17 @@ class Regime:
         return self.spread
 
 
-def choose(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime:
-    """The first regime that this problem fits. ValueError where none of the plan's kinds takes it."""
+def fitting(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Iterator[Regime]:
+    """The regimes that this problem fits, the best first."""
     for kind in plan.kinds:
         if found := _TABLE[kind](plan, H, b, dtype, room):
-            return found
+            yield found
+
+
+def choose(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime:
+    """The first regime that this problem fits. ValueError where none of the plan's kinds takes it."""
+    for regime in fitting(plan, H, b, dtype, room):
+        return regime
     raise ValueError(
         f"no kernel for H = {H}, B = {b} in {dtype} among {', '.join(plan.kinds)}; add {RegimeKind.GENERAL}"
     )
