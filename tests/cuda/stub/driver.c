@@ -292,7 +292,7 @@ Result cuMemsetD8_v2(uintptr_t p, unsigned char byte, size_t n) {
 enum { MOST_ARGUMENTS = 256, MOST_KERNELS = 8 };
 typedef struct {
     char name[1024];
-    int registers, threads, local, dynamic_limit;
+    int registers, threads, local, dynamic_limit, asked; /* asked: whether the limit was */
     size_t shared, bytes; /* static shared memory; of all arguments */
     int arguments, sizes[MOST_ARGUMENTS];
     void *library;
@@ -392,7 +392,7 @@ Result cuKernelGetAttribute(int *value, int attribute, Kernel *k, int device) {
 Result cuKernelSetAttribute(int attribute, int value, Kernel *k, int device) {
     if (attribute != 8) return OK; /* the carveout is a wish */
     if (value < 0 || value + k->shared > SHARED_OPTIN) return INVALID_VALUE;
-    k->dynamic_limit = value;
+    k->dynamic_limit = value, k->asked = 1;
     return OK;
 }
 
@@ -469,7 +469,7 @@ static Result launch(Kernel *k, const unsigned *grid, const unsigned *block, uns
     if (threads > (unsigned)k->threads || blocks_resident(k, threads, 0) == 0)
         return fault(OUT_OF_RESOURCES, "%s: %u threads of %d registers; compiled for %d", k->name, threads, k->registers,
                      k->threads);
-    if (shared > (unsigned)k->dynamic_limit || (k->dynamic_limit == SHARED && shared + k->shared > SHARED))
+    if (shared > (unsigned)k->dynamic_limit || (!k->asked && shared + k->shared > SHARED))
         return fault(INVALID_VALUE, "%s: %u bytes of dynamic and %zu of static shared memory; %d are granted", k->name,
                      shared, k->shared, k->dynamic_limit);
     if (together && blocks_asked > (unsigned long)SMS * blocks_resident(k, threads, shared))
