@@ -92,6 +92,13 @@ class Stub:
 STUB: Stub | None = None  # where this module is a plugin of pytest
 
 
+def pytest_load_initial_conftests() -> None:
+    """Pytest calls it of a plugin alone, and before it imports anything that asks for a driver."""
+    global STUB
+    if not missing():
+        STUB = Stub()
+
+
 def pytest_report_header() -> str:
     return f"CUDA driver: {missing() or 'the stub of tests/cuda/stub'}"
 
@@ -131,7 +138,3 @@ def _checked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     faults = STUB.faults()
     assert not faults, faults
-
-
-if not missing():
-    STUB = Stub()
