@@ -32,7 +32,7 @@ from rnnbench.work import work_of
 # Guesses of how long things take, right within a factor of about two.
 START_SECONDS = 1.5  # a process with its library
 PREPARE_SECONDS, AGAIN_SECONDS = 2.5, 1.0  # preparing, compiling and first calls; with compiled code on disk
-FLOPS_A_SECOND = 20e9
+FLOPS_A_SECOND = 60e9
 STEP_SECONDS = 1e-5  # one step of a recurrence, forward or back, where the arithmetic costs nothing
 EXTRA_SECONDS = 10.0  # the peak of the machine and the report
 
