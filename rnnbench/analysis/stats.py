@@ -400,6 +400,7 @@ def _taken_from(turns: Sequence[TurnRecord]) -> str:
     for r in turns:
         answers.setdefault((r.case.key, r.backend), []).append(r)
     left = sum(r.disturbed > 0 for found in answers.values() for r in counted(found))
-    counting = f"{left} of them count for want of others" if left else "none of them counts"
+    verb = "counts" if left == 1 else "count"
+    counting = f"{left} of these {verb}, as too few are undisturbed" if left else "none of these counts"
     again = sum(r.attempt > 0 for r in turns)
-    return f"other programs took part of their time; {again} turns were made to measure again, and {counting}"
+    return f"other programs took part of their time; {counting}; measured again: {again}"

@@ -63,8 +63,8 @@ def test_they_count_where_too_few_have_and_the_answer_says_so():
     assert warned.text.endswith("of 4 turns that count 2 were disturbed: other programs took up to 87 % of them")
     (note,) = disturbance_notes(records)
     assert note == (
-        "2 of 4 turns (numba 2): other programs took part of their time; 0 turns were made to measure again, and 2 of "
-        "them count for want of others"
+        "2 of 4 turns (numba 2): other programs took part of their time; 2 of these count, as too few are "
+        "undisturbed; measured again: 0"
     )
 
 
@@ -73,7 +73,7 @@ def test_what_was_measured_again_is_a_note_and_no_warning():
     assert not [w for w in warnings_of(records, {}) if w.kind == "disturbed"]
     (note,) = disturbance_notes(records)
     assert note.startswith("1 of 5 turns (numba 1)")
-    assert note.endswith("1 turns were made to measure again, and none of them counts")
+    assert note.endswith("none of these counts; measured again: 1")
 
 
 def test_a_suspended_or_failed_turn_is_no_attempt_that_counts():
