@@ -403,7 +403,7 @@ def _backend(name):
     return lambda: made_of(name)()
 
 
-SESSIONS = {
+WRONG = {
     "scaled": ScaledGradient,
     "swapped": SwappedWeights,
     "no-bias": MissingBias,
@@ -414,6 +414,8 @@ SESSIONS = {
     "swapped-betas": SwappedBetas,
     "same-batch": SameBatch,
     "drops-short-batch": DropsShortBatch,
+}
+SESSIONS = WRONG | {
     "killed": KilledInTurn,
     "signal-35": EndedByNamelessSignal,
     "hangs": HangsInTurn,
@@ -437,17 +439,7 @@ BACKENDS = {
 }
 
 # In the first two processes right; starts are counted in the file that TEST_STARTS names.
-LATE = {
-    "scaled": ScaledGradient,
-    "swapped": SwappedWeights,
-    "no-bias": MissingBias,
-    "off-by-one": TruncationOffByOne,
-    "no-clip": NoUpdate,
-    "stale": StaleAnswer,
-    "forgets-moments": ForgetsMoments,
-    "swapped-betas": SwappedBetas,
-    "same-batch": SameBatch,
-    "drops-short-batch": DropsShortBatch,
+LATE = WRONG | {
     "wrong-state": WrongState,
     "wrong-loss": WrongLoss,
     "wrong-parameter": WrongParameter,

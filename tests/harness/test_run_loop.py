@@ -227,34 +227,8 @@ def test_a_first_launch_may_be_side_by_side_and_its_costs_are_kept(tmp_path, mon
     assert "libfast.so.3" in next(r.reason for r in records if r.backend == "bad-import")
 
 
-def test_an_openmp_team_is_checked_while_nobody_else_works(tmp_path, monkeypatch):
-    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
-    monkeypatch.setenv("TEST_COMPILES", "0.4")
-    ask, seen = WorkerPool.ask, []
-
-    def noted(self, name, op, limit=None, **arguments):
-        begun = time.monotonic()
-        try:
-            return ask(self, name, op, limit, **arguments)
-        finally:
-            seen.append((name, op, begun, time.monotonic()))
-
-    monkeypatch.setattr(WorkerPool, "ask", noted)
-    plan = replace(plan_of("numpy", "compiles", "chatty"), threads=2)
-    records, *_ = run(tmp_path, plan, [task_of(passes=(Pass.FORWARD, Pass.GRADIENT))])
-    assert {r.status for r in records} == {Status.OK}
-    firsts = {name: [(b, e) for who, op, b, e in seen if (who, op) == (name, "first")] for name in plan.backends}
-    assert {name: len(each) for name, each in firsts.items()} == {"numpy": 4, "compiles": 4, "chatty": 4}
-    assert [op for who, op, *_ in seen if who == "numpy"].count("prepare") == 2
-    for begun, ended in firsts["numpy"]:  # the one with a team
-        assert not any(b < ended and begun < e for who, _, b, e in seen if who != "numpy")
-
-
-def test_a_team_that_compiles_does_so_beside_others_and_takes_its_many_steps_alone(tmp_path, monkeypatch):
-    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
-    monkeypatch.setenv("TEST_COMPILES", "0.4")
-    openmp = {"environment": {"OMP_NUM_THREADS": "{threads}"}, "compiles": True}
-    monkeypatch.setitem(backends.REGISTRY, "chatty", replace(backends.REGISTRY["chatty"], **openmp))
+def requests_noted(monkeypatch) -> list[tuple[str, str, Pass | None, float, float]]:
+    """Name, request, pass, begin and end of each that workers get from now on."""
     ask, seen = WorkerPool.ask, []
 
     def noted(self, name, op, limit=None, **arguments):
@@ -265,6 +239,29 @@ def test_a_team_that_compiles_does_so_beside_others_and_takes_its_many_steps_alo
             seen.append((name, op, arguments.get("pass_"), begun, time.monotonic()))
 
     monkeypatch.setattr(WorkerPool, "ask", noted)
+    return seen
+
+
+def test_an_openmp_team_is_checked_while_nobody_else_works(tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
+    monkeypatch.setenv("TEST_COMPILES", "0.4")
+    seen = requests_noted(monkeypatch)
+    plan = replace(plan_of("numpy", "compiles", "chatty"), threads=2)
+    records, *_ = run(tmp_path, plan, [task_of(passes=(Pass.FORWARD, Pass.GRADIENT))])
+    assert {r.status for r in records} == {Status.OK}
+    firsts = {name: [(b, e) for who, op, _, b, e in seen if (who, op) == (name, "first")] for name in plan.backends}
+    assert {name: len(each) for name, each in firsts.items()} == {"numpy": 4, "compiles": 4, "chatty": 4}
+    assert [op for who, op, *_ in seen if who == "numpy"].count("prepare") == 2
+    for begun, ended in firsts["numpy"]:  # the one with a team
+        assert not any(b < ended and begun < e for who, *_, b, e in seen if who != "numpy")
+
+
+def test_a_team_that_compiles_does_so_beside_others_and_takes_its_many_steps_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
+    monkeypatch.setenv("TEST_COMPILES", "0.4")
+    openmp = {"environment": {"OMP_NUM_THREADS": "{threads}"}, "compiles": True}
+    monkeypatch.setitem(backends.REGISTRY, "chatty", replace(backends.REGISTRY["chatty"], **openmp))
+    seen = requests_noted(monkeypatch)
     records, *_ = run(tmp_path, replace(plan_of("chatty", "compiles"), threads=2), [task_of()])
     assert {r.status for r in records} == {Status.OK}
     calls = [(op, pass_) for who, op, pass_, *_ in seen if who == "chatty" and op in ("first", "losses")]
