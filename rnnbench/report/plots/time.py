@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PANELS = 12  # a page
 NOTES = (
-    "Geometric mean over launches of the median round, with its 95 % interval (dotted: of one launch "
+    "Median over launches of the median round, with its 95 % interval (dotted: of one launch "
     "only, too narrow; an arrow: it goes on). Log scale.",
 )
 Panel = tuple[str, Case, Sequence[Summary]]
