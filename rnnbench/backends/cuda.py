@@ -29,15 +29,17 @@ _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 PREDICT_ROWS = 512  # at a time
 STAGED = "rows, targets, work buffers, a zero state and room for an order on the device"
 # By each pass that reads it, anew.
-WRITTEN = ("h", "z", "dz", "dh", "delta", "spare", "dx", "parts", "head_parts", "norm_parts", "grads")
+WRITTEN = (
+    "h", "gates", "tape", "z", "dz", "dh", "delta", "spare", "carried", "dx", "parts", "head_parts", "norm_parts",
+    "grads",
+)  # fmt: skip
 
 
 def device_sizes(problem: Problem) -> DeviceSizes:
     """A problem as the kernels' sizes."""
     model, T = problem.model, problem.T
     S = T if model.head is Head.EVERY else 1
-    GH = model.recurrence.width(model.H)
-    return DeviceSizes(problem.B, T, model.V or 0, model.E, model.H, GH, model.O, S, str(problem.dtype))
+    return DeviceSizes(problem.B, T, model.V or 0, model.E, model.H, model.O, S, str(problem.dtype), model.cell)
 
 
 def update_rule(problem: Problem) -> UpdateRule:
@@ -87,8 +89,9 @@ class CudaSession(Session):
         self.arrays = flat | work_arrays(self.sizes, plan, learns=True)
         self.arrays |= {f"d_{name}": g for name, g in self.grads.items()}
         self.arrays["scale"].copy_to_device(np.ones(1, self.sizes.dtype))
-        self.zero_state = cuda.to_device(np.zeros((problem.B, model.H), self.sizes.dtype))
-        self.state = cuda.device_array_like(self.zero_state)
+        zero = cuda.to_device(np.zeros((problem.B, model.H), self.sizes.dtype))
+        self.zero_state = dict.fromkeys(model.states, zero)
+        self.state = {name: cuda.device_array_like(zero) for name in model.states}
         self.rows = _staged(problem, self.sizes, data)
         self.in_order = cuda.to_device(np.arange(self.staged, dtype=np.int64))
         passes_back = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
@@ -119,7 +122,8 @@ class CudaSession(Session):
         self.offset.set(batch * self.problem.B)
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if states is None else states["h"])
+        for name, state in self.state.items():
+            state.copy_to_device(np.zeros(state.shape, self.sizes.dtype) if states is None else states[name])
 
     def reset(self) -> None:
         self.arrays["params"].copy_to_device(self.initial)
@@ -205,9 +209,10 @@ class CudaSession(Session):
         sizes = replace(self.sizes, B=min(n, PREDICT_ROWS))
         buffers = work_arrays(sizes, self.plan, learns=False)
         runner = CudaRunner(sizes, self.plan, losses.NO_LOSS, buffers, self.params, self.rows)
-        initial = cuda.to_device(np.zeros((sizes.B, sizes.H), sizes.dtype))
+        zero = cuda.to_device(np.zeros((sizes.B, sizes.H), sizes.dtype))
+        initial = dict.fromkeys(self.model.states, zero)
         order, seen = cuda.to_device(np.arange(sizes.B, dtype=np.int64)), self._answers(sizes.B)
-        self.lent = max(self.lent, _bytes([*buffers.values(), initial, order, *seen]))
+        self.lent = max(self.lent, _bytes([*buffers.values(), zero, order, *seen]))
         logits = np.empty((n, S, O), sizes.dtype)
         for at in range(0, n, sizes.B):
             rows = inputs[at : at + sizes.B]
@@ -237,7 +242,8 @@ class CudaSession(Session):
             accuracy = int(correct.sum()) / (n * S) if self.model.loss.has_accuracy else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _fetched(self.grads) if self.last is Pass.GRADIENT else {}
-        last = {"h": self.arrays["h"][-n:].copy_to_host()}
+        # The states of lstm are h and the tape
+        last = {name: self.arrays["h" if name == "h" else "tape"][-n:].copy_to_host() for name in self.model.states}
         return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), last, grads, params)
 
     def poison(self) -> None:
@@ -259,7 +265,8 @@ class CudaSession(Session):
 
     def _held(self) -> list[Any]:
         """Its arrays there, some of them twice; gradients by name are views."""
-        others = (self.initial, self.zero_state, self.state, self.in_order, self.order, self.reverse.on_device)
+        states = [*self.zero_state.values(), *self.state.values()]
+        others = (self.initial, *states, self.in_order, self.order, self.reverse.on_device)
         return [*self.arrays.values(), *vars(self.rows).values(), *self.seen, *self.each, *others]
 
     def close(self) -> None:
@@ -324,7 +331,9 @@ class CudaBackend(Backend):
         """Where W_hh is; what is asked of a device that is not there cannot be known."""
         if not device.simulated() and device.probe().error:
             return "as the device allows"
-        return settle(self.plan, problem.model.H, problem.B, str(problem.dtype), device.room()).said
+        return settle(
+            self.plan, problem.model.H, problem.B, str(problem.dtype), device.room(), cell=problem.model.cell
+        ).said
 
     def libraries(self) -> dict[str, str]:
         found = {"numba": numba.__version__}

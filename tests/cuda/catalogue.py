@@ -16,6 +16,9 @@ from rnnbench.kernels.cuda import (
     cursor,
     embedding,
     forward,
+    gated_general,
+    gated_lanes,
+    gated_tiles,
     lanes,
     losses,
     optimizer,
@@ -36,6 +39,9 @@ BLOCKS = types.Array(types.int64, 2, "C")
 # the unit in which a GPU hands registers out: one that takes more is to be looked at before its cap is raised.
 IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 112, (64, 2): 128, (96, 1): 160, (128, 1): 184}
 GENERAL = {1: 48, 2: 64, 4: 96}  # by rows of a block
+GATED_GENERAL = {1: 56, 4: 96}
+GATED_LANES = {(64, 1): 120, (64, 4): 168, (128, 1): 128, (128, 2): 128}  # by H and rows
+IN_LANES = (RegimeKind.REGISTERS, RegimeKind.SPLIT)
 
 
 # Multiply-adds of a thread in a step of a recurrence, or for one k of a product, and the most instructions for each of
@@ -49,6 +55,11 @@ BUDGETS = {
     "backward split H256 rows4": (512, 1.6),
     "forward spread H1024 columns8 rows4": (32, 1.85),  # the product of one row
     "backward spread H1024 columns8 rows4": (32, 1.85),
+    # With gates: some 150 instructions of a step are those of the cell, four threads of a unit at a time
+    "forward gates3 H128 rows1": (96, 3.1),
+    "backward gates3 H128 rows1": (96, 3.2),
+    "forward gates4 H128 rows1": (128, 3.0),
+    "backward gates4 H128 rows1": (128, 3.5),
     **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed"),
                     (64, 1.25)),
 }  # fmt: skip
@@ -90,7 +101,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
         add(f"project {of}", products.project_inputs(dtype, has_tokens, *tile), 128,
             a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
         add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 144,
-            a2, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
+            a2, source, a2, ORDER, INT, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
     add("times_transposed", products.times_transposed(dtype, *tile), 120, a2, INT, a2, a2, INT, INT, INT)
     add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
@@ -109,7 +120,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
         )
         add(f"forward general rows{rows}", ahead, GENERAL[rows], *steps_forward)
         add(f"backward general rows{rows}", back, GENERAL[rows], *steps_back)
-    for name, kernel, most, arguments in recurrences(dtype, plan, a2):
+    for name, kernel, most, arguments in (*recurrences(dtype, plan, a2), *gated(dtype, plan, a1, a2)):
         add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
         add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs), 48,
@@ -155,6 +166,27 @@ def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, An
     tile = plan.side, plan.step_micro, plan.depth
     yield "advance", tiles.forward_tile_step(dtype, *tile), 128, ahead
     yield "retreat", tiles.backward_tile_step(dtype, *tile), 128, step_back
+
+
+def gated(dtype: str, plan: LaunchPlan, a1: Any, a2: Any) -> Iterator[tuple[str, Any, int, tuple[Any, ...]]]:
+    """The recurrences of cells with gates, named by how many those are: name, kernel, cap, types."""
+    ahead, back = (*[a2] * 4, a1, a2, a2, INT, INT, INT), (*[a2] * 8, BLOCKS, INT, INT, INT, INT)
+    tile = plan.side, plan.step_micro, plan.depth
+    for cell, G in (("gru", 3), ("lstm", 4)):
+        for H, b in product((64, 128), (1, 1 << 20)):
+            with suppress(ValueError):
+                r = choose(replace(plan, kinds=IN_LANES), H, b, dtype, ROOMS["H100"], cell)
+                name, most = f"gates{G} H{H} rows{r.rows}", GATED_LANES.get((H, r.rows), 255)
+                yield f"forward {name}", gated_lanes.forward_gated_in_lanes(dtype, cell, r.block), most, ahead
+                yield f"backward {name}", gated_lanes.backward_gated_in_lanes(dtype, cell, r.back), most, back
+        for rows in (1, 4):
+            most, sizes = GATED_GENERAL[rows], (dtype, cell, plan.threads, rows)
+            name = f"gates{G} general rows{rows}"
+            yield f"forward {name}", gated_general.forward_gated_general(*sizes), most, ahead
+            yield f"backward {name}", gated_general.backward_gated_general(*sizes), most, back
+        back_step = (*[a2] * 8, *[INT] * 8)
+        yield f"advance gates{G}", gated_tiles.forward_gated_tile_step(dtype, cell, *tile), 72, ahead
+        yield f"retreat gates{G}", gated_tiles.backward_gated_tile_step(dtype, cell, *tile), 48, back_step
 
 
 def split_regimes(dtype: str, plan: LaunchPlan) -> list[Regime]:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from rnnbench.cells import cell_of
+from rnnbench.kernels.cuda.gated import inner_gates
 from rnnbench.kernels.cuda.plan import LaunchPlan
 
 
@@ -20,7 +22,7 @@ from rnnbench.kernels.cuda.plan import LaunchPlan
 class DeviceSizes:
     """What buffers are made for. V is 0 for dense input; S the outputs of one row: T where every step emits, else 1.
 
-    GH is the gate width, G H: H for the tanh cell, whose gates stand in h.
+    `cell`: a name of `rnnbench.cells`. The gate of the tanh cell stands in h.
     """
 
     B: int
@@ -28,15 +30,35 @@ class DeviceSizes:
     V: int
     E: int
     H: int
-    GH: int
     O: int
     S: int
     dtype: str
+    cell: str = "rnn"
+
+    @property
+    def gated(self) -> bool:
+        """Whether the cell has more gates than states, so that they have arrays of their own."""
+        return len(cell_of(self.cell).gates) > 1
+
+    @property
+    def gate_width(self) -> int:
+        """G H."""
+        return cell_of(self.cell).width(self.H)
+
+    @property
+    def inner(self) -> int:
+        """Columns of delta besides G H: of gates that have another derivative by h W_hh than by x W_xh."""
+        return inner_gates(self.cell) * self.H
 
     @property
     def step_shape(self) -> tuple[int, int]:
-        """Of [W_xh; W_hh; b_h], as they lie in the flat arrays."""
-        return self.E + self.H + 1, self.GH
+        """Of [x | h | 1]^T delta, all of which is the gradient of [W_xh; W_hh; biases] but what `inner` leaves out."""
+        return self.E + self.H + 1, self.gate_width + self.inner
+
+    @property
+    def step_numbers(self) -> int:
+        """Numbers of [W_xh; W_hh; b_h; b_hn], as they lie in the flat arrays."""
+        return (self.E + self.H + 1) * self.gate_width + self.inner
 
     @property
     def head_shape(self) -> tuple[int, int]:
@@ -46,7 +68,7 @@ class DeviceSizes:
     @property
     def parameters(self) -> int:
         """Numbers in all of them."""
-        return self.V * self.E + math.prod(self.step_shape) + math.prod(self.head_shape)
+        return self.V * self.E + self.step_numbers + math.prod(self.head_shape)
 
 
 def work_shapes(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, tuple[int, ...]]:
@@ -57,16 +79,20 @@ def work_shapes(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, tup
         "z": (s.S * s.B, s.O),
         "dz": (s.S * s.B, s.O),
     }
+    if s.gated:
+        shapes |= {"gates": (s.T * s.B, s.gate_width), "tape": ((s.T + 1) * s.B, s.H)}
     if not learns:
         return shapes
+    if s.gated:
+        shapes["carried"] = (s.B, s.H)
     return shapes | {
         # Backward through time: gradients of states from the head, of gates, and those of two steps of a reverse pass
         "dh": (s.S * s.B, s.H),
-        "delta": (s.T * s.B, s.GH),
-        "spare": (2 * s.B, s.GH),
+        "delta": (s.T * s.B, s.gate_width + s.inner),
+        "spare": (2 * s.B, s.gate_width),
         # Gradients of inputs and weights: sums over steps come in parts, and are added in their order
         "dx": (s.T * s.B if s.V else 1, s.E),
-        "parts": (plan.chunks(s.T * s.B, *s.step_shape, s.dtype), math.prod(s.step_shape)),
+        "parts": (plan.chunks(s.T * s.B, *s.step_shape, s.dtype), s.step_numbers),
         "head_parts": (plan.chunks(s.S * s.B, *s.head_shape, s.dtype), math.prod(s.head_shape)),
         "norm_parts": (plan.blocks, 2),
         "scale": (1,),

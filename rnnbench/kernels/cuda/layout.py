@@ -1,9 +1,12 @@
 """Where rows lie: the one file that knows how buffers with steps are laid out. All are time first, b rows a step.
 
 h ((T + 1) b, H)      state_row(t, b, i): the state of row i *before* step t, so t + 1 is after it
+tape ((T + 1) b, H)   as h: what a cell with gates leaves beside it, c of lstm, m of gru; `gated` says what they are
+gates (T b, G H)      step_row(t, b, i): what the input gives to step t, and then its gates
 delta, dx (T b, .)    step_row(t, b, i): the gradient of the gates of step t, and of its input
 z, dz, dh (S b, .)    emitted_row(t, T, S, b, i): the output of step t, of the last S steps
-spare (2 b, H)        spare_row(t, b, i): delta of step t, until step t - 2 takes its place
+spare (2 b, G H)      spare_row(t, b, i): delta of step t, until step t - 2 takes its place
+carried (b, H)        row i: what goes from step to step back beside the products, `gated`
 """
 
 from __future__ import annotations

@@ -14,24 +14,12 @@ import numba
 import numpy as np
 from numba import cuda
 
+from rnnbench.kernels.cuda.gated import sigmoid
 from rnnbench.kernels.cuda.plan import compiled_once
 
 u32 = numba.uint32
 LANES = 8  # threads for a logit, where a block's threads can be shared out so
 NO_LOSS, BINARY_CROSS_ENTROPY, CATEGORICAL_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_SQUARED_ERROR = range(5)
-
-
-@compiled_once
-def _sigmoid(dtype: str) -> Any:
-    """1 / (1 + exp(-z)) without overflow."""
-    one = np.dtype(dtype).type(1)
-
-    @cuda.jit(device=True)
-    def sigmoid(z):
-        e = math.exp(-abs(z))
-        return (one if z >= 0 else e) / (one + e)
-
-    return sigmoid
 
 
 # A factory for each loss: the constants are of the kernel's type, or float64 would come in with them.
@@ -51,7 +39,7 @@ def _binary(dtype: str) -> Any:
     """Mean over O of log(1 + exp(z)) - y z."""
     kind, number = getattr(numba, dtype), np.dtype(dtype).type
     zero, half = number(0), number(0.5)
-    sigmoid = _sigmoid(dtype)
+    logistic = sigmoid(dtype)
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
         loss, right = zero, 1
@@ -60,7 +48,7 @@ def _binary(dtype: str) -> Any:
             # max(x, 0), but NaN where x is NaN, plus what is left of log(1 + exp(x)): nothing overflows
             above = x if not x < zero else x * zero
             loss += above + math.log1p(math.exp(-abs(x))) - y * x
-            dz[p, o] = (sigmoid(x) - y) * (scale / kind(O))
+            dz[p, o] = (logistic(x) - y) * (scale / kind(O))
             if (x > zero) != (y > half):
                 right = 0
         return loss / kind(O), right
@@ -112,12 +100,12 @@ def _sigmoid_squared(dtype: str) -> Any:
     """Sum over O of 0.5 (sigmoid(z) - y)^2."""
     number = np.dtype(dtype).type
     zero, half, one = number(0), number(0.5), number(1)
-    sigmoid = _sigmoid(dtype)
+    logistic = sigmoid(dtype)
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
         loss = zero
         for o in range(O):
-            y = sigmoid(z[p, o])
+            y = logistic(z[p, o])
             off = y - targets[row, s, o]
             loss += half * off * off
             dz[p, o] = off * y * (one - y) * scale

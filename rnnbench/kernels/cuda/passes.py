@@ -39,12 +39,14 @@ class Rows:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows order[offset : offset + b]; their losses and correct (., S) go to rows from `at` on. initial (>= b, H)."""
+    """Rows order[offset : offset + b]; their losses and correct (., S) go to rows from `at` on. initial: states
+    by name, each (>= b, H).
+    """
 
     order: Any
     offset: int | HostNumber
     b: int
-    initial: Any
+    initial: dict[str, Any]
     losses: Any
     correct: Any
     at: int | HostNumber = 0
@@ -93,7 +95,7 @@ class CudaRunner:
         launch: Launcher | None = None,
     ) -> None:
         self.launch = launch or Launcher()
-        settled = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), learns="delta" in arrays)
+        settled = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), "delta" in arrays, sizes.cell)
         self.recurrence = CudaRecurrence(sizes, plan, settled.regime, self.launch, arrays)
         self.s, self.plan, self.loss, self.a, self.p, self.rows = sizes, plan, loss, arrays, params, rows
         self.number = np.dtype(sizes.dtype).type
@@ -108,18 +110,20 @@ class CudaRunner:
         return LaunchSize(grid, (plan.side, plan.side)), (plan.side, micro, plan.depth)
 
     def forward(self, batch: Batch, step_weight: float) -> None:
-        """h, z, dz, losses and correct. `step_weight`: of one loss within its row."""
+        """h, gates and tape, z, dz, losses and correct. `step_weight`: of one loss within its row."""
         s, a, p, b, plan = self.s, self.a, self.p, batch.b, self.plan
-        # All inputs through W_xh in one product, to where the states will stand
+        # All inputs through W_xh in one product, to where the gates, or the states of the tanh cell, will stand
         n, rows = s.T * b, self.rows
-        size, tile = self._tiles(n, s.GH)
+        out, first = (a["gates"], 0) if s.gated else (a["h"], b)
+        size, tile = self._tiles(n, s.gate_width)
         kernel = products.project_inputs(s.dtype, self.has_tokens, *tile)
         self.launch(
             kernel, size,
-            a["h"], b, rows.source, self.table, batch.order, batch.offset, b, p["W_xh"], p["b_h"], n, s.E, s.GH,
+            out, first, rows.source, self.table, batch.order, batch.offset, b, p["W_xh"], p["b_h"],
+            n, s.E, s.gate_width,
         )  # fmt: skip
         # T steps: each state in the place of what its input gave
-        self.recurrence.forward(p["W_hh"], batch.initial, b)
+        self.recurrence.forward(p, batch.initial, b)
         # Logits, losses and dz of the last S states
         outputs = s.S * b
         read_out = losses.read_out(s.dtype, self.loss, plan.threads, plan.outputs)
@@ -148,19 +152,21 @@ class CudaRunner:
     def _sums(self, batch: Batch, first: int) -> None:
         """All gradients but that of the embedding, from rows of delta from `first` on."""
         s, a, b = self.s, self.a, batch.b
-        chunks = self._outer(batch, a["parts"], a["delta"], 0, first, s.T * b, s.E, s.GH)
+        chunks = self._outer(batch, a["parts"], a["delta"], 0, first, s.T * b, s.E, s.gate_width, s.inner)
         # The head reads the state after a step, the layer the one before: rows of h are so far ahead of those of dz
         head_first = (s.T - s.S + 1) * b
-        head_chunks = self._outer(batch, a["head_parts"], a["dz"], head_first, 0, s.S * b, 0, s.O)
+        head_chunks = self._outer(batch, a["head_parts"], a["dz"], head_first, 0, s.S * b, 0, s.O, 0)
         out = a["grads"][s.V * s.E :]
         kernel, threads = products.add_parts(s.dtype), self.plan.threads
         size = LaunchSize(math.ceil(out.size / threads), threads)
         self.launch(kernel, size, out, a["parts"], a["head_parts"], chunks, head_chunks)
 
-    def _outer(self, batch: Batch, parts: Any, d: Any, ahead: int, first: int, end: int, E: int, n: int) -> int:
+    def _outer(
+        self, batch: Batch, parts: Any, d: Any, ahead: int, first: int, end: int, E: int, GH: int, inner: int
+    ) -> int:
         """Parts of [x | h | 1]^T d, and how many there are."""
         s, a = self.s, self.a
-        m = E + s.H + 1
+        m, n = E + s.H + 1, GH + inner
         # Chunks of steps, so many that the device is busy, and no empty one at the end
         wanted = self.plan.chunks(end - first, m, n, s.dtype)
         chunk = math.ceil((end - first) / wanted)
@@ -170,14 +176,14 @@ class CudaRunner:
         self.launch(
             kernel, size,
             parts, self.rows.source, self.table, batch.order, batch.offset, batch.b, a["h"], ahead, d,
-            first, end, chunk, E, s.H, n,
+            first, end, chunk, E, s.H, n, inner,
         )  # fmt: skip
         return chunks
 
     def _sums_by_token(self, batch: Batch, first: int) -> None:
         """The gradient of the embedding, all V rows of it."""
         s, a, b, plan = self.s, self.a, batch.b, self.plan
-        self._times_transposed(a["dx"], first, a["delta"], self.p["W_xh"], s.T * b - first, s.E, s.GH)
+        self._times_transposed(a["dx"], first, a["delta"], self.p["W_xh"], s.T * b - first, s.E, s.gate_width)
         owned = plan.tokens_owned(s.dtype)
         kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.token_columns, owned)
         self.launch(

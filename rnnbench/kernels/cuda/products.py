@@ -41,12 +41,13 @@ def reader(tokens: bool) -> Any:
 
 
 @compiled_once
-def multiplier(side: int, micro: int, depth: int) -> Any:
-    """sums (micro micro,) += the outer products of what this thread (tx, ty) has of left and right (depth, edge + PAD).
+def multiplier(side: int, micro: int, depth: int, gates: int = 1) -> Any:
+    """sums (gates micro micro,) += the outer products of what this thread (tx, ty) has of left (depth, edge + PAD) and
+    of each of the `gates` tiles beside each other in right (depth, gates edge + PAD).
 
     A thread has `near` neighbours of each `near * side` rows and columns: they are one load.
     """
-    near, width = u32(math.gcd(micro, QUAD)), u32(micro)
+    near, width, edge = u32(math.gcd(micro, QUAD)), u32(micro), u32(side * micro)
 
     @cuda.jit(device=True)
     def multiply(sums, left, right, tx, ty):
@@ -54,8 +55,10 @@ def multiplier(side: int, micro: int, depth: int) -> Any:
         while k != u32(depth):  # not a range: that of an unsigned number counts in 64 bits
             for u in range(width):
                 a = left[k, ty * near + u // near * near * u32(side) + u % near]
-                for v in range(width):
-                    sums[u * width + v] += a * right[k, tx * near + v // near * near * u32(side) + v % near]
+                for g in range(u32(gates)):
+                    for v in range(width):
+                        q = (g * width + u) * width + v
+                        sums[q] += a * right[k, g * edge + tx * near + v // near * near * u32(side) + v % near]
             k = u32(k + u32(1))
 
     return multiply
@@ -190,7 +193,9 @@ def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> A
     """parts[c] = [x | h | 1]^T d over chunk c of rows [first, end), an (E + H + 1, n) matrix row by row.
 
     d is delta, or dz where E is 0 and there is no x. Row p meets x_p, h[p + ahead], d[p]. Grid: (rows, columns) of the
-    matrix in tiles, then chunks of `chunk` rows each. h (., H), d (., n), parts (chunks, (E + H + 1) n).
+    matrix in tiles, then chunks of `chunk` rows each. h (., H), d (., n), parts (chunks, .).
+    The last `own` columns of d are the derivatives by h W_hh where those by x W_xh, the `own` columns before, are
+    others: rows of x skip the first, rows of h the second, and the row of ones has both, b_h and b_hn.
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
@@ -199,7 +204,7 @@ def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> A
     read, multiply, of = reader(tokens), multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
-    def kernel(parts, source, table, order, offset, b, h, ahead, d, first, end, chunk, E, H, n):
+    def kernel(parts, source, table, order, offset, b, h, ahead, d, first, end, chunk, E, H, n, own):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -209,9 +214,16 @@ def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> A
         x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
         begin = u32(first + cuda.blockIdx.z * chunk)
         stop = u32(min(end, first + (cuda.blockIdx.z + 1) * chunk))
-        b, offset, ahead, E, H, n = u32(b), u32(offset), u32(ahead), u32(E), u32(H), u32(n)
+        b, offset, ahead, E, H, n, own = u32(b), u32(offset), u32(ahead), u32(E), u32(H), u32(n), u32(own)
+        GH = u32(n - own)
         for q in range(held):
             sums[q] = zero
+        # Tiles of which nothing is written
+        if own > 0:
+            if (row + wide <= E) & (column >= GH):
+                return
+            if (row >= E) & (row + wide <= E + H) & (column + own >= GH) & (column + wide <= GH):
+                return
         # The sum runs over steps and rows: `depth` of them at a time, one turn ahead as in `project_inputs`. A row of
         # the matrix is an input, a state before the step, or a 1, whose product is the gradient of the bias
         for turn in range(begin, stop + slice_, depth):
@@ -244,8 +256,15 @@ def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> A
         for u in range(u32(micro)):
             for v in range(u32(micro)):
                 c, j = u32(row + of(ty, u)), u32(column + of(tx, v))
-                if (c <= E + H) & (j < n):
-                    parts[u32(cuda.blockIdx.z), u32(c * n + j)] = sums[u * u32(micro) + v]
+                # Where the parameter lies: W_xh, W_hh, the biases
+                at, real = u32(c * GH + j), (c <= E + H) & (j < n)
+                if c < E:
+                    real &= j < GH
+                elif c < E + H:
+                    real &= (j + own < GH) | (j >= GH)
+                    at = u32(at - own) if j >= GH else at
+                if real:
+                    parts[u32(cuda.blockIdx.z), at] = sums[u * u32(micro) + v]
 
     return kernel
 
