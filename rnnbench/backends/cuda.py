@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import metadata
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import numba
@@ -22,16 +23,16 @@ from rnnbench.kernels.cuda.launch import HostNumber, Launcher, PreparedLaunches
 from rnnbench.kernels.cuda.passes import Batch, CudaRunner, Rows, UpdateRule
 from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.kernels.cuda.recurrence_launches import Reverse, block_array, settle
-from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
+from rnnbench.model import Case, Head, Loss, Model, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 PREDICT_ROWS = 512  # at a time
 STAGED = "rows, targets, work buffers, a zero state and room for an order on the device"
-# By each pass that reads it, anew.
+# By each pass that reads it, anew: of each layer and direction, and of all.
 WRITTEN = (
-    "h", "gates", "tape", "z", "dz", "dh", "delta", "spare", "carried", "dx", "parts", "head_parts", "norm_parts",
-    "grads",
+    "h", "gates", "tape", "read", "z", "dz", "dh", "delta", "spare", "carried", "dx", "parts", "head_parts",
+    "norm_parts", "grads",
 )  # fmt: skip
 
 
@@ -39,7 +40,20 @@ def device_sizes(problem: Problem) -> DeviceSizes:
     """A problem as the kernels' sizes."""
     model, T = problem.model, problem.T
     S = T if model.head is Head.EVERY else 1
-    return DeviceSizes(problem.B, T, model.V or 0, model.E, model.H, model.O, S, str(problem.dtype), model.cell)
+    directions = 1 + model.bidirectional
+    return DeviceSizes(
+        problem.B,
+        T,
+        model.V or 0,
+        model.E,
+        model.H,
+        model.O,
+        S,
+        str(problem.dtype),
+        model.cell,
+        model.layers,
+        directions,
+    )
 
 
 def update_rule(problem: Problem) -> UpdateRule:
@@ -64,6 +78,14 @@ def _staged(problem: Problem, sizes: DeviceSizes, data: Data) -> Rows:
     else:
         numbers = targets.reshape(n, sizes.S, sizes.O)
     return Rows(_source(problem, data.inputs), cuda.to_device(classes), cuda.to_device(numbers))
+
+
+def _below(model: Model, passes_back: list[tuple[int, int, int]]) -> Reverse | None:
+    """The passes of layers below the last."""
+    if model.layers == 1:
+        return None
+    every = [(start, start, end) for start, _, end in passes_back]
+    return Reverse(tuple(every), cuda.to_device(block_array(every)))
 
 
 class CudaSession(Session):
@@ -95,7 +117,7 @@ class CudaSession(Session):
         self.rows = _staged(problem, self.sizes, data)
         self.in_order = cuda.to_device(np.arange(self.staged, dtype=np.int64))
         passes_back = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
-        self.reverse = Reverse(tuple(passes_back), cuda.to_device(block_array(passes_back)))
+        self.reverse = Reverse(tuple(passes_back), cuda.to_device(block_array(passes_back)), _below(model, passes_back))
         self.launch, self.prepared = launch or Launcher(), dict[tuple[Pass, int], PreparedLaunches]()
         self.runner = CudaRunner(
             self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, self.launch
@@ -243,11 +265,14 @@ class CudaSession(Session):
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _fetched(self.grads) if self.last is Pass.GRADIENT else {}
         # The states of lstm are h and the tape
-        last = {name: self.arrays["h" if name == "h" else "tape"][-n:].copy_to_host() for name in self.model.states}
+        names = [(d.prefix, name) for d in self.model.directions for name in d.cell.states]
+        last = {
+            f"{p}{name}": self.arrays[f"{p}{'h' if name == 'h' else 'tape'}"][-n:].copy_to_host() for p, name in names
+        }
         return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), last, grads, params)
 
     def poison(self) -> None:
-        numbers = [array for name, array in self.arrays.items() if name in WRITTEN]
+        numbers = [array for name, array in self.arrays.items() if name.rpartition(".")[2] in WRITTEN]
         for array in (*numbers, self.seen[0], self.each[0]):
             array.copy_to_device(np.full(array.shape, np.nan, self.sizes.dtype))
         for array in (self.seen[1], self.each[1]):
@@ -266,7 +291,8 @@ class CudaSession(Session):
     def _held(self) -> list[Any]:
         """Its arrays there, some of them twice; gradients by name are views."""
         states = [*self.zero_state.values(), *self.state.values()]
-        others = (self.initial, *states, self.in_order, self.order, self.reverse.on_device)
+        passes_back = [passes.on_device for passes in (self.reverse, self.reverse.below) if passes]
+        others = (self.initial, *states, self.in_order, self.order, *passes_back)
         return [*self.arrays.values(), *vars(self.rows).values(), *self.seen, *self.each, *others]
 
     def close(self) -> None:
@@ -296,6 +322,16 @@ class CudaBackend(Backend):
 
     def unavailable(self) -> str | None:
         return None if device.simulated() else device.unusable(device.probe())
+
+    def _not_implemented(self, problem: Problem) -> str | None:
+        reason, blocks = super()._not_implemented(problem), blocks_of(problem.model, problem.truncation, problem.T)
+        if reason is None and problem.model.layers > 1 and any(b.start < a.end for a, b in pairwise(blocks)):
+            return (
+                f"truncation {problem.truncation} of {problem.T} steps over {problem.model.layers} layers: windows "
+                "that overlap are not implemented here yet; take a window equal to a stride that divides the steps, or "
+                "one layer"
+            )
+        return reason
 
     def _unsupported(self, case: Case) -> str | None:
         if device.simulated():

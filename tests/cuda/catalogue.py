@@ -19,6 +19,7 @@ from rnnbench.kernels.cuda import (
     gated_general,
     gated_lanes,
     gated_tiles,
+    join,
     lanes,
     losses,
     optimizer,
@@ -96,13 +97,13 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     def add(name: str, kernel: Any, most: int, *arguments: Any, wide: tuple[str, ...] = ()) -> None:
         found.append(Entry(name, kernel, types.void(*arguments), most, wide, *BUDGETS.get(name, (0, 0.0))))
 
-    for has_tokens in (True, False):
-        source, of = (TOKENS, "tokens") if has_tokens else (a3, "dense")
-        add(f"project {of}", products.project_inputs(dtype, has_tokens, *tile), 128,
-            a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 144,
-            a2, source, a2, ORDER, INT, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
-    add("times_transposed", products.times_transposed(dtype, *tile), 120, a2, INT, a2, a2, INT, INT, INT)
+    for of, source in (("tokens", TOKENS), ("dense", a3), ("states", a2)):
+        add(f"project {of}", products.project_inputs(dtype, of, False, *tile), 128,
+            a2, INT, source, a2, ORDER, INT, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
+        add(f"outer_sums {of}", products.outer_sums(dtype, of, False, *tile), 144,
+            a2, source, a2, ORDER, INT, INT, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
+    add("times_transposed", products.times_transposed(dtype, *tile), 120, a2, INT, a2, a2, *[INT] * 6)
+    add("join_directions", join.join_directions(), 32, a2, a2, a2, INT, INT, INT, INT)
     add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)

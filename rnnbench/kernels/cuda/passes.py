@@ -11,18 +11,20 @@ step: 3 for forward, 8 or 10 for a gradient, one more for a train step, or three
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.kernels.cuda import embedding, losses, optimizer, products
+from rnnbench.kernels.cuda import embedding, join, losses, optimizer, products
 from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import room
 from rnnbench.kernels.cuda.launch import HostNumber, Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.kernels.cuda.recurrence_launches import CudaRecurrence, Reverse, settle
+from rnnbench.kernels.cuda.regimes import Regime
+from rnnbench.model import Direction
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,20 @@ class CudaRunner:
         launch: Launcher | None = None,
     ) -> None:
         self.launch = launch or Launcher()
-        settled = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), "delta" in arrays, sizes.cell)
-        self.recurrence = CudaRecurrence(sizes, plan, settled.regime, self.launch, arrays)
+        self.learns, self.stack = "spare" in arrays, sizes.stack
+        settled = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), self.learns, sizes.cell)
         self.s, self.plan, self.loss, self.a, self.p, self.rows = sizes, plan, loss, arrays, params, rows
+        self.recurrences = {d: self._recurrence(d, settled.regime) for layer in self.stack for d in layer}
         self.number = np.dtype(sizes.dtype).type
         self.has_tokens = sizes.V > 0
-        self.table = params["embedding"] if self.has_tokens else params["W_xh"]
+
+    def _recurrence(self, direction: Direction, regime: Regime) -> CudaRecurrence:
+        """Its arrays by their names in one direction. All states of a layer below the last are read."""
+        S = self.s.S if direction in self.stack[-1] else self.s.T
+        own = {
+            name.removeprefix(direction.prefix): a for name, a in self.a.items() if name.startswith(direction.prefix)
+        }
+        return CudaRecurrence(replace(self.s, S=S), self.plan, regime, self.launch, self.a | own)
 
     def _tiles(self, rows: int, columns: int, parts: int = 0) -> tuple[LaunchSize, tuple[int, int, int]]:
         """Launch sizes of a product into (rows, columns), and the sizes that its kernel is made for."""
@@ -109,81 +119,145 @@ class CudaRunner:
         grid = (*plan.tiles(rows, columns, micro), max(1, parts))
         return LaunchSize(grid, (plan.side, plan.side)), (plan.side, micro, plan.depth)
 
+    def _source(self, direction: Direction, batch: Batch) -> tuple[str, tuple[Any, ...]]:
+        """Where a direction's inputs come from: which `reader`, and what it is given."""
+        table = self.p["embedding"] if self.has_tokens else self.p[f"{direction.prefix}W_xh"]
+        if direction.layer == 0:
+            given = (self.rows.source, table, batch.order, batch.offset)
+            return "tokens" if self.has_tokens else "dense", given
+        h, first = self._read(direction.layer - 1, batch.b, self.s.T)
+        return "states", (h, table, batch.order, first)
+
+    def _read(self, layer: int, b: int, S: int) -> tuple[Any, int]:
+        """What is above a layer reads: the last S of its states in the order of time, from which row on."""
+        if self.s.directions > 1:
+            return self.a[f"l{layer}.read"], 0
+        return self.a[f"{self.stack[layer][0].prefix}h"], (self.s.T - S + 1) * b
+
     def forward(self, batch: Batch, step_weight: float) -> None:
         """h, gates and tape, z, dz, losses and correct. `step_weight`: of one loss within its row."""
         s, a, p, b, plan = self.s, self.a, self.p, batch.b, self.plan
-        # All inputs through W_xh in one product, to where the gates, or the states of the tanh cell, will stand
-        n, rows = s.T * b, self.rows
-        out, first = (a["gates"], 0) if s.gated else (a["h"], b)
-        size, tile = self._tiles(n, s.gate_width)
-        kernel = products.project_inputs(s.dtype, self.has_tokens, *tile)
-        self.launch(
-            kernel, size,
-            out, first, rows.source, self.table, batch.order, batch.offset, b, p["W_xh"], p["b_h"],
-            n, s.E, s.gate_width,
-        )  # fmt: skip
-        # T steps: each state in the place of what its input gave
-        self.recurrence.forward(p, batch.initial, b)
+        for number, layer in enumerate(self.stack):
+            for direction in layer:
+                self._project(batch, direction)
+                # T steps: each state in the place of what its input gave
+                self.recurrences[direction].forward(direction.params_of(p), direction.states_of(batch.initial), b)
+            if s.directions > 1:
+                S = s.S if number == s.layers - 1 else s.T
+                states = [a[f"{direction.prefix}h"] for direction in layer]
+                size = LaunchSize(math.ceil(S * b * s.read / plan.threads), plan.threads)
+                self.launch(join.join_directions(), size, a[f"l{number}.read"], *states, b, s.T, S, s.H)
         # Logits, losses and dz of the last S states
-        outputs = s.S * b
+        outputs, (h, first) = s.S * b, self._read(s.layers - 1, b, s.S)
         read_out = losses.read_out(s.dtype, self.loss, plan.threads, plan.outputs)
         self.launch(
             read_out, LaunchSize(math.ceil(outputs / plan.outputs), plan.threads),
-            a["z"], a["dz"], batch.losses, batch.correct, batch.at, a["h"], (s.T - s.S + 1) * b, p["W_hy"], p["b_y"],
-            rows.classes, rows.targets, batch.order, batch.offset, b, s.S, s.H, s.O, self.number(step_weight / b),
+            a["z"], a["dz"], batch.losses, batch.correct, batch.at, h, first, p["W_hy"], p["b_y"],
+            self.rows.classes, self.rows.targets, batch.order, batch.offset, b, s.S, s.read, s.O,
+            self.number(step_weight / b),
+        )  # fmt: skip
+
+    def _project(self, batch: Batch, direction: Direction) -> None:
+        """All inputs through W_xh in one product, to where the gates, or the states of the tanh cell, will stand."""
+        s, a, b, prefix = self.s, self.a, batch.b, direction.prefix
+        out, first = (a[f"{prefix}gates"], 0) if s.gated else (a[f"{prefix}h"], b)
+        size, tile = self._tiles(s.T * b, s.gate_width)
+        reads, given = self._source(direction, batch)
+        self.launch(
+            products.project_inputs(s.dtype, reads, direction.back, *tile), size,
+            out, first, *given, b, s.T, self.p[f"{prefix}W_xh"], self.p[f"{prefix}b_h"], s.T * b, direction.E,
+            s.gate_width,
         )  # fmt: skip
 
     def gradient(self, batch: Batch, step_weight: float, reverse: Reverse) -> None:
         """Forward, and all gradients."""
-        s, a, p, b, first = self.s, self.a, self.p, batch.b, reverse.first
+        s, a, b, first = self.s, self.a, batch.b, reverse.first
         self.forward(batch, step_weight)
-        # The head's gradient of those states, then back through time to the gradient of the gates
-        self._times_transposed(a["dh"], 0, a["dz"], p["W_hy"], s.S * b, s.H, s.O)
-        self.recurrence.backward(p["W_hh"], reverse, b)
+        # The head's gradient of those states, then back through time to the gradient of the gates, layer by layer
+        for number, layer in reversed(list(enumerate(self.stack))):
+            for k, direction in enumerate(layer):
+                rows, out = slice(k * s.H, (k + 1) * s.H), a[f"{direction.prefix}dh"]
+                if number == s.layers - 1:
+                    turned = s.S if direction.back else 0
+                    self._times_transposed(out, 0, a["dz"], self.p["W_hy"][rows], s.S * b, s.H, s.O, b, turned)
+                else:
+                    self._to_inputs(out, number + 1, rows, direction.back, first * b, b)
+            for direction in layer:
+                passes = reverse if number == s.layers - 1 else reverse.below
+                assert passes is not None
+                self.recurrences[direction].backward(self.p[f"{direction.prefix}W_hh"], passes, b)
         # From that all gradients, by sums over the steps that a loss reaches
         self._sums(batch, first * b)
         if self.has_tokens:
             self._sums_by_token(batch, first * b)
 
-    def _times_transposed(self, out: Any, first: int, A: Any, B: Any, rows: int, n: int, k: int) -> None:
+    def _to_inputs(self, out: Any, layer: int, rows: slice, back: bool, first: int, b: int) -> None:
+        """The gradient of what a layer reads, of the columns `rows` of it: `back` in the order of such a direction."""
+        s = self.s
+        for n, direction in enumerate(self.stack[layer]):
+            delta, W = self.a[f"{direction.prefix}delta"], self.p[f"{direction.prefix}W_xh"]
+            turned = s.T if direction.back != back else 0
+            W = W[rows]
+            self._times_transposed(out, first, delta, W, s.T * b - first, W.shape[0], s.gate_width, b, turned, n)
+
+    def _times_transposed(
+        self, out: Any, first: int, A: Any, B: Any, rows: int, n: int, k: int, b: int, turned: int = 0, add: int = 0
+    ) -> None:
         size, tile = self._tiles(rows, n)
-        self.launch(products.times_transposed(self.s.dtype, *tile), size, out, first, A, B, rows, n, k)
+        self.launch(products.times_transposed(self.s.dtype, *tile), size, out, first, A, B, rows, n, k, b, turned, add)
 
     def _sums(self, batch: Batch, first: int) -> None:
         """All gradients but that of the embedding, from rows of delta from `first` on."""
         s, a, b = self.s, self.a, batch.b
-        chunks = self._outer(batch, a["parts"], a["delta"], 0, first, s.T * b, s.E, s.gate_width, s.inner)
-        # The head reads the state after a step, the layer the one before: rows of h are so far ahead of those of dz
-        head_first = (s.T - s.S + 1) * b
-        head_chunks = self._outer(batch, a["head_parts"], a["dz"], head_first, 0, s.S * b, 0, s.O, 0)
-        out = a["grads"][s.V * s.E :]
-        kernel, threads = products.add_parts(s.dtype), self.plan.threads
-        size = LaunchSize(math.ceil(out.size / threads), threads)
-        self.launch(kernel, size, out, a["parts"], a["head_parts"], chunks, head_chunks)
+        at, kernel, threads = s.V * s.E, products.add_parts(s.dtype), self.plan.threads
+        for layer in self.stack:
+            for direction in layer:
+                prefix, ends = direction.prefix, at + s.step_numbers(direction.E)
+                parts, h, delta = (a[f"{prefix}{name}"] for name in ("parts", "h", "delta"))
+                source = self._source(direction, batch)
+                widths = direction.E, s.H, s.gate_width, s.inner
+                chunks = self._outer(batch, parts, delta, h, 0, first, s.T * b, source, widths, direction.back)
+                if direction is self.stack[-1][-1]:  # the head's are added with it
+                    head = (a["head_parts"], self._head_sums(batch, source))
+                    ends = a["grads"].size
+                else:
+                    head = (a["head_parts"], 0)
+                out = a["grads"][at:ends]
+                size = LaunchSize(math.ceil(out.size / threads), threads)
+                self.launch(kernel, size, out, parts, head[0], chunks, head[1])
+                at = ends
+
+    def _head_sums(self, batch: Batch, source: tuple[str, tuple[Any, ...]]) -> int:
+        """Parts of the head's gradient, and how many: it reads the state after a step, where a layer reads that before,
+        so rows of h are ahead of those of dz. There is no x, and no `source` is read.
+        """
+        s, a, b = self.s, self.a, batch.b
+        h, first = self._read(s.layers - 1, b, s.S)
+        return self._outer(batch, a["head_parts"], a["dz"], h, first, 0, s.S * b, source, (0, s.read, s.O, 0), False)
 
     def _outer(
-        self, batch: Batch, parts: Any, d: Any, ahead: int, first: int, end: int, E: int, GH: int, inner: int
-    ) -> int:
-        """Parts of [x | h | 1]^T d, and how many there are."""
-        s, a = self.s, self.a
-        m, n = E + s.H + 1, GH + inner
+        self, batch: Batch, parts: Any, d: Any, h: Any, ahead: int, first: int, end: int,
+        source: tuple[str, tuple[Any, ...]], widths: tuple[int, int, int, int], back: bool,
+    ) -> int:  # fmt: skip
+        """Parts of [x | h | 1]^T d, and how many there are. `widths`: of x, of h, of d without `inner`, and of that."""
+        E, H, GH, inner = widths
+        m, n = E + H + 1, GH + inner
         # Chunks of steps, so many that the device is busy, and no empty one at the end
-        wanted = self.plan.chunks(end - first, m, n, s.dtype)
+        wanted = self.plan.chunks(end - first, m, n, self.s.dtype)
         chunk = math.ceil((end - first) / wanted)
         chunks = math.ceil((end - first) / chunk)
         size, tile = self._tiles(m, n, chunks)
-        kernel = products.outer_sums(s.dtype, self.has_tokens, *tile)
+        reads, given = source
         self.launch(
-            kernel, size,
-            parts, self.rows.source, self.table, batch.order, batch.offset, batch.b, a["h"], ahead, d,
-            first, end, chunk, E, s.H, n, inner,
+            products.outer_sums(self.s.dtype, reads, back, *tile), size,
+            parts, *given, batch.b, self.s.T, h, ahead, d, first, end, chunk, E, H, n, inner,
         )  # fmt: skip
         return chunks
 
     def _sums_by_token(self, batch: Batch, first: int) -> None:
         """The gradient of the embedding, all V rows of it."""
         s, a, b, plan = self.s, self.a, batch.b, self.plan
-        self._times_transposed(a["dx"], first, a["delta"], self.p["W_xh"], s.T * b - first, s.E, s.gate_width)
+        self._to_inputs(a["dx"], 0, slice(None), False, first, b)
         owned = plan.tokens_owned(s.dtype)
         kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.token_columns, owned)
         self.launch(

@@ -25,19 +25,32 @@ PAD = 4  # numbers between two lines of a tile, so that what is written across t
 
 
 @compiled_once
-def reader(tokens: bool) -> Any:
-    """x of row p, column e. `source` (N, T) tokens and `table` (V, E), or `source` (N, T, E) and `table` not read."""
+def reader(source: str, back: bool) -> Any:
+    """x of row p, column e; of a direction `back` the steps count from the end of the T of them.
+
+    `source` of "tokens" is (N, T), with `table` (V, E); of "dense" (N, T, E); of "states" (., E), those of the layer
+    below, of step 0 from row `offset` on. What is not "tokens" reads no table.
+    """
 
     # Row p is step t = p // b of the batch's row p - t b, which is row order[offset + that] of the data
-    def read_token(source, table, order, offset, b, p, e):
+    @cuda.jit(device=True)
+    def step_of(b, T, p):
         t = u32(p // b)
-        return table[u32(source[u32(order[offset + u32(p - t * b)]), t]), e]
+        return u32(T - u32(1) - t) if back else t
 
-    def read_number(source, table, order, offset, b, p, e):
-        t = u32(p // b)
-        return source[u32(order[offset + u32(p - t * b)]), t, e]
+    def read_token(source, table, order, offset, b, T, p, e):
+        i = u32(p - u32(p // b) * b)
+        return table[u32(source[u32(order[offset + i]), step_of(b, T, p)]), e]
 
-    return cuda.jit(device=True)(read_token if tokens else read_number)
+    def read_number(source, table, order, offset, b, T, p, e):
+        i = u32(p - u32(p // b) * b)
+        return source[u32(order[offset + i]), step_of(b, T, p), e]
+
+    def read_state(source, table, order, offset, b, T, p, e):
+        i = u32(p - u32(p // b) * b)
+        return source[u32(offset + step_of(b, T, p) * b + i), e]
+
+    return cuda.jit(device=True)({"tokens": read_token, "dense": read_number, "states": read_state}[source])
 
 
 @compiled_once
@@ -83,19 +96,19 @@ def tile_sizes(side: int, micro: int, depth: int) -> tuple[int, int, int, tuple[
 
 
 @compiled_once
-def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> Any:
-    """h[first + p] = bias + x_p W for p < rows. Grid: (rows, columns) in tiles.
+def project_inputs(dtype: str, source: str, back: bool, side: int, micro: int, depth: int) -> Any:
+    """h[first + p] = bias + x_p W for p < rows, of T steps. Grid: (rows, columns) in tiles.
 
-    GH is the gate width: h (., GH), W (E, GH), bias (GH,); source, table as `reader`; order (., ) of row numbers, the
-    batch's from `offset` on.
+    GH is the gate width: h (., GH), W (E, GH), bias (GH,); source, table and T as `reader`; order (., ) of row numbers,
+    the batch's from `offset` on.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide = micro * micro, u32(depth), u32(edge)
-    read, multiply, of = reader(tokens), multiplier(side, micro, depth), place(side, micro)
+    read, multiply, of = reader(source, back), multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
-    def kernel(h, first, source, table, order, offset, b, W, bias, rows, E, GH):
+    def kernel(h, first, source, table, order, offset, b, T, W, bias, rows, E, GH):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -103,7 +116,7 @@ def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) 
         beside = cuda.local.array(loads, kind)
         tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
         x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
-        b, rows, E, GH, offset = u32(b), u32(rows), u32(E), u32(GH), u32(offset)
+        b, T, rows, E, GH, offset = u32(b), u32(T), u32(rows), u32(E), u32(GH), u32(offset)
         for q in range(held):
             sums[q] = zero
         # `depth` of E at a time: inputs and weights of the tile to registers, while the products of those before, which
@@ -115,7 +128,7 @@ def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) 
                     q = u32(n * u32(count) + x)
                     k, m = u32(k0 + q % slice_), u32(row + q // slice_)
                     inside = (k < E) & (m < rows) & (q < u32(depth * edge))
-                    ahead[n] = read(source, table, order, offset, b, m, k) if inside else zero
+                    ahead[n] = read(source, table, order, offset, b, T, m, k) if inside else zero
                     k, j = u32(k0 + q // wide), u32(column + q % wide)
                     inside = (k < E) & (j < GH) & (q < u32(depth * edge))
                     beside[n] = W[k, j] if inside else zero
@@ -140,14 +153,17 @@ def project_inputs(dtype: str, tokens: bool, side: int, micro: int, depth: int) 
 
 @compiled_once
 def times_transposed(dtype: str, side: int, micro: int, depth: int) -> Any:
-    """out[first + p] = A[first + p] B^T for p < rows. Grid as `project_inputs`. out (., n), A (., K), B (n, K)."""
+    """out[first + p] = A[first + p] B^T for p < rows. Grid as `project_inputs`. out (., n), A (., K), B (n, K).
+
+    With `turned` steps, of b rows each, out has them from the last to the first; `add`: 1 to what is there.
+    """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide = micro * micro, u32(depth), u32(edge)
     multiply, of = multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
-    def kernel(out, first, A, B, rows, n, K):
+    def kernel(out, first, A, B, rows, n, K, b, turned, add):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -155,7 +171,7 @@ def times_transposed(dtype: str, side: int, micro: int, depth: int) -> Any:
         beside = cuda.local.array(loads, kind)
         tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
         x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
-        first, rows, n, K = u32(first), u32(rows), u32(n), u32(K)
+        first, rows, n, K, b, turned = u32(first), u32(rows), u32(n), u32(K), u32(b), u32(turned)
         for q in range(held):
             sums[q] = zero
         # Rows of both matrices, `depth` of k at a time, one turn ahead as in `project_inputs`: B is read as it lies,
@@ -183,13 +199,16 @@ def times_transposed(dtype: str, side: int, micro: int, depth: int) -> Any:
             for v in range(u32(micro)):
                 p, j = u32(row + of(ty, u)), u32(column + of(tx, v))
                 if (p < rows) & (j < n):
-                    out[u32(first + p), j] = sums[u * u32(micro) + v]
+                    t = u32(p // b)
+                    q = u32(first + (u32(turned - u32(1) - t) * b + u32(p - t * b) if turned > 0 else p))
+                    value = sums[u * u32(micro) + v]
+                    out[q, j] = out[q, j] + value if add != 0 else value
 
     return kernel
 
 
 @compiled_once
-def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> Any:
+def outer_sums(dtype: str, source: str, back: bool, side: int, micro: int, depth: int) -> Any:
     """parts[c] = [x | h | 1]^T d over chunk c of rows [first, end), an (E + H + 1, n) matrix row by row.
 
     d is delta, or dz where E is 0 and there is no x. Row p meets x_p, h[p + ahead], d[p]. Grid: (rows, columns) of the
@@ -201,10 +220,10 @@ def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> A
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide = micro * micro, u32(depth), u32(edge)
-    read, multiply, of = reader(tokens), multiplier(side, micro, depth), place(side, micro)
+    read, multiply, of = reader(source, back), multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
-    def kernel(parts, source, table, order, offset, b, h, ahead, d, first, end, chunk, E, H, n, own):
+    def kernel(parts, source, table, order, offset, b, T, h, ahead, d, first, end, chunk, E, H, n, own):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -214,7 +233,7 @@ def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> A
         x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
         begin = u32(first + cuda.blockIdx.z * chunk)
         stop = u32(min(end, first + (cuda.blockIdx.z + 1) * chunk))
-        b, offset, ahead, E, H, n, own = u32(b), u32(offset), u32(ahead), u32(E), u32(H), u32(n), u32(own)
+        b, T, offset, ahead, E, H, n, own = u32(b), u32(T), u32(offset), u32(ahead), u32(E), u32(H), u32(n), u32(own)
         GH = u32(n - own)
         for q in range(held):
             sums[q] = zero
@@ -236,7 +255,7 @@ def outer_sums(dtype: str, tokens: bool, side: int, micro: int, depth: int) -> A
                     value = zero
                     if inside:
                         if c < E:
-                            value = read(source, table, order, offset, b, p, c)
+                            value = read(source, table, order, offset, b, T, p, c)
                         elif c < E + H:
                             value = h[u32(p + ahead), u32(c - E)]
                         elif c == E + H:

@@ -28,10 +28,14 @@ def block_array(blocks: list[tuple[int, int, int]]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Reverse:
-    """Reverse passes in order of time: (start, emit, end) of each, and the same on the device, (., 3)."""
+    """Reverse passes in order of time: (start, emit, end) of each, and the same on the device, (., 3).
+
+    `below`: of layers below the last, where every step of a pass has a gradient from above; None where there are none.
+    """
 
     listed: tuple[tuple[int, int, int], ...]
     on_device: Any
+    below: Reverse | None = None
 
     @property
     def first(self) -> int:
@@ -60,7 +64,10 @@ def steps_back(listed: tuple[tuple[int, int, int], ...], T: int, S: int) -> Iter
 
 
 class CudaRecurrence:
-    """Forward and backward for one problem. `arrays`: h, delta, spare, dh, arrived; with gates gates, tape, carried."""
+    """Forward and backward of one layer in one direction, whose steps count from its own first.
+
+    `arrays`: h, delta, spare, dh, arrived; with gates gates, tape, carried.
+    """
 
     def __init__(
         self, sizes: DeviceSizes, plan: LaunchPlan, regime: Regime, launch: Launcher, arrays: dict[str, Any]
