@@ -66,7 +66,7 @@ _CUDA: dict[str, Any] = _NUMBA | {
     "environment": _NUMBA["environment"] | _GPU,
     "on_request": True,
     "gpu": True,
-    "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
+    "features": tuple(Feature),
 }
 _TORCH: dict[str, Any] = {
     "needs": ("torch",),

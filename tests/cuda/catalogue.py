@@ -33,6 +33,7 @@ from rnnbench.kernels.cuda.regimes import Regime, choose
 
 INT = types.int64
 TOKENS = types.Array(types.int32, 2, "C")
+LENGTHS = types.Array(types.int32, 1, "C")
 COUNTER = types.Array(types.int32, 1, "C")
 ORDER = types.Array(types.int64, 1, "C")
 BLOCKS = types.Array(types.int64, 2, "C")
@@ -97,13 +98,20 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     def add(name: str, kernel: Any, most: int, *arguments: Any, wide: tuple[str, ...] = ()) -> None:
         found.append(Entry(name, kernel, types.void(*arguments), most, wide, *BUDGETS.get(name, (0, 0.0))))
 
-    for of, source in (("tokens", TOKENS), ("dense", a3), ("states", a2)):
-        add(f"project {of}", products.project_inputs(dtype, of, False, *tile), 128,
-            a2, INT, source, a2, ORDER, INT, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}", products.outer_sums(dtype, of, False, *tile), 144,
-            a2, source, a2, ORDER, INT, INT, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
-    add("times_transposed", products.times_transposed(dtype, *tile), 120, a2, INT, a2, a2, *[INT] * 6)
-    add("join_directions", join.join_directions(), 32, a2, a2, a2, INT, INT, INT, INT)
+    of_rows = ORDER, INT, LENGTHS, INT
+    for (of, source), ends in product((("tokens", TOKENS), ("dense", a3), ("states", a2)), (False, True)):
+        of_ends = " ends" * ends
+        add(f"project {of}{of_ends}", products.project_inputs(dtype, of, ends, ends, *tile), 128,
+            a2, INT, source, INT, a2, *of_rows, INT, a2, a1, INT, INT, INT)  # fmt: skip
+        add(f"outer_sums {of}{of_ends}", products.outer_sums(dtype, of, ends, ends, *tile), 144,
+            a2, source, INT, a2, *of_rows, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
+    for ends in (False, True):
+        add("times_transposed" + " ends" * ends, products.times_transposed(dtype, ends, *tile), 120,
+            a2, INT, a2, a2, INT, INT, INT, *of_rows, INT, INT)  # fmt: skip
+    add("join_states", join.join_states(both=True, ends=True), 32, a2, a2, a2, *of_rows, INT, INT, INT)
+    add("place_at_ends", join.place_at_ends(dtype), 32, a2, a2, INT, *of_rows, INT, INT)
+    if dtype == "float32":
+        add("count_emitted", join.count_emitted(), 32, COUNTER, *of_rows)
     add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
@@ -124,8 +132,10 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     for name, kernel, most, arguments in (*recurrences(dtype, plan, a2), *gated(dtype, plan, a1, a2)):
         add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
-        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs), 48,
-            a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, INT, INT, INT, INT, x)  # fmt: skip
+        ends = code == losses.BINARY_CROSS_ENTROPY
+        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs, ends, ends), 48,
+            a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, LENGTHS, COUNTER, INT, INT, INT, INT,
+            x)  # fmt: skip
     owned = plan.tokens_owned(dtype)
     add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.token_columns, owned), 64,
         a2, a2, TOKENS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip

@@ -1,22 +1,25 @@
-"""Layers and directions against the float64 oracle: what one reads of another, each in its own order of steps.
+"""Layers, directions and rows that end against the float64 oracle: what one reads of another, in its order of steps.
 
 The recurrences are those of one layer, which the other files test in each regime.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from rnnbench.backends.cuda_graph import CudaGraphBackend
+from rnnbench.data import real_steps
 from rnnbench.kernels.cuda.plan import LaunchPlan
-from rnnbench.model import Case, DType, Head, Pass, Train, Truncation
+from rnnbench.model import Case, DType, Head, Loss, Pass, StepSum, Train, Truncation
 from tests.cuda.conftest import TINY
 from tests.cuda.test_passes import check, problem_of, run, sessions
-from tests.helpers import assert_agrees, assert_near, assert_same_bits, random_data
+from tests.helpers import assert_agrees, assert_near, assert_same_bits, random_data, random_params
 
 pytestmark = pytest.mark.usefixtures("gpu")
-SMALL = {"B": 2, "T": 3, "E": 2, "H": 3, "O": 1, "V": None}
+SMALL = {"B": 3, "T": 3, "E": 2, "H": 3, "O": 1, "V": None}
 STACKS = {
     "layers": {"layers": 2, "V": 5},
     "bidirectional": {"bidirectional": True, "V": 5},
@@ -25,6 +28,14 @@ STACKS = {
     "both, the last step": {"layers": 2, "bidirectional": True, "cell": "gru"},
     "cut": {"layers": 3, "T": 4, "truncation": Truncation(2, 2), "head": Head.EVERY, "cell": "gru", "V": 5},
     "cut before the last step": {"layers": 2, "truncation": Truncation(2, 1), "cell": "lstm", "V": 5},
+    "lengths": {"mean_length": 1.5, "V": 5},
+    "lengths, every step": {"mean_length": 1.5, "head": Head.EVERY},
+    "lengths, a sum": {"mean_length": 1.5, "head": Head.EVERY, "step_sum": StepSum.SUM, "loss": Loss.SQUARED_ERROR},
+    "lengths, cut": {"mean_length": 1.5, "truncation": Truncation(2, 1), "cell": "lstm", "V": 5},
+    "lengths, cut, every step": {"mean_length": 1.5, "truncation": Truncation(2, 1), "head": Head.EVERY},
+    "one step or none": {"T": 1, "mean_length": 0.5, "bidirectional": True},
+    "all": {"layers": 2, "bidirectional": True, "mean_length": 1.5, "head": Head.EVERY, "cell": "gru"},
+    "all, the last step": {"layers": 2, "bidirectional": True, "mean_length": 1.5, "cell": "lstm", "V": 5},
 }
 
 
@@ -33,25 +44,43 @@ STACKS = {
 def test_gradient_from_states(one_backend, stack):
     problem = problem_of(**SMALL | stack)
     rng = np.random.default_rng(3)
-    states = {name: rng.uniform(-0.9, 0.9, (2, 3)) for name in problem.model.states}
+    states = {name: rng.uniform(-0.9, 0.9, (3, 3)) for name in problem.model.states}
     answer = check(one_backend, problem, states=states)
     assert set(answer.states) == set(problem.model.states)
 
 
 @pytest.mark.numbers
-def test_train_steps_an_epoch_and_a_prediction(one_backend):
-    problem = problem_of(**SMALL | STACKS["both"] | {"T": 2, "train": Train(clip_norm=0.05, epsilon=1e-5)})
+@pytest.mark.parametrize("more", [STACKS["both"], STACKS["lengths, every step"]], ids=["both", "lengths"])
+def test_train_steps_an_epoch_and_a_prediction(one_backend, more):
+    problem = problem_of(**SMALL | more | {"B": 2, "T": 2, "train": Train(clip_norm=0.05, epsilon=1e-5)})
     ref, got = sessions(one_backend, problem)
-    assert_agrees(run(ref, "train_step"), run(got, "train_step"), problem.dtype)
+    for batch in (1, 0):
+        for session in (ref, got):
+            session.select(batch)
+        assert_agrees(run(ref, "train_step"), run(got, "train_step"), problem.dtype)
     order = np.random.default_rng(0).permutation(3)  # a batch of 2 and one of 1
-    assert_agrees(run(ref, "train_epoch", order), run(got, "train_epoch", order), problem.dtype)
-    inputs = random_data(problem, rows=3, seed=2).inputs
-    assert_near(ref.predict(inputs), got.predict(inputs), 1e-12)
+    a, b = run(ref, "train_epoch", order), run(got, "train_epoch", order)
+    assert_agrees(a, b, problem.dtype)
+    assert b.accuracy == pytest.approx(a.accuracy)
+    rows = random_data(problem, rows=3, seed=2)
+    assert_near(ref.predict(rows.inputs, rows.lengths), got.predict(rows.inputs, rows.lengths), 1e-12)
+
+
+@pytest.mark.numbers
+def test_what_stands_past_an_end_changes_nothing(one_backend):
+    """Not even NaN, in a state or in any gradient."""
+    problem = problem_of(**SMALL | {"mean_length": 1.5, "dtype": DType.FLOAT32, "bidirectional": True})
+    params, data = random_params(problem), random_data(problem)
+    first = run(one_backend.prepare(problem, params, data), "gradient")
+    inputs = data.inputs.copy()
+    inputs[~real_steps(data.lengths, problem.T)] = np.nan
+    assert np.isnan(inputs[:3]).any()
+    assert_same_bits(first, run(one_backend.prepare(problem, params, replace(data, inputs=inputs)), "gradient"))
 
 
 @pytest.mark.numbers
 def test_a_graph_and_again_to_the_same_bits(one_backend):
-    problem = problem_of(**SMALL | STACKS["both"] | {"T": 2, "dtype": DType.FLOAT32})
+    problem = problem_of(**SMALL | STACKS["all"] | {"B": 2, "T": 2, "dtype": DType.FLOAT32})
     first = run(sessions(one_backend, problem)[1], "gradient")
     graph = sessions(CudaGraphBackend(LaunchPlan(**TINY)), problem)[1]
     for _ in range(2):

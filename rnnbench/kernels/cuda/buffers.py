@@ -37,6 +37,10 @@ class DeviceSizes:
     cell: str = "rnn"
     layers: int = 1
     directions: int = 1
+    # Rows have lengths; of such rows: the head reads the last state, and the loss is averaged over steps
+    lengths: bool = False
+    at_ends: bool = False
+    averages: bool = False
 
     @property
     def gated(self) -> bool:
@@ -101,9 +105,13 @@ def work_shapes(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, tup
         shapes["carried"] = (s.B, s.H)
     for number, layer in enumerate(s.stack):
         top = number == s.layers - 1
+        # What is above reads all states of a layer below the last, and of rows with lengths each where it ends
         S = s.S if top else s.T
-        if s.directions > 1:
+        if s.directions > 1 or (top and s.at_ends):
             shapes[f"l{number}.read"] = (S * s.B, s.read)
+        if top and learns and s.at_ends:
+            shapes["d_read"] = (s.B, s.read)
+        S = s.T if s.lengths else S
         for direction in layer:
             shapes |= {direction.prefix + name: shape for name, shape in _way(s, plan, direction.E, S, learns).items()}
     return shapes
@@ -139,4 +147,4 @@ def device_bytes_needed(s: DeviceSizes, plan: LaunchPlan, adam: bool) -> int:
 def work_arrays(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, Any]:
     """The buffers, not zeroed, and `arrived` (1,), which a barrier counts in and which is."""
     arrays = {name: cuda.device_array(shape, s.dtype) for name, shape in work_shapes(s, plan, learns).items()}
-    return arrays | {"arrived": cuda.to_device(np.zeros(1, np.int32))}
+    return arrays | {name: cuda.to_device(np.zeros(1, np.int32)) for name in ("arrived", "emitted")}

@@ -13,9 +13,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numba
 from numba import cuda
 
 from rnnbench.kernels.cuda.device import simulated
+from rnnbench.kernels.cuda.plan import compiled_once
+
+u32 = numba.uint32
 
 
 def _inlined(function: Any) -> Any:
@@ -33,6 +37,22 @@ def state_row(t, b, i):
 def step_row(t, b, i):
     """Row of delta and dx: step t of row i."""
     return t * b + i
+
+
+@compiled_once
+def step_in_time(back: bool, ends: bool) -> Any:
+    """of(lengths, row, T, t): the step in time of a direction's own step t, and the other way round.
+
+    A direction `back` counts from the end of the T steps, or where rows have lengths (N,), of its own: steps past that
+    come after all others in both, and stay where they are.
+    """
+    one = u32(1)
+
+    def of(lengths, row, T, t):
+        n = u32(lengths[row]) if ends else u32(T)
+        return u32(n - one - t) if back and t < n else u32(t)
+
+    return _inlined(of)
 
 
 @_inlined

@@ -130,18 +130,41 @@ def loss_and_gradient(dtype: str, code: int) -> Any:
 
 
 @compiled_once
-def read_out(dtype: str, code: int, threads: int, rows: int) -> Any:
+def read_out(dtype: str, code: int, threads: int, rows: int, ends: bool = False, averages: bool = False) -> Any:
     """z (S b, O) from h[first:], and dz (S b, O), losses and correct (., S) from row `at` on. A block: `rows` outputs.
 
     Output p = s b + i is emitted by row i, which is order[offset + i] of the staged ones. h (., H), W (H, O),
     bias (O,). `scale` turns the gradient of one loss into that of the mean over the batch.
+    `ends`: at and past a row's length, lengths (N,), loss and dz are 0 and nothing is right; `averages`: `scale` is
+    over emitted[0], of all in the batch.
     """
     loss_of = loss_and_gradient(dtype, code)
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes = math.gcd(LANES, threads)
 
     @cuda.jit
-    def kernel(z, dz, losses, correct, at, h, first, W, bias, classes, targets, order, offset, b, S, H, O, scale):
+    def kernel(
+        z,
+        dz,
+        losses,
+        correct,
+        at,
+        h,
+        first,
+        W,
+        bias,
+        classes,
+        targets,
+        order,
+        offset,
+        lengths,
+        emitted,
+        b,
+        S,
+        H,
+        O,
+        scale,
+    ):
         parts = cuda.shared.array(threads, kind)
         start, end = cuda.blockIdx.x * rows, S * b
         x, width, outputs = u32(cuda.threadIdx.x), u32(H), u32(O)
@@ -167,7 +190,13 @@ def read_out(dtype: str, code: int, threads: int, rows: int) -> Any:
         for p in range(start + cuda.threadIdx.x, min(start + rows, end), threads):
             s = p // b
             i = p - s * b
-            loss, right = loss_of(z, dz, p, classes, targets, order[offset + i], s, O, scale)
+            row = order[offset + i]
+            weight = scale / kind(emitted[0]) if averages else scale
+            loss, right = loss_of(z, dz, p, classes, targets, row, s, O, weight)
+            if ends and s >= lengths[row]:
+                loss, right = zero, 0
+                for o in range(O):
+                    dz[p, o] = zero
             losses[at + i, s] = loss
             correct[at + i, s] = right
 

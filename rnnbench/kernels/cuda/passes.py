@@ -29,7 +29,7 @@ from rnnbench.model import Direction
 
 @dataclass(frozen=True)
 class Rows:
-    """Staged rows, on the device: tokens (N, T) or inputs (N, T, E); classes (N, S); targets (N, S, O).
+    """Staged rows, on the device: tokens (N, T) or inputs (N, T, E); classes (N, S); targets (N, S, O); lengths (N,).
 
     What a problem does not have is an array of one number, not read.
     """
@@ -37,6 +37,7 @@ class Rows:
     source: Any
     classes: Any
     targets: Any
+    lengths: Any
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,10 @@ class CudaRunner:
         self.has_tokens = sizes.V > 0
 
     def _recurrence(self, direction: Direction, regime: Regime) -> CudaRecurrence:
-        """Its arrays by their names in one direction. All states of a layer below the last are read."""
-        S = self.s.S if direction in self.stack[-1] else self.s.T
+        """Its arrays by their names in one direction. All states of a layer below the last are read, and rows with
+        lengths end anywhere.
+        """
+        S = self.s.S if direction in self.stack[-1] and not self.s.lengths else self.s.T
         own = {
             name.removeprefix(direction.prefix): a for name, a in self.a.items() if name.startswith(direction.prefix)
         }
@@ -122,15 +125,19 @@ class CudaRunner:
     def _source(self, direction: Direction, batch: Batch) -> tuple[str, tuple[Any, ...]]:
         """Where a direction's inputs come from: which `reader`, and what it is given."""
         table = self.p["embedding"] if self.has_tokens else self.p[f"{direction.prefix}W_xh"]
+        of_rows = (table, *self._of_rows(batch))
         if direction.layer == 0:
-            given = (self.rows.source, table, batch.order, batch.offset)
-            return "tokens" if self.has_tokens else "dense", given
+            return "tokens" if self.has_tokens else "dense", (self.rows.source, 0, *of_rows)
         h, first = self._read(direction.layer - 1, batch.b, self.s.T)
-        return "states", (h, table, batch.order, first)
+        return "states", (h, first, *of_rows)
+
+    def _of_rows(self, batch: Batch) -> tuple[Any, ...]:
+        """By which a kernel finds the length of a batch's row."""
+        return batch.order, batch.offset, self.rows.lengths
 
     def _read(self, layer: int, b: int, S: int) -> tuple[Any, int]:
         """What is above a layer reads: the last S of its states in the order of time, from which row on."""
-        if self.s.directions > 1:
+        if f"l{layer}.read" in self.a:
             return self.a[f"l{layer}.read"], 0
         return self.a[f"{self.stack[layer][0].prefix}h"], (self.s.T - S + 1) * b
 
@@ -142,20 +149,28 @@ class CudaRunner:
                 self._project(batch, direction)
                 # T steps: each state in the place of what its input gave
                 self.recurrences[direction].forward(direction.params_of(p), direction.states_of(batch.initial), b)
-            if s.directions > 1:
+            if f"l{number}.read" in a:
                 S = s.S if number == s.layers - 1 else s.T
                 states = [a[f"{direction.prefix}h"] for direction in layer]
-                size = LaunchSize(math.ceil(S * b * s.read / plan.threads), plan.threads)
-                self.launch(join.join_directions(), size, a[f"l{number}.read"], *states, b, s.T, S, s.H)
+                kernel, size = join.join_states(s.directions > 1, s.lengths), self._a_thread_each(S * b * s.read)
+                read = a[f"l{number}.read"]
+                self.launch(kernel, size, read, states[0], states[-1], *self._of_rows(batch), b, s.T, S, s.H)
+        if s.averages:
+            self.launch(join.count_emitted(), LaunchSize(1, plan.threads), a["emitted"], *self._of_rows(batch), b)
         # Logits, losses and dz of the last S states
         outputs, (h, first) = s.S * b, self._read(s.layers - 1, b, s.S)
-        read_out = losses.read_out(s.dtype, self.loss, plan.threads, plan.outputs)
+        read_out = losses.read_out(
+            s.dtype, self.loss, plan.threads, plan.outputs, s.lengths and not s.at_ends, s.averages
+        )
         self.launch(
             read_out, LaunchSize(math.ceil(outputs / plan.outputs), plan.threads),
             a["z"], a["dz"], batch.losses, batch.correct, batch.at, h, first, p["W_hy"], p["b_y"],
-            self.rows.classes, self.rows.targets, batch.order, batch.offset, b, s.S, s.read, s.O,
-            self.number(step_weight / b),
+            self.rows.classes, self.rows.targets, *self._of_rows(batch), a["emitted"], b, s.S, s.read, s.O,
+            self.number(1.0 if s.averages else step_weight / b),
         )  # fmt: skip
+
+    def _a_thread_each(self, numbers: int) -> LaunchSize:
+        return LaunchSize(math.ceil(numbers / self.plan.threads), self.plan.threads)
 
     def _project(self, batch: Batch, direction: Direction) -> None:
         """All inputs through W_xh in one product, to where the gates, or the states of the tanh cell, will stand."""
@@ -164,7 +179,7 @@ class CudaRunner:
         size, tile = self._tiles(s.T * b, s.gate_width)
         reads, given = self._source(direction, batch)
         self.launch(
-            products.project_inputs(s.dtype, reads, direction.back, *tile), size,
+            products.project_inputs(s.dtype, reads, direction.back, s.lengths, *tile), size,
             out, first, *given, b, s.T, self.p[f"{prefix}W_xh"], self.p[f"{prefix}b_h"], s.T * b, direction.E,
             s.gate_width,
         )  # fmt: skip
@@ -177,11 +192,16 @@ class CudaRunner:
         for number, layer in reversed(list(enumerate(self.stack))):
             for k, direction in enumerate(layer):
                 rows, out = slice(k * s.H, (k + 1) * s.H), a[f"{direction.prefix}dh"]
-                if number == s.layers - 1:
-                    turned = s.S if direction.back else 0
-                    self._times_transposed(out, 0, a["dz"], self.p["W_hy"][rows], s.S * b, s.H, s.O, b, turned)
+                if number < s.layers - 1:
+                    self._to_inputs(out, number + 1, rows, direction.back, first * b, batch)
+                elif s.at_ends:
+                    if k == 0:
+                        self._times_transposed(a["d_read"], 0, a["dz"], self.p["W_hy"], b, s.read, s.O, batch)
+                    kernel, size = join.place_at_ends(s.dtype), self._a_thread_each(s.T * b * s.H)
+                    self.launch(kernel, size, out, a["d_read"], k * s.H, *self._of_rows(batch), b, s.T, s.H)
                 else:
-                    self._to_inputs(out, number + 1, rows, direction.back, first * b, b)
+                    turned = s.S if direction.back else 0
+                    self._times_transposed(out, 0, a["dz"], self.p["W_hy"][rows], s.S * b, s.H, s.O, batch, turned)
             for direction in layer:
                 passes = reverse if number == s.layers - 1 else reverse.below
                 assert passes is not None
@@ -191,25 +211,37 @@ class CudaRunner:
         if self.has_tokens:
             self._sums_by_token(batch, first * b)
 
-    def _to_inputs(self, out: Any, layer: int, rows: slice, back: bool, first: int, b: int) -> None:
+    def _to_inputs(self, out: Any, layer: int, rows: slice, back: bool, first: int, batch: Batch) -> None:
         """The gradient of what a layer reads, of the columns `rows` of it: `back` in the order of such a direction."""
         s = self.s
         for n, direction in enumerate(self.stack[layer]):
             delta, W = self.a[f"{direction.prefix}delta"], self.p[f"{direction.prefix}W_xh"]
             turned = s.T if direction.back != back else 0
             W = W[rows]
-            self._times_transposed(out, first, delta, W, s.T * b - first, W.shape[0], s.gate_width, b, turned, n)
+            count = s.T * batch.b - first
+            self._times_transposed(out, first, delta, W, count, W.shape[0], s.gate_width, batch, turned, n)
 
     def _times_transposed(
-        self, out: Any, first: int, A: Any, B: Any, rows: int, n: int, k: int, b: int, turned: int = 0, add: int = 0
+        self,
+        out: Any,
+        first: int,
+        A: Any,
+        B: Any,
+        rows: int,
+        n: int,
+        k: int,
+        batch: Batch,
+        turned: int = 0,
+        add: int = 0,
     ) -> None:
         size, tile = self._tiles(rows, n)
-        self.launch(products.times_transposed(self.s.dtype, *tile), size, out, first, A, B, rows, n, k, b, turned, add)
+        kernel = products.times_transposed(self.s.dtype, self.s.lengths, *tile)
+        self.launch(kernel, size, out, first, A, B, rows, n, k, *self._of_rows(batch), batch.b, turned, add)
 
     def _sums(self, batch: Batch, first: int) -> None:
         """All gradients but that of the embedding, from rows of delta from `first` on."""
         s, a, b = self.s, self.a, batch.b
-        at, kernel, threads = s.V * s.E, products.add_parts(s.dtype), self.plan.threads
+        at, kernel = s.V * s.E, products.add_parts(s.dtype)
         for layer in self.stack:
             for direction in layer:
                 prefix, ends = direction.prefix, at + s.step_numbers(direction.E)
@@ -223,8 +255,7 @@ class CudaRunner:
                 else:
                     head = (a["head_parts"], 0)
                 out = a["grads"][at:ends]
-                size = LaunchSize(math.ceil(out.size / threads), threads)
-                self.launch(kernel, size, out, parts, head[0], chunks, head[1])
+                self.launch(kernel, self._a_thread_each(out.size), out, parts, head[0], chunks, head[1])
                 at = ends
 
     def _head_sums(self, batch: Batch, source: tuple[str, tuple[Any, ...]]) -> int:
@@ -249,7 +280,7 @@ class CudaRunner:
         size, tile = self._tiles(m, n, chunks)
         reads, given = source
         self.launch(
-            products.outer_sums(self.s.dtype, reads, back, *tile), size,
+            products.outer_sums(self.s.dtype, reads, back, self.s.lengths, *tile), size,
             parts, *given, batch.b, self.s.T, h, ahead, d, first, end, chunk, E, H, n, inner,
         )  # fmt: skip
         return chunks
@@ -257,7 +288,7 @@ class CudaRunner:
     def _sums_by_token(self, batch: Batch, first: int) -> None:
         """The gradient of the embedding, all V rows of it."""
         s, a, b, plan = self.s, self.a, batch.b, self.plan
-        self._to_inputs(a["dx"], 0, slice(None), False, first, b)
+        self._to_inputs(a["dx"], 0, slice(None), False, first, batch)
         owned = plan.tokens_owned(s.dtype)
         kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.token_columns, owned)
         self.launch(

@@ -18,6 +18,7 @@ import numba
 import numpy as np
 from numba import cuda
 
+from rnnbench.kernels.cuda.layout import step_in_time
 from rnnbench.kernels.cuda.plan import QUAD, compiled_once
 
 u32 = numba.uint32
@@ -25,30 +26,33 @@ PAD = 4  # numbers between two lines of a tile, so that what is written across t
 
 
 @compiled_once
-def reader(source: str, back: bool) -> Any:
-    """x of row p, column e; of a direction `back` the steps count from the end of the T of them.
+def reader(dtype: str, source: str, back: bool, ends: bool) -> Any:
+    """x of row p, column e; of a direction `back` the steps count from the end of the T of them, or where rows have
+    lengths (`ends`), of their own; there 0 past the end.
 
     `source` of "tokens" is (N, T), with `table` (V, E); of "dense" (N, T, E); of "states" (., E), those of the layer
-    below, of step 0 from row `offset` on. What is not "tokens" reads no table.
+    below, of step 0 from row `first` on. What is not "tokens" reads no table. lengths (N,).
     """
+    step_of, zero = step_in_time(back, ends), np.dtype(dtype).type(0)
 
     # Row p is step t = p // b of the batch's row p - t b, which is row order[offset + that] of the data
-    @cuda.jit(device=True)
-    def step_of(b, T, p):
+    def read_token(source, first, table, order, offset, lengths, b, T, p, e):
         t = u32(p // b)
-        return u32(T - u32(1) - t) if back else t
+        row = u32(order[offset + u32(p - t * b)])
+        return table[u32(source[row, step_of(lengths, row, T, t)]), e]
 
-    def read_token(source, table, order, offset, b, T, p, e):
-        i = u32(p - u32(p // b) * b)
-        return table[u32(source[u32(order[offset + i]), step_of(b, T, p)]), e]
+    def read_number(source, first, table, order, offset, lengths, b, T, p, e):
+        t = u32(p // b)
+        row = u32(order[offset + u32(p - t * b)])
+        if ends and t >= u32(lengths[row]):
+            return zero  # and not what stands there, which may be NaN
+        return source[row, step_of(lengths, row, T, t), e]
 
-    def read_number(source, table, order, offset, b, T, p, e):
-        i = u32(p - u32(p // b) * b)
-        return source[u32(order[offset + i]), step_of(b, T, p), e]
-
-    def read_state(source, table, order, offset, b, T, p, e):
-        i = u32(p - u32(p // b) * b)
-        return source[u32(offset + step_of(b, T, p) * b + i), e]
+    def read_state(source, first, table, order, offset, lengths, b, T, p, e):
+        t = u32(p // b)
+        i = u32(p - t * b)
+        row = u32(order[offset + i]) if ends else u32(0)
+        return source[u32(first + step_of(lengths, row, T, t) * b + i), e]
 
     return cuda.jit(device=True)({"tokens": read_token, "dense": read_number, "states": read_state}[source])
 
@@ -96,19 +100,19 @@ def tile_sizes(side: int, micro: int, depth: int) -> tuple[int, int, int, tuple[
 
 
 @compiled_once
-def project_inputs(dtype: str, source: str, back: bool, side: int, micro: int, depth: int) -> Any:
+def project_inputs(dtype: str, source: str, back: bool, ends: bool, side: int, micro: int, depth: int) -> Any:
     """h[first + p] = bias + x_p W for p < rows, of T steps. Grid: (rows, columns) in tiles.
 
-    GH is the gate width: h (., GH), W (E, GH), bias (GH,); source, table and T as `reader`; order (., ) of row numbers,
-    the batch's from `offset` on.
+    GH is the gate width: h (., GH), W (E, GH), bias (GH,); source, table, lengths and T as `reader`, whose `first` is
+    `below`; order (., ) of row numbers, the batch's from `offset` on.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide = micro * micro, u32(depth), u32(edge)
-    read, multiply, of = reader(source, back), multiplier(side, micro, depth), place(side, micro)
+    read, multiply, of = reader(dtype, source, back, ends), multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
-    def kernel(h, first, source, table, order, offset, b, T, W, bias, rows, E, GH):
+    def kernel(h, first, source, below, table, order, offset, lengths, b, T, W, bias, rows, E, GH):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -116,7 +120,7 @@ def project_inputs(dtype: str, source: str, back: bool, side: int, micro: int, d
         beside = cuda.local.array(loads, kind)
         tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
         x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
-        b, T, rows, E, GH, offset = u32(b), u32(T), u32(rows), u32(E), u32(GH), u32(offset)
+        b, T, rows, E, GH, offset, below = u32(b), u32(T), u32(rows), u32(E), u32(GH), u32(offset), u32(below)
         for q in range(held):
             sums[q] = zero
         # `depth` of E at a time: inputs and weights of the tile to registers, while the products of those before, which
@@ -128,7 +132,7 @@ def project_inputs(dtype: str, source: str, back: bool, side: int, micro: int, d
                     q = u32(n * u32(count) + x)
                     k, m = u32(k0 + q % slice_), u32(row + q // slice_)
                     inside = (k < E) & (m < rows) & (q < u32(depth * edge))
-                    ahead[n] = read(source, table, order, offset, b, T, m, k) if inside else zero
+                    ahead[n] = read(source, below, table, order, offset, lengths, b, T, m, k) if inside else zero
                     k, j = u32(k0 + q // wide), u32(column + q % wide)
                     inside = (k < E) & (j < GH) & (q < u32(depth * edge))
                     beside[n] = W[k, j] if inside else zero
@@ -152,18 +156,20 @@ def project_inputs(dtype: str, source: str, back: bool, side: int, micro: int, d
 
 
 @compiled_once
-def times_transposed(dtype: str, side: int, micro: int, depth: int) -> Any:
+def times_transposed(dtype: str, ends: bool, side: int, micro: int, depth: int) -> Any:
     """out[first + p] = A[first + p] B^T for p < rows. Grid as `project_inputs`. out (., n), A (., K), B (n, K).
 
-    With `turned` steps, of b rows each, out has them from the last to the first; `add`: 1 to what is there.
+    With `turned` steps, of b rows each, out has them from the last to the first, or each row (`ends`) from its own
+    last; `add`: 1 to what is there.
     """
+    step_of = step_in_time(True, ends)
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide = micro * micro, u32(depth), u32(edge)
     multiply, of = multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
-    def kernel(out, first, A, B, rows, n, K, b, turned, add):
+    def kernel(out, first, A, B, rows, n, K, order, offset, lengths, b, turned, add):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -199,16 +205,20 @@ def times_transposed(dtype: str, side: int, micro: int, depth: int) -> Any:
             for v in range(u32(micro)):
                 p, j = u32(row + of(ty, u)), u32(column + of(tx, v))
                 if (p < rows) & (j < n):
-                    t = u32(p // b)
-                    q = u32(first + (u32(turned - u32(1) - t) * b + u32(p - t * b) if turned > 0 else p))
-                    value = sums[u * u32(micro) + v]
+                    q = p
+                    if turned > 0:
+                        t = u32(p // b)
+                        i = u32(p - t * b)
+                        of_row = u32(order[offset + i]) if ends else u32(0)
+                        q = u32(step_of(lengths, of_row, turned, t) * b + i)
+                    q, value = u32(first + q), sums[u * u32(micro) + v]
                     out[q, j] = out[q, j] + value if add != 0 else value
 
     return kernel
 
 
 @compiled_once
-def outer_sums(dtype: str, source: str, back: bool, side: int, micro: int, depth: int) -> Any:
+def outer_sums(dtype: str, source: str, back: bool, ends: bool, side: int, micro: int, depth: int) -> Any:
     """parts[c] = [x | h | 1]^T d over chunk c of rows [first, end), an (E + H + 1, n) matrix row by row.
 
     d is delta, or dz where E is 0 and there is no x. Row p meets x_p, h[p + ahead], d[p]. Grid: (rows, columns) of the
@@ -220,10 +230,10 @@ def outer_sums(dtype: str, source: str, back: bool, side: int, micro: int, depth
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide = micro * micro, u32(depth), u32(edge)
-    read, multiply, of = reader(source, back), multiplier(side, micro, depth), place(side, micro)
+    read, multiply, of = reader(dtype, source, back, ends), multiplier(side, micro, depth), place(side, micro)
 
     @cuda.jit
-    def kernel(parts, source, table, order, offset, b, T, h, ahead, d, first, end, chunk, E, H, n, own):
+    def kernel(parts, source, below, table, order, offset, lengths, b, T, h, ahead, d, first, end, chunk, E, H, n, own):
         left = cuda.shared.array(tile, kind)
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
@@ -234,7 +244,7 @@ def outer_sums(dtype: str, source: str, back: bool, side: int, micro: int, depth
         begin = u32(first + cuda.blockIdx.z * chunk)
         stop = u32(min(end, first + (cuda.blockIdx.z + 1) * chunk))
         b, T, offset, ahead, E, H, n, own = u32(b), u32(T), u32(offset), u32(ahead), u32(E), u32(H), u32(n), u32(own)
-        GH = u32(n - own)
+        GH, below = u32(n - own), u32(below)
         for q in range(held):
             sums[q] = zero
         # Tiles of which nothing is written
@@ -255,7 +265,7 @@ def outer_sums(dtype: str, source: str, back: bool, side: int, micro: int, depth
                     value = zero
                     if inside:
                         if c < E:
-                            value = read(source, table, order, offset, b, T, p, c)
+                            value = read(source, below, table, order, offset, lengths, b, T, p, c)
                         elif c < E + H:
                             value = h[u32(p + ahead), u32(c - E)]
                         elif c == E + H:
