@@ -378,7 +378,6 @@ class CudaBackend(Backend):
         where = self._weights(problem)
         launches = "launches on one stream"
         tokens = ", sums over tokens" if problem.model.V is not None else ""
-        ends = "padding is computed; " if problem.lengths else ""
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(
             threads=1,
@@ -390,7 +389,7 @@ class CudaBackend(Backend):
                 "train_step": f"{launches}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": "the order to the device; train steps on rows taken there by index, nothing copied back",
             },
-            notes=f"W_hh {where}; {ends}losses are added up when they are fetched; "
+            notes=f"W_hh {where}; losses are added up when they are fetched; "
             + ("Numba's simulator" if device.simulated() else "an NVIDIA GPU"),
             device=CPU if device.simulated() else CUDA,
             staged=f"{STAGED}; a batch is an offset",
@@ -398,12 +397,15 @@ class CudaBackend(Backend):
         )
 
     def _weights(self, problem: Problem) -> str:
-        """Where W_hh is; what is asked of a device that is not there cannot be known."""
+        """Where W_hh is, and what becomes of padding; what is asked of a device that is not there cannot be known."""
         if not device.simulated() and device.probe().error:
             return "as the device allows"
-        return settle(
-            self.plan, problem.model.H, problem.B, str(problem.dtype), device.room(), cell=problem.model.cell
-        ).said
+        H, B, cell = problem.model.H, problem.B, problem.model.cell
+        found = settle(self.plan, H, B, str(problem.dtype), device.room(), cell=cell)
+        if not problem.lengths:
+            return found.said
+        rows = "a block stops where the last of its rows ends" if found.regime.lanes else "padding is computed"
+        return f"{found.said}; {rows}"
 
     def libraries(self) -> dict[str, str]:
         found = {"numba": numba.__version__}

@@ -99,14 +99,14 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
         found.append(Entry(name, kernel, types.void(*arguments), most, wide, *BUDGETS.get(name, (0, 0.0))))
 
     of_rows = ORDER, INT, LENGTHS, INT
-    for (of, source), ends in product((("tokens", TOKENS), ("dense", a3), ("states", a2)), (False, True)):
-        of_ends = " ends" * ends
-        add(f"project {of}{of_ends}", products.project_inputs(dtype, of, ends, ends, *tile), 128,
+    for (of, source), short in product((("tokens", TOKENS), ("dense", a3), ("states", a2)), (False, True)):
+        of_ends = " ends" * short
+        add(f"project {of}{of_ends}", products.project_inputs(dtype, of, short, short, *tile), 128,
             a2, INT, source, INT, a2, *of_rows, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}{of_ends}", products.outer_sums(dtype, of, ends, ends, *tile), 144,
+        add(f"outer_sums {of}{of_ends}", products.outer_sums(dtype, of, short, short, *tile), 144,
             a2, source, INT, a2, *of_rows, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
-    for ends in (False, True):
-        add("times_transposed" + " ends" * ends, products.times_transposed(dtype, ends, *tile), 120,
+    for short in (False, True):
+        add("times_transposed" + " ends" * short, products.times_transposed(dtype, short, *tile), 120,
             a2, INT, a2, a2, INT, INT, INT, *of_rows, INT, INT)  # fmt: skip
     add("join_states", join.join_states(both=True, ends=True), 32, a2, a2, a2, *of_rows, INT, INT, INT)
     add("place_at_ends", join.place_at_ends(dtype), 32, a2, a2, INT, *of_rows, INT, INT)
@@ -120,9 +120,9 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
             shape, most = f"H{width} rows{rows}", IN_REGISTERS.get((width, rows), 255)
             block = choose(plan, width, rows * plan.spread, dtype, ROOMS["H100"]).block
             assert block.rows == rows
-            ahead, back = lanes.forward_in_lanes(dtype, block), lanes.backward_in_lanes(dtype, block)
-            add(f"forward {shape}", ahead, most, *steps_forward, wide=("LDS",))
-            add(f"backward {shape}", back, most, *steps_back, wide=("LDS",))
+            ahead, back = lanes.forward_in_lanes(dtype, block, False), lanes.backward_in_lanes(dtype, block, False)
+            add(f"forward {shape}", ahead, most, *ends(steps_forward, 3), wide=("LDS",))
+            add(f"backward {shape}", back, most, *ends(steps_back, 5), wide=("LDS",))
         ahead, back = (
             forward.forward_general(dtype, plan.threads, rows),
             backward.backward_general(dtype, plan.threads, rows),
@@ -132,8 +132,8 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     for name, kernel, most, arguments in (*recurrences(dtype, plan, a2), *gated(dtype, plan, a1, a2)):
         add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
-        ends = code == losses.BINARY_CROSS_ENTROPY
-        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs, ends, ends), 48,
+        short = code == losses.BINARY_CROSS_ENTROPY
+        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs, short, short), 48,
             a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, LENGTHS, COUNTER, INT, INT, INT, INT,
             x)  # fmt: skip
     owned = plan.tokens_owned(dtype)
@@ -152,6 +152,11 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     return found
 
 
+def ends(types: tuple[Any, ...], at: int) -> tuple[Any, ...]:
+    """A signature with what tells where rows end, from place `at` on: order, offset, lengths."""
+    return *types[:at], ORDER, INT, LENGTHS, *types[at:]
+
+
 # Of an H100 and of an A100: multiprocessors, shared memory of a block.
 ROOMS = {"H100": Room(132, 227 << 10, together=True), "A100": Room(108, 163 << 10, together=True)}
 
@@ -162,8 +167,8 @@ def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, An
     step_back = (a2, a2, a2, a2, a2, *[INT] * 8)
     for r in split_regimes(dtype, plan):
         name, most = f"split H{r.width} rows{r.rows}", plan.thread_registers(r.threads)
-        yield f"forward {name}", lanes.forward_in_lanes(dtype, r.block), most, ahead
-        yield f"backward {name}", lanes.backward_in_lanes(dtype, r.block), most, back
+        yield f"forward {name}", lanes.forward_in_lanes(dtype, r.block, False), most, ends(ahead, 3)
+        yield f"backward {name}", lanes.backward_in_lanes(dtype, r.block, False), most, ends(back, 5)
     for H, room, b in product((300, 512, 768, 1024), ROOMS, (1, plan.few)):
         r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, b, dtype, ROOMS[room])
         shape, most = r.shape, plan.thread_registers(r.threads)
@@ -188,8 +193,10 @@ def gated(dtype: str, plan: LaunchPlan, a1: Any, a2: Any) -> Iterator[tuple[str,
             with suppress(ValueError):
                 r = choose(replace(plan, kinds=IN_LANES), H, b, dtype, ROOMS["H100"], cell)
                 name, most = f"gates{G} H{H} rows{r.rows}", GATED_LANES.get((H, r.rows), 255)
-                yield f"forward {name}", gated_lanes.forward_gated_in_lanes(dtype, cell, r.block), most, ahead
-                yield f"backward {name}", gated_lanes.backward_gated_in_lanes(dtype, cell, r.back), most, back
+                made = gated_lanes.forward_gated_in_lanes(dtype, cell, r.block, H == 64)
+                yield f"forward {name}", made, most, ends(ahead, 7)
+                made = gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, H == 64)
+                yield f"backward {name}", made, most, ends(back, 8)
         for rows in (1, 4):
             most, sizes = GATED_GENERAL[rows], (dtype, cell, plan.threads, rows)
             name = f"gates{G} general rows{rows}"

@@ -10,11 +10,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rnnbench.backends.cuda import CudaBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.data import real_steps
-from rnnbench.kernels.cuda.plan import LaunchPlan
+from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.model import Case, DType, Head, Loss, Pass, StepSum, Train, Truncation
-from tests.cuda.conftest import TINY
+from tests.cuda.conftest import REGIMES, TINY, WIDE
 from tests.cuda.test_passes import check, problem_of, run, sessions
 from tests.helpers import assert_agrees, assert_near, assert_same_bits, random_data, random_params
 
@@ -64,6 +65,30 @@ def test_train_steps_an_epoch_and_a_prediction(one_backend, more):
     assert b.accuracy == pytest.approx(a.accuracy)
     rows = random_data(problem, rows=3, seed=2)
     assert_near(ref.predict(rows.inputs, rows.lengths), got.predict(rows.inputs, rows.lengths), 1e-12)
+
+
+@pytest.mark.numbers
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize("kind", [RegimeKind.GENERAL, RegimeKind.TILES])
+def test_padding_that_is_computed(kind):
+    plan = REGIMES["general"] if kind is RegimeKind.GENERAL else WIDE[kind]
+    backend, problem = CudaBackend(plan), problem_of(**SMALL | STACKS["all, the last step"])
+    check(backend, problem)
+    assert "padding is computed" in backend.contract(problem).notes
+
+
+@pytest.mark.numbers
+def test_a_block_stops_where_the_last_of_its_rows_ends(one_backend):
+    """Rows of 1, 0 and 3 steps, two a block: nothing is written past the second step of the first block."""
+    problem = problem_of(**SMALL | {"mean_length": 1.5, "cell": "gru"})
+    session = one_backend.prepare(problem, random_params(problem), random_data(problem))
+    assert list(session.lengths[:3]) == [1, 0, 3]
+    session.gradient()
+    session.poison()
+    session.gradient()
+    h = session.arrays["h"].copy_to_host().reshape(4, 3, 3)
+    assert list(np.isnan(h).any(axis=2).sum(axis=0)) == [2, 2, 0]
+    assert "a block stops where the last of its rows ends" in one_backend.contract(problem).notes
 
 
 @pytest.mark.numbers

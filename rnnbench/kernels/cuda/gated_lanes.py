@@ -18,7 +18,7 @@ from numba import cuda
 
 from rnnbench.cells import cell_of
 from rnnbench.kernels.cuda.gated import cell_backward, cell_forward, inner_gates, recurrent, tape_is_state
-from rnnbench.kernels.cuda.lanes import adder, multiplier, reader
+from rnnbench.kernels.cuda.lanes import adder, multiplier, reader, steps_of_block
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.layout import state_row, step_row
 from rnnbench.kernels.cuda.plan import Lanes, compiled_once
@@ -27,20 +27,21 @@ u32, u64 = numba.uint32, numba.uint64
 
 
 @compiled_once
-def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes) -> Any:
+def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> Any:
     """h, gates and tape, with h_0 = initial and for lstm c_0 = first_c, for H <= width; bias (H,) is b_hn of gru.
 
-    A block of `threads` for `rows` rows. W (H, G H), initial and first_c (b, H).
+    A block of `threads` for `rows` rows. W (H, G H), initial and first_c (b, H). `ends` as in `lanes`.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = reader(dtype, shape, False), multiplier(dtype, shape), adder(dtype, shape)
+    steps_of = steps_of_block(rows, ends)
     G, has_bias, has_c, of_cell = shape.gates, inner_gates(cell) > 0, tape_is_state(cell), cell_forward(dtype, cell)
     given = mine * G
 
     @bounded(shape.threads)
-    def kernel(h, gates, tape, W, bias, initial, first_c, b, T, H):
+    def kernel(h, gates, tape, W, bias, initial, first_c, order, offset, lengths, b, T, H):
         pool = cuda.shared.array(0, kind)
         states = cuda.shared.array(buffers, kind)
         partial = cuda.shared.array(met, kind)
@@ -74,7 +75,7 @@ def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes) -> Any:
                 ahead[m * G + g] = gates[i, u32(u32(g) * H + j)] if real else zero
         cuda.syncthreads()
         # Where the state after the step stands in memory, and its gates, of the first of this thread's rows
-        h_flat, tape_flat, left, now = h.flat, tape.flat, u32(T), u32(0)
+        h_flat, tape_flat, left, now = h.flat, tape.flat, steps_of(order, offset, lengths, first, b, T), u32(0)
         at = u64(state_row(u32(1), b, u32(first + turn))) * H + j
         at_gates = u64(step_row(u32(0), b, u32(first + turn))) * row + j
         while left != u32(0):
@@ -105,7 +106,7 @@ def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes) -> Any:
 
 
 @compiled_once
-def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes) -> Any:
+def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> Any:
     """delta (T b, .) for H <= width; spare and carried are not used. Blocks and threads as `forward`, rows of W_hh for
     columns.
 
@@ -115,12 +116,13 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes) -> Any:
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = reader(dtype, shape, True), multiplier(dtype, shape), adder(dtype, shape)
+    steps_of = steps_of_block(rows, ends)
     G, width, has_c = len(cell_of(cell).gates), shape.width, tape_is_state(cell)
     of_cell, of_gate = cell_backward(dtype, cell), recurrent(cell)
     D, held_gates = G + inner_gates(cell), mine * G
 
     @bounded(shape.threads)
-    def kernel(delta, spare, carried, h, gates, tape, dh, W, blocks, b, T, S, H):
+    def kernel(delta, spare, carried, h, gates, tape, dh, W, order, offset, lengths, blocks, b, T, S, H):
         pool = cuda.shared.array(0, kind)
         deltas = cuda.shared.array(buffers, kind)
         partial = cuda.shared.array(met, kind)
@@ -145,9 +147,11 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes) -> Any:
         gates_flat, flat = gates.flat, delta.flat
         step = u64(b) * H
         gap = silent * step
-        seen, now = u32(0), u32(0)
+        seen, now, steps = u32(0), u32(0), steps_of(order, offset, lengths, first, b, T)
         for n in range(u32(blocks.shape[0])):
             start, emit, t = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
+            if ends:
+                t = max(start, min(t, steps))
             end = t
             for m in range(mine):
                 totals[m], carry[m] = zero, zero

@@ -1,8 +1,8 @@
 """Between layers, directions and the head: which states one reads of another, and where its gradient goes.
 
 A direction back counts its steps from a row's end (`layout.step_in_time`), and a row's last state is that after as many
-steps as it has. So of rows with lengths the recurrences compute all T steps: what is past the end of a row comes after
-all else in both directions, nothing reads it, and no gradient comes from there.
+steps as it has. So of rows with lengths what is past the end comes after all else in both directions: nothing reads it,
+no gradient comes from there, and a recurrence may compute it or not.
 """
 
 from __future__ import annotations

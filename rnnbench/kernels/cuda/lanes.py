@@ -166,15 +166,35 @@ def adder(dtype: str, shape: Lanes) -> Any:
 
 
 @compiled_once
-def forward_in_lanes(dtype: str, shape: Lanes) -> Any:
-    """h, with h_0 = initial, for H <= width. A block of `threads` for `rows` rows. h, W (H, H), initial (b, H)."""
+def steps_of_block(rows: int, ends: bool) -> Any:
+    """of(order, offset, lengths, first, b, T): how many steps the rows [first, first + rows) of a block have."""
+
+    @cuda.jit(device=True)
+    def of(order, offset, lengths, first, b, T):
+        steps = u32(0) if ends else u32(T)
+        for r in range(u32(rows if ends else 0)):
+            i = u32(first + r)
+            if i < b:
+                steps = max(steps, u32(lengths[u32(order[offset + i])]))
+        return steps
+
+    return of
+
+
+@compiled_once
+def forward_in_lanes(dtype: str, shape: Lanes, ends: bool) -> Any:
+    """h, with h_0 = initial, for H <= width. A block of `threads` for `rows` rows. h, W (H, H), initial (b, H).
+
+    `ends`: rows have lengths (N,), and a block stops where the last of its rows does.
+    """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = reader(dtype, shape, False), multiplier(dtype, shape), adder(dtype, shape)
+    steps_of = steps_of_block(rows, ends)
 
     @bounded(shape.threads)
-    def kernel(h, W, initial, b, T, H):
+    def kernel(h, W, initial, order, offset, lengths, b, T, H):
         pool = cuda.shared.array(0, kind)
         states = cuda.shared.array(buffers, kind)
         partial = cuda.shared.array(met, kind)
@@ -200,7 +220,7 @@ def forward_in_lanes(dtype: str, shape: Lanes) -> Any:
                 h[i, j] = value
         cuda.syncthreads()
         # Where the state after the step stands in memory, of the first of this thread's rows
-        flat, left, now = h.flat, u32(T), u32(0)
+        flat, left, now = h.flat, steps_of(order, offset, lengths, first, b, T), u32(0)
         step, at = u64(b) * H, u64(state_row(u32(1), b, u32(first + turn))) * H + j
         while left != u32(0):
             left = u32(left - u32(1))
@@ -227,8 +247,10 @@ def forward_in_lanes(dtype: str, shape: Lanes) -> Any:
 
 
 @compiled_once
-def backward_in_lanes(dtype: str, shape: Lanes) -> Any:
+def backward_in_lanes(dtype: str, shape: Lanes, ends: bool) -> Any:
     """delta (T b, H) for H <= width; spare is not used. Blocks and threads as `forward`, rows of W_hh for columns.
+
+    What a row has past its end is not written.
 
     h ((T + 1) b, H), dh (S b, H) of the last S steps, W (H, H), blocks (., 3) of start, emit, end.
     """
@@ -237,9 +259,10 @@ def backward_in_lanes(dtype: str, shape: Lanes) -> Any:
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = reader(dtype, shape, True), multiplier(dtype, shape), adder(dtype, shape)
+    steps_of = steps_of_block(rows, ends)
 
     @bounded(shape.threads)
-    def kernel(delta, spare, h, dh, W, blocks, b, T, S, H):
+    def kernel(delta, spare, h, dh, W, order, offset, lengths, blocks, b, T, S, H):
         pool = cuda.shared.array(0, kind)
         deltas = cuda.shared.array(buffers, kind)
         partial = cuda.shared.array(met, kind)
@@ -259,9 +282,11 @@ def backward_in_lanes(dtype: str, shape: Lanes) -> Any:
         states, heads, flat = h.flat, dh.flat, delta.flat
         step = u64(b) * H
         gap = silent * step
-        seen, now = u32(0), u32(0)
+        seen, now, steps = u32(0), u32(0), steps_of(order, offset, lengths, first, b, T)
         for n in range(u32(blocks.shape[0])):
             start, emit, t = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
+            if ends:
+                t = max(start, min(t, steps))
             # Nothing comes from the step after the last of the pass, whose state and head's part are asked for
             end, at = t, u64(step_row(t, b, u32(first + turn))) * H + j
             for m in range(mine):

@@ -84,6 +84,10 @@ class UpdateRule:
         return np.array([self.corrections(step) for step in range(1, n + 1)], dtype).reshape(-1, 2)
 
 
+# Which `products.reader`, its arguments from `source` on, and those of a kernel that reads by it.
+Source = tuple[tuple[str, bool, bool], tuple[Any, ...]]
+
+
 class CudaRunner:
     """Launches passes of one problem. `arrays`: buffers, flat `params`, `grads`, `m`, `v`; `params`: views by name."""
 
@@ -122,14 +126,15 @@ class CudaRunner:
         grid = (*plan.tiles(rows, columns, micro), max(1, parts))
         return LaunchSize(grid, (plan.side, plan.side)), (plan.side, micro, plan.depth)
 
-    def _source(self, direction: Direction, batch: Batch) -> tuple[str, tuple[Any, ...]]:
+    def _source(self, direction: Direction, batch: Batch) -> Source:
         """Where a direction's inputs come from: which `reader`, and what it is given."""
         table = self.p["embedding"] if self.has_tokens else self.p[f"{direction.prefix}W_xh"]
         of_rows = (table, *self._of_rows(batch))
         if direction.layer == 0:
-            return "tokens" if self.has_tokens else "dense", (self.rows.source, 0, *of_rows)
-        h, first = self._read(direction.layer - 1, batch.b, self.s.T)
-        return "states", (h, first, *of_rows)
+            reads, h, first = "tokens" if self.has_tokens else "dense", self.rows.source, 0
+        else:
+            reads, (h, first) = "states", self._read(direction.layer - 1, batch.b, self.s.T)
+        return (reads, direction.back, self.s.lengths), (h, first, *of_rows)
 
     def _of_rows(self, batch: Batch) -> tuple[Any, ...]:
         """By which a kernel finds the length of a batch's row."""
@@ -148,7 +153,9 @@ class CudaRunner:
             for direction in layer:
                 self._project(batch, direction)
                 # T steps: each state in the place of what its input gave
-                self.recurrences[direction].forward(direction.params_of(p), direction.states_of(batch.initial), b)
+                self.recurrences[direction].forward(
+                    direction.params_of(p), direction.states_of(batch.initial), self._of_rows(batch), b
+                )
             if f"l{number}.read" in a:
                 S = s.S if number == s.layers - 1 else s.T
                 states = [a[f"{direction.prefix}h"] for direction in layer]
@@ -179,7 +186,7 @@ class CudaRunner:
         size, tile = self._tiles(s.T * b, s.gate_width)
         reads, given = self._source(direction, batch)
         self.launch(
-            products.project_inputs(s.dtype, reads, direction.back, s.lengths, *tile), size,
+            products.project_inputs(s.dtype, *reads, *tile), size,
             out, first, *given, b, s.T, self.p[f"{prefix}W_xh"], self.p[f"{prefix}b_h"], s.T * b, direction.E,
             s.gate_width,
         )  # fmt: skip
@@ -205,7 +212,8 @@ class CudaRunner:
             for direction in layer:
                 passes = reverse if number == s.layers - 1 else reverse.below
                 assert passes is not None
-                self.recurrences[direction].backward(self.p[f"{direction.prefix}W_hh"], passes, b)
+                W = self.p[f"{direction.prefix}W_hh"]
+                self.recurrences[direction].backward(W, passes, self._of_rows(batch), b)
         # From that all gradients, by sums over the steps that a loss reaches
         self._sums(batch, first * b)
         if self.has_tokens:
@@ -248,7 +256,7 @@ class CudaRunner:
                 parts, h, delta = (a[f"{prefix}{name}"] for name in ("parts", "h", "delta"))
                 source = self._source(direction, batch)
                 widths = direction.E, s.H, s.gate_width, s.inner
-                chunks = self._outer(batch, parts, delta, h, 0, first, s.T * b, source, widths, direction.back)
+                chunks = self._outer(batch, parts, delta, h, 0, first, s.T * b, source, widths)
                 if direction is self.stack[-1][-1]:  # the head's are added with it
                     head = (a["head_parts"], self._head_sums(batch, source))
                     ends = a["grads"].size
@@ -258,17 +266,19 @@ class CudaRunner:
                 self.launch(kernel, self._a_thread_each(out.size), out, parts, head[0], chunks, head[1])
                 at = ends
 
-    def _head_sums(self, batch: Batch, source: tuple[str, tuple[Any, ...]]) -> int:
+    def _head_sums(self, batch: Batch, source: Source) -> int:
         """Parts of the head's gradient, and how many: it reads the state after a step, where a layer reads that before,
-        so rows of h are ahead of those of dz. There is no x, and no `source` is read.
+        so rows of h are ahead of those of dz. There is no x, and no `source` is read; with a loss a step only steps of
+        a row have one.
         """
         s, a, b = self.s, self.a, batch.b
         h, first = self._read(s.layers - 1, b, s.S)
-        return self._outer(batch, a["head_parts"], a["dz"], h, first, 0, s.S * b, source, (0, s.read, s.O, 0), False)
+        source = (source[0][0], False, s.lengths and not s.at_ends), source[1]
+        return self._outer(batch, a["head_parts"], a["dz"], h, first, 0, s.S * b, source, (0, s.read, s.O, 0))
 
     def _outer(
         self, batch: Batch, parts: Any, d: Any, h: Any, ahead: int, first: int, end: int,
-        source: tuple[str, tuple[Any, ...]], widths: tuple[int, int, int, int], back: bool,
+        source: Source, widths: tuple[int, int, int, int],
     ) -> int:  # fmt: skip
         """Parts of [x | h | 1]^T d, and how many there are. `widths`: of x, of h, of d without `inner`, and of that."""
         E, H, GH, inner = widths
@@ -280,7 +290,7 @@ class CudaRunner:
         size, tile = self._tiles(m, n, chunks)
         reads, given = source
         self.launch(
-            products.outer_sums(self.s.dtype, reads, back, self.s.lengths, *tile), size,
+            products.outer_sums(self.s.dtype, *reads, *tile), size,
             parts, *given, batch.b, self.s.T, h, ahead, d, first, end, chunk, E, H, n, inner,
         )  # fmt: skip
         return chunks

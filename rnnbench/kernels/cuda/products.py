@@ -52,6 +52,8 @@ def reader(dtype: str, source: str, back: bool, ends: bool) -> Any:
         t = u32(p // b)
         i = u32(p - t * b)
         row = u32(order[offset + i]) if ends else u32(0)
+        if ends and t >= u32(lengths[row]):
+            return zero
         return source[u32(first + step_of(lengths, row, T, t) * b + i), e]
 
     return cuda.jit(device=True)({"tokens": read_token, "dense": read_number, "states": read_state}[source])
@@ -205,13 +207,15 @@ def times_transposed(dtype: str, ends: bool, side: int, micro: int, depth: int) 
             for v in range(u32(micro)):
                 p, j = u32(row + of(ty, u)), u32(column + of(tx, v))
                 if (p < rows) & (j < n):
-                    q = p
+                    t, q, value = u32(p // b), p, sums[u * u32(micro) + v]
+                    i = u32(p - t * b)
+                    of_row = u32(order[offset + i]) if ends else u32(0)
                     if turned > 0:
-                        t = u32(p // b)
-                        i = u32(p - t * b)
-                        of_row = u32(order[offset + i]) if ends else u32(0)
                         q = u32(step_of(lengths, of_row, turned, t) * b + i)
-                    q, value = u32(first + q), sums[u * u32(micro) + v]
+                    if ends:
+                        # What A has past the end of a row need not have been written
+                        value = value if t + first // b < u32(lengths[of_row]) else zero
+                    q = u32(first + q)
                     out[q, j] = out[q, j] + value if add != 0 else value
 
     return kernel
@@ -263,6 +267,10 @@ def outer_sums(dtype: str, source: str, back: bool, ends: bool, side: int, micro
                     m, p = u32(q % wide), u32(k0 + q // wide)
                     c, j, inside = u32(row + m), u32(column + m), (p < stop) & (q < u32(depth * edge))
                     value = zero
+                    if ends and inside:
+                        # Past the end of a row there is none to add, and states and derivatives need not be there
+                        t = u32(p // b)
+                        inside = t < u32(lengths[u32(order[offset + u32(p - t * b)])])
                     if inside:
                         if c < E:
                             value = read(source, below, table, order, offset, lengths, b, T, p, c)

@@ -88,8 +88,11 @@ class CudaRecurrence:
     def _tile(self) -> tuple[int, int, int]:
         return self.plan.side, self.plan.step_micro, self.plan.depth
 
-    def forward(self, params: dict[str, Any], initial: dict[str, Any], b: int) -> None:
-        """h from x_t W_xh + b_h, which it or `gates` holds, and initial states (>= b, H)."""
+    def forward(self, params: dict[str, Any], initial: dict[str, Any], of_rows: tuple[Any, ...], b: int) -> None:
+        """h from x_t W_xh + b_h, which it or `gates` holds, and initial states (>= b, H).
+
+        `of_rows`: order of rows, from which on, and lengths, for the regimes whose blocks stop where their rows end.
+        """
         # A launch a step, one launch whose blocks wait for each other, or one in which none does
         r, s, a, size = self.regime, self.s, self.a, self._size(b)
         arrays: tuple[Any, ...] = (a["h"], params["W_hh"], initial["h"])
@@ -97,7 +100,9 @@ class CudaRecurrence:
             # What the cell has not is not read: gru no c, lstm no b_hn
             bias, first_c = params.get("b_hn", params["b_h"]), initial.get("c", initial["h"])
             arrays = (a["h"], a["gates"], a["tape"], params["W_hh"], bias, initial["h"], first_c)
-        kernel = _forward_kernel(r, s.dtype, s.cell, self._tile())
+        kernel = _forward_kernel(r, s.dtype, s.cell, self._tile(), s.lengths)
+        if r.lanes is not None:
+            arrays += of_rows
         if r.kind in (RegimeKind.TILES, RegimeKind.STEPS):
             for t in range(s.T):
                 self.launch(kernel, size, *arrays, b, t, s.H)
@@ -106,13 +111,15 @@ class CudaRecurrence:
         else:
             self.launch(kernel, size, *arrays, b, s.T, s.H)
 
-    def backward(self, W: Any, reverse: Reverse, b: int) -> None:
+    def backward(self, W: Any, reverse: Reverse, of_rows: tuple[Any, ...], b: int) -> None:
         """delta, from dh and what forward left."""
         r, s, a, size = self.regime, self.s, self.a, self._size(b)
         arrays: tuple[Any, ...] = (a["delta"], a["spare"], a["h"], a["dh"], W)
         if s.gated:
             arrays = (a["delta"], a["spare"], a["carried"], a["h"], a["gates"], a["tape"], a["dh"], W)
-        kernel = _backward_kernel(r, s.dtype, s.cell, self._tile())
+        kernel = _backward_kernel(r, s.dtype, s.cell, self._tile(), s.lengths)
+        if r.lanes is not None:
+            arrays += of_rows
         if r.kind in (RegimeKind.TILES, RegimeKind.STEPS):
             # What the kernels of one launch work out for each step is worked out here, and given to each launch
             for x in steps_back(reverse.listed, s.T, s.S):
@@ -126,14 +133,14 @@ class CudaRecurrence:
 # Kernels are made by their factories, once for all sizes that are the same. `tile`: of a step's product.
 
 
-def _forward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int]) -> Any:
+def _forward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool) -> Any:
     """The kernel of a regime."""
     if r.back is not None:
-        return gated_lanes.forward_gated_in_lanes(dtype, cell, r.block)
+        return gated_lanes.forward_gated_in_lanes(dtype, cell, r.block, ends)
     gated = len(cell_of(cell).gates) > 1
     match r.kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
-            return lanes.forward_in_lanes(dtype, r.block)
+            return lanes.forward_in_lanes(dtype, r.block, ends)
         case RegimeKind.SPREAD:
             return spread.forward_spread(dtype, r.shape)
         case RegimeKind.STEPS:
@@ -147,14 +154,14 @@ def _forward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int]
     return forward.forward_general(dtype, r.threads, r.rows)
 
 
-def _backward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int]) -> Any:
+def _backward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool) -> Any:
     """As `_forward_kernel`."""
     if r.back is not None:
-        return gated_lanes.backward_gated_in_lanes(dtype, cell, r.back)
+        return gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, ends)
     gated = len(cell_of(cell).gates) > 1
     match r.kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
-            return lanes.backward_in_lanes(dtype, r.block)
+            return lanes.backward_in_lanes(dtype, r.block, ends)
         case RegimeKind.SPREAD:
             return spread.backward_spread(dtype, r.shape)
         case RegimeKind.STEPS:
@@ -209,12 +216,13 @@ def _local_bytes(plan: LaunchPlan, regime: Regime, H: int, b: int, dtype: str, l
     sizes = DeviceSizes(b, 1, 0, 1, H, 1, 1, dtype, cell)
     put, W, bias = Launcher(), cuda.device_array((1, 1), dtype), cuda.device_array(1, dtype)
     arrays = dict.fromkeys(("h", "gates", "tape", "carried", "delta", "spare", "dh"), W)
+    of_rows = cuda.device_array(1, np.int64), 0, cuda.device_array(1, np.int32)
     arrays["arrived"] = cuda.device_array(1, np.int32)
     recurrence = CudaRecurrence(sizes, plan, regime, put, arrays)
 
     def launches() -> None:
-        recurrence.forward({"W_hh": W, "b_h": bias}, {"h": W}, b)
+        recurrence.forward({"W_hh": W, "b_h": bias}, {"h": W}, of_rows, b)
         if learns:
-            recurrence.backward(W, Reverse(((0, 0, 1),), cuda.device_array((1, 3), np.int64)), b)
+            recurrence.backward(W, Reverse(((0, 0, 1),), cuda.device_array((1, 3), np.int64)), of_rows, b)
 
     return put.prepare(launches).local_bytes
