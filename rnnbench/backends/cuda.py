@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib import metadata
-from itertools import pairwise
 from typing import Any, ClassVar
 
 import numba
@@ -22,8 +21,8 @@ from rnnbench.kernels.cuda.buffers import DeviceSizes, device_bytes_kept, device
 from rnnbench.kernels.cuda.launch import HostNumber, Launcher, PreparedLaunches
 from rnnbench.kernels.cuda.passes import Batch, CudaRunner, Rows, UpdateRule
 from rnnbench.kernels.cuda.plan import LaunchPlan
-from rnnbench.kernels.cuda.recurrence_launches import Reverse, block_array, settle
-from rnnbench.model import Case, Head, Loss, Model, Optimizer, Pass, Problem, StepSum, blocks_of
+from rnnbench.kernels.cuda.recurrence_launches import reverse_passes, settle
+from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
@@ -77,14 +76,6 @@ def _lengths(lengths: Inputs | None) -> Any:
     return cuda.to_device(np.zeros(1, np.int32) if lengths is None else np.ascontiguousarray(lengths, np.int32))
 
 
-def _below(model: Model, passes_back: list[tuple[int, int, int]]) -> Reverse | None:
-    """The passes of layers below the last."""
-    if model.layers == 1:
-        return None
-    every = [(start, start, end) for start, _, end in passes_back]
-    return Reverse(tuple(every), cuda.to_device(block_array(every)))
-
-
 class CudaSession(Session):
     """One problem on the device. Parameters, gradients and moments are flat arrays; names are views into them.
 
@@ -116,7 +107,7 @@ class CudaSession(Session):
         blocks = blocks_of(model, problem.truncation, problem.T, problem.lengths)
         passes_back = [(b.start, b.emit, b.end) for b in blocks]
         self.lengths = shaped_lengths(problem, data.lengths)
-        self.reverse = Reverse(tuple(passes_back), cuda.to_device(block_array(passes_back)), _below(model, passes_back))
+        self.reverse = reverse_passes(passes_back, model.layers)
         self.launch, self.prepared = launch or Launcher(), dict[tuple[Pass, int], PreparedLaunches]()
         self.runner = CudaRunner(
             self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, self.launch
@@ -324,7 +315,8 @@ class CudaSession(Session):
     def _held(self) -> list[Any]:
         """Its arrays there, some of them twice; gradients by name are views."""
         states = [*self.zero_state.values(), *self.state.values()]
-        passes_back = [passes.on_device for passes in (self.reverse, self.reverse.below) if passes]
+        reverse = [self.reverse, *self.reverse.apart]
+        passes_back = [p.on_device for each in reverse for p in (each, each.below) if p is not None]
         others = (self.initial, *states, self.in_order, self.order, *passes_back)
         return [*self.arrays.values(), *vars(self.rows).values(), *self.seen, *self.each, *others]
 
@@ -355,16 +347,6 @@ class CudaBackend(Backend):
 
     def unavailable(self) -> str | None:
         return None if device.simulated() else device.unusable(device.probe())
-
-    def _not_implemented(self, problem: Problem) -> str | None:
-        reason, blocks = super()._not_implemented(problem), blocks_of(problem.model, problem.truncation, problem.T)
-        if reason is None and problem.model.layers > 1 and any(b.start < a.end for a, b in pairwise(blocks)):
-            return (
-                f"truncation {problem.truncation} of {problem.T} steps over {problem.model.layers} layers: windows "
-                "that overlap are not implemented here yet; take a window equal to a stride that divides the steps, or "
-                "one layer"
-            )
-        return reason
 
     def _unsupported(self, case: Case) -> str | None:
         if device.simulated():

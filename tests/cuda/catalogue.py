@@ -112,7 +112,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     add("place_at_ends", join.place_at_ends(dtype), 32, a2, a2, INT, *of_rows, INT, INT)
     if dtype == "float32":
         add("count_emitted", join.count_emitted(), 32, COUNTER, *of_rows)
-    add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
+    add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
     for rows in (1, 2, 4):

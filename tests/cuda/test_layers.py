@@ -14,7 +14,7 @@ from rnnbench.backends.cuda import CudaBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.data import real_steps
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
-from rnnbench.model import Case, DType, Head, Loss, Pass, StepSum, Train, Truncation
+from rnnbench.model import DType, Head, Loss, StepSum, Train, Truncation
 from tests.cuda.conftest import REGIMES, TINY, WIDE
 from tests.cuda.test_passes import check, problem_of, run, sessions
 from tests.helpers import assert_agrees, assert_near, assert_same_bits, random_data, random_params
@@ -29,6 +29,14 @@ STACKS = {
     "both, the last step": {"layers": 2, "bidirectional": True, "cell": "gru"},
     "cut": {"layers": 3, "T": 4, "truncation": Truncation(2, 2), "head": Head.EVERY, "cell": "gru", "V": 5},
     "cut before the last step": {"layers": 2, "truncation": Truncation(2, 1), "cell": "lstm", "V": 5},
+    "cut, windows overlap": {"layers": 2, "T": 4, "truncation": Truncation(3, 1), "head": Head.EVERY, "V": 5},
+    "lengths, layers, cut": {
+        "mean_length": 1.5,
+        "layers": 2,
+        "truncation": Truncation(2, 1),
+        "cell": "lstm",
+        "V": 5,
+    },
     "lengths": {"mean_length": 1.5, "V": 5},
     "lengths, every step": {"mean_length": 1.5, "head": Head.EVERY},
     "lengths, a sum": {"mean_length": 1.5, "head": Head.EVERY, "step_sum": StepSum.SUM, "loss": Loss.SQUARED_ERROR},
@@ -110,15 +118,3 @@ def test_a_graph_and_again_to_the_same_bits(one_backend):
     graph = sessions(CudaGraphBackend(LaunchPlan(**TINY)), problem)[1]
     for _ in range(2):
         assert_same_bits(first, run(graph, "gradient"))
-
-
-@pytest.mark.parametrize(
-    ("cut", "refused"), [(Truncation(2, 1), True), (Truncation(2, 2), True), (Truncation(3, 3), False)], ids=str
-)
-def test_windows_of_layers_that_overlap_are_refused(one_backend, cut, refused):
-    """The last of 3 steps in windows of 2 is a window that begins a step early."""
-    problem = problem_of(**SMALL | {"layers": 2, "head": Head.EVERY, "truncation": cut})
-    reason = one_backend.unsupported(Case(**vars(problem), pass_=Pass.GRADIENT))
-    assert ("take a window equal to a stride that divides the steps" in (reason or "")) is refused
-    single = problem_of(**SMALL | {"head": Head.EVERY, "truncation": cut})
-    assert one_backend.unsupported(Case(**vars(single), pass_=Pass.GRADIENT)) is None

@@ -193,41 +193,54 @@ class CudaRunner:
 
     def gradient(self, batch: Batch, step_weight: float, reverse: Reverse) -> None:
         """Forward, and all gradients."""
-        s, a, b, first = self.s, self.a, batch.b, reverse.first
         self.forward(batch, step_weight)
-        # The head's gradient of those states, then back through time to the gradient of the gates, layer by layer
-        for number, layer in reversed(list(enumerate(self.stack))):
-            for k, direction in enumerate(layer):
-                rows, out = slice(k * s.H, (k + 1) * s.H), a[f"{direction.prefix}dh"]
-                if number < s.layers - 1:
-                    self._to_inputs(out, number + 1, rows, direction.back, first * b, batch)
-                elif s.at_ends:
-                    if k == 0:
-                        self._times_transposed(a["d_read"], 0, a["dz"], self.p["W_hy"], b, s.read, s.O, batch)
-                    kernel, size = join.place_at_ends(s.dtype), self._a_thread_each(s.T * b * s.H)
-                    self.launch(kernel, size, out, a["d_read"], k * s.H, *self._of_rows(batch), b, s.T, s.H)
-                else:
-                    turned = s.S if direction.back else 0
-                    self._times_transposed(out, 0, a["dz"], self.p["W_hy"][rows], s.S * b, s.H, s.O, batch, turned)
-            for direction in layer:
-                passes = reverse if number == s.layers - 1 else reverse.below
+        self._head_back(batch)
+        # From the head's gradient of states back through time to the gradient of gates, layer by layer, and from that
+        # all others, by sums over the steps that a loss reaches
+        windows = reverse.apart or (reverse,)
+        if self.has_tokens and len(windows) > 1:
+            self._times_transposed(self.a["dx"], 0, self.a["dx"], self.a["dx"], self.s.T * batch.b, self.s.E, 0, batch)
+        for n, window in enumerate(windows):
+            first, end = window.first * batch.b, window.end * batch.b
+            for number, layer in reversed(list(enumerate(self.stack))):
+                passes = window if number == self.s.layers - 1 else window.below
                 assert passes is not None
-                W = self.p[f"{direction.prefix}W_hh"]
-                self.recurrences[direction].backward(W, passes, self._of_rows(batch), b)
-        # From that all gradients, by sums over the steps that a loss reaches
-        self._sums(batch, first * b)
+                for direction in layer:
+                    W = self.p[f"{direction.prefix}W_hh"]
+                    self.recurrences[direction].backward(W, passes, self._of_rows(batch), batch.b)
+                for k, below in enumerate(self.stack[number - 1] if number else ()):
+                    rows, out = slice(k * self.s.H, (k + 1) * self.s.H), self.a[f"{below.prefix}dh"]
+                    self._to_inputs(out, number, rows, below.back, (first, end), batch)
+            self._sums(batch, (first, end), n)
+            if self.has_tokens:
+                self._to_inputs(self.a["dx"], 0, slice(None), False, (first, end), batch, int(len(windows) > 1))
         if self.has_tokens:
-            self._sums_by_token(batch, first * b)
+            self._sums_by_token(batch, reverse.first * batch.b)
 
-    def _to_inputs(self, out: Any, layer: int, rows: slice, back: bool, first: int, batch: Batch) -> None:
+    def _head_back(self, batch: Batch) -> None:
+        """dh of the last layer."""
+        s, a, b = self.s, self.a, batch.b
+        if s.at_ends:
+            self._times_transposed(a["d_read"], 0, a["dz"], self.p["W_hy"], b, s.read, s.O, batch)
+        for k, direction in enumerate(self.stack[-1]):
+            rows, out = slice(k * s.H, (k + 1) * s.H), a[f"{direction.prefix}dh"]
+            if s.at_ends:
+                kernel, size = join.place_at_ends(s.dtype), self._a_thread_each(s.T * b * s.H)
+                self.launch(kernel, size, out, a["d_read"], k * s.H, *self._of_rows(batch), b, s.T, s.H)
+            else:
+                turned = s.S if direction.back else 0
+                self._times_transposed(out, 0, a["dz"], self.p["W_hy"][rows], s.S * b, s.H, s.O, batch, turned)
+
+    def _to_inputs(
+        self, out: Any, layer: int, rows: slice, back: bool, reach: tuple[int, int], batch: Batch, add: int = 0
+    ) -> None:
         """The gradient of what a layer reads, of the columns `rows` of it: `back` in the order of such a direction."""
-        s = self.s
+        s, (first, end) = self.s, reach
         for n, direction in enumerate(self.stack[layer]):
-            delta, W = self.a[f"{direction.prefix}delta"], self.p[f"{direction.prefix}W_xh"]
+            delta, W = self.a[f"{direction.prefix}delta"], self.p[f"{direction.prefix}W_xh"][rows]
             turned = s.T if direction.back != back else 0
-            W = W[rows]
-            count = s.T * batch.b - first
-            self._times_transposed(out, first, delta, W, count, W.shape[0], s.gate_width, batch, turned, n)
+            size = end - first, W.shape[0], s.gate_width
+            self._times_transposed(out, first, delta, W, *size, batch, turned, add + n)
 
     def _times_transposed(
         self,
@@ -246,25 +259,22 @@ class CudaRunner:
         kernel = products.times_transposed(self.s.dtype, self.s.lengths, *tile)
         self.launch(kernel, size, out, first, A, B, rows, n, k, *self._of_rows(batch), batch.b, turned, add)
 
-    def _sums(self, batch: Batch, first: int) -> None:
-        """All gradients but that of the embedding, from rows of delta from `first` on."""
-        s, a, b = self.s, self.a, batch.b
-        at, kernel = s.V * s.E, products.add_parts(s.dtype)
-        for layer in self.stack:
-            for direction in layer:
-                prefix, ends = direction.prefix, at + s.step_numbers(direction.E)
-                parts, h, delta = (a[f"{prefix}{name}"] for name in ("parts", "h", "delta"))
-                source = self._source(direction, batch)
-                widths = direction.E, s.H, s.gate_width, s.inner
-                chunks = self._outer(batch, parts, delta, h, 0, first, s.T * b, source, widths)
-                if direction is self.stack[-1][-1]:  # the head's are added with it
-                    head = (a["head_parts"], self._head_sums(batch, source))
-                    ends = a["grads"].size
-                else:
-                    head = (a["head_parts"], 0)
-                out = a["grads"][at:ends]
-                self.launch(kernel, self._a_thread_each(out.size), out, parts, head[0], chunks, head[1])
-                at = ends
+    def _sums(self, batch: Batch, reach: tuple[int, int], add: int) -> None:
+        """All gradients but that of the embedding, from rows [first, end) of delta; with `add` to what is there, which
+        has the head's.
+        """
+        s, a = self.s, self.a
+        at, kernel, head = s.V * s.E, products.add_parts(s.dtype), 0
+        for direction in (direction for layer in self.stack for direction in layer):
+            parts, h, delta = (a[f"{direction.prefix}{name}"] for name in ("parts", "h", "delta"))
+            source, widths = self._source(direction, batch), (direction.E, s.H, s.gate_width, s.inner)
+            chunks = self._outer(batch, parts, delta, h, 0, *reach, source, widths)
+            end = at + s.step_numbers(direction.E)
+            if direction is self.stack[-1][-1] and not add:  # behind it lie the head's, added up by the same launch
+                head, end = self._head_sums(batch, source), a["grads"].size
+            out = a["grads"][at:end]
+            self.launch(kernel, self._a_thread_each(out.size), out, parts, a["head_parts"], chunks, head, add)
+            at = end
 
     def _head_sums(self, batch: Batch, source: Source) -> int:
         """Parts of the head's gradient, and how many: it reads the state after a step, where a layer reads that before,
@@ -296,9 +306,8 @@ class CudaRunner:
         return chunks
 
     def _sums_by_token(self, batch: Batch, first: int) -> None:
-        """The gradient of the embedding, all V rows of it."""
+        """The gradient of the embedding, all V rows of it, from dx."""
         s, a, b, plan = self.s, self.a, batch.b, self.plan
-        self._to_inputs(a["dx"], 0, slice(None), False, first, batch)
         owned = plan.tokens_owned(s.dtype)
         kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.token_columns, owned)
         self.launch(

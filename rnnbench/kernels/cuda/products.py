@@ -310,12 +310,12 @@ def outer_sums(dtype: str, source: str, back: bool, ends: bool, side: int, micro
 def add_parts(dtype: str) -> Any:
     """out = the sums of parts[:chunks] and, behind them, of head_parts[:head_chunks], each in its order.
 
-    parts (., n), head_parts (., m), out (n + m,). A thread a number.
+    parts (., n), head_parts (., m), out (n + m,); `add`: 1 to what is there. A thread a number.
     """
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit
-    def kernel(out, parts, head_parts, chunks, head_chunks):
+    def kernel(out, parts, head_parts, chunks, head_chunks, add):
         q = cuda.grid(1)
         n = parts.shape[1]
         # Chunks in their order, so that a sum is the same bits each time
@@ -327,6 +327,6 @@ def add_parts(dtype: str) -> Any:
             else:
                 for c in range(head_chunks):
                     total += head_parts[c, q - n]
-            out[q] = total
+            out[q] = out[q] + total if add != 0 else total
 
     return kernel

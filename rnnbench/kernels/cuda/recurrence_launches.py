@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -31,16 +32,36 @@ class Reverse:
     """Reverse passes in order of time: (start, emit, end) of each, and the same on the device, (., 3).
 
     `below`: of layers below the last, where every step of a pass has a gradient from above; None where there are none.
+    `apart`: each pass by itself, where there are such layers and passes overlap: what goes down a layer is of one pass.
     """
 
     listed: tuple[tuple[int, int, int], ...]
     on_device: Any
     below: Reverse | None = None
+    apart: tuple[Reverse, ...] = ()
 
     @property
     def first(self) -> int:
         """The first step that any of them reaches."""
         return self.listed[0][0]
+
+    @property
+    def end(self) -> int:
+        """The step behind the last."""
+        return self.listed[-1][2]
+
+
+def reverse_passes(blocks: list[tuple[int, int, int]], layers: int) -> Reverse:
+    """Of (start, emit, end) of each, on the device."""
+
+    def passes(some: list[tuple[int, int, int]], below: Reverse | None = None) -> Reverse:
+        return Reverse(tuple(some), cuda.to_device(block_array(some)), below)
+
+    def with_below(some: list[tuple[int, int, int]]) -> Reverse:
+        return passes(some, passes([(start, start, end) for start, _, end in some]) if layers > 1 else None)
+
+    overlap = layers > 1 and any(later[0] < earlier[2] for earlier, later in pairwise(blocks))
+    return replace(with_below(blocks), apart=tuple(with_below([block]) for block in blocks) if overlap else ())
 
 
 @dataclass(frozen=True)
