@@ -204,19 +204,19 @@ def times_transposed(dtype: str, ends: bool, side: int, micro: int, depth: int) 
                         right[q % slice_, q // slice_] = beside[f]
                 cuda.syncthreads()
         for u in range(u32(micro)):
-            for v in range(u32(micro)):
-                p, j = u32(row + of(ty, u)), u32(column + of(tx, v))
-                if (p < rows) & (j < n):
-                    t, q, value = u32(p // b), p, sums[u * u32(micro) + v]
-                    i = u32(p - t * b)
-                    of_row = u32(order[offset + i]) if ends else u32(0)
-                    if turned > 0:
-                        q = u32(step_of(lengths, of_row, turned, t) * b + i)
-                    if ends:
-                        # What A has past the end of a row need not have been written
-                        value = value if t + first // b < u32(lengths[of_row]) else zero
-                    q = u32(first + q)
-                    out[q, j] = out[q, j] + value if add != 0 else value
+            p = u32(row + of(ty, u))
+            if p < rows:
+                t = u32(p // b)
+                i = u32(p - t * b)
+                of_row = u32(order[offset + i]) if ends else u32(0)
+                q = u32(first + (u32(step_of(lengths, of_row, turned, t) * b + i) if turned > 0 else p))
+                # What A has past the end of a row need not have been written
+                past = ends and t + first // b >= u32(lengths[of_row])
+                for v in range(u32(micro)):
+                    j = u32(column + of(tx, v))
+                    if j < n:
+                        value = zero if past else sums[u * u32(micro) + v]
+                        out[q, j] = out[q, j] + value if add != 0 else value
 
     return kernel
 
