@@ -62,7 +62,8 @@ BUDGETS = {
     "backward gates3 H128 rows1": (96, 3.2),
     "forward gates4 H128 rows1": (128, 3.0),
     "backward gates4 H128 rows1": (128, 3.5),
-    **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed"),
+    **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed",
+                     "project states", "outer_sums states"),
                     (64, 1.25)),
 }  # fmt: skip
 
@@ -99,11 +100,10 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
         found.append(Entry(name, kernel, types.void(*arguments), most, wide, *BUDGETS.get(name, (0, 0.0))))
 
     of_rows = ORDER, INT, LENGTHS, INT
-    for (of, source), short in product((("tokens", TOKENS), ("dense", a3), ("states", a2)), (False, True)):
-        of_ends = " ends" * short
-        add(f"project {of}{of_ends}", products.project_inputs(dtype, of, short, short, *tile), 128,
+    for of, source, short in (("tokens", TOKENS, False), ("dense", a3, False), ("states", a2, True)):
+        add(f"project {of}", products.project_inputs(dtype, of, short, short, *tile), 128,
             a2, INT, source, INT, a2, *of_rows, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}{of_ends}", products.outer_sums(dtype, of, short, short, *tile), 144,
+        add(f"outer_sums {of}", products.outer_sums(dtype, of, short, short, *tile), 144,
             a2, source, INT, a2, *of_rows, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
     for short in (False, True):
         add("times_transposed" + " ends" * short, products.times_transposed(dtype, short, *tile), 120,
