@@ -3,9 +3,9 @@
     import rnnbench.torch
     rnnbench.torch.replace(model)
 
-Parameters, shapes, initial states, packed sequences and state_dict are those of torch.nn; forward and backward are ours,
-in float32 and float64 on the CPU, by as many threads as `torch.set_num_threads` says. A layer is one custom operator,
-which `torch.compile` leaves whole. Subnormal numbers are zero inside the kernels.
+Parameters, shapes, initial states, packed sequences and state_dict are those of torch.nn; forward and backward are
+ours, in float32 and float64 on the CPU, by as many threads as `torch.set_num_threads` says. A layer is one custom
+operator, which `torch.compile` leaves whole. Subnormal numbers are zero inside the kernels.
 """
 
 from __future__ import annotations
@@ -105,8 +105,10 @@ class _Rows:
 
 # One layer, in one or two directions: x (T, B, E), (B, T, E) or packed (N, E); h and c (D, B, H); parameters of the one
 # forward in time, then of the other. Gives all states, as x lies, the last ones, and, if `keeps`, the tape.
-_PARAMETERS = "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh, Tensor? w_ih_reverse, Tensor? w_hh_reverse, " \
+_PARAMETERS = (
+    "Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh, Tensor? w_ih_reverse, Tensor? w_hh_reverse, "
     "Tensor? b_ih_reverse, Tensor? b_hh_reverse"
+)
 _LIBRARY = torch.library.Library("rnnbench", "DEF")
 _LIBRARY.define(
     f"layer(Tensor x, Tensor? batch_sizes, Tensor h, Tensor? c, {_PARAMETERS}, str mode, bool batch_first, bool keeps)"
@@ -114,8 +116,9 @@ _LIBRARY.define(
 )
 # From the gradients of these, where there are such, those of x, h, c and the parameters: empty where not asked for
 _LIBRARY.define(
-    f"layer_backward(Tensor? dy, Tensor? dh, Tensor? dc, Tensor tape, SymInt[] x, Tensor? batch_sizes, SymInt[] h, "
-    f"{_PARAMETERS}, str mode, bool batch_first, bool learns_inputs, bool learns_states) -> ({', '.join(['Tensor'] * 11)})"
+    "layer_backward(Tensor? dy, Tensor? dh, Tensor? dc, Tensor tape, SymInt[] x, Tensor? batch_sizes, SymInt[] h, "
+    f"{_PARAMETERS}, str mode, bool batch_first, bool learns_inputs, bool learns_states)"
+    f" -> ({', '.join(['Tensor'] * 11)})"
 )
 
 _Parameters = tuple[Tensor | None, ...]
@@ -228,14 +231,14 @@ def _layer_backward_shapes(
     batch_sizes: Tensor | None, h: Sequence[int], *rest: Any,
 ) -> tuple[Tensor, ...]:  # fmt: skip
     """What `_layer_backward` gives, not yet written."""
-    *given, mode, batch_first, learns_inputs, learns_states = rest
+    *given, mode, _, learns_inputs, learns_states = rest
     dx = tape.new_empty(x if learns_inputs else 0)
     dh_0, dc_0 = (tape.new_empty(h if learns_states and there else 0) for there in (True, mode == "LSTM"))
     return dx, dh_0, dc_0, *(tape.new_empty(0 if p is None else p.shape) for p in given)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, batch_sizes, h, c, *parameters, mode, batch_first, keeps = inputs
+    x, batch_sizes, h, _, *parameters, mode, batch_first, _ = inputs
     tape = output[3]
     ctx.mark_non_differentiable(tape)
     ctx.set_materialize_grads(False)
@@ -293,7 +296,9 @@ class _Recurrence(nn.RNNBase, abc.ABC):
         if not packed and x.dim() not in (2, 3):
             raise ValueError(f"{type(self).__name__}: Expected input to be 2D or 3D, got {x.dim()}D instead")
         if x.device.type != "cpu":
-            raise RuntimeError(f"x is on {x.device}; rnnbench.torch computes on the CPU: take the layer of torch.nn there")
+            raise RuntimeError(
+                f"x is on {x.device}; rnnbench.torch computes on the CPU: take the layer of torch.nn there"
+            )
         states = () if hx is None else hx if lstm else (hx,)
         time, batch = (1, 0) if self.batch_first else (0, 1)
         if single:
@@ -330,9 +335,7 @@ class _Recurrence(nn.RNNBase, abc.ABC):
                 own += [*weights[at : at + each], None, None][:4] if d < D else [None] * 4
             states = [None if s is None else s[layer * D : (layer + 1) * D] for s in (h, c)]
             keeps = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *states, *own))
-            x, h_n, c_n, _ = torch.ops.rnnbench.layer(
-                x, batch_sizes, *states, *own, self.mode, self.batch_first, keeps
-            )
+            x, h_n, c_n, _ = torch.ops.rnnbench.layer(x, batch_sizes, *states, *own, self.mode, self.batch_first, keeps)
             last_h.append(h_n)
             last_c.append(c_n)
         return x, *(last[0] if self.num_layers == 1 else torch.cat(last) for last in (last_h, last_c))
@@ -344,11 +347,10 @@ class RNN(_Recurrence):
     nonlinearity: str = "tanh"
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        args = list(args)
-        named = args.pop(3) if len(args) > 3 else kwargs.pop("nonlinearity", "tanh")
+        named = args[3] if len(args) > 3 else kwargs.pop("nonlinearity", "tanh")
         if named != "tanh":
             raise ValueError(f"nonlinearity is {named!r}; our kernels have the tanh: take torch.nn.RNN for another")
-        super().__init__(*args, **kwargs)
+        super().__init__(*args[:3], *args[4:], **kwargs)
 
     @classmethod
     def _mode(cls) -> str:
@@ -379,12 +381,12 @@ def _unsupported(module: nn.RNNBase) -> str | None:
             "nn.Dropout between layers of one each"
         )
     if module.proj_size > 0:
-        return f"proj_size is {module.proj_size}; our kernels do not project states: leave it out, or take torch.nn.LSTM"
+        return f"proj_size is {module.proj_size}; our kernels project no states: leave it out, or take torch.nn.LSTM"
     if module.mode not in _CODES:
-        return f"the nonlinearity is relu; our kernels have the tanh: take torch.nn.RNN for another"
+        return "the nonlinearity is relu; our kernels have the tanh: take torch.nn.RNN for another"
     for parameter in module.parameters():
         if parameter.device.type not in ("cpu", "meta"):
-            return f"its parameters are on {parameter.device}; rnnbench.torch computes on the CPU: leave it as it is there"
+            return f"its parameters are on {parameter.device}; our kernels compute on the CPU: leave it as it is there"
         if parameter.dtype not in _DTYPES:
             return f"its parameters are {parameter.dtype}; our kernels compute float32 and float64: convert it first"
     return None

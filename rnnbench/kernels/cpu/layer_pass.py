@@ -4,17 +4,17 @@ call, and gradients of all of them and of the last states go into another.
     forward     inputs, initial states             ->  outputs, last states; the tape, where there is a way back
     back        d outputs, d last states, the tape  ->  d inputs, d initial states, d parameters
 
-Parameters, inputs and outputs lie as PyTorch has them: weights (G H, E) and (G H, H), two biases, and step t of row r at
-row steps_at[t] + r row_apart of `inputs` and `outputs`, which is rows of all steps, time first, batch first or packed.
-All between is what the model's pass calls: `layer_forward`, `layer_backward`, stages and shares. Rows are copied into
-the layout of workers, where each has its own together, a few steps before they are needed, and out of it while they are
-near. The tape is x, h, the cell's state, gates and what `gated` keeps, one after the other in one run of numbers, so that
-calls forward may outnumber those back.
+Parameters, inputs and outputs lie as PyTorch has them: weights (G H, E) and (G H, H), two biases, and step t of row r
+at row steps_at[t] + r row_apart of `inputs` and `outputs`: time first, batch first or packed. All between is what the
+model's pass calls: `layer_forward`, `layer_backward`, stages and shares. Rows are copied into the layout of workers,
+where each has its own together, a few steps before they are needed, and out of it while they are near. The tape is x,
+h, the cell's state, gates and what `gated` keeps, one after the other in one run of numbers, so that calls forward may
+outnumber those back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numba
@@ -22,7 +22,7 @@ import numpy as np
 from numba import types
 from numpy.typing import DTypeLike
 
-from rnnbench.kernels.cpu.calls import make_ready, symbol_kernel
+from rnnbench.kernels.cpu.calls import SYMBOL_KERNELS, make_ready, symbol_kernel
 from rnnbench.kernels.cpu.compiling import NONE, ONE, cpu_kernel, native
 from rnnbench.kernels.cpu.flush import restore, start_flushing
 from rnnbench.kernels.cpu.gated import GRU_CODE, LSTM_CODE
@@ -278,16 +278,22 @@ def _layer_call(c):
 _ADDRESSES: dict[np.dtype, tuple[int, int]] = {}
 
 
-def layer_addresses(dtype: DTypeLike) -> tuple[int, int]:
-    """The addresses of `_layer_call` and `_do_layer_share`, compiled for a number type."""
+def compile_layer(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
+    """Compile all that calls of this type need, or load it from disk: parts done, of how many, and what is next."""
     kind = np.dtype(dtype)
-    if kind not in _ADDRESSES:
-        for _ in make_ready(kind):
-            pass
-        record = PassRecordType(numba.from_dtype(kind))
-        share = native(types.void(record, types.int64, types.int64), _do_layer_share)
-        _ADDRESSES[kind] = native(types.void(record), _layer_call), share
-    return _ADDRESSES[kind]
+    if kind in _ADDRESSES:
+        return
+    parts = len(SYMBOL_KERNELS) + 3
+    for done, name in enumerate(make_ready(kind)):
+        yield done, parts, name
+    record = PassRecordType(numba.from_dtype(kind))
+    yield parts - 3, parts, "share"
+    share = native(types.void(record, types.int64, types.int64), _do_layer_share)
+    yield parts - 2, parts, "call"
+    call = native(types.void(record), _layer_call)
+    yield parts - 1, parts, "enter"
+    enter.compile((types.int64, types.int64))
+    _ADDRESSES[kind] = call, share
 
 
 _FIELD = {name: place for place, name in enumerate((*INTEGERS, *ARRAYS))}  # in words of 8 bytes
@@ -324,13 +330,15 @@ class LayerRunner:
         self.sizes = s = sizes_of(recurrence, E, H, workers)
         self.dtype, self.widths = np.dtype(dtype), s.widths(dtype)
         self.bias, self.steps = bias, 0
-        self.layer_call, self.do_share = layer_addresses(dtype)
+        for _ in compile_layer(dtype):
+            pass
+        self.layer_call, self.do_share = _ADDRESSES[self.dtype]
         self.work = s.G * H * ((E + H) * 3 + int(TANH_WORK))
 
     def _make_room(self, B: int, T: int) -> None:
         """New buffers where those at hand are too small: for the most rows, the most rows of steps, the most steps."""
         old = self.sizes
-        if B <= old.B and B * T <= old.B * old.T and T <= self.steps:
+        if B <= old.B and B * T <= old.B * old.T and self.steps >= T:
             return
         most = max(B, old.B)
         steps, self.steps = -(-max(B * T, old.B * old.T) // most), max(T, self.steps)
