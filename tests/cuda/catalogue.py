@@ -106,7 +106,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
         add(f"outer_sums {of}", products.outer_sums(dtype, of, short, short, *tile), 144,
             a2, source, INT, a2, *of_rows, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
     for short in (False, True):
-        add("times_transposed" + " ends" * short, products.times_transposed(dtype, short, *tile), 120,
+        add("times_transposed" + " ends" * short, products.times_transposed(dtype, short, *tile), 128,
             a2, INT, a2, a2, INT, INT, INT, *of_rows, INT, INT)  # fmt: skip
     add("join_states", join.join_states(both=True, ends=True), 32, a2, a2, a2, *of_rows, INT, INT, INT)
     add("place_at_ends", join.place_at_ends(dtype), 32, a2, a2, INT, *of_rows, INT, INT)
