@@ -184,6 +184,15 @@ REGISTRY: dict[str, Entry] = {
         contradicted={"TORCHDYNAMO_DISABLE": "1", "TORCH_COMPILE_DISABLE": "1", "TORCHDYNAMO_SUPPRESS_ERRORS": ".+"},
         **_TORCH,
     ),
+    "torch+rnnbench": Entry(
+        "rnnbench.backends.torch_rnnbench:TorchRnnbenchBackend",
+        features=_EVERY,
+        summary="the network of torch with our layer in it, by rnnbench.torch.replace",
+        look=Look("#661100", (5, 1, 0), (0, (8, 2, 2, 2)), "**"),
+        compiles=True,
+        on_request=True,
+        **_TORCH | {"libraries": ("torch", "numba", "llvmlite"), "caches": _TORCH["caches"] | _NUMBA["caches"]},
+    ),
     "torch-cuda": Entry(
         "rnnbench.backends.torch_cuda:TorchCudaBackend",
         summary="nn.RNN by cuDNN on one NVIDIA GPU, strict float32",
