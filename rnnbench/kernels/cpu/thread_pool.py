@@ -164,11 +164,23 @@ with contextlib.suppress(AttributeError, OSError, TypeError):  # Linux has it
     _core_here = ctypes.CDLL(None).sched_getcpu
 
 
+_FIRST_CORES: set[int] = set()
+with contextlib.suppress(AttributeError, OSError):
+    _FIRST_CORES = os.sched_getaffinity(0)
+
+
 def _other_cores() -> set[int]:
-    """The cores that this thread may use, but for the one that it is on; empty where the system does not say."""
+    """The cores that this process may use, but for the one that this thread is on; empty where the system does not say.
+
+    A thread with fewer cores than the pool has threads was pinned, as OpenMP does with the one that loads it: others
+    then have those that the process began with.
+    """
     if _core_here is None or not hasattr(os, "sched_getaffinity"):
         return set()
-    return os.sched_getaffinity(0) - {_core_here()}
+    cores = os.sched_getaffinity(0)
+    if len(cores) <= len(_POOL.threads):
+        cores = cores | _FIRST_CORES
+    return cores - {_core_here()}
 
 
 _POOL = ThreadPool()
