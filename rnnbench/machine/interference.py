@@ -188,7 +188,7 @@ class Neighbours:
         """A file under its last name is locked already, so that it is not taken for a dead run's."""
         self.handle, scratch = tempfile.mkstemp(dir=self.place)
         try:
-            os.write(self.handle, f"{self.name} (process {os.getpid()})\n".encode())
+            os.write(self.handle, f"{self.name} (process {os.getpid()})\n".encode(errors="surrogateescape"))
             fcntl.flock(self.handle, fcntl.LOCK_EX)
             os.rename(scratch, f"{scratch}{ENDING}")
         except OSError:
