@@ -98,6 +98,27 @@ def test_no_call_overruns_another(code):
     assert runs(code) == "whole\n"
 
 
+def test_the_whole_protocol_at_random_between_pages_that_may_not_be_touched():
+    """Seeded; `python -m tests.kernels.fuzz` goes on for as long as one likes."""
+    given = ["--problems", "40", "--seconds", "8"]
+    told = runs(f"import sys; sys.argv[1:] = {given}; from tests.kernels import fuzz; fuzz.main()")
+    assert told.endswith("problems: nothing outside, nothing wrong\n")
+
+
+@pytest.mark.parametrize("index", [-1, 24])
+def test_a_number_read_outside_of_a_guarded_array_ends_the_process(index):
+    code = """
+import random
+from numpy.lib.stride_tricks import as_strided
+from tests.kernels import fuzz
+for side in range(8):
+    array = fuzz.guarded(24)
+    as_strided(array[0 if index < 0 else 23 :], (2,), (8 * (-1 if index < 0 else 1),))[1]
+"""
+    with pytest.raises(AssertionError, match="Segmentation fault"):
+        runs(code.replace("index", str(index)))
+
+
 def test_a_thread_that_a_call_has_no_room_for_takes_no_share():
     made = ThreadPool()
     open_stage(made.address, 5, 2)
