@@ -16,7 +16,7 @@ from rnnbench.backends.base import Outputs
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
 from rnnbench.data import Data
 from rnnbench.kernels.cpu.thread_pool import thread_pool
-from rnnbench.machine.cores import environment
+from rnnbench.machine.environment import environment
 from rnnbench.model import DType, Head, Problem, Train, Truncation
 from tests.helpers import (
     STRUCTURES,
