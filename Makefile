@@ -74,6 +74,7 @@ smoke: .venv/dev.stamp
 	rm -rf runs/smoke
 	$(BIN)/python -m rnnbench run --quick -o runs/smoke $(ARGS)
 	test -s runs/smoke/report.md
+	test -s runs/smoke/report.html
 	test -s runs/smoke/figures/time.png
 
 # The benchmarks, timed and kept in .benchmarks; `make bench ARGS=--benchmark-disable` runs each once, as a test.

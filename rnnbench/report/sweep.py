@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.ranking import NEAR, Standing, standings
 from rnnbench.model import DType, Head, Model, Pass
+from rnnbench.report.answer import cautions, ground, marks
 from rnnbench.report.data import ReportData
 from rnnbench.report.devices import ceiling_blocks
 from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
 from rnnbench.report.section import Block, Figure, Item, Markdown, Section, Toned, escape, table
-from rnnbench.report.sections import disturbed_item, judged_in_part, marked_wrong, unmeasured
+from rnnbench.report.sections import judged_in_part, marked_wrong, unmeasured
 from rnnbench.report.tables import error_share, worst_errors
 from rnnbench.report.text import ratio_text, scientific
 from rnnbench.units import duration
@@ -75,13 +76,15 @@ def sweep_answer_section(data: ReportData) -> Section:
     found = standings(data.summaries)
     if not found:
         said = Toned("Nothing could be compared: fewer than two backends were measured in one case.", "wrong")
-        return Section("Answer", [said])
+        return Section("Answer", [*marks(data), said], brief=[said])
     blocks: list[Block] = [_standings_table(found)]
     for pass_, dtype in kinds_of(data) if len(kinds_of(data)) > 1 else ():
         group = [s for s in data.summaries if s.case.pass_ is pass_ and s.case.dtype is dtype]
         blocks.append(Section(f"{pass_} {dtype}", [_standings_table(standings(group))]))
     brief: list[Item] = [(s.backend, _standing_text(s, len(data.rankings))) for s in found]
-    return Section("Answer", [disturbed_item(data), *blocks, Markdown(READING)], brief=[brief])
+    before: list[Block] = [*marks(data), cautions(data)]
+    last: list[Block] = [Markdown(READING), list(ground(data))]
+    return Section("Answer", [*before, *blocks, *last], brief=[Toned("Answer", "lead"), *before, brief, *last])
 
 
 def _times_table(data: ReportData, pass_: Pass, dtype: DType) -> pd.DataFrame:
