@@ -252,7 +252,7 @@ def subnormals_section(data: ReportData) -> Section:
         mode = ", ".join(dict.fromkeys(c.subnormals for c in contracts))
         modes.setdefault(mode, []).append(backend)
     items: list[Item] = [(mode, ", ".join(names)) for mode, names in modes.items()]
-    return Section("Subnormals: kept or flushed", [Markdown(SUBNORMALS), items] if modes else [])
+    return Section("Subnormals: kept or flushed", [Markdown(SUBNORMALS), items] if modes else [], folded=True)
 
 
 def contracts_section(data: ReportData) -> Section:
@@ -264,12 +264,12 @@ def contracts_section(data: ReportData) -> Section:
         where = (c.device, counts, "yes" if c.tf32 else "no")
         rows.append([backend, *where, *(c.timed.get(p, "-") for p in asked), c.notes])
     header = ["backend", "device", "threads", "TF32", *(f"{p}: inside the clock" for p in asked), "notes"]
-    return Section("What each backend does", [table(header, rows)] if rows else [])
+    return Section("What each backend does", [table(header, rows)] if rows else [], folded=True)
 
 
 def definitions_section() -> Section:
     """How the numbers were made."""
-    return Section("How the numbers were made", [Markdown(DEFINITIONS)])
+    return Section("How the numbers were made", [Markdown(DEFINITIONS)], folded=True)
 
 
 _SHORT = {Why.PRECISE: "", Why.CAP: "cap", Why.BUDGET: "budget", Why.CASE_BUDGET: "case budget", Why.ALL: ""}

@@ -116,9 +116,10 @@ def test_a_whole_run(tmp_path):
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text()
         assert f"[as SVG](figures/{name}.svg)" in text
-    headings = ("Answer", "The run", "The machine", "The work", "Learning curves", "Subnormals", "How the numbers")
-    for heading in headings:
+    for heading in ("Answer", "The run", "The machine", "The work", "Learning curves"):
         assert f"## {heading}" in text, heading
+    for folded in ("Subnormals: kept or flushed", "What each backend does", "How the numbers were made"):
+        assert f"<details><summary>{folded}</summary>" in text, folded
     answer = text.split("## The run")[0]
     assert "numba" in answer
     assert "ahead of jax" in answer

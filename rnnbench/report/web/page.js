@@ -115,7 +115,7 @@
     const values = rows.map(point).filter(Boolean).flatMap((p) => [p.value, ...bar(p)]);
     const groups = Map.groupBy ? Map.groupBy(rows, (r) => `${r.network}: ${r.pass}`) : byKey(rows);
     const width = widths(figure, groups.size, 300), left = 108, right = 74, high = 22;
-    const scale = axis(values, log, (width - left - right) / 46);
+    const scale = axis(values, log, (width - left - right) / 34);
     for (const [title, some] of groups) {
       const root = panel(figure, title, width, some.length * high + 26);
       root.setAttribute("role", "list");
