@@ -41,8 +41,7 @@ def page(
     drawn = interactive.figures(data)
     pictures = {name: of for name, of in (drawings or {}).items() if name not in (*drawn, *interactive.LEFT_OUT)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.tests["tabular"] = lambda block: hasattr(block, "itertuples")
-    environment.filters |= {"kind": _kind, "tone": _tone, "prose": _prose, "anchor": anchor, "footnotes": _notes}
+    environment.filters |= {"kind": _kind, "tone": _tone, "prose": _prose, "footnotes": _notes}
     environment.filters |= {"attributes": _attributes, "columns": _columns, "rows": _rows, "uri": _uri}
     environment.globals |= {"seen": _Ids()}
     found = [section for section in shown if any(len(b) if isinstance(b, list) else True for b in section.blocks)]

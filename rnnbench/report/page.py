@@ -15,7 +15,7 @@ from warnings import catch_warnings, simplefilter
 from rnnbench.records.folder import refuse_foreign
 from rnnbench.report import answer, devices, facts, html, plots, sections, sweep, tables
 from rnnbench.report.data import ReportData
-from rnnbench.report.section import Figures, Markdown, Section, anchor, escape, markdown
+from rnnbench.report.section import Figure, Figures, Markdown, Section, anchor, escape, markdown
 
 TITLE, HTML = "# rnnbench: ", "report.html"
 THREADED = {"jax", "tensorflow", "torch"}  # a process that has them cannot be split: their threads would be missing
@@ -83,17 +83,21 @@ def sections_of(data: ReportData) -> list[Section]:
     return [*found, facts.noise_section(data), facts.stops_section(data), facts.work_section(data), *made]
 
 
+def _placed(shown: Sequence[Section]) -> set[str]:
+    """The figures that have a place in the sections."""
+    blocks = [block for section in shown for block in section.blocks]
+    inner = [block for block in blocks if isinstance(block, Section)]
+    return {block.name for block in blocks if isinstance(block, Figure)} | (_placed(inner) if inner else set())
+
+
 def text(shown: Sequence[Section], title: str, figures: Figures) -> str:
-    """The page as Markdown: the answer and links, then the rest; figures without a place stand at its end."""
+    """The page as Markdown: the answer and links, then the rest."""
     first, *rest = shown
     parts = [f"{TITLE}{escape(title)}", markdown([first], figures)]
     details = [(section, markdown([section], figures)) for section in rest]
     links = [f"[{escape(s.title)}](#{anchor(s.title)})" for s, said in details if said and not s.folded]
     parts += [" · ".join([f"[**The same as a page with filters**]({HTML})", *links]), *(said for _, said in details)]
-    text = "\n\n".join(filter(None, parts))
-    if others := [page for pages in figures.values() for page in pages if page not in text]:
-        text += "\n\n".join(["", "## Other figures", *others])
-    return text + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def write_report(folder: Path, data: ReportData, *, vector: bool = False, processes: int = 1) -> list[Path]:
@@ -112,6 +116,7 @@ def write_report(folder: Path, data: ReportData, *, vector: bool = False, proces
     written = tables.write_tables(folder / "tables", tables.frames(data))
     drawings = _figures(data, folder, vector, processes)
     shown, title = sections_of(data), str(data.run.get("run_id", "report"))
+    shown.append(Section("Other figures", [Figure(name) for name in drawings if name not in _placed(shown)]))
     figures = {name: [plots.embedded(d.paths, folder, d.alt) for d in of] for name, of in drawings.items()}
     page.write_text(text(shown, title, figures), encoding="utf-8", errors="replace")
     whole.write_text(html.page(data, shown, title, drawings), encoding="utf-8", errors="replace")
