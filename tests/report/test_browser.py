@@ -250,6 +250,9 @@ def test_a_sweep(browser, tmp_path_factory):
         assert visible(page, "[data-figure=sweep-time] svg") == 4  # two axes, two passes
         page.locator("#filters [name=pass]").select_option("forward")
         assert visible(page, "[data-figure=sweep-time] svg") == 2
+        assert page.locator("h2:visible", has_text="Time of a call").all_inner_texts() == [
+            "Time of a call: forward float32"
+        ]
         page.get_by_role("button", name="jax", exact=True).click()
         assert visible(page, "td[data-backend=jax]") == visible(page, "th[data-backend=jax]") == 0
         assert visible(page, "td[data-backend=numba]") > 0
