@@ -144,9 +144,7 @@ def ground(data: ReportData) -> Iterator[Item]:
         said += f", over {launches} launches."
         if launches < MIN_LAUNCHES:
             counted = "one launch" if launches == 1 else f"{launches} launches"
-            said = (
-                f"no lead is: {counted}, and of fewer than {MIN_LAUNCHES} nothing is known of the spread between them."
-            )
+            said = f"no lead is sure of {counted}; from {MIN_LAUNCHES} on the spread between processes is known."
         yield ("How sure", said)
     if where := processor_text(data.machine):
         started = str(data.run.get("started", ""))[:10]

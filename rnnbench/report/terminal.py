@@ -45,6 +45,7 @@ def render(console: Console, data: ReportData) -> None:
     counted = [w for w in data.warnings if w.counts] if data.records else []
     shown += [curves_section(data), warnings_section(counted)]
     print_sections(console, shown)
+    console.print()
     if data.sweep:
         print_sections(console, [sweep_answer_section(data)])
     elif data.records or not data.epochs:
