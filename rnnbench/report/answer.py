@@ -144,7 +144,9 @@ def ground(data: ReportData) -> Iterator[Item]:
         said += f", over {launches} launches."
         if launches < MIN_LAUNCHES:
             counted = "one launch" if launches == 1 else f"{launches} launches"
-            said = f"no lead is sure of {counted}; from {MIN_LAUNCHES} on the spread between processes is known."
+            said = (
+                f"no lead is sure: it was {counted}, and the spread between launches is known from {MIN_LAUNCHES} on."
+            )
         yield ("How sure", said)
     if where := processor_text(data.machine):
         started = str(data.run.get("started", ""))[:10]

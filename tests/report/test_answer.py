@@ -98,7 +98,7 @@ def test_one_backend_none_and_wrong_ones():
 
 def test_of_few_launches_nothing_is_sure():
     said = answer(make(("parity",), ("numba", "jax"), (Pass.FORWARD,), launches=1))
-    assert "How sure**: no lead is sure of one launch; from 3 on the spread between processes is known." in said
+    assert "How sure**: no lead is sure: it was one launch, and the spread between launches is known from 3 on." in said
 
 
 def test_severe_warnings_stand_before_the_sentences_that_they_weaken():

@@ -14,8 +14,8 @@
     share: { label: () => "share of the machine's peak: more is better", form: (v) => `${number(100 * v)} %` },
     error: { label: () => "largest error over its limit: left of 1 is right", form: (v) => (v >= 0.01 ? number(v) : v.toExponential(0)) },
   };
-  const HOW = "Bars are 95 % intervals; one that goes on is cut. Point, or focus and arrow keys, for values; " +
-    "the buttons of the backends hide them.";
+  const BARS = "Bars are 95 % intervals; an arrow: it goes on.";
+  const HOW = "Point, or focus and arrow keys, for values; the buttons of the backends hide them.";
 
   const value = (name) => (form.elements[name] ? form.elements[name].value : "");
   const reference = () => value("reference") || page.reference;
@@ -113,7 +113,11 @@
     const near = Math.sqrt(3); // as far as an axis follows an interval, by a factor
     const bar = (p) => [Math.max(p.low ?? p.value, p.value / near), Math.min(p.high ?? p.value, p.value * near)];
     const values = rows.map(point).filter(Boolean).flatMap((p) => [p.value, ...bar(p)]);
-    const groups = Map.groupBy ? Map.groupBy(rows, (r) => `${r.network}: ${r.pass}`) : byKey(rows);
+    const groups = new Map();
+    for (const r of rows) {
+      const title = `${r.network}: ${r.pass}`;
+      groups.set(title, [...(groups.get(title) || []), r]);
+    }
     const width = widths(figure, groups.size, 300), left = 108, right = 74, high = 22;
     const scale = axis(values, log, (width - left - right) / 34);
     for (const [title, some] of groups) {
@@ -153,12 +157,7 @@
         });
       });
     }
-    return `${capital(METRICS[metric].label())}. ${log ? "Log" : "Linear"} scale, the same in all panels. ${HOW}`;
-  }
-  function byKey(rows) {
-    const found = new Map();
-    for (const r of rows) found.set(`${r.network}: ${r.pass}`, [...(found.get(`${r.network}: ${r.pass}`) || []), r]);
-    return found;
+    return `${capital(METRICS[metric].label())}. ${log ? "Log" : "Linear"} scale, the same in all panels. ${BARS} ${HOW}`;
   }
   function drawTicks(root, scale, x, foot, form, width) {
     const g = svg("g", { class: "axis", "aria-hidden": "true" }, root);
@@ -203,11 +202,12 @@
         svg("path", { d: looks[line.backend].path, transform: `translate(${width - right + 14} ${places[i]}) scale(4)`, "stroke-width": 0.25 }, own);
         svg("text", { x: width - right + 22, y: places[i] + 4 }, root, short(line.name || line.backend, 16));
       });
-      look_into(root, lines, x, spec, one, width);
+      lookInto(root, lines, x, spec, one, width);
     }
-    return `${spec.label}. ${log ? "Log scales" : "Linear scales"}. ${HOW.slice(HOW.indexOf("Point"))}`;
+    return `${spec.label}. ${log ? "Log scales" : "Linear scales"}. ${HOW}`;
   }
-  function look_into(root, lines, x, spec, one, width) {
+  // What all lines are at the place that is pointed at, or that the arrow keys have come to.
+  function lookInto(root, lines, x, spec, one, width) {
     const all = [...new Set(lines.flatMap((l) => l.points.map((p) => p[0])))].sort((a, b) => a - b);
     const cursor = svg("line", { class: "cursor", y1: 0, y2: 202, visibility: "hidden" }, root);
     let at = -1;
