@@ -321,14 +321,21 @@ def sizes_of(recurrence: int, E: int, H: int, workers: int = 1) -> BufferSizes:
     )  # fmt: skip
 
 
-def tape_parts(s: BufferSizes, dtype: DTypeLike, B: int, kept: int) -> dict[str, int]:
-    """How many numbers of each array stand on a tape of so many steps, in their order."""
-    width, gated, lstm = s.widths(dtype), int(s.recurrence != RNN), int(s.recurrence == LSTM)
-    steps, states = B * kept, B * (kept + 1)
+@cache
+def _tape_rows(recurrence: int, E: int, H: int, dtype: str) -> dict[str, tuple[int, int]]:
+    """Of each array of a tape how wide its rows are, and whether it has those of one step more, as states do."""
+    width, gated = sizes_of(recurrence, E, H).widths(dtype), int(recurrence != RNN)
+    Hs = width["Hs"]
     return {
-        "x": steps * width["Es"], "h": states * width["Hs"], "cell_state": states * (width["Hs"] * lstm),
-        "gates": steps * (width["GHs"] * gated), "tape": steps * (width["Hs"] * gated),
+        "x": (width["Es"], 0), "h": (Hs, 1), "cell_state": (Hs * (recurrence == LSTM), 1),
+        "gates": (width["GHs"] * gated, 0), "tape": (Hs * gated, 0),
     }  # fmt: skip
+
+
+def tape_parts(recurrence: int, E: int, H: int, dtype: str, B: int, kept: int) -> dict[str, int]:
+    """How many numbers each array of a tape has, B rows and `kept` steps, in the order in which they stand there."""
+    rows = _tape_rows(recurrence, E, H, dtype)
+    return {name: B * (kept + more) * width for name, (width, more) in rows.items()}
 
 
 def steps_kept(T: int) -> int:
@@ -405,11 +412,11 @@ class LayerRunner:
         `tape` is the address of as many numbers as `tape_parts` says, of T steps if `keeps`, else of FORWARD_STEPS.
         """
         self._make_room(B, T)
-        words, kept = self.words, T if keeps else steps_kept(T)
+        s, words, kept = self.sizes, self.words, T if keeps else steps_kept(T)
         own = {"B": B, "b": B, "order_n": B, "T": T, "kept": kept, "keeps_tape": keeps}
         own["goal"] = GRADIENT if back else FORWARD
         own["seats"] = self.buffers["sorted_seats" if values["has_lengths"] else "seats"].ctypes.data
-        for name, count in tape_parts(self.sizes, self.dtype, B, kept).items():
+        for name, count in tape_parts(s.recurrence, s.E, s.H, self.dtype.name, B, kept).items():
             own[name], tape = tape, tape + count * self.dtype.itemsize
         for name, value in (*own.items(), *values.items()):
             words[_FIELD[name]] = value
