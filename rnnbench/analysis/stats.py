@@ -102,7 +102,8 @@ class Summary:
     @property
     def threads(self) -> tuple[int, ...]:
         """Its threads by its contract; several where runs that chose differently are shown as one."""
-        return tuple(sorted({r.contract.threads for r in checks_in(self.records) if r.contract}))
+        last = {r.run_id: r.contract.threads for r in checks_in(self.records) if r.contract}
+        return tuple(sorted(set(last.values())))
 
     @property
     def tried(self) -> tuple[int, ...]:
@@ -161,12 +162,15 @@ def turns_of(
 def counted(records: Iterable[Record]) -> list[TurnRecord]:
     """The timed turns of one answer that its numbers are made of, one for each round of each launch.
 
-    Of a turn that was measured again the attempt that others took least from. Where `MIN_LAUNCHES` launches are
+    Of a run whose trial was decided anew the turns by the threads that it ended with. Of a turn that was measured again
+    the attempt that others took least from. Where `MIN_LAUNCHES` launches are
     calm, more than half of their turns undisturbed, it is these turns; otherwise all, as there would be no interval.
     """
     best: dict[TurnKey, TurnRecord] = {}
-    for r in turns_in(records):
-        if r.status in (Status.OK, Status.WRONG) and r.samples_ns and not left_out(r):
+    turns = turns_in(records)
+    ended = {r.run_id: r.threads for r in sorted(turns, key=lambda r: (r.part, r.launch))}
+    for r in turns:
+        if r.threads == ended[r.run_id] and r.status in (Status.OK, Status.WRONG) and r.samples_ns and not left_out(r):
             known = best.get(r.key)
             if known is None or r.disturbed <= known.disturbed:
                 best[r.key] = r
