@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnbench.analysis.intervals import median_interval
+from rnnbench.analysis.intervals import CONFIDENCE, LOOKED, median_interval
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import (
     MemoryRecord,
@@ -30,7 +30,7 @@ from rnnbench.records.record import (
     trials_in,
     turns_in,
 )
-from rnnbench.records.stops import MIN_LAUNCHES
+from rnnbench.records.stops import DEFAULT_MIN_LAUNCHES, MIN_LAUNCHES
 from rnnbench.units import threads
 
 if TYPE_CHECKING:
@@ -205,11 +205,15 @@ def launch_medians(values: Mapping[Any, float]) -> list[float]:
 
 
 def _interval(logs: Sequence[float], basis: Basis) -> Interval:
-    """exp of the median and of its interval; of fewer than three values the interval would say nothing."""
+    """exp of the median and of its interval; of fewer than three values the interval would say nothing.
+
+    More launches than the fewest of a rule are made where it looked after each of them whether it may stop.
+    """
     n, apart = len(logs), _exp(max(logs) - min(logs))
     if n < MIN_LAUNCHES:
         return Interval(math.exp(median(logs)), math.nan, math.nan, Basis.NONE, n, apart)
-    centre, low, high = median_interval(logs)
+    looked = basis is Basis.LAUNCHES and n > DEFAULT_MIN_LAUNCHES
+    centre, low, high = median_interval(logs, LOOKED if looked else CONFIDENCE)
     return Interval(math.exp(centre), _exp(low), _exp(high), basis, n, apart)
 
 

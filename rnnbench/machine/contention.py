@@ -209,6 +209,7 @@ class OthersWatch:
 
 
 LIMIT = 0.1  # of a turn's time: what others took from it and disturbs
+HIT = 0.25  # of its calls that may have waited: their median lies below the 67th percentile of the others
 SLOW = 1.0  # of the probe's best: the core was half as fast
 DOUBT_TICKS = 2  # by which a difference of counters may be wrong
 
@@ -237,13 +238,13 @@ def disturbed_by(c: Contention, cores: int, usual: float = 0.0, best_probe: int 
     Threads wait for one another too, and what others use harms nobody who needs it not. So it is what threads waited
     more than is `usual` of them in quiet, and at most what others used meanwhile. Where one of both is not known,
     stolen time, the quota of a control group and the probe are left. The value of a turn is the median of so many
-    `calls`: where threads waited and were held back fewer times than a share `LIMIT` of these, it knows nothing of it.
+    `calls`: where threads waited and were held back in a share `HIT` of these at most, it hardly moves.
     """
     used, delay = others_cores(c, cores), waited(c)
     taken = 0.0 if not used or delay is None else max(0.0, min(delay - usual, *used))
     if c.throttled_ns is not None:
         taken += c.throttled_ns / 1e9 / max(c.seconds, 1e-9)
-    if c.starts is not None and c.starts + (c.throttled_periods or 0) <= LIMIT * calls:
+    if c.starts is not None and c.starts + (c.throttled_periods or 0) <= HIT * calls:
         taken = 0.0
     if c.stolen_share is not None:
         taken += _surely(c.stolen_share, cores, c.seconds)

@@ -60,13 +60,13 @@ def test_what_others_took(turn, taken, two_cores):
 @pytest.mark.parametrize(
     ("starts", "periods", "calls", "taken"),
     [
-        (5, 0, 50, 0),
-        (6, 0, 50, 0.4),
-        (3, 2, 50, 0),
-        (3, 3, 50, 0.4),
-        (5, None, 50, 0),
+        (5, 0, 20, 0),
+        (6, 0, 20, 0.4),
+        (3, 2, 20, 0),
+        (3, 3, 20, 0.4),
+        (5, None, 20, 0),
         (1, 0, 2, 0.4),
-        (None, 0, 50, 0.4),
+        (None, 0, 9, 0.4),
     ],
 )
 def test_what_hits_few_of_many_calls_does_not_move_their_median(starts, periods, calls, taken, two_cores):
