@@ -330,4 +330,4 @@ def check_seconds_of(cases: Iterable[Case], first: bool) -> float:
 def turn_seconds_of(turn: Turn, case: Case) -> float:
     """Seconds of one turn, guessed."""
     call = call_seconds_of(case)
-    return max(turn.min_calls * call, min(turn.seconds, turn.max_calls * call))
+    return max(turn.min_calls * call, min(turn.seconds, max(turn.least, turn.max_calls * call)))
