@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -22,7 +22,8 @@ from rnnbench.analysis.comparable import digest, hashes_of
 from rnnbench.harness.worker import serve
 from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
 from rnnbench.machine.cgroup import folders_of, text_in
-from rnnbench.machine.cores import allowed_cores, safe_environment, thread_counts
+from rnnbench.machine.cores import allowed_cores
+from rnnbench.machine.environment import passed, switches, thread_counts
 from rnnbench.machine.gpu import gpu_facts
 
 
@@ -51,14 +52,14 @@ def git() -> dict[str, Any] | None:
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
-def fingerprint() -> dict[str, Any]:
-    """All facts; None for what is unknown.
+def fingerprint(env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """All facts; None for what is unknown. `env`: the variables that a run gives its workers.
 
     `hashes` are of the parts that make two machines unlike (`analysis.parts`), and `machine_id` is of those hashes.
     """
     import psutil
 
-    variables, replaced = thread_variables(), thread_counts()
+    variables, replaced = switches(env or {}), thread_counts()
     facts: dict[str, Any] = {
         "cpu": processor(),
         "gpu": gpu_facts() or None,
@@ -159,7 +160,7 @@ def _described() -> dict[str, Any]:
     print into what it reads: so it is asked in a process that can be ended.
     """
     try:
-        return asked("rnnbench.machine.fingerprint", "describe", Limit(30), safe_environment())["found"]
+        return asked("rnnbench.machine.fingerprint", "describe", Limit(30), passed({}))["found"]
     except (WorkerFailure, OSError):
         return {}
 
@@ -239,9 +240,7 @@ def _detected(kind: str) -> str | None:
 
 
 UNLIMITED = "unlimited"
-PREFIXES = ("OMP_", "MKL_", "NUMBA_", "KMP_", "GOMP_", "OPENBLAS_", "BLIS_", "TF_NUM_", "XLA_FLAGS", "MALLOC_")
 CLOCK_READS = 2000
-SET_BY_LIBRARIES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # by threadpoolctl, when it is imported
 _NO_LIMIT = 1 << 60  # version 1 of control groups writes the largest page-aligned number
 _ASLR = {"0": "off", "1": "without the heap", "2": "full"}
 
@@ -316,12 +315,6 @@ def kernel_settings(root: Path = Path("/")) -> dict[str, Any]:
         "aslr": _ASLR.get(text_in(root / "proc/sys/kernel/randomize_va_space") or ""),
         "clocksource": text_in(root / "sys/devices/system/clocksource/clocksource0/current_clocksource"),
     }
-
-
-def thread_variables() -> dict[str, str]:
-    """The variables of the environment that steer threads and allocators, where they are set."""
-    names = (name for name in sorted(os.environ) if name.startswith(PREFIXES) and name not in SET_BY_LIBRARIES)
-    return {name: os.environ[name] for name in names}
 
 
 def clock_facts(now: Callable[[], int] = time.perf_counter_ns) -> dict[str, Any]:
