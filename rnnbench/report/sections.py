@@ -48,7 +48,8 @@ Before the first round each backend computes with one thread and with all, in pr
 in pairs; only the better goes on, and the turns of the trial count in no other number. One thread is taken where the
 median of {MOST_PAIRS} pairs shows it faster by more than {100 * (TIE - 1):.0f} %, else all; {FEWEST_PAIRS} pairs are
 enough where each shows a factor of {CLEAR}. In brackets: the time by the other number over the time by the one
-that is ranked."""
+that is ranked. *Disturbed*: other programs left fewer than {FEWEST_PAIRS} pairs alone; one thread is taken then, unless
+all are faster in each pair even so."""
 START = """\
 The start is import, preparation and first call together, compiling included; our kernels, compiled once for all
 sizes, pay in the first workload. *Ahead from step n* means: counted from the start of both processes, this backend has
@@ -204,6 +205,8 @@ def _trial(trial: Trial) -> str:
     if trial.ratio is None:
         return ranked
     most = max(trial.tried)
+    if trial.disturbed:
+        return f"{ranked} (disturbed)"
     return f"{ranked} ({ratio_text(1 / trial.ratio if trial.ranked == (most,) else trial.ratio)})"
 
 
