@@ -237,6 +237,7 @@ class RunLoop:
         self.checker.stage(task)  # before workers that start side by side ask for it
         for place in self._places(names):
             place.lives = 2
+        self._close([name for name in names if not self._has_work(task, name, launch)])
         if self.timer and not launch:
             self.stopping.kept_back = self._first_round(task.cases, names)
             self.trials.run(task, self._in_order(names, launch), launch)
@@ -258,6 +259,10 @@ class RunLoop:
             self.timer.repeats.forget()
         for place in self._places(names):
             place.ready, place.prepared = set(), None
+
+    def _close(self, names: Iterable[str]) -> None:
+        """Let workers drop the problem before, which others do when they prepare the next one, side by side."""
+        for place in self._places(names):
             if place.worker is not None:
                 with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
                     self.pool.ask(place.worker.name, "close", threads=place.threads)
