@@ -46,6 +46,7 @@ class Entry:
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
     own: bool = False  # from a file of the user's
+    sets_threads: bool = False  # `Backend.set_threads` changes their number in the process, to the speed of its own
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
     features: tuple[Feature, ...] = ()  # that it implements; any other problem that has one is `unsupported`
 
@@ -58,6 +59,7 @@ _NUMBA: dict[str, Any] = {
     "environment": {"NUMBA_NUM_THREADS": "{threads}"},
     "caches": {"NUMBA_CACHE_DIR": "{folder}/numba"},
     "compiles": True,
+    "sets_threads": True,
 }
 _CUDA: dict[str, Any] = _NUMBA | {
     "needs": ("numba_cuda",),
@@ -66,6 +68,7 @@ _CUDA: dict[str, Any] = _NUMBA | {
     "environment": _NUMBA["environment"] | _GPU,
     "on_request": True,
     "gpu": True,
+    "sets_threads": False,
 }
 _TORCH: dict[str, Any] = {
     "needs": ("torch",),
@@ -73,6 +76,7 @@ _TORCH: dict[str, Any] = {
     "libraries": ("torch",),
     "environment": _BLAS,
     "caches": {"TORCHINDUCTOR_CACHE_DIR": "{folder}/inductor"},
+    "sets_threads": True,
 }
 _EVERY = tuple(Feature)
 _TENSORFLOW: dict[str, Any] = {
@@ -95,9 +99,9 @@ _JAX: dict[str, Any] = {
 }
 # On which framework, the class says: workers have the variables of all backends.
 _KERAS: dict[str, Any] = {
-    "on_request": True, "compiles": True, "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
+    "on_request": True, "compiles": True, "features": (Feature.LAYERS, Feature.BIDIRECTIONAL), "sets_threads": False,
 }  # fmt: skip
-_ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True}
+_ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True, "sets_threads": False}
 
 # Colours: Okabe and Ito (2002), with its yellow, too pale for lines on white, replaced by a dark brown, and an indigo
 # added; told apart by the colour-blind, and by line and hatch in grey print.
@@ -109,6 +113,7 @@ REGISTRY: dict[str, Entry] = {
         summary="plain equations; in float64 the oracle",
         libraries=("numpy",),
         environment=_BLAS,
+        sets_threads=True,
         features=_EVERY,
         look=Look("#8C8C8C", "s", (0, (1, 1)), "..."),
     ),

@@ -315,6 +315,9 @@ class NumbaBackend(Backend):
     name: ClassVar[str] = "numba"
     flush: ClassVar[bool] = True
 
+    def set_threads(self, threads: int) -> None:
+        numba.set_num_threads(threads)
+
     def contract(self, problem: Problem) -> Contract:
         flushed = "flushed, per thread, inside the kernels"
         call = "CpuRunner.run, one compiled call"
