@@ -46,7 +46,8 @@ def trainings(
     name = training_backend(able)
     if name is None:
         return
-    pool = WorkerPool([name], folder, plan.threads, plan.timeout, folder / "cache", ledger, stopping.limit)
+    cache, limit = folder / "cache", stopping.limit
+    pool = WorkerPool([name], folder, plan.threads, plan.timeout, cache, ledger, limit, plan.env)
     try:
         for spec in (spec for spec in plan.workloads if spec.name in plan.training):
             if stopping.left <= 0:

@@ -26,6 +26,7 @@ from rnnbench.api.exit_codes import INTERRUPTED
 from rnnbench.api.runs import place_of
 from rnnbench.harness.observer import Lines, Observer, Silent
 from rnnbench.harness.tasks import check_sizes
+from rnnbench.machine.environment import variables_of
 from rnnbench.model import Case, DType, Pass, Truncation
 from rnnbench.params import cast, init_params
 from rnnbench.records import store
@@ -139,6 +140,7 @@ def run(
     aa: bool = False,
     timeout: float = 300.0,
     data_dir: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
     progress: bool | Observer = True,
     **sizes: Any,
 ) -> Run:
@@ -151,8 +153,8 @@ def run(
     to get them. `passes`: of forward, gradient, train_step, epoch; `mode`: quick, default or rigorous; `precision`,
     such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `threads`: of every
     backend, None ranks the better of one and all in each case; `output`: a new or empty folder, else one under
-    `reports`; `resume`: go on with an interrupted run as it was asked. `progress`: lines on standard error, or an
-    observer.
+    `reports`; `resume`: go on with an interrupted run as it was asked; `env`: variables of the environment that
+    backends get besides the usual ones. `progress`: lines on standard error, or an observer.
 
     Ctrl-C raises KeyboardInterrupt as ever, once what was measured is kept: `load` reads it and `resume` goes on.
     Raises ValueError for what cannot be asked, StoreError for a folder that cannot be used, and WorkloadUnavailable
@@ -170,7 +172,7 @@ def run(
         found, _names(backends), _names(passes), _names(dtypes), mode=kind, threads=threads, reference=reference,
         seed=seed, timeout=timeout, truncation=_truncation(truncation), filter=filter, epoch_batches=epoch_batches,
         memory=memory or kind is Mode.RIGOROUS, data_dir=None if data_dir is None else str(data_dir),
-        names=tuple(w.name for w in found), sizes=_asked(sizes),
+        names=tuple(w.name for w in found), sizes=_asked(sizes), env=_variables(env),
     )  # fmt: skip
     plan = learning.with_trainings(plan, training)
     plan = planning.stopped(plan, precision, max_launches, budget, case_budget, aa)
@@ -193,6 +195,7 @@ def verify(
     filter: str = "",
     timeout: float = 300.0,
     data_dir: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
     progress: bool | Observer = True,
     **sizes: Any,
 ) -> verifying.Checked:
@@ -205,7 +208,7 @@ def verify(
     plan = planning.plan_of(
         found, _names(backends), _names(passes), _names(dtypes), mode=verifying.MODE, threads=threads, seed=seed,
         timeout=timeout, truncation=_truncation(truncation), filter=filter,
-        data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes),
+        data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes), env=_variables(env),
     )  # fmt: skip
     return verifying.verify_plan(plan, {workload.name: workload for workload in found}, observer)
 
@@ -222,6 +225,7 @@ def train(
     seed: int = 0,
     timeout: float = 300.0,
     data_dir: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
     progress: bool | Observer = True,
     **sizes: Any,
 ) -> training.Trained:
@@ -234,6 +238,7 @@ def train(
     plan = planning.plan_of(
         found, [backend], None, [dtype], mode=Mode.DEFAULT, threads=threads, seed=seed, timeout=timeout,
         truncation=_truncation(truncation), data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes),
+        env=_variables(env),
     )  # fmt: skip
     given = {each.name: each for each in found}
     return training.run_training(plan, given, epochs, None if output is None else Path(output), observer, observer.say)
@@ -324,6 +329,10 @@ def _asked(sizes: dict[str, Any]) -> Asked:
     """The sizes as keywords; `cell` is a name or several."""
     cell = sizes.get("cell") or ()
     return Asked(**sizes | {"cell": (cell,) if isinstance(cell, str) else tuple(cell)})
+
+
+def _variables(env: Mapping[str, str] | None) -> dict[str, str]:
+    return variables_of(f"{name}={value}" for name, value in (env or {}).items())
 
 
 def _names(names: str | Iterable[str] | None) -> Iterable[str] | None:

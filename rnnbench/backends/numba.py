@@ -11,6 +11,7 @@ from typing import ClassVar, NamedTuple
 import llvmlite
 import numba
 import numpy as np
+from numba.np.ufunc import parallel
 from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, Outputs, Session
@@ -57,6 +58,15 @@ _STATES = {"h": _State("initial", "state"), "c": _State("initial_cell", "state_c
 
 # Where a pass is cut into segments: so many new steps in each, as far as the stride allows.
 SEGMENT_STEPS = 128
+
+
+def numba_threads() -> int:
+    """How many threads kernels of this process may have: NUMBA_NUM_THREADS, unless `numba.set_num_threads` said less.
+
+    Numba loads a threading layer to answer, and OpenMP with it, which may pin this thread to one core: it is asked only
+    where it has one already.
+    """
+    return int(numba.get_num_threads() if parallel._is_initialized else numba.config.NUMBA_NUM_THREADS)
 
 
 def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, float]:
@@ -123,7 +133,7 @@ class NumbaSession(Session):
         blocks = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T, problem.lengths)]
         self.arrays["blocks"] = np.array(blocks, np.int64)
         self.zero_state = np.zeros((problem.B, model.H), self.dtype)
-        threads = numba.get_num_threads()
+        threads = numba_threads()
         thread_pool().grow(threads)
         self.record, self.layers = self._records(
             self._sizes(B=problem.B, rows=problem.B, workers=threads, kept=segment_of(problem)), data_of(problem, data)
@@ -242,7 +252,7 @@ class NumbaSession(Session):
         if len(inputs) > most:
             parts = [slice(i, i + most) for i in range(0, len(inputs), most)]
             return np.concatenate([self._predict(inputs[p], None if lengths is None else lengths[p]) for p in parts])
-        threads = numba.get_num_threads()
+        threads = numba_threads()
         steps = (
             self.problem.T
             if self.model.V is not None or self.model.bidirectional
@@ -316,7 +326,10 @@ class NumbaBackend(Backend):
     flush: ClassVar[bool] = True
 
     def set_threads(self, threads: int) -> None:
-        numba.set_num_threads(threads)
+        if parallel._is_initialized:
+            numba.set_num_threads(threads)
+        else:
+            numba.config.NUMBA_NUM_THREADS = threads
 
     def contract(self, problem: Problem) -> Contract:
         flushed = "flushed, per thread, inside the kernels"
@@ -325,7 +338,7 @@ class NumbaBackend(Backend):
         rows = ", the embedding's in the rows of this call's tokens and the last one's" if problem.model.V else ""
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(
-            threads=numba.get_num_threads(),
+            threads=numba_threads(),
             subnormals=flushed if self.flush and CAN_FLUSH else "kept",
             tf32=False,
             timed={
@@ -334,7 +347,7 @@ class NumbaBackend(Backend):
                 "train_step": f"{call}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": f"{call}: train steps on rows taken by index; loss and correct outputs added up",
             },
-            notes=f"at most {numba.get_num_threads()} threads of our own, one where work is small; "
+            notes=f"at most {numba_threads()} threads of our own, one where work is small; "
             f"{8 * register_bytes()}-bit vectors",
             staged="rows, targets, work buffers, a zero state; a batch is its row numbers",
             waits="the call returns when all threads are done",

@@ -67,7 +67,7 @@ def _blocks(truncation: Truncation | None, T: int) -> int:
 
 def workers_of(plan: Plan) -> int:
     """How many workers there will be at most at once: of those that may have fewer threads, two."""
-    here = [name for name in plan.backends if backends.missing(name) is None]
+    here = [name for name in plan.backends if backends.missing(name, plan.env) is None]
     return sum(1 if backends.entry_of(name).gpu else len(plan.counts) for name in here)
 
 

@@ -117,6 +117,7 @@ class Plan:
     case_budget: Positive | None = None  # seconds of each backend in each case: its checks, compiling and turns
     trial: bool = False  # each answer with 1 thread or with `threads`, whichever a trial shows to be faster
     memory: bool = False  # also the peak memory of each pass, in processes of their own
+    env: dict[str, str] = field(default_factory=dict)  # variables of workers, besides those that pass through to all
 
     @property
     def effort(self) -> Effort:

@@ -134,7 +134,7 @@ class RunLoop:
 
     def _leave_out_the_missing(self) -> None:
         """A record for each answer of a backend that is not installed, or to a problem that is too large."""
-        missing = {name: backends.missing(name) for name in self.plan.backends}
+        missing = {name: backends.missing(name, self.plan.env) for name in self.plan.backends}
         for task in self.tasks:
             for case in task.cases:
                 for name, absent in missing.items():

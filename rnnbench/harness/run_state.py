@@ -89,12 +89,13 @@ class RunState:
         begun: float | None = None,
         ledger: Ledger | None = None,
     ) -> None:
+        folder = folder.absolute()  # workers have a current folder of their own
         self.plan, self.folder, self.observer = plan, folder, observer
         self.run_id, self.machine_id = run_id, machine_id
         self.before = list(before)
         self.stopping = Stopping(plan, self.before, begun)
         cache, limit = folder / "cache", self.stopping.limit
-        self.pool = WorkerPool(plan.backends, folder, plan.threads, plan.timeout, cache, ledger, limit)
+        self.pool = WorkerPool(plan.backends, folder, plan.threads, plan.timeout, cache, ledger, limit, plan.env)
         self.ledger = self.pool.ledger
         self.estimate = Estimate()
         self.part = 1 + max((r.part for r in self.before), default=-1)

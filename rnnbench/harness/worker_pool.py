@@ -10,7 +10,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -23,7 +23,8 @@ from rnnbench import backends
 from rnnbench.contract import Contract
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
-from rnnbench.machine.cores import allowed_cores, cores_for, environment
+from rnnbench.machine.cores import allowed_cores, cores_for
+from rnnbench.machine.environment import environment
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import Status
 
@@ -81,7 +82,7 @@ class WorkerPool:
 
     `threads` are those of a worker of which nothing else is said. `cache` None leaves the compilers their own caches.
     `ledger` keeps what the time was for. `limit` is asked how long a request may take, where that is less than
-    `timeout` in seconds.
+    `timeout` in seconds. `env` are variables that workers get besides those that pass through to all.
     """
 
     def __init__(
@@ -93,9 +94,10 @@ class WorkerPool:
         cache: Path | None,
         ledger: Ledger | None = None,
         limit: Callable[[], Limit] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.ledger = ledger or Ledger()
-        self.folder = folder
+        self.folder, self.env = folder.absolute(), env
         self.limit = limit or (lambda: Limit(timeout))
         self.threads, self.cache = threads, cache
         self.places: dict[tuple[str, int], WorkerPlace] = {}
@@ -174,7 +176,8 @@ class WorkerPool:
         start = time.monotonic()
         apart = "" if process.most == self.threads else f" by {process.most}"
         log = self.folder / "logs" / f"{name}{apart}.log"
-        env = environment(process.most, self.cache) | {"RNNBENCH_CORES": ",".join(map(str, cores))}
+        env = environment(process.most, self.cache, self.env, self.folder)
+        env["RNNBENCH_CORES"] = ",".join(map(str, cores))
         process.client = WorkerClient(name, backends.entry_of(name).target, log, env)
         # A number that can be set is, also the one that the environment says: some libraries then differ a little
         process.threads = 0 if backends.entry_of(name).sets_threads else process.most

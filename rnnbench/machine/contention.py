@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 
+from rnnbench.machine.cgroup import Throttled, throttled, throttling_files
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.machine.interference import CpuTimes, read_cpu_times, shares_between
 from rnnbench.records.record import Contention
@@ -47,6 +49,7 @@ class Counters:
     delays: dict[str, RunDelay] | None
     switches: int | None
     cpu: CpuTimes | None
+    throttled: Throttled | None = None
 
 
 def probe_ns() -> int:
@@ -89,9 +92,13 @@ def involuntary_switches() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw or None
 
 
+_throttling_files = cache(throttling_files)  # a process stays in its group
+
+
 def read_counters() -> Counters:
     """This moment."""
-    return Counters(time.monotonic_ns(), run_delays(), involuntary_switches(), read_cpu_times())
+    held_back = throttled(_throttling_files())
+    return Counters(time.monotonic_ns(), run_delays(), involuntary_switches(), read_cpu_times(), held_back)
 
 
 def contention_between(first: Counters, last: Counters, probes: tuple[int, ...]) -> Contention:
@@ -103,6 +110,9 @@ def contention_between(first: Counters, last: Counters, probes: tuple[int, ...])
     switches = None if last.switches is None else last.switches - (first.switches or 0)
     enough = last.at_ns - first.at_ns >= MIN_TICKS * TICK_NS
     shares = shares_between(first.cpu, last.cpu) if enough else None
+    held_back: tuple[int, ...] | tuple[None, None] = None, None
+    if first.throttled is not None and last.throttled is not None:
+        held_back = tuple(max(0, b - a) for a, b in zip(first.throttled, last.throttled, strict=True))
     return Contention(
         seconds=round((last.at_ns - first.at_ns) / 1e9, 6),
         run_delay_ns=delay,
@@ -110,6 +120,8 @@ def contention_between(first: Counters, last: Counters, probes: tuple[int, ...])
         others_share=_share(shares.others if shares else None),
         stolen_share=_share(shares.stolen if shares else None),
         probe_ns=probes,
+        throttled_periods=held_back[0],
+        throttled_ns=held_back[1],
     )
 
 
@@ -215,12 +227,14 @@ def disturbed_by(c: Contention, cores: int, usual: float = 0.0, best_probe: int 
 
     Threads wait for one another too, and what others use harms nobody who needs it not. So it is what threads waited
     more than is `usual` of them in quiet, and at most what others used meanwhile. Where one of both is not known,
-    stolen time and the probe are left.
+    stolen time, the quota of a control group and the probe are left.
     """
     used, delay = others_cores(c, cores), waited(c)
     taken = 0.0 if not used or delay is None else max(0.0, min(delay - usual, *used))
     if c.stolen_share is not None:
         taken += _surely(c.stolen_share, cores, c.seconds)
+    if c.throttled_ns is not None:
+        taken += c.throttled_ns / 1e9 / max(c.seconds, 1e-9)
     slowed = min(c.probe_ns) / best_probe - 1 if c.probe_ns and best_probe else 0.0
     return max(taken if taken > LIMIT else 0.0, slowed if slowed > SLOW else 0.0)
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +21,9 @@ from rnnbench import __version__, backends
 from rnnbench.analysis.comparable import digest, hashes_of
 from rnnbench.harness.worker import serve
 from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
-from rnnbench.machine.cores import allowed_cores, safe_environment, thread_counts
+from rnnbench.machine.cgroup import folders_of, text_in
+from rnnbench.machine.cores import allowed_cores
+from rnnbench.machine.environment import passed, switches, thread_counts
 from rnnbench.machine.gpu import gpu_facts
 
 
@@ -50,14 +52,14 @@ def git() -> dict[str, Any] | None:
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
-def fingerprint() -> dict[str, Any]:
-    """All facts; None for what is unknown.
+def fingerprint(env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """All facts; None for what is unknown. `env`: the variables that a run gives its workers.
 
     `hashes` are of the parts that make two machines unlike (`analysis.parts`), and `machine_id` is of those hashes.
     """
     import psutil
 
-    variables, replaced = thread_variables(), thread_counts()
+    variables, replaced = switches(env or {}), thread_counts()
     facts: dict[str, Any] = {
         "cpu": processor(),
         "gpu": gpu_facts() or None,
@@ -97,14 +99,6 @@ CPUS = "sys/devices/system/cpu"
 CACHES = {"l1d": (1, "Data"), "l1i": (1, "Instruction"), "l2": (2, "Unified"), "l3": (3, "Unified")}
 _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SWITCH = {"0": "off", "1": "on"}
-
-
-def text_in(path: Path) -> str | None:
-    """The text of a small file of the system, or None where it is missing, empty or may not be read."""
-    try:
-        return path.read_text().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
 
 
 def number_in(path: Path) -> int | None:
@@ -166,7 +160,7 @@ def _described() -> dict[str, Any]:
     print into what it reads: so it is asked in a process that can be ended.
     """
     try:
-        return asked("rnnbench.machine.fingerprint", "describe", Limit(30), safe_environment())["found"]
+        return asked("rnnbench.machine.fingerprint", "describe", Limit(30), passed({}))["found"]
     except (WorkerFailure, OSError):
         return {}
 
@@ -246,9 +240,7 @@ def _detected(kind: str) -> str | None:
 
 
 UNLIMITED = "unlimited"
-PREFIXES = ("OMP_", "MKL_", "NUMBA_", "KMP_", "GOMP_", "OPENBLAS_", "BLIS_", "TF_NUM_", "XLA_FLAGS", "MALLOC_")
 CLOCK_READS = 2000
-SET_BY_LIBRARIES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # by threadpoolctl, when it is imported
 _NO_LIMIT = 1 << 60  # version 1 of control groups writes the largest page-aligned number
 _ASLR = {"0": "off", "1": "without the heap", "2": "full"}
 
@@ -258,29 +250,10 @@ def control_group(root: Path = Path("/")) -> dict[str, Any]:
 
     The least of this process's group and those above it, by the interface of version 2, else of version 1.
     """
-    groups = _groups(root / "proc/self/cgroup")
-    mount = root / "sys/fs/cgroup"
-    if "" in groups and (mount / "cgroup.controllers").exists():
-        folders = _upwards(mount, groups[""])
-        return {"cpus": _least(map(_cpu_max, folders)), "memory_bytes": _least(map(_memory_max, folders))}
-    cpu = _upwards(mount / "cpu", groups.get("cpu", "/"))
-    memory = _upwards(mount / "memory", groups.get("memory", "/"))
-    return {"cpus": _least(map(_cpu_quota, cpu)), "memory_bytes": _least(map(_memory_limit, memory))}
-
-
-def _groups(path: Path) -> dict[str, str]:
-    """Controller -> path of this process's group; "" for version 2."""
-    found: dict[str, str] = {}
-    for line in (text_in(path) or "").splitlines():
-        _, controllers, group = line.split(":", 2)
-        found |= dict.fromkeys(controllers.split(","), group)
-    return found
-
-
-def _upwards(mount: Path, group: str) -> list[Path]:
-    """The folders of a group and those above it; a container may see none but the mount itself."""
-    folder = mount / group.lstrip("/")
-    return [path for path in (folder, *folder.parents) if path.is_relative_to(mount) and path.is_dir()]
+    version, cpu = folders_of("cpu", root)
+    memory = folders_of("memory", root)[1]
+    cpus, most = (_cpu_max, _memory_max) if version == 2 else (_cpu_quota, _memory_limit)
+    return {"cpus": _least(map(cpus, cpu)), "memory_bytes": _least(map(most, memory))}
 
 
 def _least(values: Iterable[float | str | None]) -> float | str | None:
@@ -318,12 +291,11 @@ def memory_left(root: Path = Path("/")) -> int | None:
 
     Files that the system keeps in memory as long as no program needs it count as free.
     """
-    groups, mount = _groups(root / "proc/self/cgroup"), root / "sys/fs/cgroup"
-    if "" in groups and (mount / "cgroup.controllers").exists():
-        folders, limit, used, cached = _upwards(mount, groups[""]), _memory_max, "memory.current", "inactive_file"
+    version, folders = folders_of("memory", root)
+    if version == 2:
+        limit, used, cached = _memory_max, "memory.current", "inactive_file"
     else:
-        folders, limit = _upwards(mount / "memory", groups.get("memory", "/")), _memory_limit
-        used, cached = "memory.usage_in_bytes", "total_inactive_file"
+        limit, used, cached = _memory_limit, "memory.usage_in_bytes", "total_inactive_file"
     left = []
     for folder in folders:
         most, taken = limit(folder), text_in(folder / used) or ""
@@ -343,12 +315,6 @@ def kernel_settings(root: Path = Path("/")) -> dict[str, Any]:
         "aslr": _ASLR.get(text_in(root / "proc/sys/kernel/randomize_va_space") or ""),
         "clocksource": text_in(root / "sys/devices/system/clocksource/clocksource0/current_clocksource"),
     }
-
-
-def thread_variables() -> dict[str, str]:
-    """The variables of the environment that steer threads and allocators, where they are set."""
-    names = (name for name in sorted(os.environ) if name.startswith(PREFIXES) and name not in SET_BY_LIBRARIES)
-    return {name: os.environ[name] for name in names}
 
 
 def clock_facts(now: Callable[[], int] = time.perf_counter_ns) -> dict[str, Any]:

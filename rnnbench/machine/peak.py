@@ -14,7 +14,7 @@ import msgspec
 
 from rnnbench.analysis.roofline import Peak
 from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
-from rnnbench.machine.cores import environment
+from rnnbench.machine.environment import environment
 from rnnbench.model import DType
 from rnnbench.records.record import Status
 

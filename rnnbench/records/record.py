@@ -128,6 +128,8 @@ class Contention:
     probe_ns: tuple[Nanoseconds, ...] = ()  # the same fixed work before the calls and after them
     around_seconds: Amount | None = None  # that the next is over: they end with the turn, and may begin before it
     around_share: Share | None = None  # of all cores of the run: what other programs than the run used
+    throttled_periods: Count | None = None  # in which a control group had used up its quota and was held back
+    throttled_ns: Count | None = None  # for how long, of all cores together
 
 
 class TurnKey(NamedTuple):

@@ -115,7 +115,7 @@ def test_the_contract_says_whose_peak_it_is_and_what_an_epoch_copies(monkeypatch
 
 
 def test_a_worker_leaves_jax_no_more_of_the_gpu_than_it_uses(monkeypatch):
-    from rnnbench.machine.cores import environment
+    from rnnbench.machine.environment import environment
 
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
     assert environment(1, None)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"

@@ -34,7 +34,7 @@ ANSWERS_IN_THEIR_PASS = {"drops-short-batch": {Pass.EPOCH}, "scaled": {Pass.GRAD
 @pytest.fixture(autouse=True)
 def _four_launches(monkeypatch, faulty_backends, tmp_path):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=4, rounds=1, turn=Turn(0.001, 1, 2)))
-    monkeypatch.setenv("TEST_STARTS", str(tmp_path / "starts"))
+    monkeypatch.setenv("RNNBENCH_TEST_STARTS", str(tmp_path / "starts"))
 
 
 def task_for(name: str, passes=tuple(Pass)):

@@ -160,7 +160,7 @@ def test_who_fails_with_one_number_is_ranked_with_the_other_and_that_is_told(
     tmp_path, monkeypatch, in_one, name, turned, best, said
 ):
     if turned:
-        monkeypatch.setenv("TEST_TURNED", "1")
+        monkeypatch.setenv("RNNBENCH_TEST_TURNED", "1")
     records, listener, _ = run(tmp_path, plan_of(name), [short_task((Pass.FORWARD, Pass.GRADIENT))])
     assert {r.status for r in records if not isinstance(r, TrialRecord)} == {Status.OK}
     forward, gradient = summaries(records)
@@ -219,7 +219,7 @@ def test_a_resumed_run_keeps_what_was_chosen(tmp_path, monkeypatch, after, kind)
     """Even where the trial would now come out the other way."""
     plan, tasks = plan_of("slower-together", "faster-together"), [short_task((Pass.FORWARD,))]
     before = interrupted(tmp_path / "a", plan, tasks, after, kind)
-    monkeypatch.setenv("TEST_TURNED", "1")
+    monkeypatch.setenv("RNNBENCH_TEST_TURNED", "1")
     records, *_ = run(tmp_path / "b", plan, tasks, before)
     assert not trials_in(records)
     assert ranked(records) == {("slower-together", Pass.FORWARD): {1}, ("faster-together", Pass.FORWARD): {2}}

@@ -22,7 +22,7 @@ from rnnbench.kernels.cpu.model import PREDICT_ROWS
 from rnnbench.kernels.cpu.pass_record import PassRecord
 from rnnbench.kernels.cpu.passes import CpuRunner
 from rnnbench.kernels.cpu.thread_pool import thread_pool
-from rnnbench.machine.cores import environment
+from rnnbench.machine.environment import environment
 from rnnbench.model import DType, Head, Problem, Train, Truncation
 from tests.helpers import (
     STRUCTURES,

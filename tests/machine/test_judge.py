@@ -14,11 +14,11 @@ from rnnbench.machine.interference import CpuTimes, read_cpu_times
 from rnnbench.records.record import Contention
 
 
-def turn_of(seconds=0.1, delay=0.0, others=None, around=None, stolen=None, probe=(100, 100)):
-    """`delay` and shares as parts of the turn; `around` is over 0.2 s."""
+def turn_of(seconds=0.1, delay=0.0, others=None, around=None, stolen=None, probe=(100, 100), throttled=None):
+    """`delay`, `throttled` and shares as parts of the turn; `around` is over 0.2 s."""
+    delay_ns, throttled_ns = (None if x is None else round(x * seconds * 1e9) for x in (delay, throttled))
     return Contention(
-        seconds, None if delay is None else round(delay * seconds * 1e9), 0, others, stolen, probe,
-        None if around is None else 0.2, around,
+        seconds, delay_ns, 0, others, stolen, probe, None if around is None else 0.2, around, throttled_ns=throttled_ns,
     )  # fmt: skip
 
 
@@ -45,6 +45,9 @@ def two_cores(monkeypatch):
         (turn_of(delay=None, others=0.5), 0),  # nor here of waits
         (turn_of(delay=None, stolen=0.3), 0.4),
         (turn_of(delay=0.3, others=0.5, stolen=0.2), 0.5),
+        (turn_of(delay=0.9, others=0.0, throttled=0.4), 0.4),
+        (turn_of(delay=None, throttled=0.1), 0),
+        (turn_of(delay=None, throttled=1.5), 1.5),  # of two cores
         (turn_of(probe=(190, 300)), 0),
         (turn_of(probe=(210, 300)), 1.1),
         (turn_of(probe=()), 0),

@@ -11,8 +11,8 @@ from rnnbench.kernels.cpu.thread_pool import finish_share, open_stage, take_shar
 
 # What a share is of: NumPy integers, for Numba would compile a kernel again for each literal. From INPUTS on they are
 # stages within the one share of ROWS, where rows are few and weights are large.
-PREPARE, PROJECT, ROWS, TOKENS, PARTS, UPDATE, BLOCKS, INPUTS, STEP, STEP_BACK, SUMS = (
-    np.int64(kind) for kind in range(11)
+PREPARE, PROJECT, ROWS, TOKENS, PARTS, UPDATE, BLOCKS, INPUTS, STEP, STEP_BACK, SUMS, INPUTS_BACK = (
+    np.int64(kind) for kind in range(12)
 )
 
 
