@@ -100,7 +100,7 @@ class Operations:
     def use(self, cores: list[int], threads: int | None = None) -> dict[str, Any]:
         """Compute on these cores from now on, and with so many threads, where the backend can change that.
 
-        Of threads that there were more of before, this one moves alone: the others rest, and would later share its core.
+        Where there were more threads before, this one moves alone: the others rest, and would later share its core.
         """
         self.most = max(self.most, threads or 1)
         stay_on(cores, alone=threads is not None and threads < self.most)
