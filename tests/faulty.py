@@ -473,9 +473,6 @@ def _threaded(session: type[NumpySession], most: int = 1000) -> type[NumpyBacken
     """A backend with as many threads as its process is told, but no more than it can use."""
 
     class Threaded(made_of(session)):
-        def set_threads(self, threads):
-            os.environ["OMP_NUM_THREADS"] = str(threads)
-
         def contract(self, problem):
             return replace(super().contract(problem), threads=min(most, threads()))
 

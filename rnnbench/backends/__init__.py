@@ -48,7 +48,6 @@ class Entry:
     compiles: bool = False  # for tens of seconds, before the first answer
     on_request: bool = False  # left out where backends are not named
     own: bool = False  # from a file of the user's
-    sets_threads: bool = False  # `Backend.set_threads` changes their number in the process, to the speed of its own
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
     features: tuple[Feature, ...] = ()  # that it implements; any other problem that has one is `unsupported`
     compiler: str = ""  # what compiles its passes, all steps of a row in one piece; an audit looks whether it does
@@ -66,7 +65,6 @@ _NUMBA: dict[str, Any] = {
     "compiles": True,
     "compiler": "Numba",
     "contradicted": {"NUMBA_DISABLE_JIT": _NOT_0},
-    "sets_threads": True,
 }
 _CUDA: dict[str, Any] = _NUMBA | {
     "needs": ("numba_cuda",),
@@ -76,7 +74,6 @@ _CUDA: dict[str, Any] = _NUMBA | {
     "on_request": True,
     "gpu": True,
     "compiler": "",  # it launches a kernel for each step
-    "sets_threads": False,
 }
 _TORCH: dict[str, Any] = {
     "needs": ("torch",),
@@ -84,7 +81,6 @@ _TORCH: dict[str, Any] = {
     "libraries": ("torch",),
     "environment": _BLAS,
     "caches": {"TORCHINDUCTOR_CACHE_DIR": "{folder}/inductor"},
-    "sets_threads": True,
 }
 _EVERY = tuple(Feature)
 _TENSORFLOW: dict[str, Any] = {
@@ -111,9 +107,8 @@ _JAX: dict[str, Any] = {
 # On which framework, the class says: workers have the variables of all backends.
 _KERAS: dict[str, Any] = {
     "on_request": True, "compiles": True, "compiler": "", "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
-    "sets_threads": False,
 }  # fmt: skip
-_ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True, "sets_threads": False}
+_ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True}
 
 # Colours: Okabe and Ito (2002), with its yellow, too pale for lines on white, replaced by a dark brown, and an indigo
 # added; told apart by the colour-blind, and by line and hatch in grey print.
@@ -125,7 +120,6 @@ REGISTRY: dict[str, Entry] = {
         summary="plain equations; in float64 the oracle",
         libraries=("numpy",),
         environment=_BLAS,
-        sets_threads=True,
         features=_EVERY,
         look=Look("#8C8C8C", "s", (0, (1, 1)), "..."),
     ),

@@ -223,10 +223,6 @@ class Backend(abc.ABC):
         """`unsupported` after the check of cell and features."""
         return None
 
-    def set_threads(self, threads: int) -> None:
-        """Prepare and compute with so many threads from now on; asked where the registry says so (`sets_threads`)."""
-        raise NotImplementedError(f"{self.name} has those of its process; asked were {threads}")
-
     @abc.abstractmethod
     def contract(self, problem: Problem) -> Contract:
         """What a number of this backend stands for."""

@@ -325,12 +325,6 @@ class NumbaBackend(Backend):
     name: ClassVar[str] = "numba"
     flush: ClassVar[bool] = True
 
-    def set_threads(self, threads: int) -> None:
-        if parallel._is_initialized:
-            numba.set_num_threads(threads)
-        else:
-            numba.config.NUMBA_NUM_THREADS = threads
-
     def contract(self, problem: Problem) -> Contract:
         flushed = "flushed, per thread, inside the kernels"
         call = "CpuRunner.run, one compiled call"

@@ -10,7 +10,6 @@ import numba
 import numpy as np
 import scipy
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.backends.numpy import blas_threads
@@ -160,9 +159,6 @@ class NumbaNaiveBackend(Backend):
     """`np.dot` in an `@njit`, as one writes it."""
 
     name: ClassVar[str] = "numba+naive"
-
-    def set_threads(self, threads: int) -> None:
-        threadpool_limits(threads, user_api="blas")
 
     def contract(self, problem: Problem) -> Contract:
         call = "one @njit call"

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_info, threadpool_limits
+from threadpoolctl import threadpool_info
 
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.cells import Arrays, logistic
@@ -409,9 +409,6 @@ class NumpyBackend(Backend):
     """NumPy, one operation at a time; products by its BLAS."""
 
     name: ClassVar[str] = "numpy"
-
-    def set_threads(self, threads: int) -> None:
-        threadpool_limits(threads, user_api="blas")
 
     def contract(self, problem: Problem) -> Contract:
         cell = problem.model.cell

@@ -327,9 +327,6 @@ class TorchBackend(Backend):
         "rows are packed by pack_padded_sequence(enforce_sorted=False), those of length 0 left out, inside the clock"
     )
 
-    def set_threads(self, threads: int) -> None:
-        torch.set_num_threads(threads)
-
     def contract(self, problem: Problem) -> Contract:
         recurrence = self.recurrence.format(module=_module_as_run(problem), cell=problem.model.cell)
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{recurrence}, nn.Linear"

@@ -58,27 +58,19 @@ class Checker:
         return self.ask([slot], "turn", pass_=case.pass_, idle_ns=state.pool.idle_ns, **given)
 
     def make_ready(self, items: Iterable[list[Slot]]) -> None:
-        """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one place.
+        """Start, prepare and check, until a process is ready for each slot or failed in it; an item has one process.
 
-        Those that are to compile alone come first; the others go side by side, those that take longest first, but for
-        places of one process. What an OpenMP team computes comes after that, one by one.
+        Those that are to compile alone come first; the others go side by side, those that take longest first. What an
+        OpenMP team computes comes after that, one by one.
         """
         alone, others = list[list[Slot]](), list[list[Slot]]()
         for slots in items:
             (alone if self._is_alone(slots[0]) else others).append(slots)
         for slots in alone:
             self._make_one_ready(slots)
-        by_process: dict[int, list[list[Slot]]] = {}
-        for slots in others:
-            by_process.setdefault(id(self.state.place_of(slots[0]).process), []).append(slots)
-
-        def make_process_ready(places: list[list[Slot]]) -> None:
-            for slots in places:
-                self._make_one_ready(slots, beside=True)
-
         with self.state.pool.spend(TimeKind.CHECK), self.state.ledger.wait():
-            longest_first = sorted(by_process.values(), key=lambda p: sum(map(self._length, p)), reverse=True)
-            self.state.pool.side_by_side(make_process_ready, longest_first)
+            longest_first = sorted(others, key=self._length, reverse=True)
+            self.state.pool.side_by_side(lambda slots: self._make_one_ready(slots, beside=True), longest_first)
         for slots in others:
             self._make_one_ready(slots)
 
@@ -163,7 +155,7 @@ class Checker:
             if place.worker is None:
                 state.observer.doing(f"{name}: starting", state.estimate)
                 state.pool.worker(name, place.threads)
-                state.estimate.done(("start", name, place.process.most), place.process.start_seconds)
+                state.estimate.done(("start", name, place.threads), place.start_seconds)
             slots = self._supported(slots)
             if not slots:
                 return []
@@ -190,7 +182,7 @@ class Checker:
         cache = "warm" if launch or state.part or name != first else "cold"
         whole = not launch and threads == state.plan.threads
         if state.plan.effort.costs and (whole or launch):
-            costs = Costs(place.process.import_ns if whole else None, prepare_ns, cache=cache)
+            costs = Costs(place.import_ns if whole else None, prepare_ns, cache=cache)
         else:
             costs = Costs(cache=cache)
         for slot in slots:

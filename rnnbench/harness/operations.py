@@ -72,10 +72,7 @@ class Operations:
 
     def __init__(self, backend: Backend, import_ns: int) -> None:
         self.backend, self.import_ns = backend, import_ns
-        self.threads: int | None = None  # until another number is asked for, those of its start
-        self.most = 1  # threads that were asked for so far
-        self.sessions: dict[int | None, Any] = {}  # by threads, of one problem
-        self.problem: Any = None
+        self.session: Any = None
         self.arrays: dict[str, Any] = {}
         self.gpu: Any = None  # its driver's view of it, once a problem runs there
         self.meter: Any = None
@@ -92,21 +89,9 @@ class Operations:
             "threadpools": pools,
         }
 
-    @property
-    def session(self) -> Any:
-        """That of the present number of threads; each has its own, as work buffers and compiled code go by it."""
-        return self.sessions.get(self.threads)
-
-    def use(self, cores: list[int], threads: int | None = None) -> dict[str, Any]:
-        """Compute on these cores from now on, and with so many threads, where the backend can change that.
-
-        Where there were more threads before, this one moves alone: the others rest, and would later share its core.
-        """
-        self.most = max(self.most, threads or 1)
-        stay_on(cores, alone=threads is not None and threads < self.most)
-        if threads is not None:
-            self.backend.set_threads(threads)
-            self.threads = threads
+    def stay(self, cores: list[int]) -> dict[str, Any]:
+        """Compute on these cores from now on."""
+        stay_on(cores)
         return {}
 
     def unsupported(self, case: dict[str, Any]) -> dict[str, Any]:
@@ -131,18 +116,15 @@ class Operations:
         return {"reason": None, "findings": msgspec.to_builtins(list(found))}
 
     def prepare(self, problem: dict[str, Any], arrays: str) -> dict[str, Any]:
-        """Stage a problem from an `.npz` of params, inputs and targets; it replaces any other, and what was prepared
-        with the present number of threads.
-        """
-        asked = msgspec.convert(problem, Problem)
-        if asked != self.problem or self.threads in self.sessions:
-            self.close()
-        self.problem, self.arrays = asked, load(Path(arrays))
+        """Stage a problem from an `.npz` of params, inputs and targets; it replaces the one before."""
+        self.close()
+        self.arrays = load(Path(arrays))
         params = {name.removeprefix("param "): a for name, a in self.arrays.items() if name.startswith("param ")}
+        self.problem = msgspec.convert(problem, Problem)
         data = rows_in(self.arrays)
         start = time.perf_counter_ns()
-        session = self.sessions[self.threads] = self.backend.prepare(asked, params, data)
-        session.synchronize()
+        self.session = self.backend.prepare(self.problem, params, data)
+        self.session.synchronize()
         prepare_ns = time.perf_counter_ns() - start
         self.batches = len(data.inputs) // self.problem.B
         contract = self.backend.contract(self.problem)
@@ -254,13 +236,13 @@ class Operations:
         }
 
     def close(self) -> dict[str, Any]:
-        """Drop the sessions."""
-        kept = [weakref.ref(session) for session in self.sessions.values()]
+        """Drop the session."""
+        before, self.session, self.arrays = self.session, None, {}
         gc.unfreeze()
-        for threads in list(self.sessions):
-            self.sessions.pop(threads).close()
-        self.problem, self.arrays = None, {}
-        # Cycles keep them, or what counts in the next session's peak
-        if any(session() is not None for session in kept) or (kept and self.gpu is not None):
-            gc.collect()
+        if before is not None:
+            before.close()
+            kept = weakref.ref(before)
+            del before
+            if kept() is not None or self.gpu is not None:  # cycles keep it, or what counts in the next session's peak
+                gc.collect()
         return {}

@@ -66,7 +66,6 @@ class TurnTimer:
             state.fail(slot, failure.status, failure.reason)
             return
         self.watch.look()
-        cores = len(state.place_of(slot).process.cores)
         contention = self.watch.add_to(msgspec.convert(reply["contention"], Contention))
         record = TurnRecord(
             **state.common_of(slot.task, case, name),
@@ -80,7 +79,7 @@ class TurnTimer:
             disturbances=tuple(reply["disturbances"]),
             contention=contention,
             attempt=attempt,
-            disturbed=self.judge((case, name), contention, cores) if effort.extra else 0.0,
+            disturbed=self.judge((case, name), contention, len(state.place_of(slot).cores)) if effort.extra else 0.0,
             peak_memory_bytes=reply["peak_memory_bytes"],
             peak_device_bytes=reply["peak_device_bytes"],
         )
@@ -165,8 +164,7 @@ class RunLoop:
                         parts["turn", name, case] = len(rounds)
                         tried = self.plan.counts if case in undecided else [self.state.choice_of(case, name).threads]
                         for threads in tried:
-                            parts["start", name, self.pool.most(name, threads)] = 1
-                            parts["check", name, threads, task.problem] = 1
+                            parts["start", name, threads] = parts["check", name, threads, task.problem] = 1
                         if len(tried) > 1:
                             parts["trial", name, case] = len(tried) * MOST_PAIRS
                         if not launch:

@@ -1,7 +1,6 @@
 """The workers of a run: a place for each backend with a number of threads, its process started when first asked.
 
-Where a library's number of threads can be changed, one process has the places of all numbers. A process that died is
-replaced when it is asked again.
+A process that died is replaced when it is asked again.
 """
 
 from __future__ import annotations
@@ -38,34 +37,20 @@ Item = TypeVar("Item")
 
 
 @dataclass
-class WorkerProcess:
-    """A process that is started with so many threads, and what that took; `threads` and `cores` are those of now."""
-
-    most: int
-    client: WorkerClient | None = None
-    threads: int = 0
-    cores: list[int] = field(default_factory=list)
-    import_ns: int | None = None
-    start_seconds: float = 0.0
-
-
-@dataclass
 class WorkerPlace:
-    """The place of one backend with so many threads: its process, and what that is ready for with these threads.
+    """The place of one backend with so many threads: its process, what its start took, and what it is ready for.
 
     `prepared` is what the process answered to `prepare` for the present problem; `ready` are keys of cases.
     """
 
     threads: int
-    process: WorkerProcess
+    worker: WorkerClient | None = None
+    cores: list[int] = field(default_factory=list)
+    import_ns: int | None = None
+    start_seconds: float = 0.0
     prepared: tuple[Contract, int] | None = None  # and nanoseconds
     ready: set[str] = field(default_factory=set)
     lives: int = 0  # processes it may still be given for the present problem
-
-    @property
-    def worker(self) -> WorkerClient | None:
-        """The process, where it runs."""
-        return self.process.client
 
 
 def _same_package(theirs: dict[str, str]) -> None:
@@ -100,9 +85,7 @@ class WorkerPool:
         self.folder, self.env = folder.absolute(), env
         self.limit = limit or (lambda: Limit(timeout))
         self.threads, self.cache = threads, cache
-        self.places: dict[tuple[str, int], WorkerPlace] = {}
-        for name in names:
-            self.place(name)
+        self.places = {(name, threads): WorkerPlace(threads) for name in names}
         self.counted: TimeKind | None = None  # what all that workers are asked counts as
         self._here = threading.local()  # `first`: the place of the core that work of this thread begins at
         self.libraries: dict[str, Any] = {}
@@ -117,34 +100,20 @@ class WorkerPool:
     def place(self, name: str, threads: int | None = None) -> WorkerPlace:
         """The place of a backend, by default that with the threads of this pool."""
         threads = threads or self.threads
-        if (name, threads) not in self.places:
-            most = self.most(name, threads)
-            known = [place.process for (other, _), place in list(self.places.items()) if other == name]
-            shared = [process for process in known if process.most == most]
-            self.places[name, threads] = WorkerPlace(threads, shared[0] if shared else WorkerProcess(most))
-        return self.places[name, threads]
-
-    def most(self, name: str, threads: int) -> int:
-        """With how many threads a process is started that is to have so many."""
-        return max(threads, self.threads) if backends.entry_of(name).sets_threads else threads
+        return self.places.setdefault((name, threads), WorkerPlace(threads))
 
     def worker(self, name: str, threads: int | None = None) -> WorkerClient:
-        """A running worker with its library imported, with the threads and on the cores that it is to use.
-
-        WorkerFailure where it fails.
-        """
+        """A running worker with its library imported, on the cores that it is to use. WorkerFailure where it fails."""
         place = self.place(name, threads)
-        process, cores = place.process, cores_for(place.threads, getattr(self._here, "first", 0))
-        if process.client is None:
+        cores = cores_for(place.threads, getattr(self._here, "first", 0))
+        if place.worker is None:
             with self.spend(TimeKind.START):
-                self._begin(name, process, cores_for(process.most, getattr(self._here, "first", 0)))
-        assert process.client is not None
-        if (process.threads, process.cores) != (place.threads, cores):
-            sets = {"threads": place.threads} if backends.entry_of(name).sets_threads else {}
-            with self.spend(TimeKind.AROUND):
-                process.client.ask("use", self.limit(), cores=cores, **sets)
-            process.threads, process.cores = place.threads, cores
-        return process.client
+                self._begin(name, place, cores)
+        elif place.cores != cores:
+            place.worker.ask("stay", self.limit(), cores=cores)
+            place.cores = cores
+        assert place.worker is not None
+        return place.worker
 
     @contextmanager
     def counting(self, kind: TimeKind) -> Iterator[None]:
@@ -163,34 +132,26 @@ class WorkerPool:
     @property
     def processes(self) -> list[int]:
         """The numbers of those that run."""
-        return [client.process.pid for client in self._running()]
+        return [place.worker.process.pid for place in list(self.places.values()) if place.worker is not None]
 
-    def _running(self) -> list[WorkerClient]:
-        """Each that runs, once."""
-        clients = [place.worker for place in list(self.places.values())]
-        return list(dict.fromkeys(client for client in clients if client is not None))
-
-    def _begin(self, name: str, process: WorkerProcess, cores: list[int]) -> None:
+    def _begin(self, name: str, place: WorkerPlace, cores: list[int]) -> None:
         if self.closed:
             raise WorkerFailure(Status.CRASHED, "not started: the run has been given up", alive=False)
         start = time.monotonic()
-        apart = "" if process.most == self.threads else f" by {process.most}"
+        apart = "" if place.threads == self.threads else f" by {place.threads}"
         log = self.folder / "logs" / f"{name}{apart}.log"
-        env = environment(process.most, self.cache, self.env, self.folder)
+        env = environment(place.threads, self.cache, self.env, self.folder)
         env["RNNBENCH_CORES"] = ",".join(map(str, cores))
-        process.client = WorkerClient(name, backends.entry_of(name).target, log, env)
-        # A number that can be set is, also the one that the environment says: some libraries then differ a little
-        process.threads = 0 if backends.entry_of(name).sets_threads else process.most
-        process.cores = cores
+        place.worker, place.cores = WorkerClient(name, backends.entry_of(name).target, log, env), cores
         try:
-            hello = process.client.ask("hello", self.limit())
+            hello = place.worker.ask("hello", self.limit())
             _same_package(hello.pop("package"))
         except WorkerFailure:
-            self._end(process)
+            self._dismiss(place)
             raise
-        process.import_ns = hello.pop("import_ns")
-        process.start_seconds = time.monotonic() - start
-        if process.most == self.threads or name not in self.libraries:  # of the process by one thread, if it is alone
+        place.import_ns = hello.pop("import_ns")
+        place.start_seconds = time.monotonic() - start
+        if place.threads == self.threads or name not in self.libraries:  # of the process by one thread, if it is alone
             self.libraries[name] = hello
 
     def side_by_side(self, work: Callable[[Item], None], items: Iterable[Item]) -> None:
@@ -216,8 +177,9 @@ class WorkerPool:
                     done.result()
             except BaseException:
                 self.closed = True
-                for client in self._running():
-                    client.signal()
+                for place in list(self.places.values()):
+                    if place.worker is not None:
+                        place.worker.signal()
                 pool.shutdown(cancel_futures=True)
                 raise
 
@@ -231,8 +193,8 @@ class WorkerPool:
     ) -> dict[str, Any]:
         """The reply, within a limit of its own or that of all requests; nothing is asked where no time is left.
 
-        Raises WorkerFailure; a worker that is dead then leaves its places, and is ready for nothing. One that was
-        ended for want of a budget did not die: it keeps its lives, as does a place that another one's request ended.
+        Raises WorkerFailure; a worker that is dead then leaves its place, and is ready for nothing. One that was
+        ended for want of a budget did not die: it keeps its lives.
         """
         limit = limit or self.limit()
         if limit.seconds <= 0:
@@ -243,11 +205,9 @@ class WorkerPool:
                 reply = worker.ask(op, limit, **arguments)
         except WorkerFailure as failure:
             if not failure.alive:
-                asked = self.place(name, threads)
-                for place in self._places_of(asked.process):
-                    spared = failure.status is Status.SKIPPED if place is asked else place.prepared is not None
-                    place.lives += spared
-                self._end(asked.process)
+                place = self.place(name, threads)
+                self._dismiss(place)
+                place.lives += failure.status is Status.SKIPPED
             raise
         finally:
             self.answered_ns = time.monotonic_ns()
@@ -265,33 +225,29 @@ class WorkerPool:
     def stop(self) -> None:
         """Let all workers end by themselves."""
         with self.ledger.spend(TimeKind.STOP):
-            running = self._running()
-            for client in running:
-                client.let_go()
-            for client in running:
-                client.stop()
+            running = [place.worker for place in list(self.places.values()) if place.worker is not None]
+            for worker in running:
+                worker.let_go()
+            for worker in running:
+                worker.stop()
             for place in list(self.places.values()):
-                place.process.client = place.prepared = None
+                place.worker = place.prepared = None
 
     def kill(self) -> None:
         """End all workers now."""
         with self.ledger.spend(TimeKind.STOP):
             for place in list(self.places.values()):
-                self._end(place.process)
+                self._dismiss(place)
 
     def dismiss(self, name: str, threads: int | None = None) -> None:
         """End a worker now; the next request starts another."""
-        self._end(self.place(name, threads).process)
+        self._dismiss(self.place(name, threads))
 
-    def _end(self, process: WorkerProcess) -> None:
-        if process.client is not None:
-            process.client.kill()
-        process.client = None
-        for place in self._places_of(process):
-            place.prepared, place.ready = None, set()
-
-    def _places_of(self, process: WorkerProcess) -> list[WorkerPlace]:
-        return [place for place in list(self.places.values()) if place.process is process]
+    def _dismiss(self, place: WorkerPlace) -> None:
+        if place.worker is not None:
+            place.worker.kill()
+        place.worker = place.prepared = None
+        place.ready = set()
 
 
 def computing_libraries(threads: int) -> dict[str, Any]:

@@ -22,10 +22,10 @@ def cores_for(threads: int, first: int = 0) -> list[int]:
     return sorted((cores[first:] + cores[:first])[:threads])
 
 
-def stay_on(cores: Iterable[int], *, alone: bool = False) -> None:
-    """Keep all threads of this process on these cores, or the calling one `alone`, where the system can."""
+def stay_on(cores: Iterable[int]) -> None:
+    """Keep all threads of this process on these cores, where the system can."""
     tasks = Path("/proc/self/task")
     if hasattr(os, "sched_setaffinity") and tasks.is_dir():
-        for task in [0] if alone else [int(task.name) for task in tasks.iterdir()]:
+        for task in tasks.iterdir():
             with suppress(ProcessLookupError):  # it has ended
-                os.sched_setaffinity(task, cores)
+                os.sched_setaffinity(int(task.name), cores)

@@ -7,19 +7,15 @@ import os
 from collections import Counter
 from dataclasses import replace
 
-import msgspec
 import pytest
 
 from rnnbench import backends
 from rnnbench.analysis.stats import summaries
 from rnnbench.analysis.trial import CLEAR, MOST_PAIRS, TIE, better, trial_of
 from rnnbench.api.planning import plan_of as asked_plan
-from rnnbench.contract import Contract
 from rnnbench.harness import worker_client
-from rnnbench.harness.arrays import save_problem
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
-from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.cores import allowed_cores, cores_for
 from rnnbench.model import DType, Pass
@@ -36,16 +32,6 @@ STEPS = (Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP)
 def _short(monkeypatch, faulty_backends):
     effort = Effort(launches=2, rounds=2, turn=Turn(0.005, 2, 4), trial=Turn(0.002, 2, 3))
     monkeypatch.setitem(EFFORTS, Mode.DEFAULT, effort)
-
-
-@pytest.fixture(params=["a process each", "one process"])
-def in_one(request, monkeypatch) -> bool:
-    """Whether a backend's numbers of threads share a process, as its entry says."""
-    if together := request.param == "one process":
-        for name, entry in list(backends.REGISTRY.items()):
-            if "tests.faulty" in entry.target:
-                monkeypatch.setitem(backends.REGISTRY, name, replace(entry, sets_threads=True))
-    return together
 
 
 def plan_of(*names: str, trial: bool = True, timeout: float = 60.0, **rest) -> Plan:
@@ -65,7 +51,7 @@ def ranked(records) -> dict[tuple[str, Pass], set[int]]:
     return found
 
 
-def test_the_better_number_of_threads_is_ranked_and_the_trial_is_not(tmp_path, in_one):
+def test_the_better_number_of_threads_is_ranked_and_the_trial_is_not(tmp_path):
     names = ("slower-together", "faster-together")
     records, listener, runner = run(tmp_path, plan_of(*names), [short_task()])
     assert {r.status for r in records} == {Status.OK}
@@ -98,7 +84,7 @@ def test_the_turns_of_a_pair_follow_one_another_and_come_in_both_orders(tmp_path
     assert kinds.index(TurnRecord) > max(i for i, kind in enumerate(kinds) if kind is TrialRecord)
 
 
-def test_the_costs_are_those_of_the_process_that_compiled_first(tmp_path, in_one):
+def test_the_costs_are_those_of_the_process_that_compiled_first(tmp_path):
     records, *_ = run(tmp_path, plan_of("slower-together"), [short_task()])
     first = [r for r in checks_in(records) if r.launch == 0]
     assert {(r.threads, r.costs.cache) for r in first} == {(1, "cold")}
@@ -138,12 +124,9 @@ def test_who_has_no_use_for_threads_has_no_trial_and_no_second_process(tmp_path,
     assert {s.threads for s in summaries(records)} == {(2,) if on_gpu else (1,)}
 
 
-def test_a_later_launch_starts_only_what_is_ranked(tmp_path, monkeypatch, in_one):
+def test_a_later_launch_starts_only_what_is_ranked(tmp_path, monkeypatch):
     seen = starts_of(monkeypatch)
     run(tmp_path, plan_of("slower-together", "faster-together"), [short_task()])
-    if in_one:
-        assert sorted(seen) == [("faster-together", "2")] * 2 + [("slower-together", "2")] * 2
-        return
     assert sorted(seen[:4]) == sorted(itertools.product(("slower-together", "faster-together"), "12"))
     assert sorted(seen[4:]) == [("faster-together", "2"), ("slower-together", "1")]
 
@@ -157,7 +140,7 @@ def test_a_later_launch_starts_only_what_is_ranked(tmp_path, monkeypatch, in_one
     ],
 )
 def test_who_fails_with_one_number_is_ranked_with_the_other_and_that_is_told(
-    tmp_path, monkeypatch, in_one, name, turned, best, said
+    tmp_path, monkeypatch, name, turned, best, said
 ):
     if turned:
         monkeypatch.setenv("RNNBENCH_TEST_TURNED", "1")
@@ -174,7 +157,7 @@ def test_who_fails_with_one_number_is_ranked_with_the_other_and_that_is_told(
     assert [line for line in listener.said if name in line and "gradient" in line]
 
 
-def test_who_dies_in_the_trial_is_ranked_with_the_other_number(tmp_path, in_one):
+def test_who_dies_in_the_trial_is_ranked_with_the_other_number(tmp_path):
     records, *_ = run(tmp_path, plan_of("dies-together", "numpy"), [short_task((Pass.FORWARD,))])
     (found,) = [s for s in summaries(records) if s.backend == "dies-together"]
     assert (found.status, found.threads) == (Status.OK, (1,))
@@ -182,7 +165,7 @@ def test_who_dies_in_the_trial_is_ranked_with_the_other_number(tmp_path, in_one)
     assert len(found.turns) == 4
 
 
-def test_an_epoch_is_tried_by_itself(tmp_path, in_one):
+def test_an_epoch_is_tried_by_itself(tmp_path):
     """The train step is better by one thread, and the epoch fails by one."""
     records, *_ = run(tmp_path, plan_of("epoch-fails-alone"), [short_task((Pass.TRAIN_STEP, Pass.EPOCH))])
     step, epoch = summaries(records)
@@ -238,7 +221,7 @@ def test_a_trial_that_was_interrupted_is_made_again(tmp_path):
     assert trial_of(whole).pairs == 1 + len(trials_in(records)) / 2
 
 
-def test_a_replica_has_the_threads_of_its_original(tmp_path, in_one):
+def test_a_replica_has_the_threads_of_its_original(tmp_path):
     name = "slower-together"
     records, *_ = run(tmp_path, plan_of(name, name + backends.REPLICA), [short_task((Pass.FORWARD,))])
     assert {r.backend for r in trials_in(records)} == {name}
@@ -246,7 +229,7 @@ def test_a_replica_has_the_threads_of_its_original(tmp_path, in_one):
     assert {s.threads for s in summaries(records)} == {(1,)}
 
 
-def test_memory_is_that_of_what_is_ranked(tmp_path, in_one):
+def test_memory_is_that_of_what_is_ranked(tmp_path):
     from rnnbench.harness.memory import measure_memory
 
     records = []
@@ -286,64 +269,6 @@ def test_a_default_run_tries_and_a_smoke_run_does_not():
     assert (fixed.trial, fixed.counts) == (False, (1,))
     assert replace(of[Mode.DEFAULT], threads=1).counts == (1,)
     assert replace(of[Mode.DEFAULT], threads=3).counts == (1, 3)
-
-
-def prepared(pool, name, threads) -> Contract:
-    place, problem = pool.place(name, threads), msgspec.to_builtins(short_task().problem)
-    reply = pool.ask(name, "prepare", threads=threads, problem=problem, arrays=str(pool.folder / "arrays.npz"))
-    place.prepared = msgspec.convert(reply["contract"], Contract), reply["prepare_ns"]
-    place.ready.add("a case")
-    return place.prepared[0]
-
-
-@pytest.mark.parametrize("name", [name for name, entry in backends.REGISTRY.items() if entry.sets_threads])
-def test_one_process_has_each_number_of_threads_and_its_cores(tmp_path, name):
-    """Each number has what was prepared with it, and the same answer as a process of its own."""
-    if missing := backends.missing(name):
-        pytest.skip(missing)
-    task, pools = short_task(), [WorkerPool((name,), tmp_path, n, 60.0, None) for n in (2, 1)]
-    save_problem(tmp_path / "arrays.npz", task.params, task.rows)
-    both, alone = pools
-    asked = {"pass_": "gradient", "order": None, "out": str(tmp_path / "out.npz"), "threads": 1}
-    try:
-        assert {n: prepared(both, name, n).threads for n in (2, 1)} == {2: 2, 1: 1}
-        assert len(both.processes) == 1
-        again = [both.ask(name, "first", **asked | {"threads": n})["digest"] for n in (2, 1, 2, 1)]
-        assert again[:2] == again[2:]
-        assert both.place(name, 1).process.cores == cores_for(1)
-        prepared(alone, name, 1)
-        assert again[1] == alone.ask(name, "first", **asked)["digest"]
-    finally:
-        for pool in pools:
-            pool.kill()
-
-
-def test_a_process_that_dies_takes_the_readiness_of_both_numbers_and_the_life_of_one(tmp_path, in_one):
-    task, pool = short_task(), WorkerPool(("dies-together",), tmp_path, 2, 60.0, None)
-    save_problem(tmp_path / "arrays.npz", task.params, task.rows)
-    try:
-        for n in (2, 1):
-            prepared(pool, "dies-together", n)
-            pool.place("dies-together", n).lives = 1
-        turn = {
-            "pass_": "forward",
-            "turn": {"seconds": 0.0, "min_calls": 3, "max_calls": 3},
-            "order": None,
-            "idle_ns": 0,
-        }
-        with pytest.raises(WorkerFailure, match="signal 9"):
-            pool.ask("dies-together", "turn", threads=2, **turn)
-        asked, other = (pool.place("dies-together", n) for n in (2, 1))
-        assert (asked.worker, asked.prepared, asked.ready, asked.lives) == (None, None, set(), 1)
-        if in_one:
-            assert (other.worker, other.prepared, other.ready, other.lives) == (None, None, set(), 2)
-        else:
-            assert other.worker
-            assert (other.ready, other.lives) == ({"a case"}, 1)
-        assert prepared(pool, "dies-together", 1).threads == 1
-        pool.ask("dies-together", "turn", threads=1, **turn)
-    finally:
-        pool.kill()
 
 
 def pairs(*ratios: float) -> list[dict[int, float]]:
@@ -389,10 +314,8 @@ def test_processes_of_one_thread_start_on_different_cores_and_compute_on_the_sam
     try:
         pool.side_by_side(pool.start, ["numpy", "chatty"])
         begun = [cores(pool.place(name).worker) for name in ("numpy", "chatty")]
-        assert begun == [{pool.place(name).process.cores[0]} for name in ("numpy", "chatty")]
-        assert {tuple(place.process.cores) for place in pool.places.values()} <= {
-            tuple(cores_for(1, i)) for i in (0, 1)
-        }
+        assert begun == [{pool.place(name).cores[0]} for name in ("numpy", "chatty")]
+        assert {tuple(place.cores) for place in pool.places.values()} <= {tuple(cores_for(1, i)) for i in (0, 1)}
         for name in ("numpy", "chatty"):
             pool.ask(name, "hello")
             assert cores(pool.place(name).worker) == set(cores_for(1)), name
