@@ -203,6 +203,7 @@ class RunLoop:
         return ready + turns + (oracles + EXTRA_SECONDS if ready else 0.0)
 
     def _launch(self, launch: int) -> None:
+        self.pool.times_imports = not launch
         names = shuffled(self.plan.backends, self.plan.seed, launch)
         if self.plan.effort.costs and not self.state.one_by_one(launch) and self.stopping.left > 0:
             self._start_side_by_side(launch)
