@@ -73,8 +73,8 @@ _CUDA: dict[str, Any] = _NUMBA | {
     "environment": _NUMBA["environment"] | _GPU,
     "on_request": True,
     "gpu": True,
-    "features": tuple(Feature),
     "compiler": "",  # it launches a kernel for each step
+    "features": tuple(Feature),
 }
 _TORCH: dict[str, Any] = {
     "needs": ("torch",),

@@ -17,7 +17,7 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.cells import cell_of
-from rnnbench.kernels.cuda.gated import unit_backward, unit_forward, inner_gates, recurrent, tape_is_state
+from rnnbench.kernels.cuda.gated import inner_gates, recurrent, tape_is_state, unit_backward, unit_forward
 from rnnbench.kernels.cuda.lanes import lane_adder, lane_multiplier, steps_of_block, weights_reader
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.layout import state_row, step_row

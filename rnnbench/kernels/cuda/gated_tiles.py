@@ -16,7 +16,7 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.cells import cell_of
-from rnnbench.kernels.cuda.gated import unit_backward, unit_forward, inner_gates, recurrent, tape_is_state
+from rnnbench.kernels.cuda.gated import inner_gates, recurrent, tape_is_state, unit_backward, unit_forward
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import compiled_once
 from rnnbench.kernels.cuda.products import PAD, multiplier, place, tile_sizes

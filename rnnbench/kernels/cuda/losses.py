@@ -57,7 +57,9 @@ def _binary(dtype: str) -> Any:
 
 
 def _categorical(dtype: str) -> Any:
-    """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows."""
+    """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows, and by the sum of the others so that
+    confident rows do not cancel.
+    """
     number = np.dtype(dtype).type
     zero, one = number(0), number(1)
 
@@ -67,14 +69,16 @@ def _categorical(dtype: str) -> Any:
             if z[p, o] > z[p, best] or (math.isnan(z[p, o]) and not math.isnan(z[p, best])):
                 best = o
         # dz holds exp(z - max) until their sum is known
-        total = zero
+        others = zero
         for o in range(O):
             e = math.exp(z[p, o] - z[p, best])
             dz[p, o] = e
-            total += e
+            if o != best:
+                others += e
+        total = others + dz[p, best]
         for o in range(O):
             dz[p, o] = (dz[p, o] / total - (one if o == y else zero)) * scale
-        return math.log(total) + z[p, best] - z[p, y], 1 if best == y else 0
+        return math.log1p(others) + (z[p, best] - z[p, y]), 1 if best == y else 0
 
     return of
 
