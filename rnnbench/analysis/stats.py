@@ -68,6 +68,11 @@ class Interval:
     apart: float = 1.0
 
     @property
+    def lowest(self) -> float:
+        """The lower end; the value where there is no interval."""
+        return self.value if self.basis is Basis.NONE else self.low
+
+    @property
     def above_one(self) -> bool:
         """Whether a ratio is above 1 for sure: the whole interval, taken over launches."""
         return self.basis is Basis.LAUNCHES and self.low > 1

@@ -21,6 +21,7 @@ import numpy as np
 from rnnbench.machine.cgroup import Throttled, throttled, throttling_files
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.machine.interference import CpuTimes, read_cpu_times, shares_between
+from rnnbench.machine.known import known
 from rnnbench.records.record import Contention
 
 TASKS = "/proc/self/task"
@@ -89,7 +90,8 @@ def run_delays() -> dict[str, RunDelay] | None:
 
 def involuntary_switches() -> int | None:
     """How often a core was taken from a thread of this process; None where never, as where that is not counted."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw or None
+    used = known(resource.getrusage, resource.RUSAGE_SELF)
+    return None if used is None else used.ru_nivcsw or None
 
 
 _throttling_files = cache(throttling_files)  # a process stays in its group

@@ -38,7 +38,7 @@ def stage(c, kind, shares):
             call_share(c.do_share, address_of(c), 0, number)
         return
     # Else the calling thread takes shares as the others do, and waits at the end for those that others took
-    open_stage(c.pool, shares)
+    open_stage(c.pool, shares, c.workers)
     number = take_share(c.pool, NONE)
     while number >= 0:
         call_share(c.do_share, address_of(c), 0, number)
