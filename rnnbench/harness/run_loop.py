@@ -211,6 +211,7 @@ class RunLoop:
         return ready + turns + (oracles + EXTRA_SECONDS if ready else 0.0)
 
     def _launch(self, launch: int) -> None:
+        self.pool.times_imports = not launch
         names = shuffled(self.plan.backends, self.plan.seed, launch)
         if self.plan.effort.costs and not self.state.one_by_one(launch) and self.stopping.left > 0:
             self._start_side_by_side(launch)
@@ -245,6 +246,7 @@ class RunLoop:
         self.checker.stage(task)  # before workers that start side by side ask for it
         for place in self._places(names):
             place.lives = 2
+        self._close([name for name in names if not self._has_work(task, name, launch)])
         if self.timer:
             self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases, names)
             self.trials.run(task, self._in_order(names, launch), launch)
@@ -266,6 +268,10 @@ class RunLoop:
             self.timer.repeats.forget()
         for place in self._places(names):
             place.ready, place.prepared = set(), None
+
+    def _close(self, names: Iterable[str]) -> None:
+        """Let workers drop the problem before, which others do when they prepare the next one, side by side."""
+        for place in self._places(names):
             if place.worker is not None:
                 with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
                     self.pool.ask(place.worker.name, "close", threads=place.threads)
