@@ -119,12 +119,12 @@ class WorkerPool:
     @contextmanager
     def counting(self, kind: TimeKind) -> Iterator[None]:
         """What workers are asked meanwhile counts as this kind alone, such as finding the number of threads."""
-        self.counted = kind
+        before, self.counted = self.counted, kind
         try:
             with self.ledger.spend(kind):
                 yield
         finally:
-            self.counted = None
+            self.counted = before
 
     def spend(self, kind: TimeKind) -> AbstractContextManager[None]:
         """Count what happens inside as `kind`, but in `counting`."""
