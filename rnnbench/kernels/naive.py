@@ -157,7 +157,7 @@ def loss_and_slopes(task, rows, logits):
             if task.loss == CATEGORICAL_CROSS_ENTROPY:
                 k, top = rows.classes[b, s], z.max()
                 e = np.exp(z - top)
-                total += np.log(e.sum()) + top - z[k]
+                total += np.log(e.sum()) + (top - z[k])
                 dlogits[b, s] = e / e.sum()
                 dlogits[b, s, k] -= 1
                 right += z.argmax() == k

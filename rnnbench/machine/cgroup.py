@@ -19,7 +19,7 @@ def text_in(path: Path) -> str | None:
         return None
 
 
-def folders_of(controller: str, root: Path = ROOT) -> tuple[int, list[Path]]:
+def group_folders(controller: str, root: Path = ROOT) -> tuple[int, list[Path]]:
     """The version of the interface (2, else 1), and the folders of a process's group and of those above it.
 
     A container may see none but the mount itself.
@@ -54,7 +54,7 @@ class Throttled(NamedTuple):
 
 def throttling_files(root: Path = ROOT) -> list[Path]:
     """The `cpu.stat` of each group that counts how long its quota held it back."""
-    return [file for folder in folders_of("cpu", root)[1] if _throttled_in(file := folder / "cpu.stat") is not None]
+    return [file for folder in group_folders("cpu", root)[1] if _throttled_in(file := folder / "cpu.stat") is not None]
 
 
 def throttled(files: Sequence[Path]) -> Throttled | None:

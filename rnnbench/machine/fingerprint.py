@@ -21,7 +21,7 @@ from rnnbench import __version__, backends
 from rnnbench.analysis.comparable import digest, hashes_of
 from rnnbench.harness.worker import serve
 from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
-from rnnbench.machine.cgroup import folders_of, text_in
+from rnnbench.machine.cgroup import group_folders, text_in
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.machine.environment import passed, switches, thread_counts
 from rnnbench.machine.gpu import gpu_facts
@@ -249,8 +249,8 @@ def control_group(root: Path = Path("/")) -> dict[str, Any]:
 
     The least of this process's group and those above it, by the interface of version 2, else of version 1.
     """
-    version, cpu = folders_of("cpu", root)
-    memory = folders_of("memory", root)[1]
+    version, cpu = group_folders("cpu", root)
+    memory = group_folders("memory", root)[1]
     cpus, most = (_cpu_max, _memory_max) if version == 2 else (_cpu_quota, _memory_limit)
     return {"cpus": _least(map(cpus, cpu)), "memory_bytes": _least(map(most, memory))}
 
@@ -290,7 +290,7 @@ def memory_left(root: Path = Path("/")) -> int | None:
 
     Files that the system keeps in memory as long as no program needs it count as free.
     """
-    version, folders = folders_of("memory", root)
+    version, folders = group_folders("memory", root)
     if version == 2:
         limit, used, cached = _memory_max, "memory.current", "inactive_file"
     else:
