@@ -13,6 +13,7 @@ from rnnbench import backends
 from rnnbench.analysis.comparable import hashes_of
 from rnnbench.machine import fingerprint as facts_of
 from rnnbench.machine.environment import environment, passed, switches, variables_of
+from rnnbench.model import DType
 from rnnbench.report.facts import machine_rows
 
 HERE = Path(__file__).resolve().parents[2]
@@ -108,6 +109,23 @@ def test_a_run_leaves_out_what_its_variables_contradict_and_keeps_them(tmp_path)
     assert run.loaded.machine["environment"]["MINE"] == "here"
     assert run.loaded.run["plan"]["env"]["MINE"] == "here"
     assert ("environment MINE", "here") in machine_rows(run.loaded.machine)
+
+
+def test_where_numba_is_switched_off_the_peak_is_measured_nevertheless_and_nothing_is_warmed(monkeypatch):
+    from click.testing import CliRunner
+
+    from rnnbench.cli import main
+    from rnnbench.machine import peak
+
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr(peak, "asked", lambda module, op, limit, env, **more: asked.append(env) or {"peak": None})
+    with pytest.raises(ValueError, match="object"):  # no answer
+        peak.measure((DType.FLOAT32,), 1)
+    assert "NUMBA_DISABLE_JIT" not in asked[0]
+    done = CliRunner().invoke(main, ["warm"])
+    assert done.exit_code == 3
+    assert "NUMBA_DISABLE_JIT=1" in done.output
 
 
 @pytest.mark.parametrize("place", ["a b", 'quo"te', "quo'te", "back\\slash", "ümläut"])
