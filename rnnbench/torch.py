@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnbench.kernels.cpu import pass_record
-from rnnbench.kernels.cpu.layer_pass import LayerRunner, sizes_of, steps_kept, tape_parts
+from rnnbench.kernels.cpu.layer_pass import LayerRunner, steps_kept, tape_parts
 from rnnbench.kernels.cpu.pass_record import aligned
 
 _CODES = {"RNN_TANH": pass_record.RNN, "GRU": pass_record.GRU, "LSTM": pass_record.LSTM}
@@ -150,7 +150,7 @@ def _values_of(parameters: _Parameters, prefix: str = "") -> dict[str, int]:
 
 
 def _tape_numbers(mode: str, E: int, H: int, dtype: str, B: int, kept: int) -> int:
-    return sum(tape_parts(sizes_of(_CODES[mode], E, H), dtype, B, kept).values())
+    return sum(tape_parts(_CODES[mode], E, H, dtype, B, kept).values())
 
 
 def _layer(

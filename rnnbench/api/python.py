@@ -95,7 +95,7 @@ class Run:
         return pd.DataFrame(rows, columns=columns)
 
     def report(self, *, svg: bool = False) -> Path:
-        """Write `report.md`, tables and figures into the folder of the run; the path of the page."""
+        """Write `report.md`, `report.html`, tables and figures into the folder of the run; the path of the first."""
         from rnnbench.report.page import write_report
 
         write_report(self.folder, self._data, vector=svg)

@@ -19,6 +19,7 @@ from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.kernels.cpu import losses
+from rnnbench.kernels.cpu.compiling import KEPT_IN
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.model import FORWARD_STEPS, PREDICT_ROWS
 from rnnbench.kernels.cpu.pass_record import (
@@ -395,8 +396,7 @@ class NumbaBackend(Backend):
         return {
             "llvm_cpu": numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
             "llvm_features": numba.config.CPU_FEATURES or " ".join(sorted(name for name, on in features.items() if on)),
-            "threading_layer": f"{numba.config.THREADING_LAYER}, of {' '.join(numba.config.THREADING_LAYER_PRIORITY)}",
-        }
+        } | ({} if KEPT_IN else {"compiled_code": "kept nowhere: no folder for it can be written"})
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         return NumbaSession(problem, params, data, self.flush)

@@ -7,12 +7,14 @@ up from peaks that were measured over all backends; they are an estimate, and re
 from __future__ import annotations
 
 import math
+import sys
 
 import psutil
 
 from rnnbench import backends
 from rnnbench.harness.plan import Plan
 from rnnbench.machine import fingerprint
+from rnnbench.machine.known import known
 from rnnbench.model import Head, Problem, Truncation
 from rnnbench.units import gibibytes
 
@@ -34,10 +36,12 @@ OF_WORKER = {"states": 7, "inputs": 2, "outputs": 8, "params": 10}
 
 
 def free() -> int:
-    """Bytes that processes may still take: of the machine, or of the control group where that has less."""
-    left = psutil.virtual_memory().available
-    group = fingerprint.memory_left()
-    return left if group is None else min(left, group)
+    """Bytes that processes may still take: of the machine, or of the control group where that has less.
+
+    Where nothing tells, any number of them.
+    """
+    left = (known(lambda: psutil.virtual_memory().available), known(fingerprint.memory_left))
+    return min((found for found in left if found is not None), default=sys.maxsize)
 
 
 def params_of(problem: Problem) -> int:

@@ -6,11 +6,14 @@ Arrays are batch first, as NumPy code has them; everything is allocated where it
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from rnnbench.kernels import code_cache
 
 Array = NDArray[np.floating]
 
@@ -72,9 +75,12 @@ class Rule(NamedTuple):
     clip_norm: float
 
 
+_FOLDER = code_cache.code_folder("naive", Path(__file__))
+
+
 def compiled(function: Callable[..., Any]) -> Any:
     """`@njit`, kept on disk."""
-    return numba.njit(cache=True)(function)
+    return code_cache.keep(numba.njit(function), function, _FOLDER)
 
 
 @compiled

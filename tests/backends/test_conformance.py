@@ -444,11 +444,10 @@ def test_lengths_that_do_not_fit_are_refused_with_the_value_and_the_limit(backen
         session.predict(data.inputs[:1], np.array([8]))
 
 
-def test_a_cell_that_is_not_implemented_is_refused_with_who_computes_it(backend):
-    others = [cell for cell in CELLS.values() if backend.name not in (cell.computed_by or [backend.name])]
-    for cell in others:
-        problem = small_problem(cell=cell.name)
-        reason = f"{cell.name} is not implemented here yet; {', '.join(cell.computed_by or ())} compute it"
-        assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
-        with pytest.raises(RuntimeError, match=re.escape(reason)):
-            backend.prepare(problem, random_params(problem), random_data(problem))
+def test_a_cell_that_is_not_implemented_is_refused_with_who_computes_it(backend, monkeypatch):
+    monkeypatch.setitem(CELLS, "gru", replace(CELLS["gru"], computed_by=("some", "others")))
+    problem = small_problem(cell="gru")
+    reason = "gru is not implemented here yet; some, others compute it"
+    assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
+    with pytest.raises(RuntimeError, match=re.escape(reason)):
+        backend.prepare(problem, random_params(problem), random_data(problem))

@@ -14,8 +14,10 @@ outnumber those back.
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import cache
 
 import numba
 import numpy as np
@@ -70,8 +72,18 @@ from rnnbench.kernels.cpu.products import (
     pack_units_transposed,
 )
 from rnnbench.kernels.cpu.row_order import count_rows_of_steps, count_steps, sort_rows
-from rnnbench.kernels.cpu.shares import INPUTS, INPUTS_BACK, PARTS, PREPARE, ROWS, share_range, stage, workers_for
-from rnnbench.kernels.cpu.thread_pool import thread_pool
+from rnnbench.kernels.cpu.shares import (
+    INPUTS,
+    INPUTS_BACK,
+    PARTS,
+    PREPARE,
+    ROWS,
+    share_range,
+    stage,
+    take_all,
+    workers_for,
+)
+from rnnbench.kernels.cpu.thread_pool import shared_fields, thread_pool
 
 # Rows whose inputs' gradients are computed together, while their deltas are near.
 ROWS_BACK = np.int64(64)
@@ -275,7 +287,7 @@ def _layer_call(c):
     restore(mode)
 
 
-_ADDRESSES: dict[np.dtype, tuple[int, int]] = {}
+_ADDRESSES: dict[np.dtype, tuple[int, int, int]] = {}
 
 
 def compile_layer(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
@@ -289,11 +301,12 @@ def compile_layer(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
     record = PassRecordType(numba.from_dtype(kind))
     yield parts - 3, parts, "share"
     share = native(types.void(record, types.int64, types.int64), _do_layer_share)
+    taker = native(types.void(record), take_all)
     yield parts - 2, parts, "call"
     call = native(types.void(record), _layer_call)
     yield parts - 1, parts, "enter"
     enter.compile((types.int64, types.int64))
-    _ADDRESSES[kind] = call, share
+    _ADDRESSES[kind] = call, share, taker
 
 
 _FIELD = {name: place for place, name in enumerate((*INTEGERS, *ARRAYS))}  # in words of 8 bytes
@@ -308,19 +321,40 @@ def sizes_of(recurrence: int, E: int, H: int, workers: int = 1) -> BufferSizes:
     )  # fmt: skip
 
 
-def tape_parts(s: BufferSizes, dtype: DTypeLike, B: int, kept: int) -> dict[str, int]:
-    """How many numbers of each array stand on a tape of so many steps, in their order."""
-    width, gated, lstm = s.widths(dtype), int(s.recurrence != RNN), int(s.recurrence == LSTM)
-    steps, states = B * kept, B * (kept + 1)
+@cache
+def _tape_rows(recurrence: int, E: int, H: int, dtype: str) -> dict[str, tuple[int, int]]:
+    """Of each array of a tape how wide its rows are, and whether it has those of one step more, as states do."""
+    width, gated = sizes_of(recurrence, E, H).widths(dtype), int(recurrence != RNN)
+    Hs = width["Hs"]
     return {
-        "x": steps * width["Es"], "h": states * width["Hs"], "cell_state": states * (width["Hs"] * lstm),
-        "gates": steps * (width["GHs"] * gated), "tape": steps * (width["Hs"] * gated),
+        "x": (width["Es"], 0), "h": (Hs, 1), "cell_state": (Hs * (recurrence == LSTM), 1),
+        "gates": (width["GHs"] * gated, 0), "tape": (Hs * gated, 0),
     }  # fmt: skip
+
+
+def tape_parts(recurrence: int, E: int, H: int, dtype: str, B: int, kept: int) -> dict[str, int]:
+    """How many numbers each array of a tape has, B rows and `kept` steps, in the order in which they stand there."""
+    rows = _tape_rows(recurrence, E, H, dtype)
+    return {name: B * (kept + more) * width for name, (width, more) in rows.items()}
 
 
 def steps_kept(T: int) -> int:
     """Steps on a tape that nobody goes back over."""
     return min(T, int(FORWARD_STEPS))
+
+
+@cache
+def openmp() -> tuple[int, int] | None:
+    """The addresses of what begins a parallel region and of what numbers its threads, in the OpenMP that is loaded, so
+    that its threads are ours too: two pools would wait for each other's cores. None where there is no such library.
+    """
+    try:
+        here = ctypes.CDLL(None)
+        found = here.GOMP_parallel, here.omp_get_thread_num
+    except (AttributeError, OSError, TypeError):
+        return None
+    begin, number = (ctypes.cast(function, ctypes.c_void_p).value or 0 for function in found)
+    return begin, number
 
 
 class LayerRunner:
@@ -329,10 +363,10 @@ class LayerRunner:
     def __init__(self, recurrence: int, E: int, H: int, bias: bool, dtype: DTypeLike, workers: int) -> None:
         self.sizes = s = sizes_of(recurrence, E, H, workers)
         self.dtype, self.widths = np.dtype(dtype), s.widths(dtype)
-        self.bias, self.steps = bias, 0
+        self.bias, self.steps, self.shared = bias, 0, shared_fields()
         for _ in compile_layer(dtype):
             pass
-        self.layer_call, self.do_share = _ADDRESSES[self.dtype]
+        self.layer_call, self.do_share, self.take_all = _ADDRESSES[self.dtype]
         self.work = s.G * H * ((E + H) * 3 + int(TANH_WORK))
 
     def _make_room(self, B: int, T: int) -> None:
@@ -362,6 +396,10 @@ class LayerRunner:
         self.record.point({"layers": np.array([self.record.address])})
         self.words = self.record.record.view(np.int64).data
         self.words[_FIELD["root"]] = self.record.address
+        if self.sizes.workers > 1 and (team := openmp()):
+            for name, value in zip(("team", "team_thread"), team, strict=True):
+                self.words[_FIELD[name]] = value
+            self.words[_FIELD["take_all"]], self.words[_FIELD["pool"]] = self.take_all, self.shared.ctypes.data
 
     def zero_state(self, B: int, T: int) -> int:
         """The address of a state (B, H) of zeros."""
@@ -374,22 +412,29 @@ class LayerRunner:
         `tape` is the address of as many numbers as `tape_parts` says, of T steps if `keeps`, else of FORWARD_STEPS.
         """
         self._make_room(B, T)
-        words, kept = self.words, T if keeps else steps_kept(T)
+        s, words, kept = self.sizes, self.words, T if keeps else steps_kept(T)
         own = {"B": B, "b": B, "order_n": B, "T": T, "kept": kept, "keeps_tape": keeps}
         own["goal"] = GRADIENT if back else FORWARD
         own["seats"] = self.buffers["sorted_seats" if values["has_lengths"] else "seats"].ctypes.data
-        for name, count in tape_parts(self.sizes, self.dtype, B, kept).items():
+        for name, count in tape_parts(s.recurrence, s.E, s.H, self.dtype.name, B, kept).items():
             own[name], tape = tape, tape + count * self.dtype.itemsize
         for name, value in (*own.items(), *values.items()):
             words[_FIELD[name]] = value
+        if words[_FIELD["team"]] or self.sizes.workers == 1:
+            enter(self.layer_call, self.record.address)
+        else:
+            self._run_in_pool(steps)
+
+    def _run_in_pool(self, steps: int) -> None:
+        """The call where there is no OpenMP: by threads of our own, unless another call has them."""
         pool, size = thread_pool(), self.sizes.workers
-        if size == 1 or not pool.in_use.acquire(blocking=False):
-            words[_FIELD["pool"]] = 0
+        if not pool.in_use.acquire(blocking=False):
+            self.words[_FIELD["pool"]] = 0
             enter(self.layer_call, self.record.address)
             return
         try:
             pool.grow(size)
-            words[_FIELD["pool"]] = pool.address
+            self.words[_FIELD["pool"]] = pool.address
             pool.begin_call(size, self.record.address, self.do_share, steps * self.work >= WAKING_WORK)
             enter(self.layer_call, self.record.address)
         finally:

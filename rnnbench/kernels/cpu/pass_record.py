@@ -65,6 +65,9 @@ INTEGERS = (
     # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
     "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
     "unique_n", "own_tokens", "packed", "correct",
+    # addresses: what begins a parallel region of OpenMP's, or 0 where threads are of our pool; what its threads call;
+    # and what says which they are
+    "team", "take_all", "team_thread",
     # of a layer by itself, see `layer_pass`
     "has_bias", "turns", "row_apart", "out_at", "learns_states", "adds_inputs",
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnbench.kernels.cpu.calls import call_share, symbol_kernel
+from rnnbench.kernels.cpu.calls import call_number, call_share, call_team, symbol_kernel
 from rnnbench.kernels.cpu.compiling import NONE, cpu_kernel
 from rnnbench.kernels.cpu.pass_record import address_of
 from rnnbench.kernels.cpu.thread_pool import finish_share, open_stage, take_share, wait_for_shares
@@ -37,6 +37,10 @@ def stage(c, kind, shares):
         for number in range(shares):
             call_share(c.do_share, address_of(c), 0, number)
         return
+    if c.team != 0:  # threads of OpenMP's, which call `take_all`
+        open_stage(c.pool, shares, c.workers)
+        call_team(c.team, c.take_all, address_of(c), min(shares, c.workers))
+        return
     # Else the calling thread takes shares as the others do, and waits at the end for those that others took
     open_stage(c.pool, shares, c.workers)
     number = take_share(c.pool, NONE)
@@ -45,3 +49,12 @@ def stage(c, kind, shares):
         finish_share(c.pool)
         number = take_share(c.pool, NONE)
     wait_for_shares(c.pool, shares)
+
+
+def take_all(c):
+    """Take shares until none is left, in one thread of a team of OpenMP's."""
+    thread = call_number(c.team_thread)
+    number = take_share(c.pool, thread)
+    while number >= 0:
+        call_share(c.do_share, address_of(c), thread, number)
+        number = take_share(c.pool, thread)

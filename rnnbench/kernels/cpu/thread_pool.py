@@ -36,7 +36,7 @@ from rnnbench.kernels.cpu.atomics import (
 )
 from rnnbench.kernels.cpu.calls import call_share
 from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
-from rnnbench.kernels.cpu.pass_record import aligned
+from rnnbench.kernels.cpu.pass_record import Array, aligned
 from rnnbench.kernels.cpu.simd import CACHE_LINE
 
 # Where the numbers that threads share are, in bytes from the start: each on cache lines of its own, or writing one
@@ -111,11 +111,16 @@ def _take_shares(pool, thread):
             idle = 0
 
 
+def shared_fields() -> Array:
+    """Room for the numbers that threads share."""
+    return aligned((_FIELDS * 2 * CACHE_LINE // 8,), np.int64)
+
+
 class ThreadPool:
     """The calling thread, whichever it is, and daemon threads of this process. One call at a time has it: `in_use`."""
 
     def __init__(self) -> None:
-        fields = aligned((_FIELDS * 2 * CACHE_LINE // 8,), np.int64)
+        fields = shared_fields()
         self.address = fields.ctypes.data
         self.fields = fields.data  # a memoryview: quicker to write than an array
         self.threads: list[_PoolThread] = []
@@ -173,11 +178,23 @@ with contextlib.suppress(AttributeError, OSError, TypeError):  # Linux has it
     _core_here = ctypes.CDLL(None).sched_getcpu
 
 
+_FIRST_CORES: set[int] = set()
+with contextlib.suppress(AttributeError, OSError):
+    _FIRST_CORES = os.sched_getaffinity(0)
+
+
 def _other_cores() -> set[int]:
-    """The cores that this thread may use, but for the one that it is on; empty where the system does not say."""
+    """The cores that this process may use, but for the one that this thread is on; empty where the system does not say.
+
+    A thread with fewer cores than the pool has threads was pinned, as OpenMP does with the one that loads it: others
+    then have those that the process began with.
+    """
     if _core_here is None or not hasattr(os, "sched_getaffinity"):
         return set()
-    return os.sched_getaffinity(0) - {_core_here()}
+    cores = os.sched_getaffinity(0)
+    if len(cores) <= len(_POOL.threads):
+        cores = cores | _FIRST_CORES
+    return cores - {_core_here()}
 
 
 _POOL = ThreadPool()
