@@ -187,9 +187,10 @@ def _layer_shapes(
     x: Tensor, batch_sizes: Tensor | None, h: Tensor, c: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `_layer` gives, without numbers: for compilers."""
-    mode, batch_first, keeps = rest[-3:]
+    *parameters, mode, batch_first, keeps = rest
     T = x.shape[1 if batch_first else 0] if batch_sizes is None else batch_sizes.shape[0]
-    E, (D, B, H) = x.shape[-1], h.shape
+    directions, B = _directions(tuple(parameters)), h.shape[1]
+    D, E, H = len(directions), *(int(weight.shape[1]) for weight in parameters[:2])
     numbers = D * _tape_numbers(mode, E, H, _DTYPES[x.dtype], B, T) if keeps else 0
     y, c_n = x.new_empty((*x.shape[:-1], D * H)), x.new_empty(0 if c is None else c.shape)
     return y, h.new_empty(h.shape), c_n, x.new_empty(numbers)
