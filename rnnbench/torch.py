@@ -78,7 +78,7 @@ def _runner(*made_for: Any) -> Iterator[LayerRunner]:
         waiting.append(runner)
 
 
-class _Rows:
+class _RowsOfBatch:
     """Where the rows of a batch lie in x of a shape: time first, batch first, or packed, the longest first."""
 
     def __init__(self, x: Sequence[int], batch_sizes: Tensor | None, batch_first: bool) -> None:
@@ -159,7 +159,7 @@ def _layer(
     *given, mode, batch_first, keeps = rest
     dtype, x, h, c = _checked(x, (h, c, *given)), x.contiguous(), h.contiguous(), None if c is None else c.contiguous()
     directions = _directions(tuple(None if p is None else p.contiguous() for p in given))
-    rows, E, (D, B, H) = _Rows(x.shape, batch_sizes, batch_first), x.shape[-1], h.shape
+    rows, E, (D, B, H) = _RowsOfBatch(x.shape, batch_sizes, batch_first), x.shape[-1], h.shape
     y, h_n, c_n = x.new_empty((*x.shape[:-1], D * H)), torch.empty_like(h), x.new_empty(0 if c is None else c.shape)
     kept = rows.T if keeps else steps_kept(rows.T)
     numbers, size = _tape_numbers(mode, E, H, dtype, B, kept), x.element_size()
@@ -203,7 +203,7 @@ def _layer_backward(
     *given, mode, batch_first, learns_inputs, learns_states = rest
     dy, dh, dc = (None if d is None else d.contiguous() for d in (dy, dh, dc))
     tape, directions = tape.contiguous(), _directions(tuple(None if p is None else p.contiguous() for p in given))
-    rows, E, (D, B, H) = _Rows(x, batch_sizes, batch_first), x[-1], h
+    rows, E, (D, B, H) = _RowsOfBatch(x, batch_sizes, batch_first), x[-1], h
     found = _layer_backward_shapes(dy, dh, dc, tape, x, batch_sizes, h, *rest)
     if B == 0:
         return tuple(grad.zero_() for grad in found)

@@ -25,7 +25,7 @@ from rnnbench.api import verify as verifying
 from rnnbench.api.exit_codes import INTERRUPTED
 from rnnbench.api.runs import place_of
 from rnnbench.harness.observer import Lines, Observer, Silent
-from rnnbench.harness.tasks import check_sizes
+from rnnbench.harness.tasks import check_sizes, too_large_here
 from rnnbench.machine.environment import variables_of
 from rnnbench.model import Case, DType, Pass, Truncation
 from rnnbench.params import cast, init_params
@@ -95,7 +95,7 @@ class Run:
         return pd.DataFrame(rows, columns=columns)
 
     def report(self, *, svg: bool = False) -> Path:
-        """Write `report.md`, tables and figures into the folder of the run; the path of the page."""
+        """Write `report.md`, `report.html`, tables and figures into the folder of the run; the path of the first."""
         from rnnbench.report.page import write_report
 
         write_report(self.folder, self._data, vector=svg)
@@ -287,7 +287,8 @@ def session(
 
     `forward`, `gradient`, `train_step` work on the batch of `select`, `train_epoch` on an order of rows, `predict` on
     rows; `fetch` gives the outputs of the last. `params`: arrays by name that replace the initial ones, all or some.
-    Raises ValueError where the backend is not here or cannot do it, and where `params` do not fit.
+    Raises ValueError where the backend is not here or cannot do it, where `params` do not fit, and where memory does
+    not hold it.
     """
     _one_of("backend", backend, registry.REGISTRY)
     if reason := registry.missing(backend):
@@ -299,6 +300,8 @@ def session(
     reasons = [made.unsupported(Case(**vars(problem), pass_=pass_)) for pass_ in Pass]
     if reason := made.unavailable() or (reasons[0] if all(reasons) else None):
         raise ValueError(f"{backend} on {problem.name}: {reason}")
+    if reason := too_large_here(found.spec, problem):
+        raise ValueError(reason)
     rows = found.load(Source(found.T, seed, None if data_dir is None else Path(data_dir))).train
     initial = {**init_params(found.model, found.init, seed), **(params or {})}
     staged = made.prepare(found.spec.problem(*asked, rows), cast(initial, problem.dtype), rows)

@@ -74,6 +74,7 @@ _CUDA: dict[str, Any] = _NUMBA | {
     "on_request": True,
     "gpu": True,
     "compiler": "",  # it launches a kernel for each step
+    "features": tuple(Feature),
 }
 _TORCH: dict[str, Any] = {
     "needs": ("torch",),
@@ -195,13 +196,15 @@ REGISTRY: dict[str, Entry] = {
     ),
     "torch-cuda": Entry(
         "rnnbench.backends.torch_cuda:TorchCudaBackend",
-        summary="nn.RNN by cuDNN on one NVIDIA GPU, strict float32",
+        features=_EVERY,
+        summary="nn.RNN, nn.GRU or nn.LSTM by cuDNN on one NVIDIA GPU, strict float32",
         look=Look("#AA3377", "p", (0, (9, 2)), "//"),
         **_TORCH | _ON_GPU | {"environment": _BLAS | _GPU},
     ),
     "torch-cuda+tf32": Entry(
         "rnnbench.backends.torch_cuda:TorchCudaTf32Backend",
-        summary="nn.RNN by cuDNN on one NVIDIA GPU, products in TF32",
+        features=_EVERY,
+        summary="the same with products in TF32",
         look=Look("#EE6677", "h", (0, (9, 2, 1, 2)), "\\\\"),
         **_TORCH | _ON_GPU | {"environment": _BLAS | _GPU},
     ),

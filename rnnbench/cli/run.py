@@ -162,7 +162,7 @@ def _execute(
     if spent := time_in_words(running.with_report(folder, loaded.run, spent_here)):
         say(f"{spent}.")
     if written:
-        say(f"Report: {folder / 'report.md'}")
+        say(f"Report: {folder / 'report.html'} and report.md")
     say_what_is_on_request(plan)
     return code
 

@@ -89,6 +89,7 @@ class WorkerPool:
         self.counted: TimeKind | None = None  # what all that workers are asked counts as
         self._here = threading.local()  # `first`: the place of the core that work of this thread begins at
         self.libraries: dict[str, Any] = {}
+        self.times_imports = False  # of workers with the threads of this pool; others import faster
         self.closed = False
         self.answered_ns = 0  # when any of them last did, by the monotonic clock
 
@@ -118,12 +119,12 @@ class WorkerPool:
     @contextmanager
     def counting(self, kind: TimeKind) -> Iterator[None]:
         """What workers are asked meanwhile counts as this kind alone, such as finding the number of threads."""
-        self.counted = kind
+        before, self.counted = self.counted, kind
         try:
             with self.ledger.spend(kind):
                 yield
         finally:
-            self.counted = None
+            self.counted = before
 
     def spend(self, kind: TimeKind) -> AbstractContextManager[None]:
         """Count what happens inside as `kind`, but in `counting`."""
@@ -142,6 +143,8 @@ class WorkerPool:
         log = self.folder / "logs" / f"{name}{apart}.log"
         env = environment(place.threads, self.cache, self.env, self.folder)
         env["RNNBENCH_CORES"] = ",".join(map(str, cores))
+        if self.times_imports and place.threads == self.threads:
+            env["RNNBENCH_TIMES_IMPORT"] = "1"
         place.worker, place.cores = WorkerClient(name, backends.entry_of(name).target, log, env), cores
         try:
             hello = place.worker.ask("hello", self.limit())

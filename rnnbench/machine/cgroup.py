@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,13 +19,13 @@ def text_in(path: Path) -> str | None:
         return None
 
 
-def folders_of(controller: str, root: Path = ROOT) -> tuple[int, list[Path]]:
+def group_folders(controller: str, root: Path = ROOT) -> tuple[int, list[Path]]:
     """The version of the interface (2, else 1), and the folders of a process's group and of those above it.
 
     A container may see none but the mount itself.
     """
     groups, mount = _groups(root / "proc/self/cgroup"), root / "sys/fs/cgroup"
-    if "" in groups and (mount / "cgroup.controllers").exists():
+    if "" in groups and os.path.exists(mount / "cgroup.controllers"):
         return 2, _upwards(mount, groups[""])
     return 1, _upwards(mount / controller, groups.get(controller, "/"))
 
@@ -33,14 +34,15 @@ def _groups(path: Path) -> dict[str, str]:
     """Controller -> path of this process's group; "" for version 2."""
     found: dict[str, str] = {}
     for line in (text_in(path) or "").splitlines():
-        _, controllers, group = line.split(":", 2)
-        found |= dict.fromkeys(controllers.split(","), group)
+        _, controllers, group = (*line.split(":", 2), "", "")[:3]
+        if group:
+            found |= dict.fromkeys(controllers.split(","), group)
     return found
 
 
 def _upwards(mount: Path, group: str) -> list[Path]:
     folder = mount / group.lstrip("/")
-    return [path for path in (folder, *folder.parents) if path.is_relative_to(mount) and path.is_dir()]
+    return [path for path in (folder, *folder.parents) if path.is_relative_to(mount) and os.path.isdir(path)]
 
 
 class Throttled(NamedTuple):
@@ -52,7 +54,7 @@ class Throttled(NamedTuple):
 
 def throttling_files(root: Path = ROOT) -> list[Path]:
     """The `cpu.stat` of each group that counts how long its quota held it back."""
-    return [file for folder in folders_of("cpu", root)[1] if _throttled_in(file := folder / "cpu.stat") is not None]
+    return [file for folder in group_folders("cpu", root)[1] if _throttled_in(file := folder / "cpu.stat") is not None]
 
 
 def throttled(files: Sequence[Path]) -> Throttled | None:

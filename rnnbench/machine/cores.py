@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from contextlib import suppress
-from pathlib import Path
+
+from rnnbench.machine.known import known
 
 
 def allowed_cores() -> list[int]:
     """The cores that this process may run on."""
-    with suppress(AttributeError, OSError):  # not on every system, and not told by every one
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+    found = known(lambda: os.sched_getaffinity(0))  # not on every system
+    return sorted(found) if found else list(range(os.cpu_count() or 1))
 
 
 def cores_for(threads: int, first: int = 0) -> list[int]:
@@ -24,8 +24,7 @@ def cores_for(threads: int, first: int = 0) -> list[int]:
 
 def stay_on(cores: Iterable[int]) -> None:
     """Keep all threads of this process on these cores, where the system can."""
-    tasks = Path("/proc/self/task")
-    if hasattr(os, "sched_setaffinity") and tasks.is_dir():
-        for task in tasks.iterdir():
+    with suppress(AttributeError, OSError):  # not on every system
+        for task in os.listdir("/proc/self/task"):
             with suppress(ProcessLookupError):  # it has ended
-                os.sched_setaffinity(int(task.name), cores)
+                os.sched_setaffinity(int(task), cores)

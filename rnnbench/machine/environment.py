@@ -39,7 +39,7 @@ _HARMLESS = (
     "KMP_INIT_AT_FORK",
 )  # fmt: skip
 # What a worker cannot do without, and what says how it works: not for --env.
-_OURS = {"RNNBENCH_CORES", "RNNBENCH_CHANNEL", "PYTHONSAFEPATH", "PYTHONUNBUFFERED"}
+_OURS = {"RNNBENCH_CORES", "RNNBENCH_CHANNEL", "RNNBENCH_TIMES_IMPORT", "PYTHONSAFEPATH", "PYTHONUNBUFFERED"}
 
 
 def _is_of(name: str, patterns: Iterable[str]) -> bool:

@@ -108,6 +108,21 @@ def test_a_process_that_cannot_be_killed_is_not_waited_for(started, monkeypatch)
         assert worker.alive
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "the user's"])
+def test_a_worker_s_folder_is_that_of_its_log_but_the_user_s_own_code_reads_beside_itself(tmp_path, own):
+    """Numba would read a .numba_config.yaml of the current folder, and a core would be left there."""
+    target = f"{tmp_path}/mine.py:Mine" if own else "rnnbench.backends.numpy:NumpyBackend"
+    code = (
+        SAYS
+        + """import json; channel.sendall(json.dumps({"ok": True, "at": os.getcwd()}).encode() + b"\\n"); input()"""
+    )
+    worker = WorkerClient("numpy", target, tmp_path / "logs" / "a log", environment(1, None), ("-c", code))
+    try:
+        assert worker.ask("hello", LONG)["at"] == (os.getcwd() if own else str(tmp_path / "logs"))
+    finally:
+        worker.kill()
+
+
 def test_limits_beyond_what_the_system_can_wait(started):
     for seconds in (3e6, float("inf")):
         assert started().ask("hello", Limit(seconds))["package"]["version"] == rnnbench.__version__

@@ -124,13 +124,21 @@ def at(ms, delays=None, switches=None, **cpu):
 
 
 def test_what_is_counted_between_two_moments():
-    first = at(0, {"1": RunDelay(5, 100), "2": RunDelay(5, 70), "3": RunDelay(5, 9)}, 4, busy=10, total=20, own=3)
+    first = at(
+        0, {"1": RunDelay(5, 100, 7), "2": RunDelay(5, 70, 2), "3": RunDelay(5, 9, 9)}, 4, busy=10, total=20, own=3
+    )
     last = at(
-        500, {"1": RunDelay(9, 140), "2": RunDelay(9, 70), "4": RunDelay(9, 8)}, 11,
+        500, {"1": RunDelay(9, 140, 9), "2": RunDelay(9, 70, 2), "4": RunDelay(9, 8, 3)}, 11,
         busy=10.75, stolen=0.1, total=21, own=3.5,
     )  # fmt: skip
     assert contention_between(first, last, (30, 31)) == Contention(
-        seconds=0.5, run_delay_ns=48, involuntary_switches=7, others_share=0.25, stolen_share=0.1, probe_ns=(30, 31)
+        seconds=0.5,
+        run_delay_ns=48,
+        involuntary_switches=7,
+        others_share=0.25,
+        stolen_share=0.1,
+        probe_ns=(30, 31),
+        starts=5,
     )
 
 

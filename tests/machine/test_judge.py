@@ -57,6 +57,26 @@ def test_what_others_took(turn, taken, two_cores):
     assert contention.disturbed_by(turn, 2, 0.0, 100) == pytest.approx(taken)
 
 
+@pytest.mark.parametrize(
+    ("starts", "periods", "calls", "taken"),
+    [
+        (5, 0, 20, 0),
+        (6, 0, 20, 0.4),
+        (3, 2, 20, 0),
+        (3, 3, 20, 0.4),
+        (5, None, 20, 0),
+        (1, 0, 2, 0.4),
+        (None, 0, 9, 0.4),
+    ],
+)
+def test_what_hits_few_of_many_calls_does_not_move_their_median(starts, periods, calls, taken, two_cores):
+    turn = replace(turn_of(delay=0.4, others=0.5), starts=starts, throttled_periods=periods)
+    assert contention.disturbed_by(turn, 2, calls=calls) == pytest.approx(taken)
+    assert contention.disturbed_by(replace(turn, stolen_share=0.3), 2, calls=calls) == pytest.approx(taken + 0.4)
+    judge = contention.Judge()
+    assert judge("a", turn, 2, calls) == taken
+
+
 def test_what_is_usual_in_quiet_is_not_held_against_others(two_cores):
     judge, crowded = contention.Judge(), turn_of(delay=0.45, others=0.5)
     assert judge("jax", crowded, 2) == 0.45  # nothing is known of it in quiet

@@ -6,6 +6,7 @@ one share is done on the spot. Between stages the calling thread alone works: ad
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numba
@@ -253,6 +254,7 @@ def enter(whole_call, record_at):
 
 
 _ADDRESSES: dict[np.dtype, tuple[int, int]] = {}
+_COMPILING = threading.Lock()
 
 
 def compile_all(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
@@ -275,8 +277,9 @@ def compile_all(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
 
 def addresses(dtype: DTypeLike) -> tuple[int, int]:
     """The addresses of `_whole_call` and `_do_share`, compiled."""
-    for _ in compile_all(dtype):
-        pass
+    with _COMPILING:
+        for _ in compile_all(dtype):
+            pass
     return _ADDRESSES[np.dtype(dtype)]
 
 

@@ -38,11 +38,11 @@ def stage(c, kind, shares):
             call_share(c.do_share, address_of(c), 0, number)
         return
     if c.team != 0:  # threads of OpenMP's, which call `take_all`
-        open_stage(c.pool, shares)
+        open_stage(c.pool, shares, c.workers)
         call_team(c.team, c.take_all, address_of(c), min(shares, c.workers))
         return
     # Else the calling thread takes shares as the others do, and waits at the end for those that others took
-    open_stage(c.pool, shares)
+    open_stage(c.pool, shares, c.workers)
     number = take_share(c.pool, NONE)
     while number >= 0:
         call_share(c.do_share, address_of(c), 0, number)
