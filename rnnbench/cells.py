@@ -150,12 +150,6 @@ def lstm_backward(
     return StepBackward(delta, grads, {"h": delta @ params["W_hh"].T, "c": dc * f})
 
 
-_GATED = (  # who computes cells with gates
-    "numpy", "numba", "numba+subnormal", "jax", "torch", "torch+flush", "torch+compile", "tensorflow", "tensorflow+xla",
-    "openvino", "onnxruntime", "numba+naive", "keras", "keras+jax", "keras+torch", "cuda", "cuda+graph",
-    "torch+rnnbench", "torch-cuda", "torch-cuda+tf32", "jax-cuda",
-)  # fmt: skip
-
 CELLS: dict[str, Cell] = {
     "rnn": Cell("rnn", gates=("h",), states=("h",), forward=rnn_forward, backward=rnn_backward),
     "gru": Cell(
@@ -165,7 +159,6 @@ CELLS: dict[str, Cell] = {
         inner=("n",),
         forward=gru_forward,
         backward=gru_backward,
-        computed_by=_GATED,
     ),
     "lstm": Cell(
         "lstm",
@@ -174,7 +167,6 @@ CELLS: dict[str, Cell] = {
         ones=("f",),
         forward=lstm_forward,
         backward=lstm_backward,
-        computed_by=_GATED,
     ),
 }
 
