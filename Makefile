@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test test-sim test-keras test-compile gpu lint types smoke bench bench-against bench-gate clean
+.PHONY: run test browser test-sim test-keras test-compile gpu lint types smoke bench bench-against bench-gate clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
@@ -21,8 +21,13 @@ SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist worksteal
 
 # `make test WHAT=tests/backends` runs a part, and neither the simulator nor Keras on its other frameworks.
 WHAT ?= tests
-test: .venv/dev.stamp $(if $(filter tests,$(WHAT)),test-sim test-keras)
+test: .venv/dev.stamp $(if $(filter tests tests/report%,$(WHAT)),browser) $(if $(filter tests,$(WHAT)),test-sim test-keras)
 	$(BIN)/python -m pytest $(WHAT) $(SIDE_BY_SIDE) $(ARGS)
+
+# A browser for the tests of report.html, from a package of npm, which comes in one of pip: nothing is asked of the system.
+# Where it cannot be had, those tests take one on the path, and are skipped where there is none.
+browser: .venv/dev.stamp
+	@$(MAKE) -s .venv/browser.stamp || echo "no browser could be installed" >&2
 
 # The CUDA kernels with no GPU: numba simulates if it is told so before it is imported, so in processes of their own.
 test-sim: .venv/dev.stamp
@@ -45,7 +50,7 @@ test-compile: .venv-cuda/dev.stamp
 # On a machine with an NVIDIA GPU: benchmarks, tests, check, sanitizer, packed after each; `python benchmarks/gpu.py --plan`
 # lists the steps.
 # Nothing is installed where PYTHON has the modules that they need.
-GPU_MODULES := click cpuinfo matplotlib msgspec numba_cuda pandas psutil pytest pytest_timeout rich scipy tabulate threadpoolctl
+GPU_MODULES := click cpuinfo jinja2 markdown_it matplotlib msgspec numba_cuda pandas PIL psutil pytest pytest_timeout rich scipy tabulate threadpoolctl
 LACKING = import importlib.util as u, sys; lacking = [m for m in sys.argv[1:] if not u.find_spec(m)]; \
     sys.exit("$(PYTHON) lacks " + ", ".join(lacking) if lacking else 0)
 gpu:
@@ -74,6 +79,7 @@ smoke: .venv/dev.stamp
 	rm -rf runs/smoke
 	$(BIN)/python -m rnnbench run --quick -o runs/smoke $(ARGS)
 	test -s runs/smoke/report.md
+	test -s runs/smoke/report.html
 	test -s runs/smoke/figures/time.png
 
 # The benchmarks, timed and kept in .benchmarks; `make bench ARGS=--benchmark-disable` runs each once, as a test.
@@ -101,6 +107,14 @@ bench-gate: .venv/dev.stamp
 .venv/dev.stamp: .venv/pyvenv.cfg pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[frameworks,dev]'
 	touch $@ .venv/run.stamp
+
+.venv/browser.stamp: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[browser]'
+	mkdir -p .venv/browser
+	cd .venv/browser && export PATH="$$PWD/../bin:$$PATH" TMPDIR="$$PWD" AWS_EXECUTION_ENV=AWS_Lambda_nodejs24.x && \
+	    npm install --silent --no-audit --no-fund @sparticuz/chromium@153.0.0 axe-core@4.14.1 && \
+	    node --input-type=module -e "import c from '@sparticuz/chromium'; await c.executablePath()"
+	touch $@
 
 .venv-cuda/dev.stamp: pyproject.toml
 	$(PYTHON) -m venv .venv-cuda

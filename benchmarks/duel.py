@@ -25,7 +25,7 @@ from rnnbench.analysis.compare import Verdict
 from rnnbench.analysis.stats import Basis, Interval, ratio_of
 from rnnbench.harness.plan import shuffled
 from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
-from rnnbench.machine.cores import environment
+from rnnbench.machine.environment import environment
 from rnnbench.records.record import Status, TurnKey
 
 HERE = Path(__file__).resolve().parent

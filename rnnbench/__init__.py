@@ -12,7 +12,8 @@ The names below are imported when they are first used, so that `import rnnbench`
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # as of typing, which a file of the current folder may hide until `__main__` has begun
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,8 @@ _WHERE = {
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from rnnbench.api.python import Run as Run
     from rnnbench.api.python import compare as compare
     from rnnbench.api.python import load as load

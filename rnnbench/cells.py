@@ -152,7 +152,8 @@ def lstm_backward(
 
 _GATED = (  # who computes cells with gates
     "numpy", "numba", "numba+subnormal", "jax", "torch", "torch+flush", "torch+compile", "tensorflow", "tensorflow+xla",
-    "openvino", "onnxruntime", "numba+naive", "keras", "keras+jax", "keras+torch",
+    "openvino", "onnxruntime", "numba+naive", "keras", "keras+jax", "keras+torch", "cuda", "cuda+graph",
+    "torch+rnnbench", "torch-cuda", "torch-cuda+tf32", "jax-cuda",
 )  # fmt: skip
 
 CELLS: dict[str, Cell] = {

@@ -162,8 +162,8 @@ def checked_batch(batch: int, staged: int, B: int) -> int:
 
 
 def checked_order(order: NDArray[np.int64], staged: int) -> NDArray[np.int64]:
-    """Row numbers (n,) as compiled code reads them. Raises ValueError for none, or one that is not staged."""
-    rows = np.asarray(order)
+    """Row numbers (n,) in a copy for compiled code. Raises ValueError for none, or one that is not staged."""
+    rows = np.array(order)
     if rows.size == 0:
         raise ValueError("the order is empty; an epoch needs at least 1 row")
     if rows.ndim != 1 or rows.dtype.kind not in "iu":

@@ -1,4 +1,4 @@
-"""Opens what others hand in: a file, and nothing that blocks or never ends."""
+"""Opens what others hand in: a file, and nothing that blocks or never ends. And where a home is."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def in_home(path: str | Path) -> Path | None:
+    """A path whose ~ is the home that it stands for; None where that is not known: no folder is called ~."""
+    found = os.path.expanduser(path)
+    return None if str(found).startswith("~") else Path(found)
 
 
 def open_file(path: Path, most: int | None = None) -> IO[bytes]:

@@ -21,10 +21,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy pr
 # once. Variants of a backend that has all cases, and runtimes that share one graph, need fewer.
 EVERY = {"jax": 12, "tensorflow": 16, "tensorflow+xla": 48, "torch+compile": 48, "cuda": 8, "cuda+graph": 8}
 EVERY |= dict.fromkeys(("keras", "keras+jax", "keras+torch"), 32)
-EVERY |= dict.fromkeys(("torch+flush", "numba+subnormal", "numba+naive", "onnxruntime", "openvino"), 4)
+EVERY |= dict.fromkeys(
+    ("torch+flush", "torch+rnnbench", "numba+subnormal", "numba+naive", "onnxruntime", "openvino"), 4
+)
 # Tested beside those of a usual run. Keras has one framework a process, TensorFlow in that of all tests: `make
 # test-keras` runs it on the others.
-ON_REQUEST = ["numba+subnormal", "numba+naive", "onnxruntime", "keras"]
+ON_REQUEST = ["numba+subnormal", "numba+naive", "onnxruntime", "keras", "torch+rnnbench"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -86,8 +88,8 @@ def _kernels_are_compiled_once(tmp_path_factory):
     shared = {"NUMBA_CACHE_DIR": str((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "numba")}
     with pytest.MonkeyPatch.context() as patch:
         for name, entry in backends.REGISTRY.items():
-            if entry.caches.keys() == shared.keys():
-                patch.setitem(backends.REGISTRY, name, replace(entry, caches=shared))
+            if shared.keys() <= entry.caches.keys():
+                patch.setitem(backends.REGISTRY, name, replace(entry, caches={**entry.caches, **shared}))
         yield
 
 

@@ -151,22 +151,22 @@ class RunsOutOfMemory(NumpySession):
 
 
 class Compiles(NumpySession):
-    """Takes TEST_COMPILES seconds longer for the first gradient of a process."""
+    """Takes RNNBENCH_TEST_COMPILES seconds longer for the first gradient of a process."""
 
     compiled = False
 
     def _gradient(self, batch, state):
         if not Compiles.compiled:
-            time.sleep(float(os.environ["TEST_COMPILES"]))
+            time.sleep(float(os.environ["RNNBENCH_TEST_COMPILES"]))
             Compiles.compiled = True
         return super()._gradient(batch, state)
 
 
 class CompilesEarly(NumpySession):
-    """Takes TEST_COMPILES seconds longer to prepare."""
+    """Takes RNNBENCH_TEST_COMPILES seconds longer to prepare."""
 
     def __init__(self, problem, params, data):
-        time.sleep(float(os.environ["TEST_COMPILES"]))
+        time.sleep(float(os.environ["RNNBENCH_TEST_COMPILES"]))
         super().__init__(problem, params, data)
 
 
@@ -177,13 +177,13 @@ class Slow(NumpySession):
 
 
 class Busy(NumpySession):
-    """Loops for TEST_BUSY times the length of each forward after it."""
+    """Loops for RNNBENCH_TEST_BUSY times the length of each forward after it."""
 
     def forward(self):
         start = time.perf_counter()
         super().forward()
         now = time.perf_counter()
-        end = now + float(os.environ["TEST_BUSY"]) * (now - start)
+        end = now + float(os.environ["RNNBENCH_TEST_BUSY"]) * (now - start)
         while time.perf_counter() < end:
             pass
 
@@ -203,11 +203,11 @@ class Sleeper(NumpySession):
 
 
 class FullDisk(NumpySession):
-    """Finds no room for its answer to the gradient, while the file of TEST_FULL is there."""
+    """Finds no room for its answer to the gradient, while the file of RNNBENCH_TEST_FULL is there."""
 
     def gradient(self):
         super().gradient()
-        if os.path.exists(os.environ["TEST_FULL"]):
+        if os.path.exists(os.environ["RNNBENCH_TEST_FULL"]):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "scratch")
 
 
@@ -216,10 +216,10 @@ def threads() -> int:
 
 
 class SlowerTogether(NumpySession):
-    """Each pass takes 16 ms by several threads and 1 ms by one; TEST_TURNED: the reverse."""
+    """Each pass takes 16 ms by several threads and 1 ms by one; RNNBENCH_TEST_TURNED: the reverse."""
 
     def _take(self, alone: float, together: float) -> None:
-        if "TEST_TURNED" in os.environ:
+        if "RNNBENCH_TEST_TURNED" in os.environ:
             alone, together = together, alone
         time.sleep(together if threads() > 1 else alone)
 
@@ -255,10 +255,10 @@ class EpochFailsAlone(SlowerTogether):
 
 
 class RaisesTogether(NumpySession):
-    """Its gradient fails by several threads; TEST_TURNED: by one."""
+    """Its gradient fails by several threads; RNNBENCH_TEST_TURNED: by one."""
 
     def gradient(self):
-        if (threads() > 1) != ("TEST_TURNED" in os.environ):
+        if (threads() > 1) != ("RNNBENCH_TEST_TURNED" in os.environ):
             raise RuntimeError("the parts do not fit together")
         super().gradient()
 
@@ -297,12 +297,12 @@ class RaisesOnImport(NumpyBackend):
 
 
 class HangsInThirdStart(NumpyBackend):
-    """Starts are counted in the file that TEST_STARTS names."""
+    """Starts are counted in the file that RNNBENCH_TEST_STARTS names."""
 
     def __init__(self):
-        with open(os.environ["TEST_STARTS"], "ab") as file:
+        with open(os.environ["RNNBENCH_TEST_STARTS"], "ab") as file:
             file.write(b".")
-        if os.path.getsize(os.environ["TEST_STARTS"]) > 2:
+        if os.path.getsize(os.environ["RNNBENCH_TEST_STARTS"]) > 2:
             time.sleep(1000)
 
 
@@ -438,7 +438,7 @@ BACKENDS = {
     "single": "SingleThreaded",
 }
 
-# In the first two processes right; starts are counted in the file that TEST_STARTS names.
+# In the first two processes right; starts are counted in the file that RNNBENCH_TEST_STARTS names.
 LATE = WRONG | {
     "wrong-state": WrongState,
     "wrong-loss": WrongLoss,
@@ -452,9 +452,9 @@ LATE = WRONG | {
 def _late(session: type[NumpySession]) -> type[NumpyBackend]:
     class Late(NumpyBackend):
         def __init__(self):
-            with open(os.environ["TEST_STARTS"], "ab") as file:
+            with open(os.environ["RNNBENCH_TEST_STARTS"], "ab") as file:
                 file.write(b".")
-            self.late = os.path.getsize(os.environ["TEST_STARTS"]) > 2
+            self.late = os.path.getsize(os.environ["RNNBENCH_TEST_STARTS"]) > 2
 
         def _prepare(self, problem, params, data) -> Session:
             return (session if self.late else NumpySession)(problem, params, data)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any
 from unittest import mock
 
-import numba
 import numpy as np
 import pytest
 
@@ -101,7 +100,7 @@ def pair(backend: Backend, problem: Problem, data: Data | None = None) -> tuple[
 @contextmanager
 def threads(count: int) -> Iterator[None]:
     """Sessions prepared here have a team of so many: more than the machine has cores, if asked."""
-    with mock.patch.object(numba, "get_num_threads", return_value=count):
+    with mock.patch("rnnbench.backends.numba.numba_threads", return_value=count):
         yield
 
 

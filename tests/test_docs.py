@@ -18,6 +18,7 @@ import pytest
 import rnnbench as rb
 from rnnbench import backends, workloads
 from rnnbench.cells import CELLS
+from rnnbench.model import Feature
 from rnnbench.report import plots
 from rnnbench.workloads.files import TABLES
 from tests.calling import called
@@ -174,3 +175,17 @@ def test_links_lead_to_files_that_are_there(page):
     path = ROOT / page
     for link in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
         assert (path.parent / link).exists(), link
+
+
+def test_the_readme_says_who_computes_which_cell_and_structure():
+    text = " ".join((ROOT / "README.md").read_text().split())
+    names = {name for name, entry in backends.REGISTRY.items() if not entry.own}
+    assert "All of them compute the three cells;" in text
+    assert all(names <= {*(cell.computed_by or names)} for cell in CELLS.values())
+    found = re.search(r"layers and both directions all but (.*?); rows with lengths all but (.*?)\. What one", text)
+    assert found
+    for said, features in zip(
+        found.groups(), ((Feature.LAYERS, Feature.BIDIRECTIONAL), (Feature.LENGTHS,)), strict=True
+    ):
+        lacking = {name for name in names if not {*features} <= {*backends.REGISTRY[name].features}}
+        assert {*re.findall("`(.*?)`", said)} == lacking

@@ -2,7 +2,8 @@
 
 Busy loops are processes that do nothing but count, on the cores that the run may use. Compared are the ratios of each
 case to those of the quiet run: with two loops for a third of the time, with one for all of it, and quiet once more,
-which shows what chance does. A run of its own each; a default one takes minutes.
+which is the yardstick: what chance does. A run of its own each; a default one takes minutes. The table is printed, and
+written to the folder of `--keep`, with as many lines as there are so far.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 
 import click
 
@@ -28,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 
 import rnnbench
 from rnnbench.analysis.stats import Interval, Summary, by_case, ratio_of, summaries
+from rnnbench.analysis.trial import trial_of
 from rnnbench.records.record import Record, turns_in
 
 OK, BROKEN, INTERRUPTED = 0, 1, 130
@@ -113,8 +117,9 @@ def answers_of(records: Sequence[Record], reference: str) -> dict[tuple[str, str
 
 
 def says_so(ratio: Interval, *answers: Summary) -> bool:
-    """Whether a ratio is shown as noisy, or one of its answers as disturbed."""
-    return ratio.noisy or any(s.disturbed for s in answers)
+    """Whether a ratio is shown as noisy, or one of its answers as disturbed, its turns or its trial of threads."""
+    trials = (trial_of(s) for s in answers)
+    return ratio.noisy or any(s.disturbed for s in answers) or any(trial and trial.disturbed for trial in trials)
 
 
 @dataclass(frozen=True)
@@ -133,67 +138,85 @@ class Comparison:
         return math.expm1(abs(math.log(now.ratio.value / quiet.ratio.value)))
 
     @cached_property
-    def near(self) -> int:
-        return sum(self.off(key) <= NEAR for key in self.shared)
+    def near(self) -> list[tuple[str, str]]:
+        return [key for key in self.shared if self.off(key) <= NEAR]
 
     @cached_property
     def far(self) -> list[tuple[str, str]]:
         return [key for key in self.shared if self.off(key) > FAR]
 
     @cached_property
-    def silent(self) -> list[tuple[str, str]]:
-        """Those far off of which the run does not say so."""
-        return [key for key in self.far if not self.shared[key][1].says_so]
+    def said(self) -> list[tuple[str, str]]:
+        """Those that the run says not to trust."""
+        return [key for key in self.shared if self.shared[key][1].says_so]
 
     def row(self) -> dict[str, str]:
         """Its line of a table."""
         turns = [r for r in turns_in(self.records) if r.samples_ns]
         worst = max(self.shared, key=self.off)
         moved = sum(quiet.threads != now.threads for quiet, now in self.shared.values())
-        marked = sum(now.says_so for _, now in self.shared.values())
+        apart = sum(a.ratio.low > b.ratio.high or b.ratio.low > a.ratio.high for a, b in self.shared.values())
+        stand = len(self.shared) - len(self.said)
         return {
-            "load": self.load.name,
+            "beside": self.load.name,
             "seconds": f"{self.seconds:.0f}, {100 * self.loaded / self.seconds:.0f} % beside loops",
             "disturbed turns": f"{sum(r.disturbed > 0 for r in turns)} of {len(turns)}",
             "measured again": str(sum(r.attempt > 0 for r in turns)),
-            f"within {100 * NEAR:.0f} %": f"{self.near} of {len(self.shared)}",
+            f"within {100 * NEAR:.0f} %": f"{len(self.near)} of {len(self.shared)}",
+            "of those not said to be disturbed or noisy": f"{len(set(self.near) - set(self.said))} of {stand}",
+            "intervals apart": str(apart),
+            "median": f"{100 * median(map(self.off, self.shared)):.0f} %",
             "most": f"{100 * self.off(worst):.0f} % ({worst[1]}, {worst[0]})",
-            f"over {100 * FAR:.0f} %": f"{len(self.far)}, {len(self.silent)} do not say so",
-            "marked": str(marked),
+            f"over {100 * FAR:.0f} %": f"{len(self.far)}, {len(set(self.far) - set(self.said))} do not say so",
             "other threads": str(moved),
         }
 
     def complaints(self) -> Iterator[str]:
         """What the project states and this run did not hold."""
         of = len(self.shared)
-        if self.near < 0.9 * of:
-            yield f"{self.load.name}: {self.near} of {of} ratios are within {100 * NEAR:.0f} %; 90 % are stated"
-        for case, backend in self.silent:
-            off = 100 * self.off((case, backend))
-            yield f"{self.load.name}: {backend} in {case} is off by {off:.0f} % and does not say so"
+        if len(self.near) < 0.9 * of:
+            yield f"{self.load.name}: {len(self.near)} of {of} ratios are within {100 * NEAR:.0f} %; 90 % are stated"
+        for case, backend in self.far:
+            if (case, backend) not in self.said:
+                off = 100 * self.off((case, backend))
+                yield f"{self.load.name}: {backend} in {case} is off by {off:.0f} % and does not say so"
 
 
-def measured(load: Load, seconds: float, folder: Path, asked: Sequence[str]) -> tuple[list[Record], float, float]:
-    """The records of a run under a load, its seconds, and those of the loops, which are no children of it.
+@dataclass(frozen=True)
+class Measured:
+    """A run: its records, its seconds, and those of the loops beside it; the code that it ended with."""
 
-    One that is in the folder already is not made again.
-    """
+    records: Sequence[Record]
+    seconds: float
+    loaded: float = 0.0
+    code: int = 0
+
+
+def measured(load: Load, seconds: float, folder: Path, asked: Sequence[str]) -> Measured:
+    """A run under a load; the loops are no children of it. One that is whole in the folder already is taken."""
     took = folder / "seconds.json"
     if not took.exists():
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was interrupted
         begun, command = time.monotonic(), [sys.executable, "-m", "rnnbench", "run", "-o", str(folder), *asked]
         with load.beside(seconds) as lasted:
             ended = subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
             whole = time.monotonic() - begun
-        if ended.returncode:
-            raise click.ClickException(f"{load.name}: the run ended with code {ended.returncode}")
-        took.write_text(json.dumps([whole, sum(lasted)]))
-    whole, loaded = json.loads(took.read_text())
-    return rnnbench.load(folder).loaded.records, whole, loaded
+        if not (folder / "run.json").exists():
+            raise click.ClickException(f"{load.name}: the run ended with code {ended.returncode}, and measured nothing")
+        took.write_text(json.dumps([whole, sum(lasted), ended.returncode]))
+    return Measured(rnnbench.load(folder).loaded.records, *json.loads(took.read_text()))
+
+
+def made_before(folder: Path) -> Measured:
+    """A quiet run that was made by itself."""
+    loaded = rnnbench.load(folder).loaded
+    return Measured(loaded.records, sum(json.loads((folder / "run.json").read_text())["seconds"].values()))
 
 
 EPILOG = f"""\b
 Examples:
   python validation/busy.py
+  python validation/busy.py --keep busy --quiet last-night
   python validation/busy.py -- -w parity -b numba,torch,numpy --pass forward,train_step --no-training
 
 \b
@@ -206,35 +229,55 @@ Exit codes:
 
 @click.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.option("--over", "reference", default="numba", show_default=True, help="The backend that ratios are to.")
-@click.option("--keep", "output", type=click.Path(path_type=Path), help="Folder of the runs; what is there is taken.")
+@click.option("--keep", "output", type=click.Path(path_type=Path),
+              help="Folder of the runs and the table; whole runs that are there are taken.")  # fmt: skip
+@click.option("--quiet", "before", type=click.Path(exists=True, file_okay=False, path_type=Path),
+              help="Folder of a quiet run of the same options, in place of a new one.")  # fmt: skip
 @click.option("--load", "named", multiple=True, type=click.Choice([load.name for load in LOADS]),
               help="Only this load; may be given again.")  # fmt: skip
 @click.argument("asked", nargs=-1, metavar="[-- OPTION OF RUN...]")
-def main(reference: str, output: Path | None, named: tuple[str, ...], asked: tuple[str, ...]) -> None:
+def main(
+    reference: str, output: Path | None, before: Path | None, named: tuple[str, ...], asked: tuple[str, ...]
+) -> None:
     """Print how far the ratios of a run move beside busy loops, as Markdown."""
-    from tabulate import tabulate
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    found, complaints = [], list[str]()
+    found, complaints, quiet, text = list[Comparison](), list[str](), dict[tuple[str, str], Answer](), ""
     with tempfile.TemporaryDirectory(prefix="rnnbench-", ignore_cleanup_errors=True) as scratch:
-        folder = output or Path(scratch)
+        folder, interrupted = output or Path(scratch), False
         try:
-            records, seconds, _ = measured(QUIET, 0.0, folder / "quiet", asked)
-            quiet = answers_of(records, reference)
+            base = made_before(before) if before else measured(QUIET, 0.0, folder / "quiet", asked)
+            quiet = answers_of(base.records, reference)
+            if not quiet:
+                raise click.ClickException(f"the quiet run has no ratio to {reference}; choose another one by --over")
             for load in [load for load in LOADS if load.name in (named or [load.name])]:
-                records, took, loaded = measured(load, seconds, folder / load.name.replace(" ", "-"), asked)
-                now = answers_of(records, reference)
+                run = measured(load, base.seconds, folder / load.name.replace(" ", "-"), asked)
+                now = answers_of(run.records, reference)
                 shared = {key: (quiet[key], now[key]) for key in quiet if key in now}
-                found.append(Comparison(load, took, loaded, records, shared))
+                complaints += [f"{load.name}: the run ended with code {run.code}"] if run.code else []
+                if lost := len(quiet) - len(shared):
+                    complaints.append(f"{load.name}: {lost} of {len(quiet)} ratios are missing")
+                if shared:
+                    found.append(Comparison(load, run.seconds, run.loaded, run.records, shared))
+                    text = table_of(found, len(quiet), reference, base.seconds)
+                    if output:
+                        (output / "busy.md").write_text(text)
         except KeyboardInterrupt:
-            click.echo("Error: interrupted", err=True)
-            sys.exit(INTERRUPTED)
-    click.echo(f"{len(quiet)} ratios to {reference}; the quiet run took {seconds:.0f} s, on {os.cpu_count()} cores\n")
-    click.echo(tabulate([one.row() for one in found], "keys", "pipe", disable_numparse=True))
+            interrupted = True
+    click.echo(text, nl=False)
     complaints += [text for one in found for text in one.complaints()]
     for text in complaints:
         click.echo(f"Error: {text}", err=True)
-    sys.exit(BROKEN if complaints else OK)
+    if interrupted:
+        click.echo("Error: interrupted", err=True)
+    sys.exit(INTERRUPTED if interrupted else BROKEN if complaints else OK)
+
+
+def table_of(found: Sequence[Comparison], ratios: int, reference: str, seconds: float) -> str:
+    """Markdown of what is known so far."""
+    from tabulate import tabulate
+
+    title = f"{ratios} ratios to {reference}; the quiet run took {seconds:.0f} s, on {os.cpu_count()} cores"
+    return f"{title}\n\n{tabulate([one.row() for one in found], 'keys', 'pipe', disable_numparse=True)}\n"
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import numpy as np
 from rnnbench.analysis.comparable import Side, differences
 from rnnbench.analysis.intervals import CONFIDENCE, chance, shift_interval
 from rnnbench.analysis.stats import Metric, Summary, counted, launch_medians, summaries, turn_seconds
+from rnnbench.analysis.trial import trial_of
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status, TurnRecord, turns_in
 from rnnbench.records.stops import MIN_LAUNCHES
@@ -152,10 +153,14 @@ def judge(ratio: Ratio, margin: float) -> Verdict:
 
 def compare_sides(base: Side, new: Side, gate: Gate) -> list[Comparison]:
     """A finding for each case and backend of either side: new's in their order, then those that only base has."""
-    found = [_first_look(a, b, base, new, gate) for a, b in _pairs(base.records, new.records)]
+    pairs = _pairs(base.records, new.records)
+    found = [_first_look(a, b, base, new, gate) for a, b in pairs]
     ratios = {i: f.ratio for i, f in enumerate(found) if f.ratio and f.has_interval}
     for i, q in zip(ratios, _corrected([ratio.p for ratio in ratios.values()]), strict=True):
         found[i] = _decided(found[i], replace(ratios[i], q=q), gate.margin, len(ratios))
+        if found[i].verdict in (Verdict.SLOWER, Verdict.FASTER) and (whose := _disturbed(*pairs[i])):
+            reason = f"other programs disturbed {whose}; measure again when they rest"
+            found[i] = replace(found[i], verdict=Verdict.INCONCLUSIVE, reason=_joined(found[i].reason, reason))
     return found
 
 
@@ -216,6 +221,16 @@ def _decided(f: Comparison, ratio: Ratio, margin: float, cases: int) -> Comparis
     else:
         reason = f"{'slower' if ratio.value > 1 else 'faster'} for sure, but perhaps by less than {100 * margin:.3g} %"
     return replace(f, ratio=ratio, reason=_joined(f.reason, reason))
+
+
+def _disturbed(a: Summary | None, b: Summary | None) -> str | None:
+    """What was disturbed, so that a difference may be the other programs'; None of two undisturbed sides."""
+    turns = [name for name, s in (("base", a), ("new", b)) if s and s.disturbed]
+    if turns:
+        return f"turns of {' and '.join(turns)} that count"
+    trials = [trial_of(s) for s in (a, b) if s]
+    in_doubt = a and b and a.threads != b.threads and any(trial and trial.disturbed for trial in trials)
+    return "the trial of threads, which came out differently" if in_doubt else None
 
 
 def _joined(*reasons: str | None) -> str | None:

@@ -13,8 +13,9 @@ from rnnbench.records.record import Contention, Record, TurnRecord, turns_in
 class Amounts:
     """What others took of some seconds, as shares; None for what is not known.
 
-    `waited`: run delay of all threads over the time of the turn, so more than 1 where several wait. `slowed`: the time
-    of the probe over its best in the run, less 1.
+    `waited`: run delay of all threads over the time of the turn, so more than 1 where several wait. `throttled`: the
+    time that a control group was held back, of all cores, over that of the turn. `slowed`: the time of the probe over
+    its best in the run, less 1.
     """
 
     seconds: float
@@ -22,12 +23,14 @@ class Amounts:
     involuntary_switches: int | None
     others: float | None
     stolen: float | None
+    throttled: float | None
     slowed: float | None
 
     @property
     def largest(self) -> float:
         """The largest of the shares; 0 where none is known."""
-        return max((x for x in (self.waited, self.others, self.stolen, self.slowed) if x is not None), default=0.0)
+        shares = self.waited, self.others, self.stolen, self.throttled, self.slowed
+        return max((x for x in shares if x is not None), default=0.0)
 
 
 @dataclass(frozen=True)
@@ -75,9 +78,10 @@ def contention_of(records: Iterable[Record], worst: int) -> list[RunContention]:
 
 def _amounts(c: Contention, best: int | None) -> Amounts:
     """`best` is the shortest probe of the run. The slower of both probes counts."""
-    waited = None if c.run_delay_ns is None else c.run_delay_ns / 1e9 / max(c.seconds, 1e-9)
+    ns = c.run_delay_ns, c.throttled_ns
+    waited, throttled = (None if each is None else each / 1e9 / max(c.seconds, 1e-9) for each in ns)
     slowed = max(c.probe_ns) / best - 1 if c.probe_ns and best else None
-    return Amounts(c.seconds, waited, c.involuntary_switches, c.others_share, c.stolen_share, slowed)
+    return Amounts(c.seconds, waited, c.involuntary_switches, c.others_share, c.stolen_share, throttled, slowed)
 
 
 def _together(told: Sequence[Contention], each: Sequence[Amounts]) -> Amounts:
@@ -89,6 +93,7 @@ def _together(told: Sequence[Contention], each: Sequence[Amounts]) -> Amounts:
         sum(switches) if switches else None,
         _mean((a.others, a.seconds) for a in each),
         _mean((a.stolen, a.seconds) for a in each),
+        _mean((a.throttled, a.seconds) for a in each),
         median(slowed) if slowed else None,
     )
 

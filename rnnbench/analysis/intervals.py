@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CONFIDENCE = 0.95
+LOOKED = 0.97  # of one taken where the values before the last had been looked at and were not precise enough: 95 then
 
 # Of so few values even the smallest and the largest hold the truth too seldom. The interval then goes on to each side
 # by this part of their distance, by which 95 % of it is held where the values are normal.
@@ -19,11 +20,11 @@ _BEYOND = {3: 0.822, 4: 0.238, 5: 0.0359}
 _BEYOND_OF_TWO = {(3, 3): 0.146, (3, 4): 0.0228}  # the same of the differences of two sets, the smaller set first
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+def median_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> tuple[float, float, float]:
     """The median of n values and the interval of the median of all that they were drawn from, by the sign test.
 
-    Between the order statistics that hold it in more than 95 % and in less, whatever the distribution, it is
-    interpolated (Hettmansperger and Sheather, 1986).
+    Between the order statistics that hold it more often than that and less, whatever the distribution, it is
+    interpolated (Hettmansperger and Sheather, 1986). Of five values or fewer it is one of 95 %.
     """
     from scipy.special import bdtr
 
@@ -31,8 +32,8 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     if n in _BEYOND:
         return (float(np.median(x)), *_extended(x, _BEYOND[n]))
     held = 1 - 2 * bdtr(np.arange(n // 2), n, 0.5)  # from the k-th smallest to the k-th largest, k = 1, 2, ...
-    k = int(np.count_nonzero(held >= CONFIDENCE))
-    part = (held[k - 1] - CONFIDENCE) / (held[k - 1] - held[k])
+    k = int(np.count_nonzero(held >= confidence))
+    part = (held[k - 1] - confidence) / (held[k - 1] - held[k])
     return (float(np.median(x)), *_at(x, k + (n - k) * part / (k + (n - 2 * k) * part)))
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnnbench.analysis.intervals import median_interval
+from rnnbench.analysis.intervals import CONFIDENCE, LOOKED, median_interval
 from rnnbench.model import Case, Pass
 from rnnbench.records.record import (
     MemoryRecord,
@@ -30,7 +30,7 @@ from rnnbench.records.record import (
     trials_in,
     turns_in,
 )
-from rnnbench.records.stops import MIN_LAUNCHES
+from rnnbench.records.stops import DEFAULT_MIN_LAUNCHES, MIN_LAUNCHES
 from rnnbench.units import threads
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ class Interval:
     apart: float = 1.0
 
     @property
+    def lowest(self) -> float:
+        """The lower end; the value where there is no interval."""
+        return self.value if self.basis is Basis.NONE else self.low
+
+    @property
     def above_one(self) -> bool:
         """Whether a ratio is above 1 for sure: the whole interval, taken over launches."""
         return self.basis is Basis.LAUNCHES and self.low > 1
@@ -102,7 +107,8 @@ class Summary:
     @property
     def threads(self) -> tuple[int, ...]:
         """Its threads by its contract; several where runs that chose differently are shown as one."""
-        return tuple(sorted({r.contract.threads for r in checks_in(self.records) if r.contract}))
+        last = {r.run_id: r.contract.threads for r in checks_in(self.records) if r.contract}
+        return tuple(sorted(set(last.values())))
 
     @property
     def tried(self) -> tuple[int, ...]:
@@ -161,12 +167,15 @@ def turns_of(
 def counted(records: Iterable[Record]) -> list[TurnRecord]:
     """The timed turns of one answer that its numbers are made of, one for each round of each launch.
 
-    Of a turn that was measured again the attempt that others took least from. Where `MIN_LAUNCHES` launches are
+    Of a run whose trial was decided anew the turns by the threads that it ended with. Of a turn that was measured again
+    the attempt that others took least from. Where `MIN_LAUNCHES` launches are
     calm, more than half of their turns undisturbed, it is these turns; otherwise all, as there would be no interval.
     """
     best: dict[TurnKey, TurnRecord] = {}
-    for r in turns_in(records):
-        if r.status in (Status.OK, Status.WRONG) and r.samples_ns and not left_out(r):
+    turns = turns_in(records)
+    ended = {r.run_id: r.threads for r in sorted(turns, key=lambda r: (r.part, r.launch))}
+    for r in turns:
+        if r.threads == ended[r.run_id] and r.status in (Status.OK, Status.WRONG) and r.samples_ns and not left_out(r):
             known = best.get(r.key)
             if known is None or r.disturbed <= known.disturbed:
                 best[r.key] = r
@@ -201,11 +210,15 @@ def launch_medians(values: Mapping[Any, float]) -> list[float]:
 
 
 def _interval(logs: Sequence[float], basis: Basis) -> Interval:
-    """exp of the median and of its interval; of fewer than three values the interval would say nothing."""
+    """exp of the median and of its interval; of fewer than three values the interval would say nothing.
+
+    More launches than the fewest of a rule are made where it looked after each of them whether it may stop.
+    """
     n, apart = len(logs), _exp(max(logs) - min(logs))
     if n < MIN_LAUNCHES:
         return Interval(math.exp(median(logs)), math.nan, math.nan, Basis.NONE, n, apart)
-    centre, low, high = median_interval(logs)
+    looked = basis is Basis.LAUNCHES and n > DEFAULT_MIN_LAUNCHES
+    centre, low, high = median_interval(logs, LOOKED if looked else CONFIDENCE)
     return Interval(math.exp(centre), _exp(low), _exp(high), basis, n, apart)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 from rnnbench.analysis.stats import Summary, failed_trial, turn_seconds
 from rnnbench.records.record import Status, TrialRecord, trials_in
@@ -15,15 +16,15 @@ CLEAR = 1.1  # the fewest pairs decide where each of them shows one number of th
 TIE = 1.03  # fewer threads are taken where the median of all pairs shows them faster by more; else the most
 
 
-def pairs_of(trials: Iterable[TrialRecord]) -> dict[int, dict[int, float]]:
-    """Pair -> threads -> seconds a call, of the pairs that have a time for every number of threads."""
-    found: dict[int, dict[int, float]] = {}
+def pairs_of(trials: Iterable[TrialRecord]) -> dict[tuple[int, int], dict[int, float]]:
+    """Launch and pair -> threads -> seconds a call, of the pairs that have a time for every number of threads."""
+    found: dict[tuple[int, int], dict[int, float]] = {}
     counts: set[int] = set()
     for r in trials:
         counts |= set(r.tried)
         seconds = turn_seconds(r) if r.status is Status.OK else None
         if seconds is not None and r.threads is not None:
-            found.setdefault(r.pair, {})[r.threads] = seconds
+            found.setdefault((r.launch, r.pair), {})[r.threads] = seconds
     return {pair: times for pair, times in found.items() if times.keys() == counts}
 
 
@@ -43,12 +44,42 @@ def better(pairs: Sequence[Mapping[int, float]], *, last: bool = False) -> int |
     return few if median(ratios) > TIE else most
 
 
+class Decision(NamedTuple):
+    """The number of threads that is to be ranked, and whether undisturbed pairs say so."""
+
+    threads: int
+    sure: bool
+
+
+def decision_of(trials: Sequence[TrialRecord], *, last: bool = False) -> Decision | None:
+    """What the trial of an answer says, or None where another pair is needed; `last`: there is no other.
+
+    Pairs of which others disturbed a turn have no part in it. Where fewer than `FEWEST_PAIRS` are left of them, a
+    number has to do that does not change from run to run: the fewest threads, which others disturb least, unless each
+    pair shows the most faster by `CLEAR` even so.
+    """
+    every, calm = list(pairs_of(trials).values()), calm_pairs_of(trials)
+    if len(calm) == len(every) or len(calm) >= FEWEST_PAIRS:
+        found = better(calm, last=last)
+        return None if found is None else Decision(found, sure=True)
+    if not last:
+        return None
+    few, most = min(every[0]), max(every[0])
+    return Decision(most if all(CLEAR * pair[most] <= pair[few] for pair in every) else few, sure=False)
+
+
+def calm_pairs_of(trials: Iterable[TrialRecord]) -> list[dict[int, float]]:
+    """The pairs that others did not disturb."""
+    return list(pairs_of(r for r in trials if not r.disturbed).values())
+
+
 @dataclass(frozen=True)
 class Trial:
     """How the threads of an answer were found.
 
-    `ratio`: the time of a call by the most threads over that by the fewest, the median of so many `pairs`; None where
-    there were no pairs: the answer failed with one number of threads, as `failed` says, or a budget was spent.
+    `ratio`: the time of a call by the most threads over that by the fewest, the median of so many `pairs`, undisturbed
+    ones unless it is `disturbed`; None where there were no pairs: the answer failed with one number of threads, as
+    `failed` says, or a budget was spent. `disturbed`: others left too few pairs alone to find the better number.
     """
 
     tried: tuple[int, ...]
@@ -56,6 +87,7 @@ class Trial:
     ratio: float | None
     pairs: int
     failed: str | None
+    disturbed: bool = False
 
 
 def trial_of(summary: Summary) -> Trial | None:
@@ -67,6 +99,8 @@ def trial_of(summary: Summary) -> Trial | None:
     by_session: dict[tuple[str, int], list[TrialRecord]] = {}
     for r in trials_in(records):
         by_session.setdefault((r.run_id, r.part), []).append(r)
-    pairs = [pair for trials in by_session.values() for pair in pairs_of(trials).values()]
+    in_doubt = any((found := decision_of(trials, last=True)) and not found.sure for trials in by_session.values())
+    taken = (list(pairs_of(each).values()) if in_doubt else calm_pairs_of(each) for each in by_session.values())
+    pairs = [pair for each in taken for pair in each]
     ratio = median(pair[max(tried)] / pair[min(tried)] for pair in pairs) if pairs else None
-    return Trial(tried, summary.threads, ratio, len(pairs), failed_trial(records))
+    return Trial(tried, summary.threads, ratio, len(pairs), failed_trial(records), in_doubt)

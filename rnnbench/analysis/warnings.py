@@ -15,7 +15,9 @@ import numpy as np
 from rnnbench.analysis.diagnostics import BIMODAL, UNSETTLED, bimodal, calls_of, drifts
 from rnnbench.analysis.speeds import two_speeds
 from rnnbench.analysis.stats import Summary, is_harmless, summaries
+from rnnbench.analysis.trial import trial_of
 from rnnbench.records.record import Mode, Record, checks_in
+from rnnbench.units import threads as counted_threads
 
 
 class Severity(StrEnum):
@@ -232,6 +234,11 @@ def of_records(records: Sequence[Record], machine: Mapping[str, Any]) -> Iterato
 def of_answers(found: Sequence[Summary], machine: Mapping[str, Any]) -> Iterator[Sign]:
     """What all turns of an answer say together."""
     timed = [s for s in found if s.turns]
+    for s in found:
+        if (trial := trial_of(s)) is not None and trial.disturbed:
+            words = " or ".join(map(counted_threads, trial.ranked or trial.tried[:1]))
+            text = f"other programs disturbed its trial of threads; ranked by {words}, the better is not known"
+            yield _sign("disturbed", s, text, 0.0)
     for s in timed:
         yield from _counts(s)
         if taken := [r.disturbed for r in s.disturbed]:

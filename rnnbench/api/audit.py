@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,15 +44,16 @@ class Audited:
 
 
 def audit_backends(
-    names: Sequence[str], dtypes: Sequence[DType], passes: Sequence[Pass], threads: int, timeout: float, show: Observer
-) -> Audited:
+    names: Sequence[str], dtypes: Sequence[DType], passes: Sequence[Pass], threads: int, timeout: float, show: Observer,
+    env: Mapping[str, str] | None = None,
+) -> Audited:  # fmt: skip
     """Audit backend after backend: beside others their times would be those of the others too."""
     findings: dict[tuple[str, DType], list[Finding]] = {}
-    reasons = {name: why for name in names if (why := backends.missing(name))}
+    reasons = {name: why for name in names if (why := backends.missing(name, env))}
     failures: dict[str, str] = {}
     here = [name for name in names if name not in reasons]
     with tempfile.TemporaryDirectory(prefix="rnnbench-audit-") as folder:
-        pool = WorkerPool(here, Path(folder), threads, timeout, cache=None)
+        pool = WorkerPool(here, Path(folder), threads, timeout, cache=None, env=env)
         try:
             for i, name in enumerate(here):
                 show.show(f"audit of {name}", i / len(here))

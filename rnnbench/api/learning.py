@@ -9,7 +9,7 @@ from pathlib import Path
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.stopping import Stopping
-from rnnbench.harness.tasks import load_rows, workload_of
+from rnnbench.harness.tasks import load_rows, refused_sizes, workload_of
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.train import Training, train_in_worker
 from rnnbench.harness.worker_client import WorkerFailure
@@ -46,9 +46,14 @@ def trainings(
     name = training_backend(able)
     if name is None:
         return
-    pool = WorkerPool([name], folder, plan.threads, plan.timeout, folder / "cache", ledger, stopping.limit)
+    cache, limit = folder / "cache", stopping.limit
+    pool = WorkerPool([name], folder, plan.threads, plan.timeout, cache, ledger, limit, plan.env)
     try:
+        refused = refused_sizes(plan)
         for spec in (spec for spec in plan.workloads if spec.name in plan.training):
+            if reason := refused.get((spec.name, plan.dtypes[0])):
+                display.say(f"{spec.name} was not trained: {reason}")
+                continue
             if stopping.left <= 0:
                 display.say(f"{spec.name} was not trained: {stopping.limit().budget}")
                 continue

@@ -25,7 +25,8 @@ from rnnbench.api import verify as verifying
 from rnnbench.api.exit_codes import INTERRUPTED
 from rnnbench.api.runs import place_of
 from rnnbench.harness.observer import Lines, Observer, Silent
-from rnnbench.harness.tasks import check_sizes
+from rnnbench.harness.tasks import check_sizes, too_large_here
+from rnnbench.machine.environment import variables_of
 from rnnbench.model import Case, DType, Pass, Truncation
 from rnnbench.params import cast, init_params
 from rnnbench.records import store
@@ -94,7 +95,7 @@ class Run:
         return pd.DataFrame(rows, columns=columns)
 
     def report(self, *, svg: bool = False) -> Path:
-        """Write `report.md`, tables and figures into the folder of the run; the path of the page."""
+        """Write `report.md`, `report.html`, tables and figures into the folder of the run; the path of the first."""
         from rnnbench.report.page import write_report
 
         write_report(self.folder, self._data, vector=svg)
@@ -139,6 +140,7 @@ def run(
     aa: bool = False,
     timeout: float = 300.0,
     data_dir: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
     progress: bool | Observer = True,
     **sizes: Any,
 ) -> Run:
@@ -151,8 +153,8 @@ def run(
     to get them. `passes`: of forward, gradient, train_step, epoch; `mode`: quick, default or rigorous; `precision`,
     such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `threads`: of every
     backend, None ranks the better of one and all in each case; `output`: a new or empty folder, else one under
-    `reports`; `resume`: go on with an interrupted run as it was asked. `progress`: lines on standard error, or an
-    observer.
+    `reports`; `resume`: go on with an interrupted run as it was asked; `env`: variables of the environment that
+    backends get besides the usual ones. `progress`: lines on standard error, or an observer.
 
     Ctrl-C raises KeyboardInterrupt as ever, once what was measured is kept: `load` reads it and `resume` goes on.
     Raises ValueError for what cannot be asked, StoreError for a folder that cannot be used, and WorkloadUnavailable
@@ -170,7 +172,7 @@ def run(
         found, _names(backends), _names(passes), _names(dtypes), mode=kind, threads=threads, reference=reference,
         seed=seed, timeout=timeout, truncation=_truncation(truncation), filter=filter, epoch_batches=epoch_batches,
         memory=memory or kind is Mode.RIGOROUS, data_dir=None if data_dir is None else str(data_dir),
-        names=tuple(w.name for w in found), sizes=_asked(sizes),
+        names=tuple(w.name for w in found), sizes=_asked(sizes), env=_variables(env),
     )  # fmt: skip
     plan = learning.with_trainings(plan, training)
     plan = planning.stopped(plan, precision, max_launches, budget, case_budget, aa)
@@ -193,6 +195,7 @@ def verify(
     filter: str = "",
     timeout: float = 300.0,
     data_dir: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
     progress: bool | Observer = True,
     **sizes: Any,
 ) -> verifying.Checked:
@@ -205,7 +208,7 @@ def verify(
     plan = planning.plan_of(
         found, _names(backends), _names(passes), _names(dtypes), mode=verifying.MODE, threads=threads, seed=seed,
         timeout=timeout, truncation=_truncation(truncation), filter=filter,
-        data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes),
+        data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes), env=_variables(env),
     )  # fmt: skip
     return verifying.verify_plan(plan, {workload.name: workload for workload in found}, observer)
 
@@ -222,6 +225,7 @@ def train(
     seed: int = 0,
     timeout: float = 300.0,
     data_dir: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
     progress: bool | Observer = True,
     **sizes: Any,
 ) -> training.Trained:
@@ -234,6 +238,7 @@ def train(
     plan = planning.plan_of(
         found, [backend], None, [dtype], mode=Mode.DEFAULT, threads=threads, seed=seed, timeout=timeout,
         truncation=_truncation(truncation), data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes),
+        env=_variables(env),
     )  # fmt: skip
     given = {each.name: each for each in found}
     return training.run_training(plan, given, epochs, None if output is None else Path(output), observer, observer.say)
@@ -282,7 +287,8 @@ def session(
 
     `forward`, `gradient`, `train_step` work on the batch of `select`, `train_epoch` on an order of rows, `predict` on
     rows; `fetch` gives the outputs of the last. `params`: arrays by name that replace the initial ones, all or some.
-    Raises ValueError where the backend is not here or cannot do it, and where `params` do not fit.
+    Raises ValueError where the backend is not here or cannot do it, where `params` do not fit, and where memory does
+    not hold it.
     """
     _one_of("backend", backend, registry.REGISTRY)
     if reason := registry.missing(backend):
@@ -294,6 +300,8 @@ def session(
     reasons = [made.unsupported(Case(**vars(problem), pass_=pass_)) for pass_ in Pass]
     if reason := made.unavailable() or (reasons[0] if all(reasons) else None):
         raise ValueError(f"{backend} on {problem.name}: {reason}")
+    if reason := too_large_here(found.spec, problem):
+        raise ValueError(reason)
     rows = found.load(Source(found.T, seed, None if data_dir is None else Path(data_dir))).train
     initial = {**init_params(found.model, found.init, seed), **(params or {})}
     staged = made.prepare(found.spec.problem(*asked, rows), cast(initial, problem.dtype), rows)
@@ -324,6 +332,10 @@ def _asked(sizes: dict[str, Any]) -> Asked:
     """The sizes as keywords; `cell` is a name or several."""
     cell = sizes.get("cell") or ()
     return Asked(**sizes | {"cell": (cell,) if isinstance(cell, str) else tuple(cell)})
+
+
+def _variables(env: Mapping[str, str] | None) -> dict[str, str]:
+    return variables_of(f"{name}={value}" for name, value in (env or {}).items())
 
 
 def _names(names: str | Iterable[str] | None) -> Iterable[str] | None:

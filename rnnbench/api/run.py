@@ -98,7 +98,7 @@ def execute(
         if not resume:
             store.write_json(folder / store.RUN, run)  # first of all: the mark of a run
             _keep_rows(folder, plan, given or {})
-        machine = fingerprint()
+        machine = fingerprint(plan.env)
         _refuse_unlike(folder, before, machine)
         code = _measure(RunSession(plan, folder, run, machine, before, ledger, display, begun, given or {}))
         loaded = store.load_run(folder)

@@ -317,7 +317,7 @@ def run_experiments(names: Sequence[str], plan: Plan, observer: Observer) -> lis
     """The findings of the named experiments; a worker that fails is one that does not agree."""
     findings: list[SeedFinding] = []
     with tempfile.TemporaryDirectory(prefix="rnnbench-seeds-") as folder:
-        pool = WorkerPool(plan.backends, Path(folder), plan.threads, plan.timeout, cache=None)
+        pool = WorkerPool(plan.backends, Path(folder), plan.threads, plan.timeout, cache=None, env=plan.env)
         bench = Bench(plan, pool, Path(folder), observer)
         try:
             for name in names:

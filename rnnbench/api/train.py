@@ -119,7 +119,7 @@ def run_training(
             f"{problem.workload}, {backend}, {problem.dtype}, seed {plan.seed}, {plan.threads} threads; "
             f"{len(training.dataset.train.inputs)} rows; data: {training.dataset.source}"
         )
-        pool = WorkerPool([backend], folder, plan.threads, plan.timeout, cache=None)
+        pool = WorkerPool([backend], folder, plan.threads, plan.timeout, cache=None, env=plan.env)
         stack.callback(pool.kill)
 
         def emit(epoch: Epoch) -> None:
@@ -137,5 +137,5 @@ def run_training(
                 f"{backend} in training {problem.workload}: {failure.status}. {failure.reason}"
             ) from failure
     if output is not None:
-        store.write_json(output / store.MACHINE, fingerprint())
+        store.write_json(output / store.MACHINE, fingerprint(plan.env))
     return Trained(tuple(seen), test, plan.seed, training.dataset.source, training.expect, time.monotonic() - start)

@@ -14,7 +14,7 @@ from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.run_loop import RunLoop
 from rnnbench.harness.run_state import RunState, Task
-from rnnbench.harness.tasks import tasks_of
+from rnnbench.harness.tasks import check_sizes, tasks_of
 from rnnbench.model import Head, Truncation
 from rnnbench.records.record import CheckRecord, Mode, Record, Status, checks_in
 from rnnbench.report.tables import errors_frame
@@ -93,6 +93,7 @@ def tasks_with_truncation(plan: Plan, given: Mapping[str, Workload], display: Ob
 
 def verify_plan(plan: Plan, given: Mapping[str, Workload], display: Observer) -> Checked:
     """Check a plan's cases. `given` are its workloads by name. Raises ValueError and WorkloadUnavailable."""
+    check_sizes(plan)
     records: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as folder:
         tasks = tasks_with_truncation(plan, given, display)

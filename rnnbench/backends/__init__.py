@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,16 +50,21 @@ class Entry:
     own: bool = False  # from a file of the user's
     gpu: bool = False  # computes on an NVIDIA GPU; whether there is one, its worker finds out
     features: tuple[Feature, ...] = ()  # that it implements; any other problem that has one is `unsupported`
+    compiler: str = ""  # what compiles its passes, all steps of a row in one piece; an audit looks whether it does
+    contradicted: Mapping[str, str] = field(default_factory=dict)  # variable -> values that make its name untrue
 
 
 _BLAS = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "{threads}")
 # Devices in the order of the driver's own tools, by which its clocks are read.
 _GPU = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+_NOT_0, _YES = r"0*[1-9]\d*", r"(?i:1|y|yes|t|true|on)"  # as Numba and JAX read their switches
 _NUMBA: dict[str, Any] = {
     "libraries": ("numba", "llvmlite", "scipy"),
     "environment": {"NUMBA_NUM_THREADS": "{threads}"},
     "caches": {"NUMBA_CACHE_DIR": "{folder}/numba"},
     "compiles": True,
+    "compiler": "Numba",
+    "contradicted": {"NUMBA_DISABLE_JIT": _NOT_0},
 }
 _CUDA: dict[str, Any] = _NUMBA | {
     "needs": ("numba_cuda",),
@@ -66,6 +73,8 @@ _CUDA: dict[str, Any] = _NUMBA | {
     "environment": _NUMBA["environment"] | _GPU,
     "on_request": True,
     "gpu": True,
+    "compiler": "",  # it launches a kernel for each step
+    "features": tuple(Feature),
 }
 _TORCH: dict[str, Any] = {
     "needs": ("torch",),
@@ -82,11 +91,14 @@ _TENSORFLOW: dict[str, Any] = {
     "environment": {"TF_NUM_INTRAOP_THREADS": "{threads}", "TF_NUM_INTEROP_THREADS": "{threads}"},
     "caches": {"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory={folder}/xla"},
 }
+_WITH_XLA = {"TF_XLA_FLAGS": r".*--tf_xla_auto_jit=(?!-1\b|0\b).*", "TF_FUNCTION_JIT_COMPILE_DEFAULT": r"(?i:1|true)"}
 _JAX: dict[str, Any] = {
     "needs": ("jax", "optax"),
     "extra": "jax",
     "libraries": ("jax", "jaxlib", "optax"),
     "features": _EVERY,
+    "compiler": "XLA",
+    "contradicted": {"JAX_DISABLE_JIT": _YES, "JAX_PLATFORMS": r"(?!.*\bcpu\b).+"},
     "caches": {
         "JAX_COMPILATION_CACHE_DIR": "{folder}/jax",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -95,7 +107,7 @@ _JAX: dict[str, Any] = {
 }
 # On which framework, the class says: workers have the variables of all backends.
 _KERAS: dict[str, Any] = {
-    "on_request": True, "compiles": True, "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
+    "on_request": True, "compiles": True, "compiler": "", "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
 }  # fmt: skip
 _ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True}
 
@@ -169,17 +181,30 @@ REGISTRY: dict[str, Entry] = {
         summary="torch.compile, subnormals flushed",
         look=Look("#332288", ">", "-.", "||"),
         compiles=True,
+        compiler="torch.compile",
+        contradicted={"TORCHDYNAMO_DISABLE": "1", "TORCH_COMPILE_DISABLE": "1", "TORCHDYNAMO_SUPPRESS_ERRORS": ".+"},
         **_TORCH,
+    ),
+    "torch+rnnbench": Entry(
+        "rnnbench.backends.torch_rnnbench:TorchRnnbenchBackend",
+        features=_EVERY,
+        summary="the network of torch with our layer in it, by rnnbench.torch.replace",
+        look=Look("#661100", (5, 1, 0), (0, (8, 2, 2, 2)), "**"),
+        compiles=True,
+        on_request=True,
+        **_TORCH | {"libraries": ("torch", "numba", "llvmlite"), "caches": _TORCH["caches"] | _NUMBA["caches"]},
     ),
     "torch-cuda": Entry(
         "rnnbench.backends.torch_cuda:TorchCudaBackend",
-        summary="nn.RNN by cuDNN on one NVIDIA GPU, strict float32",
+        features=_EVERY,
+        summary="nn.RNN, nn.GRU or nn.LSTM by cuDNN on one NVIDIA GPU, strict float32",
         look=Look("#AA3377", "p", (0, (9, 2)), "//"),
         **_TORCH | _ON_GPU | {"environment": _BLAS | _GPU},
     ),
     "torch-cuda+tf32": Entry(
         "rnnbench.backends.torch_cuda:TorchCudaTf32Backend",
-        summary="nn.RNN by cuDNN on one NVIDIA GPU, products in TF32",
+        features=_EVERY,
+        summary="the same with products in TF32",
         look=Look("#EE6677", "h", (0, (9, 2, 1, 2)), "\\\\"),
         **_TORCH | _ON_GPU | {"environment": _BLAS | _GPU},
     ),
@@ -188,6 +213,8 @@ REGISTRY: dict[str, Entry] = {
         features=_EVERY,
         summary="Keras layers of our own in tf.function",
         look=Look("#E69F00", "D", (0, (4, 2, 1, 2, 1, 2)), "--"),
+        compiler="tf.function",
+        contradicted=_WITH_XLA,
         **_TENSORFLOW,
     ),
     "tensorflow+xla": Entry(
@@ -196,6 +223,7 @@ REGISTRY: dict[str, Entry] = {
         summary="Keras with jit_compile=True",
         look=Look("#6B4A00", "X", (0, (2, 2)), "++"),
         compiles=True,
+        compiler="XLA",
         **_TENSORFLOW,
     ),
     "jax": Entry(
@@ -247,7 +275,7 @@ REGISTRY: dict[str, Entry] = {
         look=Look("#A67C00", "H", (0, (5, 3)), "oo"),
         # Else JAX takes three quarters of a GPU from the others.
         environment=_GPU | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
-        **_JAX | _ON_GPU,
+        **_JAX | _ON_GPU | {"contradicted": {"JAX_DISABLE_JIT": _YES}},
     ),
 }
 
@@ -294,9 +322,15 @@ def usual() -> list[str]:
     return [name for name, entry in REGISTRY.items() if not (entry.on_request or entry.own)]
 
 
-def missing(name: str) -> str | None:
-    """Why a backend cannot be had in this environment and how to get it, or None. Imports nothing."""
-    entry = entry_of(name)
+def missing(name: str, env: Mapping[str, str] | None = None) -> str | None:
+    """Why a backend cannot be had in this environment and how to get it, or None. Imports nothing.
+
+    `env`: variables that its worker gets besides those of this process.
+    """
+    entry, variables = entry_of(name), {**os.environ, **(env or {})}
+    for variable, values in entry.contradicted.items():
+        if (value := variables.get(variable)) is not None and re.fullmatch(values, value.strip()):
+            return f"with {variable}={value} what runs is not what the name {name} says; unset it"
     absent = [module for module in entry.needs if importlib.util.find_spec(module) is None]
     if not absent:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -31,9 +32,10 @@ from rnnbench.params import Array, Params, check_shapes
 class Outputs:
     """What the last pass computed, as NumPy. None or empty where that pass does not compute it.
 
-    `loss` scalar; `logits` (B, O) or (B, T, O), 0 at and past a row's length; `states` after the last step of each
-    direction, by name, each (B, H); `grads` after `gradient`; `params` after `train_step` and `train_epoch`; `accuracy`
-    of what is emitted, in [0, 1], after `train_epoch`, where the loss has classes.
+    `loss` scalar, NaN where it is no finite number: of an infinite logit libraries make NaN or infinity; `logits`
+    (B, O) or (B, T, O), 0 at and past a row's length; `states` after the last step of each direction, by name, each
+    (B, H); `grads` after `gradient`; `params` after `train_step` and `train_epoch`; `accuracy` of what is emitted, in
+    [0, 1], after `train_epoch`, where the loss has classes.
     """
 
     loss: float | None = None
@@ -42,6 +44,10 @@ class Outputs:
     grads: dict[str, Array] = field(default_factory=dict)
     params: dict[str, Array] = field(default_factory=dict)
     accuracy: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.loss is not None and not math.isfinite(self.loss):
+            object.__setattr__(self, "loss", math.nan)
 
 
 class DeviceClock(abc.ABC):

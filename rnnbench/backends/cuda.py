@@ -15,29 +15,36 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, DeviceClock, Events, Outputs, Session
 from rnnbench.contract import CPU, CUDA, Contract
-from rnnbench.data import Data, Inputs, shaped_targets
+from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.kernels.cuda import device, losses
 from rnnbench.kernels.cuda.buffers import DeviceSizes, device_bytes_kept, device_bytes_needed, work_arrays
 from rnnbench.kernels.cuda.launch import HostNumber, Launcher, PreparedLaunches
 from rnnbench.kernels.cuda.passes import Batch, CudaRunner, Rows, UpdateRule
 from rnnbench.kernels.cuda.plan import LaunchPlan
-from rnnbench.kernels.cuda.recurrence_launches import Reverse, block_array, settle
+from rnnbench.kernels.cuda.recurrence_launches import reverse_passes, settle
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 PREDICT_ROWS = 512  # at a time
 STAGED = "rows, targets, work buffers, a zero state and room for an order on the device"
-# By each pass that reads it, anew.
-WRITTEN = ("h", "z", "dz", "dh", "delta", "spare", "dx", "parts", "head_parts", "norm_parts", "grads")
+# By each pass that reads it, anew: of each layer and direction, and of all.
+WRITTEN = (
+    "h", "gates", "tape", "read", "z", "dz", "dh", "delta", "spare", "carried", "dx", "parts", "head_parts",
+    "norm_parts", "grads",
+)  # fmt: skip
 
 
 def device_sizes(problem: Problem) -> DeviceSizes:
     """A problem as the kernels' sizes."""
     model, T = problem.model, problem.T
     S = T if model.head is Head.EVERY else 1
-    GH = model.recurrence.width(model.H)
-    return DeviceSizes(problem.B, T, model.V or 0, model.E, model.H, GH, model.O, S, str(problem.dtype))
+    directions = 1 + model.bidirectional
+    return DeviceSizes(
+        problem.B, T, model.V or 0, model.E, model.H, model.O, S, str(problem.dtype), model.cell, model.layers,
+        directions, problem.lengths, problem.lengths and model.head is Head.LAST,
+        problem.lengths and model.averages_steps,
+    )  # fmt: skip
 
 
 def update_rule(problem: Problem) -> UpdateRule:
@@ -61,7 +68,12 @@ def _staged(problem: Problem, sizes: DeviceSizes, data: Data) -> Rows:
         classes = targets.reshape(n, sizes.S)
     else:
         numbers = targets.reshape(n, sizes.S, sizes.O)
-    return Rows(_source(problem, data.inputs), cuda.to_device(classes), cuda.to_device(numbers))
+    return Rows(_source(problem, data.inputs), cuda.to_device(classes), cuda.to_device(numbers), _lengths(data.lengths))
+
+
+def _lengths(lengths: Inputs | None) -> Any:
+    """On the device, (N,) int32; one number where rows have none, which is not read."""
+    return cuda.to_device(np.zeros(1, np.int32) if lengths is None else np.ascontiguousarray(lengths, np.int32))
 
 
 class CudaSession(Session):
@@ -87,12 +99,15 @@ class CudaSession(Session):
         self.arrays = flat | work_arrays(self.sizes, plan, learns=True)
         self.arrays |= {f"d_{name}": g for name, g in self.grads.items()}
         self.arrays["scale"].copy_to_device(np.ones(1, self.sizes.dtype))
-        self.zero_state = cuda.to_device(np.zeros((problem.B, model.H), self.sizes.dtype))
-        self.state = cuda.device_array_like(self.zero_state)
+        zero = cuda.to_device(np.zeros((problem.B, model.H), self.sizes.dtype))
+        self.zero_state = dict.fromkeys(model.states, zero)
+        self.state = {name: cuda.device_array_like(zero) for name in model.states}
         self.rows = _staged(problem, self.sizes, data)
         self.in_order = cuda.to_device(np.arange(self.staged, dtype=np.int64))
-        passes_back = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T)]
-        self.reverse = Reverse(tuple(passes_back), cuda.to_device(block_array(passes_back)))
+        blocks = blocks_of(model, problem.truncation, problem.T, problem.lengths)
+        passes_back = [(b.start, b.emit, b.end) for b in blocks]
+        self.lengths = shaped_lengths(problem, data.lengths)
+        self.reverse = reverse_passes(passes_back, model.layers)
         self.launch, self.prepared = launch or Launcher(), dict[tuple[Pass, int], PreparedLaunches]()
         self.runner = CudaRunner(
             self.sizes, plan, _LOSS_CODES[model.loss], self.arrays, self.params, self.rows, self.launch
@@ -117,9 +132,23 @@ class CudaSession(Session):
 
     def _select(self, batch: int) -> None:
         self.offset.set(batch * self.problem.B)
+        self._select_lengths(batch)
+
+    def _select_lengths(self, batch: int) -> None:
+        rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
+        self.own_lengths = None if self.lengths is None else self.lengths[rows]
+
+    def _ran(self, pass_: Pass) -> None:
+        """What `fetch` needs to know of a pass over a batch."""
+        self.last, self.rows_in_pass, self.lengths_in_pass = pass_, self.problem.B, self.own_lengths
+
+    def _ran_epoch(self, order: NDArray[np.int64]) -> None:
+        self.last, self.rows_in_pass = Pass.EPOCH, order.size
+        self.lengths_in_pass = None if self.lengths is None else self.lengths[order]
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        self.state.copy_to_device(np.zeros(self.state.shape, self.sizes.dtype) if states is None else states["h"])
+        for name, state in self.state.items():
+            state.copy_to_device(np.zeros(state.shape, self.sizes.dtype) if states is None else states[name])
 
     def reset(self) -> None:
         self.arrays["params"].copy_to_device(self.initial)
@@ -155,17 +184,17 @@ class CudaSession(Session):
 
     def forward(self) -> None:
         self._run(Pass.FORWARD, lambda: self.runner.forward(self._batch(), self.step_weight))
-        self.last, self.rows_in_pass = Pass.FORWARD, self.problem.B
+        self._ran(Pass.FORWARD)
 
     def gradient(self) -> None:
         self._run(Pass.GRADIENT, lambda: self._gradient(self._batch()))
-        self.last, self.rows_in_pass = Pass.GRADIENT, self.problem.B
+        self._ran(Pass.GRADIENT)
 
     def train_step(self) -> None:
         self._correct_for(self.step)
         self._run(Pass.TRAIN_STEP, lambda: self._train(self._batch()))
         self.step += 1
-        self.last, self.rows_in_pass = Pass.TRAIN_STEP, self.problem.B
+        self._ran(Pass.TRAIN_STEP)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         """The order goes to the device once; the steps are launched one after the other, with nothing copied."""
@@ -173,7 +202,7 @@ class CudaSession(Session):
         self._place_order(order)
         for at in range(0, n, B):
             self._train_rows(at, min(B, n - at))
-        self.last, self.rows_in_pass = Pass.EPOCH, n
+        self._ran_epoch(order)
 
     def _train_rows(self, at: int, b: int) -> None:
         """A step of an epoch: rows order[at : at + b]."""
@@ -205,16 +234,18 @@ class CudaSession(Session):
         sizes = replace(self.sizes, B=min(n, PREDICT_ROWS))
         buffers = work_arrays(sizes, self.plan, learns=False)
         runner = CudaRunner(sizes, self.plan, losses.NO_LOSS, buffers, self.params, self.rows)
-        initial = cuda.to_device(np.zeros((sizes.B, sizes.H), sizes.dtype))
+        zero = cuda.to_device(np.zeros((sizes.B, sizes.H), sizes.dtype))
+        initial = dict.fromkeys(self.model.states, zero)
         order, seen = cuda.to_device(np.arange(sizes.B, dtype=np.int64)), self._answers(sizes.B)
-        self.lent = max(self.lent, _bytes([*buffers.values(), initial, order, *seen]))
+        self.lent = max(self.lent, _bytes([*buffers.values(), zero, order, *seen]))
         logits = np.empty((n, S, O), sizes.dtype)
         for at in range(0, n, sizes.B):
             rows = inputs[at : at + sizes.B]
-            runner.rows = replace(self.rows, source=_source(self.problem, rows))
+            own = None if lengths is None else lengths[at : at + sizes.B]
+            runner.rows = replace(self.rows, source=_source(self.problem, rows), lengths=_lengths(own))
             runner.forward(Batch(order, 0, len(rows), initial, *seen), 1.0)
             logits[at : at + len(rows)] = self._time_first(buffers["z"], len(rows))
-        return self._shaped(logits)
+        return blank_logits(self.problem, self._shaped(logits), lengths)
 
     def _time_first(self, z: Any, b: int) -> Array:
         """Rows s b + i of z (., O) as (b, S, O)."""
@@ -229,19 +260,43 @@ class CudaSession(Session):
     def fetch(self) -> Outputs:
         if self.last is None:
             return Outputs()
-        n, S = self.rows_in_pass, self.sizes.S
+        n, lengths = self.rows_in_pass, self.lengths_in_pass
         each, correct = (a.copy_to_host()[:n] for a in (self.each if self.last is Pass.EPOCH else self.seen))
-        loss = float(each.sum(dtype=np.float64)) * self.step_weight / n
+        loss = float(each.sum(axis=1, dtype=np.float64) @ self._weights(n))
         params = _fetched(self.params) if self.last in (Pass.TRAIN_STEP, Pass.EPOCH) else {}
         if self.last is Pass.EPOCH:
-            accuracy = int(correct.sum()) / (n * S) if self.model.loss.has_accuracy else None
+            outputs = n * self.sizes.S if lengths is None or self.sizes.at_ends else int(lengths.sum())
+            accuracy = int(correct.sum()) / outputs if self.model.loss.has_accuracy and outputs else None
             return Outputs(loss=loss, params=params, accuracy=accuracy)
         grads = _fetched(self.grads) if self.last is Pass.GRADIENT else {}
-        last = {"h": self.arrays["h"][-n:].copy_to_host()}
-        return Outputs(loss, self._shaped(self._time_first(self.arrays["z"], n)), last, grads, params)
+        # The states of lstm are h and the tape
+        names = [(d.prefix, name) for d in self.model.directions for name in d.cell.states]
+        last = {f"{p}{name}": self._last(f"{p}{'h' if name == 'h' else 'tape'}") for p, name in names}
+        logits = self._shaped(self._time_first(self.arrays["z"], n))
+        return Outputs(loss, blank_logits(self.problem, logits, lengths), last, grads, params)
+
+    def _weights(self, n: int) -> NDArray[np.float64]:
+        """What a loss of each of n rows counts in that of a pass: of batches that average over all that they emit,
+        each of its own.
+        """
+        if not self.sizes.averages:
+            return np.full(n, self.step_weight / n)
+        assert self.lengths_in_pass is not None
+        weights = np.empty(n)
+        for at in range(0, n, self.problem.B):
+            own = self.lengths_in_pass[at : at + self.problem.B]
+            weights[at : at + own.size] = own.size / (n * max(1, int(own.sum())))
+        return weights
+
+    def _last(self, name: str) -> Array:
+        """The states (B, H) after each row's last step, of h or tape."""
+        B, T = self.problem.B, self.problem.T
+        states: Array = self.arrays[name].copy_to_host().reshape(T + 1, B, -1)
+        steps = T if self.lengths_in_pass is None else self.lengths_in_pass
+        return states[steps, np.arange(B)]
 
     def poison(self) -> None:
-        numbers = [array for name, array in self.arrays.items() if name in WRITTEN]
+        numbers = [array for name, array in self.arrays.items() if name.rpartition(".")[2] in WRITTEN]
         for array in (*numbers, self.seen[0], self.each[0]):
             array.copy_to_device(np.full(array.shape, np.nan, self.sizes.dtype))
         for array in (self.seen[1], self.each[1]):
@@ -259,7 +314,10 @@ class CudaSession(Session):
 
     def _held(self) -> list[Any]:
         """Its arrays there, some of them twice; gradients by name are views."""
-        others = (self.initial, self.zero_state, self.state, self.in_order, self.order, self.reverse.on_device)
+        states = [*self.zero_state.values(), *self.state.values()]
+        reverse = [self.reverse, *self.reverse.apart]
+        passes_back = [p.on_device for each in reverse for p in (each, each.below) if p is not None]
+        others = (self.initial, *states, self.in_order, self.order, *passes_back)
         return [*self.arrays.values(), *vars(self.rows).values(), *self.seen, *self.each, *others]
 
     def close(self) -> None:
@@ -321,10 +379,15 @@ class CudaBackend(Backend):
         )
 
     def _weights(self, problem: Problem) -> str:
-        """Where W_hh is; what is asked of a device that is not there cannot be known."""
+        """Where W_hh is, and what becomes of padding; what is asked of a device that is not there cannot be known."""
         if not device.simulated() and device.probe().error:
             return "as the device allows"
-        return settle(self.plan, problem.model.H, problem.B, str(problem.dtype), device.room()).said
+        H, B, cell = problem.model.H, problem.B, problem.model.cell
+        found = settle(self.plan, H, B, str(problem.dtype), device.room(), cell=cell)
+        if not problem.lengths:
+            return found.said
+        rows = "a block stops where the last of its rows ends" if found.regime.lanes else "padding is computed"
+        return f"{found.said}; {rows}"
 
     def libraries(self) -> dict[str, str]:
         found = {"numba": numba.__version__}

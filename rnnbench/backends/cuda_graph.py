@@ -47,6 +47,7 @@ class CudaGraphSession(CudaSession):
     def _select(self, batch: int) -> None:
         first = batch * self.problem.B
         self.now.copy_to_device(np.arange(first, first + self.problem.B, dtype=np.int64))
+        self._select_lengths(batch)
 
     def reset(self) -> None:
         super().reset()
@@ -79,7 +80,7 @@ class CudaGraphSession(CudaSession):
     def train_step(self) -> None:
         self._run(Pass.TRAIN_STEP, lambda: self._step(self._batch(), 0))
         self.step += 1
-        self.last, self.rows_in_pass = Pass.TRAIN_STEP, self.problem.B
+        self._ran(Pass.TRAIN_STEP)
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         """A replay for each full batch; a short one at the end is launched kernel by kernel."""
@@ -92,7 +93,7 @@ class CudaGraphSession(CudaSession):
         if (at := full * B) < n:
             self._train_rows(at, n - at)
             self._place(0)
-        self.last, self.rows_in_pass = Pass.EPOCH, n
+        self._ran_epoch(order)
 
     def _place_order(self, rows: NDArray[np.int64]) -> None:
         super()._place_order(rows)

@@ -1,7 +1,7 @@
 """JAX on one NVIDIA GPU: the functions of the processor, compiled by XLA for its cuda platform, in strict float32.
 
-XLA has no tanh RNN of cuDNN: a scan over time is a loop of launches. JAX has no events either, so there is wall time
-and no device time.
+A scan over time is a loop of launches: XLA hands no recurrence to cuDNN. JAX has no events either, so there is wall
+time and no device time.
 """
 
 from __future__ import annotations

@@ -246,11 +246,20 @@ class Functions:
         model, truncation, T = self.problem.model, self.problem.truncation, self.problem.T
         if states is None:
             states = zero_states(model, len(x), params["W_hy"].dtype)
-        projected = projected_inputs(model, params, x)
+        start = 0  # of what is differentiable: with one loss, at the last step, its window
+        if truncation is not None and model.head is Head.LAST and lengths is None:
+            start = blocks_of(model, truncation, T)[-1].start
+        if start:
+            fixed = lax.stop_gradient(params)
+            states, _ = scan_stack(
+                model, fixed, lax.stop_gradient(states), projected_inputs(model, fixed, x[:, :start])
+            )
+        projected = projected_inputs(model, params, x[:, start:])
         active = None if lengths is None else jnp.arange(T)[:, None] < lengths
         top = model.stack[-1]
         if truncation is None or (model.head is Head.LAST and lengths is None):
-            last, every = self._whole(params, states, projected, active)
+            kept = ("h",) if model.head is Head.EVERY else ()
+            last, every = scan_stack(model, params, states, projected, active, kept, self.trained)
             h = read_by_next(top, every if model.head is Head.EVERY else last)
         elif truncation.window == truncation.stride and T % truncation.stride == 0:
             last, h = chunks(model, params, states, projected, active, truncation.stride)
@@ -271,20 +280,6 @@ class Functions:
         if lengths is None or not model.averages_steps:
             return model.loss_scale(rows, self.problem.T)
         return 1.0 / jnp.maximum(lengths.sum(), 1)
-
-    def _whole(
-        self, params: Any, states: States, projected: list[jax.Array], active: jax.Array | None
-    ) -> tuple[States, States]:
-        """All steps; with a truncation, whose only loss is at the last one, differentiable through its window alone."""
-        model = self.problem.model
-        if model.head is Head.EVERY:
-            return scan_stack(model, params, states, projected, active, ("h",), self.trained)
-        block = blocks_of(model, self.problem.truncation, self.problem.T)[-1]
-        if block.start:
-            before = lax.stop_gradient((params, states, [p[: block.start] for p in projected]))
-            states, _ = scan_stack(model, *before)
-        rest = [p[block.start :] for p in projected]
-        return scan_stack(model, params, states, rest, active, trained=self.trained)
 
     def forward(self, vector: jax.Array, x: jax.Array, y: jax.Array, states: Any, lengths: Any = None) -> Any:
         """(loss, result)."""

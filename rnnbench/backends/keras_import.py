@@ -40,11 +40,11 @@ def imported(framework: str) -> Any:
     """Keras on `tensorflow`, `jax` or `torch`, on the CPU. ImportError where this process has it on another one.
 
     Keras reads keras.json in its home when imported, and writes one where there is none: neither may happen here.
-    TensorFlow imports JAX for its Lite converter, and Keras pandas for its frames, where they happen to be installed:
-    a fourth of what importing takes, for what nobody calls here.
+    TensorFlow imports JAX for its Lite converter, and Keras pandas for its frames and Matplotlib for its galleries,
+    where they happen to be installed: a third of what importing takes, for what nobody calls here.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    unused = {"pandas", "jax"} - {framework}
+    unused = {"pandas", "matplotlib", "jax"} - {framework}
     with (
         _absent(*unused),
         tempfile.TemporaryDirectory() as home,

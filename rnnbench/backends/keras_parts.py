@@ -325,7 +325,13 @@ class Network(keras.Model):
         rows, lengths = split_inputs(inputs)
         steps = time_first(rows)
         steps = steps if self.embed is None else self.embed(steps)
-        p = self._inputs(steps, 0, len(self.spec.stack[0]))
+        start = 0  # of what is differentiable: with one loss, at the last step, its window
+        if training and self.truncated and not self.every and lengths is None:
+            start = self.blocks[0].start
+        p = self._inputs(steps[start:], 0, len(self.spec.stack[0]))
+        if start:
+            _, states = self._steps(self._inputs(steps[:start], 0, len(p)), states, None, False)
+            states = detached(states)
         active = None if lengths is None else (tf.range(self.T)[:, None] < lengths)[:, :, None]
         if training and self.truncated:
             h, last = self._truncated(p, states, active, lengths)
@@ -380,10 +386,7 @@ class Network(keras.Model):
         if self.every or lengths is not None:
             h, last = (self._chained if chains(self.blocks) else self._stacked)(p, states, active)
             return (h if self.every else self._ends(h, states, lengths)), last
-        start = self.blocks[0].start
-        if start:
-            _, states = self._steps([own[:start] for own in p], states, None, False)
-        return self._steps([own[start:] for own in p], detached(states), None, False)
+        return self._steps(p, states, None, False)
 
     def _ends(self, h: Tensor, states: States, lengths: Tensor) -> Tensor:
         """Of what the head may read after each step (T, B, H) what stands at the end of each row, (B, H)."""

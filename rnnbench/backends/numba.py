@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -11,12 +12,14 @@ from typing import ClassVar, NamedTuple
 import llvmlite
 import numba
 import numpy as np
+from numba.np.ufunc import parallel
 from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.kernels.cpu import losses
+from rnnbench.kernels.cpu.compiling import KEPT_IN
 from rnnbench.kernels.cpu.flush import CAN_FLUSH
 from rnnbench.kernels.cpu.model import FORWARD_STEPS, PREDICT_ROWS
 from rnnbench.kernels.cpu.pass_record import (
@@ -59,6 +62,15 @@ _STATES = {"h": _State("initial", "state"), "c": _State("initial_cell", "state_c
 SEGMENT_STEPS = 128
 
 
+def numba_threads() -> int:
+    """How many threads kernels of this process may have: NUMBA_NUM_THREADS, unless `numba.set_num_threads` said less.
+
+    Numba loads a threading layer to answer, and OpenMP with it, which may pin this thread to one core: it is asked only
+    where it has one already.
+    """
+    return int(numba.get_num_threads() if parallel._is_initialized else numba.config.NUMBA_NUM_THREADS)
+
+
 def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, float]:
     """A problem as the numbers that kernels read; no limit is infinity."""
     model, train, dtype = problem.model, problem.train, str(problem.dtype)
@@ -92,24 +104,31 @@ def data_of(problem: Problem, data: Data) -> dict[str, Array]:
     S = T if problem.model.head is Head.EVERY else 1
     targets = shaped_targets(problem, data.targets)
     has_classes = problem.model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
-    found = {"classes": targets.reshape(n, S)} if has_classes else {"targets": targets.reshape(n, S, O)}
+    found = {"classes": targets.reshape(n, S).copy()} if has_classes else {"targets": targets.reshape(n, S, O)}
     return found | inputs_of(problem, data.inputs, shaped_lengths(problem, data.lengths))
 
 
 def inputs_of(problem: Problem, inputs: Inputs, lengths: Inputs | None) -> dict[str, Array]:
-    """`tokens` (N, T) int32 or `inputs` (N, T, E); and `lengths` (N,) int32 where rows have such."""
-    found: dict[str, Array] = {} if lengths is None else {"lengths": lengths}
+    """`tokens` (N, T) int32 or `inputs` (N, T, E); and `lengths` (N,) int32 where rows have such.
+
+    Of numbers that say where to read the kernels have copies: the caller may change its own after they were checked.
+    """
+    found: dict[str, Array] = {} if lengths is None else {"lengths": lengths.copy()}
     if problem.model.V is not None:
-        return found | {"tokens": np.ascontiguousarray(inputs, np.int32)}
+        return found | {"tokens": np.array(inputs, np.int32, order="C")}
     return found | {"inputs": np.ascontiguousarray(inputs, str(problem.dtype))}
 
 
 class NumbaSession(Session):
-    """One problem in our kernels. Parameters, gradients and moments are flat arrays; names are views into them."""
+    """One problem in our kernels. Parameters, gradients and moments are flat arrays; names are views into them.
+
+    One Python thread at a time is in it: its buffers are those of one call, and another thread waits for its end.
+    """
 
     def __init__(self, problem: Problem, params: Params, data: Data, flush: bool) -> None:
         model = problem.model
         super().__init__(problem, data)
+        self.in_use = threading.RLock()
         self.model, self.dtype, self.flush = model, str(problem.dtype), flush
         ordered = cast({name: params[name] for name in model.shapes}, problem.dtype)
         self.initial = np.concatenate([value.ravel() for value in ordered.values()])
@@ -123,7 +142,7 @@ class NumbaSession(Session):
         blocks = [(b.start, b.emit, b.end) for b in blocks_of(model, problem.truncation, problem.T, problem.lengths)]
         self.arrays["blocks"] = np.array(blocks, np.int64)
         self.zero_state = np.zeros((problem.B, model.H), self.dtype)
-        threads = numba.get_num_threads()
+        threads = numba_threads()
         thread_pool().grow(threads)
         self.record, self.layers = self._records(
             self._sizes(B=problem.B, rows=problem.B, workers=threads, kept=segment_of(problem)), data_of(problem, data)
@@ -135,13 +154,16 @@ class NumbaSession(Session):
         self.reset()
         self.select(0)
 
-    def _sizes(self, *, B: int, rows: int, workers: int, kept: int, whole_table: bool = False) -> BufferSizes:
+    def _sizes(
+        self, *, B: int, rows: int, workers: int, kept: int, whole_table: bool = False, V: int | None = None
+    ) -> BufferSizes:
+        """`V`: of a part of the vocabulary, else of all."""
         problem, model = self.problem, self.model
         G = len(model.recurrence.gates)
         few_weights = model.V is not None and model.E * G * model.H <= OWN_TOKENS_WEIGHTS
         wide = min(model.V or 0, B * problem.T) * G * model.H > WIDE_TABLE
         return BufferSizes(
-            B=B, T=problem.T, V=model.V or 0, E=model.E, H=model.H, G=G, O=model.O,
+            B=B, T=problem.T, V=V or model.V or 0, E=model.E, H=model.H, G=G, O=model.O,
             emits=model.head is Head.EVERY, recurrence=_RECURRENCE_CODES[model.cell], workers=workers, kept=kept,
             rows=rows, has_lengths=problem.lengths, directions=model.read // model.H, whole_table=whole_table,
             own_tokens=few_weights and workers > 1 and not whole_table, token_rows=wide and not whole_table,
@@ -189,7 +211,11 @@ class NumbaSession(Session):
         self.rows = np.arange(batch * B, (batch + 1) * B, dtype=np.int64)
 
     def _start_from(self, states: dict[str, Array] | None) -> None:
-        self.given = states
+        with self.in_use:
+            self.given = states
+            self._point_to(states)
+
+    def _point_to(self, states: dict[str, Array] | None) -> None:
         found = dict.fromkeys(self.model.states, self.zero_state) if states is None else states
         for direction, layer in self._directions():
             layer.point({_STATES[name].initial: state for name, state in direction.states_of(found).items()})
@@ -206,35 +232,42 @@ class NumbaSession(Session):
         return found
 
     def reset(self) -> None:
-        self.flat["params"][:] = self.initial
-        self.flat["m"][:] = 0
-        self.flat["v"][:] = 0
-        self.record.fields["step"][0] = 1
-        self.record.fields["packed"][0] = 0
+        with self.in_use:
+            self.flat["params"][:] = self.initial
+            self.flat["m"][:] = 0
+            self.flat["v"][:] = 0
+            self.record.fields["step"][0] = 1
+            self.record.fields["packed"][0] = 0
 
     def forward(self) -> None:
-        self.runner.run(FORWARD, self.rows)
-        self.last, self.computed = Pass.FORWARD, self.rows
+        with self.in_use:
+            self.runner.run(FORWARD, self.rows)
+            self.last, self.computed = Pass.FORWARD, self.rows
 
     def gradient(self) -> None:
-        self.runner.run(GRADIENT, self.rows)
-        self.last, self.computed = Pass.GRADIENT, self.rows
+        with self.in_use:
+            self.runner.run(GRADIENT, self.rows)
+            self.last, self.computed = Pass.GRADIENT, self.rows
 
     def train_step(self) -> None:
-        self.runner.run(TRAIN_STEP, self.rows)
-        self.last, self.computed = Pass.TRAIN_STEP, self.rows
+        with self.in_use:
+            self.runner.run(TRAIN_STEP, self.rows)
+            self.last, self.computed = Pass.TRAIN_STEP, self.rows
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
-        given = self.given
-        if given is not None:
-            self._start_from(None)
-        self.runner.run(TRAIN_STEP, order)
-        if given is not None:
-            self._start_from(given)
-        self.last, self.computed = Pass.EPOCH, order
+        with self.in_use:
+            if self.given is not None:
+                self._point_to(None)
+            try:
+                self.runner.run(TRAIN_STEP, order)
+                self.last, self.computed = Pass.EPOCH, order
+            finally:
+                if self.given is not None:
+                    self._point_to(self.given)
 
     def _predict(self, inputs: Inputs, lengths: Inputs | None) -> Array:
-        """The whole vocabulary is projected once; then rows run in blocks, in buffers of their own.
+        """Each token of the vocabulary, or of rows that have fewer, is projected once; then rows run in blocks, in
+        buffers of their own.
 
         More rows than a stage has shares for are predicted part by part.
         """
@@ -242,22 +275,30 @@ class NumbaSession(Session):
         if len(inputs) > most:
             parts = [slice(i, i + most) for i in range(0, len(inputs), most)]
             return np.concatenate([self._predict(inputs[p], None if lengths is None else lengths[p]) for p in parts])
-        threads = numba.get_num_threads()
+        with self.in_use:
+            logits = self._predicted(inputs, lengths)
+        return blank_logits(self.problem, self._shaped(logits), lengths)
+
+    def _predicted(self, inputs: Inputs, lengths: Inputs | None) -> Array:
+        """Logits (n, S, O), whatever stands past the lengths."""
+        V, embedding, threads = self.model.V, self.params.get("embedding"), numba_threads()
+        if V is not None and embedding is not None and inputs.size < V:
+            unique, slots = np.unique(inputs, return_inverse=True)
+            V, embedding, inputs = len(unique), embedding[unique], slots.reshape(inputs.shape)
         steps = (
             self.problem.T
             if self.model.V is not None or self.model.bidirectional
             else min(self.problem.T, int(FORWARD_STEPS))
         )
-        # Each thread has rows of its own, also one that was there for a larger call and still looks for shares
-        B = int(PREDICT_ROWS) * max(threads, 1 + len(thread_pool().threads))
-        sizes = self._sizes(B=B, rows=len(inputs), workers=threads, kept=steps, whole_table=True)
+        B = int(PREDICT_ROWS) * threads  # each has rows of its own
+        sizes = self._sizes(B=B, rows=len(inputs), workers=threads, kept=steps, whole_table=True, V=V)
         record, _layers = self._records(sizes, inputs_of(self.problem, inputs, lengths))
         S = self.problem.T if self.model.head is Head.EVERY else 1
         logits = np.empty((len(inputs), S, self.model.O), self.dtype)
-        record.point({"logits": logits})
+        record.point({"logits": logits} | ({} if embedding is None else {"embedding": embedding}))
         record.fields["loss"][0] = losses.NO_LOSS
         CpuRunner(record, self.dtype).run(PREDICT, np.arange(len(inputs), dtype=np.int64))
-        return blank_logits(self.problem, self._shaped(logits), lengths)
+        return logits
 
     def _shaped(self, logits: Array) -> Array:
         """(n, S, O) as the protocol has it: (n, O) for the last step alone."""
@@ -265,8 +306,10 @@ class NumbaSession(Session):
 
     def fetch(self) -> Outputs:
         """Copies, so that the next pass does not change what was fetched."""
-        if self.last is None:
-            return Outputs()
+        with self.in_use:
+            return Outputs() if self.last is None else self._fetched()
+
+    def _fetched(self) -> Outputs:
         fields, arrays = self.record.fields, self.record.arrays
         loss = float(fields["loss_sum"][0]) / self.computed.size
         if not self.problem.lengths:  # else each batch has its own weight, which is in the sum
@@ -286,6 +329,10 @@ class NumbaSession(Session):
 
     def poison(self) -> None:
         """Answers, packed weights, states, sums; of the embedding's gradient the tokens of the last call."""
+        with self.in_use:
+            self._poison()
+
+    def _poison(self) -> None:
         read = {"zeros", "unit", *PARAMETERS, "params", "m", "v", "inputs", "targets", "initial", "initial_cell"}
         for arrays in [layer.arrays for layer in self.layers]:
             for name in arrays.keys() - read - {"grads", "d_embedding"}:
@@ -323,7 +370,7 @@ class NumbaBackend(Backend):
         rows = ", the embedding's in the rows of this call's tokens and the last one's" if problem.model.V else ""
         clipped = "clipping, " if problem.train.clips else ""
         return Contract(
-            threads=numba.get_num_threads(),
+            threads=numba_threads(),
             subnormals=flushed if self.flush and CAN_FLUSH else "kept",
             tf32=False,
             timed={
@@ -332,7 +379,7 @@ class NumbaBackend(Backend):
                 "train_step": f"{call}: gradient, {clipped}the optimizer on all parameters",
                 "epoch": f"{call}: train steps on rows taken by index; loss and correct outputs added up",
             },
-            notes=f"at most {numba.get_num_threads()} threads of our own, one where work is small; "
+            notes=f"at most {numba_threads()} threads of our own, one where work is small; "
             f"{8 * register_bytes()}-bit vectors",
             staged="rows, targets, work buffers, a zero state; a batch is its row numbers",
             waits="the call returns when all threads are done",
@@ -349,8 +396,7 @@ class NumbaBackend(Backend):
         return {
             "llvm_cpu": numba.config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
             "llvm_features": numba.config.CPU_FEATURES or " ".join(sorted(name for name, on in features.items() if on)),
-            "threading_layer": f"{numba.config.THREADING_LAYER}, of {' '.join(numba.config.THREADING_LAYER_PRIORITY)}",
-        }
+        } | ({} if KEPT_IN else {"compiled_code": "kept nowhere: no folder for it can be written"})
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         return NumbaSession(problem, params, data, self.flush)

@@ -128,9 +128,11 @@ def losses(model: Model, z: Array, y: Inputs) -> Array:
         case Loss.BINARY_CROSS_ENTROPY:
             return (np.logaddexp(0, z) - y * z).mean(axis=-1)
         case Loss.CATEGORICAL_CROSS_ENTROPY:
-            top = z.max(axis=-1, keepdims=True)
-            log_sum = np.log(np.exp(z - top).sum(axis=-1)) + top[..., 0]
-            return log_sum - np.take_along_axis(z, y[..., None], axis=-1)[..., 0]
+            # log(sum(exp(z - top))) + top - z[y], of confident rows without rounding what is added to 1, or top itself
+            best = z.argmax(axis=-1, keepdims=True)
+            top = np.take_along_axis(z, best, axis=-1)
+            others = np.where(np.arange(model.O) == best, top - top, np.exp(z - top)).sum(axis=-1)
+            return np.log1p(others) + (top - np.take_along_axis(z, y[..., None], axis=-1))[..., 0]
         case Loss.SQUARED_ERROR:
             return (0.5 * (z - y) ** 2).sum(axis=-1)
         case Loss.SIGMOID_SQUARED_ERROR:

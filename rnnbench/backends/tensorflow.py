@@ -70,7 +70,8 @@ class KerasSession(Session):
         self.stepped = False
         with floatx(self.dtype):
             self._build(params, jit)
-        compiled = partial(tf.function, jit_compile=jit)
+        # No Python here branches on a tensor: reading it for such branches takes longer than most traces
+        compiled = partial(tf.function, jit_compile=jit, autograph=False)
         self._logits_of = compiled(self._logits)
         self.select(0)
         self._forward, self._gradient, self._train_step = (

@@ -37,7 +37,6 @@ from rnnbench.model import Block, Case, DType, Head, Loss, Optimizer, Problem, b
 from rnnbench.params import Array, Params
 
 _PREDICT_ROWS = 512
-_PADDED = "padding is computed, and the state of each row's end read, which is faster than packed sequences"
 
 
 @dataclass(frozen=True)
@@ -116,9 +115,11 @@ class TorchSession(Session):
         with self.subnormals:
             total = torch.zeros((), dtype=torch.float64, device=self.device)
             correct, outputs = torch.zeros((), dtype=torch.int64, device=self.device), 0
-            for rows in torch.from_numpy(order).to(self.device).split(self.problem.B):
+            taken = torch.from_numpy(order)
+            batches = (rows.split(self.problem.B) for rows in (taken, taken.to(self.device)))
+            for here, rows in zip(*batches, strict=True):
                 y = self.targets.index_select(0, rows)
-                lengths = None if self.lengths is None else self.lengths.index_select(0, rows)
+                lengths = None if self.lengths is None else self.lengths.index_select(0, here)
                 done = self._train_step(self.inputs.index_select(0, rows), y, None, lengths)
                 assert done.logits is not None
                 total.add_(done.loss, alpha=len(rows))
@@ -171,7 +172,8 @@ class TorchSession(Session):
         if lengths is None or self.model.head is Head.LAST:
             return z, y
         real = torch.arange(first, first + z.shape[1]) < lengths[:, None]
-        return z[real], y[real]
+        at = tuple(index.to(z.device) for index in real.nonzero(as_tuple=True))
+        return z[at], y[at]
 
     def _loss(self, z: Tensor, y: Tensor, lengths: Tensor | None, first: int = 0) -> Tensor:
         """From logits (B, O), or (B, t, O) of steps from `first` on, and targets: that part of the batch's loss."""
@@ -234,7 +236,7 @@ class TorchSession(Session):
             emitted, last = self._recur(piece, block, starts, before, lengths)
             if last_step:
                 assert lengths is not None
-                own = ((lengths > block.emit) & (lengths <= block.end))[:, None]
+                own = ((lengths > block.emit) & (lengths <= block.end))[:, None].to(self.device)
                 h = self.net.last_read(last)
                 ends = torch.where(own, h, torch.zeros_like(h) if ends is None else ends)
                 continue
@@ -300,20 +302,14 @@ def update_of(problem: Problem) -> str:
     return f"clipping; {optimizer}" if problem.train.clips else optimizer
 
 
-def _module_as_run(problem: Problem) -> str:
-    """The recurrence's module, and what PyTorch hands it to on a processor: oneDNN has an lstm in float32."""
-    one = problem.model.cell == "lstm" and problem.dtype is DType.FLOAT32 and torch.backends.mkldnn.is_available()
-    return f"nn.{module_of(problem.model)}{' (oneDNN)' if one else ''}"
-
-
-def _notes(problem: Problem, packed: str) -> Iterator[str]:
+def _notes(problem: Problem, padded: str, packed: str) -> Iterator[str]:
     if problem.model.cell == "gru":
         yield "of the second bias the n gate's part is trained: in each gradient the other parts are made zero"
     truncation = problem.truncation
     if _in_parts(problem) and truncation is not None and truncation.window > truncation.stride:
         yield "the recurrence is called in parts that end where a later window starts: it gives all states only there"
     if problem.lengths:
-        yield _PADDED if pads_rows(problem.model) else packed
+        yield padded if pads_rows(problem.model) else packed
     yield "the optimizer makes its state in its first step after it was put back"
 
 
@@ -323,12 +319,13 @@ class TorchBackend(Backend):
     name: ClassVar[str] = "torch"
     subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
     recurrence: ClassVar[str] = "{module}, time first"
+    padded: ClassVar[str] = "padding is computed, and the state of each row's end read, faster than packed sequences"
     packed: ClassVar[str] = (
         "rows are packed by pack_padded_sequence(enforce_sorted=False), those of length 0 left out, inside the clock"
     )
 
     def contract(self, problem: Problem) -> Contract:
-        recurrence = self.recurrence.format(module=_module_as_run(problem), cell=problem.model.cell)
+        recurrence = self.recurrence.format(module=self._module(problem), cell=problem.model.cell)
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{recurrence}, nn.Linear"
         return Contract(
             threads=torch.get_num_threads(),
@@ -341,10 +338,15 @@ class TorchBackend(Backend):
                 "epoch": "a Python loop of train steps; rows by index_select from tensors in memory; loss and hits"
                 " added up as tensors",
             },
-            notes="; ".join(_notes(problem, self.packed)),
+            notes="; ".join(_notes(problem, self.padded, self.packed)),
             staged="rows (tokens as int64) and targets as tensors; a batch is a view of them",
             waits="calls return when their work is done",
         )
+
+    def _module(self, problem: Problem) -> str:
+        """The recurrence's module, and what PyTorch hands it to on a processor: oneDNN has an lstm in float32."""
+        one = problem.model.cell == "lstm" and problem.dtype is DType.FLOAT32 and torch.backends.mkldnn.is_available()
+        return f"nn.{module_of(problem.model)}{' (oneDNN)' if one else ''}"
 
     def libraries(self) -> dict[str, str]:
         return {"torch": torch.__version__, "mkl": str(torch.backends.mkl.is_available())}

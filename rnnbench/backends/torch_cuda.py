@@ -1,4 +1,5 @@
-"""PyTorch on one NVIDIA GPU, where nn.RNN is cuDNN's: strict float32, or with TF32 products, each under its own name.
+"""PyTorch on one NVIDIA GPU, where its recurrences are cuDNN's: strict float32, or with TF32 products, each under its
+own name.
 
 The sessions are those of the processor. Rows, order, parameters, losses and hits stay on the device; a step copies
 nothing and waits for nothing.
@@ -14,7 +15,7 @@ import torch
 
 from rnnbench.backends.base import DeviceClock, Events, Session
 from rnnbench.backends.torch import TorchBackend, TorchSession
-from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals
+from rnnbench.backends.torch_parts import DTYPES, Net, Subnormals, module_of
 from rnnbench.contract import CPU, CUDA, Contract
 from rnnbench.data import Data
 from rnnbench.model import Case, DType, Problem
@@ -62,12 +63,13 @@ def forget_peak(device: str) -> None:
 
 
 @functools.cache
-def observed_subnormals(H: int, dtype: torch.dtype, device: str) -> str:
+def observed_subnormals(module: str, H: int, dtype: torch.dtype, device: str) -> str:
     """What becomes of a subnormal input on its way through a recurrence of H units: tried, not asked; once a process.
 
-    The recurrence's kernels are cuDNN's, which chooses them by H, and need not do as PyTorch's own.
+    The recurrence's kernels are cuDNN's, which chooses them by H, and need not do as PyTorch's own. Gates of no sum are
+    at 1/2, so a subnormal input stays one.
     """
-    rnn = torch.nn.RNN(1, H, bias=False, dtype=dtype, device=device)
+    rnn = getattr(torch.nn, module)(1, H, bias=False, dtype=dtype, device=device)
     tiny = torch.finfo(dtype).smallest_normal / 4
     with torch.inference_mode():
         rnn.weight_ih_l0.fill_(1.0)
@@ -84,6 +86,7 @@ class TorchCudaBackend(TorchBackend):
     name: ClassVar[str] = "torch-cuda"
     subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
     recurrence: ClassVar[str] = "{module} (cuDNN), time first"
+    padded: ClassVar[str] = "padding is computed, and the state of each row's end read; on a GPU nobody tried packing"
     tf32: ClassVar[bool] = False
 
     def __init__(self, device: str = CUDA) -> None:
@@ -98,13 +101,14 @@ class TorchCudaBackend(TorchBackend):
             " on the device"
         )
         common = super().contract(problem)
+        lengths = "; lengths stay on the processor, and where rows end is sent inside the clock" * problem.lengths
         return replace(
             common,
             threads=1,  # launches; the work is the device's
             subnormals=self._subnormals(problem),
             tf32=self.tf32 and problem.dtype is DType.FLOAT32,
             timed={**common.timed, "epoch": epoch},
-            notes=f"cuDNN {torch.backends.cudnn.version()}; {common.notes}",
+            notes=f"cuDNN {torch.backends.cudnn.version()}; {common.notes}{lengths}",
             device=CPU if self.device == CPU else CUDA,
             staged="rows (tokens as int64) and targets as tensors on the device; a batch is a view of them",
             waits="torch.cuda.synchronize",
@@ -118,7 +122,10 @@ class TorchCudaBackend(TorchBackend):
         }
 
     def _subnormals(self, problem: Problem) -> str:
-        return observed_subnormals(problem.model.H, DTYPES[problem.dtype], self.device)
+        return observed_subnormals(module_of(problem.model), problem.model.H, DTYPES[problem.dtype], self.device)
+
+    def _module(self, problem: Problem) -> str:
+        return f"nn.{module_of(problem.model)}"
 
     def _prepare(self, problem: Problem, params: Params, data: Data) -> Session:
         set_precision(self.tf32)

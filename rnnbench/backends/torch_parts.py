@@ -95,24 +95,27 @@ class Net(nn.Module):
         if lengths is None:
             every, last = self.rnn(steps, self._stacked(states))
             return every, self._apart(last)
+        device = steps.device  # `lengths` are on the processor, where packing asks
         if self.pads_rows:
             every, _ = self.rnn(steps, self._stacked(states))
-            ends = every[(lengths - 1).clamp(min=0), torch.arange(len(lengths))]
+            at = (lengths - 1).clamp(min=0).to(device)
+            ends = every[at, torch.arange(len(lengths), device=device)]
             start = torch.zeros_like(ends) if states is None else states[0]
-            return every, (torch.where(lengths[:, None] > 0, ends, start),)
+            return every, (torch.where((lengths[:, None] > 0).to(device), ends, start),)
         taken = lengths > 0
         if taken.all():
             return self._packed(steps, states, lengths)
         shape, like = (len(steps), len(lengths), self.model.read), self.head.weight
         if states is None:
             states = (like.new_zeros((len(lengths), self.model.H)),) * self.state_count
-        every, rows = like.new_zeros(shape), taken.nonzero()[:, 0]
+        every, own = like.new_zeros(shape), lengths[taken]
+        rows = taken.nonzero()[:, 0].to(device)
         if len(rows) == 0:
             return every, states
-        h, last = self._packed(steps[:, rows], tuple(state[rows] for state in states), lengths[rows])
+        h, last = self._packed(steps[:, rows], tuple(state[rows] for state in states), own)
         if self.every:
             every = every.index_copy(1, rows, h)
-        return every, tuple(all_.index_copy(0, rows, own) for all_, own in zip(states, last, strict=True))
+        return every, tuple(all_.index_copy(0, rows, of) for all_, of in zip(states, last, strict=True))
 
     def _packed(self, steps: Tensor, states: States | None, lengths: Tensor) -> tuple[Tensor, States]:
         """`recur` of rows that all have a step; where the head reads the last one, h of all steps stays packed."""

@@ -123,6 +123,21 @@ TIMEOUT = click.option(
     "--timeout", type=DurationType(), default="300s", show_default=True,
     help="The longest that one request to a backend may take, compiling included.",
 )  # fmt: skip
+
+
+def _variables(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, str]:
+    from rnnbench.machine.environment import variables_of
+
+    try:
+        return variables_of(value)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+ENV = click.option(
+    "--env", multiple=True, callback=_variables, metavar="NAME[=VALUE]",
+    help="A variable of the environment that backends get besides the usual ones; may be given more than once.",
+)  # fmt: skip
 WORDS = click.option(
     "-k", "filter_", multiple=True, metavar="WORDS", callback=lambda ctx, param, value: " ".join(value),
     help="Keep the cases and backends whose names hold every word, such as 'imdb jax'; !WORD leaves out.",

@@ -27,7 +27,7 @@ from rnnbench.cli.shell import complain, console_of, guarded, print_json, say
 def report(
     folders: tuple[str, ...], output: Path | None, reference: str | None, svg: bool, form: str | None, force: bool
 ) -> None:
-    """Write the report of a run's folder again: report.md, tables and figures.
+    """Write the report of a run's folder again: report.html, report.md, tables and figures.
 
     Several FOLDERs of one machine are reported as one run with the launches of all. The same case must have meant the
     same work in all of them.
@@ -75,7 +75,7 @@ def report(
                 raise store.StoreError(f"the report cannot be written to {written}: {error.strerror}") from error
         render(console_of(), context)
         if written is not None:
-            say(f"Report: {written / 'report.md'}")
+            say(f"Report: {written / 'report.html'} and report.md")
         return 0
 
     guarded(work)

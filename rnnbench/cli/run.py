@@ -17,6 +17,7 @@ from rnnbench.cli.options import (
     BACKEND,
     BETTER_THREADS,
     DATA_DIR,
+    ENV,
     PROBLEM,
     PROBLEM_HELP,
     SEED,
@@ -81,7 +82,7 @@ Examples:
 )
 @STOPPING
 @click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
-@options(PROBLEM, TRUNCATION, BETTER_THREADS, SEED, DATA_DIR, TIMEOUT)
+@options(PROBLEM, TRUNCATION, BETTER_THREADS, SEED, DATA_DIR, TIMEOUT, ENV)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
 def run(
@@ -161,7 +162,7 @@ def _execute(
     if spent := time_in_words(running.with_report(folder, loaded.run, spent_here)):
         say(f"{spent}.")
     if written:
-        say(f"Report: {folder / 'report.md'}")
+        say(f"Report: {folder / 'report.html'} and report.md")
     say_what_is_on_request(plan)
     return code
 
@@ -177,7 +178,7 @@ def _dry_run(plan: Any) -> int:
     from rnnbench.harness.plan import cases_of, wanted
 
     rows = [
-        (case.key, name, "missing" if backends.missing(name) else "")
+        (case.key, name, "missing" if backends.missing(name, plan.env) else "")
         for spec in plan.workloads
         for case in cases_of(plan, spec)
         for name in plan.backends

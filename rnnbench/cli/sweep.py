@@ -17,6 +17,7 @@ from rnnbench.cli.options import (
     BETTER_THREADS,
     DATA_DIR,
     DTYPES,
+    ENV,
     MODEL,
     PASSES,
     PROBLEM_HELP,
@@ -75,7 +76,7 @@ Examples:
     "-o", "--output", type=FolderType(), help="Folder of the run, a new or empty one. Default: reports/RUN ID."
 )
 @click.option("--resume", type=FolderType(), help="Continue the interrupted run in this folder.")
-@options(BETTER_THREADS, SEED, DATA_DIR, TIMEOUT)
+@options(BETTER_THREADS, SEED, DATA_DIR, TIMEOUT, ENV)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
 def sweep(

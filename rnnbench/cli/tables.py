@@ -72,22 +72,27 @@ def worst(record: CheckRecord) -> tuple[str, str, str]:
 
 
 def print_contention(console: Console, runs: list[RunContention]) -> None:
-    """A table for each run: all of its turns, then those that others took most from."""
+    """A table for each run: all of its turns, then those that others took most from. Of no quota nothing is said."""
     for run in runs:
         title = Text(f"Taken from the turns of {run.run_id} by other programs")
         table = Table("case", "backend", "turn", title=title, title_justify="left", box=box.SIMPLE_HEAD)
-        for name in ("waited", "switches", "others", "stolen", "probe"):
-            table.add_column(name, justify="right")
         told = f"{run.turns} turns" if run.turns == run.of else f"{run.turns} of {run.of} turns"
-        table.add_row("all", "", f"{told}, {number(run.all.seconds)} s", *_taken(run.all))
-        for turn in run.worst:
-            table.add_row(Text(turn.case), Text(turn.backend), turn.moment, *_taken(turn.amounts))
+        rows = [("all", "", f"{told}, {number(run.all.seconds)} s", run.all)]
+        rows += [(turn.case, turn.backend, turn.moment, turn.amounts) for turn in run.worst]
+        taken = [_taken(amounts) for *_, amounts in rows]
+        if not run.all.throttled:
+            taken = [{name: text for name, text in each.items() if name != "throttled"} for each in taken]
+        for name in taken[0]:
+            table.add_column(name, justify="right")
+        for (case, backend, moment, _), each in zip(rows, taken, strict=True):
+            table.add_row(Text(case), Text(backend), moment, *each.values())
         console.print(table)
 
 
-def _taken(amounts: Amounts) -> list[str]:
+def _taken(amounts: Amounts) -> dict[str, str]:
     """What is not known is empty."""
+    shares = {name: getattr(amounts, name) for name in ("waited", "others", "stolen", "throttled")}
+    said = {name: "" if share is None else percent(share, 1) for name, share in shares.items()}
     switches = "" if amounts.involuntary_switches is None else f"{amounts.involuntary_switches:,}"
-    shares = (amounts.waited, amounts.others, amounts.stolen)
-    waited, others, stolen = ("" if share is None else percent(share, 1) for share in shares)
-    return [waited, switches, others, stolen, "" if amounts.slowed is None else f"{1 + amounts.slowed:.2f}x"]
+    probe = "" if amounts.slowed is None else f"{1 + amounts.slowed:.2f}x"
+    return {"waited": said.pop("waited"), "switches": switches, **said, "probe": probe}

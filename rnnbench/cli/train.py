@@ -15,6 +15,7 @@ from rnnbench.cli.options import (
     BACKEND,
     DATA_DIR,
     DTYPE,
+    ENV,
     JSON,
     PROBLEM,
     PROBLEM_HELP,
@@ -55,7 +56,7 @@ Examples:
 @click.option("--epochs", type=click.IntRange(1, MAX_SIZE), help="Default: the workload's.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True)
 @click.option("-o", "--output", type=FolderType(), help="Folder for the learning curve, a new or empty one.")
-@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, ENV, JSON)
 def train(
     workload: str, backend: str, epochs: int | None, dtype: str, output: Path | None, as_json: bool, **asked: Any
 ) -> None:
@@ -65,7 +66,7 @@ def train(
     from rnnbench.records.record import Mode
 
     def work() -> int:
-        if reason := backends.missing(backend):
+        if reason := backends.missing(backend, asked["env"]):
             return complain(reason, 3)
         show = partial(console_of().print, markup=False, highlight=False, soft_wrap=True)
         found, cells = [], each_cell(asked.pop("cell") or (), output)

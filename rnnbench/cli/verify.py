@@ -10,6 +10,7 @@ from rnnbench import backends
 from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.options import (
     DATA_DIR,
+    ENV,
     JSON,
     PROBLEM,
     PROBLEM_HELP,
@@ -30,7 +31,7 @@ from rnnbench.cli.shell import (
 )
 from rnnbench.model import DType, Pass
 
-AUDIT_OPTIONS = {"audit", "backend", "passes", "dtypes", "threads", "timeout", "as_json"}
+AUDIT_OPTIONS = {"audit", "backend", "passes", "dtypes", "threads", "timeout", "as_json", "env"}
 
 
 def _audit(
@@ -40,6 +41,7 @@ def _audit(
     dtypes: tuple[str, ...] | None,
     threads: int | None,
     timeout: float,
+    env: dict[str, str],
 ) -> int:
     """What `verify --audit` does."""
     from rnnbench.api import audit as auditing
@@ -55,6 +57,7 @@ def _audit(
             allowed_threads(threads),
             timeout,
             display,
+            env,
         )
     if as_json:
         print_json(result.as_json())
@@ -84,7 +87,7 @@ Examples:
     "Default: float32,float64; with --audit: float32.",
 )
 @click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
-@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, ENV, JSON)
 @click.pass_context
 def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
     """Compare every backend with the float64 oracle, array by array, and time nothing."""

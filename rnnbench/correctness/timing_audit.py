@@ -5,14 +5,17 @@ They need the protocol alone, so that they hold for any backend. Each gives find
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rnnbench import backends
 from rnnbench.backends.base import Backend, Outputs, Session
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.correctness.tolerances import arrays_of, errors_of, precision_of
@@ -28,6 +31,8 @@ MAX_LATE = 0.25  # of a call's time, that fetching takes beyond copying
 MAX_STAGED = 2.0  # times a forward pass, that choosing its batch takes: moving it to where it is computed
 MAX_THREAD_USE = 1.1  # processor time over wall time, for each thread of the contract
 BUSY_SECONDS = 0.1  # of calls, over which processor time is counted
+MAX_IN_PYTHON = 0.5  # calls of Python for each time step, by what a compiler made
+SHORT, LONG = 4, 12  # steps of the rows that they are counted over
 MAX_LOST = 0.5  # of the subnormal numbers of the oracle, where a contract keeps them
 PROBE_STEPS = 64
 
@@ -265,6 +270,35 @@ def treats_subnormals_as_said(backend: Backend, dtype: DType) -> Iterator[Findin
         yield Finding("subnormals", Pass.GRADIENT, share, 0, f"share that is kept, by a contract of {said}")
 
 
+def calls_in_python(call: Callable[[], object]) -> int:
+    """How many functions this thread calls by way of the interpreter: of Python, and of C from lines of Python."""
+    count = 0
+
+    def seen(frame: object, event: str, argument: object) -> None:
+        nonlocal count
+        count += event in ("call", "c_call")
+
+    sys.setprofile(seen)
+    try:
+        call()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def is_compiled(backend: Backend, dtype: DType, pass_: Pass, compiler: str) -> Iterator[Finding]:
+    """A row of more steps takes no more calls in the interpreter: whichever compiler the name promises was at work."""
+    counts = []
+    for T in (SHORT, LONG):
+        subject = Subject(backend, audited_problem(dtype, B=2, T=T, E=8, H=8))
+        for _ in range(2):
+            subject.call(pass_, 0)
+        counts.append(min(calls_in_python(partial(subject.call, pass_, 0)) for _ in range(REPEATS)))
+        subject.session.close()
+    found = (counts[1] - counts[0]) / (LONG - SHORT)
+    yield Finding("compiled", pass_, found, MAX_IN_PYTHON, f"calls in Python for each step, compiled by {compiler}")
+
+
 Check = Callable[[Subject, Pass], Iterator[Finding]]
 
 
@@ -284,5 +318,9 @@ def audit(backend: Backend, dtype: DType, passes: Iterable[Pass], problem: Probl
             yield from check(subject, pass_)
     yield from stages_little(subject, Pass.FORWARD)
     subject.session.close()
+    entry = backends.REGISTRY.get(backend.name)
+    if entry is not None and entry.compiler:
+        here = (pass_ for pass_ in (Pass.GRADIENT, Pass.FORWARD) if does(backend, subject.problem, pass_))
+        yield from is_compiled(backend, dtype, next(here), entry.compiler)
     if does(backend, subject.problem, Pass.GRADIENT):
         yield from treats_subnormals_as_said(backend, dtype)

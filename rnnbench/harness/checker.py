@@ -145,6 +145,7 @@ class Checker:
         threads_, tried = self.state.choices[case, name]
         first = self.held.get((case, name, self.state.plan.threads))
         if record := self.held.get((case, name, threads)):
+            first = record if record.launch else first
             self.state.emit(replace(record, threads=threads_, tried=tried, costs=(first or record).costs))
 
     def _prepare(self, slots: list[Slot]) -> list[Slot]:

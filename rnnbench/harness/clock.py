@@ -22,11 +22,15 @@ SETTLE_NS = 5_000_000  # from one backend's turn to the next one's calls: its po
 
 @dataclass(frozen=True)
 class Turn:
-    """How long a turn lasts: for `seconds` or `max_calls`, whichever is less, but for `min_calls` at least."""
+    """How long a turn lasts: for `seconds` or `max_calls`, whichever is less, but for `min_calls` at least.
+
+    Nor does it end by `max_calls` before `least` seconds, which short calls take to become steady.
+    """
 
     seconds: float
     min_calls: int
     max_calls: int
+    least: float = 0.0
 
 
 def call_of(session: Session, pass_: Pass, order: NDArray[np.int64] | None) -> Callable[[], None]:
@@ -111,8 +115,9 @@ def time_turn(
     samples: list[int] = []
     gc.disable()
     try:
-        end = clock() + int(turn.seconds * 1e9)
-        while len(samples) < turn.min_calls or (len(samples) < turn.max_calls and clock() < end):
+        begun = clock()
+        least, end = (begun + int(seconds * 1e9) for seconds in (turn.least, turn.seconds))
+        while len(samples) < turn.min_calls or clock() < (end if len(samples) < turn.max_calls else min(least, end)):
             session.select(len(samples) % batches)
             samples.append(time_call(call, session.synchronize, clock))
             device.keep()

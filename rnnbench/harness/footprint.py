@@ -7,12 +7,14 @@ up from peaks that were measured over all backends; they are an estimate, and re
 from __future__ import annotations
 
 import math
+import sys
 
 import psutil
 
 from rnnbench import backends
 from rnnbench.harness.plan import Plan
 from rnnbench.machine import fingerprint
+from rnnbench.machine.known import known
 from rnnbench.model import Head, Problem, Truncation
 from rnnbench.units import gibibytes
 
@@ -23,6 +25,9 @@ EXACT = 8  # bytes of a number of the oracle
 BLOCK_BYTES = 400  # of truncated BPTT: an object and what is kept beside it
 MAKING = 28  # bytes a number of a row while rows are made: as integers, summed up, and as floats
 PREDICTED = 512  # rows at a time
+# Weights W_xh of so many numbers at most let each thread of the CPU kernels find tokens in a table of its own, 4 bytes
+# for each of the vocabulary; rows of a table are of whole vectors.
+OWN_TOKENS_WEIGHTS, TABLE_ITEM, VECTOR = 4096, 4, 16
 ROW_NUMBER_BYTES = 100  # in an order of an epoch: in the parent, as text, and in the worker
 
 # How many arrays of a kind live at once.
@@ -31,10 +36,12 @@ OF_WORKER = {"states": 7, "inputs": 2, "outputs": 8, "params": 10}
 
 
 def free() -> int:
-    """Bytes that processes may still take: of the machine, or of the control group where that has less."""
-    left = psutil.virtual_memory().available
-    group = fingerprint.memory_left()
-    return left if group is None else min(left, group)
+    """Bytes that processes may still take: of the machine, or of the control group where that has less.
+
+    Where nothing tells, any number of them.
+    """
+    left = (known(lambda: psutil.virtual_memory().available), known(fingerprint.memory_left))
+    return min((found for found in left if found is not None), default=sys.maxsize)
 
 
 def params_of(problem: Problem) -> int:
@@ -48,7 +55,7 @@ def row_of(problem: Problem) -> int:
     return T * (model.E if model.V is None else 1) + model.O * (T if model.head is Head.EVERY else 1)
 
 
-def in_process(problem: Problem, item: int, kinds: dict[str, int], rows: int) -> int:
+def in_process(problem: Problem, item: int, kinds: dict[str, int], rows: int, threads: int = 1) -> int:
     """Bytes of a process that computes on `rows` rows at a time, its numbers of `item` bytes."""
     model, steps = problem.model, rows * problem.T
     outputs = model.O * (steps if model.head is Head.EVERY else rows)
@@ -58,7 +65,17 @@ def in_process(problem: Problem, item: int, kinds: dict[str, int], rows: int) ->
         "outputs": outputs,
         "params": params_of(problem),
     }
-    return item * sum(kinds[kind] * count for kind, count in counts.items()) + _blocks(problem.truncation, problem.T)
+    width = model.recurrence.width(model.H)
+    own_tables = threads if threads > 1 and model.E * width <= OWN_TOKENS_WEIGHTS else 0
+    numbers = item * sum(kinds[kind] * count for kind, count in counts.items())
+    return numbers + _blocks(problem.truncation, problem.T) + TABLE_ITEM * own_tables * (model.V or 0)
+
+
+def _projected(problem: Problem) -> int:
+    """Bytes of the vocabulary, embedded and projected, from which our CPU kernels predict many rows."""
+    model = problem.model
+    widths = (model.E, *(model.recurrence.width(model.H) for _ in model.stack[0]))
+    return problem.dtype.bytes * (model.V or 0) * sum(-(-width // VECTOR) * VECTOR for width in widths)
 
 
 def _blocks(truncation: Truncation | None, T: int) -> int:
@@ -67,23 +84,37 @@ def _blocks(truncation: Truncation | None, T: int) -> int:
 
 def workers_of(plan: Plan) -> int:
     """How many workers there will be at most at once: of those that may have fewer threads, two."""
-    here = [name for name in plan.backends if backends.missing(name) is None]
+    here = [name for name in plan.backends if backends.missing(name, plan.env) is None]
     return sum(1 if backends.entry_of(name).gpu else len(plan.counts) for name in here)
 
 
 def bytes_needed(
-    problem: Problem, made: int, staged: int, workers: int, *, at_once: int = 0, making: int = MAKING
+    problem: Problem,
+    made: int,
+    staged: int,
+    workers: int,
+    *,
+    predicts: bool = False,
+    making: int = MAKING,
+    threads: int = 1,
 ) -> int:
     """About what the parent and all workers of one problem take together, beside what they take without it.
 
     `made` rows are made or read in the parent, by `making` bytes a number; `staged` ones are handed to each worker,
-    which computes on a batch of them, or on `at_once`.
+    which computes on a batch of them, or, where it `predicts`, on PREDICTED of them.
     """
-    item, row, rows = problem.dtype.bytes, row_of(problem), max(at_once, problem.B)
+    row = row_of(problem)
     parent = made * row * making + staged * (row * EXACT + ROW_NUMBER_BYTES)
     parent += in_process(problem, EXACT, OF_ORACLE, problem.B)
-    each = staged * (row * 12 + ROW_NUMBER_BYTES) + in_process(problem, item, OF_WORKER, rows)
-    return parent + workers * each
+    return parent + workers * in_worker(problem, staged, predicts=predicts, threads=threads)
+
+
+def in_worker(problem: Problem, staged: int, *, predicts: bool = False, threads: int = 1) -> int:
+    """About what one worker takes of it, or a session in a process of the user's."""
+    rows = max(PREDICTED, problem.B) if predicts else problem.B
+    table = _projected(problem) if predicts else 0
+    own = in_process(problem, problem.dtype.bytes, OF_WORKER, rows, threads)
+    return staged * (row_of(problem) * 12 + ROW_NUMBER_BYTES) + own + table
 
 
 def too_large(needed: int, workers: int, room: int) -> str | None:
@@ -94,5 +125,5 @@ def too_large(needed: int, workers: int, room: int) -> str | None:
     alone = PARENT_BYTES + workers * PROCESS_BYTES
     if needed <= max(room - alone, room // 2):
         return None
-    processes = "1 process" if workers == 1 else f"{workers} processes"
+    processes = "1 process" if workers <= 1 else f"{workers} processes"
     return f"needs about {gibibytes(needed + alone)} in {processes}, and {gibibytes(room)} are free"

@@ -41,7 +41,7 @@ def _measure_task(task: Task, asked: dict[str, list[Case]], state: RunState) -> 
     plan, folder, limit = state.plan, state.folder, state.stopping.limit
     path = folder / "arrays" / "memory.npz"
     arrays.save_problem(path, task.params, task.rows)
-    pool = WorkerPool(list(asked), folder, plan.threads, plan.timeout, folder / "cache", limit=limit)
+    pool = WorkerPool(list(asked), folder, plan.threads, plan.timeout, folder / "cache", limit=limit, env=plan.env)
 
     def ask(name: str) -> None:
         for case in asked[name]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import Annotated, Any
 
@@ -51,10 +51,11 @@ class Effort:
 
 def _shorter(turn: Turn, pass_: Pass) -> Turn:
     """An epoch is long and steady: one call is a turn."""
-    return turn if pass_ is not Pass.EPOCH else Turn(turn.seconds, 1, turn.max_calls)
+    return turn if pass_ is not Pass.EPOCH else replace(turn, min_calls=1)
 
 
-TRIAL = Turn(seconds=0.03, min_calls=2, max_calls=10)
+LEAST = 0.01  # seconds of a turn that counts
+TRIAL = Turn(seconds=0.03, min_calls=2, max_calls=10, least=LEAST)
 EXTRA = 0.25
 
 EFFORTS: dict[Mode, Effort] = {
@@ -62,13 +63,13 @@ EFFORTS: dict[Mode, Effort] = {
     Mode.DEFAULT: Effort(
         launches=5,
         rounds=2,
-        turn=Turn(seconds=0.1, min_calls=2, max_calls=50),
+        turn=Turn(seconds=0.1, min_calls=2, max_calls=50, least=LEAST),
         alone=False,
         trial=TRIAL,
         extra=EXTRA,
     ),
     Mode.RIGOROUS: Effort(
-        launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100), trial=TRIAL, extra=EXTRA
+        launches=10, rounds=6, turn=Turn(seconds=0.5, min_calls=3, max_calls=100, least=LEAST), trial=TRIAL, extra=EXTRA
     ),
 }
 
@@ -77,7 +78,12 @@ EFFORTS: dict[Mode, Effort] = {
 SWEEP_EFFORTS: dict[Mode, Effort] = {
     Mode.QUICK: Effort(launches=1, rounds=1, turn=Turn(seconds=0.02, min_calls=1, max_calls=10), costs=False),
     Mode.DEFAULT: Effort(
-        launches=1, rounds=3, turn=Turn(seconds=0.08, min_calls=1, max_calls=30), costs=False, trial=TRIAL, extra=EXTRA
+        launches=1,
+        rounds=3,
+        turn=Turn(seconds=0.08, min_calls=1, max_calls=30, least=LEAST),
+        costs=False,
+        trial=TRIAL,
+        extra=EXTRA,
     ),
 }
 
@@ -117,6 +123,7 @@ class Plan:
     case_budget: Positive | None = None  # seconds of each backend in each case: its checks, compiling and turns
     trial: bool = False  # each answer with 1 thread or with `threads`, whichever a trial shows to be faster
     memory: bool = False  # also the peak memory of each pass, in processes of their own
+    env: dict[str, str] = field(default_factory=dict)  # variables of workers, besides those that pass through to all
 
     @property
     def effort(self) -> Effort:

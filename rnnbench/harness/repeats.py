@@ -65,10 +65,10 @@ class Repeats:
 
     def run(self) -> None:
         """Measure again what is left, once each; what is disturbed again is left for the next time."""
-        if not self.left or not self.state.plan.effort.extra:
+        if not self.left:
             return
-        with self._account():
-            if not self._is_quiet():
+        with self.again() as allowed:
+            if not allowed:
                 return
             todo, self.left = self.left, []
             for slot, attempt in todo:
@@ -82,7 +82,19 @@ class Repeats:
         self.left.clear()
 
     @contextmanager
+    def again(self, seconds: float = 0.0) -> Iterator[bool]:
+        """Whether so many seconds may be spent in measuring again now, in quiet. What is done inside counts as that."""
+        if not self.state.plan.effort.extra:
+            yield False
+            return
+        with self._account():
+            yield self.allowed > seconds and self._is_quiet()
+
+    @contextmanager
     def _account(self) -> Iterator[None]:
+        if self.since is not None:
+            yield
+            return
         self.since = self.now()
         try:
             with self.state.pool.counting(TimeKind.AGAIN):

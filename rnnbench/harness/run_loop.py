@@ -48,6 +48,17 @@ class TurnTimer:
         self.repeats = Repeats(state, self.watch, self.measure)
         self.judge = Judge()
 
+    def ask(self, slot: Slot, turn: Turn, round_: int) -> tuple[dict[str, Any], Contention, float]:
+        """The reply to one turn, what others took from it, and how much of that disturbed it."""
+        self.watch.begin()
+        reply = self.checker.turn(slot, turn, round_)
+        self.watch.look()
+        contention = self.watch.add_to(msgspec.convert(reply["contention"], Contention))
+        answer = slot.case, slot.backend, self.state.threads_of(slot)
+        judged = self.state.plan.effort.extra > 0
+        cores, calls = len(self.state.place_of(slot).cores), len(reply["samples_ns"]) - reply["warmup"]
+        return reply, contention, self.judge(answer, contention, cores, calls) if judged else 0.0
+
     def measure(self, slot: Slot, attempt: int = 0) -> None:
         """The turn of a slot, whose case its backend is ready for. What is disturbed is kept for `repeats`."""
         state, effort, case, name, round_ = self.state, self.state.plan.effort, slot.case, slot.backend, slot.round
@@ -58,15 +69,12 @@ class TurnTimer:
         state.observer.doing(f"{case.key}, {where}: {name}{again}", state.estimate)
         if attempt:
             state.estimate.add(("turn", name, case))
-        self.watch.begin()
         try:
             with state.stopwatch(("turn", name, case)):
-                reply = self.checker.turn(slot, effort.turn_of(case.pass_), round_)
+                reply, contention, disturbed = self.ask(slot, effort.turn_of(case.pass_), round_)
         except WorkerFailure as failure:
             state.fail(slot, failure.status, failure.reason)
             return
-        self.watch.look()
-        contention = self.watch.add_to(msgspec.convert(reply["contention"], Contention))
         record = TurnRecord(
             **state.common_of(slot.task, case, name),
             launch=slot.launch,
@@ -79,7 +87,7 @@ class TurnTimer:
             disturbances=tuple(reply["disturbances"]),
             contention=contention,
             attempt=attempt,
-            disturbed=self.judge((case, name), contention, len(state.place_of(slot).cores)) if effort.extra else 0.0,
+            disturbed=disturbed,
             peak_memory_bytes=reply["peak_memory_bytes"],
             peak_device_bytes=reply["peak_device_bytes"],
         )
@@ -96,7 +104,7 @@ class RunLoop:
     def __init__(self, tasks: list[Task], state: RunState, checker: Checker, timer: TurnTimer | None = None) -> None:
         self.tasks, self.state, self.checker, self.timer = tasks, state, checker, timer
         self.plan, self.pool, self.stopping, self.estimate = state.plan, state.pool, state.stopping, state.estimate
-        self.trials = Trials(state, checker)
+        self.trials = Trials(state, checker, timer)
 
     def run(self) -> None:
         """Do all launches. Workers are gone when this returns, however it does."""
@@ -133,7 +141,7 @@ class RunLoop:
 
     def _leave_out_the_missing(self) -> None:
         """A record for each answer of a backend that is not installed, or to a problem that is too large."""
-        missing = {name: backends.missing(name) for name in self.plan.backends}
+        missing = {name: backends.missing(name, self.plan.env) for name in self.plan.backends}
         for task in self.tasks:
             for case in task.cases:
                 for name, absent in missing.items():
@@ -158,7 +166,7 @@ class RunLoop:
             for task in self.tasks:
                 if task.refused:
                     continue
-                undecided = self.trials.undecided(task, name) if self.timer and not launch else []
+                undecided = self.trials.undecided(task, name, launch) if self.timer and not launch else []
                 for case in task.cases:
                     if rounds := self._todo(case, name, launch):
                         parts["turn", name, case] = len(rounds)
@@ -203,6 +211,7 @@ class RunLoop:
         return ready + turns + (oracles + EXTRA_SECONDS if ready else 0.0)
 
     def _launch(self, launch: int) -> None:
+        self.pool.times_imports = not launch
         names = shuffled(self.plan.backends, self.plan.seed, launch)
         if self.plan.effort.costs and not self.state.one_by_one(launch) and self.stopping.left > 0:
             self._start_side_by_side(launch)
@@ -237,8 +246,9 @@ class RunLoop:
         self.checker.stage(task)  # before workers that start side by side ask for it
         for place in self._places(names):
             place.lives = 2
-        if self.timer and not launch:
-            self.stopping.kept_back = self._first_round(task.cases, names)
+        self._close([name for name in names if not self._has_work(task, name, launch)])
+        if self.timer:
+            self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases, names)
             self.trials.run(task, self._in_order(names, launch), launch)
         for number, case in enumerate(task.cases):
             self.stopping.kept_back = 0.0 if launch else self._first_round(task.cases[number:], names)
@@ -258,6 +268,10 @@ class RunLoop:
             self.timer.repeats.forget()
         for place in self._places(names):
             place.ready, place.prepared = set(), None
+
+    def _close(self, names: Iterable[str]) -> None:
+        """Let workers drop the problem before, which others do when they prepare the next one, side by side."""
+        for place in self._places(names):
             if place.worker is not None:
                 with suppress(WorkerFailure):  # it is gone, and with it what was to be closed
                     self.pool.ask(place.worker.name, "close", threads=place.threads)
@@ -322,4 +336,4 @@ def check_seconds_of(cases: Iterable[Case], first: bool) -> float:
 def turn_seconds_of(turn: Turn, case: Case) -> float:
     """Seconds of one turn, guessed."""
     call = call_seconds_of(case)
-    return max(turn.min_calls * call, min(turn.seconds, turn.max_calls * call))
+    return max(turn.min_calls * call, min(turn.seconds, max(turn.least, turn.max_calls * call)))

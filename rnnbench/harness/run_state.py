@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
-from rnnbench.analysis.trial import better, pairs_of
+from rnnbench.analysis.trial import decision_of
 from rnnbench.backends import REPLICA
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Estimate, Plan, order_of, wanted
@@ -89,12 +89,13 @@ class RunState:
         begun: float | None = None,
         ledger: Ledger | None = None,
     ) -> None:
+        folder = folder.absolute()  # workers have a current folder of their own
         self.plan, self.folder, self.observer = plan, folder, observer
         self.run_id, self.machine_id = run_id, machine_id
         self.before = list(before)
         self.stopping = Stopping(plan, self.before, begun)
         cache, limit = folder / "cache", self.stopping.limit
-        self.pool = WorkerPool(plan.backends, folder, plan.threads, plan.timeout, cache, ledger, limit)
+        self.pool = WorkerPool(plan.backends, folder, plan.threads, plan.timeout, cache, ledger, limit, plan.env)
         self.ledger = self.pool.ledger
         self.estimate = Estimate()
         self.part = 1 + max((r.part for r in self.before), default=-1)
@@ -109,9 +110,11 @@ class RunState:
             for r in turns_in(self.before)
             if r.threads is not None and not r.backend.endswith(REPLICA)
         }
+        self.doubtful = set[tuple[Case, str]]()  # of the choices those that others disturbed
         for key, trials in self._trials().items():
-            if (threads := better(list(pairs_of(trials).values()))) is not None:
-                self.choices.setdefault(key, Choice(threads, plan.counts))
+            if (found := decision_of(trials, last=key in self.choices)) is not None:
+                self.choices.setdefault(key, Choice(found.threads, plan.counts))
+                self.doubtful |= set() if found.sure else {key}
         self.open: set[tuple[Case, str]] = set()  # answers whose threads are being found
         self.trial_failed: dict[tuple[Case, str, int], tuple[Status, str]] = {}  # by threads
         self._emit, self._writing = emit, Lock()

@@ -11,7 +11,7 @@ from rnnbench.correctness.oracle import LOSS_STEPS
 from rnnbench.harness import footprint
 from rnnbench.harness.plan import Plan, cases_of, wanted
 from rnnbench.harness.run_state import Task
-from rnnbench.model import Model
+from rnnbench.model import DType, Model, Problem
 from rnnbench.params import Init, Params, cast, init_params
 from rnnbench.records.store import StoreError
 from rnnbench.workloads import files, made_up
@@ -61,18 +61,19 @@ def check_sizes(plan: Plan, *, trained: bool = False) -> None:
     """Raise ValueError for batches larger than the data set, and where memory does not hold what is asked.
 
     Before any row is made, and, of a run, before its folder is. `trained`: the plan is of trainings, and of no cases.
-    Of a sweep, sizes that memory does not hold are left out, and an error only where not one is left.
+    Sizes that memory does not hold are left out, and an error only where not one is left.
     """
     for spec in plan.workloads:
         if spec.rows[0] < spec.B:
             raise ValueError(f"batch size {spec.B} is more than the {spec.rows[0]} training rows of {spec.name}")
     refused = refused_sizes(plan, trained=trained)
-    if refused and (plan.sweep is None or len(refused) == len(plan.workloads)):
+    asked = sum(len(plan.dtypes) for spec in plan.workloads if trained or _wanted_at_all(plan, spec))
+    if refused and len(refused) == asked:
         raise ValueError(next(iter(refused.values())))
 
 
-def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[str, str]:
-    """The workloads that need more memory than there is: by name, what each would need and the way out."""
+def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[tuple[str, DType], str]:
+    """The workloads that need more memory than there is: by name and type, what each would need and the way out."""
     free, kept, found = footprint.free(), 0, {}
     workers = 1 if trained else footprint.workers_of(plan)
     for spec in plan.workloads:
@@ -82,21 +83,40 @@ def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[str, str]:
         for dtype in plan.dtypes:
             problem = spec.problem(dtype, plan.truncation)
             most = max(LOSS_STEPS, *(case.steps for case in cases_of(plan, spec)))
-            making = made_up.MAKING if spec.made_up and spec.origin == MADE_UP else footprint.MAKING
+            making = making_of(spec)
             needed = 0
             if not trained:
-                needed = footprint.bytes_needed(problem, total, min(train, most * spec.B), workers, making=making)
+                needed = footprint.bytes_needed(
+                    problem, total, min(train, most * spec.B), workers, making=making, threads=plan.threads
+                )
             if trained or spec.name in plan.training:  # where the workers of the cases have ended
-                alone = footprint.bytes_needed(problem, total, total, 1, at_once=footprint.PREDICTED, making=making)
+                alone = footprint.bytes_needed(
+                    problem, total, total, 1, predicts=True, making=making, threads=plan.threads
+                )
                 needed = max(needed, alone)
             if reason := footprint.too_large(kept + needed, workers, free):
                 fewer = ", or fewer backends" * (len(plan.backends) > 1)
                 way_out = f"smaller sizes{fewer}" if plan.sweep else f"a smaller -B or -T{fewer}"
-                found[spec.name] = f"{spec.name} with T = {spec.T}, B = {spec.B} {reason}; take {way_out}"
-                break
-        else:  # the parameters of all workloads are made before the first one is measured
+                found[spec.name, dtype] = f"{spec.name} with T = {spec.T}, B = {spec.B} {reason}; take {way_out}"
+        if (spec.name, plan.dtypes[0]) not in found:
+            # the parameters of all workloads are made before the first one is measured
             kept += footprint.params_of(problem) * 8
     return found
+
+
+def making_of(spec: Spec) -> int:
+    """Bytes a number of a row while rows are made or read."""
+    return made_up.MAKING if spec.made_up and spec.origin == MADE_UP else footprint.MAKING
+
+
+def too_large_here(spec: Spec, problem: Problem) -> str | None:
+    """What a session in this process would need and what there is, where that is less, or None."""
+    train, total = spec.rows
+    making = making_of(spec) if spec.origin else 0  # rows of the user's own are there already
+    needed = total * footprint.row_of(problem) * making + footprint.params_of(problem) * footprint.EXACT
+    needed += footprint.in_worker(problem, train)
+    reason = footprint.too_large(needed, 0, footprint.free())
+    return reason and f"{spec.name} with T = {spec.T}, B = {spec.B} {reason}; take smaller sizes"
 
 
 def _wanted_at_all(plan: Plan, spec: Spec) -> bool:
@@ -108,43 +128,44 @@ def tasks_of(
 ) -> list[Task]:
     """One task for each workload and type, in the plan's order; cases that the filter leaves to no backend are dropped.
 
-    `given` are workloads that are here already, by name; rows of others that are a user's own are in `folder`. Of a
-    sweep, a size that memory does not hold gets a task without rows that says why. Raises ValueError as `check_sizes`,
-    and WorkloadUnavailable as `load_rows`.
+    `given` are workloads that are here already, by name; rows of others that are a user's own are in `folder`. What
+    memory does not hold gets a task without rows that says why. Raises WorkloadUnavailable as `load_rows`.
     """
-    check_sizes(plan)
     refused = refused_sizes(plan)
-    for reason in refused.values():
+    for reason in dict.fromkeys(refused.values()):
         say(f"left out: {reason}")
     tasks: dict[str, list[Task]] = {}
     params: dict[tuple[Model, Init], Params] = {}  # many sizes of a sweep share a model
     for spec in plan.workloads:
         if not _wanted_at_all(plan, spec):
             continue
-        if spec.name in refused:
+        left_out = {dtype: refused[spec.name, dtype] for dtype in plan.dtypes if (spec.name, dtype) in refused}
+        if len(left_out) == len(plan.dtypes):
             nothing = Dataset(made_up.NOTHING, made_up.NOTHING, None, "")
-            tasks[spec.name] = _tasks_of_workload(plan, spec, nothing, {}, refused[spec.name])
+            tasks[spec.name] = _tasks_of_workload(plan, spec, nothing, {}, left_out)
             continue
         workload, dataset = load_rows(workload_of(spec, given or {}, folder), plan.seed, plan.data_dir, say)
         if workload.name not in tasks:  # two names may share one stand-in
             key = workload.model, workload.init
             if key not in params:
                 params[key] = init_params(*key, plan.seed)
-            tasks[workload.name] = _tasks_of_workload(plan, workload.spec, dataset, params[key])
+            tasks[workload.name] = _tasks_of_workload(plan, workload.spec, dataset, params[key], left_out)
     return [task for group in tasks.values() for task in group]
 
 
 def _tasks_of_workload(
-    plan: Plan, spec: Spec, dataset: Dataset, params: Params, refused: str | None = None
+    plan: Plan, spec: Spec, dataset: Dataset, params: Params, refused: Mapping[DType, str]
 ) -> list[Task]:
-    train, tasks = dataset.train, []
-    known = None if refused else train
+    tasks = []
     for dtype in plan.dtypes:
+        reason = refused.get(dtype)
+        train, own = (made_up.NOTHING, {}) if reason else (dataset.train, params)
+        known = None if reason else train
         every = cases_of(plan, spec, known)
         cases = [c for c in every if c.dtype is dtype and any(wanted(plan, c, name) for name in plan.backends)]
         if cases:
             most = max(LOSS_STEPS, *(case.steps for case in cases))
             staged: Split = train.part(0, most * spec.B)
             problem = spec.problem(dtype, plan.truncation, known)
-            tasks.append(Task(problem, tuple(cases), staged, cast(params, dtype), dataset.source, refused))
+            tasks.append(Task(problem, tuple(cases), staged, cast(own, dtype), dataset.source, reason))
     return tasks

@@ -103,6 +103,8 @@ def last_lines(path: Path, count: int = LAST_LINES) -> str:
 class WorkerClient:
     """A worker process. Everything it prints goes to `log`; requests and replies go over a socket of their own.
 
+    Its current folder is that of `log`: libraries read settings in the current folder, and leave things there.
+
     `serve` is what Python runs: `rnnbench.harness.worker`, or another program that answers as it does. It finds the
     number of its end of the socket in RNNBENCH_CHANNEL.
     """
@@ -110,11 +112,11 @@ class WorkerClient:
     def __init__(
         self, name: str, target: str, log: Path, env: dict[str, str], serve: Sequence[str] | None = None
     ) -> None:
-        self.name, self.log = name, log
-        log.parent.mkdir(parents=True, exist_ok=True)
+        self.name, self.log = name, log.absolute()
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         self.channel, theirs = socket.socketpair()
         serve = command("rnnbench.harness.worker") if serve is None else serve
-        with theirs, log.open("ab") as printed:
+        with theirs, self.log.open("ab") as printed:
             self.process = subprocess.Popen(
                 [sys.executable, *serve, name, target],
                 stdin=subprocess.DEVNULL,
@@ -123,6 +125,7 @@ class WorkerClient:
                 env=env | {"RNNBENCH_CHANNEL": str(theirs.fileno())},
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # Ctrl-C is the parent's to handle
+                cwd=None if ".py:" in target else self.log.parent,  # of the user's own code, the user's own
             )
         self.channel.setblocking(False)
         self.selector = selectors.DefaultSelector()

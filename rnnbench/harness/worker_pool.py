@@ -9,7 +9,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,7 +22,8 @@ from rnnbench import backends
 from rnnbench.contract import Contract
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
-from rnnbench.machine.cores import allowed_cores, cores_for, environment
+from rnnbench.machine.cores import allowed_cores, cores_for
+from rnnbench.machine.environment import environment
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import Status
 
@@ -66,7 +67,7 @@ class WorkerPool:
 
     `threads` are those of a worker of which nothing else is said. `cache` None leaves the compilers their own caches.
     `ledger` keeps what the time was for. `limit` is asked how long a request may take, where that is less than
-    `timeout` in seconds.
+    `timeout` in seconds. `env` are variables that workers get besides those that pass through to all.
     """
 
     def __init__(
@@ -78,15 +79,17 @@ class WorkerPool:
         cache: Path | None,
         ledger: Ledger | None = None,
         limit: Callable[[], Limit] | None = None,
+        env: Mapping[str, str] | None = None,
     ) -> None:
         self.ledger = ledger or Ledger()
-        self.folder = folder
+        self.folder, self.env = folder.absolute(), env
         self.limit = limit or (lambda: Limit(timeout))
         self.threads, self.cache = threads, cache
         self.places = {(name, threads): WorkerPlace(threads) for name in names}
         self.counted: TimeKind | None = None  # what all that workers are asked counts as
         self._here = threading.local()  # `first`: the place of the core that work of this thread begins at
         self.libraries: dict[str, Any] = {}
+        self.times_imports = False  # of workers with the threads of this pool; others import faster
         self.closed = False
         self.answered_ns = 0  # when any of them last did, by the monotonic clock
 
@@ -116,12 +119,12 @@ class WorkerPool:
     @contextmanager
     def counting(self, kind: TimeKind) -> Iterator[None]:
         """What workers are asked meanwhile counts as this kind alone, such as finding the number of threads."""
-        self.counted = kind
+        before, self.counted = self.counted, kind
         try:
             with self.ledger.spend(kind):
                 yield
         finally:
-            self.counted = None
+            self.counted = before
 
     def spend(self, kind: TimeKind) -> AbstractContextManager[None]:
         """Count what happens inside as `kind`, but in `counting`."""
@@ -138,7 +141,10 @@ class WorkerPool:
         start = time.monotonic()
         apart = "" if place.threads == self.threads else f" by {place.threads}"
         log = self.folder / "logs" / f"{name}{apart}.log"
-        env = environment(place.threads, self.cache) | {"RNNBENCH_CORES": ",".join(map(str, cores))}
+        env = environment(place.threads, self.cache, self.env, self.folder)
+        env["RNNBENCH_CORES"] = ",".join(map(str, cores))
+        if self.times_imports and place.threads == self.threads:
+            env["RNNBENCH_TIMES_IMPORT"] = "1"
         place.worker, place.cores = WorkerClient(name, backends.entry_of(name).target, log, env), cores
         try:
             hello = place.worker.ask("hello", self.limit())

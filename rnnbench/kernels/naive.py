@@ -6,11 +6,14 @@ Arrays are batch first, as NumPy code has them; everything is allocated where it
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from rnnbench.kernels import code_cache
 
 Array = NDArray[np.floating]
 
@@ -72,9 +75,12 @@ class Rule(NamedTuple):
     clip_norm: float
 
 
+_FOLDER = code_cache.code_folder("naive", Path(__file__))
+
+
 def compiled(function: Callable[..., Any]) -> Any:
     """`@njit`, kept on disk."""
-    return numba.njit(cache=True)(function)
+    return code_cache.keep(numba.njit(function), function, _FOLDER)
 
 
 @compiled
@@ -151,7 +157,7 @@ def loss_and_slopes(task, rows, logits):
             if task.loss == CATEGORICAL_CROSS_ENTROPY:
                 k, top = rows.classes[b, s], z.max()
                 e = np.exp(z - top)
-                total += np.log(e.sum()) + top - z[k]
+                total += np.log(e.sum()) + (top - z[k])
                 dlogits[b, s] = e / e.sum()
                 dlogits[b, s, k] -= 1
                 right += z.argmax() == k

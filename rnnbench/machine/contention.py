@@ -12,13 +12,16 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import median
 from typing import NamedTuple
 
 import numpy as np
 
+from rnnbench.machine.cgroup import Throttled, throttled, throttling_files
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.machine.interference import CpuTimes, read_cpu_times, shares_between
+from rnnbench.machine.known import known
 from rnnbench.records.record import Contention
 
 TASKS = "/proc/self/task"
@@ -33,10 +36,11 @@ PROBE_TRIES = 3  # the least of them: the first wakes the core, and a tick of th
 
 
 class RunDelay(NamedTuple):
-    """Nanoseconds of a thread: with a core, and ready without one."""
+    """Nanoseconds of a thread with a core, and ready without one; how often it got one."""
 
     ran: int
     waited: int
+    starts: int = 0
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Counters:
     delays: dict[str, RunDelay] | None
     switches: int | None
     cpu: CpuTimes | None
+    throttled: Throttled | None = None
 
 
 def probe_ns() -> int:
@@ -77,39 +82,50 @@ def run_delays() -> dict[str, RunDelay] | None:
     try:
         for task in os.listdir(TASKS):
             with suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
-                ran, waited, _ = map(int, _read(f"{TASKS}/{task}/schedstat").split())
-                found[task] = RunDelay(ran, waited)
-    except (OSError, ValueError):
+                found[task] = RunDelay(*map(int, _read(f"{TASKS}/{task}/schedstat").split()))
+    except (OSError, ValueError, TypeError):
         return None
     return found if any(delay.ran for delay in found.values()) else None  # a kernel that counts nothing says 0
 
 
 def involuntary_switches() -> int | None:
     """How often a core was taken from a thread of this process; None where never, as where that is not counted."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw or None
+    used = known(resource.getrusage, resource.RUSAGE_SELF)
+    return None if used is None else used.ru_nivcsw or None
+
+
+_throttling_files = cache(throttling_files)  # a process stays in its group
 
 
 def read_counters() -> Counters:
     """This moment."""
-    return Counters(time.monotonic_ns(), run_delays(), involuntary_switches(), read_cpu_times())
+    held_back = throttled(_throttling_files())
+    return Counters(time.monotonic_ns(), run_delays(), involuntary_switches(), read_cpu_times(), held_back)
 
 
 def contention_between(first: Counters, last: Counters, probes: tuple[int, ...]) -> Contention:
     """What others took between two moments; of a thread that ended meanwhile nothing is known."""
-    delay = None
+    delay = starts = None
     if first.delays is not None and last.delays is not None:
-        before = first.delays
-        delay = sum(max(0, d.waited - before.get(task, RunDelay(0, 0)).waited) for task, d in last.delays.items())
+        pairs = [(first.delays.get(task, RunDelay(0, 0)), d) for task, d in last.delays.items()]
+        delay = sum(max(0, now.waited - before.waited) for before, now in pairs)
+        starts = sum(max(0, now.starts - before.starts) for before, now in pairs)
     switches = None if last.switches is None else last.switches - (first.switches or 0)
     enough = last.at_ns - first.at_ns >= MIN_TICKS * TICK_NS
     shares = shares_between(first.cpu, last.cpu) if enough else None
+    held_back: tuple[int, ...] | tuple[None, None] = None, None
+    if first.throttled is not None and last.throttled is not None:
+        held_back = tuple(max(0, b - a) for a, b in zip(first.throttled, last.throttled, strict=True))
     return Contention(
         seconds=round((last.at_ns - first.at_ns) / 1e9, 6),
         run_delay_ns=delay,
+        starts=starts,
         involuntary_switches=switches,
         others_share=_share(shares.others if shares else None),
         stolen_share=_share(shares.stolen if shares else None),
         probe_ns=probes,
+        throttled_periods=held_back[0],
+        throttled_ns=held_back[1],
     )
 
 
@@ -158,6 +174,13 @@ class OthersWatch:
             del self.looks[0]
         self.looks.append(now)
 
+    def refresh(self) -> None:
+        """Look at what is done now, for as long as is needed to know; no worker computes meanwhile."""
+        self.looks.clear()
+        self.look()
+        time.sleep(AROUND_SECONDS)
+        self.look()
+
     def begin(self) -> None:
         """A turn comes: it can be told from what was done before it, unless the last turn has just ended."""
         if not self.looks or time.monotonic() - self.looks[-1].at > STALE_SECONDS:
@@ -188,6 +211,7 @@ class OthersWatch:
 
 
 LIMIT = 0.1  # of a turn's time: what others took from it and disturbs
+HIT = 0.25  # of its calls that may have waited: their median lies below the 67th percentile of the others
 SLOW = 1.0  # of the probe's best: the core was half as fast
 DOUBT_TICKS = 2  # by which a difference of counters may be wrong
 
@@ -210,15 +234,20 @@ def waited(c: Contention) -> float | None:
     return None if c.run_delay_ns is None else c.run_delay_ns / 1e9 / max(c.seconds, 1e-9)
 
 
-def disturbed_by(c: Contention, cores: int, usual: float = 0.0, best_probe: int | None = None) -> float:
+def disturbed_by(c: Contention, cores: int, usual: float = 0.0, best_probe: int | None = None, calls: int = 1) -> float:
     """The share of a turn's time that others took, on so many cores of its own; 0 where it is below the limits.
 
     Threads wait for one another too, and what others use harms nobody who needs it not. So it is what threads waited
     more than is `usual` of them in quiet, and at most what others used meanwhile. Where one of both is not known,
-    stolen time and the probe are left.
+    stolen time, the quota of a control group and the probe are left. The value of a turn is the median of so many
+    `calls`: where threads waited and were held back in a share `HIT` of these at most, it hardly moves.
     """
     used, delay = others_cores(c, cores), waited(c)
     taken = 0.0 if not used or delay is None else max(0.0, min(delay - usual, *used))
+    if c.throttled_ns is not None:
+        taken += c.throttled_ns / 1e9 / max(c.seconds, 1e-9)
+    if c.starts is not None and c.starts + (c.throttled_periods or 0) <= HIT * calls:
+        taken = 0.0
     if c.stolen_share is not None:
         taken += _surely(c.stolen_share, cores, c.seconds)
     slowed = min(c.probe_ns) / best_probe - 1 if c.probe_ns and best_probe else 0.0
@@ -232,11 +261,11 @@ class Judge:
         self.best_probe: int | None = None
         self.quiet: dict[object, list[float]] = {}  # answer -> what its threads waited while others rested
 
-    def __call__(self, answer: object, c: Contention, cores: int) -> float:
+    def __call__(self, answer: object, c: Contention, cores: int, calls: int = 1) -> float:
         """As `disturbed_by`. `answer`: what has a usual of its own, on so many cores."""
         self.best_probe = min((*c.probe_ns, *filter(None, [self.best_probe])), default=None)
         quiet, used, delay = self.quiet.setdefault(answer, []), others_cores(c, cores), waited(c)
-        found = disturbed_by(c, cores, median(quiet) if quiet else 0.0, self.best_probe)
+        found = disturbed_by(c, cores, median(quiet) if quiet else 0.0, self.best_probe, calls)
         if used and max(used) < LIMIT and delay is not None:
             quiet.append(delay)
         return round(found, 4)

@@ -144,6 +144,8 @@ def meter_of(make: Callable[[], Meter] = Rapl) -> Meter | str:
         return make()
     except EnergyUnknown as error:
         return str(error)
+    except Exception as error:
+        return f"the energy counter cannot be read: {type(error).__name__}: {error}"
 
 
 class Window:

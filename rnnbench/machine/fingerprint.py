@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
@@ -21,60 +21,61 @@ from rnnbench import __version__, backends
 from rnnbench.analysis.comparable import digest, hashes_of
 from rnnbench.harness.worker import serve
 from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
-from rnnbench.machine.cores import allowed_cores, safe_environment, thread_counts
+from rnnbench.machine.cgroup import group_folders, text_in
+from rnnbench.machine.cores import allowed_cores
+from rnnbench.machine.environment import passed, switches, thread_counts
 from rnnbench.machine.gpu import gpu_facts
+from rnnbench.machine.known import known
 
 
 def libraries() -> dict[str, str]:
     """Versions of everything that computes and is installed. Imports none of it."""
     versions = {}
     for name in dict.fromkeys(name for entry in backends.REGISTRY.values() for name in entry.libraries):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
+        if version := known(importlib.metadata.version, name):  # not installed, or its metadata is damaged
+            versions[name] = version
     return versions
 
 
 def git() -> dict[str, Any] | None:
     """Commit and dirt of the checkout that this code runs from, or None where it is not one."""
     folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
+    if not os.path.exists(folder / ".git"):
         return None
 
     def ask(*arguments: str) -> str | None:
-        done = answer_of(["git", "-C", str(folder), *arguments], 10)
+        done = answer_of(["git", "-C", str(folder), *arguments], 10, passed({}))  # which has no GIT_DIR
         return done.stdout.strip() if done and done.returncode == 0 else None
 
     commit, status = ask("rev-parse", "HEAD"), ask("status", "--porcelain")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 
-def fingerprint() -> dict[str, Any]:
-    """All facts; None for what is unknown.
+def fingerprint(env: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """All facts; None for what is unknown. `env`: the variables that a run gives its workers.
 
     `hashes` are of the parts that make two machines unlike (`analysis.parts`), and `machine_id` is of those hashes.
     """
     import psutil
 
-    variables, replaced = thread_variables(), thread_counts()
+    variables, replaced = switches(env or {}), thread_counts()
     facts: dict[str, Any] = {
         "cpu": processor(),
-        "gpu": gpu_facts() or None,
-        "memory_bytes": psutil.virtual_memory().total,
-        "swap_bytes": psutil.swap_memory().total,
-        "limits": control_group(),
-        "os": f"{platform.system()} {platform.release()}",
+        "gpu": known(gpu_facts) or None,
+        "memory_bytes": known(lambda: psutil.virtual_memory().total),
+        "swap_bytes": known(lambda: psutil.swap_memory().total),
+        "limits": known(control_group) or {"cpus": None, "memory_bytes": None},
+        "os": f"{platform.system()} {platform.release()}".strip() or None,
         "distribution": _distribution(),
         "kernel": kernel_settings(),
-        "libc": " ".join(filter(None, platform.libc_ver())) or None,
+        "libc": known(lambda: " ".join(filter(None, platform.libc_ver()))) or None,
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "compiler": platform.python_compiler(),
         "rnnbench": __version__,
         "libraries": libraries(),
         "environment": {k: v for k, v in variables.items() if k not in replaced},
         "replaced_in_workers": {k: v for k, v in variables.items() if k in replaced},
-        "clock": clock_facts(),
+        "clock": known(clock_facts),
     }
     hashes = hashes_of(facts)
     return {
@@ -82,15 +83,12 @@ def fingerprint() -> dict[str, Any]:
         "hashes": hashes,
         **facts,
         "git": git(),
-        "load": list(os.getloadavg()),
+        "load": known(lambda: list(os.getloadavg())),
     }
 
 
 def _distribution() -> str | None:
-    try:
-        return platform.freedesktop_os_release().get("PRETTY_NAME")
-    except (OSError, AttributeError):
-        return None
+    return known(lambda: platform.freedesktop_os_release().get("PRETTY_NAME"))
 
 
 CPUS = "sys/devices/system/cpu"
@@ -99,52 +97,46 @@ _UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _SWITCH = {"0": "off", "1": "on"}
 
 
-def text_in(path: Path) -> str | None:
-    """The text of a small file of the system, or None where it is missing, empty or may not be read."""
-    try:
-        return path.read_text().strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def number_in(path: Path) -> int | None:
     """The whole number in a file, or None."""
     text = text_in(path)
-    return int(text) if text and text.isdecimal() else None
+    return known(int, text) if text and text.isdecimal() else None
 
 
 def processor(root: Path = Path("/")) -> dict[str, Any]:
     """Facts of the processor. `root` is where `sys` and `proc` are looked for."""
     import psutil
 
-    info = _described()
-    frequency = psutil.cpu_freq()
-    flags = info.get("flags", [])
+    info, frequency = _described(), known(psutil.cpu_freq)
+    found = info.get("flags")
+    flags = [str(flag) for flag in found] if isinstance(found, list) else []
     return {
         "model": info.get("brand_raw"),
         "architecture": platform.machine(),
         "features": sorted(flags),
-        "sockets": sockets(root),
-        "cores": psutil.cpu_count(logical=False),
-        "threads": psutil.cpu_count(),
+        "sockets": known(sockets, root),
+        "cores": known(psutil.cpu_count, logical=False),
+        "threads": known(psutil.cpu_count),
         "smt": smt(root),
         "allowed": len(allowed_cores()),
-        "cache_bytes": {name: cache_bytes(root, *of) for name, of in CACHES.items()},
+        "cache_bytes": {name: known(cache_bytes, root, *of) for name, of in CACHES.items()},
         "mhz": round(frequency.current) if frequency else None,
         **clock_policy(root),
         **virtualisation(root, flags),
     }
 
 
-def answer_of(command: Sequence[str], seconds: float) -> subprocess.CompletedProcess[str] | None:
-    """What a program prints; None where it cannot be started or takes longer.
+def answer_of(
+    command: Sequence[str], seconds: float, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str] | None:
+    """What a program prints, in this environment or in `env`; None where it cannot be started or takes longer.
 
     After that it is killed, and not waited for: one that hangs in the system, as of a file server, may not end.
     """
     try:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            encoding="utf-8", errors="replace", start_new_session=True,
+            encoding="utf-8", errors="replace", start_new_session=True, env=env,
         )  # fmt: skip
     except OSError:
         return None
@@ -166,9 +158,10 @@ def _described() -> dict[str, Any]:
     print into what it reads: so it is asked in a process that can be ended.
     """
     try:
-        return asked("rnnbench.machine.fingerprint", "describe", Limit(30), safe_environment())["found"]
+        found = asked("rnnbench.machine.fingerprint", "describe", Limit(30), passed({}))["found"]
     except (WorkerFailure, OSError):
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 class _Description:
@@ -231,8 +224,8 @@ def virtualisation(root: Path, flags: list[str]) -> dict[str, Any]:
     if machine is None and "hypervisor" in flags:
         machine = "a hypervisor that is not named"
     container = _detected("--container")
-    if container is None and any((root / name).exists() for name in (".dockerenv", "run/.containerenv")):
-        container = "docker" if (root / ".dockerenv").exists() else "podman"
+    if container is None and any(os.path.exists(root / name) for name in (".dockerenv", "run/.containerenv")):
+        container = "docker" if os.path.exists(root / ".dockerenv") else "podman"
     return {"hypervisor": "hypervisor" in flags, "virtual_machine": machine, "container": container}
 
 
@@ -246,9 +239,7 @@ def _detected(kind: str) -> str | None:
 
 
 UNLIMITED = "unlimited"
-PREFIXES = ("OMP_", "MKL_", "NUMBA_", "KMP_", "GOMP_", "OPENBLAS_", "BLIS_", "TF_NUM_", "XLA_FLAGS", "MALLOC_")
 CLOCK_READS = 2000
-SET_BY_LIBRARIES = ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # by threadpoolctl, when it is imported
 _NO_LIMIT = 1 << 60  # version 1 of control groups writes the largest page-aligned number
 _ASLR = {"0": "off", "1": "without the heap", "2": "full"}
 
@@ -258,29 +249,10 @@ def control_group(root: Path = Path("/")) -> dict[str, Any]:
 
     The least of this process's group and those above it, by the interface of version 2, else of version 1.
     """
-    groups = _groups(root / "proc/self/cgroup")
-    mount = root / "sys/fs/cgroup"
-    if "" in groups and (mount / "cgroup.controllers").exists():
-        folders = _upwards(mount, groups[""])
-        return {"cpus": _least(map(_cpu_max, folders)), "memory_bytes": _least(map(_memory_max, folders))}
-    cpu = _upwards(mount / "cpu", groups.get("cpu", "/"))
-    memory = _upwards(mount / "memory", groups.get("memory", "/"))
-    return {"cpus": _least(map(_cpu_quota, cpu)), "memory_bytes": _least(map(_memory_limit, memory))}
-
-
-def _groups(path: Path) -> dict[str, str]:
-    """Controller -> path of this process's group; "" for version 2."""
-    found: dict[str, str] = {}
-    for line in (text_in(path) or "").splitlines():
-        _, controllers, group = line.split(":", 2)
-        found |= dict.fromkeys(controllers.split(","), group)
-    return found
-
-
-def _upwards(mount: Path, group: str) -> list[Path]:
-    """The folders of a group and those above it; a container may see none but the mount itself."""
-    folder = mount / group.lstrip("/")
-    return [path for path in (folder, *folder.parents) if path.is_relative_to(mount) and path.is_dir()]
+    version, cpu = group_folders("cpu", root)
+    memory = group_folders("memory", root)[1]
+    cpus, most = (_cpu_max, _memory_max) if version == 2 else (_cpu_quota, _memory_limit)
+    return {"cpus": _least(map(cpus, cpu)), "memory_bytes": _least(map(most, memory))}
 
 
 def _least(values: Iterable[float | str | None]) -> float | str | None:
@@ -318,12 +290,11 @@ def memory_left(root: Path = Path("/")) -> int | None:
 
     Files that the system keeps in memory as long as no program needs it count as free.
     """
-    groups, mount = _groups(root / "proc/self/cgroup"), root / "sys/fs/cgroup"
-    if "" in groups and (mount / "cgroup.controllers").exists():
-        folders, limit, used, cached = _upwards(mount, groups[""]), _memory_max, "memory.current", "inactive_file"
+    version, folders = group_folders("memory", root)
+    if version == 2:
+        limit, used, cached = _memory_max, "memory.current", "inactive_file"
     else:
-        folders, limit = _upwards(mount / "memory", groups.get("memory", "/")), _memory_limit
-        used, cached = "memory.usage_in_bytes", "total_inactive_file"
+        limit, used, cached = _memory_limit, "memory.usage_in_bytes", "total_inactive_file"
     left = []
     for folder in folders:
         most, taken = limit(folder), text_in(folder / used) or ""
@@ -331,7 +302,7 @@ def memory_left(root: Path = Path("/")) -> int | None:
             stat = dict(
                 line.split(" ", 1) for line in (text_in(folder / "memory.stat") or "").splitlines() if " " in line
             )
-            left.append(max(0, most - int(taken) + int(stat.get(cached, 0))))
+            left.append(max(0, most - int(taken) + (known(int, stat.get(cached, 0)) or 0)))
     return min(left, default=None)
 
 
@@ -343,12 +314,6 @@ def kernel_settings(root: Path = Path("/")) -> dict[str, Any]:
         "aslr": _ASLR.get(text_in(root / "proc/sys/kernel/randomize_va_space") or ""),
         "clocksource": text_in(root / "sys/devices/system/clocksource/clocksource0/current_clocksource"),
     }
-
-
-def thread_variables() -> dict[str, str]:
-    """The variables of the environment that steer threads and allocators, where they are set."""
-    names = (name for name in sorted(os.environ) if name.startswith(PREFIXES) and name not in SET_BY_LIBRARIES)
-    return {name: os.environ[name] for name in names}
 
 
 def clock_facts(now: Callable[[], int] = time.perf_counter_ns) -> dict[str, Any]:

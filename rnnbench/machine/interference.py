@@ -17,6 +17,7 @@ from typing import Any, Self
 from rnnbench.analysis.stats import CLOCK_SET, SUSPENDED
 from rnnbench.files import open_file
 from rnnbench.machine.cores import allowed_cores
+from rnnbench.machine.known import known
 
 LOOK_SECONDS = 0.2  # how long a single look lasts
 
@@ -48,10 +49,7 @@ def read_cpu_times(running: Iterable[int] = ()) -> CpuTimes | None:
     """
     import psutil
 
-    try:
-        every = psutil.cpu_times(percpu=True)
-    except (OSError, RuntimeError, NotImplementedError):
-        return None
+    every = known(psutil.cpu_times, percpu=True) or ()
     cores = [every[core] for core in allowed_cores() if core < len(every)]
     if not cores:
         return None
@@ -59,8 +57,10 @@ def read_cpu_times(running: Iterable[int] = ()) -> CpuTimes | None:
     # guest time is part of user time
     total = sum(sum(c) - getattr(c, "guest", 0.0) - getattr(c, "guest_nice", 0.0) for c in cores)
     stolen = sum(c.steal for c in cores) if hasattr(cores[0], "steal") else None
-    spent = (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
-    own = sum(used.ru_utime + used.ru_stime for used in spent)  # in us, where os.times counts ticks
+    spent = [known(resource.getrusage, whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    if None in spent:
+        return None
+    own = sum(used.ru_utime + used.ru_stime for used in spent if used is not None)  # in us, where os.times counts ticks
     own += sum(_seconds_of(process) for process in running)
     return CpuTimes(time.monotonic(), total - idle - (stolen or 0.0), stolen, total, own)
 
@@ -69,11 +69,8 @@ def _seconds_of(process: int) -> float:
     """Of the processor, in ticks; 0 of one that is gone."""
     import psutil
 
-    try:
-        spent = psutil.Process(process).cpu_times()
-    except psutil.Error:
-        return 0.0
-    return float(spent.user + spent.system)
+    spent = known(lambda: psutil.Process(process).cpu_times())
+    return 0.0 if spent is None else float(spent.user + spent.system)
 
 
 def shares_between(first: CpuTimes | None, last: CpuTimes | None) -> Shares | None:
@@ -93,13 +90,12 @@ def state(shares: Shares | None) -> dict[str, Any]:
     """Load, free memory, swap and the shares, as `machine.json` holds them."""
     import psutil
 
-    memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-    load = list(os.getloadavg())
+    load = known(lambda: list(os.getloadavg()))
     return {
         "load": load,
-        "load_per_core": round(load[0] / len(allowed_cores()), 3),
-        "available_bytes": memory.available,
-        "swap_used_bytes": swap.used,
+        "load_per_core": round(load[0] / len(allowed_cores()), 3) if load else None,
+        "available_bytes": known(lambda: psutil.virtual_memory().available),
+        "swap_used_bytes": known(lambda: psutil.swap_memory().used),
         "seconds": None if shares is None else round(shares.seconds, 3),
         "others_share": None if shares is None or shares.others is None else round(shares.others, 4),
         "stolen_share": None if shares is None or shares.stolen is None else round(shares.stolen, 4),
@@ -192,7 +188,7 @@ class Neighbours:
         """A file under its last name is locked already, so that it is not taken for a dead run's."""
         self.handle, scratch = tempfile.mkstemp(dir=self.place)
         try:
-            os.write(self.handle, f"{self.name} (process {os.getpid()})\n".encode())
+            os.write(self.handle, f"{self.name} (process {os.getpid()})\n".encode(errors="surrogateescape"))
             fcntl.flock(self.handle, fcntl.LOCK_EX)
             os.rename(scratch, f"{scratch}{ENDING}")
         except OSError:

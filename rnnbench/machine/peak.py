@@ -14,7 +14,9 @@ import msgspec
 
 from rnnbench.analysis.roofline import Peak
 from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
-from rnnbench.machine.cores import environment
+from rnnbench.machine import fingerprint
+from rnnbench.machine.environment import environment
+from rnnbench.machine.known import known
 from rnnbench.model import DType
 from rnnbench.records.record import Status
 
@@ -32,12 +34,8 @@ class PeakUnknown(Exception):
 
 def last_level_cache() -> int:
     """Bytes of the largest cache of the first core; a usual size where that is unknown."""
-    sizes = []
-    for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        text = path.read_text().strip()
-        unit = {"K": 1 << 10, "M": 1 << 20}.get(text[-1:], 1)
-        sizes.append(int(text.rstrip("KM") or 0) * unit)
-    return max(sizes, default=0) or ASSUMED_CACHE
+    sizes = (known(fingerprint.cache_bytes, Path("/"), level, "Unified") for level in (2, 3, 4))
+    return max((size for size in sizes if size is not None), default=0) or ASSUMED_CACHE
 
 
 def array_bytes() -> int:
@@ -46,7 +44,8 @@ def array_bytes() -> int:
 
     cache = last_level_cache()
     size = max(min(CACHES * cache, MANY_BYTES), FEWEST_CACHES * cache, MIN_BYTES)
-    return min(size, psutil.virtual_memory().available // 4)
+    available = known(lambda: psutil.virtual_memory().available)
+    return size if available is None else min(size, available // 4)
 
 
 def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False, timeout: float = math.inf) -> Peak:

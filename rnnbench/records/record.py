@@ -128,6 +128,9 @@ class Contention:
     probe_ns: tuple[Nanoseconds, ...] = ()  # the same fixed work before the calls and after them
     around_seconds: Amount | None = None  # that the next is over: they end with the turn, and may begin before it
     around_share: Share | None = None  # of all cores of the run: what other programs than the run used
+    starts: Count | None = None  # how often any of its threads got a core
+    throttled_periods: Count | None = None  # in which a control group had used up its quota and was held back
+    throttled_ns: Count | None = None  # for how long, of all cores together
 
 
 class TurnKey(NamedTuple):
@@ -186,13 +189,15 @@ class CheckRecord(RecordBase):
 class TrialRecord(RecordBase):
     """A turn that chooses the number of threads, before those that count. One that failed has no samples.
 
-    Those of one `pair` follow one another, one for each number of threads.
+    Those of one `pair` of a launch follow one another, one for each number of threads.
     """
 
     launch: Count
     pair: Count  # from 0
     samples_ns: tuple[Nanoseconds, ...] = ()
     warmup: Count = 0
+    contention: Contention | None = None
+    disturbed: Amount = 0.0  # as of a turn that counts
 
     @property
     def moment(self) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+def main_pass(asked: Iterable[Pass]) -> Pass:
+    """The train step, else the first that was asked for."""
+    found = set(asked)
+    return next(p for p in (Pass.TRAIN_STEP, *Pass) if p in found)
+
+
 @dataclass(frozen=True)
 class ProblemCases:
     """The cases of one workload, type and truncation: one table, one group of panels."""
@@ -32,11 +39,13 @@ class ProblemCases:
     label: str
     cases: dict[Pass, Case]
     summaries: dict[Pass, dict[str, Summary]]  # pass -> backend -> its answer
+    order: Sequence[str]  # of all backends of the run
 
     @property
     def backends(self) -> list[str]:
-        """All backends that were asked, in order."""
-        return list(dict.fromkeys(name for group in self.summaries.values() for name in group))
+        """All backends that were asked, in the order of the run."""
+        asked = {name for group in self.summaries.values() for name in group}
+        return [name for name in self.order if name in asked]
 
     @property
     def timed(self) -> bool:
@@ -46,17 +55,13 @@ class ProblemCases:
     @property
     def main(self) -> Pass:
         """The pass that stands for the others: the train step, else the first that was asked for."""
-        return next(p for p in (Pass.TRAIN_STEP, *Pass) if p in self.cases)
+        return main_pass(self.cases)
 
     @property
-    def ordered(self) -> list[str]:
-        """Backends from fastest to slowest in the main pass, those without a right time last."""
-
-        def order(name: str) -> tuple[bool, float]:
-            s = self.get(self.main, name)
-            return (not s.ranked, s.time.value) if s and s.time else (True, math.inf)
-
-        return sorted(self.backends, key=order)
+    def keys(self) -> dict[str, str]:
+        """What the filters of a page know it by."""
+        case = self.cases[self.main]
+        return {"network": self.label, "cell": case.model.cell, "dtype": str(case.dtype)}
 
     def get(self, pass_: Pass, backend: str) -> Summary | None:
         """A backend's answer to a pass, or None where it was not asked."""
@@ -164,19 +169,33 @@ class ReportData:
 
     @cached_property
     def backends(self) -> list[str]:
-        """All backends of the run, in order."""
-        return list(dict.fromkeys([s.backend for s in self.summaries] + [e.backend for e in self.epochs]))
+        """All backends of the run, in the one order of its tables and figures.
+
+        That is by their times over the fastest's in the main pass of each problem; those that have none come last.
+        """
+        behind: dict[str, list[float]] = {name: [] for name in [s.backend for s in self.summaries]}
+        for group in self._groups.values():
+            main = main_pass(s.case.pass_ for s in group)
+            times = {s.backend: s.time.value for s in group if s.case.pass_ is main and s.ranked and s.time}
+            for name, time in times.items():
+                behind[name].append(math.log(time / min(times.values())))
+        order = sorted(behind, key=lambda name: (not behind[name], fmean(behind[name] or [0.0])))
+        return list(dict.fromkeys([*order, *(e.backend for e in self.epochs)]))
 
     @cached_property
     def problems(self) -> list[ProblemCases]:
         """The summaries by problem, in order."""
+        return [self._problem(key, group) for key, group in self._groups.items()]
+
+    @cached_property
+    def _groups(self) -> dict[tuple[str, str, str], list[Summary]]:
         groups: dict[tuple[str, str, str], list[Summary]] = {}
         for s in self.summaries:
             groups.setdefault(problem_key(s.case), []).append(s)
-        return [self._problem(key, group) for key, group in groups.items()]
+        return groups
 
     def _problem(self, key: tuple[str, str, str], group: Sequence[Summary]) -> ProblemCases:
         found: dict[Pass, dict[str, Summary]] = {}
         for s in group:
             found.setdefault(s.case.pass_, {})[s.backend] = s
-        return ProblemCases(self.labels.problem(*key), {s.case.pass_: s.case for s in group}, found)
+        return ProblemCases(self.labels.problem(*key), {s.case.pass_: s.case for s in group}, found, self.backends)

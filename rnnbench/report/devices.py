@@ -194,7 +194,7 @@ def shares_of_peak_section(data: ReportData) -> Section:
             work = work_of(problem.cases[pass_])
             return f"{pass_}: {number(work.flops / 1e6)} MFLOP, {number(work.intensity)} FLOP a byte"
 
-        return Section(problem.label, [by_pass(problem, cell, heading)])
+        return Section(problem.label, [by_pass(problem, cell, heading)], keys=problem.keys)
 
     return Section(
         "Share of the machine's peak", [Figure("roofline"), *ceiling_blocks(peak), *map(shares, data.problems)]
@@ -216,7 +216,7 @@ def energy_section(data: ReportData) -> Section:
         return "unknown" if joules is None else marked_wrong(s, with_interval(joules, 1e-3))
 
     tables = [
-        Section(problem.label, [by_pass(problem, cell, lambda p: f"{p}, mJ a call")])
+        Section(problem.label, [by_pass(problem, cell, lambda p: f"{p}, mJ a call")], keys=problem.keys)
         for problem in data.problems
         if any(joules_of(s) for group in problem.summaries.values() for s in group.values())
     ]
@@ -235,5 +235,8 @@ def memory_section(data: ReportData) -> Section:
         peak, own, device = (None if v is None else number(v / 1e6) for v in (found.peak, found.own, found.device))
         return f"{peak}{f' ({own})' if own else ''}{f', {device} on the device' if device else ''}"
 
-    tables = [Section(problem.label, [by_pass(problem, cell, lambda p: f"{p}, MB")]) for problem in data.problems]
+    tables = [
+        Section(problem.label, [by_pass(problem, cell, lambda p: f"{p}, MB")], keys=problem.keys)
+        for problem in data.problems
+    ]
     return Section("Peak memory of a pass", [*tables, Markdown(MEMORY)])

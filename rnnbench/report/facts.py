@@ -11,6 +11,7 @@ import msgspec
 
 from rnnbench.analysis.noise import MARK, Noise, ReplicaPair, noise_of
 from rnnbench.analysis.stats import WIDEST
+from rnnbench.analysis.warnings import facts_of
 from rnnbench.contract import Contract
 from rnnbench.records import account
 from rnnbench.records.record import Record, checks_in, turns_in
@@ -97,10 +98,75 @@ def run_section(data: ReportData) -> Section:
 
 
 def machine_section(data: ReportData) -> Section:
-    """The facts of the machine."""
-    facts = machine_rows({k: v for k, v in data.machine.items() if k != "peak"})
-    rows = [[k, short(v, MAX_FACT)] for k, v in facts]
-    return Section("The machine", [table(["fact", "value"], rows)] if rows else [])
+    """The facts of the machine that explain a number; the rest behind a title."""
+    rows = [[name, short(said, MAX_FACT)] for name, said in _explaining(data) if said]
+    rest = [[k, short(v, MAX_FACT)] for k, v in machine_rows({k: v for k, v in data.machine.items() if k != "peak"})]
+    if not rest:
+        return Section("", [])
+    every = Section("Everything that was recorded of it", [table(["fact", "value"], rest)], folded=True)
+    return Section("The machine", [table(["fact", "value"], rows), every])
+
+
+def processor_text(machine: Mapping[str, Any]) -> str:
+    """`Intel(R) Xeon(R) Processor, 2 cores`; "" where it is not known."""
+    cpu = facts_of(machine, "cpu")
+    count = cpu.get("allowed") or cpu.get("cores")
+    return ", ".join(filter(None, (cpu.get("model"), f"{count} {'core' if count == 1 else 'cores'}" if count else "")))
+
+
+VECTORS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
+
+
+def _explaining(data: ReportData) -> Iterator[tuple[str, str]]:
+    """Name and value of what explains a number; "" of what is not known."""
+    machine = data.machine
+    cpu, cache, limits = (
+        facts_of(machine, "cpu"),
+        facts_of(facts_of(machine, "cpu"), "cache_bytes"),
+        machine.get("limits"),
+    )
+    quota = facts_of(machine, "limits").get("cpus") if limits else None
+    yield "processor", processor_text(machine) + (f", of which {quota} may be used" if isinstance(quota, float) else "")
+    features = cpu.get("features") or ()
+    yield "vector units", ", ".join(words for name, words in VECTORS.items() if name in features)
+    yield "caches", ", ".join(f"{name.upper()} {_bytes(size)}" for name, size in cache.items() if _bytes(size))
+    yield "clock", _clock(cpu)
+    yield "GPU", _value(machine.get("gpu")) if machine.get("gpu") else ""
+    yield "memory", _bytes(machine.get("memory_bytes"))
+    yield "system", ", ".join(str(machine[k]) for k in ("os", "distribution") if machine.get(k))
+    yield "virtual machine, container", ", ".join(str(cpu[k]) for k in ("virtual_machine", "container") if cpu.get(k))
+    yield "Python", str(machine.get("python") or "")
+    libraries = facts_of(machine, "libraries")
+    yield "libraries", ", ".join(f"{name} {version}" for name, version in libraries.items())
+    yield "taken by other programs", _taken(facts_of(machine, "end"))
+    if data.peak:
+        said = (f"{dtype} {r.flops / 1e9:,.0f} GFLOP/s" for dtype in data.peak.rates if (r := data.peak.roof(dtype)))
+        yield "peak", ", ".join(said)
+
+
+def _bytes(size: Any) -> str:
+    if not isinstance(size, int):
+        return ""
+    return (
+        f"{number(size / 2**30)} GiB"
+        if size >= 2**30
+        else f"{number(size / 2**20)} MiB"
+        if size >= 2**20
+        else f"{size >> 10} KiB"
+    )
+
+
+def _clock(cpu: Mapping[str, Any]) -> str:
+    """What is known of it, and of what moves it what is not."""
+    if not cpu.get("mhz"):
+        return ""
+    known = {"governor": cpu.get("governor"), "turbo": cpu.get("turbo")}
+    return ", ".join([f"{number(cpu['mhz'], decimals=0)} MHz", *(f"{k} {v or UNKNOWN}" for k, v in known.items())])
+
+
+def _taken(end: Mapping[str, Any]) -> str:
+    shares = {"of the cores' time": end.get("others_share"), "by the host": end.get("stolen_share")}
+    return ", ".join(f"{percent(share, 1)} {of}" for of, share in shares.items() if isinstance(share, int | float))
 
 
 def machine_rows(facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -172,11 +238,11 @@ def work_section(data: ReportData) -> Section:
 
 def contracts_of(data: ReportData) -> dict[str, list[Contract]]:
     """Backend -> the different contracts in its records."""
-    found: dict[str, list[Contract]] = {}
+    found: dict[str, list[Contract]] = {name: [] for name in data.backends}
     for r in checks_in(data.records):
-        if r.contract is not None and r.contract not in found.setdefault(r.backend, []):
+        if r.contract is not None and r.contract not in found[r.backend]:
             found[r.backend].append(r.contract)
-    return found
+    return {name: contracts for name, contracts in found.items() if contracts}
 
 
 def subnormals_section(data: ReportData) -> Section:
@@ -186,7 +252,7 @@ def subnormals_section(data: ReportData) -> Section:
         mode = ", ".join(dict.fromkeys(c.subnormals for c in contracts))
         modes.setdefault(mode, []).append(backend)
     items: list[Item] = [(mode, ", ".join(names)) for mode, names in modes.items()]
-    return Section("Subnormals: kept or flushed", [Markdown(SUBNORMALS), items] if modes else [])
+    return Section("Subnormals: kept or flushed", [Markdown(SUBNORMALS), items] if modes else [], folded=True)
 
 
 def contracts_section(data: ReportData) -> Section:
@@ -198,12 +264,12 @@ def contracts_section(data: ReportData) -> Section:
         where = (c.device, counts, "yes" if c.tf32 else "no")
         rows.append([backend, *where, *(c.timed.get(p, "-") for p in asked), c.notes])
     header = ["backend", "device", "threads", "TF32", *(f"{p}: inside the clock" for p in asked), "notes"]
-    return Section("What each backend does", [table(header, rows)] if rows else [])
+    return Section("What each backend does", [table(header, rows)] if rows else [], folded=True)
 
 
 def definitions_section() -> Section:
     """How the numbers were made."""
-    return Section("How the numbers were made", [Markdown(DEFINITIONS)])
+    return Section("How the numbers were made", [Markdown(DEFINITIONS)], folded=True)
 
 
 _SHORT = {Why.PRECISE: "", Why.CAP: "cap", Why.BUDGET: "budget", Why.CASE_BUDGET: "case budget", Why.ALL: ""}

@@ -1,4 +1,4 @@
-"""A section of a report, built once, and its two renderers: Markdown for pages, rich for the terminal.
+"""A section of a report, built once, and its renderers for Markdown and the terminal; `html` has that of a page.
 
 A section has a title and blocks: texts, lists, tables (DataFrames of words), figures, and sections within it. What is
 plain text in it is escaped here, so that no name or reason can break a table or be read as markup.
@@ -6,8 +6,9 @@ plain text in it is escaped here, so that no name or reason can break a table or
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from rich import box
@@ -72,7 +73,8 @@ class Section:
     title: str
     blocks: Sequence[Block]
     brief: Sequence[Block] | None = None
-    folded: bool = False  # in Markdown: behind its title
+    folded: bool = False  # on a page: behind its title
+    keys: Mapping[str, str] = field(default_factory=dict)  # what the filters of a page know it by: network, cell, ...
 
 
 Figures: TypeAlias = Mapping[str, Sequence[str]]  # name of a figure -> its pages, embedded
@@ -99,15 +101,22 @@ def escape(text: str) -> str:
     return line
 
 
-def _tone(text: str) -> str:
+def anchor(title: str) -> str:
+    """What a link to a heading says, as GitHub has it: `where-the-time-goes`."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def tone_of(text: str) -> str:
+    """The tone of a piece of text, one of TONES."""
     return getattr(text, "tone", "")
 
 
 def _marked_up(text: str) -> str:
-    return TONES[_tone(text)][0].format(escape(text)) if text else ""
+    return TONES[tone_of(text)][0].format(escape(text)) if text else ""
 
 
-def _footnotes(text: str) -> list[str]:
+def footnotes(text: str) -> list[str]:
+    """What the marks in a text mean."""
     return [f"{mark} {words}" for mark, words in FOOTNOTES.items() if mark in text]
 
 
@@ -116,7 +125,7 @@ def _table(frame: pd.DataFrame) -> str:
     align = ["left"] + ["right"] * (len(frame.columns) - 1)
     header = [escape(str(name)) for name in frame.columns]
     text = tabulate(rows, header, tablefmt="pipe", disable_numparse=True, colalign=align)
-    return "\n\n".join([text, *(f"{note}." for note in _footnotes(text))])
+    return "\n\n".join([text, *(f"{note}." for note in footnotes(text))])
 
 
 def markdown(sections: Iterable[Section], figures: Figures, level: int = 2) -> str:
@@ -144,12 +153,12 @@ def _block(block: Block, figures: Figures, level: int) -> str:
 
 def _item(lead: str, *pieces: str) -> str:
     text = " ".join(map(_marked_up, filter(None, pieces)))
-    lead = _marked_up(lead if _tone(lead) else Toned(lead, "lead")) if lead else ""
+    lead = _marked_up(lead if tone_of(lead) else Toned(lead, "lead")) if lead else ""
     return f"- {': '.join(filter(None, (lead, text)))}"
 
 
 def _text(text: str, tone: str = "") -> Text:
-    return Text(text, style=TONES[_tone(text) or tone][1])  # no string: a reason may hold brackets, which are markup
+    return Text(text, style=TONES[tone_of(text) or tone][1])  # no string: a reason may hold brackets, which are markup
 
 
 def print_sections(console: Console, sections: Iterable[Section], *, soft_wrap: bool = False) -> None:
@@ -160,7 +169,7 @@ def print_sections(console: Console, sections: Iterable[Section], *, soft_wrap: 
             if not isinstance(line, Text):
                 seen += "".join(str(cell) for column in line.columns for cell in column.cells)
             console.print(line, soft_wrap=soft_wrap and isinstance(line, Text))
-    for note in _footnotes(seen):
+    for note in footnotes(seen):
         console.print(Text(note, style="dim"))
 
 

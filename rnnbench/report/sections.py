@@ -14,7 +14,7 @@ from rnnbench.analysis.devices import on_gpu
 from rnnbench.analysis.diagnostics import calls_of
 from rnnbench.analysis.stats import WIDEST, Summary, ratio_of
 from rnnbench.analysis.trial import CLEAR, FEWEST_PAIRS, MOST_PAIRS, TIE, Trial, trial_of
-from rnnbench.analysis.warnings import Severity, Warned, disturbing
+from rnnbench.analysis.warnings import Warned
 from rnnbench.model import Pass
 from rnnbench.records.record import Status, checks_in
 from rnnbench.report.data import ProblemCases, ReportData
@@ -48,7 +48,8 @@ Before the first round each backend computes with one thread and with all, in pr
 in pairs; only the better goes on, and the turns of the trial count in no other number. One thread is taken where the
 median of {MOST_PAIRS} pairs shows it faster by more than {100 * (TIE - 1):.0f} %, else all; {FEWEST_PAIRS} pairs are
 enough where each shows a factor of {CLEAR}. In brackets: the time by the other number over the time by the one
-that is ranked."""
+that is ranked. *Disturbed*: other programs left fewer than {FEWEST_PAIRS} pairs alone; one thread is taken then, unless
+all are faster in each pair even so."""
 START = """\
 The start is import, preparation and first call together, compiling included; our kernels, compiled once for all
 sizes, pay in the first workload. *Ahead from step n* means: counted from the start of both processes, this backend has
@@ -60,7 +61,7 @@ def by_pass(problem: ProblemCases, cell: Callable[[Summary], str], heading: Call
     """A row for each backend, a column for each pass."""
     rows = [
         [name, *(cell(s) if (s := problem.get(p, name)) else Toned("not asked", "absent") for p in problem.cases)]
-        for name in problem.ordered
+        for name in problem.backends
     ]
     return table(["backend", *map(heading, problem.cases)], rows)
 
@@ -83,26 +84,14 @@ def marked_wrong(s: Summary, text: str, best: bool = False) -> str:
     return Toned(text, "best") if best else text
 
 
-def answer_section(data: ReportData) -> Section:
-    """First of all: the fastest of each case, its lead, and how sure that is."""
-    if not data.records:
-        return Section("Answer", [Toned("No case was measured: there are no records.", "wrong")])
-    items = disturbed_item(data)
+def leads_section(data: ReportData) -> Section:
+    """The fastest of each case, its lead, and how sure that is."""
+    items: list[Item] = []
     for r in data.rankings:
         said, sure = ranking_text(r), how_sure(r)
         pieces = (said, Toned(f"({sure}).", "good" if r.sure else "unsure")) if sure else (Toned(f"{said}.", "unsure"),)
         items.append((data.labels.of(r.case), *pieces))
-    return Section("Answer", [items, Markdown(LEADS)], brief=[items])
-
-
-def disturbed_item(data: ReportData) -> list[Item]:
-    """What disturbed the run and what helps, before its answer; nothing of a quiet one."""
-    worst = disturbing(data.warnings)
-    if worst is None:
-        return []
-    lead = "Disturbed" if worst.severity is Severity.SEVERE else "Perhaps disturbed"
-    text, remedy = f"{worst.text}.", f"Remedy: {worst.remedy}."
-    return [(Toned(lead, worst.severity), text, Toned(remedy, "remedy"))]
+    return Section("The fastest in each case", [items, Markdown(LEADS)] if items else [], brief=[items])
 
 
 def warnings_section(found: Sequence[Warned]) -> Section:
@@ -128,7 +117,8 @@ def times_section(data: ReportData) -> Section:
     for problem in data.problems:
         shown = _times_table(data, problem)
         brief = shown.drop(columns=[name for name in map(str, shown) if name.startswith("whole epoch")])
-        blocks.append(Section(problem.label, [shown, *_calls(problem)], [brief] if problem.timed else []))
+        brief_of = [brief] if problem.timed else []
+        blocks.append(Section(problem.label, [shown, *_calls(problem)], brief_of, keys=problem.keys))
     return Section(title, [*blocks, Markdown(BEST)])
 
 
@@ -157,7 +147,7 @@ def _times_table(data: ReportData, problem: ProblemCases) -> pd.DataFrame:
         steps = problem.cases[pass_].steps
         return f"whole epoch of {steps} steps, {unit.name}" if whole else f"epoch, {unit.name} a step"
 
-    rows = [[name, *(cell(name, *column) for column in columns)] for name in problem.ordered]
+    rows = [[name, *(cell(name, *column) for column in columns)] for name in problem.backends]
     return table(["backend", *(heading(*column) for column in columns)], rows)
 
 
@@ -173,13 +163,11 @@ def _calls(problem: ProblemCases) -> list[Block]:
     most = ", ".join(f"{name} {count:,}" for name, count in by_backend.most_common(3) if count)
     said = f"{kept:,} calls, after {warmups:,} warm-ups that are left out. Outliers, kept: {outliers:,}"
     said += f" ({percent(outliers / kept, 1)}), most of {most}." if outliers else "."
-    slow: list[Item] = [
-        ("", f"{s.backend}, {p}: its first counted call takes {ratio_with_interval(c.first)} as long as the later "
-             "ones; it was not warm yet. The median of a turn is little moved by one call.")
-        for p, s, c in found
-        if c.unsettled and c.first
-    ]  # fmt: skip
-    return [said, *([slow] if slow else [])]
+    slow = [
+        f"{s.backend} {p} {ratio_with_interval(c.first)}" for p, s, c in found if c.unsettled and c.first is not None
+    ]
+    late = "Not warm yet at the first counted call, which takes so many times as long as the later ones: "
+    return [said, *([f"{late}{'; '.join(slow)}. It moves the median of a turn little."] if slow else [])]
 
 
 def threads_section(data: ReportData) -> Section:
@@ -201,8 +189,8 @@ def threads_section(data: ReportData) -> Section:
     tables = []
     for problem in data.problems:
         shown = by_pass(problem, cell, str)
-        tables.append(Section(problem.label, [shown[shown["backend"].isin(named)]]))
-    return Section("Threads", [brief, *tables, Markdown(THREADS)], brief=[brief])
+        tables.append(Section(problem.label, [shown[shown["backend"].isin(named)]], keys=problem.keys))
+    return Section("Threads", [brief, *tables, Markdown(THREADS)], brief=[brief], folded=True)
 
 
 def _threads(ranked: Sequence[int]) -> str:
@@ -217,6 +205,8 @@ def _trial(trial: Trial) -> str:
     if trial.ratio is None:
         return ranked
     most = max(trial.tried)
+    if trial.disturbed:
+        return f"{ranked} (disturbed)"
     return f"{ranked} ({ratio_text(1 / trial.ratio if trial.ranked == (most,) else trial.ratio)})"
 
 
@@ -236,8 +226,8 @@ def speedup_section(data: ReportData) -> Section:
             return reason if len(reason) < 40 else reason[:39] + "…"
         return "1 (reference)" if s.backend == reference else ratio_with_interval(ratio)
 
-    tables = [Section(problem.label, [by_pass(problem, cell, str)]) for problem in data.problems]
-    return Section(f"Speed-up over {reference}", [Figure("speedup"), *tables])
+    tables = [Section(problem.label, [by_pass(problem, cell, str)], keys=problem.keys) for problem in data.problems]
+    return Section(f"Speed-up over {reference}", tables, keys={"ratio": reference})
 
 
 def costs_section(data: ReportData) -> Section:
@@ -248,11 +238,14 @@ def costs_section(data: ReportData) -> Section:
         unknown = "Import and first calls were not timed: in a quick run the backends start and compile side by side."
         return Section(title, [unknown] if data.quick and data.records else [])
     blocks: list[Block] = [Figure("costs"), Figure("break-even"), Markdown(START)]
+    order = {name: place for place, name in enumerate(data.backends)}
+    keys = {case.key: problem.keys for problem in data.problems for case in problem.cases.values()}
     for case, group in groups.items():
+        group.sort(key=lambda s: order[s.backend])
         tables = [_costs_table(group)]
         if any(spent(s).start is not None for s in group if s.ranked):
             tables.append(_break_even_table(data, case.key))
-        blocks.append(Section(data.labels.of(case), tables))
+        blocks.append(Section(data.labels.of(case), tables, keys=keys[case.key]))
     return Section(title, blocks)
 
 
@@ -282,6 +275,8 @@ def _break_even_table(data: ReportData, case_key: str) -> pd.DataFrame:
     def seconds(value: Any) -> str:
         return duration(float(value)) or "-" if isinstance(value, int | float) else "-"
 
+    order = {name: place for place, name in enumerate(data.backends)}
+    mine.sort(key=lambda r: order[str(r["backend"])])
     header = ["backend", "start", "steady step", *(f"ahead of {rival} ({roles[n]})" for n, rival in against.items())]
     return table(
         header,
@@ -301,7 +296,7 @@ def errors_section(data: ReportData) -> Section:
     for problem in data.problems:
         shares = {name: error_shares(problem, name) for name in problem.backends}
         if any(shares.values()):
-            blocks.append(Section(problem.label, [_errors_table(problem, shares)]))
+            blocks.append(Section(problem.label, [_errors_table(problem, shares)], keys=problem.keys))
     limits: dict[str, set[float]] = {}
     for r in checks_in(data.records):
         dtype = "TF32" if r.contract and r.contract.tf32 else str(r.case.dtype)
@@ -356,7 +351,8 @@ def curves_section(data: ReportData) -> Section:
             rows.append([backend, str(seed), f"{last.epoch} of {last.epochs}", *losses, *accuracies, took])
         expected = dict.fromkeys(e.expect for epochs in group.values() for e in epochs if e.expect)
         said: list[Item] = [(workload, f"{text}.") for text in expected]
-        blocks.append(Section(data.labels.problem(workload, dtype, ""), [table(header, rows), said]))
+        label = data.labels.problem(workload, dtype, "")
+        blocks.append(Section(label, [table(header, rows), said], keys={"network": label, "dtype": dtype}))
     note = "The last epoch of each training; the time of an epoch is the median, of the training only."
     return Section("Learning curves", [*blocks, Markdown(note)])
 
@@ -364,7 +360,7 @@ def curves_section(data: ReportData) -> Section:
 def missing_section(data: ReportData) -> Section:
     """Every case that has no right answer, or not in all launches, with the whole reason."""
     groups: dict[tuple[str, str, str], list[Summary]] = {}
-    for s in data.summaries:
+    for s in sorted(data.summaries, key=lambda s: data.backends.index(s.backend)):
         if s.status is not Status.OK or s.reason:
             groups.setdefault((s.backend, str(s.status), s.reason or "no reason kept"), []).append(s)
     cases = len({s.case.key for s in data.summaries})

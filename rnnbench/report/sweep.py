@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.ranking import NEAR, Standing, standings
 from rnnbench.model import DType, Head, Model, Pass
+from rnnbench.report.answer import cautions, ground, marks
 from rnnbench.report.data import ReportData
 from rnnbench.report.devices import ceiling_blocks
 from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
 from rnnbench.report.section import Block, Figure, Item, Markdown, Section, Toned, escape, table
-from rnnbench.report.sections import disturbed_item, judged_in_part, marked_wrong, unmeasured
+from rnnbench.report.sections import judged_in_part, marked_wrong, unmeasured
 from rnnbench.report.tables import error_share, worst_errors
 from rnnbench.report.text import ratio_text, scientific
 from rnnbench.units import duration
@@ -75,13 +76,18 @@ def sweep_answer_section(data: ReportData) -> Section:
     found = standings(data.summaries)
     if not found:
         said = Toned("Nothing could be compared: fewer than two backends were measured in one case.", "wrong")
-        return Section("Answer", [said])
+        return Section("Answer", [*marks(data), said], brief=[said])
     blocks: list[Block] = [_standings_table(found)]
     for pass_, dtype in kinds_of(data) if len(kinds_of(data)) > 1 else ():
         group = [s for s in data.summaries if s.case.pass_ is pass_ and s.case.dtype is dtype]
-        blocks.append(Section(f"{pass_} {dtype}", [_standings_table(standings(group))]))
-    brief: list[Item] = [(s.backend, _standing_text(s, len(data.rankings))) for s in found]
-    return Section("Answer", [disturbed_item(data), *blocks, Markdown(READING)], brief=[brief])
+        shown = [_standings_table(standings(group))]
+        blocks.append(Section(f"{pass_} {dtype}", shown, keys=_keys(pass_, dtype)))
+    first, *others = ((s.backend, f"{_standing_text(s, len(data.rankings))}.") for s in found)
+    best: Item = (f"Use {first[0]}", first[1])
+    before: list[Block] = [*marks(data), cautions(data), [best]]
+    last = list(ground(data))
+    brief: list[Block] = [Toned("Answer", "lead"), *before, list[Item](others), last]
+    return Section("Answer", [*before, last, *blocks, Markdown(READING)], brief=brief)
 
 
 def _times_table(data: ReportData, pass_: Pass, dtype: DType) -> pd.DataFrame:
@@ -117,7 +123,15 @@ def sweep_results(data: ReportData) -> list[Section]:
         )
     shown.append(Section("The fastest by H and B", [Figure("crossover")]))
     kinds = kinds_of(data)
-    return shown + [Section(f"Time of a call: {p} {dtype}", [_times_table(data, p, dtype)]) for p, dtype in kinds]
+    return shown + [
+        Section(f"Time of a call: {p} {dtype}", [_times_table(data, p, dtype)], keys=_keys(p, dtype))
+        for p, dtype in kinds
+    ]
+
+
+def _keys(pass_: Pass, dtype: DType) -> dict[str, str]:
+    """What the filters of a page know the sections of one pass and type by."""
+    return {"pass": str(pass_), "dtype": str(dtype)}
 
 
 def sweep_errors_section(data: ReportData) -> Section:

@@ -1,4 +1,4 @@
-"""What is shown at the end of a run: the answer of each case, how sure that is, the times, what is missing."""
+"""What is shown at the end of a run: the times, what is missing, the warnings, and last the answer."""
 
 from __future__ import annotations
 
@@ -6,49 +6,50 @@ from io import StringIO
 
 from rich.console import Console
 
+from rnnbench.report.answer import answer_section, marks
 from rnnbench.report.data import ReportData
 from rnnbench.report.devices import on_the_gpu_section
 from rnnbench.report.facts import noise_section, stops_section
-from rnnbench.report.section import Block, Item, Section, Toned, print_sections
+from rnnbench.report.section import Item, Section, Toned, print_sections
 from rnnbench.report.sections import (
-    answer_section,
     curves_section,
+    leads_section,
     missing_section,
     threads_section,
     times_section,
     warnings_section,
 )
 from rnnbench.report.sweep import sweep_answer_section
-from rnnbench.report.text import QUICK, is_stand_in, workload_label
+from rnnbench.report.text import is_stand_in, workload_label
 
 
 def _heading(data: ReportData) -> Section:
     """What must be known before a number is read."""
-    marks: list[Block] = [Toned(text, "severe") for text in (data.quick and QUICK.upper(), data.unlike) if text]
     notes: list[Item] = [
         (Toned(workload_label(workload, source), "warning"), Toned(f"{source}; not the real rows", "warning"))
         for workload, source in data.sources.items()
         if is_stand_in(source)
     ]
     notes += [(Toned("disturbed", "warning"), Toned(note, "warning")) for note in data.disturbances]
-    return Section("", [*marks, notes])
+    return Section("", [*marks(data), notes])
 
 
 def render(console: Console, data: ReportData) -> None:
-    """Print the report's sections in brief. ValueError where the reference that is wanted is not in the records."""
+    """Print the report's sections in brief, the answer last: what stays on the screen.
+
+    ValueError where the reference that is wanted is not in the records.
+    """
     shown = [_heading(data)]
-    if data.records or not data.epochs:
-        shown.append(answer_section(data))
-    shown += [sweep_answer_section(data)] if data.sweep else [times_section(data), on_the_gpu_section(data)]
-    shown += [
-        threads_section(data),
-        noise_section(data),
-        stops_section(data),
-        missing_section(data),
-        curves_section(data),
-    ]
+    shown += [leads_section(data)] if data.sweep else [times_section(data), on_the_gpu_section(data)]
+    shown += [threads_section(data), noise_section(data), stops_section(data), missing_section(data)]
     counted = [w for w in data.warnings if w.counts] if data.records else []
-    print_sections(console, [*shown, warnings_section(counted)])
+    shown += [curves_section(data), warnings_section(counted)]
+    print_sections(console, shown)
+    console.print()
+    if data.sweep:
+        print_sections(console, [sweep_answer_section(data)])
+    elif data.records or not data.epochs:
+        print_sections(console, [answer_section(data)])
 
 
 def text_of(data: ReportData, width: int) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rnnbench.files import read_file
+from rnnbench.files import in_home, read_file
 from rnnbench.workloads import imdb_cache, imdb_npz
 from rnnbench.workloads.base import WorkloadUnavailable
 from rnnbench.workloads.reviews import Corpus
@@ -46,13 +46,12 @@ class Miss:
 
 def places(data_dir: Path | None) -> list[Place]:
     """Where to look, in order: --data-dir, $RNNBENCH_DATA, then Keras's own folders."""
-    found = [] if data_dir is None else [Place("--data-dir", data_dir.expanduser(), True)]
-    if own := os.environ.get("RNNBENCH_DATA"):
-        found.append(Place("$RNNBENCH_DATA", Path(own).expanduser(), True))
+    named = [("--data-dir", data_dir or "", True), ("$RNNBENCH_DATA", os.environ.get("RNNBENCH_DATA"), True)]
     if keras := os.environ.get("KERAS_HOME"):
-        found.append(Place("$KERAS_HOME/datasets", Path(keras).expanduser() / "datasets", False))
-    home = Path(os.path.expanduser("~/.keras/datasets"))
-    return [*found, Place("~/.keras/datasets", home, False)]
+        named.append(("$KERAS_HOME/datasets", os.path.join(keras, "datasets"), False))
+    named.append(("~/.keras/datasets", "~/.keras/datasets", False))
+    found = [(name, in_home(folder), asked) for name, folder, asked in named if folder]
+    return [Place(name, folder, asked) for name, folder, asked in found if folder is not None]
 
 
 def load_imdb(data_dir: Path | None = None, say: Callable[[str], None] = _log.info) -> tuple[Corpus, str]:

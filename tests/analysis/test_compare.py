@@ -265,3 +265,25 @@ def test_a_margin_must_be_above_zero():
     with pytest.raises(ValueError, match="the margin is 0; it must be a number above 0"):
         Gate(Metric.MEDIAN, 0.0)
     assert str(Gate(Metric.MIN, 0.075)) == "min:7.5%"
+
+
+@pytest.mark.parametrize("scale", [2.0, 0.5])
+def test_a_difference_from_a_run_that_others_disturbed_is_not_told(scale):
+    """Five launches a side; those of `new` count although they are disturbed, as there are no others."""
+
+    def side(run_id, factor, disturbed=0.0):
+        made = [
+            record(CASE, "numba", [1e-3 * factor * x], launch=n, round=0)
+            for n, x in enumerate((1, 1.01, 1.02, 1.03, 1.04))
+        ]
+        return Side([replace(r, run_id=run_id, disturbed=disturbed) for r in made])
+
+    told = Verdict.SLOWER if scale > 1 else Verdict.FASTER
+    assert compare_sides(side("a", 1), side("b", scale), GATE)[0].verdict is told
+    (found,) = compare_sides(side("a", 1), side("b", scale, 0.4), GATE)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.reason == "other programs disturbed turns of new that count; measure again when they rest"
+    (both,) = compare_sides(side("a", 1, 0.2), side("b", scale, 0.4), GATE)
+    assert "turns of base and new" in both.reason
+    (alike,) = compare_sides(side("a", 1), side("b", 1, 0.4), GATE)
+    assert alike.verdict is Verdict.SAME

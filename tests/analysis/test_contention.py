@@ -33,6 +33,7 @@ def test_amounts_of_a_run_and_its_worst_turns():
     assert run.all.involuntary_switches == 42
     assert run.all.others == pytest.approx((0.02 + 1.5 + 0.0 + 0.02) / 6)
     assert run.all.stolen == pytest.approx(0.03 / 6)
+    assert run.all.throttled is None
     assert run.all.slowed == pytest.approx(0.04)
     assert [turn.moment for turn in run.worst] == [
         "launch 1, round 2", "launch 2, round 1", "launch 1, round 1",
@@ -40,6 +41,16 @@ def test_amounts_of_a_run_and_its_worst_turns():
     assert [turn.amounts.largest for turn in run.worst] == pytest.approx([0.8, 0.45, 0.04])
     unknown = contention_of(contended(), worst=6)[0].worst[-1].amounts
     assert (unknown.waited, unknown.others, unknown.stolen, unknown.involuntary_switches) == (None,) * 4
+
+
+def test_a_group_that_was_held_back_is_among_what_was_taken():
+    turns = [
+        replace(r, contention=replace(CALM, throttled_ns=ns))
+        for r, ns in zip(steady(), (None, 4 * 10**8, 0, 0, 0, 0), strict=True)
+    ]
+    (run,) = contention_of(turns, worst=1)
+    assert run.all.throttled == pytest.approx(0.08)  # of the turns that tell
+    assert run.worst[0].amounts.largest == run.worst[0].amounts.throttled == pytest.approx(0.4)
 
 
 def test_runs_are_apart_and_those_that_tell_nothing_have_none():

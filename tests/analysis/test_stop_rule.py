@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
+from rnnbench.analysis.intervals import CONFIDENCE, LOOKED, median_interval
 from rnnbench.analysis.stats import interval_of
 from rnnbench.analysis.stop_rule import precise_enough, relative_precision, stop_of
 from rnnbench.records.record import TurnKey
@@ -48,3 +50,12 @@ def test_a_cap_below_the_fewest_lowers_them():
     assert StopRule.until(0.05, 4) == StopRule(0.05, 4, 4)
     with pytest.raises(ValueError, match="3 at least"):
         StopRule.until(0.05, 2)
+
+
+def test_the_interval_of_more_launches_than_the_fewest_makes_up_for_the_looks():
+    logs = np.random.default_rng(0).normal(0, 0.05, 8)
+    for n, confidence in ((5, CONFIDENCE), (6, LOOKED), (8, LOOKED)):
+        found = interval_of({TurnKey(0, i, 0): math.exp(x) for i, x in enumerate(logs[:n])})
+        assert (found.value, found.low, found.high) == pytest.approx(np.exp(median_interval(logs[:n], confidence)))
+    one = interval_of({TurnKey(0, 0, i): math.exp(x) for i, x in enumerate(logs)})
+    assert (one.low, one.high) == pytest.approx(np.exp(median_interval(logs)[1:]))

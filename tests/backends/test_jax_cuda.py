@@ -16,8 +16,10 @@ if reason := backends.missing("jax"):
     pytest.skip(reason, allow_module_level=True)
 
 import jax
+import jax.numpy as jnp
 
 from rnnbench.backends import jax_cuda
+from rnnbench.backends.jax import JaxSession
 
 # A process of its own, whose processor is two devices to JAX: the second one stands for a GPU.
 SECOND = """
@@ -25,11 +27,12 @@ import sys, jax, numpy as np
 from rnnbench.backends.jax import JaxSession
 from rnnbench.model import DType, Pass
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
-problem = small_problem(dtype=DType.FLOAT32, T=3)
+structure = dict(cell=sys.argv[1], layers=2, bidirectional=True, mean_length=1.5) if len(sys.argv) > 1 else {}
+problem = small_problem(dtype=DType.FLOAT32, T=3, **structure)
 params, data = random_params(problem), random_data(problem)
 second = jax.devices("cpu")[1]
 session, ref = JaxSession(problem, params, data, second), oracle(problem, params, data)
-for states in (None, {"h": np.full((4, 5), 0.5, np.float32)}):
+for states in (None, dict.fromkeys(problem.model.states, np.full((4, 5), 0.5, np.float32))):
     for s in (ref, session):
         s.start_from(states)
         s.select(1)
@@ -37,7 +40,7 @@ for states in (None, {"h": np.full((4, 5), 0.5, np.float32)}):
         s.train_step()
     session.synchronize()
     assert_agrees(ref.fetch(), session.fetch(), DType.FLOAT32)
-session.forward(), session.gradient(), session.train_epoch(np.arange(8)), session.predict(data.inputs)
+session.forward(), session.gradient(), session.train_epoch(np.arange(8)), session.predict(data.inputs, data.lengths)
 session.reset()
 held = jax.tree.leaves([list(vars(session).values()), session.done.losses, session.done.params])
 arrays = [x for x in [*held, *jax.live_arrays()] if isinstance(x, jax.Array)]
@@ -46,12 +49,33 @@ print(len(arrays) > 10, where == {second}, [f._cache_size() for f in (session._t
 """
 
 
-def test_every_array_is_on_the_sessions_device():
+@pytest.mark.parametrize("structure", [[], ["lstm"]], ids=["rnn", "lstm, all"])
+def test_every_array_is_on_the_sessions_device(structure):
     env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
-    done = subprocess.run([sys.executable, "-c", SECOND], capture_output=True, text=True, timeout=240, env=env)
+    done = subprocess.run(
+        [sys.executable, "-c", SECOND, *structure], capture_output=True, text=True, timeout=240, env=env
+    )
     assert done.returncode == 0, done.stderr
     # A train step without and one with a state: each compiled once.
     assert done.stdout.split(maxsplit=2) == ["True", "True", "[2, 1]\n"]
+
+
+@pytest.mark.parametrize(("platform", "products"), [("cpu", 3), ("gpu", 1)])
+def test_a_step_of_the_gru_forward_is_one_product_where_each_is_a_launch(monkeypatch, platform, products):
+    """Beside that of the inputs and that of the head."""
+
+    class Device:
+        """The processor, under another name."""
+
+    device = Device()
+    device.platform = platform
+    problem = small_problem(cell="gru", dtype=DType.FLOAT32, T=20)
+    processor = jax.devices("cpu")[0]
+    monkeypatch.setattr(JaxSession, "_put", lambda self, value: jnp.array(value, device=processor))
+    monkeypatch.setattr(jax, "device_put", lambda value, to: value)
+    session = JaxSession(problem, random_params(problem), random_data(problem), device)
+    text = session._forward.lower(session.params, session.x, session.y, None, None).as_text()
+    assert text.count("stablehlo.dot_general") == 2 + products
 
 
 def test_products_are_asked_for_in_full_float32():
@@ -115,7 +139,7 @@ def test_the_contract_says_whose_peak_it_is_and_what_an_epoch_copies(monkeypatch
 
 
 def test_a_worker_leaves_jax_no_more_of_the_gpu_than_it_uses(monkeypatch):
-    from rnnbench.machine.cores import environment
+    from rnnbench.machine.environment import environment
 
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
     assert environment(1, None)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"

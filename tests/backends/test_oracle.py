@@ -148,6 +148,29 @@ def test_truncated_layers_of_rows_with_lengths_are_the_sum_over_blocks(head, win
         np.testing.assert_allclose(got[name], expected[name], rtol=1e-5, atol=1e-8, err_msg=name)
 
 
+@pytest.mark.parametrize("name", ["numpy", "numba", "cuda"])
+@pytest.mark.parametrize("top", [2.0, 10.41, 30.0, 90.0])
+def test_the_categorical_loss_is_right_to_the_last_digits_for_confident_rows(name, top):
+    """log(1 + exp(-top)) for the first class, and top more for the second; of a tie log 2 is the first term."""
+    if reason := backends.missing(name):
+        pytest.skip(reason)
+    if reason := backends.load(name).unavailable():
+        pytest.skip(reason)
+    less = 4.87 - top
+    rest = np.log1p(np.exp(less - 4.87))
+    for logits, y, expected in [
+        ([4.87, less], 0, rest),
+        ([less, 4.87], 0, rest + (4.87 - less)),
+        ([4.87, 4.87], 1, np.log(2.0)),
+    ]:
+        problem = small_problem(T=2, O=2, loss=Loss.CATEGORICAL_CROSS_ENTROPY)
+        params = random_params(problem) | {"W_hy": np.zeros((5, 2)), "b_y": np.array(logits)}
+        data = replace(random_data(problem), targets=np.full(14, y, np.int32))
+        session = backends.load(name).prepare(problem, params, data)
+        session.forward()
+        np.testing.assert_allclose(session.fetch().loss, expected, rtol=2e-15)
+
+
 def test_truncation_to_the_whole_is_full_bptt():
     for head in Head:
         full = small_problem(head=head, T=6)

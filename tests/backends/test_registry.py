@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rnnbench import backends
-from rnnbench.machine.cores import environment, thread_counts
+from rnnbench.machine.environment import environment, thread_counts
 from rnnbench.machine.fingerprint import libraries
 from rnnbench.report.style import look
 

@@ -257,19 +257,30 @@ def test_windows_that_would_fill_the_memory_are_refused_with_size_limit_and_way_
     assert "larger stride" in reason
 
 
+def test_tracing_makes_no_code_of_the_code(keras_backend):
+    """Autograph would write each function anew, into a module of its own, which takes longer than most traces."""
+    problem, before = small_problem(), set(sys.modules)
+    session = keras_backend.prepare(problem, random_params(problem), random_data(problem))
+    for call in (session.forward, session.gradient, session.train_step):
+        call()
+    session.predict(random_data(problem).inputs)
+    assert not [name for name in set(sys.modules) - before if "autograph_generated" in name]
+
+
 @pytest.mark.slow
-def test_import_ignores_the_configuration_of_keras_and_writes_none(tmp_path):
+def test_import_ignores_the_configuration_of_keras_writes_none_and_takes_no_more_than_it_needs(tmp_path):
     home, keras_home = tmp_path / "home", tmp_path / "keras"
     home.mkdir()
     keras_home.mkdir()
     (keras_home / "keras.json").write_text('{"backend": "jax", "floatx": "float16"}')
     code = (
-        "import os, rnnbench.backends.tensorflow as b; "
-        "print(b.keras.config.backend(), b.keras.config.floatx(), os.environ.get('KERAS_HOME'))"
+        "import os, sys, rnnbench.backends.tensorflow as b; "
+        "print(b.keras.config.backend(), b.keras.config.floatx(), os.environ.get('KERAS_HOME'), "
+        "len({'pandas', 'matplotlib', 'jax'} & set(sys.modules)))"
     )
     for extra, expected in (({}, "None"), ({"KERAS_HOME": str(keras_home)}, str(keras_home))):
         env = {k: v for k, v in os.environ.items() if not k.startswith("KERAS")} | {"HOME": str(home)} | extra
         out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
-        assert out.stdout.split() == ["tensorflow", "float32", expected]
+        assert out.stdout.split() == ["tensorflow", "float32", expected, "0"]
     assert not (home / ".keras").exists()
     assert [p.name for p in keras_home.iterdir()] == ["keras.json"]

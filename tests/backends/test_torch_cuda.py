@@ -48,7 +48,7 @@ class Devices(TorchDispatchMode):
         self.seen |= taken | made
         name = func.overloadpacket.__name__
         if len(taken | made) > 1:
-            (self.moves if name in ("_to_copy", "copy_") else self.mixed).append(name)
+            (self.moves if name in ("_to_copy", "copy_", "to") else self.mixed).append(name)
         return result
 
 
@@ -73,13 +73,20 @@ PROBLEMS = {
         O=3, head=Head.EVERY, loss=Loss.CATEGORICAL_CROSS_ENTROPY, truncation=Truncation(4, 3)
     ),
     "last window": small_problem(truncation=Truncation(3, 2), train=Train(clip_value=0.1)),
+    "lstm, layers, both directions": small_problem(cell="lstm", layers=2, bidirectional=True, V=None),
+    "gru, truncated": small_problem(cell="gru", head=Head.EVERY, truncation=Truncation(4, 3)),
+}
+ENDING = {  # rows that end: those of one direction with one state are padded, the others packed
+    "rnn": small_problem(mean_length=3.5, head=Head.EVERY),
+    "gru, truncated": small_problem(cell="gru", mean_length=3.5, truncation=Truncation(4, 3)),
+    "lstm": small_problem(cell="lstm", layers=2, bidirectional=True, mean_length=3.5, head=Head.EVERY),
 }
 
 
 @pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 def test_a_step_touches_no_other_device_and_an_epoch_moves_its_order_alone(on_meta, problem):
     session = on_meta.prepare(problem, random_params(problem), random_data(problem))
-    for states in (None, {"h": np.zeros((4, 5))}):
+    for states in (None, dict.fromkeys(problem.model.states, np.zeros((4, 5)))):
         session.start_from(states)
         session.select(1)
         with Devices() as devices:
@@ -93,6 +100,39 @@ def test_a_step_touches_no_other_device_and_an_epoch_moves_its_order_alone(on_me
     session.reset()
     held = [session.inputs, session.targets, *session.initial.values(), *session.parameters.values()]
     assert {t.device.type for t in held} == {META}
+
+
+@pytest.mark.parametrize("problem", [ENDING["rnn"], ENDING["gru, truncated"]], ids=["rnn", "gru"])
+def test_of_rows_that_end_the_lengths_alone_are_on_the_processor(on_meta, problem):
+    """No operation takes tensors of both but a copy: those would be refused by a GPU, or wait for it."""
+    session = on_meta.prepare(problem, random_params(problem), random_data(problem))
+    with Devices() as devices:
+        for name in ("forward", "gradient", "train_step"):
+            getattr(session, name)()
+        session.train_epoch(np.arange(14))
+    assert devices.mixed == []
+    assert session.lengths.device.type == CPU
+
+
+@pytest.mark.parametrize("problem", ENDING.values(), ids=ENDING)
+def test_rows_that_end_agree_with_the_oracle_on_the_processor(problem):
+    params, data = random_params(problem), random_data(problem)
+    ref, got = oracle(problem, params, data), TorchCudaBackend("cpu").prepare(problem, params, data)
+    for session in (ref, got):
+        session.gradient()
+    assert_agrees(ref.fetch(), got.fetch(), problem.dtype)
+
+
+def test_the_contract_names_the_module_and_no_other_library():
+    contract = TorchCudaBackend("cpu").contract(ENDING["lstm"])
+    assert "nn.LSTM (cuDNN), time first" in contract.timed["forward"]
+    assert "oneDNN" not in contract.timed["forward"]
+    assert "where rows end is sent inside the clock" in contract.notes
+
+
+@pytest.mark.parametrize("cell", ["gru", "lstm"])
+def test_a_subnormal_passes_cells_with_gates(cell):
+    assert TorchCudaBackend("cpu").contract(small_problem(cell=cell)).subnormals == "kept"
 
 
 @pytest.mark.parametrize("made", [TorchCudaBackend, TorchCudaTf32Backend])

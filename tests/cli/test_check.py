@@ -82,8 +82,17 @@ def test_what_others_took_is_shown_and_is_no_warning(folder):
     found = json.loads(check(run, "--json").stdout)["contention"]
     assert found[0]["worst"][0]["amounts"] == {
         "seconds": 3.0, "waited": pytest.approx(0.8), "involuntary_switches": 40, "others": 0.5, "stolen": 0.01,
-        "slowed": pytest.approx(0.1),
+        "throttled": None, "slowed": pytest.approx(0.1),
     }  # fmt: skip
+
+
+def test_what_a_control_group_held_back_is_shown_where_there_is_any(folder):
+    turns = [replace(r, contention=replace(r.contention, throttled_ns=ns)) if r.contention else r
+             for r, ns in zip(contended(), (0, 600_000_000, 0, None, 0, 0), strict=True)]  # fmt: skip
+    text = check(folder("run", turns, QUIET)).stdout
+    assert "throttled" in text
+    assert "10.0 %" in text  # 0.6 of 6 s
+    assert "throttled" not in check(folder("calm", contended(), QUIET)).stdout
 
 
 def test_brackets_in_a_name_are_no_markup(folder):

@@ -191,7 +191,7 @@ def test_a_busy_loop_in_a_worker_is_found(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "tests.driver", "run", "-w", "imdb-synthetic-50", "-b", "numpy,busy",
          "--pass", "forward", "--threads", "1", "--no-training", "-o", str(tmp_path / "run")],
-        cwd=ROOT, env={**os.environ, "TEST_BUSY": "30"}, capture_output=True, text=True, timeout=280,
+        cwd=ROOT, env={**os.environ, "RNNBENCH_TEST_BUSY": "30"}, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     records = store.load_run(tmp_path / "run").records

@@ -76,7 +76,7 @@ PLACES = {"arrays": full_arrays, "log": full_log, "machine.json": full_machine, 
 
 @pytest.fixture
 def plan(monkeypatch, tmp_path, faulty_backends):
-    monkeypatch.setenv("TEST_FULL", str(tmp_path / "full"))
+    monkeypatch.setenv("RNNBENCH_TEST_FULL", str(tmp_path / "full"))
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=LAUNCHES, rounds=1, turn=Turn(0.001, 1, 2)))
     monkeypatch.setattr(run_session.RunSession, "_look_for_peak", lambda self: None)
     monkeypatch.setattr(running, "fingerprint", lambda: {"machine_id": "m"})

@@ -74,6 +74,17 @@ def test_an_installed_command_in_a_hostile_folder_measures_itself(tmp_path, copy
     assert loaded.machine["rnnbench"] == "9.9.9"
 
 
+def test_files_of_the_current_folder_are_no_part_of_the_program(tmp_path, hostile):
+    """Not of `python -m rnnbench` either, which has the current folder first on its path."""
+    shutil.rmtree(hostile / "rnnbench")  # a clone there is what is asked for
+    env = os.environ | {"PYTHONPATH": str(PACKAGE.parent)}
+    done = subprocess.run(
+        [sys.executable, "-m", "rnnbench", "list"], cwd=hostile, env=env, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
+
+
 def test_a_package_of_a_relative_path_is_the_workers_too(tmp_path, copy):
     (copy / "only_here").mkdir()
     loaded = run(["-m", "rnnbench"], tmp_path / "run", tmp_path, PYTHONPATH=f":{copy.name}")

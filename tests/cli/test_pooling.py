@@ -150,7 +150,7 @@ def test_a_folder_that_an_older_version_merged_is_read_pooled_and_not_resumed(tm
     with pytest.raises(ValueError, match="both hold run run-a"):
         read(tmp_path / "ab", runs[0])
     page = called("report", tmp_path / "ab", code=0)
-    assert f"Report: {tmp_path / 'ab' / 'report.md'}" in page.output.replace("\n", "")
+    assert f"Report: {tmp_path / 'ab' / 'report.html'} and report.md" in page.output.replace("\n", "")
     assert "merged: run-b: launches" in (tmp_path / "ab" / "report.md").read_text()
 
 

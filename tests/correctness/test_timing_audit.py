@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rnnbench import backends
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
 from rnnbench.correctness import timing_audit
 from rnnbench.correctness.timing_audit import Finding, Subject, audited_problem
@@ -31,6 +32,20 @@ CHEATS = {
     **{f"does not wait in {p}": (cheats.DoesNotWait, timing_audit.leaves_nothing_to_fetch, p) for p in Pass},
     **{f"computes {p} on fetch": (cheats.ComputesOnFetch, timing_audit.leaves_nothing_to_fetch, p) for p in Pass},
 }
+
+
+@pytest.mark.parametrize("name", ["numba", "jax"])
+def test_what_is_compiled_runs_no_step_in_the_interpreter(name):
+    if reason := backends.missing(name):
+        pytest.skip(reason)
+    backend, compiler = backends.load(name), backends.REGISTRY[name].compiler
+    assert not failed(timing_audit.is_compiled(backend, DType.FLOAT32, Pass.GRADIENT, compiler))
+    assert failed(timing_audit.is_compiled(NumpyBackend(), DType.FLOAT32, Pass.GRADIENT, compiler))
+    if name == "jax":
+        import jax
+
+        with jax.disable_jit():
+            assert failed(timing_audit.is_compiled(backend, DType.FLOAT32, Pass.FORWARD, compiler))
 
 
 @pytest.mark.parametrize(("session", "check", "pass_"), CHEATS.values(), ids=CHEATS)

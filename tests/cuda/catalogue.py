@@ -16,6 +16,10 @@ from rnnbench.kernels.cuda import (
     cursor,
     embedding,
     forward,
+    gated_general,
+    gated_lanes,
+    gated_tiles,
+    join,
     lanes,
     losses,
     optimizer,
@@ -29,6 +33,7 @@ from rnnbench.kernels.cuda.regimes import Regime, choose
 
 INT = types.int64
 TOKENS = types.Array(types.int32, 2, "C")
+LENGTHS = types.Array(types.int32, 1, "C")
 COUNTER = types.Array(types.int32, 1, "C")
 ORDER = types.Array(types.int64, 1, "C")
 BLOCKS = types.Array(types.int64, 2, "C")
@@ -36,6 +41,9 @@ BLOCKS = types.Array(types.int64, 2, "C")
 # the unit in which a GPU hands registers out: one that takes more is to be looked at before its cap is raised.
 IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 112, (64, 2): 128, (96, 1): 160, (128, 1): 184}
 GENERAL = {1: 48, 2: 64, 4: 96}  # by rows of a block
+GATED_GENERAL = {1: 56, 4: 96}
+GATED_LANES = {(64, 1): 120, (64, 4): 168, (128, 1): 128, (128, 2): 128}  # by H and rows
+IN_LANES = (RegimeKind.REGISTERS, RegimeKind.SPLIT)
 
 
 # Multiply-adds of a thread in a step of a recurrence, or for one k of a product, and the most instructions for each of
@@ -49,7 +57,13 @@ BUDGETS = {
     "backward split H256 rows4": (512, 1.6),
     "forward spread H1024 columns8 rows4": (32, 1.85),  # the product of one row
     "backward spread H1024 columns8 rows4": (32, 1.85),
-    **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed"),
+    # With gates: some 150 instructions of a step are those of the cell, four threads of a unit at a time
+    "forward gates3 H128 rows1": (96, 3.1),
+    "backward gates3 H128 rows1": (96, 3.2),
+    "forward gates4 H128 rows1": (128, 3.0),
+    "backward gates4 H128 rows1": (128, 3.5),
+    **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed",
+                     "project states", "outer_sums states"),
                     (64, 1.25)),
 }  # fmt: skip
 
@@ -85,14 +99,20 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     def add(name: str, kernel: Any, most: int, *arguments: Any, wide: tuple[str, ...] = ()) -> None:
         found.append(Entry(name, kernel, types.void(*arguments), most, wide, *BUDGETS.get(name, (0, 0.0))))
 
-    for has_tokens in (True, False):
-        source, of = (TOKENS, "tokens") if has_tokens else (a3, "dense")
-        add(f"project {of}", products.project_inputs(dtype, has_tokens, *tile), 128,
-            a2, INT, source, a2, ORDER, INT, INT, a2, a1, INT, INT, INT)  # fmt: skip
-        add(f"outer_sums {of}", products.outer_sums(dtype, has_tokens, *tile), 144,
-            a2, source, a2, ORDER, INT, INT, a2, INT, a2, INT, INT, INT, INT, INT, INT)  # fmt: skip
-    add("times_transposed", products.times_transposed(dtype, *tile), 120, a2, INT, a2, a2, INT, INT, INT)
-    add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT)
+    of_rows = ORDER, INT, LENGTHS, INT
+    for of, source, short in (("tokens", TOKENS, False), ("dense", a3, False), ("states", a2, True)):
+        add(f"project {of}", products.project_inputs(dtype, of, short, short, *tile), 128,
+            a2, INT, source, INT, a2, *of_rows, INT, a2, a1, INT, INT, INT)  # fmt: skip
+        add(f"outer_sums {of}", products.outer_sums(dtype, of, short, short, *tile), 144,
+            a2, source, INT, a2, *of_rows, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
+    for short in (False, True):
+        add("times_transposed" + " ends" * short, products.times_transposed(dtype, short, *tile), 120,
+            a2, INT, a2, a2, INT, INT, INT, *of_rows, INT, INT)  # fmt: skip
+    add("join_states", join.join_states(both=True, ends=True), 32, a2, a2, a2, *of_rows, INT, INT, INT)
+    add("place_at_ends", join.place_at_ends(dtype), 32, a2, a2, INT, *of_rows, INT, INT)
+    if dtype == "float32":
+        add("count_emitted", join.count_emitted(), 32, COUNTER, *of_rows)
+    add("add_parts", products.add_parts(dtype), 32, a1, a2, a2, INT, INT, INT)
     widths = [H for H in range(plan.pad, 1024, plan.pad) if plan.width(H, dtype)]
     steps_forward, steps_back = (a2, a2, a2, INT, INT, INT), (a2, a2, a2, a2, a2, BLOCKS, INT, INT, INT, INT)
     for rows in (1, 2, 4):
@@ -100,20 +120,22 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
             shape, most = f"H{width} rows{rows}", IN_REGISTERS.get((width, rows), 255)
             block = choose(plan, width, rows * plan.spread, dtype, ROOMS["H100"]).block
             assert block.rows == rows
-            ahead, back = lanes.forward_in_lanes(dtype, block), lanes.backward_in_lanes(dtype, block)
-            add(f"forward {shape}", ahead, most, *steps_forward, wide=("LDS",))
-            add(f"backward {shape}", back, most, *steps_back, wide=("LDS",))
+            ahead, back = lanes.forward_in_lanes(dtype, block, False), lanes.backward_in_lanes(dtype, block, False)
+            add(f"forward {shape}", ahead, most, *ends(steps_forward, 3), wide=("LDS",))
+            add(f"backward {shape}", back, most, *ends(steps_back, 5), wide=("LDS",))
         ahead, back = (
             forward.forward_general(dtype, plan.threads, rows),
             backward.backward_general(dtype, plan.threads, rows),
         )
         add(f"forward general rows{rows}", ahead, GENERAL[rows], *steps_forward)
         add(f"backward general rows{rows}", back, GENERAL[rows], *steps_back)
-    for name, kernel, most, arguments in recurrences(dtype, plan, a2):
+    for name, kernel, most, arguments in (*recurrences(dtype, plan, a2), *gated(dtype, plan, a1, a2)):
         add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
-        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs), 48,
-            a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, INT, INT, INT, INT, x)  # fmt: skip
+        short = code == losses.BINARY_CROSS_ENTROPY
+        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs, short, short), 48,
+            a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, LENGTHS, COUNTER, INT, INT, INT, INT,
+            x)  # fmt: skip
     owned = plan.tokens_owned(dtype)
     add("sum_by_token", embedding.sum_by_token(dtype, plan.threads, plan.token_columns, owned), 64,
         a2, a2, TOKENS, ORDER, INT, INT, INT, INT, INT, INT)  # fmt: skip
@@ -130,6 +152,11 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
     return found
 
 
+def ends(types: tuple[Any, ...], at: int) -> tuple[Any, ...]:
+    """A signature with what tells where rows end, from place `at` on: order, offset, lengths."""
+    return *types[:at], ORDER, INT, LENGTHS, *types[at:]
+
+
 # Of an H100 and of an A100: multiprocessors, shared memory of a block.
 ROOMS = {"H100": Room(132, 227 << 10, together=True), "A100": Room(108, 163 << 10, together=True)}
 
@@ -140,8 +167,8 @@ def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, An
     step_back = (a2, a2, a2, a2, a2, *[INT] * 8)
     for r in split_regimes(dtype, plan):
         name, most = f"split H{r.width} rows{r.rows}", plan.thread_registers(r.threads)
-        yield f"forward {name}", lanes.forward_in_lanes(dtype, r.block), most, ahead
-        yield f"backward {name}", lanes.backward_in_lanes(dtype, r.block), most, back
+        yield f"forward {name}", lanes.forward_in_lanes(dtype, r.block, False), most, ends(ahead, 3)
+        yield f"backward {name}", lanes.backward_in_lanes(dtype, r.block, False), most, ends(back, 5)
     for H, room, b in product((300, 512, 768, 1024), ROOMS, (1, plan.few)):
         r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, b, dtype, ROOMS[room])
         shape, most = r.shape, plan.thread_registers(r.threads)
@@ -155,6 +182,29 @@ def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, An
     tile = plan.side, plan.step_micro, plan.depth
     yield "advance", tiles.forward_tile_step(dtype, *tile), 128, ahead
     yield "retreat", tiles.backward_tile_step(dtype, *tile), 128, step_back
+
+
+def gated(dtype: str, plan: LaunchPlan, a1: Any, a2: Any) -> Iterator[tuple[str, Any, int, tuple[Any, ...]]]:
+    """The recurrences of cells with gates, named by how many those are: name, kernel, cap, types."""
+    ahead, back = (*[a2] * 4, a1, a2, a2, INT, INT, INT), (*[a2] * 8, BLOCKS, INT, INT, INT, INT)
+    tile = plan.side, plan.step_micro, plan.depth
+    for cell, G in (("gru", 3), ("lstm", 4)):
+        for H, b in product((64, 128), (1, 1 << 20)):
+            with suppress(ValueError):
+                r = choose(replace(plan, kinds=IN_LANES), H, b, dtype, ROOMS["H100"], cell)
+                name, most = f"gates{G} H{H} rows{r.rows}", GATED_LANES.get((H, r.rows), 255)
+                made = gated_lanes.forward_gated_in_lanes(dtype, cell, r.block, H == 64)
+                yield f"forward {name}", made, most, ends(ahead, 7)
+                made = gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, H == 64)
+                yield f"backward {name}", made, most, ends(back, 8)
+        for rows in (1, 4):
+            most, sizes = GATED_GENERAL[rows], (dtype, cell, plan.threads, rows)
+            name = f"gates{G} general rows{rows}"
+            yield f"forward {name}", gated_general.forward_gated_general(*sizes), most, ahead
+            yield f"backward {name}", gated_general.backward_gated_general(*sizes), most, back
+        back_step = (*[a2] * 8, *[INT] * 8)
+        yield f"advance gates{G}", gated_tiles.forward_gated_tile_step(dtype, cell, *tile), 72, ahead
+        yield f"retreat gates{G}", gated_tiles.backward_gated_tile_step(dtype, cell, *tile), 48, back_step
 
 
 def split_regimes(dtype: str, plan: LaunchPlan) -> list[Regime]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import Counter
 from contextlib import contextmanager
 
 import numpy as np
@@ -17,7 +18,8 @@ from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 
 # Launch sizes so small that a batch of 5 rows and 7 steps crosses the edges of blocks in every kernel.
 TINY = {"side": 2, "micros": (3,), "depth": 5, "rows": 2, "spread": 2, "pad": 4, "threads": 4, "tokens": 4,
-        "token_columns": 2, "outputs": 3, "blocks": 4, "group": 2, "grouped": 8}  # fmt: skip
+        "token_columns": 2, "outputs": 3, "blocks": 4, "group": 2, "grouped": 8, "turns": 2,
+        "beside_gates": 0}  # fmt: skip
 # Two rows a block or a turn; H 6 in three blocks of two columns, or in one of eight: so the simulator, whose blocks run
 # one after the other, meets the barrier.
 SMALL = {**TINY, "block_registers": 4096, "beside": 0, "lanes": 8, "per": 2, "step_micro": 1, "wide": 1}
@@ -56,21 +58,33 @@ def _share_safely() -> None:
 
 
 def _swap_safely() -> None:
-    """Let a thread of the simulator call a device function while another warns in it.
+    """Let threads of the simulator call device functions of another file than their kernel's at the same time.
 
-    Numba's own walks the globals of the function, to which Python adds a register when something warns there.
+    Numba's own puts the simulator in the place of `cuda` in the globals of a function for the time of a call, and the
+    first thread that returns takes it from the others. It also walks those globals, to which Python adds a register
+    when something warns there.
     """
     from numba import cuda
     from numba.cuda.simulator import kernel
 
+    changing, inside = threading.Lock(), Counter[int]()  # calls under way, by the globals of their functions
+
     @contextmanager
     def swapped(function, fake):
-        names = [name for name, value in list(function.__globals__.items()) if value is cuda]
-        function.__globals__.update(dict.fromkeys(names, fake))
+        names, key = function.__globals__, id(function.__globals__)
+        with changing:
+            inside[key] += 1
+            for name, value in list(names.items()) if inside[key] == 1 else ():
+                if value is cuda:
+                    names[name] = fake
         try:
             yield
         finally:
-            function.__globals__.update(dict.fromkeys(names, cuda))
+            with changing:
+                inside[key] -= 1
+                for name, value in list(names.items()) if inside[key] == 0 else ():
+                    if value is fake:
+                        names[name] = cuda
 
     kernel.swapped_cuda_module = swapped
 

@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Iterable, Iterator
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,12 @@ from rnnbench.backends.cuda import CudaBackend
 from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.plan import LaunchPlan
+from rnnbench.kernels.cuda.regimes import fitting
 from rnnbench.model import DType, Head, Loss, Optimizer, Train, Truncation
 
 LOSSES = list(Loss)
 UPDATES = (Train(clip_norm=0.05), Train(optimizer=Optimizer.SGD, clip_value=0.01))
+GATED = ("gru", "lstm")
 WIDTHS = (20, 128, 200, 256, 512, 1100)  # H on a device: each regime of the recurrence
 
 
@@ -48,17 +51,23 @@ def backends_of(plans: Iterable[LaunchPlan]) -> list[CudaBackend]:
 
 
 def run_all(plans: Iterable[LaunchPlan], widths: tuple[int, ...]) -> list[str]:
-    """Launch everything with each plan and width, each loss with the first; the names of kernels that were not made."""
+    """Launch everything with each plan and width, each loss with the first, and a cell with gates, both directions
+    and rows that end where the plan has a regime for it; the names of kernels that were not made.
+    """
     from tests.helpers import random_data, random_params, small_problem
 
     for _, factory in factories():
         factory.cache_clear()
     for number, (backend, H) in enumerate((backend, H) for backend in backends_of(plans) for H in widths):
-        for case, loss in enumerate(LOSSES if number == 0 else LOSSES[: len(UPDATES)]):
+        cells = ["rnn"] * (len(LOSSES) if number == 0 else len(UPDATES)) + [GATED[number % 2]]
+        if next(fitting(backend.plan, H, 5, "float32", device.room(), cells[-1]), None) is None:
+            cells.pop()
+        for case, (cell, loss) in enumerate(zip(cells, cycle(LOSSES))):
             turn = number + case
             problem = small_problem(
                 B=5, T=3, E=3, H=H, O=2, V=(11, None)[turn % 2], head=list(Head)[turn // 2 % 2], loss=loss,
-                dtype=DType.FLOAT32, train=UPDATES[case % 2], truncation=(None, Truncation(2, 1))[case % 2],
+                dtype=DType.FLOAT32, train=UPDATES[case % 2], truncation=(None, Truncation(2, 1))[case % 2], cell=cell,
+                bidirectional=cell != "rnn", mean_length=None if cell == "rnn" else 1.5,
             )  # fmt: skip
             data = random_data(problem)
             session = backend.prepare(problem, random_params(problem), data)
@@ -66,7 +75,7 @@ def run_all(plans: Iterable[LaunchPlan], widths: tuple[int, ...]) -> list[str]:
             if case == 0:
                 session.train_step()  # a captured one is replayed
                 session.train_epoch(np.arange(problem.B + 1))  # a short batch
-                session.predict(data.inputs)
+                session.predict(data.inputs, data.lengths)
             session.synchronize()
             session.close()
     return [name for name, factory in factories() if factory.cache_info().currsize == 0]

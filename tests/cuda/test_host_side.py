@@ -46,6 +46,17 @@ def test_a_train_step_of_each_regime(H, B):
     session.close()
 
 
+@pytest.mark.parametrize(("cell", "H", "kind"), [("lstm", 20, RegimeKind.REGISTERS), ("gru", 200, RegimeKind.TILES)])
+def test_a_train_step_of_a_cell_with_gates_takes_as_many_launches(cell, H, kind):
+    session = session_of(CudaBackend(), H, cell=cell)
+    assert session.runner.recurrence.regime.kind is kind
+    session.train_step()
+    begun = STUB.count()
+    session.train_step()
+    assert STUB.count() - begun == 9 + (2 * T if kind is RegimeKind.TILES else 2)
+    session.close()
+
+
 def test_later_steps_give_the_driver_the_same_but_for_rows_and_corrections():
     """Words of the arguments: of 11 launches those that read the batch's place differ, and Adam's."""
     session = session_of(CudaBackend(), rows=10)

@@ -145,7 +145,7 @@ def test_weights_that_the_compiler_leaves_in_memory(monkeypatch, in_memory, kind
 
 
 def test_no_regime_is_an_error_that_names_the_way_out():
-    with pytest.raises(ValueError, match="no kernel for H = 2000, B = 4 in float32 among registers; add general"):
+    with pytest.raises(ValueError, match="rnn of H = 2000, B = 4 in float32 among registers; add general"):
         choose(LaunchPlan(kinds=(RegimeKind.REGISTERS,)), 2000, 4, "float32", H100)
 
 

@@ -19,7 +19,7 @@ def test_memory_on_the_device_is_that_of_every_array_once(one_backend):
     session = one_backend.prepare(problem, random_params(problem), random_data(problem, rows=14))
     parameters = 7 * 2 + 2 * 5 + 5 * 5 + 5 + 5 + 1
     rows = 14 * 3 * 4 + 14 * 4 + 4 + 2 * 14 * 8  # tokens, targets, no classes, rows in order and an order
-    rest = 4 * parameters + 2 * 4 * 4 + 2 * 4 * 5 * 4 + 4  # initial, losses, correct, two states, the barrier's count
+    rest = 4 * parameters + 2 * 4 * 4 + 2 * 4 * 5 * 4 + 3 * 4  # initial, losses, correct, two states, three counts
     rest += session.reverse.on_device.nbytes
     known = device_bytes_needed(device_sizes(problem), one_backend.plan, update_rule(problem).adam) + rows + rest
     assert session.peak_device_bytes() == known

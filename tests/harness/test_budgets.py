@@ -72,7 +72,7 @@ class JumpingTimer(TurnTimer):
 @pytest.fixture(autouse=True)
 def _one_by_one(monkeypatch, faulty_backends):
     monkeypatch.setattr(stopping, "GRACE", 0.2)
-    monkeypatch.setenv("TEST_COMPILES", HANGS)
+    monkeypatch.setenv("RNNBENCH_TEST_COMPILES", HANGS)
     side_by_side(monkeypatch, yes=False)
 
 
@@ -164,7 +164,7 @@ def test_the_budget_of_a_run_ends_a_compile_and_a_larger_one_tries_it_again(tmp_
         assert all(0 in rounds_of(records, "numpy", pass_) for pass_ in (Pass.FORWARD, Pass.GRADIENT))
     assert all(isinstance(r, CheckRecord) for r in records if r.status is Status.SKIPPED)
     assert runner.state.failed == set()
-    monkeypatch.setenv("TEST_COMPILES", "0.5")
+    monkeypatch.setenv("RNNBENCH_TEST_COMPILES", "0.5")
     monkeypatch.setattr(JumpingChecker, "hanging", set())
     more, _, _ = run(tmp_path, replace(plan, budget=2 * LONG), before=records)
     assert skipped(more) == {}
@@ -191,7 +191,7 @@ def test_a_turn_that_the_budget_of_the_run_ends_leaves_the_turns_before_it(tmp_p
 
 
 def test_a_start_that_hangs_is_ended_with_the_budget(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEST_STARTS", str(tmp_path / "starts"))
+    monkeypatch.setenv("RNNBENCH_TEST_STARTS", str(tmp_path / "starts"))
     (tmp_path / "starts").write_bytes(b"..")
     records, _, _ = run(tmp_path, replace(plan_of("third-start"), budget=1.0))
     assert skipped(records).keys() == {("third-start", pass_) for pass_ in (Pass.FORWARD, Pass.GRADIENT)}
@@ -228,7 +228,7 @@ def test_a_process_for_memory_ends_with_either_budget_and_is_tried_again(tmp_pat
         words = {"budget": "of the run's budget of 2 s", "case_budget": "of the case's budget of 2 s"}[which]
         assert words in reason
         assert any(words in said for said in listener.said)
-    monkeypatch.setenv("TEST_COMPILES", "0")
+    monkeypatch.setenv("RNNBENCH_TEST_COMPILES", "0")
     again, _ = memory(before=records)
     assert [r.status for r in again] == [Status.OK]
 

@@ -47,6 +47,17 @@ def test_a_sample_is_the_call_and_its_synchronisation():
     assert [c[0] for c in spy.calls] == ["select", "gradient", "synchronize"] * 4
 
 
+@pytest.mark.parametrize(
+    ("seconds", "least", "calls"),
+    [(1.0, 0.0, 4), (1.0, 1e-7, 10), (1.0, 3e-8, 4), (6e-8, 1e-7, 6), (3e-8, 1e-7, 3), (0.0, 1e-7, 2)],
+)
+def test_a_turn_of_short_calls_lasts_until_they_are_steady(seconds, least, calls):
+    """Of 10 ns each: more than four where they are over too soon, and never longer than the turn may be."""
+    clock = FakeClock(cost=5)
+    turn = Turn(seconds, min_calls=2, max_calls=4, least=least)
+    assert len(time_turn(Spy(clock), Pass.GRADIENT, turn, batches=3, clock=clock)) == calls
+
+
 class Marks:
     """A device's clock that notes what is asked of it between the calls of the session."""
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import psutil
 import pytest
 
+import rnnbench
 from rnnbench import backends, workloads
-from rnnbench.harness import footprint
+from rnnbench.api.verify import verify_plan
+from rnnbench.harness import footprint, tasks
 from rnnbench.harness.tasks import check_sizes, tasks_of
+from rnnbench.kernels.cpu.pass_record import OWN_TOKENS_WEIGHTS
 from rnnbench.machine import fingerprint
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Status, turns_in
@@ -17,7 +23,7 @@ from rnnbench.workloads.base import Source
 from tests.calling import called
 from tests.harness.test_run_loop import Listener, loop_of
 from tests.harness.test_sweep import plan_of
-from tests.helpers import made_up_problem, specs
+from tests.helpers import made_up_problem, small_problem, specs
 from tests.machine.test_fingerprint import GROUP, tree
 
 
@@ -119,6 +125,70 @@ def test_a_large_batch_is_refused_by_its_states(two_gib):
         ValueError, match=r"imdb-200 B20000 with T = 200, B = 20000 needs about .* 2\.0 GiB are free; take a sm"
     ):
         check_sizes(plan_of(None, workloads=specs("imdb-200", B=20_000), dtypes=(DType.FLOAT32,)))
+
+
+def test_of_several_workloads_the_one_that_does_not_fit_is_unsupported(two_gib):
+    """By type: what fits in float32 is measured in float32. Nothing is raised, also where a resumed run has no room."""
+    given = {"passes": (Pass.FORWARD,), "dtypes": tuple(DType)}
+    plan = plan_of(None, workloads=specs("parity") + specs("imdb-synthetic-200", B=320), **given)
+    check_sizes(plan)
+    said: list[str] = []
+    found = {(task.problem.workload.split()[0], task.problem.dtype): task for task in tasks_of(plan, said.append)}
+    assert {key for key, task in found.items() if task.refused} == {("imdb-synthetic-200", DType.FLOAT64)}
+    assert len(found) == 4
+    (line,) = said
+    assert "imdb-synthetic-200 B320 with T = 200, B = 320 needs about " in line
+    assert line.endswith("and 2.0 GiB are free; take a smaller -B or -T")
+    alone = replace(plan, workloads=specs("running-parity", T=10**8))
+    assert all(task.refused for task in tasks_of(alone, said.append))
+    with pytest.raises(ValueError, match="running-parity T100000000 with T = 100000000, B = 32 needs about"):
+        check_sizes(alone)
+
+
+def test_verify_checks_the_workloads_that_fit(two_gib):
+    """The truncated ones among them too, of which none fits here."""
+    large, display = specs("running-parity", T=10**8), Listener()
+    plan = plan_of(None, workloads=specs("parity") + large, passes=(Pass.FORWARD,), dtypes=(DType.FLOAT32,))
+    found = verify_plan(replace(plan, backends=("numpy",)), {}, display)
+    assert {(r.case.name, r.status) for r in found.records} == {
+        ("parity", Status.OK),
+        ("running-parity T100000000", Status.UNSUPPORTED),
+    }
+    assert {str(r.case.truncation) for r in found.records if r.status is Status.UNSUPPORTED} == {"None", "20:5"}
+    assert found.ok
+
+
+@pytest.mark.parametrize("T", [10**8, 10**30])
+def test_python_says_what_is_too_large(T):
+    for call in (
+        lambda: rnnbench.session("numba", "running-parity", T=T).__enter__(),
+        lambda: rnnbench.train("running-parity", "numpy", T=T, progress=False),
+        lambda: rnnbench.run("running-parity", ["numpy"], T=T, progress=False),
+        lambda: rnnbench.verify("running-parity", ["numpy"], T=T, progress=False),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"running-parity T{T} with T = {T}, B = 32 needs about .* are free; take"
+        ):
+            call()
+
+
+def test_rows_that_are_there_already_are_not_counted_as_made():
+    """A session of a user's own arrays is refused by what it adds to them."""
+    data = rnnbench.Data(np.zeros((9, 3, 1)), np.zeros(9))
+    own = rnnbench.Workload("own", rnnbench.Model(E=1, H=2, O=1), data, B=2).spec
+    assert tasks.too_large_here(own, own.problem(DType.FLOAT32)) is None
+    assert tasks.too_large_here(replace(own, rows=(10**11, 10**11)), own.problem(DType.FLOAT32))
+
+
+def test_tables_of_tokens_and_the_projected_vocabulary_are_counted():
+    problem = small_problem(V=10_000_000, E=2, H=32, dtype=DType.FLOAT32)
+    one, many = (footprint.in_worker(problem, 4, threads=threads) for threads in (1, 16))
+    assert many - one == 4 * 10_000_000 * 16
+    assert footprint.in_worker(problem, 4, predicts=True) - one > 4 * 10_000_000 * (32 + 2)
+    large = small_problem(V=10_000_000, E=65, H=64, dtype=DType.FLOAT32)
+    assert large.model.E * large.model.H > OWN_TOKENS_WEIGHTS == footprint.OWN_TOKENS_WEIGHTS
+    one, many = (footprint.in_worker(large, 4, threads=threads) for threads in (1, 16))
+    assert one == many
 
 
 @pytest.mark.parametrize("name", ["parity", "running-parity", "imdb-synthetic-50", "imdb-synthetic-200"])

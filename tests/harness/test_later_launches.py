@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from rnnbench import backends
 from rnnbench.backends.base import Outputs
 from rnnbench.correctness.oracle import FEWEST_LOSSES, LOSS_STEPS, Oracle
+from rnnbench.harness import worker_client
 from rnnbench.harness.arrays import digest_of
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
+from rnnbench.harness.worker import operations
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Head, Optimizer, Pass, Train, Truncation
 from rnnbench.records.record import Mode, Status, checks_in, turns_in
@@ -34,7 +38,7 @@ ANSWERS_IN_THEIR_PASS = {"drops-short-batch": {Pass.EPOCH}, "scaled": {Pass.GRAD
 @pytest.fixture(autouse=True)
 def _four_launches(monkeypatch, faulty_backends, tmp_path):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=4, rounds=1, turn=Turn(0.001, 1, 2)))
-    monkeypatch.setenv("TEST_STARTS", str(tmp_path / "starts"))
+    monkeypatch.setenv("RNNBENCH_TEST_STARTS", str(tmp_path / "starts"))
 
 
 def task_for(name: str, passes=tuple(Pass)):
@@ -95,6 +99,32 @@ def test_the_same_answer_is_neither_written_nor_compared_again(tmp_path, monkeyp
     by_launch = [{(r.case.pass_, a, e) for r in checks_in(records) if r.launch == launch for a, e in r.errors.items()
                   if "losses" not in a} for launch in range(4)]  # fmt: skip
     assert by_launch[0] == by_launch[1] == by_launch[2] == by_launch[3]
+
+
+def test_only_a_first_launch_imports_as_a_user_does(tmp_path, monkeypatch):
+    timed = []
+
+    class Seen(worker_client.WorkerClient):
+        def __init__(self, name, target, log, env, serve=None):
+            timed.append("RNNBENCH_TIMES_IMPORT" in env)
+            super().__init__(name, target, log, env, serve)
+
+    monkeypatch.setattr("rnnbench.harness.worker_pool.WorkerClient", Seen)
+    run(tmp_path, plan_of("numpy"), [task_of(small_problem(), (Pass.FORWARD,))])
+    assert timed == [True, False, False, False]
+
+
+def test_an_import_that_nobody_times_has_no_collections(monkeypatch):
+    collecting = []
+    monkeypatch.setattr(backends, "class_of", lambda target: lambda: collecting.append(gc.isenabled()))
+    try:
+        for timed in ("1", ""):
+            monkeypatch.setenv("RNNBENCH_TIMES_IMPORT", timed)
+            operations("module:Class")
+            assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+    assert collecting == [True, False]
 
 
 def test_a_later_epoch_is_asked_only_as_far_as_it_can_be_compared(tmp_path, monkeypatch):

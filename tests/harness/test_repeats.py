@@ -33,7 +33,7 @@ class Judged:
     def __init__(self, *said):
         self.said, self.asked = list(said), []
 
-    def __call__(self, answer, contention, cores):
+    def __call__(self, answer, contention, cores, calls):
         self.asked.append((answer[1], cores))
         return self.said.pop(0) if self.said else 0.0
 

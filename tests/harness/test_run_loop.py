@@ -244,7 +244,7 @@ def requests_noted(monkeypatch) -> list[tuple[str, str, Pass | None, float, floa
 
 def test_an_openmp_team_is_checked_while_nobody_else_works(tmp_path, monkeypatch):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
-    monkeypatch.setenv("TEST_COMPILES", "0.4")
+    monkeypatch.setenv("RNNBENCH_TEST_COMPILES", "0.4")
     seen = requests_noted(monkeypatch)
     plan = replace(plan_of("numpy", "compiles", "chatty"), threads=2)
     records, *_ = run(tmp_path, plan, [task_of(passes=(Pass.FORWARD, Pass.GRADIENT))])
@@ -258,7 +258,7 @@ def test_an_openmp_team_is_checked_while_nobody_else_works(tmp_path, monkeypatch
 
 def test_a_team_that_compiles_does_so_beside_others_and_takes_its_many_steps_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=2, rounds=1, turn=Turn(0.01, 2, 4), alone=False))
-    monkeypatch.setenv("TEST_COMPILES", "0.4")
+    monkeypatch.setenv("RNNBENCH_TEST_COMPILES", "0.4")
     openmp = {"environment": {"OMP_NUM_THREADS": "{threads}"}, "compiles": True}
     monkeypatch.setitem(backends.REGISTRY, "chatty", replace(backends.REGISTRY["chatty"], **openmp))
     seen = requests_noted(monkeypatch)
@@ -278,7 +278,7 @@ def test_a_team_that_compiles_does_so_beside_others_and_takes_its_many_steps_alo
 
 @pytest.mark.usefixtures("four_launches")
 def test_a_start_that_hangs_beside_others_is_a_timeout_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("TEST_STARTS", str(tmp_path / "starts"))
+    monkeypatch.setenv("RNNBENCH_TEST_STARTS", str(tmp_path / "starts"))
     records, _, _ = run(tmp_path, plan_of("third-start", "numpy", timeout=5.0), [task_of(passes=(Pass.FORWARD,))])
     assert status_of(records, "third-start") == {Pass.FORWARD: Status.TIMEOUT}
     assert {r.launch for r in turns_in(records) if r.backend == "third-start" and r.samples_ns} == {0, 1}
@@ -288,7 +288,7 @@ def test_a_start_that_hangs_beside_others_is_a_timeout_of_its_own(tmp_path, monk
 @pytest.mark.usefixtures("four_launches")
 def test_an_interrupt_while_workers_start_side_by_side_ends_them_all(tmp_path, monkeypatch):
     starts = tmp_path / "starts"
-    monkeypatch.setenv("TEST_STARTS", str(starts))
+    monkeypatch.setenv("RNNBENCH_TEST_STARTS", str(starts))
     records: list[Record] = []
     plan = plan_of("third-start", "numpy", timeout=100.0)
     runner = loop_of(plan, [task_of()], tmp_path, records.append, Listener(), run_id="r", machine_id="m")

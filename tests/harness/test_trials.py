@@ -11,9 +11,10 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.analysis.stats import summaries
-from rnnbench.analysis.trial import CLEAR, MOST_PAIRS, TIE, better, trial_of
+from rnnbench.analysis.trial import CLEAR, MOST_PAIRS, TIE, better, decision_of, trial_of
+from rnnbench.analysis.warnings import disturbing, warnings_of
 from rnnbench.api.planning import plan_of as asked_plan
-from rnnbench.harness import worker_client
+from rnnbench.harness import run_loop, worker_client
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
 from rnnbench.harness.worker_pool import WorkerPool
@@ -22,8 +23,10 @@ from rnnbench.model import DType, Pass
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import CheckRecord, Mode, Status, TrialRecord, TurnRecord, checks_in, trials_in, turns_in
 from rnnbench.workloads import get
+from tests.harness.test_repeats import Watched
 from tests.harness.test_run_loop import Listener, loop_of, run, task_of
 from tests.helpers import small_problem
+from tests.report import fake
 
 STEPS = (Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP)
 
@@ -143,7 +146,7 @@ def test_who_fails_with_one_number_is_ranked_with_the_other_and_that_is_told(
     tmp_path, monkeypatch, name, turned, best, said
 ):
     if turned:
-        monkeypatch.setenv("TEST_TURNED", "1")
+        monkeypatch.setenv("RNNBENCH_TEST_TURNED", "1")
     records, listener, _ = run(tmp_path, plan_of(name), [short_task((Pass.FORWARD, Pass.GRADIENT))])
     assert {r.status for r in records if not isinstance(r, TrialRecord)} == {Status.OK}
     forward, gradient = summaries(records)
@@ -202,7 +205,7 @@ def test_a_resumed_run_keeps_what_was_chosen(tmp_path, monkeypatch, after, kind)
     """Even where the trial would now come out the other way."""
     plan, tasks = plan_of("slower-together", "faster-together"), [short_task((Pass.FORWARD,))]
     before = interrupted(tmp_path / "a", plan, tasks, after, kind)
-    monkeypatch.setenv("TEST_TURNED", "1")
+    monkeypatch.setenv("RNNBENCH_TEST_TURNED", "1")
     records, *_ = run(tmp_path / "b", plan, tasks, before)
     assert not trials_in(records)
     assert ranked(records) == {("slower-together", Pass.FORWARD): {1}, ("faster-together", Pass.FORWARD): {2}}
@@ -324,3 +327,129 @@ def test_processes_of_one_thread_start_on_different_cores_and_compute_on_the_sam
     assert cores_for(1, 1) == [allowed_cores()[1]]
     assert cores_for(1, len(allowed_cores())) == cores_for(1)
     assert cores_for(len(allowed_cores()), 1) == allowed_cores()
+
+
+def disturbed_run(folder, monkeypatch, judge, *names, launches=1, emit=lambda record: None, **of_effort):
+    """`judge`: what is said of a turn by so many threads, of which so many were judged before."""
+    asked = itertools.count()
+    effort = Effort(launches, rounds=1, turn=Turn(0.0, 1, 1), trial=Turn(0.002, 2, 3), **{"extra": 50.0} | of_effort)
+    monkeypatch.setitem(EFFORTS, Mode.DEFAULT, effort)
+    monkeypatch.setattr(
+        run_loop, "Judge", lambda: lambda answer, contention, cores, calls: judge(answer[2], next(asked))
+    )
+    monkeypatch.setattr(run_loop, "OthersWatch", Watched)
+    records = []
+
+    def keep(record):
+        records.append(record)
+        emit(record)
+
+    loop = loop_of(plan_of(*names), [short_task((Pass.FORWARD,))], folder, keep, Listener(), run_id="r", machine_id="m")
+    loop.run()
+    return records, loop
+
+
+def test_pairs_that_others_disturb_are_measured_again_and_have_no_part_in_the_choice(tmp_path, monkeypatch):
+    """The first three, of the time that the better number then has."""
+    records, loop = disturbed_run(tmp_path, monkeypatch, lambda n, k: 0.5 * (k < 6 and n == 1), "faster-together")
+    trials = trials_in(records)
+    assert [r.pair for r in trials] == sorted([*range(5)] * 2)
+    assert [r.disturbed for r in trials if r.threads == 1] == [0.5] * 3 + [0.0] * 2
+    assert all(r.contention is not None for r in trials)
+    (answer,) = summaries(records)
+    assert ranked(records) == {("faster-together", Pass.FORWARD): {2}}
+    assert (trial_of(answer).pairs, trial_of(answer).disturbed) == (2, False)
+    assert loop.state.doubtful == set()
+    assert loop.pool.ledger.seconds()[TimeKind.AGAIN] > 0
+    assert "its trial of threads" not in str(warnings_of(records, {}))
+
+
+@pytest.mark.parametrize(("name", "best"), [("slower-together", 1), ("faster-together", 2), ("numpy", 1)])
+def test_where_all_pairs_stay_disturbed_the_fewest_threads_are_ranked_unless_more_are_faster_even_so(
+    tmp_path, monkeypatch, name, best
+):
+    records, loop = disturbed_run(tmp_path, monkeypatch, lambda n, k: 0.5, name)
+    assert {r.pair for r in trials_in(records)} == set(range(4 * MOST_PAIRS))
+    (answer,) = summaries(records)
+    assert answer.threads == (best,)
+    assert trial_of(answer).disturbed
+    assert {key[1] for key in loop.state.doubtful} == {name}
+    warned = disturbing(warnings_of(records, {}))
+    assert warned.title == "disturbed"
+    assert "disturbed its trial of threads; ranked by" in disturbing(warnings_of(replaced(records), {})).text
+
+
+def replaced(records) -> list:
+    """As if no turn that counts had been disturbed."""
+    return [replace(r, disturbed=0.0) if isinstance(r, TurnRecord) else r for r in records]
+
+
+def test_disturbed_pairs_are_not_measured_again_where_no_time_is_left_for_it(tmp_path, monkeypatch):
+    records, _ = disturbed_run(tmp_path, monkeypatch, lambda n, k: 0.5, "slower-together", extra=1e-9)
+    assert {r.pair for r in trials_in(records)} == set(range(MOST_PAIRS))
+    assert trial_of(summaries(records)[0]).disturbed
+
+
+def test_a_later_launch_decides_anew_and_turns_by_the_other_number_are_left_out(tmp_path, monkeypatch):
+    """What is better has changed by then, too."""
+    quiet = []
+
+    def turned(record):
+        if isinstance(record, TurnRecord) and not quiet:
+            monkeypatch.setenv("TEST_TURNED", "1")
+            quiet.append(True)
+
+    name = "slower-together"
+    records, loop = disturbed_run(
+        tmp_path, monkeypatch, lambda n, k: 0.0 if quiet else 0.5, name, launches=5, emit=turned
+    )
+    assert {r.launch for r in trials_in(records)} == {0, 1}
+    assert {(r.launch, r.threads) for r in turns_in(records)} == {(0, 1), (1, 2), (2, 2), (3, 2), (4, 2)}
+    assert loop.state.doubtful == set()
+    (answer,) = summaries(records)
+    assert {key.launch for key in answer.turns} == {1, 2, 3, 4}
+    assert answer.threads == (2,)
+    assert (trial_of(answer).ratio < 0.5, trial_of(answer).disturbed) == (True, False)
+    again = loop_of(loop.plan, loop.tasks, tmp_path, print, Listener(), run_id="r", machine_id="m", before=records)
+    assert {choice.threads for choice in again.state.choices.values()} == {2}
+    assert again.state.doubtful == set()
+
+
+def test_a_trial_that_stays_disturbed_is_made_in_no_launch_of_the_last_three(tmp_path, monkeypatch):
+    name = "slower-together"
+    records, loop = disturbed_run(tmp_path, monkeypatch, lambda n, k: 0.5, name, launches=4)
+    assert {r.launch for r in trials_in(records)} == {0, 1}
+    assert ranked(records) == {(name, Pass.FORWARD): {1}}
+    assert len(loop.state.doubtful) == 1
+    again = loop_of(loop.plan, loop.tasks, tmp_path, print, Listener(), run_id="r", machine_id="m", before=records)
+    assert again.state.doubtful == loop.state.doubtful
+
+
+def tried(ratios, disturbed=()) -> list[TrialRecord]:
+    """Trial records of pairs: seconds by 2 threads over those by 1; some disturbed."""
+    made = fake.record(fake.case(), "numba", [1.0])
+    common = {name: getattr(made, name) for name in ("run_id", "case", "backend", "status", "mode")}
+    return [
+        TrialRecord(**common, tried=(1, 2), launch=0, pair=i, threads=n, samples_ns=(round(1e6 * x),),
+                    disturbed=0.5 * (n == 2 and i in disturbed))
+        for i, ratio in enumerate(ratios) for n, x in ((1, 1.0), (2, ratio))
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ratios", "disturbed", "last", "found"),
+    [
+        ((0.5, 0.5), (), False, (2, True)),
+        ((0.5, 0.5, 9.0), (2,), False, (2, True)),
+        ((0.5, 9.0, 9.0), (1, 2), False, None),
+        ((0.5, 9.0, 9.0), (1, 2), True, (1, False)),
+        ((0.5, 0.6, 0.7), (0, 1, 2), True, (2, False)),
+        ((0.5, 0.95, 0.7), (0, 1, 2), True, (1, False)),
+        ((0.5, 1.5, 9.0), (2,), False, None),
+        ((0.5, 1.5, 9.0), (2,), True, (2, True)),  # 0.87
+        ((1.01,), (), True, (2, True)),  # a budget was spent
+        ((), (), True, None),
+    ],
+)
+def test_the_rule_beside_others(ratios, disturbed, last, found):
+    assert decision_of(tried(ratios, disturbed), last=last) == found

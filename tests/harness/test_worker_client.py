@@ -13,7 +13,7 @@ from rnnbench import backends
 from rnnbench.harness import worker_client
 from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
-from rnnbench.machine.cores import environment, safe_environment
+from rnnbench.machine.environment import environment, passed
 from rnnbench.records.record import Status
 
 SOON = 30.0  # seconds that none of this takes, on a machine however busy
@@ -108,6 +108,21 @@ def test_a_process_that_cannot_be_killed_is_not_waited_for(started, monkeypatch)
         assert worker.alive
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["ours", "the user's"])
+def test_a_worker_s_folder_is_that_of_its_log_but_the_user_s_own_code_reads_beside_itself(tmp_path, own):
+    """Numba would read a .numba_config.yaml of the current folder, and a core would be left there."""
+    target = f"{tmp_path}/mine.py:Mine" if own else "rnnbench.backends.numpy:NumpyBackend"
+    code = (
+        SAYS
+        + """import json; channel.sendall(json.dumps({"ok": True, "at": os.getcwd()}).encode() + b"\\n"); input()"""
+    )
+    worker = WorkerClient("numpy", target, tmp_path / "logs" / "a log", environment(1, None), ("-c", code))
+    try:
+        assert worker.ask("hello", LONG)["at"] == (os.getcwd() if own else str(tmp_path / "logs"))
+    finally:
+        worker.kill()
+
+
 def test_limits_beyond_what_the_system_can_wait(started):
     for seconds in (3e6, float("inf")):
         assert started().ask("hello", Limit(seconds))["package"]["version"] == rnnbench.__version__
@@ -132,5 +147,5 @@ def test_folders_of_the_path_are_named_in_full_and_empty_ones_are_left_out(tmp_p
     known = {"": None, ":": None, "a": f"{here}/a", "::a/b:": f"{here}/a/b", ".": here, "/x:a": f"/x:{here}/a"}
     for given, kept in known.items():
         monkeypatch.setenv("PYTHONPATH", given)
-        assert safe_environment().get("PYTHONPATH") == kept, given
-    assert safe_environment()["PYTHONSAFEPATH"] == "1"
+        assert passed({}).get("PYTHONPATH") == kept, given
+    assert passed({})["PYTHONSAFEPATH"] == "1"

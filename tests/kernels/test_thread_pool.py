@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import numba
@@ -32,6 +33,23 @@ def until(true, seconds=5.0):
     return true()
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system pins no threads")
+def test_helpers_have_other_cores_though_a_library_has_pinned_the_caller(session):
+    cores = os.sched_getaffinity(0)
+    if len(cores) < 2:
+        pytest.skip("one core is all there is")
+    (thread, *_) = thread_pool().threads
+    number = thread.thread.native_id
+    try:
+        for pinned in (0, number):  # as OMP_PROC_BIND does, and a thread that is started by a pinned one
+            os.sched_setaffinity(pinned, {min(cores)})
+        assert until(lambda: thread.waiting)
+        session.gradient()
+        assert until(lambda: os.sched_getaffinity(number) == cores - {min(cores)})
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 def test_threads_wait_and_are_woken_for_large_calls_only(session):
     (thread, *_) = thread_pool().threads
     session.gradient()
@@ -53,8 +71,8 @@ def test_threads_wait_and_are_woken_for_large_calls_only(session):
 def test_the_caller_takes_the_first_shares_and_the_others_the_last():
     made = ThreadPool()
     pool = made.address
-    for _ in range((1 << 15) + 2):  # past the last number of a stage
-        open_stage(pool, 5)
+    for _ in range(3):
+        open_stage(pool, 5, 3)
         assert [take_share(pool, thread) for thread in (0, 1, 2, 0, 1, 0, 2)] == [0, 4, 3, 1, 2, -1, -1]
 
 

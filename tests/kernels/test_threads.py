@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import subprocess
 import sys
@@ -11,18 +10,13 @@ from dataclasses import replace
 import numpy as np
 import psutil
 import pytest
-from numpy.typing import DTypeLike
 
 from rnnbench.backends import missing
-from rnnbench.backends import numba as numba_backend
 from rnnbench.backends.base import Outputs
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
 from rnnbench.data import Data
-from rnnbench.kernels.cpu.model import PREDICT_ROWS
-from rnnbench.kernels.cpu.pass_record import PassRecord
-from rnnbench.kernels.cpu.passes import CpuRunner
 from rnnbench.kernels.cpu.thread_pool import thread_pool
-from rnnbench.machine.cores import environment
+from rnnbench.machine.environment import environment
 from rnnbench.model import DType, Head, Problem, Train, Truncation
 from tests.helpers import (
     STRUCTURES,
@@ -138,33 +132,6 @@ def test_predictions_are_the_same_bits_for_any_number_of_threads(problem):
             found.append(session_of(problem, count).predict(inputs))
     for logits in found[1:]:
         np.testing.assert_array_equal(found[0], logits)
-
-
-@PROBLEMS
-@pytest.mark.parametrize("count", [1, 2])
-def test_a_thread_left_from_a_larger_call_has_rows_of_its_own_to_predict_in(problem, count, monkeypatch):
-    """It takes shares of a call by fewer threads as well, by the number that it has in the pool."""
-    made: list[PassRecord] = []
-
-    class Kept(CpuRunner):
-        def __init__(self, record: PassRecord, dtype: DTypeLike) -> None:
-            super().__init__(record, dtype)
-            made.append(record)
-
-    thread_pool().grow(4)
-    session = session_of(problem, count)
-    monkeypatch.setattr(numba_backend, "CpuRunner", Kept)
-    with threads(count):
-        found = session.predict(random_data(problem, rows=30).inputs).copy()
-    (record,) = made
-    last, logits = len(thread_pool().threads), record.arrays["logits"]
-    assert last >= 3
-    assert record.fields["B"][0] >= (last + 1) * PREDICT_ROWS
-    logits.fill(np.nan)
-    share = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(session.runner.do_share)
-    for number in range(2):
-        share(record.address, last, number)
-    np.testing.assert_array_equal(logits, found)
 
 
 @pytest.mark.parametrize("dtype", list(DType))

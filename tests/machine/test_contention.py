@@ -17,6 +17,7 @@ from rnnbench.harness.arrays import save_problem
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
 from rnnbench.machine import contention
+from rnnbench.machine.cgroup import Throttled, throttled, throttling_files
 from rnnbench.machine.contention import TICK_NS, Counters, RunDelay, contention_between
 from rnnbench.machine.cores import cores_for
 from rnnbench.machine.interference import CpuTimes
@@ -24,6 +25,7 @@ from rnnbench.model import Pass
 from rnnbench.records.record import Contention, Mode, Status, turns_in
 from tests.harness.test_run_loop import plan_of, run, task_of
 from tests.helpers import random_data, random_params, small_problem
+from tests.machine.test_fingerprint import GROUP, tree
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere run delay is not counted")
 BUSY = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])}); print(flush=True)\nwhile True: pass"
@@ -77,19 +79,66 @@ def test_counters_stand_between_the_probe_and_the_calls(tmp_path, monkeypatch):
     asked.close()
 
 
+V2, V1 = "nr_periods 50\nnr_throttled {}\nthrottled_usec {}\n", "nr_periods 50\nnr_throttled {}\nthrottled_time {}\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "counted"),
+    [
+        ({"proc/self/cgroup": "0::/a/b", f"{GROUP}/cgroup.controllers": "cpu", f"{GROUP}/cpu.stat": "usage_usec 7",
+          f"{GROUP}/a/cpu.stat": "usage_usec 9\n" + V2.format(3, 70), f"{GROUP}/a/b/cpu.stat": V2.format(1, 5)},
+         Throttled(4, 75_000)),
+        ({"proc/self/cgroup": "0::/", f"{GROUP}/cgroup.controllers": "cpu", f"{GROUP}/cpu.stat": V2.format(2, 8)},
+         Throttled(2, 8_000)),
+        ({"proc/self/cgroup": "2:cpu,cpuacct:/x\n0::/", f"{GROUP}/cpu/cpu.stat": V1.format(0, 0),
+          f"{GROUP}/cpu/x/cpu.stat": V1.format(6, 90)}, Throttled(6, 90)),
+        ({"proc/self/cgroup": "0::/", f"{GROUP}/cgroup.controllers": "cpu", f"{GROUP}/cpu.stat": "usage_usec 7"}, None),
+        ({"proc/self/cgroup": "0::/", f"{GROUP}/cgroup.controllers": "cpu", f"{GROUP}/cpu.stat": V2.format("?", 1)},
+         None),
+        ({}, None),
+    ],
+    ids=["version 2, nested", "version 2, seen from a container", "version 1", "no quota", "another form", "no groups"],
+)  # fmt: skip
+def test_how_long_control_groups_were_held_back(tmp_path, files, counted):
+    assert throttled(throttling_files(tree(tmp_path, **files))) == counted
+
+
+def test_a_group_that_is_held_back_within_a_turn_is_seen(tmp_path, monkeypatch):
+    asked = {"proc/self/cgroup": "0::/", f"{GROUP}/cgroup.controllers": "cpu", f"{GROUP}/cpu.stat": V2.format(2, 8)}
+    files = throttling_files(tree(tmp_path, **asked))
+    monkeypatch.setattr(contention, "_throttling_files", lambda: files)
+    with contention.ContentionWatch() as watch:
+        files[0].write_text(V2.format(5, 90_008))
+    found = watch.contention
+    assert (found.throttled_periods, found.throttled_ns) == (3, 90_000_000)
+    assert contention.disturbed_by(found, 2) == pytest.approx(0.09 / found.seconds)
+    with contention.ContentionWatch() as watch:
+        files[0].unlink()
+    assert (watch.contention.throttled_periods, watch.contention.throttled_ns) == (None, None)
+    assert contention.disturbed_by(replace(watch.contention, stolen_share=None, others_share=None), 2) == 0
+
+
 def at(ms, delays=None, switches=None, **cpu):
     times = CpuTimes(**{"at": 0.0, "busy": 0.0, "stolen": 0.0, "total": 0.0, "own": 0.0} | cpu) if cpu else None
     return Counters(ms * 1_000_000, delays, switches, times)
 
 
 def test_what_is_counted_between_two_moments():
-    first = at(0, {"1": RunDelay(5, 100), "2": RunDelay(5, 70), "3": RunDelay(5, 9)}, 4, busy=10, total=20, own=3)
+    first = at(
+        0, {"1": RunDelay(5, 100, 7), "2": RunDelay(5, 70, 2), "3": RunDelay(5, 9, 9)}, 4, busy=10, total=20, own=3
+    )
     last = at(
-        500, {"1": RunDelay(9, 140), "2": RunDelay(9, 70), "4": RunDelay(9, 8)}, 11,
+        500, {"1": RunDelay(9, 140, 9), "2": RunDelay(9, 70, 2), "4": RunDelay(9, 8, 3)}, 11,
         busy=10.75, stolen=0.1, total=21, own=3.5,
     )  # fmt: skip
     assert contention_between(first, last, (30, 31)) == Contention(
-        seconds=0.5, run_delay_ns=48, involuntary_switches=7, others_share=0.25, stolen_share=0.1, probe_ns=(30, 31)
+        seconds=0.5,
+        run_delay_ns=48,
+        involuntary_switches=7,
+        others_share=0.25,
+        stolen_share=0.1,
+        probe_ns=(30, 31),
+        starts=5,
     )
 
 

@@ -14,11 +14,11 @@ from rnnbench.machine.interference import CpuTimes, read_cpu_times
 from rnnbench.records.record import Contention
 
 
-def turn_of(seconds=0.1, delay=0.0, others=None, around=None, stolen=None, probe=(100, 100)):
-    """`delay` and shares as parts of the turn; `around` is over 0.2 s."""
+def turn_of(seconds=0.1, delay=0.0, others=None, around=None, stolen=None, probe=(100, 100), throttled=None):
+    """`delay`, `throttled` and shares as parts of the turn; `around` is over 0.2 s."""
+    delay_ns, throttled_ns = (None if x is None else round(x * seconds * 1e9) for x in (delay, throttled))
     return Contention(
-        seconds, None if delay is None else round(delay * seconds * 1e9), 0, others, stolen, probe,
-        None if around is None else 0.2, around,
+        seconds, delay_ns, 0, others, stolen, probe, None if around is None else 0.2, around, throttled_ns=throttled_ns,
     )  # fmt: skip
 
 
@@ -45,6 +45,9 @@ def two_cores(monkeypatch):
         (turn_of(delay=None, others=0.5), 0),  # nor here of waits
         (turn_of(delay=None, stolen=0.3), 0.4),
         (turn_of(delay=0.3, others=0.5, stolen=0.2), 0.5),
+        (turn_of(delay=0.9, others=0.0, throttled=0.4), 0.4),
+        (turn_of(delay=None, throttled=0.1), 0),
+        (turn_of(delay=None, throttled=1.5), 1.5),  # of two cores
         (turn_of(probe=(190, 300)), 0),
         (turn_of(probe=(210, 300)), 1.1),
         (turn_of(probe=()), 0),
@@ -52,6 +55,26 @@ def two_cores(monkeypatch):
 )
 def test_what_others_took(turn, taken, two_cores):
     assert contention.disturbed_by(turn, 2, 0.0, 100) == pytest.approx(taken)
+
+
+@pytest.mark.parametrize(
+    ("starts", "periods", "calls", "taken"),
+    [
+        (5, 0, 20, 0),
+        (6, 0, 20, 0.4),
+        (3, 2, 20, 0),
+        (3, 3, 20, 0.4),
+        (5, None, 20, 0),
+        (1, 0, 2, 0.4),
+        (None, 0, 9, 0.4),
+    ],
+)
+def test_what_hits_few_of_many_calls_does_not_move_their_median(starts, periods, calls, taken, two_cores):
+    turn = replace(turn_of(delay=0.4, others=0.5), starts=starts, throttled_periods=periods)
+    assert contention.disturbed_by(turn, 2, calls=calls) == pytest.approx(taken)
+    assert contention.disturbed_by(replace(turn, stolen_share=0.3), 2, calls=calls) == pytest.approx(taken + 0.4)
+    judge = contention.Judge()
+    assert judge("a", turn, 2, calls) == taken
 
 
 def test_what_is_usual_in_quiet_is_not_held_against_others(two_cores):

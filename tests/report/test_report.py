@@ -86,14 +86,14 @@ def test_the_threads_of_each_number_are_shown(tmp_path):
     made = make(("parity", "imdb-50"), ("numba", "jax", "torch"))
     plain = written(tmp_path / "fixed", made)
     assert "¹" not in plain
-    assert "## Threads" not in plain
+    assert "Threads</summary>" not in plain
     fake = found_threads(made, {"jax", "torch"}, failed="torch")
     text = written(tmp_path / "found", fake)
-    times = text.split("## Time per step")[1].split("## Threads")[0]
+    times = text.split("## Time per step")[1].split("\n## ")[0]
     assert len(re.findall(r"^\| jax .*¹.*¹.*¹.*¹", times, re.MULTILINE)) == 2
     assert not re.search(r"^\| \**numba.*¹", times, re.MULTILINE)
     assert "¹ by one thread; times without this mark are by all threads of the run." in times
-    section = text.split("## Threads")[1].split("\n## ")[0]
+    section = text.split("Threads</summary>")[1].split("</details>")[0]
     assert "Threads: 16 of 24 by 1, 8 of 24 by 2, the faster in a trial before." in section
     assert re.search(r"\| jax +\| +1 \(1.50x\) \| +1 \(1.50x\) \| +1 \(1.50x\) \| +1 \(1.50x\) \|", section)
     assert re.search(r"\| numba +\| +2 \(1.25x\) \|", section)
@@ -116,9 +116,10 @@ def test_a_whole_run(tmp_path):
         assert (tmp_path / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert "<svg" in (tmp_path / "figures" / f"{name}.svg").read_text()
         assert f"[as SVG](figures/{name}.svg)" in text
-    headings = ("Answer", "The run", "The machine", "The work", "Learning curves", "Subnormals", "How the numbers")
-    for heading in headings:
+    for heading in ("Answer", "The run", "The machine", "The work", "Learning curves"):
         assert f"## {heading}" in text, heading
+    for folded in ("Subnormals: kept or flushed", "What each backend does", "How the numbers were made"):
+        assert f"<details><summary>{folded}</summary>" in text, folded
     answer = text.split("## The run")[0]
     assert "numba" in answer
     assert "ahead of jax" in answer
@@ -193,7 +194,7 @@ def test_a_drawing_process_that_dies_or_hangs_costs_no_figure(number):
 
 def test_shares_stand_under_the_ceilings_that_were_measured(tmp_path):
     fake = make(("imdb-50",), failures=MIXED, dtypes=tuple(DType), passes=(Pass.FORWARD, Pass.TRAIN_STEP))
-    section = written(tmp_path, fake).split("## Share of the machine's peak")[1].split("## Where the time goes")[0]
+    section = written(tmp_path, fake).split("## Share of the machine's peak")[1].split("\n## ")[0]
     assert re.search(r"float32, 2 threads +\| +160 GFLOP/s; 12.0 GB/s read, 16.0 GB/s read and written", section)
     assert "Best of many short trials: made up." in section
     assert re.search(r"numba +\| +[\d.]+ %, [\d.]+ GFLOP/s", section)
@@ -214,7 +215,8 @@ def test_where_no_ceiling_is_known_nothing_is_said_of_it(tmp_path):
 
 
 def undrawn(fake: Fake, records=None) -> str:
-    return page.text(ReportData(records or fake.records, [], fake.machine, fake.run), {}).replace("\\", "")
+    data = ReportData(records or fake.records, [], fake.machine, fake.run)
+    return page.text(page.sections_of(data), "fake", {}).replace("\\", "")
 
 
 def test_joules_of_a_call_where_they_are_known_and_one_line_where_not():
@@ -252,16 +254,19 @@ def test_tables_can_be_read_back(tmp_path):
 def test_a_quick_run_says_so_first(tmp_path):
     fake = make(("parity",), mode=Mode.QUICK, launches=1, rounds=2)
     assert "quick: a smoke run, not for quoting" in written(tmp_path, fake)[:200]
-    assert shown(fake).lstrip().startswith("QUICK")
+    assert shown(fake).split("quick: a smoke run, not for quoting")[0].strip() == ""
+    assert shown(fake).split("\nAnswer\n")[1].startswith("quick: a smoke run")
 
 
-def test_the_terminal_gives_the_answer_first():
-    text = shown(make(failures=MIXED))
-    first = text.splitlines()[0]
-    assert re.search(r"numba [\d.]+ (µs|ms|s), [\d.]+x \([\d.]+ to [\d.]+\) ahead of", text)
-    assert "synthetic stand-in" in first or "numba" in first
-    assert "torch+compile timeout" in text
-    assert "killed by signal 9" in text
+def test_the_last_screen_is_the_answer_of_the_page():
+    fake = make(failures=MIXED)
+    before, answer = shown(fake, width=1000).split("\nAnswer\n")
+    assert "synthetic stand-in" in before.splitlines()[0]
+    assert "torch+compile timeout" in before
+    assert "killed by signal 9" in before
+    on_page = undrawn(fake).split("## Answer")[1].split("[**The same")[0]
+    told = [re.sub(r"^- |\*\*", "", line) for line in on_page.splitlines() if line]
+    assert [line.rstrip() for line in answer.splitlines() if line.strip()] == told
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from dataclasses import replace
 
@@ -12,6 +13,8 @@ from click.testing import CliRunner
 import busy
 from busy import LOADS, Answer, Comparison, Load, answers_of
 from rnnbench.analysis.stats import Basis, Interval
+from rnnbench.records.store import RUN, write_json
+from tests.calling import stored
 from worlds import turn
 
 
@@ -52,15 +55,19 @@ def test_what_is_off_is_counted_and_complained_of():
         replace(turn("a", [1.0], 0, 0), attempt=1),
     ]
     found = Comparison(LOADS[1], 90.0, 30.0, records, shared)
-    assert found.near == 1
+    assert found.near == [("case", "b0")]
     assert found.far == [("case", "b1"), ("case", "b2")]
-    assert found.silent == [("case", "b1")]
+    assert found.said == [("case", "b2")]
     assert found.off(("case", "b1")) == pytest.approx(1.0)  # twice as small is as far off as twice as large
     row = found.row()
     assert row["seconds"] == "90, 33 % beside loops"
     assert row["disturbed turns"] == "1 of 3"
     assert row["measured again"] == "1"
     assert row["over 25 %"] == "2, 1 do not say so"
+    assert row["within 10 %"] == "1 of 4"
+    assert row["of those not said to be disturbed or noisy"] == "1 of 3"
+    assert row["intervals apart"] == "2"
+    assert row["median"] == "27 %"
     assert row["other threads"] == "1"
     assert [text.partition(": ")[2] for text in found.complaints()] == [
         "1 of 4 ratios are within 10 %; 90 % are stated", "b1 in case is off by 100 % and does not say so",
@@ -80,7 +87,46 @@ def test_a_ratio_says_so_where_either_answer_is_disturbed():
     assert answers_of(turns, "missing") == {}
 
 
-def test_a_run_that_fails_ends_the_comparison(tmp_path):
+def test_a_run_that_measures_nothing_ends_the_comparison(tmp_path):
     found = CliRunner().invoke(busy.main, ["--keep", str(tmp_path), "--", "-b", "no-such-backend"])
     assert found.exit_code == 1
     assert "quiet: the run ended with code" in found.output
+
+
+def run_in(folder, seconds, by=3.0, took=True):
+    """A whole run of two backends in three launches; `took`: made by this script."""
+    turns = [turn(name, [s], launch, 0) for launch in range(3) for name, s in (("numba", 1.0), ("torch", by))]
+    stored(folder, turns)
+    write_json(folder / RUN, {"seconds": {"timed calls": seconds}})
+    if took:
+        (folder / "seconds.json").write_text(json.dumps([seconds, 0.0, 0]))
+
+
+def test_what_is_there_is_taken_and_a_cut_keeps_the_lines_so_far(tmp_path, monkeypatch):
+    """A quiet run from elsewhere, one whole run, one that was interrupted, and then an interruption."""
+    run_in(tmp_path / "before", 40.0, took=False)
+    run_in(tmp_path / "kept" / "quiet-again", 50.0, by=3.1)
+    run_in(tmp_path / "kept" / "two-loops-for-a-third", 9.0, by=9.9, took=False)
+    begun = []
+
+    def interrupted(command, **_):
+        begun.append(command)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(busy.subprocess, "run", interrupted)
+    found = CliRunner().invoke(busy.main, ["--keep", str(tmp_path / "kept"), "--quiet", str(tmp_path / "before")])
+    assert found.exit_code == busy.INTERRUPTED
+    assert [command[5] for command in begun] == [str(tmp_path / "kept" / "two-loops-for-a-third")]
+    assert not (tmp_path / "kept" / "two-loops-for-a-third").exists()
+    text = (tmp_path / "kept" / "busy.md").read_text()
+    assert text in found.output
+    assert "1 ratios to numba; the quiet run took 40 s" in text
+    assert "| quiet again | 50, 0 % beside loops" in text
+    assert "interrupted" in found.output
+
+
+def test_a_quiet_run_without_the_reference_is_an_error(tmp_path):
+    run_in(tmp_path / "before", 40.0, took=False)
+    found = CliRunner().invoke(busy.main, ["--over", "jax", "--quiet", str(tmp_path / "before")])
+    assert found.exit_code == 1
+    assert "has no ratio to jax; choose another one by --over" in found.output

@@ -52,6 +52,44 @@ def test_a_damaged_cache_is_made_anew_with_a_warning(places, cached, caplog, dam
     check(imdb_cache.read(imdb_files.SHA256))
 
 
+def test_a_second_user_may_read_it(places):
+    before = os.umask(0o022)
+    try:
+        fake_imdb.put(places.folder("~/.keras/datasets"), places.content)
+        imdb_files.load_imdb()
+    finally:
+        os.umask(before)
+    (cache,) = places.cache.iterdir()
+    assert cache.stat().st_mode & 0o777 == 0o644
+    assert places.cache.stat().st_mode & 0o777 == 0o755
+
+
+def test_one_that_may_not_be_read_is_not_called_damaged(places, cached, caplog, monkeypatch):
+    def refuse(path, most=None):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(imdb_cache, "open_file", refuse)
+    assert imdb_cache.read(imdb_files.SHA256) is None
+    assert "cannot be read" in caplog.text
+    assert "damaged" not in caplog.text
+
+
+def test_without_a_home_there_is_no_cache_and_no_folder_called_tilde(places, caplog, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("RNNBENCH_CACHE", "XDG_CACHE_HOME", "KERAS_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", str)
+    assert imdb_cache.folder() is None
+    assert [place.name for place in imdb_files.places(None)] == ["$RNNBENCH_DATA"]
+    fake_imdb.put(places.rnnbench_data, places.content)
+    corpus, _ = imdb_files.load_imdb()
+    check(corpus)
+    assert "there is no home" in caplog.text
+    monkeypatch.setenv("RNNBENCH_CACHE", "~/cache")
+    assert imdb_cache.folder() is None
+    assert not any(path.name == "~" for path in tmp_path.iterdir())
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
 def test_what_is_no_file_in_the_cache_s_place_is_not_waited_for(places, cached, caplog, make):

@@ -50,6 +50,17 @@ def fetch_add(typingctx: Any, address: Any, amount: Any) -> Any:
     return types.int64(types.intp, types.int64), codegen
 
 
+@intrinsic
+def compare_exchange(typingctx: Any, address: Any, expected: Any, value: Any) -> Any:
+    """Put an int64 at an address if the expected one is there; what was there before."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = builder.inttoptr(args[0], _INT64_POINTER)
+        return builder.extract_value(builder.cmpxchg(place, args[1], args[2], "seq_cst", "seq_cst"), 0)
+
+    return types.int64(types.intp, types.int64, types.int64), codegen
+
+
 def _call(builder: Any, name: str, result: Any, arguments: list[Any]) -> None:
     kind = ir.FunctionType(result, [argument.type for argument in arguments])
     builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments)

@@ -119,3 +119,29 @@ def call_whole(typingctx: Any, function: Any, record_at: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64), codegen
+
+
+@intrinsic
+def call_team(typingctx: Any, function: Any, work: Any, record_at: Any, threads: Any) -> Any:
+    """Call what OpenMP begins a parallel region with: void(function, its argument, uint32 threads, uint32 flags).
+
+    The function at address `work` is called with the record's address by so many threads, and all are waited for.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        threads, flags = builder.trunc(args[3], ir.IntType(32)), ir.IntType(32)(0)
+        _call_at(builder, args[0], [args[1], args[2], threads, flags])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 4), codegen
+
+
+@intrinsic
+def call_number(typingctx: Any, function: Any) -> Any:
+    """The int32 that the function at an address gives."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = ir.FunctionType(ir.IntType(32), []).as_pointer()
+        return builder.sext(builder.call(builder.inttoptr(args[0], kind), []), ir.IntType(64))
+
+    return types.int64(types.int64), codegen

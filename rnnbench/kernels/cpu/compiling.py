@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
-from numba.misc.appdirs import AppDirs
+from numba.core import sigutils
+from numba.core.ccallback import CFunc
+
+from rnnbench.kernels import code_cache
 
 # LLVM may fuse and regroup sums. Never nnan or ninf: NaN and infinity come out as what they are.
 FAST = frozenset({"contract", "reassoc", "nsz"})
@@ -31,48 +33,23 @@ _HERE = Path(__file__).parent
 def source_digest() -> str:
     """Twelve hexadecimal digits that change with any source of this package."""
     sources = hashlib.sha256()
-    for path in sorted(_HERE.glob("*.py")):
+    for path in sorted([*_HERE.glob("*.py"), Path(code_cache.__file__)]):
         sources.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return sources.hexdigest()[:12]
 
 
-def cache_folder() -> Path:
-    """Where compiled kernels are kept: under NUMBA_CACHE_DIR, else beside the sources, else in the user's cache.
-
-    Numba recompiles a function whose own file has changed, but not the functions that call it from other files. One
-    folder for each state of all the sources closes that hole.
-    """
-    if numba.config.CACHE_DIR:
-        base = Path(numba.config.CACHE_DIR)
-    elif os.access(_HERE, os.W_OK):
-        base = _HERE / "__pycache__"
-    else:
-        base = Path(AppDirs("rnnbench", appauthor=False).user_cache_dir)
-    return (
-        base / f"kernels-{source_digest()}{'-plain' if PLAIN_LOOPS else ''}{f'-{FORCED_BYTES}' if FORCED_BYTES else ''}"
-    )
-
-
-_CACHE_FOLDER = str(cache_folder())
-
-
-@contextmanager
-def _caching_in(folder: str) -> Iterator[None]:
-    """Numba reads its cache folder while it decorates: change it for that moment, for no one else."""
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = folder
-    try:
-        yield
-    finally:
-        numba.config.CACHE_DIR = before
+# Numba recompiles a function whose own file has changed, but not the functions that call it from other files. One
+# folder for each state of all the sources closes that hole.
+_NAME = f"kernels-{source_digest()}{'-plain' if PLAIN_LOOPS else ''}{f'-{FORCED_BYTES}' if FORCED_BYTES else ''}"
+KEPT_IN = code_cache.code_folder(_NAME, Path(__file__))
 
 
 def cpu_kernel(*, flags: frozenset[str] = FAST, inline: str = "never") -> Callable[[Callable[..., Any]], Any]:
     """Compile on first call, once for each dtype; keep on disk; divide by zero as IEEE says; let go of the GIL."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        with _caching_in(_CACHE_FOLDER):
-            return numba.njit(cache=True, nogil=True, error_model="numpy", fastmath=set(flags), inline=inline)(function)
+        compiled = numba.njit(nogil=True, error_model="numpy", fastmath=set(flags), inline=inline)(function)
+        return code_cache.keep(compiled, function, KEPT_IN)
 
     return decorate
 
@@ -86,8 +63,9 @@ def inlined(function: Callable[..., Any]) -> Any:
 
 def native(signature: Any, function: Callable[..., Any]) -> int:
     """Compile `function` now, to be called from kernels by its address, which is returned; see `calls`."""
-    with _caching_in(_CACHE_FOLDER):
-        compiled = numba.cfunc(signature, cache=True, error_model="numpy", fastmath=set(FAST))(function)
+    options = {"error_model": "numpy", "fastmath": set(FAST)}
+    compiled: Any = CFunc(function, sigutils.normalize_signature(signature), locals={}, options=options)
+    code_cache.keep(compiled, function, KEPT_IN).compile()
     _KEPT.append(compiled)
     return int(compiled.address)
 

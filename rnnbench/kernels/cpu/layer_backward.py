@@ -60,7 +60,7 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
         state, width = state_row(c, lo, b, t + 1, origin), c.above_width
         if c.under_rows:  # no product: the sums start at these rows, of all steps
             width = 0
-            for i in range(rows):
+            for i in range(top, rows):
                 copy(to[at + i][j : j + n], above[above_at + i][j:])
         elif top < on:
             affine(to, at, c.zeros, above, above_at, W_above_T, on, j, n, width)
@@ -84,13 +84,13 @@ def backward_step(c, lo, b, t, emit, end, seen, begin, origin, j, n):
     for i in range(on, begins):
         zero_row(dh[lo + i][j : j + n])
     if c.under_rows:
-        if on > 0:
+        if top < on:
             add_rows(dh, lo, above, above_at, on, j, n)
         for i in range(on, rows):
             copy(dh[lo + i][j : j + n], above[above_at + i][j:])
     elif begins < rows:
         affine(dh, lo + begins, c.zeros, above, above_begins, W_above_T, rows - begins, j, n, c.above_width)
-    if c.recurrence == LSTM_CODE:
+    if c.recurrence == LSTM_CODE and not c.has_last_gradients:
         for i in range(on, rows):
             zero_row(c.dc[lo + i][j : j + n])
     gates_backward(c, lo, rows, here, state_row(c, lo, b, t, origin), to, at, j, n)

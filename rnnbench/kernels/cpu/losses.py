@@ -45,16 +45,23 @@ def _binary(z, y, dz, scale):
 
 @inlined
 def _categorical(z, y, dz, scale, O):
-    """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows."""
+    """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows, and by the sum of the others so that
+    confident rows do not cancel.
+    """
     # dz holds exp(z - max) until their sum is known
     best = _largest(z, O)
-    total = 0.0
-    for o in range(O):
+    others = 0.0
+    for o in range(best):
         dz[o] = math.exp(z[o] - z[best])
-        total += dz[o]
+        others += dz[o]
+    for o in range(best + 1, O):
+        dz[o] = math.exp(z[o] - z[best])
+        others += dz[o]
+    dz[best] = math.exp(z[best] - z[best])
+    total = others + dz[best]
     for o in range(O):
         dz[o] = (dz[o] / total - (1 if o == y else 0)) * scale
-    return math.log(total) + z[best] - z[y], int(best == y)
+    return math.log1p(others) + (z[best] - z[y]), int(best == y)
 
 
 @inlined

@@ -55,7 +55,7 @@ PROJECTED = np.int64(1 << 17)
 
 
 @inlined
-def _turn(c):
+def gate_turn(c):
     """By how many places gates stand later in `recurrent` than in their own order: n of gru is first there."""
     return ONE if c.recurrence == GRU_CODE else NONE
 
@@ -82,7 +82,7 @@ def pack_layer(c, learns, part, parts):
     if learns:
         # Rows as columns of `recurrent` and `delta` are, where a gate is so far from the next
         step = c.delta_width // c.G
-        pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, _turn(c), step, part, parts)
+        pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, gate_turn(c), step, part, parts)
         if c.learns_inputs:  # dense inputs need no gradient; those of two directions have one for each
             forth = c.H if c.directions == 2 and not c.has_tokens else c.E
             pack_gates_transposed(c.W_xh_T_panels, c.W_xh[:forth], c.G, NONE, step, part, parts)
@@ -132,7 +132,7 @@ def layer_inputs(c, n, lo, b, r, begin, end, origin):
 
 
 @cpu_kernel()
-def _steps_at_once(c, b):
+def steps_at_once(c, b):
     """How many steps of inputs of b rows a layer projects together: those whose gates stay in a near cache, but so many
     rows that reading W_xh is worth it.
     """
@@ -147,7 +147,7 @@ def stack_forward(c, lo, b, r, begin, end, origin):
         if layer.gathers:
             forward_steps(layer, lo, b, begin, end, origin)
         else:
-            together = _steps_at_once(layer, b)
+            together = steps_at_once(layer, b)
             for first in range(begin, end, together):
                 last = min(end, first + together)
                 layer_inputs(c, n, lo, b, r, first, last, origin)
@@ -288,7 +288,7 @@ def _forward_rows(c, worker, lo, b, r):
     """Forward and loss of b rows of the batch from r on, in segments of so few steps that they stay in cache."""
     T, begin, origin = c.T, 0, 0
     # Of one layer no more than it projects together; of several each has its weights in a near cache for so long
-    steps = FORWARD_STEPS if c.layers_n > 1 else min(FORWARD_STEPS, _steps_at_once(layer_at(c, 0), b))
+    steps = FORWARD_STEPS if c.layers_n > 1 else min(FORWARD_STEPS, steps_at_once(layer_at(c, 0), b))
     while begin < T:
         end = T if c.directions == 2 else min(T, begin + min(c.kept, steps))
         stack_forward(c, lo, b, r, begin, end, origin)
@@ -414,7 +414,7 @@ def add_parts(c, share, shares):
         layer = layer_at(c, n)
         workers = c.token_shares if layer.has_tokens else c.row_shares
         _add_parts(layer.d_W_xh, layer.part_W_xh, workers, c.G, c.Hp, NONE, share, shares)
-        _add_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, _turn(c), share, shares)
+        _add_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, gate_turn(c), share, shares)
         _add_parts(layer.d_b_h, layer.part_b_h, c.row_shares, c.G, c.Hp, NONE, share, shares)
         if c.recurrence == GRU_CODE:
             _add_parts(layer.d_b_hn, layer.part_b_hn, c.row_shares, ONE, NONE, NONE, share, shares)

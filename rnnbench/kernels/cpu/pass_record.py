@@ -50,6 +50,7 @@ LAYER_INTEGERS = (
     "B", "T", "E", "H", "G", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "Ds", "panel", "gate_panel",
     "recurrence", "delta_width", "has_tokens", "has_lengths",
     "kept_outputs", "emits", "above_width", "above_row", "under_layer", "under_rows", "learns_inputs", "layer", "root",
+    "has_last_gradients",
     "column_shares", "keeps_tape", "gathers", "stage", "shares", "stage_layer",
     "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
     "stage_fresh", "stage_worker",
@@ -65,6 +66,11 @@ INTEGERS = (
     # `embedding_learnt`: d_embedding is not zero in rows of `unique`
     "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
     "unique_n", "embedding_learnt", "own_tokens", "packed", "correct",
+    # addresses: what begins a parallel region of OpenMP's, or 0 where threads are of our pool; what its threads call;
+    # and what says which they are
+    "team", "take_all", "team_thread",
+    # of a layer by itself, see `layer_pass`
+    "has_bias", "turns", "row_apart", "out_at", "learns_states", "adds_inputs",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",
@@ -178,6 +184,25 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "part_loss": ("float64", (ANY, "eight")),
     "part_correct": ("int64", (ANY, "eight")),
     "logits": (None, (ANY, "O")),  # (B, S, O), read after a pass
+    # of a layer by itself: where a step of row 0 lies in `inputs` and `outputs`, whose rows are of all directions; its
+    # parameters, states and their gradients as PyTorch has them; inputs' gradients, padded, of a few steps
+    "steps_at": ("int64", (ANY,)),
+    "outputs": (None, (ANY, "R")),
+    "weight_ih": (None, ("GH", "E")),
+    "weight_hh": (None, ("GH", "H")),
+    "bias_ih": (None, ("GH", "one")),
+    "bias_hh": (None, ("GH", "one")),
+    "d_inputs": (None, (ANY, "E")),
+    "d_outputs": (None, (ANY, "R")),
+    "d_weight_ih": (None, ("GH", "E")),
+    "d_weight_hh": (None, ("GH", "H")),
+    "d_bias_ih": (None, ("GH", "one")),
+    "d_bias_hh": (None, ("GH", "one")),
+    "d_initial": (None, ("B", "H")),
+    "d_initial_cell": (None, ("B", "H")),
+    "d_last": (None, ("B", "H")),
+    "d_last_cell": (None, ("B", "H")),
+    "d_x": (None, (ANY, "Es")),
 }
 _CONSTANTS = {ANY: 1 << 40, "one": 1, "three": 3, "eight": 8}
 # The record: integers, addresses of arrays, reals; 8 bytes each.

@@ -6,6 +6,7 @@ one share is done on the spot. Between stages the calling thread alone works: ad
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import numba
@@ -85,7 +86,7 @@ def _columns(c, width, number):
 
 
 @symbol_kernel
-def _share_within_rows(c, number):
+def share_within_rows(c, number):
     """One share of a stage within the rows: some columns of the inputs' part of the gates, of a step or of the sums."""
     layer = layer_at(c, c.stage_layer)
     lo, b, t, origin = c.stage_lo, c.stage_b, c.stage_t, c.stage_origin
@@ -108,7 +109,7 @@ def _do_share(c, thread, number):
     """One share of the stage at hand."""
     mode = start_flushing(c.flush != 0)
     if c.stage >= INPUTS:
-        _share_within_rows(c, number)
+        share_within_rows(c, number)
     elif c.stage == ROWS:
         batch_rows(c, number)
     elif c.stage == PREPARE:
@@ -169,18 +170,23 @@ def _rows_are_better(c, steps):
     return c.unique_n * c.GHs > WIDE_TABLE and again * c.E < passes * TABLE_WORK
 
 
+@cpu_kernel()
+def cut_rows(c, work):
+    """Into how many shares: of rows, or, where rows are few for weights that no near cache holds, of columns."""
+    c.row_shares, c.column_shares = workers_for(work, MIN_WORK, c.b, c.workers), 1
+    weights, rows = c.H * c.GH, c.b // c.workers
+    if (weights >= WIDE_WEIGHTS and rows < WIDE_ROWS) or (weights >= WIDEST_WEIGHTS and rows < WIDEST_ROWS):
+        c.row_shares, c.column_shares = 1, c.workers
+
+
 @symbol_kernel
 def _one_pass(c):
     """Forward, and from GRADIENT on backward and update, of the batch that `rows` and `b` name."""
     count_steps(c)
     learns, steps = c.goal >= GRADIENT, c.steps
-    # Into how many shares: of rows, or, where rows are few for weights that no near cache holds, of columns
     work = steps * c.GH * ((c.H if c.has_tokens else c.H + c.E) * (3 if learns else 1) + TANH_WORK) * c.layers_n
-    c.row_shares = c.token_shares = workers_for(work, MIN_WORK, c.b, c.workers)
-    c.column_shares = 1
-    weights, rows = c.H * c.GH, c.b // c.workers
-    if (weights >= WIDE_WEIGHTS and rows < WIDE_ROWS) or (weights >= WIDEST_WEIGHTS and rows < WIDEST_ROWS):
-        c.row_shares, c.column_shares = 1, c.workers
+    cut_rows(c, work)
+    c.token_shares = c.row_shares
     if c.has_lengths:
         sort_rows(c, c.row_shares)
         for worker in range(c.row_shares):
@@ -243,12 +249,13 @@ def _whole_call(c):
 
 
 @cpu_kernel()
-def _enter(whole_call, record_at):
+def enter(whole_call, record_at):
     """Call the function at address `whole_call`: the one call from Python, without the GIL."""
     call_whole(whole_call, record_at)
 
 
 _ADDRESSES: dict[np.dtype, tuple[int, int]] = {}
+_COMPILING = threading.Lock()
 
 
 def compile_all(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
@@ -265,14 +272,15 @@ def compile_all(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
     yield parts - 2, parts, "call"
     whole_call = native(types.void(record), _whole_call)
     yield parts - 1, parts, "enter"
-    _enter.compile((types.int64, types.int64))
+    enter.compile((types.int64, types.int64))
     _ADDRESSES[kind] = whole_call, do_share
 
 
 def addresses(dtype: DTypeLike) -> tuple[int, int]:
     """The addresses of `_whole_call` and `_do_share`, compiled."""
-    for _ in compile_all(dtype):
-        pass
+    with _COMPILING:
+        for _ in compile_all(dtype):
+            pass
     return _ADDRESSES[np.dtype(dtype)]
 
 
@@ -319,4 +327,4 @@ class CpuRunner:
     def _enter(self, pool: int) -> None:
         if pool != self.pool:
             self.pool = self.fields["pool"][0] = pool
-        _enter(self.whole_call, self.record.address)
+        enter(self.whole_call, self.record.address)

@@ -398,3 +398,71 @@ def pack_gates_transposed(out, W, gates, turn, step, part, parts):
                 else:
                     for i in range(blocks if u < whole else 0, width):
                         to[i] = W[p * wide + i, gate * H + u]
+
+
+# The same for weights (gates H, k) as PyTorch keeps them, a row for each unit of each gate.
+
+
+@cpu_kernel()
+def pack_units(out, W, gates, part, parts):
+    """As `pack_gates` of W^T; W (gates H, k)."""
+    H, k, wide, lanes = W.shape[0] // gates, W.shape[1], out.shape[1], lanes_of(W.dtype.type(0))
+    vectors, whole = wide // lanes, k // lanes * lanes
+    first, last = share_range(-(-(-(-H // lanes) * gates) // vectors), part, parts)
+    for p in range(first, last):
+        for v in range(vectors):
+            units, gate = (p * vectors + v) // gates * lanes, (p * vectors + v) % gates
+            width, row = max(0, min(lanes, H - units)), gate * H + units
+            blocks = whole if width == lanes else 0
+            for r in range(0, blocks, lanes):
+                _transpose_block(out, p * k + r, v * lanes, W, row, r)
+            for r in range(blocks, k):
+                to = out[p * k + r][v * lanes : (v + 1) * lanes]
+                zero_row(to)
+                for u in range(width):
+                    to[u] = W[row + u, r]
+
+
+@cpu_kernel()
+def pack_units_transposed(out, W, gates, turn, step, part, parts):
+    """As `pack_gates_transposed` of W^T; W (gates H, n)."""
+    H, n, wide = W.shape[0] // gates, W.shape[1], out.shape[1]
+    first, last = share_range(-(-n // wide), part, parts)
+    for p in range(first, last):
+        width = min(wide, n - p * wide)
+        for gate in range(gates):
+            begin = (p * gates + (gate + turn) % gates) * step
+            for u in range(step):
+                if u >= H:
+                    zero_row(out[begin + u])
+                elif width == wide:
+                    _copy_panel_row(out, begin + u, W, gate * H + u, p * wide)
+                else:
+                    copy(out[begin + u][:width], W[gate * H + u][p * wide :])
+
+
+@cpu_kernel()
+def add_unit_parts(total, parts, workers, gates, step, turn, share, shares):
+    """Some columns of: total (gates H, m) = the sum of parts (workers m, >= gates step)^T, in the order of workers.
+
+    A row of parts is of so many gates, each a `step` from the one before it, `turn` places later than in total. The
+    sums are left in the part of the first worker.
+    """
+    H, m, lanes = total.shape[0] // gates, total.shape[1], lanes_of(total.dtype.type(0))
+    whole = H // lanes * lanes
+    first, last = share_range(-(-m // lanes), share, shares)
+    for begin in range(first * lanes, min(m, last * lanes), lanes):
+        end = min(m, begin + lanes)
+        for i in range(begin, end):
+            sums = parts[i]
+            for worker in range(1, workers):
+                part = parts[worker * m + i]
+                for j in range(sums.size):
+                    sums[j] += part[j]
+        for gate in range(gates):
+            at, blocks = (gate + turn) % gates * step, whole if end - begin == lanes else 0
+            for u in range(0, blocks, lanes):
+                _transpose_block(total, gate * H + u, begin, parts, begin, at + u)
+            for u in range(blocks, H):
+                for i in range(begin, end):
+                    total[gate * H + u, i] = parts[i, at + u]

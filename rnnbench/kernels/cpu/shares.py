@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from rnnbench.kernels.cpu.calls import call_share, symbol_kernel
+from rnnbench.kernels.cpu.calls import call_number, call_share, call_team, symbol_kernel
 from rnnbench.kernels.cpu.compiling import NONE, cpu_kernel
 from rnnbench.kernels.cpu.pass_record import address_of
 from rnnbench.kernels.cpu.thread_pool import finish_share, open_stage, take_share, wait_for_shares
 
 # What a share is of: NumPy integers, for Numba would compile a kernel again for each literal. From INPUTS on they are
 # stages within the one share of ROWS, where rows are few and weights are large.
-PREPARE, PROJECT, ROWS, TOKENS, PARTS, UPDATE, BLOCKS, INPUTS, STEP, STEP_BACK, SUMS = (
-    np.int64(kind) for kind in range(11)
+PREPARE, PROJECT, ROWS, TOKENS, PARTS, UPDATE, BLOCKS, INPUTS, STEP, STEP_BACK, SUMS, INPUTS_BACK = (
+    np.int64(kind) for kind in range(12)
 )
 
 
@@ -37,11 +37,24 @@ def stage(c, kind, shares):
         for number in range(shares):
             call_share(c.do_share, address_of(c), 0, number)
         return
+    if c.team != 0:  # threads of OpenMP's, which call `take_all`
+        open_stage(c.pool, shares, c.workers)
+        call_team(c.team, c.take_all, address_of(c), min(shares, c.workers))
+        return
     # Else the calling thread takes shares as the others do, and waits at the end for those that others took
-    open_stage(c.pool, shares)
+    open_stage(c.pool, shares, c.workers)
     number = take_share(c.pool, NONE)
     while number >= 0:
         call_share(c.do_share, address_of(c), 0, number)
         finish_share(c.pool)
         number = take_share(c.pool, NONE)
     wait_for_shares(c.pool, shares)
+
+
+def take_all(c):
+    """Take shares until none is left, in one thread of a team of OpenMP's."""
+    thread = call_number(c.team_thread)
+    number = take_share(c.pool, thread)
+    while number >= 0:
+        call_share(c.do_share, address_of(c), thread, number)
+        number = take_share(c.pool, thread)

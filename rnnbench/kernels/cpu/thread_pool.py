@@ -5,9 +5,11 @@ its help and nothing else, and the caller takes all shares itself if it must. Wh
 and each is worked out in the same way by whichever thread takes it, so the result is the same bits for any number that
 came.
 
-A stage is one 64-bit number, the ticket: the number of the stage, how many shares it has, and how many were taken from
-either end. Taking is one atomic addition. The caller takes the first shares and the others the last: what a share has
-used, as its columns of the weights, is then in the caches of the core that uses it in the next stage or call.
+A stage is one 64-bit number, the ticket: how many threads may help, how many shares there are, and how many were taken
+from either end. Taking is one atomic exchange of the ticket that was looked at: it fails where anything of that has
+changed, so a thread that is still awake from a call of more threads never takes a share of one that has no room for it
+(decision 0047). The caller takes the first shares and the others the last: what a share has used, as its columns of the
+weights, is then in the caches of the core that uses it in the next stage or call.
 
 Threads look at the ticket while a call lasts and for about a millisecond after; then they wait for a lock until the
 caller wakes them.
@@ -24,21 +26,27 @@ from typing import Any
 
 import numpy as np
 
-from rnnbench.kernels.cpu.atomics import atomic_read, atomic_write, fetch_add, pause, yield_core
+from rnnbench.kernels.cpu.atomics import (
+    atomic_read,
+    atomic_write,
+    compare_exchange,
+    fetch_add,
+    pause,
+    yield_core,
+)
 from rnnbench.kernels.cpu.calls import call_share
 from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
-from rnnbench.kernels.cpu.pass_record import aligned
+from rnnbench.kernels.cpu.pass_record import Array, aligned
 from rnnbench.kernels.cpu.simd import CACHE_LINE
 
 # Where the numbers that threads share are, in bytes from the start: each on cache lines of its own, or writing one
 # would take the others from the caches of those that read them.
-_TICKET, _DONE, _RECORD, _DO_SHARE, _STAGE, _CALLING = (2 * CACHE_LINE * i for i in range(6))
-_FIELDS = 6
+_TICKET, _DONE, _RECORD, _DO_SHARE, _CALLING = (2 * CACHE_LINE * i for i in range(5))
+_FIELDS = 5
 # The ticket: bits 0 to 15 how many shares the caller has taken, 16 to 31 how many the others have, 32 to 47 how many
-# there are, from 48 on the number of the stage.
-_OTHERS_AT, _SHARES_AT, _STAGE_AT, _MASK = 16, 32, 48, (1 << 16) - 1
+# there are, from 48 on how many threads may take them: those of lower numbers.
+_OTHERS_AT, _SHARES_AT, _THREADS_AT, _MASK = 16, 32, 48, (1 << 16) - 1
 MAX_SHARES = _MASK  # of a stage
-_STAGES = 1 << 15  # then their number begins again, before the sign bit
 
 _SPIN_LIMIT = 20_000  # pauses before a thread waits for its lock: about a millisecond
 _YIELD_AFTER = 2_000  # pauses before a thread that waits lets others have its core
@@ -46,26 +54,25 @@ _YIELD_AFTER = 2_000  # pauses before a thread that waits lets others have its c
 
 @inlined
 def take_share(pool, thread):
-    """The number of a share that is now this thread's, or -1 where none is left; the calling thread is 0."""
-    # A look first: a stage that is used up is not counted further, or its count would run into the next field
-    ticket = atomic_read(pool + _TICKET)
-    if (ticket & _MASK) + (ticket >> _OTHERS_AT & _MASK) >= (ticket >> _SHARES_AT & _MASK):
-        return -1
-    ticket = fetch_add(pool + _TICKET, 1 if thread == 0 else 1 << _OTHERS_AT)
-    first, last, shares = ticket & _MASK, ticket >> _OTHERS_AT & _MASK, ticket >> _SHARES_AT & _MASK
-    if first + last >= shares:
-        return -1
-    return first if thread == 0 else shares - 1 - last
+    """The number of a share that is now this thread's, or -1 where none is left for it; the calling thread is 0."""
+    share, taken, seen = -1, False, atomic_read(pool + _TICKET)
+    while not taken:
+        ticket = seen
+        first, last, shares = ticket & _MASK, ticket >> _OTHERS_AT & _MASK, ticket >> _SHARES_AT & _MASK
+        if first + last >= shares or thread >= ticket >> _THREADS_AT:
+            return -1
+        share = first if thread == 0 else shares - 1 - last
+        seen = compare_exchange(pool + _TICKET, ticket, ticket + (1 if thread == 0 else 1 << _OTHERS_AT))
+        taken = seen == ticket
+    return share
 
 
 @inlined
-def open_stage(pool, shares):
-    """Let `shares` shares be taken."""
-    number = atomic_read(pool + _STAGE) + 1
-    atomic_write(pool + _STAGE, number)
+def open_stage(pool, shares, threads):
+    """Let `shares` shares be taken, by threads 0 to `threads` - 1."""
     atomic_write(pool + _DONE, 0)
     # Last of all: from here on threads begin
-    atomic_write(pool + _TICKET, number % _STAGES << _STAGE_AT | shares << _SHARES_AT)
+    atomic_write(pool + _TICKET, threads << _THREADS_AT | shares << _SHARES_AT)
 
 
 @inlined
@@ -104,20 +111,27 @@ def _take_shares(pool, thread):
             idle = 0
 
 
+def shared_fields() -> Array:
+    """Room for the numbers that threads share."""
+    return aligned((_FIELDS * 2 * CACHE_LINE // 8,), np.int64)
+
+
 class ThreadPool:
     """The calling thread, whichever it is, and daemon threads of this process. One call at a time has it: `in_use`."""
 
     def __init__(self) -> None:
-        fields = aligned((_FIELDS * 2 * CACHE_LINE // 8,), np.int64)
+        fields = shared_fields()
         self.address = fields.ctypes.data
         self.fields = fields.data  # a memoryview: quicker to write than an array
         self.threads: list[_PoolThread] = []
         self.in_use = threading.Lock()
+        self.growing = threading.Lock()
 
     def grow(self, size: int) -> None:
         """Have at least `size` threads, the calling one among them."""
-        while len(self.threads) < size - 1:
-            self.threads.append(_PoolThread(self.address, len(self.threads) + 1))
+        with self.growing:  # no two threads of one number
+            while len(self.threads) < size - 1:
+                self.threads.append(_PoolThread(self.address, len(self.threads) + 1))
 
     def begin_call(self, size: int, record: int, do_share: int, wake: bool) -> None:
         """Let threads, up to `size` with the calling one, know what there is to do; `wake` those that wait."""
@@ -164,11 +178,23 @@ with contextlib.suppress(AttributeError, OSError, TypeError):  # Linux has it
     _core_here = ctypes.CDLL(None).sched_getcpu
 
 
+_FIRST_CORES: set[int] = set()
+with contextlib.suppress(AttributeError, OSError):
+    _FIRST_CORES = os.sched_getaffinity(0)
+
+
 def _other_cores() -> set[int]:
-    """The cores that this thread may use, but for the one that it is on; empty where the system does not say."""
+    """The cores that this process may use, but for the one that this thread is on; empty where the system does not say.
+
+    A thread with fewer cores than the pool has threads was pinned, as OpenMP does with the one that loads it: others
+    then have those that the process began with.
+    """
     if _core_here is None or not hasattr(os, "sched_getaffinity"):
         return set()
-    return os.sched_getaffinity(0) - {_core_here()}
+    cores = os.sched_getaffinity(0)
+    if len(cores) <= len(_POOL.threads):
+        cores = cores | _FIRST_CORES
+    return cores - {_core_here()}
 
 
 _POOL = ThreadPool()

@@ -187,15 +187,21 @@ def embedding_gradients(c, layer_n, worker, lo, hi):
     for u in range(lo, hi, TOKEN_BLOCK):
         n = min(TOKEN_BLOCK, hi - u)
         _sum_by_token(layer, first, u, n)
+        if c.first > 0:  # tokens that no loss reaches: not 0 times what may be NaN
+            for i in range(n):
+                if layer.starts[u + i] == layer.starts[u + i + 1]:
+                    zero_row(c.unique_embedding[u + i])
         affine(gradient, first, c.zeros, sums, first, layer.W_xh_T_panels, n, 0, c.Ep, c.delta_width)
         outer_products(dW_xh, worker * c.E, False, c.zeros, c.unique_embedding, u, sums, first, c.E, 0, c.GHp, n)
         for i in range(n):
             row, more = c.own_gradient[u + i] if c.own_tokens else d_embedding[unique[u + i]], gradient[first + i]
-            if layer_n == 0:
-                copy(row, more)
-            else:
+            if layer_n > 0:
                 for e in range(row.size):
                     row[e] += more[e]
+            elif layer.starts[u + i] == layer.starts[u + i + 1]:
+                zero_row(row)
+            else:
+                copy(row, more)
 
 
 @symbol_kernel

@@ -49,11 +49,24 @@ def _warp_barrier() -> Any:
 
 
 @compiled_once
-def _reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
-    """w (kept,) and pool of this thread from W (H, H), its columns or rows; where H is padded, zeros."""
+def reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
+    """w (kept,) and pool of this thread from W (H, G H): the columns of its units' gates, or the rows of its units.
+
+    Where H is padded, zeros.
+    """
     zero, four = np.dtype(dtype).type(0), u32(QUAD)
-    lanes, per, threads = shape.lanes, u32(shape.per), shape.threads
-    depth, kept = u32(shape.depth), u32(shape.kept // shape.per)
+    lanes, per, columns, threads = shape.lanes, u32(shape.per), u32(shape.columns), shape.threads
+    depth, kept = u32(shape.depth), u32(shape.kept // shape.columns)
+    width, gates = u32(shape.width), u32(shape.gates)
+
+    @cuda.jit(device=True)
+    def weight(W, k, c, first, H):
+        # Of k, as of columns, each gate has its H numbers in W, and `width` of them here
+        unit, gate, of = u32(first + c // gates), u32(k // width), u32(k % width)
+        value = zero
+        if (of < H) & (unit < H):
+            value = W[unit, u32(gate * H + of)] if transposed else W[of, u32(c % gates * H + unit)]
+        return value
 
     @cuda.jit(device=True)
     def read(w, pool, W, H):
@@ -62,39 +75,34 @@ def _reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
         for n in range(u32(0), kept, four):
             for s in range(four):
                 k = u32(near + n * u32(lanes) + s)
-                for c in range(per):
-                    j, value = u32(first + c), zero
-                    if (k < H) & (j < H):
-                        value = W[j, k] if transposed else W[k, j]
-                    w[(n + s) * per + c] = value
+                for c in range(columns):
+                    w[(n + s) * columns + c] = weight(W, k, c, first, H)
         # Four of a thread lie together, so that they are one load
         for n in range(kept, depth):
             k = u32(near + n // four * four * u32(lanes) + n % four)
-            for c in range(per):
-                j, value, m = u32(first + c), zero, (n - kept) * per + c
-                if (k < H) & (j < H):
-                    value = W[j, k] if transposed else W[k, j]
-                pool[m // four * u32(threads * QUAD) + x * four + m % four] = value
+            for c in range(columns):
+                m = (n - kept) * columns + c
+                pool[m // four * u32(threads * QUAD) + x * four + m % four] = weight(W, k, c, first, H)
 
     return read
 
 
 @compiled_once
-def _multiplier(dtype: str, shape: Lanes) -> Any:
-    """sums (rows per apart,) = states (2, rows, width)[now] times this thread's weights, over its lane of k.
+def multiplier(dtype: str, shape: Lanes) -> Any:
+    """sums (rows columns apart,) = states (2, rows, .)[now] times this thread's weights, over its lane of k.
 
     There are `apart` sums of each row and column, so that none waits for itself at every k.
     """
     zero, four = np.dtype(dtype).type(0), u32(QUAD)
-    lanes, per, depth, kept, threads = (
+    lanes, columns, depth, kept, threads = (
         shape.lanes,
-        shape.per,
+        shape.columns,
         u32(shape.depth),
-        u32(shape.kept // shape.per),
+        u32(shape.kept // shape.columns),
         shape.threads,
     )
     rows, apart = shape.rows, shape.apart
-    held = rows * per * apart
+    held = rows * columns * apart
 
     @cuda.jit(device=True)
     def multiply(sums, states, now, w, pool):
@@ -107,25 +115,26 @@ def _multiplier(dtype: str, shape: Lanes) -> Any:
             for r in range(u32(rows)):
                 for s in range(four):
                     value = states[now, r, near + n * u32(lanes) + s]
-                    for c in range(u32(per)):
-                        q = (r * u32(per) + c) * u32(apart) + s % u32(apart)
-                        sums[q] += value * w[(n + s) * u32(per) + c]
+                    for c in range(u32(columns)):
+                        q = (r * u32(columns) + c) * u32(apart) + s % u32(apart)
+                        sums[q] += value * w[(n + s) * u32(columns) + c]
         for n in range(kept, depth, four):
             for r in range(u32(rows)):
                 for s in range(four):
                     value = states[now, r, near + n * u32(lanes) + s]
-                    for c in range(u32(per)):
-                        q = (r * u32(per) + c) * u32(apart) + s % u32(apart)
-                        m = (n - kept + s) * u32(per) + c
+                    for c in range(u32(columns)):
+                        q = (r * u32(columns) + c) * u32(apart) + s % u32(apart)
+                        m = (n - kept + s) * u32(columns) + c
                         sums[q] += value * pool[m // four * u32(threads * QUAD) + x * four + m % four]
 
     return multiply
 
 
 @compiled_once
-def _adder(dtype: str, shape: Lanes) -> Any:
-    """totals (mine,): of the rows that this thread is the cell of, the sums of all lanes for its column."""
+def adder(dtype: str, shape: Lanes) -> Any:
+    """totals (mine gates,): of the rows that this thread is the cell of, the sums of all lanes for its unit's gates."""
     lanes, per, rows, apart, mine, turns = shape.lanes, shape.per, shape.rows, shape.apart, shape.mine, shape.turns
+    columns, gates = shape.columns, shape.gates
     wait = _warp_barrier()
 
     @cuda.jit(device=True)
@@ -134,20 +143,21 @@ def _adder(dtype: str, shape: Lanes) -> Any:
         lane, group = u32(x % u32(lanes)), u32(x // u32(lanes))
         if lanes > 1:
             for r in range(rows):
-                for c in range(per):
-                    total = sums[(r * per + c) * apart]
+                for c in range(columns):
+                    total = sums[(r * columns + c) * apart]
                     for s in range(1, apart):
-                        total += sums[(r * per + c) * apart + s]
+                        total += sums[(r * columns + c) * apart + s]
                     partial[u32(r), group, u32(c), lane] = total
             wait()
         for m in range(mine):
             if lanes > 1:
                 r = min(u32(u32(m * turns) + lane // u32(per)), u32(rows - 1))
-                column = u32(lane % u32(per))
-                total = partial[r, group, column, u32(0)]
-                for s in range(u32(1), u32(lanes)):
-                    total += partial[r, group, column, s]
-                totals[m] = total
+                for g in range(gates):
+                    column = u32(lane % u32(per) * u32(gates) + u32(g))
+                    total = partial[r, group, column, u32(0)]
+                    for s in range(u32(1), u32(lanes)):
+                        total += partial[r, group, column, s]
+                    totals[m * gates + g] = total
             else:
                 q = m * apart
                 totals[m] = (sums[q] + sums[q + 1]) + (sums[q + 2] + sums[q + 3])
@@ -156,15 +166,35 @@ def _adder(dtype: str, shape: Lanes) -> Any:
 
 
 @compiled_once
-def forward_in_lanes(dtype: str, shape: Lanes) -> Any:
-    """h, with h_0 = initial, for H <= width. A block of `threads` for `rows` rows. h, W (H, H), initial (b, H)."""
+def steps_of_block(rows: int, ends: bool) -> Any:
+    """of(order, offset, lengths, first, b, T): how many steps the rows [first, first + rows) of a block have."""
+
+    @cuda.jit(device=True)
+    def of(order, offset, lengths, first, b, T):
+        steps = u32(0) if ends else u32(T)
+        for r in range(u32(rows if ends else 0)):
+            i = u32(first + r)
+            if i < b:
+                steps = max(steps, u32(lengths[u32(order[offset + i])]))
+        return steps
+
+    return of
+
+
+@compiled_once
+def forward_in_lanes(dtype: str, shape: Lanes, ends: bool) -> Any:
+    """h, with h_0 = initial, for H <= width. A block of `threads` for `rows` rows. h, W (H, H), initial (b, H).
+
+    `ends`: rows have lengths (N,), and a block stops where the last of its rows does.
+    """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
-    buffers, met, held, kept = (2, rows, shape.width), shape.partial, rows * per * shape.apart, shape.kept
-    read, multiply, add = _reader(dtype, shape, False), _multiplier(dtype, shape), _adder(dtype, shape)
+    buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
+    read, multiply, add = reader(dtype, shape, False), multiplier(dtype, shape), adder(dtype, shape)
+    steps_of = steps_of_block(rows, ends)
 
     @bounded(shape.threads)
-    def kernel(h, W, initial, b, T, H):
+    def kernel(h, W, initial, order, offset, lengths, b, T, H):
         pool = cuda.shared.array(0, kind)
         states = cuda.shared.array(buffers, kind)
         partial = cuda.shared.array(met, kind)
@@ -190,7 +220,7 @@ def forward_in_lanes(dtype: str, shape: Lanes) -> Any:
                 h[i, j] = value
         cuda.syncthreads()
         # Where the state after the step stands in memory, of the first of this thread's rows
-        flat, left, now = h.flat, u32(T), u32(0)
+        flat, left, now = h.flat, steps_of(order, offset, lengths, first, b, T), u32(0)
         step, at = u64(b) * H, u64(state_row(u32(1), b, u32(first + turn))) * H + j
         while left != u32(0):
             left = u32(left - u32(1))
@@ -217,19 +247,22 @@ def forward_in_lanes(dtype: str, shape: Lanes) -> Any:
 
 
 @compiled_once
-def backward_in_lanes(dtype: str, shape: Lanes) -> Any:
+def backward_in_lanes(dtype: str, shape: Lanes, ends: bool) -> Any:
     """delta (T b, H) for H <= width; spare is not used. Blocks and threads as `forward`, rows of W_hh for columns.
+
+    What a row has past its end is not written.
 
     h ((T + 1) b, H), dh (S b, H) of the last S steps, W (H, H), blocks (., 3) of start, emit, end.
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
-    buffers, met, held, kept = (2, rows, shape.width), shape.partial, rows * per * shape.apart, shape.kept
-    read, multiply, add = _reader(dtype, shape, True), _multiplier(dtype, shape), _adder(dtype, shape)
+    buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
+    read, multiply, add = reader(dtype, shape, True), multiplier(dtype, shape), adder(dtype, shape)
+    steps_of = steps_of_block(rows, ends)
 
     @bounded(shape.threads)
-    def kernel(delta, spare, h, dh, W, blocks, b, T, S, H):
+    def kernel(delta, spare, h, dh, W, order, offset, lengths, blocks, b, T, S, H):
         pool = cuda.shared.array(0, kind)
         deltas = cuda.shared.array(buffers, kind)
         partial = cuda.shared.array(met, kind)
@@ -249,9 +282,11 @@ def backward_in_lanes(dtype: str, shape: Lanes) -> Any:
         states, heads, flat = h.flat, dh.flat, delta.flat
         step = u64(b) * H
         gap = silent * step
-        seen, now = u32(0), u32(0)
+        seen, now, steps = u32(0), u32(0), steps_of(order, offset, lengths, first, b, T)
         for n in range(u32(blocks.shape[0])):
             start, emit, t = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
+            if ends:
+                t = max(start, min(t, steps))
             # Nothing comes from the step after the last of the pass, whose state and head's part are asked for
             end, at = t, u64(step_row(t, b, u32(first + turn))) * H + j
             for m in range(mine):

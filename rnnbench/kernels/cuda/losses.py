@@ -14,24 +14,12 @@ import numba
 import numpy as np
 from numba import cuda
 
+from rnnbench.kernels.cuda.gated import sigmoid
 from rnnbench.kernels.cuda.plan import compiled_once
 
 u32 = numba.uint32
 LANES = 8  # threads for a logit, where a block's threads can be shared out so
 NO_LOSS, BINARY_CROSS_ENTROPY, CATEGORICAL_CROSS_ENTROPY, SQUARED_ERROR, SIGMOID_SQUARED_ERROR = range(5)
-
-
-@compiled_once
-def _sigmoid(dtype: str) -> Any:
-    """1 / (1 + exp(-z)) without overflow."""
-    one = np.dtype(dtype).type(1)
-
-    @cuda.jit(device=True)
-    def sigmoid(z):
-        e = math.exp(-abs(z))
-        return (one if z >= 0 else e) / (one + e)
-
-    return sigmoid
 
 
 # A factory for each loss: the constants are of the kernel's type, or float64 would come in with them.
@@ -51,7 +39,7 @@ def _binary(dtype: str) -> Any:
     """Mean over O of log(1 + exp(z)) - y z."""
     kind, number = getattr(numba, dtype), np.dtype(dtype).type
     zero, half = number(0), number(0.5)
-    sigmoid = _sigmoid(dtype)
+    logistic = sigmoid(dtype)
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
         loss, right = zero, 1
@@ -60,7 +48,7 @@ def _binary(dtype: str) -> Any:
             # max(x, 0), but NaN where x is NaN, plus what is left of log(1 + exp(x)): nothing overflows
             above = x if not x < zero else x * zero
             loss += above + math.log1p(math.exp(-abs(x))) - y * x
-            dz[p, o] = (sigmoid(x) - y) * (scale / kind(O))
+            dz[p, o] = (logistic(x) - y) * (scale / kind(O))
             if (x > zero) != (y > half):
                 right = 0
         return loss / kind(O), right
@@ -69,7 +57,9 @@ def _binary(dtype: str) -> Any:
 
 
 def _categorical(dtype: str) -> Any:
-    """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows."""
+    """log(sum(exp(z))) - z[y], by the largest logit so that nothing overflows, and by the sum of the others so that
+    confident rows do not cancel.
+    """
     number = np.dtype(dtype).type
     zero, one = number(0), number(1)
 
@@ -79,14 +69,16 @@ def _categorical(dtype: str) -> Any:
             if z[p, o] > z[p, best] or (math.isnan(z[p, o]) and not math.isnan(z[p, best])):
                 best = o
         # dz holds exp(z - max) until their sum is known
-        total = zero
+        others = zero
         for o in range(O):
             e = math.exp(z[p, o] - z[p, best])
             dz[p, o] = e
-            total += e
+            if o != best:
+                others += e
+        total = others + dz[p, best]
         for o in range(O):
             dz[p, o] = (dz[p, o] / total - (one if o == y else zero)) * scale
-        return math.log(total) + z[p, best] - z[p, y], 1 if best == y else 0
+        return math.log1p(others) + (z[p, best] - z[p, y]), 1 if best == y else 0
 
     return of
 
@@ -112,12 +104,12 @@ def _sigmoid_squared(dtype: str) -> Any:
     """Sum over O of 0.5 (sigmoid(z) - y)^2."""
     number = np.dtype(dtype).type
     zero, half, one = number(0), number(0.5), number(1)
-    sigmoid = _sigmoid(dtype)
+    logistic = sigmoid(dtype)
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
         loss = zero
         for o in range(O):
-            y = sigmoid(z[p, o])
+            y = logistic(z[p, o])
             off = y - targets[row, s, o]
             loss += half * off * off
             dz[p, o] = off * y * (one - y) * scale
@@ -142,18 +134,41 @@ def loss_and_gradient(dtype: str, code: int) -> Any:
 
 
 @compiled_once
-def read_out(dtype: str, code: int, threads: int, rows: int) -> Any:
+def read_out(dtype: str, code: int, threads: int, rows: int, ends: bool = False, averages: bool = False) -> Any:
     """z (S b, O) from h[first:], and dz (S b, O), losses and correct (., S) from row `at` on. A block: `rows` outputs.
 
     Output p = s b + i is emitted by row i, which is order[offset + i] of the staged ones. h (., H), W (H, O),
     bias (O,). `scale` turns the gradient of one loss into that of the mean over the batch.
+    `ends`: at and past a row's length, lengths (N,), loss and dz are 0 and nothing is right; `averages`: `scale` is
+    over emitted[0], of all in the batch.
     """
     loss_of = loss_and_gradient(dtype, code)
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes = math.gcd(LANES, threads)
 
     @cuda.jit
-    def kernel(z, dz, losses, correct, at, h, first, W, bias, classes, targets, order, offset, b, S, H, O, scale):
+    def kernel(
+        z,
+        dz,
+        losses,
+        correct,
+        at,
+        h,
+        first,
+        W,
+        bias,
+        classes,
+        targets,
+        order,
+        offset,
+        lengths,
+        emitted,
+        b,
+        S,
+        H,
+        O,
+        scale,
+    ):
         parts = cuda.shared.array(threads, kind)
         start, end = cuda.blockIdx.x * rows, S * b
         x, width, outputs = u32(cuda.threadIdx.x), u32(H), u32(O)
@@ -179,7 +194,13 @@ def read_out(dtype: str, code: int, threads: int, rows: int) -> Any:
         for p in range(start + cuda.threadIdx.x, min(start + rows, end), threads):
             s = p // b
             i = p - s * b
-            loss, right = loss_of(z, dz, p, classes, targets, order[offset + i], s, O, scale)
+            row = order[offset + i]
+            weight = scale / kind(emitted[0]) if averages else scale
+            loss, right = loss_of(z, dz, p, classes, targets, row, s, O, weight)
+            if ends and s >= lengths[row]:
+                loss, right = zero, 0
+                for o in range(O):
+                    dz[p, o] = zero
             losses[at + i, s] = loss
             correct[at + i, s] = right
 

@@ -11,23 +11,25 @@ step: 3 for forward, 8 or 10 for a gradient, one more for a train step, or three
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.kernels.cuda import embedding, losses, optimizer, products
+from rnnbench.kernels.cuda import embedding, join, losses, optimizer, products
 from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import room
 from rnnbench.kernels.cuda.launch import HostNumber, Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.kernels.cuda.recurrence_launches import CudaRecurrence, Reverse, settle
+from rnnbench.kernels.cuda.regimes import Regime
+from rnnbench.model import Direction
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Staged rows, on the device: tokens (N, T) or inputs (N, T, E); classes (N, S); targets (N, S, O).
+    """Staged rows, on the device: tokens (N, T) or inputs (N, T, E); classes (N, S); targets (N, S, O); lengths (N,).
 
     What a problem does not have is an array of one number, not read.
     """
@@ -35,16 +37,19 @@ class Rows:
     source: Any
     classes: Any
     targets: Any
+    lengths: Any
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows order[offset : offset + b]; their losses and correct (., S) go to rows from `at` on. initial (>= b, H)."""
+    """Rows order[offset : offset + b]; their losses and correct (., S) go to rows from `at` on. initial: states
+    by name, each (>= b, H).
+    """
 
     order: Any
     offset: int | HostNumber
     b: int
-    initial: Any
+    initial: dict[str, Any]
     losses: Any
     correct: Any
     at: int | HostNumber = 0
@@ -79,6 +84,10 @@ class UpdateRule:
         return np.array([self.corrections(step) for step in range(1, n + 1)], dtype).reshape(-1, 2)
 
 
+# Which `products.reader`, its arguments from `source` on, and those of a kernel that reads by it.
+Source = tuple[tuple[str, bool, bool], tuple[Any, ...]]
+
+
 class CudaRunner:
     """Launches passes of one problem. `arrays`: buffers, flat `params`, `grads`, `m`, `v`; `params`: views by name."""
 
@@ -93,12 +102,22 @@ class CudaRunner:
         launch: Launcher | None = None,
     ) -> None:
         self.launch = launch or Launcher()
-        settled = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), learns="delta" in arrays)
-        self.recurrence = CudaRecurrence(sizes, plan, settled.regime, self.launch, arrays)
+        self.learns, self.stack = "spare" in arrays, sizes.stack
+        settled = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), self.learns, sizes.cell)
         self.s, self.plan, self.loss, self.a, self.p, self.rows = sizes, plan, loss, arrays, params, rows
+        self.recurrences = {d: self._recurrence(d, settled.regime) for layer in self.stack for d in layer}
         self.number = np.dtype(sizes.dtype).type
         self.has_tokens = sizes.V > 0
-        self.table = params["embedding"] if self.has_tokens else params["W_xh"]
+
+    def _recurrence(self, direction: Direction, regime: Regime) -> CudaRecurrence:
+        """Its arrays by their names in one direction. All states of a layer below the last are read, and rows with
+        lengths end anywhere.
+        """
+        S = self.s.S if direction in self.stack[-1] and not self.s.lengths else self.s.T
+        own = {
+            name.removeprefix(direction.prefix): a for name, a in self.a.items() if name.startswith(direction.prefix)
+        }
+        return CudaRecurrence(replace(self.s, S=S), self.plan, regime, self.launch, self.a | own)
 
     def _tiles(self, rows: int, columns: int, parts: int = 0) -> tuple[LaunchSize, tuple[int, int, int]]:
         """Launch sizes of a product into (rows, columns), and the sizes that its kernel is made for."""
@@ -107,77 +126,188 @@ class CudaRunner:
         grid = (*plan.tiles(rows, columns, micro), max(1, parts))
         return LaunchSize(grid, (plan.side, plan.side)), (plan.side, micro, plan.depth)
 
+    def _source(self, direction: Direction, batch: Batch) -> Source:
+        """Where a direction's inputs come from: which `reader`, and what it is given."""
+        table = self.p["embedding"] if self.has_tokens else self.p[f"{direction.prefix}W_xh"]
+        of_rows = (table, *self._of_rows(batch))
+        if direction.layer == 0:
+            reads, h, first = "tokens" if self.has_tokens else "dense", self.rows.source, 0
+        else:
+            reads, (h, first) = "states", self._read(direction.layer - 1, batch.b, self.s.T)
+        return (reads, direction.back, self.s.lengths), (h, first, *of_rows)
+
+    def _of_rows(self, batch: Batch) -> tuple[Any, ...]:
+        """By which a kernel finds the length of a batch's row."""
+        return batch.order, batch.offset, self.rows.lengths
+
+    def _read(self, layer: int, b: int, S: int) -> tuple[Any, int]:
+        """What is above a layer reads: the last S of its states in the order of time, from which row on."""
+        if f"l{layer}.read" in self.a:
+            return self.a[f"l{layer}.read"], 0
+        return self.a[f"{self.stack[layer][0].prefix}h"], (self.s.T - S + 1) * b
+
     def forward(self, batch: Batch, step_weight: float) -> None:
-        """h, z, dz, losses and correct. `step_weight`: of one loss within its row."""
+        """h, gates and tape, z, dz, losses and correct. `step_weight`: of one loss within its row."""
         s, a, p, b, plan = self.s, self.a, self.p, batch.b, self.plan
-        # All inputs through W_xh in one product, to where the states will stand
-        n, rows = s.T * b, self.rows
-        size, tile = self._tiles(n, s.GH)
-        kernel = products.project_inputs(s.dtype, self.has_tokens, *tile)
-        self.launch(
-            kernel, size,
-            a["h"], b, rows.source, self.table, batch.order, batch.offset, b, p["W_xh"], p["b_h"], n, s.E, s.GH,
-        )  # fmt: skip
-        # T steps: each state in the place of what its input gave
-        self.recurrence.forward(p["W_hh"], batch.initial, b)
+        for number, layer in enumerate(self.stack):
+            for direction in layer:
+                self._project(batch, direction)
+                # T steps: each state in the place of what its input gave
+                self.recurrences[direction].forward(
+                    direction.params_of(p), direction.states_of(batch.initial), self._of_rows(batch), b
+                )
+            if f"l{number}.read" in a:
+                S = s.S if number == s.layers - 1 else s.T
+                states = [a[f"{direction.prefix}h"] for direction in layer]
+                kernel, size = join.join_states(s.directions > 1, s.lengths), self._a_thread_each(S * b * s.read)
+                read = a[f"l{number}.read"]
+                self.launch(kernel, size, read, states[0], states[-1], *self._of_rows(batch), b, s.T, S, s.H)
+        if s.averages:
+            self.launch(join.count_emitted(), LaunchSize(1, plan.threads), a["emitted"], *self._of_rows(batch), b)
         # Logits, losses and dz of the last S states
-        outputs = s.S * b
-        read_out = losses.read_out(s.dtype, self.loss, plan.threads, plan.outputs)
+        outputs, (h, first) = s.S * b, self._read(s.layers - 1, b, s.S)
+        read_out = losses.read_out(
+            s.dtype, self.loss, plan.threads, plan.outputs, s.lengths and not s.at_ends, s.averages
+        )
         self.launch(
             read_out, LaunchSize(math.ceil(outputs / plan.outputs), plan.threads),
-            a["z"], a["dz"], batch.losses, batch.correct, batch.at, a["h"], (s.T - s.S + 1) * b, p["W_hy"], p["b_y"],
-            rows.classes, rows.targets, batch.order, batch.offset, b, s.S, s.H, s.O, self.number(step_weight / b),
+            a["z"], a["dz"], batch.losses, batch.correct, batch.at, h, first, p["W_hy"], p["b_y"],
+            self.rows.classes, self.rows.targets, *self._of_rows(batch), a["emitted"], b, s.S, s.read, s.O,
+            self.number(1.0 if s.averages else step_weight / b),
+        )  # fmt: skip
+
+    def _a_thread_each(self, numbers: int) -> LaunchSize:
+        return LaunchSize(math.ceil(numbers / self.plan.threads), self.plan.threads)
+
+    def _project(self, batch: Batch, direction: Direction) -> None:
+        """All inputs through W_xh in one product, to where the gates, or the states of the tanh cell, will stand."""
+        s, a, b, prefix = self.s, self.a, batch.b, direction.prefix
+        out, first = (a[f"{prefix}gates"], 0) if s.gated else (a[f"{prefix}h"], b)
+        size, tile = self._tiles(s.T * b, s.gate_width)
+        reads, given = self._source(direction, batch)
+        self.launch(
+            products.project_inputs(s.dtype, *reads, *tile), size,
+            out, first, *given, b, s.T, self.p[f"{prefix}W_xh"], self.p[f"{prefix}b_h"], s.T * b, direction.E,
+            s.gate_width,
         )  # fmt: skip
 
     def gradient(self, batch: Batch, step_weight: float, reverse: Reverse) -> None:
         """Forward, and all gradients."""
-        s, a, p, b, first = self.s, self.a, self.p, batch.b, reverse.first
         self.forward(batch, step_weight)
-        # The head's gradient of those states, then back through time to the gradient of the gates
-        self._times_transposed(a["dh"], 0, a["dz"], p["W_hy"], s.S * b, s.H, s.O)
-        self.recurrence.backward(p["W_hh"], reverse, b)
-        # From that all gradients, by sums over the steps that a loss reaches
-        self._sums(batch, first * b)
+        self._head_back(batch)
+        # From the head's gradient of states back through time to the gradient of gates, layer by layer, and from that
+        # all others, by sums over the steps that a loss reaches
+        windows = reverse.apart or (reverse,)
+        if self.has_tokens and len(windows) > 1:
+            self._times_transposed(self.a["dx"], 0, self.a["dx"], self.a["dx"], self.s.T * batch.b, self.s.E, 0, batch)
+        for n, window in enumerate(windows):
+            first, end = window.first * batch.b, window.end * batch.b
+            for number, layer in reversed(list(enumerate(self.stack))):
+                passes = window if number == self.s.layers - 1 else window.below
+                assert passes is not None
+                for direction in layer:
+                    W = self.p[f"{direction.prefix}W_hh"]
+                    self.recurrences[direction].backward(W, passes, self._of_rows(batch), batch.b)
+                for k, below in enumerate(self.stack[number - 1] if number else ()):
+                    rows, out = slice(k * self.s.H, (k + 1) * self.s.H), self.a[f"{below.prefix}dh"]
+                    self._to_inputs(out, number, rows, below.back, (first, end), batch)
+            self._sums(batch, (first, end), n)
+            if self.has_tokens:
+                self._to_inputs(self.a["dx"], 0, slice(None), False, (first, end), batch, int(len(windows) > 1))
         if self.has_tokens:
-            self._sums_by_token(batch, first * b)
+            self._sums_by_token(batch, reverse.first * batch.b)
 
-    def _times_transposed(self, out: Any, first: int, A: Any, B: Any, rows: int, n: int, k: int) -> None:
-        size, tile = self._tiles(rows, n)
-        self.launch(products.times_transposed(self.s.dtype, *tile), size, out, first, A, B, rows, n, k)
-
-    def _sums(self, batch: Batch, first: int) -> None:
-        """All gradients but that of the embedding, from rows of delta from `first` on."""
+    def _head_back(self, batch: Batch) -> None:
+        """dh of the last layer."""
         s, a, b = self.s, self.a, batch.b
-        chunks = self._outer(batch, a["parts"], a["delta"], 0, first, s.T * b, s.E, s.GH)
-        # The head reads the state after a step, the layer the one before: rows of h are so far ahead of those of dz
-        head_first = (s.T - s.S + 1) * b
-        head_chunks = self._outer(batch, a["head_parts"], a["dz"], head_first, 0, s.S * b, 0, s.O)
-        out = a["grads"][s.V * s.E :]
-        kernel, threads = products.add_parts(s.dtype), self.plan.threads
-        size = LaunchSize(math.ceil(out.size / threads), threads)
-        self.launch(kernel, size, out, a["parts"], a["head_parts"], chunks, head_chunks)
+        if s.at_ends:
+            self._times_transposed(a["d_read"], 0, a["dz"], self.p["W_hy"], b, s.read, s.O, batch)
+        for k, direction in enumerate(self.stack[-1]):
+            rows, out = slice(k * s.H, (k + 1) * s.H), a[f"{direction.prefix}dh"]
+            if s.at_ends:
+                kernel, size = join.place_at_ends(s.dtype), self._a_thread_each(s.T * b * s.H)
+                self.launch(kernel, size, out, a["d_read"], k * s.H, *self._of_rows(batch), b, s.T, s.H)
+            else:
+                turned = s.S if direction.back else 0
+                self._times_transposed(out, 0, a["dz"], self.p["W_hy"][rows], s.S * b, s.H, s.O, batch, turned)
 
-    def _outer(self, batch: Batch, parts: Any, d: Any, ahead: int, first: int, end: int, E: int, n: int) -> int:
-        """Parts of [x | h | 1]^T d, and how many there are."""
+    def _to_inputs(
+        self, out: Any, layer: int, rows: slice, back: bool, reach: tuple[int, int], batch: Batch, add: int = 0
+    ) -> None:
+        """The gradient of what a layer reads, of the columns `rows` of it: `back` in the order of such a direction."""
+        s, (first, end) = self.s, reach
+        for n, direction in enumerate(self.stack[layer]):
+            delta, W = self.a[f"{direction.prefix}delta"], self.p[f"{direction.prefix}W_xh"][rows]
+            turned = s.T if direction.back != back else 0
+            size = end - first, W.shape[0], s.gate_width
+            self._times_transposed(out, first, delta, W, *size, batch, turned, add + n)
+
+    def _times_transposed(
+        self,
+        out: Any,
+        first: int,
+        A: Any,
+        B: Any,
+        rows: int,
+        n: int,
+        k: int,
+        batch: Batch,
+        turned: int = 0,
+        add: int = 0,
+    ) -> None:
+        size, tile = self._tiles(rows, n)
+        kernel = products.times_transposed(self.s.dtype, self.s.lengths, *tile)
+        self.launch(kernel, size, out, first, A, B, rows, n, k, *self._of_rows(batch), batch.b, turned, add)
+
+    def _sums(self, batch: Batch, reach: tuple[int, int], add: int) -> None:
+        """All gradients but that of the embedding, from rows [first, end) of delta; with `add` to what is there, which
+        has the head's.
+        """
         s, a = self.s, self.a
-        m = E + s.H + 1
+        at, kernel, head = s.V * s.E, products.add_parts(s.dtype), 0
+        for direction in (direction for layer in self.stack for direction in layer):
+            parts, h, delta = (a[f"{direction.prefix}{name}"] for name in ("parts", "h", "delta"))
+            source, widths = self._source(direction, batch), (direction.E, s.H, s.gate_width, s.inner)
+            chunks = self._outer(batch, parts, delta, h, 0, *reach, source, widths)
+            end = at + s.step_numbers(direction.E)
+            if direction is self.stack[-1][-1] and not add:  # behind it lie the head's, added up by the same launch
+                head, end = self._head_sums(batch, source), a["grads"].size
+            out = a["grads"][at:end]
+            self.launch(kernel, self._a_thread_each(out.size), out, parts, a["head_parts"], chunks, head, add)
+            at = end
+
+    def _head_sums(self, batch: Batch, source: Source) -> int:
+        """Parts of the head's gradient, and how many: it reads the state after a step, where a layer reads that before,
+        so rows of h are ahead of those of dz. There is no x, and no `source` is read; with a loss a step only steps of
+        a row have one.
+        """
+        s, a, b = self.s, self.a, batch.b
+        h, first = self._read(s.layers - 1, b, s.S)
+        source = (source[0][0], False, s.lengths and not s.at_ends), source[1]
+        return self._outer(batch, a["head_parts"], a["dz"], h, first, 0, s.S * b, source, (0, s.read, s.O, 0))
+
+    def _outer(
+        self, batch: Batch, parts: Any, d: Any, h: Any, ahead: int, first: int, end: int,
+        source: Source, widths: tuple[int, int, int, int],
+    ) -> int:  # fmt: skip
+        """Parts of [x | h | 1]^T d, and how many there are. `widths`: of x, of h, of d without `inner`, and of that."""
+        E, H, GH, inner = widths
+        m, n = E + H + 1, GH + inner
         # Chunks of steps, so many that the device is busy, and no empty one at the end
-        wanted = self.plan.chunks(end - first, m, n, s.dtype)
+        wanted = self.plan.chunks(end - first, m, n, self.s.dtype)
         chunk = math.ceil((end - first) / wanted)
         chunks = math.ceil((end - first) / chunk)
         size, tile = self._tiles(m, n, chunks)
-        kernel = products.outer_sums(s.dtype, self.has_tokens, *tile)
+        reads, given = source
         self.launch(
-            kernel, size,
-            parts, self.rows.source, self.table, batch.order, batch.offset, batch.b, a["h"], ahead, d,
-            first, end, chunk, E, s.H, n,
+            products.outer_sums(self.s.dtype, *reads, *tile), size,
+            parts, *given, batch.b, self.s.T, h, ahead, d, first, end, chunk, E, H, n, inner,
         )  # fmt: skip
         return chunks
 
     def _sums_by_token(self, batch: Batch, first: int) -> None:
-        """The gradient of the embedding, all V rows of it."""
+        """The gradient of the embedding, all V rows of it, from dx."""
         s, a, b, plan = self.s, self.a, batch.b, self.plan
-        self._times_transposed(a["dx"], first, a["delta"], self.p["W_xh"], s.T * b - first, s.E, s.GH)
         owned = plan.tokens_owned(s.dtype)
         kernel = embedding.sum_by_token(s.dtype, plan.threads, plan.token_columns, owned)
         self.launch(

@@ -40,10 +40,11 @@ QUAD = 4  # numbers of a 128-bit load, in float32
 
 @dataclass(frozen=True)
 class Lanes:
-    """Sizes of a block that has all of W_hh, as in `lanes`: `lanes` threads share `per` columns.
+    """Sizes of a block that has all of W_hh, as in `lanes`: `lanes` threads share `per` units.
 
-    `lanes` is a multiple of `per`, `width` of both and of QUAD times `lanes`; `kept` of a thread's weights are in
-    registers, a multiple of QUAD.
+    A unit has `gates` columns of weights, over `along` times `width` numbers of k: forward one for each gate, and back
+    one that runs along all gates. `lanes` is a multiple of `per`, `width` of both, and `along` times it of QUAD times
+    `lanes`; `kept` of a thread's weights are in registers, a multiple of QUAD times its columns.
     """
 
     width: int
@@ -51,6 +52,8 @@ class Lanes:
     per: int
     kept: int
     rows: int
+    gates: int = 1
+    along: int = 1
 
     @property
     def threads(self) -> int:
@@ -58,23 +61,28 @@ class Lanes:
         return self.width * self.lanes // self.per
 
     @property
+    def columns(self) -> int:
+        """Columns of weights of a thread."""
+        return self.per * self.gates
+
+    @property
     def depth(self) -> int:
         """Numbers of k of a lane."""
-        return self.width // self.lanes
+        return self.along * self.width // self.lanes
 
     @property
     def pooled(self) -> int:
         """Weights of a thread in shared memory."""
-        return self.depth * self.per - self.kept
+        return self.depth * self.columns - self.kept
 
     @property
     def apart(self) -> int:
-        """Sums of a row and column in a thread, which has QUAD of a row in all."""
-        return max(1, QUAD // self.per)
+        """Sums of a row and column in a thread, which has QUAD of a row in all, or more."""
+        return max(1, QUAD // self.columns)
 
     @property
     def turns(self) -> int:
-        """Threads that are the cell of a column, each for some rows."""
+        """Threads that are the cell of a unit, each for some rows."""
         return self.lanes // self.per
 
     @property
@@ -85,7 +93,20 @@ class Lanes:
     @property
     def partial(self) -> tuple[int, ...]:
         """Shape of what the lanes have summed, by row and group of lanes; one line apart, for the banks."""
-        return (self.rows, self.width // self.per, self.per + 1, self.lanes) if self.lanes > 1 else (1, 1, 1, 1)
+        return (self.rows, self.width // self.per, self.columns + 1, self.lanes) if self.lanes > 1 else (1, 1, 1, 1)
+
+    @property
+    def buffers(self) -> tuple[int, int, int]:
+        """Shape of what is multiplied by the weights, in shared memory, twice."""
+        return 2, self.rows, self.along * self.width
+
+    def static_bytes(self, dtype: str) -> int:
+        """Shared memory of a block that is not the pool."""
+        return (math.prod(self.buffers) + math.prod(self.partial)) * np.dtype(dtype).itemsize
+
+    def pool_bytes(self, dtype: str) -> int:
+        """Shared memory of the pool; never none: the simulator makes no empty array."""
+        return max(1, self.pooled) * self.threads * np.dtype(dtype).itemsize
 
 
 APART = 8  # numbers between the sums of two columns, so that a warp that reads four of them meets no bank twice
@@ -149,12 +170,14 @@ class LaunchPlan:
     wanted where a sum over steps is split.
 
     `group`: threads of a warp that share as many columns, from an H padded of `grouped` on; below, a thread a column.
-    Of twice as many threads as columns: `block_registers` of all threads of a block, of which each needs `beside` for
-    what is not a weight. Of columns spread over blocks: `columns` of a block, the first that gives no more blocks than
-    there are multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to
-    `few` batch rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few.
-    `wide`: H from which a launch per step is better than one block that reads all of W_hh. `kinds`: regimes that may
-    be taken.
+    `turns`: threads of a unit of a cell with gates.
+    Of twice as many threads as columns, or with gates: `block_registers` of all threads of a block, of which each needs
+    `beside`, or `beside_gates`, for what is not a weight.
+    Of columns spread over blocks: `columns` of a block, the first that gives no more blocks than there are
+    multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to `few` batch
+    rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few. `wide`: gate
+    columns from which a launch per step is better than one block that reads all of W_hh.
+    `kinds`: regimes that may be taken.
     """
 
     # products
@@ -169,6 +192,7 @@ class LaunchPlan:
     unrolled: int = 128
     group: int = 4
     grouped: int = 96
+    turns: int = 4
     # everything else
     threads: int = 256
     tokens: int = 32
@@ -178,6 +202,7 @@ class LaunchPlan:
     # recurrences with two threads a column, or columns over blocks, or a launch a step
     block_registers: int = 65536
     beside: int = 32
+    beside_gates: int = 56
     columns: tuple[int, ...] = (8, 12)
     lanes: int = 128
     per: int = 4

@@ -5,14 +5,16 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numba import cuda
 from numpy.typing import NDArray
 
-from rnnbench.kernels.cuda import backward, forward, lanes, spread, tiles
+from rnnbench.cells import cell_of
+from rnnbench.kernels.cuda import backward, forward, gated_general, gated_lanes, gated_tiles, lanes, spread, tiles
 from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import Room, simulated
 from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
@@ -27,15 +29,39 @@ def block_array(blocks: list[tuple[int, int, int]]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Reverse:
-    """Reverse passes in order of time: (start, emit, end) of each, and the same on the device, (., 3)."""
+    """Reverse passes in order of time: (start, emit, end) of each, and the same on the device, (., 3).
+
+    `below`: of layers below the last, where every step of a pass has a gradient from above; None where there are none.
+    `apart`: each pass by itself, where there are such layers and passes overlap: what goes down a layer is of one pass.
+    """
 
     listed: tuple[tuple[int, int, int], ...]
     on_device: Any
+    below: Reverse | None = None
+    apart: tuple[Reverse, ...] = ()
 
     @property
     def first(self) -> int:
         """The first step that any of them reaches."""
         return self.listed[0][0]
+
+    @property
+    def end(self) -> int:
+        """The step behind the last."""
+        return self.listed[-1][2]
+
+
+def reverse_passes(blocks: list[tuple[int, int, int]], layers: int) -> Reverse:
+    """Of (start, emit, end) of each, on the device."""
+
+    def passes(some: list[tuple[int, int, int]], below: Reverse | None = None) -> Reverse:
+        return Reverse(tuple(some), cuda.to_device(block_array(some)), below)
+
+    def with_below(some: list[tuple[int, int, int]]) -> Reverse:
+        return passes(some, passes([(start, start, end) for start, _, end in some]) if layers > 1 else None)
+
+    overlap = layers > 1 and any(later[0] < earlier[2] for earlier, later in pairwise(blocks))
+    return replace(with_below(blocks), apart=tuple(with_below([block]) for block in blocks) if overlap else ())
 
 
 @dataclass(frozen=True)
@@ -59,7 +85,10 @@ def steps_back(listed: tuple[tuple[int, int, int], ...], T: int, S: int) -> Iter
 
 
 class CudaRecurrence:
-    """Forward and backward for one problem. `arrays`: h, delta, spare, dh, arrived."""
+    """Forward and backward of one layer in one direction, whose steps count from its own first.
+
+    `arrays`: h, delta, spare, dh, arrived; with gates gates, tape, carried.
+    """
 
     def __init__(
         self, sizes: DeviceSizes, plan: LaunchPlan, regime: Regime, launch: Launcher, arrays: dict[str, Any]
@@ -80,60 +109,90 @@ class CudaRecurrence:
     def _tile(self) -> tuple[int, int, int]:
         return self.plan.side, self.plan.step_micro, self.plan.depth
 
-    def forward(self, W: Any, initial: Any, b: int) -> None:
-        """h from x_t W_xh + b_h, which it holds, and initial (>= b, H)."""
+    def forward(self, params: dict[str, Any], initial: dict[str, Any], of_rows: tuple[Any, ...], b: int) -> None:
+        """h from x_t W_xh + b_h, which it or `gates` holds, and initial states (>= b, H).
+
+        `of_rows`: order of rows, from which on, and lengths, for the regimes whose blocks stop where their rows end.
+        """
         # A launch a step, one launch whose blocks wait for each other, or one in which none does
-        r, s, h = self.regime, self.s, self.a["h"]
-        size = self._size(b)
-        if r.kind is RegimeKind.TILES:
-            self._each_step(tiles.forward_tile_step(s.dtype, *self._tile()), size, W, initial, b)
-        elif r.kind is RegimeKind.STEPS:
-            self._each_step(spread.forward_spread_step(s.dtype, r.shape), size, W, initial, b)
+        r, s, a, size = self.regime, self.s, self.a, self._size(b)
+        arrays: tuple[Any, ...] = (a["h"], params["W_hh"], initial["h"])
+        if s.gated:
+            # What the cell has not is not read: gru no c, lstm no b_hn
+            bias, first_c = params.get("b_hn", params["b_h"]), initial.get("c", initial["h"])
+            arrays = (a["h"], a["gates"], a["tape"], params["W_hh"], bias, initial["h"], first_c)
+        kernel = _forward_kernel(r, s.dtype, s.cell, self._tile(), s.lengths)
+        if r.lanes is not None:
+            arrays += of_rows
+        if r.kind in (RegimeKind.TILES, RegimeKind.STEPS):
+            for t in range(s.T):
+                self.launch(kernel, size, *arrays, b, t, s.H)
         elif r.kind is RegimeKind.SPREAD:
-            kernel = spread.forward_spread(s.dtype, r.shape)
-            self.launch(kernel, size, h, W, initial, b, s.T, s.H, self.a["arrived"])
+            self.launch(kernel, size, *arrays, b, s.T, s.H, a["arrived"])
         else:
-            self.launch(_forward_kernel(r, s.dtype), size, h, W, initial, b, s.T, s.H)
+            self.launch(kernel, size, *arrays, b, s.T, s.H)
 
-    def _each_step(self, kernel: Any, size: LaunchSize, W: Any, initial: Any, b: int) -> None:
-        for t in range(self.s.T):
-            self.launch(kernel, size, self.a["h"], W, initial, b, t, self.s.H)
-
-    def backward(self, W: Any, reverse: Reverse, b: int) -> None:
-        """delta, from dh and h."""
-        r, s, a = self.regime, self.s, self.a
-        size, arrays = self._size(b), (a["delta"], a["spare"], a["h"], a["dh"], W)
-        if r.kind is RegimeKind.TILES:
-            self._each_step_back(tiles.backward_tile_step(s.dtype, *self._tile()), size, arrays, reverse, b)
-        elif r.kind is RegimeKind.STEPS:
-            self._each_step_back(spread.backward_spread_step(s.dtype, r.shape), size, arrays, reverse, b)
+    def backward(self, W: Any, reverse: Reverse, of_rows: tuple[Any, ...], b: int) -> None:
+        """delta, from dh and what forward left."""
+        r, s, a, size = self.regime, self.s, self.a, self._size(b)
+        arrays: tuple[Any, ...] = (a["delta"], a["spare"], a["h"], a["dh"], W)
+        if s.gated:
+            arrays = (a["delta"], a["spare"], a["carried"], a["h"], a["gates"], a["tape"], a["dh"], W)
+        kernel = _backward_kernel(r, s.dtype, s.cell, self._tile(), s.lengths)
+        if r.lanes is not None:
+            arrays += of_rows
+        if r.kind in (RegimeKind.TILES, RegimeKind.STEPS):
+            # What the kernels of one launch work out for each step is worked out here, and given to each launch
+            for x in steps_back(reverse.listed, s.T, s.S):
+                self.launch(kernel, size, *arrays, b, x.t, s.T, s.S, s.H, x.more, x.emits, x.again)
         elif r.kind is RegimeKind.SPREAD:
-            kernel = spread.backward_spread(s.dtype, r.shape)
             self.launch(kernel, size, *arrays, reverse.on_device, b, s.T, s.S, s.H, a["arrived"])
         else:
-            self.launch(_backward_kernel(r, s.dtype), size, *arrays, reverse.on_device, b, s.T, s.S, s.H)
-
-    def _each_step_back(self, kernel: Any, size: LaunchSize, arrays: tuple[Any, ...], reverse: Reverse, b: int) -> None:
-        # What the kernels of one launch work out for each step is worked out here, and given to each launch
-        T, S, H = self.s.T, self.s.S, self.s.H
-        for x in steps_back(reverse.listed, T, S):
-            self.launch(kernel, size, *arrays, b, x.t, T, S, H, x.more, x.emits, x.again)
+            self.launch(kernel, size, *arrays, reverse.on_device, b, s.T, s.S, s.H)
 
 
-# The kernels of the other regimes are made by their factories, once for all sizes that are the same.
+# Kernels are made by their factories, once for all sizes that are the same. `tile`: of a step's product.
 
 
-def _forward_kernel(r: Regime, dtype: str) -> Any:
-    """The kernel of a regime with one launch in which no block waits."""
-    if r.lanes is not None:
-        return lanes.forward_in_lanes(dtype, r.block)
+def _forward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool) -> Any:
+    """The kernel of a regime."""
+    if r.back is not None:
+        return gated_lanes.forward_gated_in_lanes(dtype, cell, r.block, ends)
+    gated = len(cell_of(cell).gates) > 1
+    match r.kind:
+        case RegimeKind.REGISTERS | RegimeKind.SPLIT:
+            return lanes.forward_in_lanes(dtype, r.block, ends)
+        case RegimeKind.SPREAD:
+            return spread.forward_spread(dtype, r.shape)
+        case RegimeKind.STEPS:
+            return spread.forward_spread_step(dtype, r.shape)
+        case RegimeKind.TILES if gated:
+            return gated_tiles.forward_gated_tile_step(dtype, cell, *tile)
+        case RegimeKind.TILES:
+            return tiles.forward_tile_step(dtype, *tile)
+    if gated:
+        return gated_general.forward_gated_general(dtype, cell, r.threads, r.rows)
     return forward.forward_general(dtype, r.threads, r.rows)
 
 
-def _backward_kernel(r: Regime, dtype: str) -> Any:
+def _backward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool) -> Any:
     """As `_forward_kernel`."""
-    if r.lanes is not None:
-        return lanes.backward_in_lanes(dtype, r.block)
+    if r.back is not None:
+        return gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, ends)
+    gated = len(cell_of(cell).gates) > 1
+    match r.kind:
+        case RegimeKind.REGISTERS | RegimeKind.SPLIT:
+            return lanes.backward_in_lanes(dtype, r.block, ends)
+        case RegimeKind.SPREAD:
+            return spread.backward_spread(dtype, r.shape)
+        case RegimeKind.STEPS:
+            return spread.backward_spread_step(dtype, r.shape)
+        case RegimeKind.TILES if gated:
+            return gated_tiles.backward_gated_tile_step(dtype, cell, *tile)
+        case RegimeKind.TILES:
+            return tiles.backward_tile_step(dtype, *tile)
+    if gated:
+        return gated_general.backward_gated_general(dtype, cell, r.threads, r.rows)
     return backward.backward_general(dtype, r.threads, r.rows)
 
 
@@ -155,34 +214,36 @@ class Settled:
 
 
 @functools.cache
-def settle(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, learns: bool = True) -> Settled:
+def settle(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, learns: bool = True, cell: str = "rnn") -> Settled:
     """The first regime whose kernels the compiler keeps in registers; where it does so with none, the first.
 
     A toolkit may be too old to unroll for a new device, and W_hh would then lie in memory. GENERAL is not taken for
     that: it reads W_hh from memory too. ValueError as `choose`.
     """
-    first = Settled(choose(plan, H, b, dtype, room), 0)
+    first = Settled(choose(plan, H, b, dtype, room, cell), 0)
     if simulated():
         return first
-    first = Settled(first.regime, _local_bytes(plan, first.regime, H, b, dtype, learns))
+    first = Settled(first.regime, _local_bytes(plan, first.regime, H, b, dtype, learns, cell))
     if not first.local_bytes:
         return first
-    for regime in fitting(plan, H, b, dtype, room):
-        if regime.kind is not RegimeKind.GENERAL and not _local_bytes(plan, regime, H, b, dtype, learns):
+    for regime in fitting(plan, H, b, dtype, room, cell):
+        if regime.kind is not RegimeKind.GENERAL and not _local_bytes(plan, regime, H, b, dtype, learns, cell):
             return Settled(regime, 0)
     return first
 
 
-def _local_bytes(plan: LaunchPlan, regime: Regime, H: int, b: int, dtype: str, learns: bool) -> int:
+def _local_bytes(plan: LaunchPlan, regime: Regime, H: int, b: int, dtype: str, learns: bool, cell: str) -> int:
     """What a thread has in memory: launches of one step are prepared, and none is launched."""
-    sizes = DeviceSizes(b, 1, 0, 1, H, H, 1, 1, dtype)
-    put, W = Launcher(), cuda.device_array((1, 1), dtype)
-    arrays = dict.fromkeys(("h", "delta", "spare", "dh"), W) | {"arrived": cuda.device_array(1, np.int32)}
+    sizes = DeviceSizes(b, 1, 0, 1, H, 1, 1, dtype, cell)
+    put, W, bias = Launcher(), cuda.device_array((1, 1), dtype), cuda.device_array(1, dtype)
+    arrays = dict.fromkeys(("h", "gates", "tape", "carried", "delta", "spare", "dh"), W)
+    of_rows = cuda.device_array(1, np.int64), 0, cuda.device_array(1, np.int32)
+    arrays["arrived"] = cuda.device_array(1, np.int32)
     recurrence = CudaRecurrence(sizes, plan, regime, put, arrays)
 
     def launches() -> None:
-        recurrence.forward(W, W, b)
+        recurrence.forward({"W_hh": W, "b_h": bias}, {"h": W}, of_rows, b)
         if learns:
-            recurrence.backward(W, Reverse(((0, 0, 1),), cuda.device_array((1, 3), np.int64)), b)
+            recurrence.backward(W, Reverse(((0, 0, 1),), cuda.device_array((1, 3), np.int64)), of_rows, b)
 
     return put.prepare(launches).local_bytes

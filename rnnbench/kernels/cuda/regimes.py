@@ -7,6 +7,9 @@ spread      few rows: columns over all multiprocessors, a barrier at each step  
 steps       the same blocks where they cannot be resident together                a launch per step
 tiles       from `wide` on: a product per step                                    a launch per step
 general     any H, W_hh read from memory at each step by each block               one launch; right, not fast
+
+Of cells with gates `registers` and `split` have `turns` threads for each unit, and there is no `spread` and no `steps`:
+what fits no block is `tiles` from `wide` gate columns on.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rnnbench.cells import cell_of
 from rnnbench.kernels.cuda.device import Room
 from rnnbench.kernels.cuda.plan import PAIR, QUAD, Lanes, LaunchPlan, RegimeKind, Shape
 
@@ -26,7 +30,10 @@ STATIC_BYTES = 48 << 10  # of shared memory, with nothing asked for
 
 @dataclass(frozen=True)
 class Regime:
-    """A kind with its sizes; what a kind does not have is 0. `shared`: bytes of dynamic shared memory."""
+    """A kind with its sizes; what a kind does not have is 0. `shared`: bytes of dynamic shared memory.
+
+    `back`: of a cell with gates the sizes of the way back, where a block has all of W_hh; else they are `lanes`.
+    """
 
     kind: RegimeKind
     grid: int
@@ -37,6 +44,7 @@ class Regime:
     shared: int = 0
     spread: Shape | None = None
     lanes: Lanes | None = None
+    back: Lanes | None = None
 
     @property
     def block(self) -> Lanes:
@@ -53,24 +61,29 @@ class Regime:
         return self.spread
 
 
-def fitting(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Iterator[Regime]:
+def fitting(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, cell: str = "rnn") -> Iterator[Regime]:
     """The regimes that this problem fits, the best first."""
+    gates = len(cell_of(cell).gates)
     for kind in plan.kinds:
-        if found := _TABLE[kind](plan, H, b, dtype, room):
+        sizes = plan, H, b, dtype, room
+        if found := _TABLE[kind](*sizes) if gates == 1 else _of_gates(kind, gates, *sizes):
             yield found
 
 
-def choose(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime:
+def choose(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, cell: str = "rnn") -> Regime:
     """The first regime that this problem fits. ValueError where none of the plan's kinds takes it."""
-    for regime in fitting(plan, H, b, dtype, room):
+    for regime in fitting(plan, H, b, dtype, room, cell):
         return regime
     raise ValueError(
-        f"no kernel for H = {H}, B = {b} in {dtype} among {', '.join(plan.kinds)}; add {RegimeKind.GENERAL}"
+        f"no kernel for {cell} of H = {H}, B = {b} in {dtype} among {', '.join(plan.kinds)}; add {RegimeKind.GENERAL}"
     )
 
 
 def describe(regime: Regime) -> str:
     """What a contract says of W_hh."""
+    if regime.back is not None:
+        where = "in registers" + (" and shared memory" if regime.kind is RegimeKind.SPLIT else "")
+        return f"{where} ({regime.kept} numbers a thread in registers), {regime.block.turns} threads a unit"
     return {
         RegimeKind.REGISTERS: "in registers, as many threads as columns",
         RegimeKind.SPLIT: f"in registers ({regime.kept} numbers a thread) and shared memory, two threads a column",
@@ -107,8 +120,7 @@ def _split(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime |
     while True:
         kept = min(half, spare - unit * (rows.bit_length() - 1), plan.unrolled)
         block = Lanes(width, lanes, plan.group, kept, rows)
-        static = (2 * rows * width + math.prod(block.partial)) * size
-        shared = max(1, block.pooled) * threads * size  # never none: the simulator makes no empty array
+        static, shared = block.static_bytes(dtype), block.pool_bytes(dtype)
         if kept >= unit and static <= STATIC_BYTES and shared + static <= room.block_bytes:
             return Regime(RegimeKind.SPLIT, math.ceil(b / rows), threads, rows, width, kept, shared, lanes=block)
         if rows == 1:
@@ -153,9 +165,9 @@ def _steps(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime |
     return Regime(RegimeKind.STEPS, grid, shape.threads, shape.rows, shape.width, spread=shape)
 
 
-def _tiles(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
+def _tiles(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, gates: int = 1) -> Regime | None:
     # A launch for each step takes longer than a step of a narrow state
-    if plan.wide > H:
+    if plan.wide > gates * H:
         return None
     edge = plan.side * plan.step_micro
     return Regime(RegimeKind.TILES, math.ceil(b / edge) * math.ceil(H / edge), plan.side**2)
@@ -174,3 +186,48 @@ _TABLE: dict[RegimeKind, Callable[[LaunchPlan, int, int, str, Room], Regime | No
     RegimeKind.TILES: _tiles,
     RegimeKind.GENERAL: _general,
 }
+
+
+def _of_gates(kind: RegimeKind, gates: int, plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
+    """As the table has it for the tanh cell, for a cell with so many gates."""
+    match kind:
+        case RegimeKind.REGISTERS | RegimeKind.SPLIT:
+            found = _gates_in_lanes(plan, gates, H, b, dtype, room)
+            return found if found and found.kind is kind else None
+        case RegimeKind.TILES:
+            return _tiles(plan, H, b, dtype, room, gates)
+        case RegimeKind.GENERAL:
+            return _general(plan, H, b, dtype, room)
+        case _:
+            return None
+
+
+def _gates_in_lanes(plan: LaunchPlan, gates: int, H: int, b: int, dtype: str, room: Room) -> Regime | None:
+    turns = plan.turns
+    pad = math.lcm(plan.pad, QUAD * turns)
+    width = pad * math.ceil(H / pad)
+    threads, weights = turns * width, gates * width // turns  # of each thread
+    if threads > MAX_THREADS:
+        return None
+    # Forward a thread has a unit, whose gates share a state that is read; back as many units do as k is divided by
+    per = plan.group
+    while gates * width % (QUAD * turns * per):
+        per //= 2
+    rows = plan.block_rows(b, None)
+    while True:
+        # Sums of more rows take registers that weights then have not
+        spare = (plan.thread_registers(threads) - plan.beside_gates) * 4 // np.dtype(dtype).itemsize
+        spare = min(weights, spare - gates * QUAD * (rows - 1), plan.unrolled)
+        ahead, back = (
+            Lanes(width, turns * units, units, spare // unit * unit, rows, *shape)
+            for units, shape, unit in ((1, (gates, 1), QUAD * gates), (per, (1, gates), QUAD * per))
+        )
+        shared = max(ahead.pool_bytes(dtype), back.pool_bytes(dtype))
+        static = max(ahead.static_bytes(dtype), back.static_bytes(dtype))
+        if min(ahead.kept, back.kept) > 0 and static <= STATIC_BYTES and shared + static <= room.block_bytes:
+            kind = RegimeKind.SPLIT if ahead.pooled or back.pooled else RegimeKind.REGISTERS
+            grid, kept = math.ceil(b / rows), min(ahead.kept, back.kept)
+            return Regime(kind, grid, threads, rows, width, kept, shared, lanes=ahead, back=back)
+        if rows == 1:
+            return None
+        rows //= 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rnnbench.report.data import ReportData
@@ -29,6 +30,14 @@ REGISTRY: dict[str, str] = {
 OF_SWEEPS = ("sweep-time", "sweep-share", "crossover", "roofline", "gpu-sweep", "gpu-step", "device-time")
 
 DPI = 160
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A saved page of a figure: its files, PNG first, and what it shows in words."""
+
+    paths: list[Path]
+    alt: str
 
 
 def draw_figure(name: str, data: ReportData) -> list[Page]:

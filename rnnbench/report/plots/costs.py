@@ -17,11 +17,13 @@ from rnnbench.report.plots.layout import (
     backend_rows,
     handle,
     headline,
+    in_lanes,
     legend_below,
     log_axis,
     marks,
     paged,
     placed_rows,
+    points_of,
     say_nothing_drawn,
     span,
     titled,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = 4  # a page
+SIZE = 5.5  # points, of a mark
 
 
 @dataclass(frozen=True)
@@ -56,8 +59,8 @@ KINDS: dict[str, CostKind] = {
 }
 
 
-def panel(ax: Axes, title: str, group: Sequence[Summary]) -> None:
-    """One problem: a row for each backend, a marker for each kind of cost."""
+def panel(ax: Axes, title: str, group: Sequence[Summary], limits: tuple[float, float] | None) -> None:
+    """One problem: a row for each backend, a marker for each kind of cost, on the axis of all."""
     backend_rows(ax, [s.backend for s in group])
     known = [spent(s) for s in group]
     for y, (s, c) in enumerate(zip(group, known, strict=True)):
@@ -72,15 +75,18 @@ def panel(ax: Axes, title: str, group: Sequence[Summary]) -> None:
             )
         else:
             write_in_row(ax, y, status_text(str(s.status), s.reason), WRONG if s.status is Status.WRONG else FAINT)
-    for kind, style in KINDS.items():
-        places = [(y, c.backend, _found(c).get(kind)) for y, c in enumerate(known)]
-        shown = [Mark(v, y, look(name).colour, style.filled) for y, name, v in places if v is not None]
-        marks(ax, style.marker, shown, 6, linewidths=1.2)
     titled(ax, title)
-    limits = span(v for c in known for v in _found(c).values())
     if limits is None:
         say_nothing_drawn(ax)
         return
+    row = points_of(ax)[1] / len(known)
+    shown: dict[str, list[Mark]] = {kind: [] for kind in KINDS}
+    for y, c in enumerate(known):
+        offsets = in_lanes(ax, list(_found(c).values()), limits, SIZE)
+        for (kind, v), offset in zip(_found(c).items(), offsets, strict=True):
+            shown[kind].append(Mark(v, y + offset / row, look(c.backend).colour, KINDS[kind].filled))
+    for kind, style in KINDS.items():
+        marks(ax, style.marker, shown[kind], SIZE, linewidths=1.2)
     log_axis("x", ax, *limits, form=lambda v: duration(v, 1))
 
 
@@ -92,18 +98,21 @@ def _found(c: Spent) -> dict[str, float]:
 def pages(data: ReportData) -> list[Page]:
     """Four problems a page."""
     groups = main_cases(data.summaries)
+    for group in groups.values():
+        group.sort(key=lambda s: data.backends.index(s.backend))
+    limits = span(v for group in groups.values() for s in group for v in _found(spent(s)).values())
     shown = {case: group for case, group in groups.items() if any(spent(s).start for s in group)}
 
     def draw(part: Sequence[Case]) -> tuple[Figure, str]:
         most = max(len(shown[case]) for case in part)
-        figure, axes = placed_rows(len(part), 1, data.backends, most, 3 + data.quick, legend_lines=1)
+        figure, axes = placed_rows(len(part), 1, data.backends, most, 3 + data.quick, 1, row=0.23)
         note = (
             "Medians over launches. The first call is that of all passes up to the train step; numba compiles while "
             "it prepares. What was compiled for an earlier panel is not compiled again. Log scale."
         )
         headline(figure, "Where the time goes: once per process, and in each step after", [note], data.quick)
         for ax, case in zip(axes, part, strict=True):
-            panel(ax, data.labels.of(case), shown[case])
+            panel(ax, data.labels.of(case), shown[case], limits)
         handles = [
             handle(k.label, linestyle="", marker=k.marker, color=INK, markerfacecolor=INK if k.filled else "white")
             for k in KINDS.values()

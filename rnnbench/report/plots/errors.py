@@ -14,11 +14,13 @@ from rnnbench.report.plots.layout import (
     backend_rows,
     handle,
     headline,
+    in_lanes,
     legend_below,
     log_axis,
     marks,
     paged,
     placed_rows,
+    points_of,
     say_nothing_drawn,
     titled,
     write_in_row,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = 8  # a page
+SIZE = 4.5  # points, of a mark
 LOWEST = 1e-6  # of the limit: what is nearer, exact included, stands at the left edge
 MARKERS = ("o", "s", "^", "D", "v", "X", "P", "*")
 
@@ -64,10 +67,15 @@ def panel(ax: Axes, problem: ProblemCases, markers: dict[str, str]) -> None:
     high = 10 ** math.ceil(math.log10(max([10.0, *finite])) + 0.5)
     log_axis("x", ax, LOWEST / 2, high, form=_tick)
     ax.axvline(1.0, color=WRONG, linewidth=1.2)
+    row = points_of(ax)[1] / len(names)
+    found: dict[str, list[Mark]] = {group: [] for group in markers}
+    for y, name in enumerate(names):
+        places = [min(max(v, LOWEST), high) for v in shares[name].values()]
+        offsets = in_lanes(ax, places, (LOWEST / 2, high), SIZE)
+        for (group, v), x, offset in zip(shares[name].items(), places, offsets, strict=True):
+            found[group].append(Mark(x, y + offset / row, look(name).colour, v <= 1))
     for group, marker in markers.items():
-        values = [(y, name, shares[name][group]) for y, name in enumerate(names) if group in shares[name]]
-        found = [Mark(min(max(v, LOWEST), high), y, look(name).colour, v <= 1) for y, name, v in values]
-        marks(ax, marker, found, 5, clip_on=False, alpha=0.9)
+        marks(ax, marker, found[group], SIZE, clip_on=False)
     for y, name in enumerate(names):
         _say_wrong(ax, y, shares[name])
 
@@ -92,7 +100,7 @@ def pages(data: ReportData) -> list[Page]:
 
     def draw(part: Sequence[ProblemCases]) -> tuple[Figure, str]:
         most = max(len(problem.backends) for problem in part)
-        figure, axes = placed_rows(len(part), 2, data.backends, most, 3 + data.quick, legend_lines=1)
+        figure, axes = placed_rows(len(part), 2, data.backends, most, 3 + data.quick, 1, row=0.27)
         notes = ["norm(x - ref) / norm(ref) over its limit, largest of all passes and rounds; hollow: over the limit.",
                  "Exact answers stand at the left edge."]  # fmt: skip
         headline(figure, "Error against the float64 oracle: left of the line is right", notes, data.quick)

@@ -151,11 +151,15 @@ def placed(panels: int, columns: int, inside: float, frame: Frame) -> tuple[Figu
 
 
 def placed_rows(
-    panels: int, columns: int, names: Sequence[str], most: int, title_lines: int, legend_lines: int = 0
-) -> tuple[Figure, list[Axes]]:
-    """Axes for `most` rows of backends each, with room for the widest of their `names`, and none for a label below."""
+    panels: int, columns: int, names: Sequence[str], most: int, title_lines: int, legend_lines: int = 0,
+    row: float = 0.16,
+) -> tuple[Figure, list[Axes]]:  # fmt: skip
+    """Axes for `most` rows of backends each, with room for the widest of their `names`, and none for a label below.
+
+    A row is `row` inches high.
+    """
     left = 0.2 + max(map(_inches, names), default=0.0)
-    return placed(panels, columns, 0.16 * most, Frame(left, 0.2, title_lines, legend_lines, 0.26))
+    return placed(panels, columns, row * most, Frame(left, 0.2, title_lines, legend_lines, 0.26))
 
 
 @cache
@@ -287,22 +291,62 @@ def marks(ax: Axes, marker: str, points: Sequence[Mark], size: float, **style: A
     ax.scatter([p.x for p in points], [p.y for p in points], s=size**2, marker=shape, zorder=3, **style)
 
 
-def point_rows(ax: Axes, rows: Sequence[Row]) -> bool:
-    """Points with intervals and their labels on a log axis, one row a backend. False where there is no point."""
+@dataclass(frozen=True)
+class RowAxis:
+    """The one log axis of all panels of a figure: its limits, and those of what is drawn, without room for labels."""
+
+    limits: tuple[float, float]
+    ends: tuple[float, float]
+    form: Callable[[float], str] | None = None
+
+
+def row_axis(rows: Iterable[Row], form: Callable[[float], str] | None = None) -> RowAxis | None:
+    """An axis that holds the points of all rows and their labels; None where there is no point."""
+    drawn = [row for row in rows if row.drawn]
+    reach = [end for row in drawn for end in (row.value, *_near(row)) if math.isfinite(end)]
+    limits, ends = span(reach, right=max([0.26, *(0.028 * len(row.label) for row in drawn)])), span(reach)
+    return RowAxis(limits, ends, form) if limits and ends else None
+
+
+def lanes(places: Sequence[float], gap: float) -> list[int]:
+    """A lane for each place, so that no two in one lane are nearer than `gap`; the first lane where it can be."""
+    last: list[float] = []
+    found = [0] * len(places)
+    for i in sorted(range(len(places)), key=lambda i: places[i]):
+        lane = next((k for k, end in enumerate(last) if places[i] - end >= gap), len(last))
+        last[lane : lane + 1] = [places[i]]
+        found[i] = lane
+    return found
+
+
+def in_lanes(
+    ax: Axes, values: Sequence[float], limits: tuple[float, float], size: float, upright: bool = False
+) -> list[float]:
+    """Offsets in points across a log axis that keep marks of that size apart, of values along it."""
+    length = points_of(ax)[1 if upright else 0]
+    low, high = map(math.log10, limits)
+    found = lanes([length * (math.log10(v) - low) / (high - low) for v in values], size + 1)
+    return [(size + 0.5) * (lane - max(found) / 2) for lane in found]
+
+
+def points_of(ax: Axes) -> tuple[float, float]:
+    """Width and height of the axes, in points."""
+    width, height = ax.get_position().size * ax.figure.get_size_inches() * 72  # type: ignore[union-attr]
+    return float(width), float(height)
+
+
+def point_rows(ax: Axes, rows: Sequence[Row], axis: RowAxis | None) -> None:
+    """Points with intervals and their labels, one row a backend."""
     backend_rows(ax, [row.backend for row in rows])
-    reach = [end for row in rows if row.drawn for end in (row.value, *_near(row)) if math.isfinite(end)]
-    room = max([0.26, *(0.028 * len(row.label) for row in rows if row.drawn)])
-    limits, ends = span(reach, right=room), span(reach)
     for y, row in enumerate(rows):
-        if row.drawn and ends:
-            _point(ax, y, row, ends)
+        if row.drawn and axis:
+            _point(ax, y, row, axis.ends)
         elif not row.drawn:
             write_in_row(ax, y, row.label, WRONG if row.wrong else FAINT)
-    if limits is None:
+    if axis is None:
         say_nothing_drawn(ax)
-        return False
-    log_axis("x", ax, *limits)
-    return True
+    else:
+        log_axis("x", ax, *axis.limits, form=axis.form)
 
 
 def _near(row: Row) -> tuple[float, float]:

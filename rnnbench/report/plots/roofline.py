@@ -18,12 +18,14 @@ from rnnbench.report.plots.layout import (
     Page,
     handle,
     headline,
+    in_lanes,
     legend_below,
     line_handles,
     log_axis,
     marks,
     paged,
     placed,
+    points_of,
     span,
     spread,
     titled,
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = 4  # a page
+SIZE = 4.5  # points, of a mark
 COLUMNS = 3  # of the legend
 MAX_NAMES = 5  # cases in a panel that are named
 ROOM_FOR_NAMES = 8.0  # below the lowest point, as a factor
@@ -75,12 +78,22 @@ def panel(ax: Axes, title: str, points: Sequence[RooflinePoint], roofs: Sequence
     assert across is not None
     assert upward is not None
     log_axis("x", ax, *across)
-    log_axis("y", ax, upward[0] / (ROOM_FOR_NAMES if named else 1.0), 1.6 * upward[1])
+    heights = (upward[0] / (ROOM_FOR_NAMES if named else 1.0), 1.6 * upward[1])
+    log_axis("y", ax, *heights)
     for roof, line in zip(reversed(roofs), LINES, strict=False):
         _draw_roof(ax, roof, across, line)
-    for name in dict.fromkeys(p.backend for p in points):
-        found = [Mark(p.intensity, p.speed, look(name).colour) for p in points if p.backend == name]
-        marks(ax, look(name).marker, found, 5, alpha=0.85, clip_on=False)
+    decades = math.log10(across[1] / across[0]) / points_of(ax)[0]  # a point
+    shown: dict[str, list[Mark]] = {}
+    columns: list[list[RooflinePoint]] = []
+    for p in sorted(points, key=lambda p: p.intensity):
+        near = columns and math.log10(p.intensity / columns[-1][-1].intensity) < 3 * SIZE * decades
+        columns[len(columns) - bool(near) :] = [[*(columns[-1] if near else []), p]]
+    for column in columns:
+        for p, offset in zip(column, in_lanes(ax, [p.speed for p in column], heights, SIZE, upright=True), strict=True):
+            beside = p.intensity * 10 ** (offset * decades)
+            shown.setdefault(p.backend, []).append(Mark(beside, p.speed, look(p.backend).colour))
+    for name, found in shown.items():
+        marks(ax, look(name).marker, found, SIZE, clip_on=False)
     if named:
         _name(ax, cases, across)
     titled(ax, title)
@@ -136,7 +149,8 @@ def pages(data: ReportData) -> list[Page]:
         figure, axes = placed(len(part), 2, 1.4, frame)
         note = (
             "Lines are what this machine was measured to do at most: memory sets the slope, multiply-adds the top. "
-            "What stays in cache may lie above the slope. Both scales log."
+            "What stays in cache may lie above the slope. Both scales log. Points that would hide each "
+            "other stand beside their place."
         )
         headline(figure, f"Roofline, {dtype}: how near each backend comes to the machine's limit", [note], data.quick)
         for ax, pass_ in zip(axes, part, strict=True):

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.stats import Basis, Interval, ratio_of
 from rnnbench.report.data import ReportData
-from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows, titled
+from rnnbench.report.plots.layout import Page, Row, headline, paged, placed_rows, point_rows, row_axis, titled
 from rnnbench.report.style import FAINT
 from rnnbench.report.text import ratio_text, ratio_value
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PANELS = 12  # a page
@@ -23,10 +22,10 @@ PANELS = 12  # a page
 Ratios = dict[tuple[str, str], Interval | None]  # (case, backend) -> the reference's time over its own
 
 
-def _rows(table: pd.DataFrame, ratios: Ratios) -> list[Row]:
-    """The largest speed-up first, then those without one."""
+def _rows(table: pd.DataFrame, ratios: Ratios, order: Sequence[str]) -> list[Row]:
+    """The rows of one problem, in the order of the report."""
     lines: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
-    lines.sort(key=lambda r: (math.isnan(r["speedup"]), -r["speedup"]))
+    lines.sort(key=lambda r: order.index(r["backend"]))
     return [_row(line, ratios.get((line["case"], line["backend"]))) for line in lines]
 
 
@@ -37,13 +36,6 @@ def _row(line: dict[str, Any], ratio: Interval | None) -> Row:
         return Row(line["backend"], 1.0, label="reference")
     weak = ratio.basis is not Basis.LAUNCHES
     return Row(line["backend"], ratio.value, ratio.low, ratio.high, ratio_value(ratio), weak=weak)
-
-
-def panel(ax: Axes, title: str, table: pd.DataFrame, ratios: Ratios) -> None:
-    """One problem."""
-    if point_rows(ax, _rows(table, ratios)):
-        ax.axvline(1.0, color=FAINT, linewidth=0.9, zorder=0)
-    titled(ax, title)
 
 
 def pages(data: ReportData) -> list[Page]:
@@ -59,6 +51,9 @@ def pages(data: ReportData) -> list[Page]:
     bases = {s.case.key: s.turns for s in data.summaries if s.backend == data.reference}
     ratios = {(s.case.key, s.backend): ratio_of(bases.get(s.case.key, {}), s.turns) for s in data.summaries}
 
+    rows = {key: _rows(table[table["case"] == key], ratios, data.backends) for key in main}
+    axis = row_axis(row for of in rows.values() for row in of)
+
     def draw(part: Sequence[str]) -> tuple[Figure, str]:
         groups = [table[table["case"] == key] for key in part]
         figure, axes = placed_rows(len(groups), 2, data.backends, max(map(len, groups)), 3 + data.quick)
@@ -69,7 +64,10 @@ def pages(data: ReportData) -> list[Page]:
         headline(figure, f"Speed-up over {data.reference}: larger is better", [note], data.quick)
         said = []
         for ax, key, group in zip(axes, part, groups, strict=True):
-            panel(ax, main[key], group, ratios)
+            point_rows(ax, rows[key], axis)
+            if any(row.drawn for row in rows[key]):
+                ax.axvline(1.0, color=FAINT, linewidth=0.9, zorder=0)
+            titled(ax, main[key])
             best = group.sort_values("speedup", ascending=False).iloc[0]
             known = not math.isnan(best["speedup"])
             said.append(

@@ -1,0 +1,197 @@
+"""The recurrences of cells with gates where a block holds all of W_hh, as `lanes` has those of the tanh cell.
+
+    forward    gates, tape, h of each step, from gates, which hold x_t W_xh + b_h
+    backward   delta of each step, from dh_t + r_{t+1} W_hh^T, where r are the derivatives by h W_hh of the step after
+
+`gated` has the cells. All gates of a unit end in one thread: forward it has the sums of its columns, and what a step
+takes from the last one of the same unit stays in a register; back, k runs along all gates, and the sums are those of
+one row of W_hh. `layout` says which row of gates ((T b), G H), tape and h ((T + 1) b, H) and delta is which.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+from numba import cuda
+
+from rnnbench.cells import cell_of
+from rnnbench.kernels.cuda.gated import cell_backward, cell_forward, inner_gates, recurrent, tape_is_state
+from rnnbench.kernels.cuda.lanes import adder, multiplier, reader, steps_of_block
+from rnnbench.kernels.cuda.launch import bounded
+from rnnbench.kernels.cuda.layout import state_row, step_row
+from rnnbench.kernels.cuda.plan import Lanes, compiled_once
+
+u32, u64 = numba.uint32, numba.uint64
+
+
+@compiled_once
+def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> Any:
+    """h, gates and tape, with h_0 = initial and for lstm c_0 = first_c, for H <= width; bias (H,) is b_hn of gru.
+
+    A block of `threads` for `rows` rows. W (H, G H), initial and first_c (b, H). `ends` as in `lanes`.
+    """
+    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
+    lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
+    buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
+    read, multiply, add = reader(dtype, shape, False), multiplier(dtype, shape), adder(dtype, shape)
+    steps_of = steps_of_block(rows, ends)
+    G, has_bias, has_c, of_cell = shape.gates, inner_gates(cell) > 0, tape_is_state(cell), cell_forward(dtype, cell)
+    given = mine * G
+
+    @bounded(shape.threads)
+    def kernel(h, gates, tape, W, bias, initial, first_c, order, offset, lengths, b, T, H):
+        pool = cuda.shared.array(0, kind)
+        states = cuda.shared.array(buffers, kind)
+        partial = cuda.shared.array(met, kind)
+        w = cuda.local.array(kept, kind)
+        sums = cuda.local.array(held, kind)
+        totals = cuda.local.array(given, kind)
+        ahead = cuda.local.array(given, kind)
+        own = cuda.local.array(mine, kind)
+        x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
+        b, H = u32(b), u32(H)
+        # The unit j of this thread as a cell, and the first of its rows
+        j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        read(w, pool, W, H)
+        inner = bias[j] if has_bias and j < H else zero
+        gates_flat, step, row = gates.flat, u64(b) * H, u64(u32(G * H))
+        # The states before step 0, to shared memory and to h, and what the inputs give to step 0
+        for m in range(mine):
+            r = u32(u32(m * turns) + turn)
+            i = u32(first + r)
+            real = (r < u32(rows)) & (i < b) & (j < H)
+            value = initial[i, j] if real else zero
+            own[m] = value
+            if real:
+                h[i, j] = value
+                if has_c:
+                    own[m] = first_c[i, j]
+                    tape[i, j] = own[m]
+            if r < u32(rows):
+                states[u32(0), r, j] = value
+            for g in range(G):
+                ahead[m * G + g] = gates[i, u32(u32(g) * H + j)] if real else zero
+        cuda.syncthreads()
+        # Where the state after the step stands in memory, and its gates, of the first of this thread's rows
+        h_flat, tape_flat, left, now = h.flat, tape.flat, steps_of(order, offset, lengths, first, b, T), u32(0)
+        at = u64(state_row(u32(1), b, u32(first + turn))) * H + j
+        at_gates = u64(step_row(u32(0), b, u32(first + turn))) * row + j
+        while left != u32(0):
+            left = u32(left - u32(1))
+            multiply(sums, states, now, w, pool)
+            add(totals, sums, partial)
+            now = u32(u32(1) - now)
+            # After the last step there is none to ask for: the same again
+            further = at_gates + step * u64(G) if left != u32(0) else at_gates
+            for m in range(mine):
+                r = u32(u32(m * turns) + turn)
+                i = u32(first + r)
+                value, beside = of_cell(totals, ahead, u32(m * G), own[m], inner)
+                own[m] = beside if has_c else value
+                if r < u32(rows):
+                    states[now, r, j] = value
+                if (r < u32(rows)) & (i < b) & (j < H):
+                    h_flat[at + u32(m * turns) * H] = value
+                    tape_flat[at + u32(m * turns) * H] = beside
+                    # The gates where the inputs' part stood, and that of the next step is asked for
+                    for g in range(G):
+                        gates_flat[at_gates + u32(m * turns) * row + u32(u32(g) * H)] = ahead[m * G + g]
+                        ahead[m * G + g] = gates_flat[further + u32(m * turns) * row + u32(u32(g) * H)]
+            at, at_gates = at + step, further
+            cuda.syncthreads()
+
+    return kernel
+
+
+@compiled_once
+def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> Any:
+    """delta (T b, .) for H <= width; spare and carried are not used. Blocks and threads as `forward`, rows of W_hh for
+    columns.
+
+    h, tape ((T + 1) b, H), gates (T b, G H), dh (S b, H) of the last S steps, blocks (., 3) of start, emit, end.
+    """
+    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
+    lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
+    buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
+    read, multiply, add = reader(dtype, shape, True), multiplier(dtype, shape), adder(dtype, shape)
+    steps_of = steps_of_block(rows, ends)
+    G, width, has_c = len(cell_of(cell).gates), shape.width, tape_is_state(cell)
+    of_cell, of_gate = cell_backward(dtype, cell), recurrent(cell)
+    D, held_gates = G + inner_gates(cell), mine * G
+
+    @bounded(shape.threads)
+    def kernel(delta, spare, carried, h, gates, tape, dh, W, order, offset, lengths, blocks, b, T, S, H):
+        pool = cuda.shared.array(0, kind)
+        deltas = cuda.shared.array(buffers, kind)
+        partial = cuda.shared.array(met, kind)
+        w = cuda.local.array(kept, kind)
+        sums = cuda.local.array(held, kind)
+        totals = cuda.local.array(mine, kind)
+        acts = cuda.local.array(held_gates, kind)
+        own = cuda.local.array(mine, kind)
+        beside = cuda.local.array(mine, kind)
+        head = cuda.local.array(mine, kind)
+        carry = cuda.local.array(mine, kind)
+        d = cuda.local.array(D, kind)
+        x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
+        silent, b, H = u32(T - S), u32(b), u32(H)
+        # The unit j of this thread as a cell, and the first of its rows
+        j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        read(w, pool, W, H)
+        cuda.syncthreads()
+        # A step is so many numbers of h, whose state after it is one further; dh begins `gap` later. Steps before
+        # `seen` have a delta of an earlier pass; `now`: which of the two buffers is written
+        befores, tapes, heads = tape.flat if has_c else h.flat, tape.flat, dh.flat
+        gates_flat, flat = gates.flat, delta.flat
+        step = u64(b) * H
+        gap = silent * step
+        seen, now, steps = u32(0), u32(0), steps_of(order, offset, lengths, first, b, T)
+        for n in range(u32(blocks.shape[0])):
+            start, emit, t = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
+            if ends:
+                t = max(start, min(t, steps))
+            end = t
+            for m in range(mine):
+                totals[m], carry[m] = zero, zero
+            while t != start:
+                t = u32(t - u32(1))
+                row = step_row(t, b, u32(first + turn))
+                for m in range(mine):
+                    r = u32(u32(m * turns) + turn)
+                    real = (r < u32(rows)) & (u32(first + r) < b) & (j < H)
+                    q = u64(u32(row + u32(m * turns)))
+                    here = q * H + j
+                    # What the step left and the head's part are asked for before the sums, and needed after them
+                    own[m], beside[m], head[m] = zero, zero, zero
+                    for g in range(G):
+                        acts[m * G + g] = zero
+                    if real:
+                        for g in range(G):
+                            acts[m * G + g] = gates_flat[q * u32(G * H) + u32(u32(g) * H + j)]
+                        own[m] = befores[here]
+                        beside[m] = tapes[here + step]
+                        if t >= emit:
+                            head[m] = heads[here - gap]
+                # r W^T of the step after, if it is of this pass
+                if t + u32(1) != end:
+                    cuda.syncthreads()
+                    multiply(sums, deltas, now, w, pool)
+                    add(totals, sums, partial)
+                    now = u32(u32(1) - now)
+                # delta of this step: the sums of the step after it, the head's part, the cell; to memory and to shared
+                for m in range(mine):
+                    r = u32(u32(m * turns) + turn)
+                    carry[m] = of_cell(acts, u32(m * G), own[m], beside[m], totals[m] + head[m], carry[m], d)
+                    if r < u32(rows):
+                        for g in range(G):
+                            deltas[now, r, u32(u32(g * width) + j)] = d[of_gate(u32(g))]
+                    if (r < u32(rows)) & (u32(first + r) < b) & (j < H):
+                        q = u64(u32(row + u32(m * turns))) * u32(D * H) + j
+                        for g in range(D):
+                            here = q + u32(u32(g) * H)
+                            flat[here] = flat[here] + d[g] if t < seen else d[g]
+            seen = end
+
+    return kernel
