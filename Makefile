@@ -113,7 +113,8 @@ bench-gate: .venv/dev.stamp
 	mkdir -p .venv/browser
 	cd .venv/browser && export PATH="$$PWD/../bin:$$PATH" TMPDIR="$$PWD" AWS_EXECUTION_ENV=AWS_Lambda_nodejs24.x && \
 	    npm install --silent --no-audit --no-fund @sparticuz/chromium@153.0.0 axe-core@4.14.1 && \
-	    node --input-type=module -e "import c from '@sparticuz/chromium'; await c.executablePath()"
+	    node --input-type=module -e "import c from '@sparticuz/chromium'; await c.executablePath()" && \
+	    { LD_LIBRARY_PATH=al2023/lib ./chromium --version > /dev/null || { rm chromium; false; }; }
 	touch $@
 
 .venv-cuda/dev.stamp: pyproject.toml

@@ -138,11 +138,12 @@ def facts() -> dict[str, Any]:
     """What stands behind the numbers: the fingerprint of a run, and how the kernels of this process are configured."""
     import numba
 
+    from rnnbench.backends.numba import numba_threads
     from rnnbench.kernels.cpu import compiling, flush, simd
     from rnnbench.machine.fingerprint import fingerprint
 
     kernels = {
-        "threads": numba.get_num_threads(),
+        "threads": numba_threads(),
         "register_bits": 8 * simd.register_bytes(),
         "tile": f"{simd.TILE_ROWS} rows x {simd.panel_vectors()} vectors",
         "explicit_vectors": simd.EXPLICIT,

@@ -187,9 +187,10 @@ def _layer_shapes(
     x: Tensor, batch_sizes: Tensor | None, h: Tensor, c: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """What `_layer` gives, without numbers: for compilers."""
-    mode, batch_first, keeps = rest[-3:]
+    *parameters, mode, batch_first, keeps = rest
     T = x.shape[1 if batch_first else 0] if batch_sizes is None else batch_sizes.shape[0]
-    E, (D, B, H) = x.shape[-1], h.shape
+    directions, B = _directions(tuple(parameters)), h.shape[1]
+    D, E, H = len(directions), *(int(weight.shape[1]) for weight in parameters[:2])
     numbers = D * _tape_numbers(mode, E, H, _DTYPES[x.dtype], B, T) if keeps else 0
     y, c_n = x.new_empty((*x.shape[:-1], D * H)), x.new_empty(0 if c is None else c.shape)
     return y, h.new_empty(h.shape), c_n, x.new_empty(numbers)
@@ -237,42 +238,68 @@ def _layer_backward_shapes(
     return dx, dh_0, dc_0, *(tape.new_empty(0 if p is None else p.shape) for p in given)
 
 
-def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, batch_sizes, h, _, *parameters, mode, batch_first, _ = inputs
-    tape = output[3]
-    ctx.mark_non_differentiable(tape)
-    ctx.set_materialize_grads(False)
-    ctx.shapes, ctx.arguments = (x.shape, h.shape), (mode, batch_first)
-    ctx.save_for_backward(tape, batch_sizes, *parameters)
+class _Layer(torch.autograd.Function):
+    """A layer with a way back. By hand and not by `torch.library.register_autograd`, which looks at the schema anew in
+    each call, for longer than a small layer takes.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        x, batch_sizes, h, _, *parameters, mode, batch_first, _ = inputs
+        output = _below_autograd(torch.ops.rnnbench.layer.default, *inputs)
+        ctx.mark_non_differentiable(output[3])
+        ctx.set_materialize_grads(False)
+        ctx.shapes, ctx.arguments = (x.shape, h.shape), (mode, batch_first)
+        ctx.save_for_backward(output[3], batch_sizes, *parameters)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        needs, (tape, batch_sizes, *parameters), (x, h) = ctx.needs_input_grad, ctx.saved_tensors, ctx.shapes
+        found = torch.ops.rnnbench.layer_backward.default(
+            *grads[:3], tape, x, batch_sizes, h, *parameters, *ctx.arguments, needs[0], needs[2] or needs[3]
+        )
+        wanted = (needs[0], *needs[2:12])
+        dx, *others = (grad if want else None for grad, want in zip(found, wanted, strict=True))
+        return dx, None, *others, None, None, None
 
 
-def _back(ctx: Any, dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, _: Any) -> tuple[Any, ...]:
-    needs, (tape, batch_sizes, *parameters), (x, h) = ctx.needs_input_grad, ctx.saved_tensors, ctx.shapes
-    learns_states = needs[2] or needs[3]
-    grads = torch.ops.rnnbench.layer_backward(
-        dy, dh, dc, tape, x, batch_sizes, h, *parameters, *ctx.arguments, needs[0], learns_states
-    )
-    wanted = (needs[0], needs[2], needs[3], *needs[4:12])
-    dx, *others = (grad if want else None for grad, want in zip(grads, wanted, strict=True))
-    return dx, None, *others, None, None, None
+class _LayerBackward(torch.autograd.Function):
+    """The way back of a layer, which has none itself."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> Any:
+        return _below_autograd(torch.ops.rnnbench.layer_backward.default, *inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError(
+            "the gradient of a gradient is not computed by rnnbench.torch; use the layer of torch.nn where it is needed"
+        )
 
 
-def _keep_nothing(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    pass
+def _below_autograd(operator: Any, *inputs: Any) -> Any:
+    with torch._C._AutoDispatchBelowAutograd():
+        return operator(*inputs)
 
 
-def _refuse(ctx: Any, *grads: Any) -> None:
-    raise RuntimeError(
-        "the gradient of a gradient is not computed by rnnbench.torch; use the layer of torch.nn where one is needed"
-    )
+def _layer_autograd(*inputs: Any) -> Any:
+    keeps = inputs[-1]
+    return _Layer.apply(*inputs) if keeps else _below_autograd(torch.ops.rnnbench.layer.default, *inputs)
+
+
+def _layer_backward_autograd(*inputs: Any) -> Any:
+    if torch.is_grad_enabled():
+        return _LayerBackward.apply(*inputs)
+    return _below_autograd(torch.ops.rnnbench.layer_backward.default, *inputs)
 
 
 _LIBRARY.impl("layer", _layer, "CPU")
+_LIBRARY.impl("layer", _layer_autograd, "Autograd")
 _LIBRARY.impl("layer_backward", _layer_backward, "CPU")
+_LIBRARY.impl("layer_backward", _layer_backward_autograd, "Autograd")
 torch.library.register_fake("rnnbench::layer", _layer_shapes, lib=_LIBRARY)
 torch.library.register_fake("rnnbench::layer_backward", _layer_backward_shapes, lib=_LIBRARY)
-torch.library.register_autograd("rnnbench::layer", _back, setup_context=_keep, lib=_LIBRARY)
-torch.library.register_autograd("rnnbench::layer_backward", _refuse, setup_context=_keep_nothing, lib=_LIBRARY)
 
 
 class _Recurrence(nn.RNNBase, abc.ABC):

@@ -80,7 +80,7 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
     },
     "list": {OK: "listed", **_USAGE, NOTHING: "with --contract: no backend could be asked", **_ALWAYS},
     "env": {OK: "shown", **_USAGE, NOTHING: "with --peak: the peak could not be measured", **_ALWAYS},
-    "warm": {OK: "compiled", **_USAGE, **_ALWAYS},
+    "warm": {OK: "compiled", NOTHING: "Numba is switched off", **_USAGE, **_ALWAYS},
 }
 
 

@@ -192,6 +192,7 @@ REGISTRY: dict[str, Entry] = {
         look=Look("#661100", (5, 1, 0), (0, (8, 2, 2, 2)), "**"),
         compiles=True,
         on_request=True,
+        contradicted=_NUMBA["contradicted"],
         **_TORCH | {"libraries": ("torch", "numba", "llvmlite"), "caches": _TORCH["caches"] | _NUMBA["caches"]},
     ),
     "torch-cuda": Entry(

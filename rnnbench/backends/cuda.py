@@ -237,12 +237,15 @@ class CudaSession(Session):
         zero = cuda.to_device(np.zeros((sizes.B, sizes.H), sizes.dtype))
         initial = dict.fromkeys(self.model.states, zero)
         order, seen = cuda.to_device(np.arange(sizes.B, dtype=np.int64)), self._answers(sizes.B)
-        self.lent = max(self.lent, _bytes([*buffers.values(), zero, order, *seen]))
+        steps = self.rows.lengths if lengths is None else cuda.device_array(sizes.B, np.int32)
+        own = [] if lengths is None else [steps]
+        self.lent = max(self.lent, _bytes([*buffers.values(), zero, order, *seen, *own]))
         logits = np.empty((n, S, O), sizes.dtype)
         for at in range(0, n, sizes.B):
             rows = inputs[at : at + sizes.B]
-            own = None if lengths is None else lengths[at : at + sizes.B]
-            runner.rows = replace(self.rows, source=_source(self.problem, rows), lengths=_lengths(own))
+            if lengths is not None:
+                steps[: len(rows)].copy_to_device(lengths[at : at + sizes.B])
+            runner.rows = replace(self.rows, source=_source(self.problem, rows), lengths=steps)
             runner.forward(Batch(order, 0, len(rows), initial, *seen), 1.0)
             logits[at : at + len(rows)] = self._time_first(buffers["z"], len(rows))
         return blank_logits(self.problem, self._shaped(logits), lengths)

@@ -240,27 +240,28 @@ class NumbaSession(Session):
             self.record.fields["packed"][0] = 0
 
     def forward(self) -> None:
-        with self.in_use:
-            self.runner.run(FORWARD, self.rows)
-            self.last, self.computed = Pass.FORWARD, self.rows
+        self._run(FORWARD, Pass.FORWARD, self.rows)
 
     def gradient(self) -> None:
-        with self.in_use:
-            self.runner.run(GRADIENT, self.rows)
-            self.last, self.computed = Pass.GRADIENT, self.rows
+        self._run(GRADIENT, Pass.GRADIENT, self.rows)
 
     def train_step(self) -> None:
-        with self.in_use:
-            self.runner.run(TRAIN_STEP, self.rows)
-            self.last, self.computed = Pass.TRAIN_STEP, self.rows
+        self._run(TRAIN_STEP, Pass.TRAIN_STEP, self.rows)
+
+    def _run(self, goal: int, pass_: Pass, rows: NDArray[np.int64]) -> None:
+        self.in_use.acquire()  # `with` takes 0.2 us longer, of a call that may take 8
+        try:
+            self.runner.run(goal, rows)
+            self.last, self.computed = pass_, rows
+        finally:
+            self.in_use.release()
 
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         with self.in_use:
             if self.given is not None:
                 self._point_to(None)
             try:
-                self.runner.run(TRAIN_STEP, order)
-                self.last, self.computed = Pass.EPOCH, order
+                self._run(TRAIN_STEP, Pass.EPOCH, order)
             finally:
                 if self.given is not None:
                     self._point_to(self.given)

@@ -174,6 +174,14 @@ def say_what_is_on_request(plan: Any) -> None:
         say(f"Measured if named: -b {','.join(others)}")
 
 
+def say_left_out(plan: Any) -> None:
+    """What memory does not hold, a line for each size."""
+    from rnnbench.harness.tasks import refused_sizes
+
+    for reason in dict.fromkeys(refused_sizes(plan).values()):
+        say(f"left out: {reason}")
+
+
 def _dry_run(plan: Any) -> int:
     from rnnbench.harness.plan import cases_of, wanted
 
@@ -185,6 +193,7 @@ def _dry_run(plan: Any) -> int:
         if wanted(plan, case, name)
     ]
     print_table(("case", "backend", ""), rows)
+    say_left_out(plan)
     memory = ", then once for its memory" if plan.memory else ""
     say(f"{len(rows)} {'answer' if len(rows) == 1 else 'answers'}, each in {length_of(plan)}{memory}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)

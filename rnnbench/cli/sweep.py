@@ -29,7 +29,7 @@ from rnnbench.cli.options import (
     several,
 )
 from rnnbench.cli.resuming import check_options
-from rnnbench.cli.run import _execute
+from rnnbench.cli.run import _execute, say_left_out
 from rnnbench.cli.shell import (
     each_cell,
     guarded,
@@ -133,12 +133,13 @@ def sweep(
             names=(workload,) if workload else (), sizes=Asked(**own),
             data_dir=None if data_dir is None else str(data_dir), **asked,
         )  # fmt: skip
+        check_sizes(plan)
         if dry_run:
             rows = sizes.rows_of(plan)
             print_table(("case", "MFLOP", "FLOP a byte"), rows)
+            say_left_out(plan)
             say(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
             return 0
-        check_sizes(plan)
         run_id = store.new_run_id()
         return _execute(
             plan,

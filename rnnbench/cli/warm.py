@@ -7,9 +7,9 @@ import time
 import click
 
 from rnnbench import backends
-from rnnbench.api.exit_codes import OK, exit_code_help
+from rnnbench.api.exit_codes import NOTHING, OK, exit_code_help
 from rnnbench.cli.options import DTYPES, several
-from rnnbench.cli.shell import console_of, guarded
+from rnnbench.cli.shell import complain, console_of, guarded
 from rnnbench.model import DType
 
 
@@ -28,6 +28,8 @@ def warm(dtypes: tuple[str, ...] | None) -> None:
     from rnnbench.cli.progress import Display
 
     def work() -> int:
+        if reason := backends.missing("numba"):
+            return complain(reason, NOTHING)
         with Display(console_of(stderr=True)) as display:
             for dtype in dtypes or (DType.FLOAT32,):
                 start = time.monotonic()

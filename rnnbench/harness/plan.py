@@ -62,7 +62,7 @@ EFFORTS: dict[Mode, Effort] = {
     Mode.QUICK: Effort(launches=1, rounds=2, turn=Turn(seconds=0.05, min_calls=2, max_calls=10), costs=False),
     Mode.DEFAULT: Effort(
         launches=5,
-        rounds=2,
+        rounds=3,
         turn=Turn(seconds=0.1, min_calls=2, max_calls=50, least=LEAST),
         alone=False,
         trial=TRIAL,

@@ -5,11 +5,15 @@ Everything else is dropped: what a shell, a notebook or a scheduler happens to h
 
 from __future__ import annotations
 
+import atexit
 import os
 import pwd
+import re
+import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from pathlib import Path
 
 from rnnbench import backends
@@ -103,13 +107,31 @@ def passed(asked: Mapping[str, str], folder: Path | None = None) -> dict[str, st
     return env
 
 
-def _quoted(flag: str) -> str:
-    """A flag in a variable of flags, as XLA reads them: its value in quotes where it must."""
-    name, equals, value = flag.partition("=")
-    if not any(sign in value for sign in " \t\n'\"\\"):
-        return flag
-    value = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{name}{equals}"{value}"'
+_PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
+
+
+@lru_cache(maxsize=64)
+def plainly_named(folder: Path) -> Path:
+    """A folder by a name that needs no quotes: its own, or that of a link to it among the temporary files.
+
+    PyTorch's compiler cannot cope with a blank or a quote in the name of its cache, and XLA's flags end there. The link
+    goes with this process.
+    """
+    folder = folder.absolute()
+    places = [place for place in (tempfile.gettempdir(), "/tmp", "/var/tmp") if _PLAIN.fullmatch(place)]
+    if _PLAIN.fullmatch(str(folder)) or not places:
+        return folder
+    link = Path(tempfile.mkdtemp(prefix="rnnbench-", dir=places[0]), "cache")
+    link.symlink_to(folder)
+    atexit.register(_remove, link, os.getpid())
+    return link
+
+
+def _remove(link: Path, process: int) -> None:
+    if os.getpid() == process:  # and not a fork of it
+        with suppress(OSError):
+            link.unlink()
+            link.parent.rmdir()
 
 
 def environment(
@@ -128,9 +150,11 @@ def environment(
     env["RNNBENCH_CORES"] = ",".join(map(str, cores_for(threads)))
     env["PYTHONUNBUFFERED"] = "1"
     if cache is not None:
+        cache.mkdir(parents=True, exist_ok=True)
+        cache = plainly_named(cache)
         for name, value in {name: value for entry in entries for name, value in entry.caches.items()}.items():
             text = value.format(folder=cache)
-            env[name] = f"{env.get(name, '')} {_quoted(text)}".strip() if name.endswith("FLAGS") else text
+            env[name] = f"{env.get(name, '')} {text}".strip() if name.endswith("FLAGS") else text
             if "{folder}" in value:  # TensorFlow, unlike the others, makes no folder
                 (cache / value.partition("{folder}/")[2]).mkdir(parents=True, exist_ok=True)
     return env

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from rnnbench import backends
 from rnnbench.analysis.roofline import Peak
 from rnnbench.harness.worker_client import Limit, WorkerFailure, asked
 from rnnbench.machine import fingerprint
@@ -62,7 +63,9 @@ def measure(dtypes: Sequence[DType], threads: int, *, quick: bool = False, timeo
     }
     try:
         module = "rnnbench.machine.peak_worker"
-        reply = asked(module, "peak", Limit(timeout), environment(threads, None), **request)
+        env = environment(threads, None)
+        compiling = {name: env[name] for name in env if name not in backends.REGISTRY["numba"].contradicted}
+        reply = asked(module, "peak", Limit(timeout), compiling, **request)
         return msgspec.convert(reply["peak"], Peak)
     except WorkerFailure as failure:
         if failure.status is Status.TIMEOUT:

@@ -30,7 +30,7 @@ A_CALL = {
 }
 
 
-def marks(data: ReportData) -> list[Block]:
+def markings(data: ReportData) -> list[Block]:
     """What must be known before any number of the run is read."""
     return [Toned(text, "severe") for text in (data.quick and QUICK, data.unlike) if text]
 
@@ -57,7 +57,7 @@ def answer_section(data: ReportData) -> Section:
         return Section("Answer", [Toned("No case was measured: there are no records.", "wrong")])
     costs = {case.key: [spent(s) for s in group if s.ranked] for case, group in main_cases(data.summaries).items()}
     items = [_advice(data, problem, costs.get(problem.cases[problem.main].key, [])) for problem in data.problems]
-    blocks = [*marks(data), cautions(data), items, list(ground(data))]
+    blocks = [*markings(data), cautions(data), items, list(ground(data))]
     return Section("Answer", [*blocks, Figure("speedup")], brief=[Toned("Answer", "lead"), *blocks])
 
 

@@ -167,7 +167,8 @@ def _calls(problem: ProblemCases) -> list[Block]:
         f"{s.backend} {p} {ratio_with_interval(c.first)}" for p, s, c in found if c.unsettled and c.first is not None
     ]
     late = "Not warm yet at the first counted call, which takes so many times as long as the later ones: "
-    return [said, *([f"{late}{'; '.join(slow)}. It moves the median of a turn little."] if slow else [])]
+    late = f"{late}{'; '.join(slow)}. It moves the median of a turn little." if slow else ""
+    return [Toned(text, "note") for text in (said, late) if text]
 
 
 def threads_section(data: ReportData) -> Section:

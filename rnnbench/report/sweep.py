@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.ranking import NEAR, Standing, standings
 from rnnbench.model import DType, Head, Model, Pass
-from rnnbench.report.answer import cautions, ground, marks
+from rnnbench.report.answer import cautions, ground, markings
 from rnnbench.report.data import ReportData
 from rnnbench.report.devices import ceiling_blocks
 from rnnbench.report.plots.sweep import kinds_of, sweep_sizes
@@ -76,7 +76,7 @@ def sweep_answer_section(data: ReportData) -> Section:
     found = standings(data.summaries)
     if not found:
         said = Toned("Nothing could be compared: fewer than two backends were measured in one case.", "wrong")
-        return Section("Answer", [*marks(data), said], brief=[said])
+        return Section("Answer", [*markings(data), said], brief=[said])
     blocks: list[Block] = [_standings_table(found)]
     for pass_, dtype in kinds_of(data) if len(kinds_of(data)) > 1 else ():
         group = [s for s in data.summaries if s.case.pass_ is pass_ and s.case.dtype is dtype]
@@ -84,7 +84,7 @@ def sweep_answer_section(data: ReportData) -> Section:
         blocks.append(Section(f"{pass_} {dtype}", shown, keys=_keys(pass_, dtype)))
     first, *others = ((s.backend, f"{_standing_text(s, len(data.rankings))}.") for s in found)
     best: Item = (f"Use {first[0]}", first[1])
-    before: list[Block] = [*marks(data), cautions(data), [best]]
+    before: list[Block] = [*markings(data), cautions(data), [best]]
     last = list(ground(data))
     brief: list[Block] = [Toned("Answer", "lead"), *before, list[Item](others), last]
     return Section("Answer", [*before, last, *blocks, Markdown(READING)], brief=brief)

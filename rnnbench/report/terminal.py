@@ -6,7 +6,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from rnnbench.report.answer import answer_section, marks
+from rnnbench.report.answer import answer_section, markings
 from rnnbench.report.data import ReportData
 from rnnbench.report.devices import on_the_gpu_section
 from rnnbench.report.facts import noise_section, stops_section
@@ -31,7 +31,7 @@ def _heading(data: ReportData) -> Section:
         if is_stand_in(source)
     ]
     notes += [(Toned("disturbed", "warning"), Toned(note, "warning")) for note in data.disturbances]
-    return Section("", [*marks(data), notes])
+    return Section("", [*markings(data), notes])
 
 
 def render(console: Console, data: ReportData) -> None:

@@ -232,7 +232,7 @@ def test_what_cannot_be_reported_as_one_is_said_in_one_sentence(tmp_path, runs, 
 
 
 def test_a_report_of_several_is_printed_and_written_where_it_is_asked_for(tmp_path, runs, monkeypatch):
-    monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: ({}, []))  # drawn in tests/report
+    monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: {})  # drawn in tests/report
     write(tmp_path / "other", "run-o", machine={"cpu": {"model": "Another CPU"}}, machine_id="m2")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
@@ -243,7 +243,7 @@ def test_a_report_of_several_is_printed_and_written_where_it_is_asked_for(tmp_pa
     done = called("report", "a", "other", "--force", "-o", "both", code=0)
     assert "runs of unlike machines or versions: cpu model Made-up CPU 9000 / Another CPU" in done.output
     page = (tmp_path / "both" / "report.md").read_text()
-    assert "> **runs of unlike machines" in page
+    assert "## Answer\n\n**runs of unlike machines" in page
     assert "merged: run-o: command" in page
     called("report", "a", "c", "-o", "both", code=0)
     assert re.search(r"\| launches +\| +6 \|", (tmp_path / "both" / "report.md").read_text())

@@ -29,9 +29,9 @@ def run(*arguments: object) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "each in 5 launches of 2 rounds;"),
-        (["--precision", "5%"], "each in 5 to 30 launches of 2 rounds, until 5 % precise;"),
-        (["--precision", "2.5", "--max-launches", 4], "each in 4 to 4 launches of 2 rounds, until 2.5 % precise;"),
+        ([], "each in 5 launches of 3 rounds;"),
+        (["--precision", "5%"], "each in 5 to 30 launches of 3 rounds, until 5 % precise;"),
+        (["--precision", "2.5", "--max-launches", 4], "each in 4 to 4 launches of 3 rounds, until 2.5 % precise;"),
         (["--rigorous"], "each in 5 to 30 launches of 6 rounds, until 2 % precise, then once for its memory;"),
         (["--rigorous", "--max-launches", 50], "each in 5 to 50 launches"),
         (["--quick", "--budget", "10m", "--case-budget", "30"], "rounds; 10 min in all; 30 s a case and backend;"),

@@ -42,7 +42,7 @@ BLOCKS = types.Array(types.int64, 2, "C")
 IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 112, (64, 2): 128, (96, 1): 160, (128, 1): 184}
 GENERAL = {1: 48, 2: 64, 4: 96}  # by rows of a block
 GATED_GENERAL = {1: 56, 4: 96}
-GATED_LANES = {(64, 1): 120, (64, 4): 168, (128, 1): 128, (128, 2): 128}  # by H and rows
+GATED_LANES = {(64, 1): 120, (64, 4): 128, (128, 1): 128, (128, 2): 128}  # by H and rows
 IN_LANES = (RegimeKind.REGISTERS, RegimeKind.SPLIT)
 
 
@@ -106,7 +106,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
         add(f"outer_sums {of}", products.outer_sums(dtype, of, short, short, *tile), 144,
             a2, source, INT, a2, *of_rows, INT, a2, INT, a2, *[INT] * 7)  # fmt: skip
     for short in (False, True):
-        add("times_transposed" + " ends" * short, products.times_transposed(dtype, short, *tile), 120,
+        add("times_transposed" + " ends" * short, products.times_transposed(dtype, short, *tile), 128,
             a2, INT, a2, a2, INT, INT, INT, *of_rows, INT, INT)  # fmt: skip
     add("join_states", join.join_states(both=True, ends=True), 32, a2, a2, a2, *of_rows, INT, INT, INT)
     add("place_at_ends", join.place_at_ends(dtype), 32, a2, a2, INT, *of_rows, INT, INT)
@@ -189,13 +189,13 @@ def gated(dtype: str, plan: LaunchPlan, a1: Any, a2: Any) -> Iterator[tuple[str,
     ahead, back = (*[a2] * 4, a1, a2, a2, INT, INT, INT), (*[a2] * 8, BLOCKS, INT, INT, INT, INT)
     tile = plan.side, plan.step_micro, plan.depth
     for cell, G in (("gru", 3), ("lstm", 4)):
-        for H, b in product((64, 128), (1, 1 << 20)):
+        for H, b in product((64, 128), (1 << 20, 1)):
             with suppress(ValueError):
                 r = choose(replace(plan, kinds=IN_LANES), H, b, dtype, ROOMS["H100"], cell)
-                name, most = f"gates{G} H{H} rows{r.rows}", GATED_LANES.get((H, r.rows), 255)
-                made = gated_lanes.forward_gated_in_lanes(dtype, cell, r.block, H == 64)
+                name, most, short = f"gates{G} H{H} rows{r.rows}", GATED_LANES.get((H, r.rows), 255), G == 3
+                made = gated_lanes.forward_gated_in_lanes(dtype, cell, r.block, short)
                 yield f"forward {name}", made, most, ends(ahead, 7)
-                made = gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, H == 64)
+                made = gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, short)
                 yield f"backward {name}", made, most, ends(back, 8)
         for rows in (1, 4):
             most, sizes = GATED_GENERAL[rows], (dtype, cell, plan.threads, rows)

@@ -35,7 +35,7 @@ def session_of(backend, H=20, B=5, rows=None, **rest):
 def test_a_train_step_of_each_regime(H, B):
     """9 launches beside the recurrences, which are asked for what their regime needs of the driver."""
     session = session_of(CudaBackend(), H, B)
-    regime = session.runner.recurrence.regime
+    regime = session.runner.regime
     session.train_step()
     begun, kept = STUB.count(), STUB.kept
     session.train_step()
@@ -49,7 +49,7 @@ def test_a_train_step_of_each_regime(H, B):
 @pytest.mark.parametrize(("cell", "H", "kind"), [("lstm", 20, RegimeKind.REGISTERS), ("gru", 200, RegimeKind.TILES)])
 def test_a_train_step_of_a_cell_with_gates_takes_as_many_launches(cell, H, kind):
     session = session_of(CudaBackend(), H, cell=cell)
-    assert session.runner.recurrence.regime.kind is kind
+    assert session.runner.regime.kind is kind
     session.train_step()
     begun = STUB.count()
     session.train_step()

@@ -36,6 +36,22 @@ def test_gradient(H, B, dtype):
     check(CudaBackend(), used(H, B, dtype=dtype))
 
 
+# With gates: weights in registers, with rows two a block; in shared memory too; a launch a step.
+GATED = [
+    ("gru", 32, 130, {}),
+    ("lstm", 128, 33, {"bidirectional": True, "mean_length": 9.0}),
+    ("gru", 160, 5, {"head": Head.EVERY, "truncation": Truncation(8, 3)}),
+    ("lstm", 256, 33, {"layers": 2}),
+]
+
+
+@pytest.mark.numbers
+@pytest.mark.parametrize(("cell", "H", "B", "more"), GATED)
+@pytest.mark.parametrize("dtype", [DType.FLOAT32])
+def test_gradient_with_gates(cell, H, B, more, dtype):
+    check(CudaBackend(), used(H, B, cell=cell, dtype=dtype, **more))
+
+
 @pytest.mark.parametrize("H", [32, 128, 200])
 def test_dense_inputs_every_step_and_truncation(H):
     check(CudaBackend(), used(H, 40, V=None, E=70, head=Head.EVERY, truncation=Truncation(8, 3)))

@@ -86,7 +86,7 @@ def test_a_short_batch_keeps_the_regime_of_a_full_one(kind, monkeypatch):
     ref, got = sessions(CudaBackend(WIDE[kind]), problem)
     inputs = random_data(problem, rows=3, seed=2).inputs
     assert_near(ref.predict(inputs), got.predict(inputs), 1e-12)
-    assert got.runner.recurrence.regime.kind is kind
+    assert got.runner.regime.kind is kind
 
 
 @pytest.mark.parametrize(

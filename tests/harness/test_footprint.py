@@ -158,6 +158,13 @@ def test_verify_checks_the_workloads_that_fit(two_gib):
     assert found.ok
 
 
+@pytest.mark.parametrize("H", ["100000,200000", "8,100000"])
+def test_a_dry_run_says_what_a_run_would_leave_out(two_gib, H):
+    done = called("sweep", "--H", H, "--B", "1", "--T", "1", "-b", "numpy", "--dry-run", code=0 if H[0] == "8" else 2)
+    reason = "made-up E100000 H100000 B1 T1 with T = 1, B = 1 needs about "
+    assert f"{'left out' if H[0] == '8' else 'Error'}: {reason}" in done.output.replace("\n", " ")
+
+
 @pytest.mark.parametrize("T", [10**8, 10**30])
 def test_python_says_what_is_too_large(T):
     for call in (

@@ -11,10 +11,11 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.analysis.stats import summaries
-from rnnbench.analysis.trial import CLEAR, MOST_PAIRS, TIE, better, decision_of, trial_of
+from rnnbench.analysis.trial import CLEAR, MOST_PAIRS, TIE, Decision, better, decision_of, trial_of
 from rnnbench.analysis.warnings import disturbing, warnings_of
 from rnnbench.api.planning import plan_of as asked_plan
 from rnnbench.harness import run_loop, worker_client
+from rnnbench.harness import trials as trials_of_a_run
 from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
 from rnnbench.harness.worker_pool import WorkerPool
@@ -391,15 +392,18 @@ def test_disturbed_pairs_are_not_measured_again_where_no_time_is_left_for_it(tmp
 
 
 def test_a_later_launch_decides_anew_and_turns_by_the_other_number_are_left_out(tmp_path, monkeypatch):
-    """What is better has changed by then, too."""
-    quiet = []
+    """Beside others the other number seemed the better one."""
+    quiet, name = [], "faster-together"
 
     def turned(record):
         if isinstance(record, TurnRecord) and not quiet:
-            monkeypatch.setenv("TEST_TURNED", "1")
             quiet.append(True)
 
-    name = "slower-together"
+    def decided(trials, *, last=False):
+        found = decision_of(trials, last=last)
+        return found if quiet or found is None else Decision(1, sure=False)
+
+    monkeypatch.setattr(trials_of_a_run, "decision_of", decided)
     records, loop = disturbed_run(
         tmp_path, monkeypatch, lambda n, k: 0.0 if quiet else 0.5, name, launches=5, emit=turned
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import tracemalloc
 
 import numpy as np
@@ -126,10 +127,19 @@ def test_a_thread_that_a_call_has_no_room_for_takes_no_share():
 
 
 def test_two_sessions_prepared_at_once_make_each_thread_once():
-    made = ThreadPool()
-    made.grow(3)
-    made.grow(3)
-    assert [thread.number for thread in made.threads] == [1, 2]
+    for _ in range(20):
+        made, start = ThreadPool(), threading.Barrier(4)
+
+        def prepared(made=made, start=start):
+            start.wait()
+            made.grow(4)
+
+        each = [threading.Thread(target=prepared) for _ in range(4)]
+        for thread in each:
+            thread.start()
+        for thread in each:
+            thread.join()
+        assert [thread.number for thread in made.threads] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("loss", list(Loss))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +14,8 @@ import pytest
 from rnnbench import backends
 from rnnbench.analysis.comparable import hashes_of
 from rnnbench.machine import fingerprint as facts_of
-from rnnbench.machine.environment import environment, passed, switches, variables_of
+from rnnbench.machine.environment import _remove, environment, passed, plainly_named, switches, variables_of
+from rnnbench.model import DType
 from rnnbench.report.facts import machine_rows
 
 HERE = Path(__file__).resolve().parents[2]
@@ -71,7 +74,7 @@ def test_variables_of_the_option(monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "value", "refused"),
     [
-        ("NUMBA_DISABLE_JIT", "1", {"numba", "numba+subnormal", "numba+naive", "cuda", "cuda+graph"}),
+        ("NUMBA_DISABLE_JIT", "1", {"numba", "numba+subnormal", "numba+naive", "cuda", "cuda+graph", "torch+rnnbench"}),
         ("NUMBA_DISABLE_JIT", "0", set()),
         ("TORCHDYNAMO_DISABLE", "1", {"torch+compile"}),
         ("TORCH_COMPILE_DISABLE", "1", {"torch+compile"}),
@@ -110,15 +113,45 @@ def test_a_run_leaves_out_what_its_variables_contradict_and_keeps_them(tmp_path)
     assert ("environment MINE", "here") in machine_rows(run.loaded.machine)
 
 
-@pytest.mark.parametrize("place", ["a b", 'quo"te', "quo'te", "back\\slash", "ümläut"])
-def test_a_folder_of_any_name_is_one_flag_to_xla(tmp_path, place):
-    flag = environment(1, tmp_path / place)["TF_XLA_FLAGS"]
-    name, _, value = flag.partition("=")
-    assert name == "--tf_xla_persistent_cache_directory"
-    if value.startswith('"'):
-        value = value[1:-1].replace('\\"', '"').replace("\\\\", "\\")
-    assert value == str(tmp_path / place / "xla")
-    assert (" " in value) <= flag.endswith('"')
+def test_where_numba_is_switched_off_the_peak_is_measured_nevertheless_and_nothing_is_warmed(monkeypatch):
+    from click.testing import CliRunner
+
+    from rnnbench.cli import main
+    from rnnbench.machine import peak
+
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    asked: list[dict[str, str]] = []
+    monkeypatch.setattr(peak, "asked", lambda module, op, limit, env, **more: asked.append(env) or {"peak": None})
+    with pytest.raises(ValueError, match="object"):  # no answer
+        peak.measure((DType.FLOAT32,), 1)
+    assert "NUMBA_DISABLE_JIT" not in asked[0]
+    done = CliRunner().invoke(main, ["warm"])
+    assert done.exit_code == 3
+    assert "NUMBA_DISABLE_JIT=1" in done.output
+
+
+@pytest.mark.parametrize("place", ["a b", 'quo"te', "quo'te", "back\\slash", "ümläut", os.fsdecode(b"\xff"), "plain"])
+def test_compilers_get_their_caches_by_names_that_need_no_quotes_and_they_lie_in_the_run(tmp_path, place, monkeypatch):
+    cache = tmp_path / place
+    caches = {name for entry in backends.REGISTRY.values() for name, value in entry.caches.items() if "{" in value}
+    for name in caches:
+        monkeypatch.delenv(name, raising=False)
+    env = environment(1, cache)
+    for name in caches:
+        folder = env[name].partition("=")[2] or env[name]
+        if name == "NUMBA_CACHE_DIR":  # tests share theirs
+            continue
+        assert re.fullmatch(r"[\w./+-]+", folder, re.ASCII)
+        assert Path(folder).resolve().parent == cache.resolve()
+        assert Path(folder).is_dir()
+    shutil.rmtree(cache)
+    assert environment(1, cache) == env  # as of a run that goes on, whose caches were deleted
+    link = plainly_named(cache)
+    assert (link == cache) == (place == "plain")
+    if link != cache:
+        _remove(link, os.getpid())
+        assert not link.parent.exists()
+        assert cache.is_dir()
 
 
 def test_who_has_no_home_and_no_name_gets_them_in_the_folder_of_the_run(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from rnnbench.records.record import CheckRecord, Costs, Status, TurnRecord
 from rnnbench.report.answer import answer_section
 from rnnbench.report.data import ReportData
 from rnnbench.report.facts import machine_section
-from rnnbench.report.plots.layout import lanes
+from rnnbench.report.plots.layout import mark_lanes
 from rnnbench.report.section import markdown
 from tests.report.fake import MIXED, Fake, make
 from tests.report.test_noisy import BUSY
@@ -162,4 +162,4 @@ def test_one_order_of_backends_for_all_tables():
     [([], []), ([3], [0]), ([0, 10, 20], [0, 0, 0]), ([0, 1, 2], [0, 1, 2]), ([20, 0, 1, 12], [0, 0, 1, 0])],
 )
 def test_marks_that_would_hide_each_other_have_lanes(places, expected):
-    assert lanes(places, 5) == expected
+    assert mark_lanes(places, 5) == expected

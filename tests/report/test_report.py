@@ -166,7 +166,7 @@ def test_figures_drawn_side_by_side_are_the_same(tmp_path):
         assert (tmp_path / "1" / path).read_bytes() == (tmp_path / "2" / path).read_bytes(), path
 
 
-def drawn_by(parent: int, number: int, name: str) -> page.Drawn:
+def drawn_by(parent: int, number: int, name: str) -> tuple[list[str], list[str]]:
     """A figure, by the parent alone: the others get this signal."""
     if os.getpid() != parent:
         os.kill(os.getpid(), number)

@@ -34,7 +34,7 @@ def tape_is_state(cell: str) -> bool:
 
 
 @compiled_once
-def sigmoid(dtype: str) -> Any:
+def sigmoid_of(dtype: str) -> Any:
     """1 / (1 + exp(-z)) without overflow."""
     one = np.dtype(dtype).type(1)
 
@@ -47,11 +47,11 @@ def sigmoid(dtype: str) -> Any:
 
 
 @compiled_once
-def cell_forward(dtype: str, cell: str) -> Any:
+def unit_forward(dtype: str, cell: str) -> Any:
     """of(sums, given, q, own, bias): h and tape, from h' W_hh in sums[q : q + G] and x W_xh + b_h in given[q : q + G],
     which becomes the gates. `bias`: b_hn of gru.
     """
-    logistic, one, two, three = sigmoid(dtype), u32(1), u32(2), u32(3)
+    logistic, one, two, three = sigmoid_of(dtype), u32(1), u32(2), u32(3)
 
     def gru(sums, given, q, own, bias):
         r = logistic(given[q] + sums[q])
@@ -74,7 +74,7 @@ def cell_forward(dtype: str, cell: str) -> Any:
 
 
 @compiled_once
-def cell_backward(dtype: str, cell: str) -> Any:
+def unit_backward(dtype: str, cell: str) -> Any:
     """of(gates, q, own, tape, dh, carried, delta): the derivatives by the sums of each gate to delta (G + inner,).
 
     dh is the loss's by h; `carried` what reaches own by no product, of this step: dc of lstm, a part of dh of gru. It

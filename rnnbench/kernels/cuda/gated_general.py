@@ -13,7 +13,7 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.cells import cell_of
-from rnnbench.kernels.cuda.gated import cell_backward, cell_forward, inner_gates, recurrent, tape_is_state
+from rnnbench.kernels.cuda.gated import inner_gates, recurrent, tape_is_state, unit_backward, unit_forward
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import compiled_once
 
@@ -25,7 +25,7 @@ def forward_gated_general(dtype: str, cell: str, threads: int, rows: int) -> Any
     """h, gates and tape for any H: a block of `threads` threads, each with some units of `rows` rows."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     G, has_bias, has_c = len(cell_of(cell).gates), inner_gates(cell) > 0, tape_is_state(cell)
-    of_cell, held = cell_forward(dtype, cell), len(cell_of(cell).gates) * rows
+    of_cell, held = unit_forward(dtype, cell), len(cell_of(cell).gates) * rows
 
     @cuda.jit
     def kernel(h, gates, tape, W, bias, initial, first_c, b, T, H):
@@ -74,7 +74,7 @@ def backward_gated_general(dtype: str, cell: str, threads: int, rows: int) -> An
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     G, has_c, D = len(cell_of(cell).gates), tape_is_state(cell), len(cell_of(cell).gates) + inner_gates(cell)
-    of_cell, of_gate = cell_backward(dtype, cell), recurrent(cell)
+    of_cell, of_gate = unit_backward(dtype, cell), recurrent(cell)
 
     @cuda.jit
     def kernel(delta, spare, carried, h, gates, tape, dh, W, blocks, b, T, S, H):

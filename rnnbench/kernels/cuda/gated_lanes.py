@@ -17,8 +17,8 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.cells import cell_of
-from rnnbench.kernels.cuda.gated import cell_backward, cell_forward, inner_gates, recurrent, tape_is_state
-from rnnbench.kernels.cuda.lanes import adder, multiplier, reader, steps_of_block
+from rnnbench.kernels.cuda.gated import inner_gates, recurrent, tape_is_state, unit_backward, unit_forward
+from rnnbench.kernels.cuda.lanes import lane_adder, lane_multiplier, steps_of_block, weights_reader
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.layout import state_row, step_row
 from rnnbench.kernels.cuda.plan import Lanes, compiled_once
@@ -35,9 +35,9 @@ def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> A
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
-    read, multiply, add = reader(dtype, shape, False), multiplier(dtype, shape), adder(dtype, shape)
+    read, multiply, add = weights_reader(dtype, shape, False), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of = steps_of_block(rows, ends)
-    G, has_bias, has_c, of_cell = shape.gates, inner_gates(cell) > 0, tape_is_state(cell), cell_forward(dtype, cell)
+    G, has_bias, has_c, of_cell = shape.gates, inner_gates(cell) > 0, tape_is_state(cell), unit_forward(dtype, cell)
     given = mine * G
 
     @bounded(shape.threads)
@@ -115,10 +115,10 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> 
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
-    read, multiply, add = reader(dtype, shape, True), multiplier(dtype, shape), adder(dtype, shape)
+    read, multiply, add = weights_reader(dtype, shape, True), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of = steps_of_block(rows, ends)
     G, width, has_c = len(cell_of(cell).gates), shape.width, tape_is_state(cell)
-    of_cell, of_gate = cell_backward(dtype, cell), recurrent(cell)
+    of_cell, of_gate = unit_backward(dtype, cell), recurrent(cell)
     D, held_gates = G + inner_gates(cell), mine * G
 
     @bounded(shape.threads)

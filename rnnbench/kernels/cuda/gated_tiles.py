@@ -16,7 +16,7 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.cells import cell_of
-from rnnbench.kernels.cuda.gated import cell_backward, cell_forward, inner_gates, recurrent, tape_is_state
+from rnnbench.kernels.cuda.gated import inner_gates, recurrent, tape_is_state, unit_backward, unit_forward
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import compiled_once
 from rnnbench.kernels.cuda.products import PAD, multiplier, place, tile_sizes
@@ -31,7 +31,7 @@ def forward_gated_tile_step(dtype: str, cell: str, side: int, micro: int, depth:
     G, has_bias, has_c = len(cell_of(cell).gates), inner_gates(cell) > 0, tape_is_state(cell)
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide, across = G * micro * micro, u32(depth), u32(edge), u32(G * edge)
-    gates_tile, of_cell = (depth, G * edge + PAD), cell_forward(dtype, cell)
+    gates_tile, of_cell = (depth, G * edge + PAD), unit_forward(dtype, cell)
     multiply, of = multiplier(side, micro, depth, G), place(side, micro)
 
     @cuda.jit
@@ -99,7 +99,7 @@ def backward_gated_tile_step(dtype: str, cell: str, side: int, micro: int, depth
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide = micro * micro, u32(depth), u32(edge)
     multiply, of = multiplier(side, micro, depth), place(side, micro)
-    of_cell, of_gate = cell_backward(dtype, cell), recurrent(cell)
+    of_cell, of_gate = unit_backward(dtype, cell), recurrent(cell)
 
     @cuda.jit
     def kernel(delta, spare, carried, h, gates, tape, dh, W, b, t, T, S, H, more, emits, again):

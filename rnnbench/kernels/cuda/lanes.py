@@ -49,7 +49,7 @@ def _warp_barrier() -> Any:
 
 
 @compiled_once
-def reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
+def weights_reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
     """w (kept,) and pool of this thread from W (H, G H): the columns of its units' gates, or the rows of its units.
 
     Where H is padded, zeros.
@@ -88,7 +88,7 @@ def reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
 
 
 @compiled_once
-def multiplier(dtype: str, shape: Lanes) -> Any:
+def lane_multiplier(dtype: str, shape: Lanes) -> Any:
     """sums (rows columns apart,) = states (2, rows, .)[now] times this thread's weights, over its lane of k.
 
     There are `apart` sums of each row and column, so that none waits for itself at every k.
@@ -131,7 +131,7 @@ def multiplier(dtype: str, shape: Lanes) -> Any:
 
 
 @compiled_once
-def adder(dtype: str, shape: Lanes) -> Any:
+def lane_adder(dtype: str, shape: Lanes) -> Any:
     """totals (mine gates,): of the rows that this thread is the cell of, the sums of all lanes for its unit's gates."""
     lanes, per, rows, apart, mine, turns = shape.lanes, shape.per, shape.rows, shape.apart, shape.mine, shape.turns
     columns, gates = shape.columns, shape.gates
@@ -190,7 +190,7 @@ def forward_in_lanes(dtype: str, shape: Lanes, ends: bool) -> Any:
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
-    read, multiply, add = reader(dtype, shape, False), multiplier(dtype, shape), adder(dtype, shape)
+    read, multiply, add = weights_reader(dtype, shape, False), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of = steps_of_block(rows, ends)
 
     @bounded(shape.threads)
@@ -258,7 +258,7 @@ def backward_in_lanes(dtype: str, shape: Lanes, ends: bool) -> Any:
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
-    read, multiply, add = reader(dtype, shape, True), multiplier(dtype, shape), adder(dtype, shape)
+    read, multiply, add = weights_reader(dtype, shape, True), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of = steps_of_block(rows, ends)
 
     @bounded(shape.threads)

@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda.gated import sigmoid
+from rnnbench.kernels.cuda.gated import sigmoid_of
 from rnnbench.kernels.cuda.plan import compiled_once
 
 u32 = numba.uint32
@@ -39,7 +39,7 @@ def _binary(dtype: str) -> Any:
     """Mean over O of log(1 + exp(z)) - y z."""
     kind, number = getattr(numba, dtype), np.dtype(dtype).type
     zero, half = number(0), number(0.5)
-    logistic = sigmoid(dtype)
+    logistic = sigmoid_of(dtype)
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
         loss, right = zero, 1
@@ -104,7 +104,7 @@ def _sigmoid_squared(dtype: str) -> Any:
     """Sum over O of 0.5 (sigmoid(z) - y)^2."""
     number = np.dtype(dtype).type
     zero, half, one = number(0), number(0.5), number(1)
-    logistic = sigmoid(dtype)
+    logistic = sigmoid_of(dtype)
 
     def of(z, dz, p, classes, targets, row, s, O, scale):
         loss = zero

@@ -23,7 +23,6 @@ from rnnbench.kernels.cuda.device import room
 from rnnbench.kernels.cuda.launch import HostNumber, Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.kernels.cuda.recurrence_launches import CudaRecurrence, Reverse, settle
-from rnnbench.kernels.cuda.regimes import Regime
 from rnnbench.model import Direction
 
 
@@ -103,13 +102,13 @@ class CudaRunner:
     ) -> None:
         self.launch = launch or Launcher()
         self.learns, self.stack = "spare" in arrays, sizes.stack
-        settled = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), self.learns, sizes.cell)
+        self.regime = settle(plan, sizes.H, sizes.B, sizes.dtype, room(), self.learns, sizes.cell).regime
         self.s, self.plan, self.loss, self.a, self.p, self.rows = sizes, plan, loss, arrays, params, rows
-        self.recurrences = {d: self._recurrence(d, settled.regime) for layer in self.stack for d in layer}
+        self.recurrences = {d: self._recurrence(d) for layer in self.stack for d in layer}
         self.number = np.dtype(sizes.dtype).type
         self.has_tokens = sizes.V > 0
 
-    def _recurrence(self, direction: Direction, regime: Regime) -> CudaRecurrence:
+    def _recurrence(self, direction: Direction) -> CudaRecurrence:
         """Its arrays by their names in one direction. All states of a layer below the last are read, and rows with
         lengths end anywhere.
         """
@@ -117,7 +116,7 @@ class CudaRunner:
         own = {
             name.removeprefix(direction.prefix): a for name, a in self.a.items() if name.startswith(direction.prefix)
         }
-        return CudaRecurrence(replace(self.s, S=S), self.plan, regime, self.launch, self.a | own)
+        return CudaRecurrence(replace(self.s, S=S), self.plan, self.regime, self.launch, self.a | own)
 
     def _tiles(self, rows: int, columns: int, parts: int = 0) -> tuple[LaunchSize, tuple[int, int, int]]:
         """Launch sizes of a product into (rows, columns), and the sizes that its kernel is made for."""
@@ -129,7 +128,7 @@ class CudaRunner:
     def _source(self, direction: Direction, batch: Batch) -> Source:
         """Where a direction's inputs come from: which `reader`, and what it is given."""
         table = self.p["embedding"] if self.has_tokens else self.p[f"{direction.prefix}W_xh"]
-        of_rows = (table, *self._of_rows(batch))
+        of_rows = (table, batch.order, batch.offset, self.rows.lengths)
         if direction.layer == 0:
             reads, h, first = "tokens" if self.has_tokens else "dense", self.rows.source, 0
         else:
@@ -137,8 +136,8 @@ class CudaRunner:
         return (reads, direction.back, self.s.lengths), (h, first, *of_rows)
 
     def _of_rows(self, batch: Batch) -> tuple[Any, ...]:
-        """By which a kernel finds the length of a batch's row."""
-        return batch.order, batch.offset, self.rows.lengths
+        """By which a kernel finds the length of a batch's row; where rows have none nothing of it is read."""
+        return batch.order, batch.offset if self.s.lengths else 0, self.rows.lengths
 
     def _read(self, layer: int, b: int, S: int) -> tuple[Any, int]:
         """What is above a layer reads: the last S of its states in the order of time, from which row on."""
@@ -172,7 +171,8 @@ class CudaRunner:
         self.launch(
             read_out, LaunchSize(math.ceil(outputs / plan.outputs), plan.threads),
             a["z"], a["dz"], batch.losses, batch.correct, batch.at, h, first, p["W_hy"], p["b_y"],
-            self.rows.classes, self.rows.targets, *self._of_rows(batch), a["emitted"], b, s.S, s.read, s.O,
+            self.rows.classes, self.rows.targets, batch.order, batch.offset, self.rows.lengths, a["emitted"], b, s.S,
+            s.read, s.O,
             self.number(1.0 if s.averages else step_weight / b),
         )  # fmt: skip
 

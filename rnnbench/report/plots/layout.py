@@ -308,7 +308,7 @@ def row_axis(rows: Iterable[Row], form: Callable[[float], str] | None = None) ->
     return RowAxis(limits, ends, form) if limits and ends else None
 
 
-def lanes(places: Sequence[float], gap: float) -> list[int]:
+def mark_lanes(places: Sequence[float], gap: float) -> list[int]:
     """A lane for each place, so that no two in one lane are nearer than `gap`; the first lane where it can be."""
     last: list[float] = []
     found = [0] * len(places)
@@ -325,7 +325,7 @@ def in_lanes(
     """Offsets in points across a log axis that keep marks of that size apart, of values along it."""
     length = points_of(ax)[1 if upright else 0]
     low, high = map(math.log10, limits)
-    found = lanes([length * (math.log10(v) - low) / (high - low) for v in values], size + 1)
+    found = mark_lanes([length * (math.log10(v) - low) / (high - low) for v in values], size + 1)
     return [(size + 0.5) * (lane - max(found) / 2) for lane in found]
 
 
