@@ -70,7 +70,7 @@ def _update_all(c):
 
 
 @cpu_kernel()
-def _enter(function, record_at, times):
+def enter(function, record_at, times):
     for _ in range(times):
         calls.call_whole(function, record_at)
 
@@ -85,4 +85,4 @@ def updates(grads: Array, times: int, **rule: float) -> tuple[dict[str, Array], 
     record = PassRecord(values, arrays)
     number: Any = numba.float32
     function = native(types.void(PassRecordType(number)), _update_all)
-    return record.arrays, lambda: _enter(function, record.address, times)
+    return record.arrays, lambda: enter(function, record.address, times)

@@ -342,6 +342,7 @@ class NumbaSession(Session):
         arrays, fields = self.record.arrays, self.record.fields
         if self.model.V is not None and self.last is not None:
             arrays["d_embedding"][arrays["unique"][: fields["unique_n"][0]]] = np.nan
+            fields["embedding_learnt"][0] = True
         fields["loss_sum"][0], fields["correct"][0], fields["packed"][0] = np.nan, -1, 0
 
 

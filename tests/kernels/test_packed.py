@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rnnbench.backends.numba import NumbaBackend, NumbaSession
-from rnnbench.model import Head, Train
+from rnnbench.model import DType, Head, Train
 from tests.helpers import (
     STRUCTURES,
     assert_agrees,
@@ -72,3 +72,23 @@ def test_tokens_are_projected_row_by_row_where_their_table_is_wide(cell, structu
             getattr(session, name)()
         assert ours.layers[0].fields["gathers"][0] == in_table
         assert_agrees(exact.fetch(), ours.fetch(), problem.dtype)
+
+
+@pytest.mark.parametrize("own", [False, True], ids=["of the batch", "of each worker"])
+def test_no_pass_leaves_its_tokens_in_the_next_gradient(own):
+    """Gradients of tokens go before the next, also where passes forward, which write none, come in between."""
+    problem = small_problem(B=8, T=8, E=3 if own else 60, H=90, V=200, dtype=DType.FLOAT32)
+    ours = session_of(problem)
+    assert bool(ours.record.fields["can_own_tokens"][0]) == own
+    for batch, call in ((0, "gradient"), (1, "forward"), (2, "forward"), (1, "gradient"), (2, "train_step")):
+        ours.select(batch)
+        getattr(ours, call)()
+    ours.reset()
+    ours.select(0)
+    ours.forward()
+    ours.poison()
+    ours.gradient()
+    afresh = session_of(problem)
+    afresh.select(0)
+    afresh.gradient()
+    assert_same_bits(ours.fetch(), afresh.fetch())

@@ -83,7 +83,7 @@ def test_no_compilation_for_another_size():
                 session.train_epoch(np.arange(50))
                 session.predict(random_data(BIG).inputs)
     assert not passes_of_compiler.buffer
-    assert len(passes._enter.signatures) == 1
+    assert len(passes.enter.signatures) == 1
 
 
 def test_a_compilation_is_seen():

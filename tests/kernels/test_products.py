@@ -143,6 +143,18 @@ def test_sums_of_outer_products_and_of_rows_at_every_edge(dtype):
         assert_close(sums[1, :n], c[0] + b.sum(axis=0), np.abs(b).sum(axis=0), dtype)
 
 
+def test_sums_of_outer_products_that_come_from_afar():
+    """Longer than `FAR`, so that the next blocks are fetched: the same sums, at every edge of what is fetched."""
+    rng, dtype = np.random.default_rng(0), "float32"
+    for m, n in product((1, 6, 70, 300), (1, 65, 300)):
+        N = simd.padded(n, dtype)
+        k = products.FAR // (N + m + 1) + K_BLOCK // 2
+        A, B, out = rows_of(rng, (k, m), m + 1, dtype), rows_of(rng, (k, n), N, dtype), aligned((m, N), np.float32)
+        outer_products(out, 0, True, np.zeros(N, dtype), A, 0, B, 0, m, 0, N, k)
+        a, b = A[:, :m].astype(np.float64), B[:, :n].astype(np.float64)
+        assert_close(out[:, :n], a.T @ b, np.abs(a).T @ np.abs(b), dtype)
+
+
 def test_wide_product_takes_every_tile():
     rng = np.random.default_rng(0)
     lane = simd.lanes(np.float32)

@@ -287,8 +287,10 @@ def head_gradients(c, worker, lo, b, begin, end, origin, fresh):
 def _forward_rows(c, worker, lo, b, r):
     """Forward and loss of b rows of the batch from r on, in segments of so few steps that they stay in cache."""
     T, begin, origin = c.T, 0, 0
+    # Of one layer no more than it projects together; of several each has its weights in a near cache for so long
+    steps = FORWARD_STEPS if c.layers_n > 1 else min(FORWARD_STEPS, steps_at_once(layer_at(c, 0), b))
     while begin < T:
-        end = T if c.directions == 2 else min(T, begin + min(c.kept, FORWARD_STEPS))
+        end = T if c.directions == 2 else min(T, begin + min(c.kept, steps))
         stack_forward(c, lo, b, r, begin, end, origin)
         if c.emits or end == T:
             read_outputs(c, lo, b, r, begin, end, origin)

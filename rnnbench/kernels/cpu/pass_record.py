@@ -62,9 +62,10 @@ INTEGERS = (
     # `has_token_rows`: there is room in `x` for the embeddings of tokens
     "V", "O", "P", "S", "Op", "can_own_tokens", "has_token_rows", "layers_n", "directions", "R", "workers", "blocks_n",
     "first", "loss", "adam", "flush", "averages_steps",
-    # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...
+    # set for a call, and what its stages leave for each other: the rows of the batch at hand and their number, ...;
+    # `embedding_learnt`: d_embedding is not zero in rows of `unique`
     "goal", "step", "order_n", "b", "steps", "pool", "do_share", "row_shares", "token_shares", "pack_shares",
-    "unique_n", "own_tokens", "packed", "correct",
+    "unique_n", "embedding_learnt", "own_tokens", "packed", "correct",
     # addresses: what begins a parallel region of OpenMP's, or 0 where threads are of our pool; what its threads call;
     # and what says which they are
     "team", "take_all", "team_thread",

@@ -227,6 +227,7 @@ def _one_pass(c):
             add_own_gradients(c)
         elif c.has_tokens:
             stage(c, TOKENS, c.token_shares)
+            c.embedding_learnt = True
         stage(c, PARTS, workers_for(c.layers_n * c.GH * (c.E + c.H), MIN_WEIGHTS, c.H, c.workers))
     if c.goal == TRAIN_STEP:
         clip_scale(c)

@@ -21,11 +21,13 @@ from rnnbench.kernels.cpu.compiling import cpu_kernel, inlined
 from rnnbench.kernels.cpu.pointwise import copy, zero_row
 from rnnbench.kernels.cpu.shares import share_range
 from rnnbench.kernels.cpu.simd import (
+    CACHE_LINE,
     EXPLICIT,
     INDEX,
     INT32,
     TILE_ROWS,
     Vectors,
+    fetch,
     lanes_in,
     lanes_of,
     panel_vectors,
@@ -41,6 +43,8 @@ K_BLOCK, ROW_BLOCK = min(256, 32 * 1024 // (panel_vectors() * register_bytes()))
 OUTER_ROWS = 256
 # Where k has several blocks, so many panels are done with all of them before the next.
 PANELS = 4
+# So many numbers of A and B are in the third cache, and a weight gradient has the next block of k fetched from there.
+FAR, LINE_VECTORS = 1 << 18, CACHE_LINE // register_bytes()
 PACKED_ROWS = 8  # of weights with gates that are packed together
 VECTORS = panel_vectors()
 ZERO, ONE = INDEX(0), INDEX(1)
@@ -52,6 +56,13 @@ def next_rows(left, most):
     if left > 2 * most:
         return most
     return left if left <= most else (left + 1) // 2
+
+
+@inlined
+def _fetch_row(address, n, step):
+    """`fetch` n numbers from an address on, a cache line each `step`."""
+    for v in range(0, n, step):
+        fetch(shifted(address, v))
 
 
 def _product(
@@ -68,6 +79,7 @@ def _product(
     # 1 where A is read by columns
     row_block = OUTER_ROWS if a_row == 1 else ROW_BLOCK
     columns = PANELS * VECTORS * width if k > K_BLOCK else max(n, 1)
+    far, line = a_row == 1 and k * (a_step + b_step) > FAR, width * LINE_VECTORS
     for j0 in range(0, n, columns):
         for k0 in range(0, max(k, 1), K_BLOCK):
             steps = min(K_BLOCK, k - k0)
@@ -76,6 +88,11 @@ def _product(
             shared = shared_by_tiles(
                 out_step, first_step, a_row, a_step, b_step, steps, end if k0 + steps >= k else AS_IT_IS, to_gate
             )
+            # Rows of the next block, so many with each tile
+            ahead, last, each = k0 + steps, 0, 0
+            if far:
+                last = min(k, k0 + 2 * K_BLOCK)
+                each = -(-K_BLOCK // max(1, (m // TILE_ROWS) * (min(n - j0, columns) // (VECTORS * width))))
             for i0 in range(0, m, row_block):
                 i_end = min(m, i0 + row_block)
                 b_here = shifted(b, k0 * b_step + j0 // (VECTORS * width) * panel)
@@ -93,6 +110,11 @@ def _product(
                             first = shifted(start, i * start_step + j)
                             tile(rows, vectors, here, first, own_rows(index), a_here, b_here, shared)
                         i += rows
+                        if far:
+                            for step in range(ahead, min(last, ahead + each)):
+                                _fetch_row(shifted(a, step * a_step), m, line)
+                                _fetch_row(shifted(b, step * b_step + j0), min(n - j0, columns), line)
+                            ahead += each
                     b_here = shifted(b_here, panel)
 
 

@@ -128,6 +128,20 @@ def shifted(typingctx: Any, address: Any, count: Any) -> Any:
     return address(address, types.intp), codegen
 
 
+@intrinsic
+def fetch(typingctx: Any, address: Any) -> Any:
+    """Have the cache line of this address brought to the second cache, and wait for nothing."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        byte = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [byte, INT32, INT32, INT32])
+        prefetch = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+        builder.call(prefetch, [builder.bitcast(args[0], byte), INT32(0), INT32(2), INT32(1)])  # to read; second; data
+        return context.get_dummy_value()
+
+    return types.void(address), codegen
+
+
 class Vectors:
     """Writes vector instructions for one number type into a block of LLVM IR."""
 

@@ -33,8 +33,9 @@ def forget_unique_tokens(c):
     # Only where the batch before has written: V may be large
     for u in range(c.unique_n):
         slot_of_token[unique[u]] = -1
-        zero_row(d_embedding[unique[u]])
-    c.unique_n = 0
+        if c.embedding_learnt:
+            zero_row(d_embedding[unique[u]])
+    c.unique_n = c.embedding_learnt = 0
 
 
 @symbol_kernel
@@ -218,4 +219,4 @@ def add_own_gradients(c):
             row = d_embedding[token]
             for e in range(row.size):
                 row[e] += more[e]
-    c.unique_n = count
+    c.unique_n, c.embedding_learnt = count, True
