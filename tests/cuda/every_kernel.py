@@ -67,8 +67,9 @@ def run_all(plans: Iterable[LaunchPlan], widths: tuple[int, ...]) -> list[str]:
             gated.add(regime.kind)
         for case, (cell, loss) in enumerate(zip(cells, cycle(LOSSES))):
             turn = number + case
+            head = list(Head)[(turn // 2 if cell == "rnn" else len(gated)) % 2]
             problem = small_problem(
-                B=5, T=3, E=3, H=H, O=2, V=(11, None)[turn % 2], head=list(Head)[turn // 2 % 2], loss=loss,
+                B=5, T=3, E=3, H=H, O=2, V=(11, None)[turn % 2], head=head, loss=loss,
                 dtype=DType.FLOAT32, train=UPDATES[case % 2], truncation=(None, Truncation(2, 1))[case % 2], cell=cell,
                 bidirectional=cell != "rnn", mean_length=None if cell == "rnn" else 1.5,
             )  # fmt: skip
