@@ -101,7 +101,7 @@ def test_results_are_tidy_tables(measured):
 def test_a_result_shows_its_answer(measured):
     text, page = repr(measured), measured._repr_html_()
     fastest = measured.ranking.iloc[0]["backend"]
-    assert f"mine forward: {fastest} " in text
+    assert f"mine: use {fastest}: " in text
     assert text.endswith(str(measured.folder))
     assert f"<td>{fastest}</td>" in page
     assert "<li>" in page
@@ -165,7 +165,7 @@ def test_an_interrupted_run_keeps_what_was_measured_and_goes_on_without_the_rows
 
 
 def test_backends_that_are_missing_are_said_to_be(tmp_path, monkeypatch):
-    absent = lambda name: None if name in ("numpy", "numba") else f"{name} not installed; pip install it"  # noqa: E731
+    absent = lambda name, env=None: None if name in ("numpy", "numba") else f"{name} not installed; pip install it"  # noqa: E731
     monkeypatch.setattr("rnnbench.backends.missing", absent)
     times = rb.run(mine(), output=tmp_path / "run", **QUICK | {"backends": None}).times
     told = dict(zip(times["backend"], times["reason"], strict=True))

@@ -139,7 +139,7 @@ def test_what_only_a_device_can_tell_comes_first():
     ]  # fmt: skip
     assert all(0 < step.expected < step.limit for step in every)
     said = called("--plan", "--only", "smoke,seeds", code=0).output
-    assert "smoke, about 40 s, at most 120 s:" in said
+    assert "smoke, about 55 s, at most 120 s:" in said
     assert "2 steps, about 4 minutes (predicted), at most 11; nothing was run." in said
 
 

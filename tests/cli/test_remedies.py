@@ -16,7 +16,7 @@ from rnnbench.cli import main
 
 PACKAGE = Path(rnnbench.__file__).parent
 COMMANDS = {name: {o for p in command.params for o in p.opts} for name, command in main.commands.items()}
-OPTION = re.compile(r"(?<![\w=/'-])(--[a-z][a-z-]+|-[a-zA-Z])(?![\w=-])")
+OPTION = re.compile(r"(?<![\w=/'}-])(--[a-z][a-z-]+|-[a-zA-Z])(?![\w=-])")
 OF_COMMAND = re.compile(rf"\b({'|'.join(COMMANDS)})( +(?!and |or )[^\s;,]+)* +$")  # before an option: whose it is
 
 MEASURING = ("run", "sweep")
@@ -27,6 +27,7 @@ PRINTED_BY = {
     "api/runs.py": ("report",),
     "api/run.py": MEASURING,
     "harness/worker_client.py": WORKING,
+    "machine/environment.py": ("run", "verify", "train", "sweep"),
     "harness/stopping.py": ("run",),
     "harness/tasks.py": ("run", "verify", "train", "sweep"),
     "report/history.py": ("history",),
