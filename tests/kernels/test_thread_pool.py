@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 
 import numba
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 from rnnbench import backends
+from rnnbench.kernels.cpu import thread_pool as pool_module
 from rnnbench.kernels.cpu.thread_pool import ThreadPool, open_stage, take_share, thread_pool
 from rnnbench.model import DType, Head, Loss, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem, threads
@@ -137,3 +139,25 @@ def test_a_call_beside_another_computes_alone(session):
         assert session.record.fields["pool"][0] == 0
     alone = session.fetch()
     assert all(np.array_equal(alone.grads[name], helped.grads[name]) for name in helped.grads)
+
+
+def test_a_thread_that_was_taken_for_awake_does_not_sleep_through_the_call(monkeypatch):
+    """It had stopped looking for shares when the call began, and was not waiting yet: nobody wakes it."""
+    stops, looks = threading.Event(), []
+
+    def look(pool, number):
+        looks.append(number)
+        stops.wait(10)
+
+    monkeypatch.setattr(pool_module, "_take_shares", look)
+    pool = pool_module.ThreadPool()
+    pool.grow(2)
+    assert until(lambda: pool.threads[0].waiting)
+    pool.begin_call(2, 0, 0, wake=True)
+    assert until(lambda: len(looks) == 1)
+    pool.end_call()
+    pool.begin_call(2, 0, 0, wake=True)
+    stops.set()
+    assert until(lambda: len(looks) > 1)
+    pool.end_call()
+    assert until(lambda: pool.threads[0].waiting)

@@ -131,7 +131,7 @@ class ThreadPool:
         """Have at least `size` threads, the calling one among them."""
         with self.growing:  # no two threads of one number
             while len(self.threads) < size - 1:
-                self.threads.append(_PoolThread(self.address, len(self.threads) + 1))
+                self.threads.append(_PoolThread(self, len(self.threads) + 1))
 
     def begin_call(self, size: int, record: int, do_share: int, wake: bool) -> None:
         """Let threads, up to `size` with the calling one, know what there is to do; `wake` those that wait."""
@@ -145,11 +145,15 @@ class ThreadPool:
         """The call is over: threads may wait."""
         self.fields[_CALLING // 8] = 0
 
+    def is_calling(self) -> bool:
+        """Whether a call has begun and is not over."""
+        return bool(self.fields[_CALLING // 8])
+
 
 class _PoolThread:
     """One thread and the lock that it waits for when there is nothing to do."""
 
-    def __init__(self, pool: int, number: int) -> None:
+    def __init__(self, pool: ThreadPool, number: int) -> None:
         self.pool, self.number = pool, number
         self.waiting = False  # read and written with the GIL
         self.wake_lock = _thread.allocate_lock()
@@ -160,8 +164,13 @@ class _PoolThread:
     def _serve(self) -> None:
         while True:
             self.waiting = True
-            self.wake_lock.acquire()
-            _take_shares(self.pool, self.number)
+            # A call that began before that took this thread for awake, and wakes it no more
+            if self.pool.is_calling():
+                self.waiting = False
+                self.wake_lock.acquire(blocking=False)  # free where the caller has woken it all the same
+            else:
+                self.wake_lock.acquire()
+            _take_shares(self.pool.address, self.number)
 
     def wake(self) -> None:
         """Wake it away from the caller: a system likes to wake a thread where its waker runs, and goes on."""
@@ -170,7 +179,8 @@ class _PoolThread:
         if cores and self.thread.native_id is not None:
             with contextlib.suppress(OSError):
                 os.sched_setaffinity(self.thread.native_id, cores)
-        self.wake_lock.release()
+        with contextlib.suppress(RuntimeError):  # free already: the thread went on by itself, and has not waited since
+            self.wake_lock.release()
 
 
 _core_here: Any = None
