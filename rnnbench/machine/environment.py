@@ -29,12 +29,16 @@ PLACES = (
     "http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY",
     "SSL_CERT_*", "RNNBENCH_*",
 )  # fmt: skip
-# Of the libraries that compute, of their compilers and of the allocator.
+# Of the libraries that compute, of their compilers and of the allocator. Not all that begins with TF_ or NVIDIA_:
+# Terraform and services have variables of such names, tokens and passwords among them, and a run writes these down.
 SWITCHES = (
     "OMP_*", "GOMP_*", "KMP_*", "MKL_*", "OPENBLAS_*", "BLIS_*", "VECLIB_*", "ONEDNN_*", "DNNL_*", "TBB_*",
     "MALLOC_*", "GLIBC_TUNABLES", "LD_PRELOAD", "CC", "CXX", "CFLAGS", "CXXFLAGS", "LLVM_*",
-    "NUMBA_*", "NPY_*", "TORCH*", "PYTORCH_*", "ATEN_*", "TRITON_*", "TF_*", "XLA_*", "JAX_*", "NPROC", "KERAS_*",
-    "OV_*", "OPENVINO_*", "ORT_*", "CUDA_*", "CUDNN_*", "CUBLAS_*", "NVIDIA_*",
+    "NUMBA_*", "NPY_*", "TORCH*", "PYTORCH_*", "ATEN_*", "TRITON_*", "XLA_*", "JAX_*", "NPROC", "KERAS_*",
+    "TF_AUTO_*", "TF_CPP_*", "TF_CUBLAS_*", "TF_CUDNN_*", "TF_DETERMINISTIC_*", "TF_DISABLE_*", "TF_ENABLE_*",
+    "TF_FORCE_*", "TF_FUNCTION_*", "TF_GPU_*", "TF_JIT_*", "TF_MKL_*", "TF_NUM_*", "TF_ONEDNN_*", "TF_SET_*",
+    "TF_USE_*", "TF_XLA_*",
+    "OV_*", "OPENVINO_*", "ORT_*", "CUDA_*", "CUDNN_*", "CUBLAS_*", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES",
     "RNNBENCH_PLAIN_KERNELS", "RNNBENCH_REGISTER_BYTES",
 )  # fmt: skip
 # Switches that name a folder or what is printed; the last two threadpoolctl sets wherever it is imported.

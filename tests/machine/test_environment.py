@@ -31,6 +31,8 @@ HERE = Path(__file__).resolve().parents[2]
         ("NUMBA_CACHE_DIR", True, False), ("TF_CPP_MIN_LOG_LEVEL", True, False), ("KERAS_HOME", True, False),
         ("RNNBENCH_DATA", True, False), ("KMP_INIT_AT_FORK", True, False),
         ("PYTHONMALLOC", False, False), ("PYTHONDEVMODE", False, False), ("PYTHONINSPECT", False, False),
+        ("TF_CLI_CONFIG_FILE", False, False), ("TF_TOKEN_app_terraform_io", False, False),
+        ("NVIDIA_API_KEY", False, False), ("TF_GPU_THREAD_MODE", True, True),
         ("GIT_DIR", False, False), ("MPLBACKEND", False, False), ("COLUMNS", False, False), ("SOMETHING", False, False),
     ],
 )  # fmt: skip
