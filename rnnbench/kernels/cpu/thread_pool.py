@@ -102,7 +102,7 @@ def _take_shares(pool, thread):
         if share < 0:
             pause()
             idle += 1
-            if idle > _YIELD_AFTER and atomic_read(pool + _CALLING):  # a long stage of the caller alone: stay
+            if idle > _YIELD_AFTER and atomic_read(pool + _CALLING) > thread:  # a long stage of the caller alone: stay
                 idle = _YIELD_AFTER
                 yield_core()
         else:
@@ -135,7 +135,7 @@ class ThreadPool:
 
     def begin_call(self, size: int, record: int, do_share: int, wake: bool) -> None:
         """Let threads, up to `size` with the calling one, know what there is to do; `wake` those that wait."""
-        self.fields[_RECORD // 8], self.fields[_DO_SHARE // 8], self.fields[_CALLING // 8] = record, do_share, 1
+        self.fields[_RECORD // 8], self.fields[_DO_SHARE // 8], self.fields[_CALLING // 8] = record, do_share, size
         if wake:
             for thread in self.threads[: size - 1]:
                 if thread.waiting:
@@ -145,9 +145,9 @@ class ThreadPool:
         """The call is over: threads may wait."""
         self.fields[_CALLING // 8] = 0
 
-    def is_calling(self) -> bool:
-        """Whether a call has begun and is not over."""
-        return bool(self.fields[_CALLING // 8])
+    def has_call_for(self, number: int) -> bool:
+        """Whether a call that has room for the thread of this number has begun and is not over."""
+        return self.fields[_CALLING // 8] > number
 
 
 class _PoolThread:
@@ -165,7 +165,7 @@ class _PoolThread:
         while True:
             self.waiting = True
             # A call that began before that took this thread for awake, and wakes it no more
-            if self.pool.is_calling():
+            if self.pool.has_call_for(self.number):
                 self.waiting = False
                 self.wake_lock.acquire(blocking=False)  # free where the caller has woken it all the same
             else:
