@@ -36,8 +36,9 @@ class SymbolKernel:
     def ready(self, number: types.Float) -> int:
         """Compile for this type, or load from the disk cache, and make the symbol known; the function's address."""
         if number not in self.addresses:
-            self.addresses[number] = native(self.signature(number), self.function)
-            llvmlite.binding.add_symbol(self._symbol(number), self.addresses[number])
+            address = native(self.signature(number), self.function)
+            llvmlite.binding.add_symbol(self._symbol(number), address)
+            self.addresses[number] = address
         return self.addresses[number]
 
     def emit(self, builder: Any, number: types.Float, arguments: Sequence[Any]) -> None:

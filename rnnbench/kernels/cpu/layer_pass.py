@@ -55,6 +55,7 @@ from rnnbench.kernels.cpu.pass_record import (
     model_buffers,
 )
 from rnnbench.kernels.cpu.passes import (
+    COMPILING,
     MIN_WEIGHTS,
     TANH_WORK,
     WAKING_WORK,
@@ -364,8 +365,9 @@ class LayerRunner:
         self.sizes = s = sizes_of(recurrence, E, H, workers)
         self.dtype, self.widths = np.dtype(dtype), s.widths(dtype)
         self.bias, self.steps, self.shared = bias, 0, shared_fields()
-        for _ in compile_layer(dtype):
-            pass
+        with COMPILING:
+            for _ in compile_layer(dtype):
+                pass
         self.layer_call, self.do_share, self.take_all = _ADDRESSES[self.dtype]
         self.work = s.G * H * ((E + H) * 3 + int(TANH_WORK))
 

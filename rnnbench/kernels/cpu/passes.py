@@ -255,7 +255,7 @@ def enter(whole_call, record_at):
 
 
 _ADDRESSES: dict[np.dtype, tuple[int, int]] = {}
-_COMPILING = threading.Lock()
+COMPILING = threading.Lock()
 
 
 def compile_all(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
@@ -278,7 +278,7 @@ def compile_all(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
 
 def addresses(dtype: DTypeLike) -> tuple[int, int]:
     """The addresses of `_whole_call` and `_do_share`, compiled."""
-    with _COMPILING:
+    with COMPILING:
         for _ in compile_all(dtype):
             pass
     return _ADDRESSES[np.dtype(dtype)]
