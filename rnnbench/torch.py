@@ -14,7 +14,7 @@ import abc
 import threading
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,8 @@ class _TapeMemory:
             if not fits:
                 return cls(size)
             found = min(fits, key=lambda tape: tape.bytes.size)
-            _TAPES.remove(found)
+            with suppress(ValueError):  # the collector has given one back meanwhile, and this one had to go
+                _TAPES.remove(found)
             return found
 
     def give_back(self) -> None:
@@ -316,7 +317,11 @@ class _Recurrence(nn.RNNBase, abc.ABC):
         """What `nn.RNNBase` calls the cell."""
 
     def forward(self, input: Any, hx: Any = None) -> Any:
-        """As that of torch.nn: (output, h_n), of the lstm (output, (h_n, c_n))."""
+        """As that of torch.nn: (output, h_n), of the lstm (output, (h_n, c_n)).
+
+        `input` (T, B, E), with `batch_first` (B, T, E), one row (T, E), or packed; `hx` (D, B, H), of one row (D, H),
+        of the lstm two of them: D is layers times directions.
+        """
         packed = isinstance(input, PackedSequence)
         x, batch_sizes, order, back = input if packed else (input, None, None, None)
         lstm, single = self.mode == "LSTM", not packed and x.dim() == 2
