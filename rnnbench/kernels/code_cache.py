@@ -141,7 +141,7 @@ class _KernelCache(FunctionCache):
             super().save_overload(sig, data)
         except OSError as error:
             self.disable()
-            _say_once(f"{error.filename or self._cache_path}: {error.strerror or error}")
+            _say_once(f"{self._cache_path}: {error.strerror or error}")
 
 
 def keep(compiled: Any, function: Callable[..., Any], place: Path | None) -> Any:

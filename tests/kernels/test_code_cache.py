@@ -81,7 +81,7 @@ def test_a_second_user_reads_what_the_first_has_compiled(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT])
 def test_without_room_kernels_compile_and_one_line_says_so(tmp_path, monkeypatch, caplog, number):
     def refuse(self, path):
-        raise OSError(number, os.strerror(number), path)
+        raise OSError(number, os.strerror(number), f"{path}.tmp.{os.urandom(4).hex()}")  # as Numba names it
 
     monkeypatch.setattr(code_cache.IndexDataCacheFile, "_open_for_write", refuse)
     with caplog.at_level(logging.WARNING):
