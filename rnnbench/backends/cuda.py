@@ -30,7 +30,7 @@ PREDICT_ROWS = 512  # at a time
 STAGED = "rows, targets, work buffers, a zero state and room for an order on the device"
 # By each pass that reads it, anew: of each layer and direction, and of all.
 WRITTEN = (
-    "h", "gates", "tape", "read", "z", "dz", "dh", "delta", "spare", "carried", "dx", "parts", "head_parts",
+    "h", "gates", "tape", "read", "z", "dz", "d_read", "dh", "delta", "spare", "carried", "dx", "parts", "head_parts",
     "norm_parts", "grads",
 )  # fmt: skip
 

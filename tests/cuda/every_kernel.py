@@ -61,9 +61,10 @@ def run_all(plans: Iterable[LaunchPlan], widths: tuple[int, ...]) -> list[str]:
     gated = set[RegimeKind]()
     for number, (backend, H) in enumerate((backend, H) for backend in backends_of(plans) for H in widths):
         cells = ["rnn"] * (len(LOSSES) if number == 0 else len(UPDATES))
-        regime = next(fitting(backend.plan, H, 5, "float32", device.room(), "lstm"), None)
+        other = GATED[len(gated) % 2]
+        regime = next(fitting(backend.plan, H, 5, "float32", device.room(), other), None)
         if regime and regime.kind not in gated:
-            cells.append(GATED[len(gated) % 2])
+            cells.append(other)
             gated.add(regime.kind)
         for case, (cell, loss) in enumerate(zip(cells, cycle(LOSSES))):
             turn = number + case

@@ -16,7 +16,7 @@ from numba import cuda, types
 
 from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.plan import LaunchPlan
-from tests.cuda.catalogue import Entry, catalogue
+from tests.cuda.catalogue import BUDGETS, Entry, catalogue
 from tests.cuda.compiling import SPILL, Compiled, compile_for, faults, loops_of, missing, over_budget
 
 if device.simulated():
@@ -77,6 +77,7 @@ def test_float64(name64, tmp_path):
 def test_a_cap_stands_for_every_kernel_and_is_no_more_than_a_thread_can_have():
     assert all(0 < entry.max_registers <= 255 for entry in FLOAT32.values())
     assert len(one_of_each(FLOAT32)) < len(FLOAT32)
+    assert set(BUDGETS) <= set(FLOAT32)
 
 
 def made_of(body, *arguments, folder) -> Compiled:

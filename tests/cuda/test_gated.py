@@ -5,8 +5,6 @@ Losses, updates and the embedding are the same kernels as of the tanh cell: here
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -16,7 +14,7 @@ from rnnbench.kernels.cuda.buffers import work_shapes
 from rnnbench.kernels.cuda.device import SIMULATOR
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.kernels.cuda.regimes import choose, describe
-from rnnbench.model import DType, Head, Loss, Problem, Train, Truncation
+from rnnbench.model import DType, Head, Problem, Train, Truncation
 from tests.cuda.conftest import REGIMES, TINY, WIDE
 from tests.cuda.test_passes import check, problem_of, run, sessions
 from tests.cuda.test_regimes import A100, H100
@@ -68,12 +66,6 @@ def test_edge_sizes(kind, cell, sizes):
 def test_tokens_and_a_window_before_the_last_step(one_backend, cell):
     answer = check(one_backend, of(cell, T=4, V=5, truncation=Truncation(3, 2), dtype=DType.FLOAT32))
     assert len(answer.grads) == (7 if cell == "gru" else 6)
-
-
-@pytest.mark.numbers
-@pytest.mark.parametrize("loss", list(Loss))
-def test_losses(one_backend, loss):
-    check(one_backend, of("lstm", T=1, O=2, loss=loss, head=Head.EVERY))
 
 
 @pytest.mark.numbers
@@ -131,7 +123,7 @@ def test_the_table_of_regimes(cell, H, b, dtype, room, kind):
     assert regime.kind is kind
     assert regime.threads <= 1024
     assert regime.shared <= room.block_bytes
-    assert describe(regime)
+    assert ("threads a unit" in describe(regime)) == (regime.back is not None)
 
 
 def test_no_row_of_a_block_is_without_weights_in_registers():
@@ -154,5 +146,5 @@ def test_buffers_of_gates():
     assert shapes["delta"] == (8, 12)
     assert shapes["spare"] == (4, 9)
     assert shapes["parts"][1] == (2 + 3 + 1) * 9 + 3
-    learns_not = work_shapes(device_sizes(of("lstm")), replace(LaunchPlan(), **TINY), learns=False)
+    learns_not = work_shapes(device_sizes(of("lstm")), LaunchPlan(**TINY), learns=False)
     assert set(learns_not) == {"h", "gates", "tape", "z", "dz"}

@@ -76,7 +76,6 @@ def test_train_steps_an_epoch_and_a_prediction(one_backend, more):
 
 
 @pytest.mark.numbers
-@pytest.mark.usefixtures("gpu")
 @pytest.mark.parametrize("kind", [RegimeKind.GENERAL, RegimeKind.TILES])
 def test_padding_that_is_computed(kind):
     plan = REGIMES["general"] if kind is RegimeKind.GENERAL else WIDE[kind]

@@ -88,8 +88,9 @@ class DeviceSizes:
 
 
 def work_shapes(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, tuple[int, ...]]:
-    """Shape of each buffer of numbers: h, z, dz and, if it `learns`, what only the backward pass needs. Those of one
-    direction have its prefix.
+    """Shape of each buffer of numbers: states, gates, z, dz and, if it `learns`, what only the backward pass needs.
+
+    Those of one direction have its prefix.
     """
     shapes: dict[str, tuple[int, ...]] = {"z": (s.S * s.B, s.O), "dz": (s.S * s.B, s.O)}
     if learns:
@@ -145,6 +146,6 @@ def device_bytes_needed(s: DeviceSizes, plan: LaunchPlan, adam: bool) -> int:
 
 
 def work_arrays(s: DeviceSizes, plan: LaunchPlan, learns: bool) -> dict[str, Any]:
-    """The buffers, not zeroed, and `arrived` (1,), which a barrier counts in and which is."""
+    """The buffers, not zeroed, and counts (1,), which are: `arrived` of a barrier, `emitted` of a batch's steps."""
     arrays = {name: cuda.device_array(shape, s.dtype) for name, shape in work_shapes(s, plan, learns).items()}
     return arrays | {name: cuda.to_device(np.zeros(1, np.int32)) for name in ("arrived", "emitted")}

@@ -77,8 +77,8 @@ def unit_forward(dtype: str, cell: str) -> Any:
 def unit_backward(dtype: str, cell: str) -> Any:
     """of(gates, q, own, tape, dh, carried, delta): the derivatives by the sums of each gate to delta (G + inner,).
 
-    dh is the loss's by h; `carried` what reaches own by no product, of this step: dc of lstm, a part of dh of gru. It
-    returns that of the step before.
+    gates (q + G,) has the gates from q on, as activated; dh is the loss's by h; `carried` what reaches own by no
+    product, of this step: dc of lstm, a part of dh of gru. It returns that of the step before.
     """
     one, zero_at, one_at, two_at, three_at = np.dtype(dtype).type(1), u32(0), u32(1), u32(2), u32(3)
 

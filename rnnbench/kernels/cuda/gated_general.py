@@ -25,7 +25,7 @@ def forward_gated_general(dtype: str, cell: str, threads: int, rows: int) -> Any
     """h, gates and tape for any H: a block of `threads` threads, each with some units of `rows` rows."""
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     G, has_bias, has_c = len(cell_of(cell).gates), inner_gates(cell) > 0, tape_is_state(cell)
-    of_cell, held = unit_forward(dtype, cell), len(cell_of(cell).gates) * rows
+    of_cell, held = unit_forward(dtype, cell), G * rows
 
     @cuda.jit
     def kernel(h, gates, tape, W, bias, initial, first_c, b, T, H):
@@ -73,8 +73,8 @@ def backward_gated_general(dtype: str, cell: str, threads: int, rows: int) -> An
     pass at hand, carried (b, H): what `gated` says of its last one.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
-    G, has_c, D = len(cell_of(cell).gates), tape_is_state(cell), len(cell_of(cell).gates) + inner_gates(cell)
-    of_cell, of_gate = unit_backward(dtype, cell), recurrent(cell)
+    G, has_c = len(cell_of(cell).gates), tape_is_state(cell)
+    of_cell, of_gate, D = unit_backward(dtype, cell), recurrent(cell), G + inner_gates(cell)
 
     @cuda.jit
     def kernel(delta, spare, carried, h, gates, tape, dh, W, blocks, b, T, S, H):

@@ -20,6 +20,7 @@ from rnnbench.kernels.cuda.gated import inner_gates, recurrent, tape_is_state, u
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import compiled_once
 from rnnbench.kernels.cuda.products import PAD, multiplier, place, tile_sizes
+from rnnbench.kernels.cuda.tiles import transposed_adder
 
 u32 = numba.uint32
 
@@ -95,11 +96,11 @@ def backward_gated_tile_step(dtype: str, cell: str, side: int, micro: int, depth
     more, emits, again: 0 or 1.
     """
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
-    G, has_c, D = len(cell_of(cell).gates), tape_is_state(cell), len(cell_of(cell).gates) + inner_gates(cell)
-    edge, count, loads, tile = tile_sizes(side, micro, depth)
-    held, slice_, wide = micro * micro, u32(depth), u32(edge)
-    multiply, of = multiplier(side, micro, depth), place(side, micro)
-    of_cell, of_gate = unit_backward(dtype, cell), recurrent(cell)
+    G, has_c = len(cell_of(cell).gates), tape_is_state(cell)
+    edge, _, _, tile = tile_sizes(side, micro, depth)
+    held, wide = micro * micro, u32(edge)
+    add, of = transposed_adder(dtype, side, micro, depth), place(side, micro)
+    of_cell, of_gate, D = unit_backward(dtype, cell), recurrent(cell), G + inner_gates(cell)
 
     @cuda.jit
     def kernel(delta, spare, carried, h, gates, tape, dh, W, b, t, T, S, H, more, emits, again):
@@ -109,23 +110,15 @@ def backward_gated_tile_step(dtype: str, cell: str, side: int, micro: int, depth
         acts = cuda.local.array(G, kind)
         d = cuda.local.array(D, kind)
         tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
-        x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
+        row, column = u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
         b, t, H = u32(b), u32(t), u32(H)
         K = u32(u32(G) * H)
         after, here = u32(spare_row(u32(t + u32(1)), b, u32(0))), u32(spare_row(t, b, u32(0)))
         for q in range(held):
             sums[q] = zero
-        # What the step after has times W^T, along all gates: rows of W are read where a product reads columns
-        for k0 in range(0, K if more != 0 else 0, depth):
-            for n in range(u32(loads)):
-                q = u32(n * u32(count) + x)
-                if q < u32(depth * edge):
-                    k, m = u32(u32(k0) + q % slice_), u32(q // slice_)
-                    left[q % slice_, m] = spare[u32(after + row + m), k] if (k < K) & (row + m < b) else zero
-                    right[q % slice_, m] = W[u32(column + m), k] if (k < K) & (column + m < H) else zero
-            cuda.syncthreads()
-            multiply(sums, left, right, tx, ty)
-            cuda.syncthreads()
+        # What the step after has times W^T, along all gates
+        if more != 0:
+            add(sums, left, right, tx, ty, spare, after, W, row, column, b, H, K)
         # The head's part and the cell; `spare` has what this pass alone gives, delta the sum over passes
         for u in range(u32(micro)):
             for v in range(u32(micro)):

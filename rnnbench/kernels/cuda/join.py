@@ -22,7 +22,9 @@ u32 = numba.uint32
 @compiled_once
 def join_states(both: bool, ends: bool) -> Any:
     """out (S b, D H), in the order of time: row s b + i has the states of row i after step T - S + s, or with S = 1
-    after its last, of one direction or both side by side. ahead, back ((T + 1) b, H), lengths (N,). A thread a number.
+    after its last, of one direction or both side by side. A thread a number.
+
+    ahead, back ((T + 1) b, H), order (.,), lengths (N,).
     """
     step_of = step_in_time(True, ends)
 
@@ -48,7 +50,9 @@ def join_states(both: bool, ends: bool) -> Any:
 
 @compiled_once
 def place_at_ends(dtype: str) -> Any:
-    """dh (T b, H) = columns [first, first + H) of d (b, .) at each row's last step, 0 elsewhere. A thread a number."""
+    """dh (T b, H) = columns [first, first + H) of d (b, .) at each row's last step, 0 elsewhere. order (.,),
+    lengths (N,). A thread a number.
+    """
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit
@@ -67,7 +71,7 @@ def place_at_ends(dtype: str) -> Any:
 
 @compiled_once
 def count_emitted() -> Any:
-    """emitted[0] = the sum of the batch's lengths, or 1 where that is 0. One block."""
+    """emitted (1,) = the sum of the batch's lengths, or 1 where that is 0; order (.,), lengths (N,). One block."""
 
     @cuda.jit
     def kernel(emitted, order, offset, lengths, b):

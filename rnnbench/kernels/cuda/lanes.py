@@ -167,7 +167,10 @@ def lane_adder(dtype: str, shape: Lanes) -> Any:
 
 @compiled_once
 def steps_of_block(rows: int, ends: bool) -> Any:
-    """of(order, offset, lengths, first, b, T): how many steps the rows [first, first + rows) of a block have."""
+    """of(order, offset, lengths, first, b, T): how many steps the rows [first, first + rows) of a block have.
+
+    order (.,), lengths (N,).
+    """
 
     @cuda.jit(device=True)
     def of(order, offset, lengths, first, b, T):

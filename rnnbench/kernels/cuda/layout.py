@@ -5,7 +5,7 @@ tape ((T + 1) b, H)   as h: what a cell with gates leaves beside it, c of lstm, 
 gates (T b, G H)      step_row(t, b, i): what the input gives to step t, and then its gates
 delta, dx (T b, .)    step_row(t, b, i): the gradient of the gates of step t, and of its input
 z, dz, dh (S b, .)    emitted_row(t, T, S, b, i): the output of step t, of the last S steps
-spare (2 b, G H)      spare_row(t, b, i): delta of step t, until step t - 2 takes its place
+spare (2 b, G H)      spare_row(t, b, i): the derivatives by h W_hh of step t, until step t - 2 takes its place
 carried (b, H)        row i: what goes from step to step back beside the products, `gated`
 """
 
@@ -29,13 +29,13 @@ def _inlined(function: Any) -> Any:
 
 @_inlined
 def state_row(t, b, i):
-    """Row of h: the state of row i before step t."""
+    """Row of h and tape: the state of row i before step t."""
     return t * b + i
 
 
 @_inlined
 def step_row(t, b, i):
-    """Row of delta and dx: step t of row i."""
+    """Row of gates, delta and dx: step t of row i."""
     return t * b + i
 
 

@@ -5,7 +5,8 @@
     train step    gradient, norm where it is clipped, update
 
 A launch costs microseconds whatever it does, so where a regime of the recurrence can do it there is none per time
-step: 3 for forward, 8 or 10 for a gradient, one more for a train step, or three.
+step. Of one layer in one direction there are then 3 for forward, 8 or 10 for a gradient, one or three more for a train
+step.
 """
 
 from __future__ import annotations
@@ -198,7 +199,7 @@ class CudaRunner:
         # From the head's gradient of states back through time to the gradient of gates, layer by layer, and from that
         # all others, by sums over the steps that a loss reaches
         windows = reverse.apart or (reverse,)
-        if self.has_tokens and len(windows) > 1:
+        if self.has_tokens and len(windows) > 1:  # a product of no terms: zeros, to which each window adds
             self._times_transposed(self.a["dx"], 0, self.a["dx"], self.a["dx"], self.s.T * batch.b, self.s.E, 0, batch)
         for n, window in enumerate(windows):
             first, end = window.first * batch.b, window.end * batch.b
@@ -265,7 +266,7 @@ class CudaRunner:
         """
         s, a = self.s, self.a
         at, kernel, head = s.V * s.E, products.add_parts(s.dtype), 0
-        for direction in (direction for layer in self.stack for direction in layer):
+        for direction in self.recurrences:
             parts, h, delta = (a[f"{direction.prefix}{name}"] for name in ("parts", "h", "delta"))
             source, widths = self._source(direction, batch), (direction.E, s.H, s.gate_width, s.inner)
             chunks = self._outer(batch, parts, delta, h, 0, *reach, source, widths)

@@ -4,8 +4,9 @@
     times_transposed   out = A B^T
     outer_sums         parts of [x | h | 1]^T d, one a chunk of steps; `add_parts` adds them in their order
 
-All rows are time first: row p = t b + i is step t of the batch's row i. [W_xh; W_hh; b_h] and [W_hy; b_y] lie one after
-the other in the flat parameters, so all gradients but that of the embedding are two sums and one addition.
+All rows are time first: row p = t b + i is step t of the batch's row i. [W_xh; W_hh; biases] of each direction and
+[W_hy; b_y] lie one after the other in the flat parameters: all gradients of a direction but that of the embedding are a
+sum and an addition, and the last addition has the head's.
 No atomics: the same numbers give the same bits. The products take no library, so that all of a pass is float32.
 """
 
@@ -162,7 +163,7 @@ def times_transposed(dtype: str, ends: bool, side: int, micro: int, depth: int) 
     """out[first + p] = A[first + p] B^T for p < rows. Grid as `project_inputs`. out (., n), A (., K), B (n, K).
 
     With `turned` steps, of b rows each, out has them from the last to the first, or each row (`ends`) from its own
-    last; `add`: 1 to what is there.
+    last; `add`: not 0 to what is there.
     """
     step_of = step_in_time(True, ends)
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
@@ -310,7 +311,7 @@ def outer_sums(dtype: str, source: str, back: bool, ends: bool, side: int, micro
 def add_parts(dtype: str) -> Any:
     """out = the sums of parts[:chunks] and, behind them, of head_parts[:head_chunks], each in its order.
 
-    parts (., n), head_parts (., m), out (n + m,); `add`: 1 to what is there. A thread a number.
+    parts (., n), head_parts (., m), out (n + m,); `add`: not 0 to what is there. A thread a number.
     """
     zero = np.dtype(dtype).type(0)
 

@@ -69,6 +69,35 @@ def forward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
 
 
 @compiled_once
+def transposed_adder(dtype: str, side: int, micro: int, depth: int) -> Any:
+    """add(...): sums (micro micro,) += A W^T of the tile at (row, column).
+
+    A is the b rows of spare (., K) from `after` on, W (H, K); left, right (depth, edge + PAD) are shared memory, which
+    is free again when it returns.
+    """
+    zero = np.dtype(dtype).type(0)
+    edge, count, loads, _ = tile_sizes(side, micro, depth)
+    slice_, multiply = u32(depth), multiplier(side, micro, depth)
+
+    @cuda.jit(device=True)
+    def add(sums, left, right, tx, ty, spare, after, W, row, column, b, H, K):
+        x = u32(ty * u32(side) + tx)
+        # Rows of W are read where a product reads columns
+        for k0 in range(0, K, depth):
+            for n in range(u32(loads)):
+                q = u32(n * u32(count) + x)
+                if q < u32(depth * edge):
+                    k, m = u32(u32(k0) + q % slice_), u32(q // slice_)
+                    left[q % slice_, m] = spare[u32(after + row + m), k] if (k < K) & (row + m < b) else zero
+                    right[q % slice_, m] = W[u32(column + m), k] if (k < K) & (column + m < H) else zero
+            cuda.syncthreads()
+            multiply(sums, left, right, tx, ty)
+            cuda.syncthreads()
+
+    return add
+
+
+@compiled_once
 def backward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
     """delta of step t, to delta and to one half of spare (2 b, H), from the other half. more, emits, again: 0 or 1.
 
@@ -76,9 +105,9 @@ def backward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
     """
     kind = getattr(numba, dtype)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
-    edge, count, loads, tile = tile_sizes(side, micro, depth)
-    held, slice_, wide = micro * micro, u32(depth), u32(edge)
-    multiply, of = multiplier(side, micro, depth), place(side, micro)
+    edge, _, _, tile = tile_sizes(side, micro, depth)
+    held, wide = micro * micro, u32(edge)
+    add, of = transposed_adder(dtype, side, micro, depth), place(side, micro)
 
     @cuda.jit
     def kernel(delta, spare, h, dh, W, b, t, T, S, H, more, emits, again):
@@ -86,22 +115,14 @@ def backward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
         right = cuda.shared.array(tile, kind)
         sums = cuda.local.array(held, kind)
         tx, ty = u32(cuda.threadIdx.x), u32(cuda.threadIdx.y)
-        x, row, column = u32(ty * u32(side) + tx), u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
+        row, column = u32(u32(cuda.blockIdx.x) * wide), u32(u32(cuda.blockIdx.y) * wide)
         b, t, H = u32(b), u32(t), u32(H)
         after, here = u32(spare_row(u32(t + u32(1)), b, u32(0))), u32(spare_row(t, b, u32(0)))
         for q in range(held):
             sums[q] = zero
-        # The deltas of the step after times W^T: rows of W are read where a product reads columns
-        for k0 in range(0, H if more != 0 else 0, depth):
-            for n in range(u32(loads)):
-                q = u32(n * u32(count) + x)
-                if q < u32(depth * edge):
-                    k, m = u32(u32(k0) + q % slice_), u32(q // slice_)
-                    left[q % slice_, m] = spare[u32(after + row + m), k] if (k < H) & (row + m < b) else zero
-                    right[q % slice_, m] = W[u32(column + m), k] if (k < H) & (column + m < H) else zero
-            cuda.syncthreads()
-            multiply(sums, left, right, tx, ty)
-            cuda.syncthreads()
+        # The deltas of the step after times W^T
+        if more != 0:
+            add(sums, left, right, tx, ty, spare, after, W, row, column, b, H, H)
         # The head's part and the cell; `spare` has what this pass alone gives, delta the sum over passes
         for u in range(u32(micro)):
             for v in range(u32(micro)):
