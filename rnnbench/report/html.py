@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import base64
 import io
-import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from rnnbench.model import Pass
 from rnnbench.report import interactive
 from rnnbench.report.data import ReportData
 from rnnbench.report.section import TONES, Figure, Markdown, Section, anchor, footnotes, tone_of
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
 
 FIRST = "<!DOCTYPE html>\n<!-- rnnbench report -->"  # by which a page is known as ours
 COLOURS = 64  # of a picture: flat areas and a few lines
-_PASS = re.compile(rf"\b({'|'.join(Pass)})\b")
 
 
 def page(
@@ -38,23 +35,23 @@ def page(
 
     web = files("rnnbench.report") / "web"
     read = {name: (web / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
-    drawn = interactive.figures(data)
+    results = interactive.results(data)
+    drawn = interactive.figures(data, results)
     pictures = {name: of for name, of in (drawings or {}).items() if name not in (*drawn, *interactive.LEFT_OUT)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"kind": _kind, "tone": _tone, "prose": _prose, "footnotes": _notes}
     environment.filters |= {"attributes": _attributes, "columns": _columns, "rows": _rows, "uri": _uri}
     environment.globals |= {"seen": _Ids()}
-    found = [section for section in shown if any(len(b) if isinstance(b, list) else True for b in section.blocks)]
     return environment.from_string(read["html"]).render(
         first=_safe(FIRST),
         title=title,
-        sections=found,
+        sections=shown,
         css=_safe(read["css"]),
         js=_safe(read["js"]),
         choices=interactive.choices(data),
         backends=interactive.backends(data),
         names=data.backends,
-        data=_safe(_json({"results": interactive.results(data), "reference": data.reference, "figures": drawn})),
+        data=_safe(_json({"results": results, "reference": data.reference, "figures": drawn})),
         drawn=drawn,
         pictures=pictures,
         reference=data.reference,
@@ -116,10 +113,10 @@ def _attributes(keys: Mapping[str, str]) -> Markup:
 
 def _columns(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
     """Each heading with the pass or the backend that its column is of."""
+    passes = frame.attrs.get("passes", {})
     found = []
     for heading in map(str, frame.columns):
-        match = _PASS.search(heading)
-        keys = {"pass": match.group()} if match else {"backend": heading} if heading in names else {}
+        keys = {"pass": passes[heading]} if heading in passes else {"backend": heading} if heading in names else {}
         found.append((heading, keys))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,10 +103,10 @@ def _short(value: float) -> float | None:
     return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
-def figures(data: ReportData) -> dict[str, dict[str, Any]]:
+def figures(data: ReportData, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Name -> what is drawn in its place: rows of the results, or panels of lines."""
     found: dict[str, dict[str, Any]] = {}
-    if data.speedups is not None and not data.sweep and any(len(r.get("over", ())) > 1 for r in results(data)):
+    if data.speedups is not None and not data.sweep and any(len(r.get("over", ())) > 1 for r in results):
         found["speedup"] = {"kind": "rows", "main": True, "metric": "over", "label": "Speed-up in the main pass"}
     if any(s.time for s in data.summaries) and not data.sweep:
         found["time"] = {"kind": "rows", "main": False, "metric": "time", "label": "Results of every case"}

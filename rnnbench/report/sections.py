@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -63,7 +63,13 @@ def by_pass(problem: ProblemCases, cell: Callable[[Summary], str], heading: Call
         [name, *(cell(s) if (s := problem.get(p, name)) else Toned("not asked", "absent") for p in problem.cases)]
         for name in problem.backends
     ]
-    return table(["backend", *map(heading, problem.cases)], rows)
+    return _of_passes(table(["backend", *map(heading, problem.cases)], rows), problem.cases)
+
+
+def _of_passes(frame: pd.DataFrame, passes: Iterable[Pass]) -> pd.DataFrame:
+    """A table that knows which pass each column after the first is of, so that a page can filter by it."""
+    frame.attrs["passes"] = {heading: str(p) for heading, p in zip(list(map(str, frame))[1:], passes, strict=True)}
+    return frame
 
 
 def unmeasured(s: Summary, limit: int = 40) -> str:
@@ -148,7 +154,8 @@ def _times_table(data: ReportData, problem: ProblemCases) -> pd.DataFrame:
         return f"whole epoch of {steps} steps, {unit.name}" if whole else f"epoch, {unit.name} a step"
 
     rows = [[name, *(cell(name, *column) for column in columns)] for name in problem.backends]
-    return table(["backend", *(heading(*column) for column in columns)], rows)
+    shown = table(["backend", *(heading(*column) for column in columns)], rows)
+    return _of_passes(shown, (pass_ for pass_, _, _ in columns))
 
 
 def _calls(problem: ProblemCases) -> list[Block]:
