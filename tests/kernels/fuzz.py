@@ -46,7 +46,8 @@ def guarded(shape: Any, dtype: Any = np.float64) -> np.ndarray:
     memory = mmap.mmap(-1, (pages + 2) * PAGE)
     address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     for page in (address, address + (pages + 1) * PAGE):
-        assert _mprotect(page, PAGE, mmap.PROT_NONE if hasattr(mmap, "PROT_NONE") else 0) == 0, "mprotect failed"
+        if _mprotect(page, PAGE, 0):  # PROT_NONE
+            raise OSError(ctypes.get_errno(), "mprotect")
     start = PAGE if _sides.random() < 0.5 else (pages + 1) * PAGE - size
     return np.ndarray(shape, kind, memory, start)
 
