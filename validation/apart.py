@@ -73,9 +73,11 @@ def main(runs: int, wait: float, margin: float, output: Path | None, asked: tupl
         try:
             for number in range(runs):
                 folder = (output or Path(scratch)) / f"run-{number + 1}"
-                if made and not folder.exists():
+                if made and not (folder / "seconds.json").exists():
                     time.sleep(wait)
-                measured(Load(folder.name), 0.0, folder, asked)
+                run = measured(Load(folder.name), 0.0, folder, asked)
+                if run.code:
+                    sys.exit(f"Error: {folder.name}: the run ended with code {run.code}")
                 made.append(folder)
         except KeyboardInterrupt:
             interrupted = True
