@@ -21,7 +21,8 @@ from numba import types
 
 import kernel_calls
 from rnnbench import workloads
-from rnnbench.backends.numba import NumbaBackend, NumbaSession
+from rnnbench.backends.numba import NumbaBackend, NumbaSession, numba_threads
+from rnnbench.cells import CELLS
 from rnnbench.data import Data
 from rnnbench.kernels.cpu import peak, simd
 from rnnbench.kernels.cpu.compiling import native
@@ -33,7 +34,6 @@ from rnnbench.params import init_params
 from rnnbench.workloads.base import Source
 from rnnbench.workloads.made_up import made_up
 
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 NETWORKS = {
     "imdb-50": {"V": 10_000, "E": 2, "H": 32, "T": 50, "B": 32},
     "imdb-200": {"V": 10_000, "E": 128, "H": 128, "T": 200, "B": 32},
@@ -85,7 +85,7 @@ def _steps(c):
 def main() -> None:
     """Print it all."""
     kernel_calls.ready()
-    threads = numba.get_num_threads()
+    threads = numba_threads()
     best = 0.0
     for _ in range(300):
         begin = time.perf_counter()
@@ -99,8 +99,8 @@ def main() -> None:
     print("ms of a pass, at best: it takes; limit at the peak, at that clock; of that gates, optimizer, empty call")
     number = numba.float32
     steps = native(types.void(PassRecordType(number)), _steps)
-    for cell in sys.argv[1:] or GATES:
-        G = GATES[cell]
+    for cell in sys.argv[1:] or CELLS:
+        G = len(CELLS[cell].gates)
         for name, sizes in NETWORKS.items():
             session = session_of(cell, sizes)
             fields, T, B, GH = session.record.fields, sizes["T"], sizes["B"], G * sizes["H"]

@@ -212,7 +212,7 @@ def launch_medians(values: Mapping[Any, float]) -> list[float]:
 def _interval(logs: Sequence[float], basis: Basis) -> Interval:
     """exp of the median and of its interval; of fewer than three values the interval would say nothing.
 
-    More launches than the fewest of a rule are made where it looked after each of them whether it may stop.
+    With more launches than a stop rule's fewest, the rule looked after each one and might have stopped: then `LOOKED`.
     """
     n, apart = len(logs), _exp(max(logs) - min(logs))
     if n < MIN_LAUNCHES:

@@ -35,7 +35,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Entry:
-    """All about one backend. `environment` and `caches` are read by `machine.cores.environment`."""
+    """All about one backend. `environment` and `caches` are read by `machine.environment.environment`."""
 
     target: str  # module:class
     needs: tuple[str, ...] = ()  # importable modules

@@ -76,7 +76,7 @@ def _advice(data: ReportData, problem: ProblemCases, costs: Sequence[Spent]) -> 
     sure = how_sure(main)
     lead = f"{call} takes {f'{main.fastest} ' if level else ''}{time_text(main)}, {leads_text(main)}"
     tone = "good" if main.sure else "unsure"
-    pieces = [f"{use}:", *([f"{lead}", Toned(f"({sure}).", tone)] if sure else [Toned(f"{lead}.", tone)])]
+    pieces = [f"{use}:", *([lead, Toned(f"({sure}).", tone)] if sure else [Toned(f"{lead}.", tone)])]
     return (problem.label, *pieces, *_other_passes(rankings, main), *_sooner(problem, main, level, costs))
 
 
@@ -139,14 +139,13 @@ def ground(data: ReportData) -> Iterator[Item]:
     compared = [r for r in data.rankings if r.leads]
     launches = len({(r.part, r.launch) for r in turns_in(data.records)})
     if compared:
-        sure = sum(r.sure for r in compared)
-        said = f"in {sure} of {len(compared)} cases every lead is above 1 with its whole 95 % interval"
-        said += f", over {launches} launches."
         if launches < MIN_LAUNCHES:
-            counted = "one launch" if launches == 1 else f"{launches} launches"
-            said = (
-                f"no lead is sure: it was {counted}, and the spread between launches is known from {MIN_LAUNCHES} on."
-            )
+            counted = "there was only one launch" if launches == 1 else f"there were only {launches} launches"
+            said = f"no lead is sure: {counted}, and the spread between launches is known from {MIN_LAUNCHES} on."
+        else:
+            sure = sum(r.sure for r in compared)
+            said = f"in {sure} of {len(compared)} cases every lead is above 1 with its whole 95 % interval"
+            said += f", over {launches} launches."
         yield ("How sure", said)
     if where := processor_text(data.machine):
         started = str(data.run.get("started", ""))[:10]

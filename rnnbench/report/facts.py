@@ -19,7 +19,7 @@ from rnnbench.records.stops import MIN_LAUNCHES, StopRule, Why
 from rnnbench.report.data import ReportData
 from rnnbench.report.section import Block, Item, Markdown, Section, Toned, table
 from rnnbench.report.text import is_stand_in, ratio_with_interval, short, workload_label
-from rnnbench.units import number, percent, threads
+from rnnbench.units import gibibytes, number, percent, threads
 
 MAX_FACT = 160  # signs of one fact; the whole is in machine.json
 UNKNOWN = "unknown"
@@ -120,13 +120,12 @@ VECTORS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE"
 def _explaining(data: ReportData) -> Iterator[tuple[str, str]]:
     """Name and value of what explains a number; "" of what is not known."""
     machine = data.machine
-    cpu, cache, limits = (
-        facts_of(machine, "cpu"),
-        facts_of(facts_of(machine, "cpu"), "cache_bytes"),
-        machine.get("limits"),
+    cpu = facts_of(machine, "cpu")
+    cache, quota = facts_of(cpu, "cache_bytes"), facts_of(machine, "limits").get("cpus")
+    yield (
+        "processor",
+        processor_text(machine) + (f", of which {quota} may be used" if isinstance(quota, int | float) else ""),
     )
-    quota = facts_of(machine, "limits").get("cpus") if limits else None
-    yield "processor", processor_text(machine) + (f", of which {quota} may be used" if isinstance(quota, float) else "")
     features = cpu.get("features") or ()
     yield "vector units", ", ".join(words for name, words in VECTORS.items() if name in features)
     yield "caches", ", ".join(f"{name.upper()} {_bytes(size)}" for name, size in cache.items() if _bytes(size))
@@ -147,13 +146,9 @@ def _explaining(data: ReportData) -> Iterator[tuple[str, str]]:
 def _bytes(size: Any) -> str:
     if not isinstance(size, int):
         return ""
-    return (
-        f"{number(size / 2**30)} GiB"
-        if size >= 2**30
-        else f"{number(size / 2**20)} MiB"
-        if size >= 2**20
-        else f"{size >> 10} KiB"
-    )
+    if size >= 2**30:
+        return gibibytes(size)
+    return f"{number(size / 2**20)} MiB" if size >= 2**20 else f"{size >> 10} KiB"
 
 
 def _clock(cpu: Mapping[str, Any]) -> str:

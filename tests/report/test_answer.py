@@ -98,7 +98,10 @@ def test_one_backend_none_and_wrong_ones():
 
 def test_of_few_launches_nothing_is_sure():
     said = answer(make(("parity",), ("numba", "jax"), (Pass.FORWARD,), launches=1))
-    assert "How sure**: no lead is sure: it was one launch, and the spread between launches is known from 3 on." in said
+    assert (
+        "How sure**: no lead is sure: there was only one launch, and the spread between launches is known from 3 on."
+        in said
+    )
 
 
 def test_severe_warnings_stand_before_the_sentences_that_they_weaken():
@@ -136,7 +139,7 @@ def test_the_machine_is_a_dozen_facts_and_the_rest_is_folded():
     assert facts["vector units"] == "AVX-512, AVX2"
     assert facts["caches"] == "L1D 48 KiB, L2 2.00 MiB"
     assert facts["clock"] == "2,600 MHz, governor unknown, turbo off"
-    assert facts["memory"] == "8.00 GiB"
+    assert facts["memory"] == "8.0 GiB"
     assert rest.folded
     assert "cpu features" in set(rest.blocks[0]["fact"])
     assert "<details><summary>Everything that was recorded of it</summary>" in markdown([section], {})
