@@ -126,7 +126,7 @@ def _sooner(problem: ProblemCases, main: Ranking, level: Sequence[str], costs: S
     found = break_even(mine, light) if light is not mine else None
     if found and (found.since is None or found.since > 1) and light.start is not None:
         until = (
-            f"For less than about {float(f'{found.since:.2g}'):,.0f} steps"
+            f"For fewer than about {float(f'{found.since:.2g}'):,.0f} steps"
             if found.since
             else "For any number of steps"
         )

@@ -81,7 +81,7 @@ def test_what_is_little_slower_and_starts_sooner_is_named():
     line = told(starting(fake, {"numba": 10.0, "jax": 1.0}), "parity")
     assert re.search(r"jax takes 1\.\d\dx as long, but starts in 1\.0 s\.", line)
     assert re.search(
-        r"For less than about [\d,]+00 steps jax is done first: it starts in 1\.0 s, numba in 10 s\.", line
+        r"For fewer than about [\d,]+00 steps jax is done first: it starts in 1\.0 s, numba in 10 s\.", line
     )
     line = told(starting(fake, {"numba": 1.0, "jax": 10.0}), "parity")
     assert "starts in" not in line
