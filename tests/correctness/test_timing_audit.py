@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -52,6 +53,23 @@ def test_what_is_compiled_runs_no_step_in_the_interpreter(name):
 def test_a_cheat_is_found(session, check, pass_):
     assert failed(check(Subject(made_of(session), SMALL), pass_))
     assert not failed(check(Subject(NumpyBackend(), SMALL), pass_))
+
+
+class FetchesBesideOthers(NumpySession):
+    """Another program delays three of five fetches."""
+
+    fetched = 0
+
+    def fetch(self):
+        self.fetched += 1
+        if self.fetched % 5 > 1:
+            time.sleep(0.02)
+        return super().fetch()
+
+
+def test_what_delays_most_fetches_is_not_taken_for_work_that_was_left():
+    subject = Subject(made_of(FetchesBesideOthers), SMALL)
+    assert not failed(timing_audit.leaves_nothing_to_fetch(subject, Pass.FORWARD))
 
 
 class OldC(NumpySession):
