@@ -14,7 +14,9 @@ from rnnbench.cells import CELLS
 from rnnbench.model import features_of
 from tests.helpers import STRUCTURES, small_problem
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # OpenMP's threads beside other busy processes wait more than they work
+# OpenMP's threads beside other busy processes wait more than they work, and spin meanwhile.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Of how many cases one is tested. Backends that compile or trace every case anew take seconds for each; numba compiles
