@@ -26,6 +26,7 @@ from rnnbench.cli.shell import (
     console_of,
     guarded,
     print_json,
+    print_table,
 )
 
 if TYPE_CHECKING:
@@ -73,15 +74,9 @@ def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: An
 
 def _print(findings: Sequence[SeedFinding], backend: str, mistakes: Mapping[int, str]) -> None:
     """The table, then the mistakes that concern what is in it."""
-    from rich import box
-    from rich.table import Table
-
-    console = console_of()
-    table = Table("experiment", "quantity", "theirs", f"ours ({backend})", "", "note", box=box.SIMPLE_HEAD)
-    signs = {True: "agrees", False: "differs", None: ""}
-    for f in findings:
-        table.add_row(f.experiment, f.quantity, f.theirs, f.ours, signs[f.agrees], f.note)
-    console.print(table)
+    console, signs = console_of(), {True: "agrees", False: "differs", None: ""}
+    rows = [(f.experiment, f.quantity, f.theirs, f.ours, signs[f.agrees], f.note) for f in findings]
+    print_table(("experiment", "quantity", "theirs", f"ours ({backend})", "", "note"), rows)
     notes = " ".join(f.note for f in findings)
     for number, text in mistakes.items():
         if f"mistake {number}" in notes:

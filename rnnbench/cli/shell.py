@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,13 +236,8 @@ def print_json(value: Any) -> None:
     say(json.dumps(value, indent=2, default=str))
 
 
-def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+def print_table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> None:
     """Print for people."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+    from rnnbench.report import grid
 
-    table = Table(*header, box=box.SIMPLE_HEAD)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # no markup: brackets are an extra's
-    console_of().print(table)
+    grid.print_table(console_of(), header, [[str(cell) for cell in row] for row in rows])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from rnnbench.analysis.contention import Amounts, RunContention
 from rnnbench.api.audit import Audited
@@ -14,28 +11,24 @@ from rnnbench.api.verify import Checked
 from rnnbench.correctness.timing_audit import Finding
 from rnnbench.model import Problem
 from rnnbench.records.record import CheckRecord, Status
+from rnnbench.report.grid import print_table
 from rnnbench.units import number, percent
 
 
 def print_contracts(console: Console, answers: dict[str, ContractAnswer], problem: Problem) -> None:
     """A table for each backend."""
     for name, answer in answers.items():
-        table = Table(box=box.SIMPLE_HEAD, width=console.width)
-        table.add_column(Text(name), no_wrap=True)
-        table.add_column(f"{problem.name} {problem.dtype}")
-        for key, text in contract_rows(answer, problem):
-            table.add_row(key, Text(text))
-        console.print(table, markup=False)
+        print_table(console, (name, f"{problem.name} {problem.dtype}"), contract_rows(answer, problem))
 
 
 def print_audit(console: Console, audited: Audited) -> None:
     """A line for each check of a backend, with the pass that is nearest to the limit or furthest over it."""
-    table = Table("backend", "dtype", "check", "holds", "worst pass", "found", "limit", "what", box=box.SIMPLE_HEAD)
-    for (name, dtype), found in audited.findings.items():
-        for check in dict.fromkeys(f.check for f in found):
-            same = [f for f in found if f.check == check]
-            table.add_row(*map(Text, (name, dtype, *_line(check, same))))
-    console.print(table)
+    rows = [
+        (name, dtype, *_line(check, [f for f in found if f.check == check]))
+        for (name, dtype), found in audited.findings.items()
+        for check in dict.fromkeys(f.check for f in found)
+    ]
+    print_table(console, ("backend", "dtype", "check", "holds", "worst pass", "found", "limit", "what"), rows)
     for name, reason in (audited.reasons | audited.failures).items():
         console.print(f"{name}: {reason}", markup=False, highlight=False)
     every = [f for found in audited.findings.values() for f in found]
@@ -50,10 +43,8 @@ def _line(check: str, found: list[Finding]) -> tuple[str, ...]:
 
 def print_checks(console: Console, checked: Checked) -> None:
     """A table with the array of each record that is nearest to its limit, and a last line with the verdict."""
-    table = Table("case", "backend", "status", "worst array", "error", "limit", box=box.SIMPLE_HEAD)
-    for record in checked.records:
-        table.add_row(*map(Text, (record.case.key, record.backend, record.status, *worst(record))))
-    console.print(table)
+    rows = [(record.case.key, record.backend, record.status, *worst(record)) for record in checked.records]
+    print_table(console, ("case", "backend", "status", "worst array", "error", "limit"), rows)
     for record in checked.records:
         if record.reason is not None:
             console.print(f"{record.backend} on {record.case.key}: {record.reason}", markup=False, highlight=False)
@@ -74,19 +65,15 @@ def worst(record: CheckRecord) -> tuple[str, str, str]:
 def print_contention(console: Console, runs: list[RunContention]) -> None:
     """A table for each run: all of its turns, then those that others took most from. Of no quota nothing is said."""
     for run in runs:
-        title = Text(f"Taken from the turns of {run.run_id} by other programs")
-        table = Table("case", "backend", "turn", title=title, title_justify="left", box=box.SIMPLE_HEAD)
         told = f"{run.turns} turns" if run.turns == run.of else f"{run.turns} of {run.of} turns"
         rows = [("all", "", f"{told}, {number(run.all.seconds)} s", run.all)]
         rows += [(turn.case, turn.backend, turn.moment, turn.amounts) for turn in run.worst]
         taken = [_taken(amounts) for *_, amounts in rows]
         if not run.all.throttled:
             taken = [{name: text for name, text in each.items() if name != "throttled"} for each in taken]
-        for name in taken[0]:
-            table.add_column(name, justify="right")
-        for (case, backend, moment, _), each in zip(rows, taken, strict=True):
-            table.add_row(Text(case), Text(backend), moment, *each.values())
-        console.print(table)
+        cells = [(*row[:3], *each.values()) for row, each in zip(rows, taken, strict=True)]
+        title = f"Taken from the turns of {run.run_id} by other programs"
+        print_table(console, ("case", "backend", "turn", *taken[0]), cells, title)
 
 
 def _taken(amounts: Amounts) -> dict[str, str]:

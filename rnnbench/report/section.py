@@ -11,12 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 from tabulate import tabulate
 
+from rnnbench.report.grid import print_table
 from rnnbench.report.text import FOOTNOTES
 
 if TYPE_CHECKING:
@@ -78,12 +77,6 @@ class Section:
 
 
 Figures: TypeAlias = Mapping[str, Sequence[str]]  # name of a figure -> its pages, embedded
-
-# Columns of words, at the left in the terminal.
-_WORDS = {
-    "backend", "called", "case", "cases", "change", "commit", "date", "fact", "reason", "run", "status", "value",
-    "verdict", "workload",
-}  # fmt: skip
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> pd.DataFrame:
@@ -165,29 +158,28 @@ def print_sections(console: Console, sections: Iterable[Section], *, soft_wrap: 
     """Print the sections: texts as lines, tables under their titles, and what the daggers in them mean."""
     seen = ""
     for section in sections:
-        for line in _lines(section, section.title):
-            if not isinstance(line, Text):
-                seen += "".join(str(cell) for column in line.columns for cell in column.cells)
-            console.print(line, soft_wrap=soft_wrap and isinstance(line, Text))
+        for title, block in _shown(section, section.title):
+            if isinstance(block, Text):
+                console.print(block, soft_wrap=soft_wrap)
+            else:
+                rows = [[*map(_text, row)] for row in block.itertuples(index=False, name=None)]
+                seen += "".join(cell.plain for row in rows for cell in row)
+                print_table(console, [*map(str, block.columns)], rows, title)
     for note in footnotes(seen):
         console.print(Text(note, style="dim"))
 
 
-def _lines(section: Section, title: str) -> Iterator[Text | Table]:
+def _shown(section: Section, title: str) -> Iterator[tuple[str, Text | pd.DataFrame]]:
+    """Lines and tables, each with the title that it stands under."""
     for block in section.blocks if section.brief is None else section.brief:
         if isinstance(block, Section):
-            yield from _lines(block, f"{block.title}: {title[0].lower()}{title[1:]}" if title else block.title)
+            yield from _shown(block, f"{block.title}: {title[0].lower()}{title[1:]}" if title else block.title)
         elif isinstance(block, str):
             if not isinstance(block, Markdown):
-                yield _text(block)
+                yield title, _text(block)
         elif isinstance(block, list):
             for lead, *pieces in block:
                 start = [_text(lead, "lead").append(":", "not bold")] if lead else []
-                yield Text(" ").join([*start, *map(_text, filter(None, pieces))])
+                yield title, Text(" ").join([*start, *map(_text, filter(None, pieces))])
         elif not isinstance(block, Figure):
-            shown = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD)
-            for name in block.columns:
-                shown.add_column(Text(name), justify="left" if name in _WORDS else "right", no_wrap=name == "backend")
-            for row in block.itertuples(index=False, name=None):
-                shown.add_row(*map(_text, row))
-            yield shown
+            yield title, block
