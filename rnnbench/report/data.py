@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -24,6 +25,8 @@ from rnnbench.sweep import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
+
+T = TypeVar("T")
 
 
 def main_pass(asked: Iterable[Pass]) -> Pass:
@@ -181,6 +184,11 @@ class ReportData:
                 behind[name].append(math.log(time / min(times.values())))
         order = sorted(behind, key=lambda name: (not behind[name], fmean(behind[name] or [0.0])))
         return list(dict.fromkeys([*order, *(e.backend for e in self.epochs)]))
+
+    def in_order(self, found: Iterable[T], backend: Callable[[T], str] = attrgetter("backend")) -> list[T]:
+        """What belongs to a backend each, in that order."""
+        places = {name: place for place, name in enumerate(self.backends)}
+        return sorted(found, key=lambda each: places[backend(each)])
 
     @cached_property
     def problems(self) -> list[ProblemCases]:

@@ -58,7 +58,7 @@ def results(data: ReportData) -> list[dict[str, Any]]:
         _result(data, problem, s, group)
         for problem in (() if data.sweep else data.problems)
         for group in problem.summaries.values()
-        for s in sorted(group.values(), key=lambda s: data.backends.index(s.backend))
+        for s in data.in_order(group.values())
     ]
 
 

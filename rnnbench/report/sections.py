@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
@@ -241,15 +242,13 @@ def speedup_section(data: ReportData) -> Section:
 def costs_section(data: ReportData) -> Section:
     """Import, preparation, first call, steady state, and the step from which a slow start has paid."""
     title = "Where the time goes"
-    groups = main_cases(data.summaries)
+    groups = {case: data.in_order(group) for case, group in main_cases(data.summaries).items()}
     if not any(spent(s).start for group in groups.values() for s in group):
         unknown = "Import and first calls were not timed: in a quick run the backends start and compile side by side."
         return Section(title, [unknown] if data.quick and data.records else [])
     blocks: list[Block] = [Figure("costs"), Figure("break-even"), Markdown(START)]
-    order = {name: place for place, name in enumerate(data.backends)}
     keys = {case.key: problem.keys for problem in data.problems for case in problem.cases.values()}
     for case, group in groups.items():
-        group.sort(key=lambda s: order[s.backend])
         tables = [_costs_table(group)]
         if any(spent(s).start is not None for s in group if s.ranked):
             tables.append(_break_even_table(data, case.key))
@@ -283,8 +282,7 @@ def _break_even_table(data: ReportData, case_key: str) -> pd.DataFrame:
     def seconds(value: Any) -> str:
         return duration(float(value)) or "-" if isinstance(value, int | float) else "-"
 
-    order = {name: place for place, name in enumerate(data.backends)}
-    mine.sort(key=lambda r: order[str(r["backend"])])
+    mine = data.in_order(mine, itemgetter("backend"))
     header = ["backend", "start", "steady step", *(f"ahead of {rival} ({roles[n]})" for n, rival in against.items())]
     return table(
         header,
@@ -368,7 +366,7 @@ def curves_section(data: ReportData) -> Section:
 def missing_section(data: ReportData) -> Section:
     """Every case that has no right answer, or not in all launches, with the whole reason."""
     groups: dict[tuple[str, str, str], list[Summary]] = {}
-    for s in sorted(data.summaries, key=lambda s: data.backends.index(s.backend)):
+    for s in data.in_order(data.summaries):
         if s.status is not Status.OK or s.reason:
             groups.setdefault((s.backend, str(s.status), s.reason or "no reason kept"), []).append(s)
     cases = len({s.case.key for s in data.summaries})

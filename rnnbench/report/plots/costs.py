@@ -97,9 +97,7 @@ def _found(c: Spent) -> dict[str, float]:
 
 def pages(data: ReportData) -> list[Page]:
     """Four problems a page."""
-    groups = main_cases(data.summaries)
-    for group in groups.values():
-        group.sort(key=lambda s: data.backends.index(s.backend))
+    groups = {case: data.in_order(group) for case, group in main_cases(data.summaries).items()}
     limits = span(v for group in groups.values() for s in group for v in _found(spent(s)).values())
     shown = {case: group for case, group in groups.items() if any(spent(s).start for s in group)}
 

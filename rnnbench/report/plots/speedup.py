@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.stats import Basis, Interval, ratio_of
@@ -22,11 +23,11 @@ PANELS = 12  # a page
 Ratios = dict[tuple[str, str], Interval | None]  # (case, backend) -> the reference's time over its own
 
 
-def _rows(table: pd.DataFrame, ratios: Ratios, order: Sequence[str]) -> list[Row]:
+def _rows(data: ReportData, table: pd.DataFrame, ratios: Ratios) -> list[Row]:
     """The rows of one problem, in the order of the report."""
     lines: list[dict[str, Any]] = table.to_dict("records")  # type: ignore[assignment]
-    lines.sort(key=lambda r: order.index(r["backend"]))
-    return [_row(line, ratios.get((line["case"], line["backend"]))) for line in lines]
+    ordered = data.in_order(lines, itemgetter("backend"))
+    return [_row(line, ratios.get((line["case"], line["backend"]))) for line in ordered]
 
 
 def _row(line: dict[str, Any], ratio: Interval | None) -> Row:
@@ -51,7 +52,7 @@ def pages(data: ReportData) -> list[Page]:
     bases = {s.case.key: s.turns for s in data.summaries if s.backend == data.reference}
     ratios = {(s.case.key, s.backend): ratio_of(bases.get(s.case.key, {}), s.turns) for s in data.summaries}
 
-    rows = {key: _rows(table[table["case"] == key], ratios, data.backends) for key in main}
+    rows = {key: _rows(data, table[table["case"] == key], ratios) for key in main}
     axis = row_axis(row for of in rows.values() for row in of)
 
     def draw(part: Sequence[str]) -> tuple[Figure, str]:
