@@ -79,10 +79,11 @@ def compared(
 
     `gate` None takes the noise of the machine for the margin, by the A/A run `noise` or one that lies beside the two.
     """
-    a, b = (kept(side_of(name, say), words) for name in (base, new))
+    near = (base, new)
+    a, b = (kept(side_of(name, say, near), words) for name in near)
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
-    gate, said = (gate, []) if gate else gate_of(noise, [*places_of(new), *places_of(base)], a, b)
+    gate, said = (gate, []) if gate else gate_of(noise, [*places_of(new, near), *places_of(base, near)], a, b)
     return Compared(compare_sides(a, b, gate), gate, [*said, *_notes(a, b)])
 
 

@@ -10,11 +10,9 @@ from rnnbench.analysis.changepoints import MIN_RUNS
 from rnnbench.analysis.history import DatedRun, Line, in_order, lines_of_runs, runs_of
 from rnnbench.api.compare import kept
 from rnnbench.api.exit_codes import NOTHING, OK, SLOWER
-from rnnbench.api.runs import places_of, read_runs
+from rnnbench.api.runs import ROOTS, places_of, read_runs
 from rnnbench.machine.fingerprint import answer_of
 from rnnbench.records import store
-
-DEFAULT = ("reports", "runs")  # where runs lie
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,14 @@ def folders_of(names: Sequence[str]) -> list[tuple[Path, ...]]:
     Raises StoreError for none.
     """
     found: list[tuple[Path, ...]] = []
-    for paths in [places_of(name) for name in names] or [[Path(name)] for name in DEFAULT]:
+    for paths in [places_of(name, names) for name in names] or [[root] for root in ROOTS]:
         if len(paths) > 1:
             found.append(tuple(paths))
         else:
             path = paths[0]
             found += [(path,)] if path.is_file() else sorted((p.parent,) for p in path.rglob(store.RECORDS))
     if not found:
-        where = ", ".join(names) or " and ".join(DEFAULT)
+        where = ", ".join(names) or " and ".join(map(str, ROOTS))
         raise store.StoreError(f"no run lies under {where}; give the folders that `run -o` was given")
     return list(dict.fromkeys(found))
 

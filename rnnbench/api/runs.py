@@ -1,35 +1,46 @@
-"""Find and read the runs that a user names: folders, files of records, ids under `reports`, or several as one."""
+"""Find and read the runs that a user names: folders, files of records, ids, or several as one."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rnnbench.analysis.comparable import Side
 from rnnbench.analysis.pooling import NamedRun, pool
 from rnnbench.records import store
+from rnnbench.records.ids import folder_of_run
 
-REPORTS = Path("reports")  # where `run` puts its folders
+ROOTS = (Path("reports"), Path("runs"))  # where runs lie: `run` puts its folders into the first
 MAX_PROBLEMS = 3  # named one by one
 
 
-def place_of(name: str) -> Path:
-    """The folder or file that is meant: a path, else the id of a run under `reports`. Raises StoreError for neither."""
-    for path in (Path(name), REPORTS / name):
+def place_of(name: str, near: Sequence[str] = ()) -> Path:
+    """The folder or file that is meant: a path, else a run under ROOTS, by the name of its folder or by its id.
+
+    Of an id so much is enough as no other begins with. It is also looked for in and beside the folders `near`.
+    Raises StoreError for neither, and where several runs are meant.
+    """
+    for path in (Path(name), *(root / name for root in ROOTS)):
         if path.exists():
             return path
+    folders = [Path(other) for other in near if other and Path(other).is_dir()]
+    beside = [path for folder in folders for path in folder.resolve().parent.glob("*") if path.is_dir()]
+    roots = [*ROOTS, *folders, *(path for path in beside if (path / store.RUN).exists())]
+    if name and (found := folder_of_run(name, roots)):
+        return found
     raise store.StoreError(
-        f"{name} is neither a folder, nor a file, nor a run under {REPORTS}; give what `run -o` was given, or its "
-        f"{store.RECORDS}"
+        f"{name} is neither a folder, nor a file, nor a run under {' or '.join(map(str, ROOTS))}; give what `run -o` "
+        f"was given, its {store.RECORDS}, or the run's id"
     )
 
 
-def places_of(name: str) -> list[Path]:
-    """The place of a run, or those of several, with commas between, that are meant as one."""
-    parts = [part for part in name.split(",") if part]
+def places_of(name: str, near: Sequence[str] = ()) -> list[Path]:
+    """The place of a run, or those of several that are meant as one: commas between, or pluses as a report has it."""
+    parts = [part.strip() for part in re.split(r",| \+ ", name) if part.strip()]
     if len(parts) < 2 or Path(name).exists():
-        return [place_of(name)]
-    return [place_of(part) for part in parts]
+        return [place_of(name, near)]
+    return [place_of(part, near) for part in parts]
 
 
 def read_runs(places: Sequence[Path], say: Callable[[str], None], *, force: bool = False) -> store.Loaded:
@@ -52,9 +63,9 @@ def read_runs(places: Sequence[Path], say: Callable[[str], None], *, force: bool
     return pooled
 
 
-def side_of(name: str, say: Callable[[str], None]) -> Side:
+def side_of(name: str, say: Callable[[str], None], near: Sequence[str] = ()) -> Side:
     """A run's records and machine. Of a lone file the machine is known where `machine.json` lies beside it."""
-    places = places_of(name)
+    places = places_of(name, near)
     loaded = read_runs(places, say)
     if not loaded.records:
         raise store.StoreError(f"{places[0]} holds no record; nothing was measured there")

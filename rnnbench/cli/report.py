@@ -40,7 +40,7 @@ def report(
       python -m rnnbench report reports/mine --export bencher > bencher.json
     """
     from rnnbench.api.planning import allowed_threads
-    from rnnbench.api.runs import place_of, read_runs
+    from rnnbench.api.runs import places_of, read_runs
     from rnnbench.records import store
 
     if svg and form is not None:
@@ -53,7 +53,7 @@ def report(
         raise click.UsageError("the name of the folder is empty; give one, or . for the current folder")
 
     def work() -> int:
-        places = [place_of(name) for name in folders]
+        places = [place for name in folders for place in places_of(name, folders)]
         loaded = read_runs(places, lambda text: say(text, err=True), force=force)
         if loaded.problems and not (loaded.records or loaded.curves):
             raise store.StoreError(f"{places[0]} holds no record that can be read; its report stays as it is")
