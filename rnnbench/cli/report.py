@@ -19,9 +19,9 @@ from rnnbench.cli.shell import complain, console_of, guarded, print_json, say
               help="Write the report there. Default: into FOLDER; of several FOLDERs it is only printed.")  # fmt: skip
 @click.option("--reference", type=BACKEND, help="The baseline: the backend that speed-ups are relative to.")
 @click.option("--svg", is_flag=True, help="The figures as SVG too, for print and slides.")
-@click.option("--export", "form", type=click.Choice(["github", "bencher"]),
+@click.option("--export", "form", type=click.Choice(["github", "bencher", "badge"]),
               help="Write nothing; print JSON for a tracker: github-action-benchmark's customSmallerIsBetter, or "
-              "Bencher Metric Format.")  # fmt: skip
+              "Bencher Metric Format; or for a badge of shields.io (endpoint).")  # fmt: skip
 @click.option("--force", is_flag=True, help="Also FOLDERs of unlike machines; a case that several of them measured "
               "gets no number.")  # fmt: skip
 def report(
@@ -38,6 +38,7 @@ def report(
       python -m rnnbench report reports/mine --reference jax --svg
       python -m rnnbench report reports/monday reports/tuesday -o reports/both
       python -m rnnbench report reports/mine --export bencher > bencher.json
+      python -m rnnbench report reports/mine --export badge > badge.json
     """
     from rnnbench.api.planning import allowed_threads
     from rnnbench.api.runs import places_of, read_runs

@@ -147,7 +147,7 @@ def how_sure(ranking: Ranking) -> str:
     return "one launch only" if bases == {Basis.ROUNDS} else "no interval"
 
 
-def _duration(time: Interval, steps: int = 1) -> str:
+def duration_text(time: Interval, steps: int = 1) -> str:
     """The value alone with its unit, of one of so many steps: `0.213 ms`, `about 0.21 ms`."""
     unit = unit_for([time.value / steps])
     return f"{value_text(time, unit.seconds * steps)} {unit.name}"
@@ -156,10 +156,10 @@ def _duration(time: Interval, steps: int = 1) -> str:
 def time_text(ranking: Ranking) -> str:
     """The time of the fastest: `0.210 ms by 2 threads`, of an epoch its steps' too."""
     assert ranking.time is not None
-    step = _duration(ranking.time, ranking.case.steps)
+    step = duration_text(ranking.time, ranking.case.steps)
     a_step = f" ({step} a step)" if ranking.case.pass_ is Pass.EPOCH else ""
     by = f" by {' or '.join(map(threads, ranking.threads))}" if ranking.threads else ""
-    return f"{_duration(ranking.time)}{a_step}{by}"
+    return f"{duration_text(ranking.time)}{a_step}{by}"
 
 
 def leads_text(ranking: Ranking) -> str:

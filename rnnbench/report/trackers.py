@@ -1,4 +1,4 @@
-"""A run in the forms that trackers of benchmarks read: JSON, one entry for each case and backend with a right time."""
+"""A run in the forms that trackers of benchmarks and badges read, in JSON: what has a right time."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rnnbench.analysis.stats import NS, Summary, summaries
+from rnnbench.analysis.stats import NS, Summary
 from rnnbench.records.record import Record
+from rnnbench.report.badge import badge
+from rnnbench.report.data import ReportData
 from rnnbench.units import number
 
 
-def github(found: Iterable[Summary], machine: Mapping[str, Any]) -> list[dict[str, Any]]:
+def github(data: ReportData) -> list[dict[str, Any]]:
     """As github-action-benchmark reads it with `tool: customSmallerIsBetter`; nanoseconds a call."""
-    commit = (machine.get("git") or {}).get("commit") or "unknown"
+    commit = (data.machine.get("git") or {}).get("commit") or "unknown"
     return [
         {
             "name": name_of(s),
@@ -23,18 +25,18 @@ def github(found: Iterable[Summary], machine: Mapping[str, Any]) -> list[dict[st
             "extra": f"launches {len({key[:2] for key in s.turns})}, rounds {len(s.turns)}\n"
             f"machine {s.records[0].machine_id}\ncommit {commit}",
         }
-        for s, value, low, high in _timed(found)
+        for s, value, low, high in _timed(data.summaries)
     ]
 
 
-def bencher(found: Iterable[Summary], machine: Mapping[str, Any]) -> dict[str, Any]:
+def bencher(data: ReportData) -> dict[str, Any]:
     """Bencher Metric Format, for `bencher run --adapter json`: latency in nanoseconds."""
     return {
-        name_of(s): {"latency": {"value": value, **_bounds(low, high)}} for s, value, low, high in _timed(found)
+        name_of(s): {"latency": {"value": value, **_bounds(low, high)}} for s, value, low, high in _timed(data.summaries)
     }  # fmt: skip
 
 
-FORMS: dict[str, Callable[[Iterable[Summary], Mapping[str, Any]], Any]] = {"github": github, "bencher": bencher}
+FORMS: dict[str, Callable[[ReportData], Any]] = {"github": github, "bencher": bencher, "badge": badge}
 
 
 def name_of(s: Summary) -> str:
@@ -54,6 +56,6 @@ def _timed(found: Iterable[Summary]) -> Iterable[tuple[Summary, float, float, fl
 
 def export(form: str, records: Iterable[Record], machine: Mapping[str, Any]) -> tuple[Any, list[str]]:
     """What to print, and a sentence for each answer that has no place in it. KeyError for an unknown form."""
-    found = summaries(records)
-    left = [f"{name_of(s)}: {s.status}: {s.reason or 'no reason kept'}" for s in found if not s.ranked]
-    return FORMS[form](found, machine), left
+    data = ReportData(list(records), machine=machine)
+    left = [f"{name_of(s)}: {s.status}: {s.reason or 'no reason kept'}" for s in data.summaries if not s.ranked]
+    return FORMS[form](data), left
