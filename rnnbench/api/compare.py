@@ -20,6 +20,8 @@ from rnnbench.harness.plan import matches
 from rnnbench.records import store
 from rnnbench.records.record import Mode
 from rnnbench.records.stops import MIN_LAUNCHES
+from rnnbench.report.comment import comment
+from rnnbench.report.data import ReportData
 from rnnbench.units import MAX_PERCENT
 
 if TYPE_CHECKING:
@@ -32,7 +34,27 @@ class Compared:
 
     findings: Sequence[Comparison]
     gate: Gate
+    base: Side
+    new: Side
     notes: Sequence[str] = ()
+
+    @property
+    def backends(self) -> list[str]:
+        """All backends, in the order of a report of the new side."""
+        asked = {f.backend for f in self.findings}
+        found = [name for side in (self.new, self.base) for name in ReportData(side.records).backends]
+        return [name for name in dict.fromkeys(found) if name in asked]
+
+    @property
+    def comment(self) -> str:
+        """The comparison as a comment on a pull request: Markdown of fewer than 60 lines."""
+        return comment(self.findings, self.gate, self.notes, self.base, self.new, self.backends)
+
+    def write(self, folder: Path) -> list[Path]:
+        """Write `compare.html` and `compare.md` there; the paths. OSError where that cannot be."""
+        from rnnbench.report.compare_page import write_comparison
+
+        return write_comparison(folder, self.findings, self.gate, self.notes, self.base, self.new, self.backends)
 
     @property
     def table(self) -> pd.DataFrame:
@@ -84,7 +106,7 @@ def compared(
     if not (a.records or b.records):
         raise ValueError(f"the filter {words!r} leaves no case of either side")
     gate, said = (gate, []) if gate else gate_of(noise, [*places_of(new, near), *places_of(base, near)], a, b)
-    return Compared(compare_sides(a, b, gate), gate, [*said, *_notes(a, b)])
+    return Compared(compare_sides(a, b, gate), gate, a, b, [*said, *_notes(a, b)])
 
 
 def kept(side: Side, words: str) -> Side:

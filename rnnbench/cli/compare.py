@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
 from rnnbench.api.exit_codes import exit_code_help
+from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import GATE, JSON, WORDS, options
 from rnnbench.cli.shell import console_of, guarded, print_json, say
 
@@ -14,7 +16,8 @@ COMPARE_EXAMPLES = """\b
 Examples:
   python -m rnnbench compare reports/before reports/after
   python -m rnnbench compare reports/before reports/after --fail-on median:10% -k "numba train_step"
-  python -m rnnbench compare base.jsonl new.jsonl --require-baseline --markdown
+  python -m rnnbench compare base.jsonl new.jsonl --require-baseline
+  python -m rnnbench compare 20260102-0304 20260103 -o reports/compared --markdown
   python -m rnnbench compare reports/before reports/after --fail-on median:10%,inconclusive
   python -m rnnbench compare reports/before reports/after --noise reports/aa
   python -m rnnbench compare reports/before1,reports/before2 reports/after1,reports/after2
@@ -43,7 +46,9 @@ Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
 @click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
               "of this machine beside NEW and BASE.")  # fmt: skip
 @click.option("--require-baseline", is_flag=True, help="Fail where a case of NEW has nothing to be held against.")
-@click.option("--markdown", is_flag=True, help="Print Markdown, for a pull request.")
+@click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
+              help="Write compare.html, a page with filters and figures, and compare.md there.")  # fmt: skip
+@click.option("--markdown", is_flag=True, help="Print compare.md: a comment for a pull request, below 60 lines.")
 @options(WORDS, JSON)
 def compare(
     base: str,
@@ -51,19 +56,19 @@ def compare(
     fail_on: tuple[tuple[Any, ...], ...],
     noise: str | None,
     require_baseline: bool,
+    output: Path | None,
     markdown: bool,
     filter_: str,
     as_json: bool,
 ) -> None:
     """Say for each case whether the run NEW is slower than the run BASE, and how sure that is.
 
-    BASE and NEW are folders of runs, ids of runs under reports, or files of records; several runs of one machine with
-    commas between, such as monday,tuesday, are one side with the launches of all.
+    BASE and NEW are folders of runs, files of records, or ids of runs under reports and runs, which may be cut short;
+    several runs of one machine with commas between, such as monday,tuesday, are one side with the launches of all.
     """
     from rnnbench.analysis.compare import Gate
     from rnnbench.api.compare import compared
     from rnnbench.report.compare import comparison_json, comparison_sections
-    from rnnbench.report.section import markdown as as_markdown
     from rnnbench.report.section import print_sections
 
     asked = [one for each in fail_on for one in each]
@@ -82,9 +87,11 @@ def compare(
         if as_json:
             print_json(comparison_json(*answer))
         elif markdown:
-            say(as_markdown(comparison_sections(*answer, folded=True), {}))
+            say(found.comment)
         else:
             print_sections(console_of(), comparison_sections(*answer))
+        if output is not None:
+            say(f"Comparison: {found.write(output)[0]}", err=as_json or markdown)
         return found.code(require_baseline, len(asked) > len(gates))
 
     guarded(work)

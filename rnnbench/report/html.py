@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: the sections of the page, filters over them, figures to look into.
+"""A page as one HTML file that needs nothing else: its sections, filters over them, figures to look into.
 
 The template, the styles and the script lie in `web`; what the script draws is in `interactive`.
 """
@@ -15,6 +15,8 @@ import msgspec
 
 from rnnbench.report import interactive
 from rnnbench.report.data import ReportData
+from rnnbench.report.grid import WORDS
+from rnnbench.report.interactive import Interactive
 from rnnbench.report.section import TONES, Figure, Markdown, Section, anchor, footnotes, tone_of
 
 if TYPE_CHECKING:
@@ -30,31 +32,40 @@ COLOURS = 64  # of a picture: flat areas and a few lines
 def page(
     data: ReportData, shown: Sequence[Section], title: str, drawings: Mapping[str, Sequence[Drawing]] | None = None
 ) -> str:
-    """The whole file. Pictures stand where no figure is drawn by the script."""
+    """The report of a run as one file."""
+    return document(shown, title, interactive.of_report(data), drawings)
+
+
+def document(
+    shown: Sequence[Section], title: str, script: Interactive, drawings: Mapping[str, Sequence[Drawing]] | None = None
+) -> str:
+    """Any sections as one file; the first is the answer, which the filters stand below.
+
+    Pictures stand where no figure is drawn by the script.
+    """
     from jinja2 import Environment, StrictUndefined
 
     web = files("rnnbench.report") / "web"
     read = {name: (web / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
-    results = interactive.results(data)
-    drawn = interactive.figures(data, results)
+    drawn = script.figures
     pictures = {name: of for name, of in (drawings or {}).items() if name not in (*drawn, *interactive.LEFT_OUT)}
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"kind": _kind, "tone": _tone, "prose": _prose, "footnotes": _notes}
     environment.filters |= {"attributes": _attributes, "columns": _columns, "rows": _rows, "uri": _uri}
-    environment.globals |= {"seen": _Ids()}
+    environment.globals |= {"seen": _Ids(), "words_in": WORDS}
     return environment.from_string(read["html"]).render(
         first=_safe(FIRST),
         title=title,
         sections=shown,
         css=_safe(read["css"]),
         js=_safe(read["js"]),
-        choices=interactive.choices(data),
-        backends=interactive.backends(data),
-        names=data.backends,
-        data=_safe(_json({"results": results, "reference": data.reference, "figures": drawn})),
+        choices=script.choices,
+        backends=interactive.looks(script.backends),
+        names=script.backends,
+        data=_safe(_json({"results": script.results, "reference": script.reference, "figures": drawn})),
         drawn=drawn,
         pictures=pictures,
-        reference=data.reference,
+        reference=script.reference,
     )
 
 
@@ -121,11 +132,15 @@ def _columns(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, dict[
     return found
 
 
-def _rows(frame: pd.DataFrame) -> list[tuple[str, tuple[str, ...]]]:
-    """Each row with the backend that it is of, or ""."""
+def _rows(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[dict[str, str], tuple[str, ...]]]:
+    """Each row with what filters know it by: the keys that the table gives it, and its backend."""
     place = list(frame.columns).index("backend") if "backend" in frame.columns else None
-    rows = frame.itertuples(index=False, name=None)
-    return [("" if place is None else str(row[place]).removesuffix(" (wrong)"), row) for row in rows]
+    keys = frame.attrs.get("keys") or [{}] * len(frame)
+    found = []
+    for given, row in zip(keys, frame.itertuples(index=False, name=None), strict=True):
+        backend = "" if place is None else str(row[place]).removesuffix(" (wrong)")
+        found.append((given | ({"backend": backend} if backend in names else {}), row))
+    return found
 
 
 def _uri(drawing: Drawing) -> str:

@@ -1,9 +1,10 @@
-"""What the script of `report.html` draws and filters: numbers of the report's own data, ready to be written as JSON."""
+"""What the script of a page draws and filters, ready to be written as JSON, and all of it for the report of a run."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,13 +24,54 @@ from rnnbench.units import percent, unit_for
 
 LEFT_OUT = ("time", "speedup", "errors")  # pictures whose values the script draws from the results
 POINTS_A_DECADE = 4
+# A figure of results in rows. `main`: of the results that are marked so, until a pass is chosen; `only`: of one metric.
+ROWS: dict[str, Any] = {"kind": "rows", "main": False, "only": False}
 
 
-def backends(data: ReportData) -> list[dict[str, str]]:
-    """Each backend with its colour and its marker as a path around 0, in the one order of the report."""
-    return [
-        {"name": name, "colour": look(name).colour, "path": marker_path(look(name).marker)} for name in data.backends
-    ]
+@dataclass(frozen=True)
+class Interactive:
+    """What the script of a page draws and filters, ready for JSON.
+
+    `results`: what is counted and drawn in rows, each with its keys, backend and points. `choices`: the filters.
+    `figures`: what is drawn in place of a `Figure` of that name. `reference`: the backend that ratios are over, if any.
+    """
+
+    backends: Sequence[str]  # in their order
+    choices: Mapping[str, Sequence[str]]
+    results: Sequence[Mapping[str, Any]]
+    figures: Mapping[str, Mapping[str, Any]]
+    reference: str | None = None
+
+
+def of_report(data: ReportData) -> Interactive:
+    """That of the report of a run."""
+    found = results(data)
+    return Interactive(data.backends, choices(data), found, figures(data, found), data.reference)
+
+
+def looks(names: Iterable[str]) -> list[dict[str, str]]:
+    """Each backend with its colour and its marker as a path around 0."""
+    return [{"name": name, "colour": look(name).colour, "path": marker_path(look(name).marker)} for name in names]
+
+
+def chosen_from(keys: Iterable[Mapping[str, str]], names: Iterable[str]) -> dict[str, list[str]]:
+    """What can be filtered by, with the values of each; what has one value is no filter."""
+    every = list(keys)
+    found = {name: list(dict.fromkeys(k[name] for k in every)) for name in names}
+    return {name: values for name, values in found.items() if len(values) > 1}
+
+
+def point(interval: Interval, label: str, text: str, scale: float = 1) -> dict[str, Any]:
+    """A value with its interval for the script, divided by `scale`: what stands beside it, and what is said of it."""
+    made: dict[str, Any] = {"value": short_number(interval.value / scale), "label": label, "text": text}
+    if math.isfinite(interval.low) and math.isfinite(interval.high):
+        made |= {"low": short_number(interval.low / scale), "high": short_number(interval.high / scale)}
+    return made
+
+
+def short_number(value: float) -> float | None:
+    """Four digits, None for what JSON has no number for."""
+    return float(f"{value:.4g}") if math.isfinite(value) else None
 
 
 def marker_path(marker: Any) -> str:
@@ -44,12 +86,9 @@ def marker_path(marker: Any) -> str:
 
 
 def choices(data: ReportData) -> dict[str, list[str]]:
-    """What can be filtered by, with the values of each; what has one value is no filter."""
-    keys = [problem.keys for problem in data.problems]
-    named = ("cell", "dtype") if data.sweep else ("network", "cell", "dtype")
-    found = {name: list(dict.fromkeys(k[name] for k in keys)) for name in named}
-    found["pass"] = list(dict.fromkeys(str(p) for problem in data.problems for p in problem.cases))
-    return {name: values for name, values in found.items() if len(values) > 1}
+    """What the report of a run can be filtered by."""
+    keys = [problem.keys | {"pass": str(p)} for problem in data.problems for p in problem.cases]
+    return chosen_from(keys, ("cell", "dtype", "pass") if data.sweep else ("network", "cell", "dtype", "pass"))
 
 
 def results(data: ReportData) -> list[dict[str, Any]]:
@@ -73,43 +112,32 @@ def _result(data: ReportData, problem: ProblemCases, s: Summary, group: Mapping[
     unit = unit_for([s.time.value / s.case.steps])
     text = f"{with_interval(s.time, unit.seconds * s.case.steps)} {unit.name}"
     label = f"{value_text(s.time, unit.seconds * s.case.steps)} {unit.name}"
-    made["time"] = _point(s.time, label, text + (" a step" if pass_ is Pass.EPOCH else ""), s.case.steps)
+    made["time"] = point(s.time, label, text + (" a step" if pass_ is Pass.EPOCH else ""), s.case.steps)
     if (found := reached(s, data.peak)) and found.share:
         label = percent(found.share, 0 if found.share >= 0.0995 else 1)
-        made["share"] = {"value": _short(found.share), "label": label, "text": f"{label} of peak"}
+        made["share"] = {"value": short_number(found.share), "label": label, "text": f"{label} of peak"}
     if errors := [error_share(e) for e in worst_errors(s).values()]:
         worst = max(errors)
         # What is exact has no place on a log axis: it stands at its left end.
         label = scientific(worst)
-        made["error"] = {"value": _short(max(worst, 1e-9)), "label": label, "text": f"{label} of the limit"}
+        made["error"] = {"value": short_number(max(worst, 1e-9)), "label": label, "text": f"{label} of the limit"}
     if s.ranked:
         ratios = {name: ratio_of(other.turns, s.turns) for name, other in group.items() if other.ranked}
         made["over"] = {
-            name: _point(r, ratio_value(r), ratio_with_interval(r))
+            name: point(r, ratio_value(r), ratio_with_interval(r))
             for name, r in ratios.items()
             if r and name != s.backend
         } | {s.backend: {"value": 1, "label": "reference", "text": "1 (reference)"}}
     return made
 
 
-def _point(interval: Interval, label: str, text: str, steps: int = 1) -> dict[str, Any]:
-    point: dict[str, Any] = {"value": _short(interval.value / steps), "label": label, "text": text}
-    if math.isfinite(interval.low) and math.isfinite(interval.high):
-        point |= {"low": _short(interval.low / steps), "high": _short(interval.high / steps)}
-    return point
-
-
-def _short(value: float) -> float | None:
-    return float(f"{value:.4g}") if math.isfinite(value) else None
-
-
 def figures(data: ReportData, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Name -> what is drawn in its place: rows of the results, or panels of lines."""
     found: dict[str, dict[str, Any]] = {}
     if data.speedups is not None and not data.sweep and any(len(r.get("over", ())) > 1 for r in results):
-        found["speedup"] = {"kind": "rows", "main": True, "metric": "over", "label": "Speed-up in the main pass"}
+        found["speedup"] = ROWS | {"main": True, "only": True, "metric": "over", "label": "Speed-up in the main pass"}
     if any(s.time for s in data.summaries) and not data.sweep:
-        found["time"] = {"kind": "rows", "main": False, "metric": "time", "label": "Results of every case"}
+        found["time"] = ROWS | {"metric": "time", "label": "Results of every case"}
     for name, lines in {"break-even": _break_even(data), "curves": _curves(data), "sweep-time": _sweep(data)}.items():
         if lines["panels"]:
             found[name] = {"kind": "lines", **lines}
@@ -125,7 +153,10 @@ def _break_even(data: ReportData) -> dict[str, Any]:
             continue
         decades = round(math.log10(last_step(known)))
         steps = [10 ** (k / POINTS_A_DECADE) for k in range(decades * POINTS_A_DECADE + 1)]
-        lines = [{"backend": c.backend, "points": [[_short(n), _short(c.total(n))] for n in steps]} for c in known]
+        lines = [
+            {"backend": c.backend, "points": [[short_number(n), short_number(c.total(n))] for n in steps]}
+            for c in known
+        ]
         panels.append({"title": data.labels.of(case), "keys": keys[case.key], "lines": lines})
     x, y = {"label": "steps done", "form": "count", "log": True}, {"label": "time in all", "form": "time", "log": True}
     return {"label": "Time since the start of the process against steps done", "panels": panels, "x": x, "y": y}
@@ -139,7 +170,7 @@ def _curves(data: ReportData) -> dict[str, Any]:
             lines = []
             for (backend, seed), epochs in curves.items():
                 for name, dashed in ((what, False), (f"validation_{what}", True)):
-                    points = [[e.epoch, _short(v)] for e in epochs if (v := getattr(e, name)) is not None]
+                    points = [[e.epoch, short_number(v)] for e in epochs if (v := getattr(e, name)) is not None]
                     words = f"{backend}{f', seed {seed}' if seed else ''}{', held out' if dashed else ''}"
                     if points:
                         lines.append({"backend": backend, "name": words, "dashed": dashed, "points": points})
@@ -157,7 +188,7 @@ def _sweep(data: ReportData) -> dict[str, Any]:
         for axis in data.sweep.axes if data.sweep else ():
             panel = panel_of(data, axis, pass_, dtype, call_seconds)
             lines = [
-                {"backend": name, "points": [[size, _short(v)] for size, v in line]}
+                {"backend": name, "points": [[size, short_number(v)] for size, v in line]}
                 for name, line in panel.lines.items()
             ]
             keys = {"pass": str(pass_), "dtype": str(dtype)}

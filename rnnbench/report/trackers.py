@@ -32,8 +32,9 @@ def github(data: ReportData) -> list[dict[str, Any]]:
 def bencher(data: ReportData) -> dict[str, Any]:
     """Bencher Metric Format, for `bencher run --adapter json`: latency in nanoseconds."""
     return {
-        name_of(s): {"latency": {"value": value, **_bounds(low, high)}} for s, value, low, high in _timed(data.summaries)
-    }  # fmt: skip
+        name_of(s): {"latency": {"value": value, **_bounds(low, high)}}
+        for s, value, low, high in _timed(data.summaries)
+    }
 
 
 FORMS: dict[str, Callable[[ReportData], Any]] = {"github": github, "bencher": bencher, "badge": badge}

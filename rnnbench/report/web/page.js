@@ -7,11 +7,12 @@
   const tip = document.getElementById("tip");
   const looks = Object.fromEntries(every("button[aria-pressed]", form).map((b) =>
     [b.value, { own: b.style.getPropertyValue("--own"), path: b.querySelector("path").getAttribute("d"), button: b }]));
-  const keys = ["network", "cell", "pass", "dtype"];
+  const keys = ["network", "cell", "pass", "dtype", "verdict"];
   const METRICS = {
     over: { label: () => `speed-up over ${reference()}: more is better`, form: (v) => `${number(v)}x` },
     time: { label: () => "time a step: less is better", form: time },
     share: { label: () => "share of the machine's peak: more is better", form: (v) => `${number(100 * v)} %` },
+    change: { label: () => "new / base: right of 1 is slower", form: (v) => `${number(v)}x` },
     error: { label: () => "largest error over its limit: left of 1 is right", form: (v) => (v >= 0.01 ? number(v) : v.toExponential(0)) },
   };
   const BARS = "Bars are 95 % intervals; an arrow: it goes on.";
@@ -33,7 +34,7 @@
     return `${number(seconds / unit)} ${name}`;
   }
   const count = (v) => (v >= 1e6 ? `${number(v / 1e6)}M` : v >= 1e4 ? `${number(v / 1e3)}k` : number(v));
-  const FORMS = { time, count, number };
+  const FORMS = { time, count, number, ratio: (v) => `${number(v)}x` };
 
   function svg(name, attributes = {}, within = null, text = "") {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -44,13 +45,13 @@
   }
 
   // An axis from the values that it must hold: where each lies between 0 and 1, and the ticks.
-  function axis(values, log, most, room = 0.03) {
+  function axis(values, log, most, room = 0.03, narrowest = 3) {
     const found = values.filter((v) => Number.isFinite(v) && (v > 0 || !log));
     if (!found.length) return null;
     const to = log ? Math.log10 : (v) => v;
     let low = Math.min(...found.map(to)), high = Math.max(...found.map(to));
     if (!log) low = Math.min(low, 0) === low ? low : 0;
-    const least = log ? Math.log10(3) : Math.abs(high) || 1;
+    const least = log ? Math.log10(narrowest) : Math.abs(high) || 1;
     if (high - low < least) [low, high] = log ? [(low + high - least) / 2, (low + high + least) / 2] : [low, low + least];
     const margin = room * (high - low);
     if (log || low < 0) low -= margin;
@@ -58,6 +59,7 @@
     return { at: (v) => (to(v) - low) / (high - low), ticks: ticks(low, high, log, most) };
   }
   function ticks(low, high, log, most) {
+    if (log && high - low < Math.log10(2.9)) return ticks(10 ** low, 10 ** high, false, most);
     if (!log) {
       const rough = (high - low) / Math.min(5, most), power = 10 ** Math.floor(Math.log10(rough));
       const step = power * [1, 2, 5, 10].find((d) => d * power >= rough);
@@ -106,11 +108,12 @@
 
   // A panel for each network and pass, a row for each backend; all panels have one axis and one order.
   function drawRows(figure, spec) {
-    const metric = spec.main ? "over" : figure.querySelector(".metric").value || spec.metric;
+    const chosen = figure.querySelector(".metric");
+    const metric = (chosen && chosen.value) || spec.metric;
     const log = figure.querySelector(".scale").value === "log";
     const point = (r) => (metric === "over" ? r.over && r.over[reference()] : r[metric]);
     const rows = page.results.filter((r) => !hidden(r.backend) && wanted(r) && (!spec.main || r.main || value("pass")));
-    const near = Math.sqrt(3); // as far as an axis follows an interval, by a factor
+    const near = spec.near || Math.sqrt(3); // as far as an axis follows an interval, by a factor
     const bar = (p) => [Math.max(p.low ?? p.value, p.value / near), Math.min(p.high ?? p.value, p.value * near)];
     const values = rows.map(point).filter(Boolean).flatMap((p) => [p.value, ...bar(p)]);
     const groups = new Map();
@@ -118,15 +121,20 @@
       const title = `${r.network}: ${r.pass}`;
       groups.set(title, [...(groups.get(title) || []), r]);
     }
-    const width = widths(figure, groups.size, 300), left = 108, right = 74, high = 22;
-    const scale = axis(values, log, (width - left - right) / 34);
+    const width = widths(figure, groups.size, 300), left = 108, right = spec.band ? 92 : 74, high = 22;
+    if (spec.band) values.push(...spec.band);
+    const scale = axis(values, log, (width - left - right) / 34, 0.03, spec.narrowest);
     for (const [title, some] of groups) {
       const root = panel(figure, title, width, some.length * high + 26);
       root.setAttribute("role", "list");
       root.setAttribute("aria-label", `${title}: ${METRICS[metric].label()}`);
       const x = (v) => left + scale.at(v) * (width - left - right), foot = some.length * high + 4;
+      if (scale && spec.band && log) {
+        const [from, to] = spec.band.map(x);
+        svg("rect", { class: "band", x: from, y: 0, width: to - from, height: foot }, root);
+      }
       if (scale) drawTicks(root, scale, x, foot, METRICS[metric].form, width);
-      if (scale && (metric === "over" || metric === "error") && scale.at(1) >= 0 && scale.at(1) <= 1) {
+      if (scale && ["over", "error", "change"].includes(metric) && scale.at(1) >= 0 && scale.at(1) <= 1) {
         svg("line", { class: "one", x1: x(1), x2: x(1), y1: 0, y2: foot }, root);
       }
       some.forEach((r, i) => {
@@ -142,7 +150,7 @@
           if (p.high > upper * 1.001) svg("path", { d: `M${x(upper)} ${y - 4}l6 4l-6 4z` }, row);
           if (p.low < low * 0.999) svg("path", { d: `M${x(low)} ${y - 4}l-6 4l6 4z` }, row);
           svg("path", { d: looks[r.backend].path, transform: `translate(${x(p.value)} ${y}) scale(5)`, "stroke-width": 0.25 }, row);
-          svg("text", { x: Math.max(x(p.value) + 8, x(upper) + 8), y: y + 4, class: "faint" }, row, p.label);
+          svg("text", { x: Math.max(x(p.value) + 8, x(upper) + 8), y: y + 4, class: p.tone || "faint" }, row, p.label);
         } else {
           svg("text", { x: left, y: y + 4, class: "faint" }, row, short(said, Math.floor((width - left) / 6)));
         }
@@ -157,7 +165,8 @@
         });
       });
     }
-    return `${capital(METRICS[metric].label())}. ${log ? "Log" : "Linear"} scale, the same in all panels. ${BARS} ${HOW}`;
+    const said = spec.band ? `${METRICS[metric].label()}, the band is the margin` : METRICS[metric].label();
+    return `${capital(said)}. ${log ? "Log" : "Linear"} scale, the same in all panels. ${BARS} ${HOW}`;
   }
   function drawTicks(root, scale, x, foot, form, width) {
     const g = svg("g", { class: "axis", "aria-hidden": "true" }, root);
@@ -177,14 +186,15 @@
     for (const one of panels) {
       const lines = one.lines.filter((line) => !hidden(line.backend));
       const root = panel(figure, one.title, width, height);
-      const xs = axis(lines.flatMap((l) => l.points.map((p) => p[0])), log && spec.x.log, (width - left - right) / 46, 0);
-      const ys = axis(lines.flatMap((l) => l.points.map((p) => p[1])), log && spec.y.log, 6);
+      const xs = spec.x.names ? slots(spec.x.names.length, width - left - right)
+        : axis(lines.flatMap((l) => l.points.map((p) => p[0])), log && spec.x.log, (width - left - right) / 46, 0);
+      const ys = axis(lines.flatMap((l) => l.points.map((p) => p[1])), log && spec.y.log, 6, 0.03, spec.y.narrowest);
       root.setAttribute("role", "img");
       root.setAttribute("tabindex", 0);
       root.setAttribute("aria-label", `${one.title}. ${spec.label}. ${lines.map((l) => l.name || l.backend).join(", ")}`);
       if (!xs || !ys) continue;
       const x = (v) => left + xs.at(v) * (width - left - right), y = (v) => foot - ys.at(v) * (foot - 8);
-      drawTicks(root, xs, x, foot, FORMS[spec.x.form], width);
+      drawTicks(root, xs, x, foot, spec.x.names ? (v) => spec.x.names[v] : FORMS[spec.x.form], width);
       const g = svg("g", { class: "axis" }, root);
       for (const v of ys.ticks) {
         svg("line", { x1: left, x2: width - right, y1: y(v), y2: y(v) }, g);
@@ -197,6 +207,14 @@
         const own = group(line.backend, root);
         const drawn = svg("polyline", { points: line.points.map((p) => `${x(p[0])},${y(p[1])}`).join(" ") }, own);
         if (line.dashed) drawn.setAttribute("stroke-dasharray", "5 4");
+        for (const [at, value, low, high] of spec.x.names ? line.points : []) {
+          if (low) svg("line", { class: "interval", x1: x(at), x2: x(at), y1: inside(y(low), foot), y2: inside(y(high), foot) }, own);
+          svg("circle", { cx: x(at), cy: y(value), r: 2.5 }, own);
+        }
+        for (const [at, label] of line.steps || []) {
+          svg("line", { class: "step", x1: x(at) - 6, x2: x(at) - 6, y1: 8, y2: foot }, own);
+          svg("text", { x: x(at) - 2, y: 16 + 13 * (i % 5), class: label.startsWith("slower") ? "severe" : "good" }, root, label);
+        }
         const end = x(line.points.at(-1)[0]);
         svg("line", { x1: end, x2: width - right + 9, y1: ends[i], y2: places[i] }, own);
         svg("path", { d: looks[line.backend].path, transform: `translate(${width - right + 14} ${places[i]}) scale(4)`, "stroke-width": 0.25 }, own);
@@ -206,6 +224,13 @@
     }
     return `${spec.label}. ${log ? "Log scales" : "Linear scales"}. ${HOW}`;
   }
+  // An axis of things in a row, every so many of them named.
+  function slots(count, width) {
+    const stride = Math.ceil(count / Math.max(1, Math.floor(width / 62))), found = [];
+    for (let i = count - 1; i >= 0; i -= stride) found.unshift(i);
+    return { at: (i) => (i + 0.5) / count, ticks: found };
+  }
+  const inside = (y, foot) => Math.max(8, Math.min(foot, y));
   // What all lines are at the place that is pointed at, or that the arrow keys have come to.
   function lookInto(root, lines, x, spec, one, width) {
     const all = [...new Set(lines.flatMap((l) => l.points.map((p) => p[0])))].sort((a, b) => a - b);
@@ -215,11 +240,11 @@
       at = Math.max(0, Math.min(all.length - 1, to));
       const found = lines.map((l) => [l.name || l.backend, l.points.find((p) => p[0] === all[at])]).filter((f) => f[1]);
       found.sort((a, b) => a[1][1] - b[1][1]);
-      const lead = `${one.title}, ${one.x || spec.x.label} ${count(all[at])}`;
+      const lead = `${one.title}, ${one.x || spec.x.label} ${spec.x.said ? spec.x.said[all[at]] : count(all[at])}`;
       cursor.setAttribute("x1", x(all[at]));
       cursor.setAttribute("x2", x(all[at]));
       cursor.setAttribute("visibility", "visible");
-      show([lead, ...found.map(([name, p]) => `${name}: ${FORMS[spec.y.form](p[1])}`)].join("\n"), ...place);
+      show([lead, ...found.map(([name, p]) => `${name}: ${p[4] || FORMS[spec.y.form](p[1])}`)].join("\n"), ...place);
     };
     const leave = () => { hide(); cursor.setAttribute("visibility", "hidden"); };
     root.addEventListener("pointermove", (e) => {
@@ -258,11 +283,8 @@
 
   // What the filters leave out is hidden; ratios are to the reference that is chosen.
   function filter() {
-    for (const e of every("main [data-network], main [data-dtype], main [data-cell], main [data-pass]")) {
+    for (const e of every(["network", "dtype", "cell", "pass", "backend"].map((key) => `main [data-${key}]`).join())) {
       e.hidden = !wanted(e.dataset) || hidden(e.dataset.backend);
-    }
-    for (const e of every("main tr[data-backend], main th[data-backend], main td[data-backend]")) {
-      e.hidden = hidden(e.dataset.backend);
     }
     const found = new Map(page.results.map((r) => [`${r.network} ${r.pass} ${r.backend}`, r]));
     for (const section of every("[data-ratio]")) {
@@ -282,7 +304,7 @@
     for (const [name, metric] of Object.entries(METRICS)) {
       if (page.results.some((r) => r[name])) select.add(new Option(metric.label().split(":")[0], name));
     }
-    select.value = "time";
+    if (select.options.length) select.value = page.figures[select.closest("[data-figure]").dataset.figure].metric;
   }
   const change = () => { filter(); draw(); };
   form.addEventListener("click", (event) => {
