@@ -53,6 +53,12 @@ class Spent:
         """Seconds from the start of the process to the end of the first call; None where that call was not timed."""
         return None if self.first is None else (self.imported or 0.0) + (self.prepared or 0.0) + self.first
 
+    @property
+    def start_again(self) -> float | None:
+        """`start` once compiled code is on disk; None where no such start was seen."""
+        found = (self.imported, self.prepared_warm, self.first_warm)
+        return None if self.first_warm is None else sum(v for v in found if v is not None)
+
     def total(self, steps: float) -> float:
         """Seconds from the start of the process to the end of that many calls, at least 1. NaN where not measured."""
         if self.start is None or self.steady is None:

@@ -23,7 +23,7 @@ Examples:
 @click.command(epilog=EXAMPLES + exit_code_help("history"))
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...")
 @click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
-              help="Write history.md with figures and a table there.")  # fmt: skip
+              help="Write history.html, history.md, figures and a table there.")  # fmt: skip
 @click.option("--margin", type=PercentType(), default="5", show_default=True,
               metavar="PERCENT", help="A change of level up to this is no step.")  # fmt: skip
 @click.option("--fail", is_flag=True, help="Exit with 1 where the last step of a case made it slower.")
@@ -54,7 +54,7 @@ def history(
             say("Error: no run has a right time", err=True)
         if output is not None and found.lines:
             written = write_history(output, *answer)
-            say(f"History: {written[0]}", err=as_json)
+            say(f"History: {written[0]} and history.md", err=as_json)
         return found.code(fail)
 
     guarded(work)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,49 +12,62 @@ from typing import TYPE_CHECKING, Any
 from rnnbench.analysis.changepoints import LEVEL, Step
 from rnnbench.analysis.history import Line, RunPoint
 from rnnbench.records.folder import refuse_foreign
-from rnnbench.report.section import Item, Section, markdown, table
+from rnnbench.report.section import Item, Section, Toned, markdown, table
 from rnnbench.report.text import Labels, ratio_text, with_interval
 from rnnbench.units import unit_for
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PAGE, TITLE = "history.md", "# rnnbench: history"
+PAGE, WHOLE, TITLE = "history.md", "history.html", "# rnnbench: history"
 Origins = dict[tuple[int, int], str]  # line and step -> the commit it came with, in words
 MAX_SINGLE = 12  # lines of one run each that the terminal shows as tables
 
 
-def _title(line: Line, lines: Sequence[Line]) -> str:
-    """Case and backend; the machine too where there are several lines of them."""
-    labels = Labels({}, len({other.case.dtype for other in lines}) > 1)
-    several = sum(other.case.key == line.case.key and other.backend == line.backend for other in lines) > 1
-    return f"{labels.of(line.case)} {line.backend}{f', machine {line.machine}' if several else ''}"
+def titles_of(lines: Sequence[Line]) -> list[str]:
+    """Case and backend of each line; the machine too where there are several lines of them."""
+    labels = Labels({}, len({line.case.dtype for line in lines}) > 1)
+    counts = Counter((line.case.key, line.backend) for line in lines)
+    return [
+        f"{labels.of(line.case)} {line.backend}"
+        f"{f', machine {line.machine}' if counts[line.case.key, line.backend] > 1 else ''}"
+        for line in lines
+    ]
 
 
-def _changed(step: Step | None) -> str:
+def changed_text(step: Step | None) -> str:
     """`slower, 1.12x`."""
     return f"{'slower' if step.ratio > 1 else 'faster'}, {ratio_text(step.ratio)}" if step else ""
 
 
-def _table(line: Line) -> pd.DataFrame:
-    """A row for each run: id, date, commit, time with interval, and the step that it begins."""
+def step_tone(step: Step) -> str:
+    """The tone of what is said of a step."""
+    return "severe" if step.ratio > 1 else "best"
+
+
+def line_table(line: Line, most: int | None = None) -> pd.DataFrame:
+    """A row for each run, of the last `most`: id, date, commit, time with interval, and the step that it begins."""
     unit = unit_for(point.time.value for point in line.points)
     begun = {step.index: step for step in line.steps}
     rows = [
         [point.run.id, point.run.started[:16].replace("T", " "), point.run.version,
-         f"{with_interval(point.time, unit.seconds)} {unit.name}", _changed(begun.get(i))]
+         f"{with_interval(point.time, unit.seconds)} {unit.name}", changed_text(begun.get(i))]
         for i, point in enumerate(line.points)
     ]  # fmt: skip
-    return table(("run", "date", "commit", "time", "change"), rows)
+    return table(("run", "date", "commit", "time", "change"), rows[-(most or len(rows)) :])
 
 
-def history_sections(
+def history_items(
     lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()
-) -> tuple[list[Section], Section, list[str]]:
-    """A table for each line; what changed, by how much and where, and how that was judged; the titles of the tables."""
-    titles = [_title(line, lines) for line in lines]
-    steps = [
-        f"{titles[i]}: {_changed(step)} (p {step.p:.2g}), {origins[i, j]}"
+) -> tuple[list[Item], list[Item]]:
+    """Each step, with the commit that it came with; the notes, and how steps were judged."""
+    titles = titles_of(lines)
+    steps: list[Item] = [
+        (
+            titles[i],
+            Toned(changed_text(step), "severe" if step.ratio > 1 else "best"),
+            f"(p {step.p:.2g}), {origins[i, j]}",
+        )
         for i, line in enumerate(lines)
         for j, step in enumerate(line.steps)
     ]
@@ -60,11 +75,20 @@ def history_sections(
         f"{len(lines)} {'line' if len(lines) == 1 else 'lines'}; a step is a change of level by more than "
         f"{100 * margin:.3g} % that fewer than {100 * LEVEL:.0f} in 100 lines of no step would show"
     )
-    items: list[Item] = [("", text) for text in (*(steps or ["no step was found"]), *notes, how)]
+    return steps, [("", text) for text in (*notes, how)]
+
+
+def history_sections(
+    lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()
+) -> tuple[list[Section], Section, list[str]]:
+    """A table for each line; what changed, by how much and where, and how that was judged; the titles of the tables."""
+    titles = titles_of(lines)
+    steps, ground = history_items(lines, origins, margin, notes)
+    items = [*(steps or [("", "no step was found")]), *ground]
     single = sum(len(line.points) == 1 for line in lines)
     hidden = single if single > MAX_SINGLE else 0
     tables = [
-        Section(name, [shown := _table(line)], [] if hidden and len(line.points) == 1 else [shown])
+        Section(name, [shown := line_table(line)], [] if hidden and len(line.points) == 1 else [shown])
         for name, line in zip(titles, lines, strict=True)
     ]
     unseen: list[Item] = [("", f"{hidden} lines hold one run each and are not shown; -o writes them all")]
@@ -127,17 +151,21 @@ def history_json(lines: Sequence[Line], origins: Origins, margin: float, notes: 
 def write_history(
     folder: Path, lines: Sequence[Line], origins: Origins, margin: float, notes: Sequence[str] = ()
 ) -> list[Path]:
-    """Write `history.md`, `tables/history.csv` and the figures; the paths, the page first. OSError where it cannot.
+    """Write `history.html`, `history.md`, `tables/history.csv` and the figures; the paths. OSError where it cannot.
 
     A page of another origin is not written over, which is an OSError too.
     """
     from matplotlib import rc_context
 
-    from rnnbench.report import plots
+    from rnnbench.report import html, plots
+    from rnnbench.report.history_page import history_page
     from rnnbench.report.plots.history import pages
     from rnnbench.report.style import RC
 
+    whole = folder / WHOLE
     refuse_foreign(folder / PAGE, TITLE)
+    if os.path.lexists(whole):
+        refuse_foreign(whole, html.FIRST)
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     tables, summary, titles = history_sections(lines, origins, margin, notes)
     names = dict(zip(map(id, lines), titles, strict=True))
@@ -147,6 +175,8 @@ def write_history(
     embedded = [plots.embedded(paths, folder, one.alt) for paths, one in zip(saved, made, strict=True)]
     csv, written = folder / "tables" / "history.csv", folder / PAGE
     _frame(lines).to_csv(csv, index=False, errors="replace")
-    text = "\n\n".join([TITLE, markdown([summary], {}), *embedded, markdown(tables, {})])
+    whole.write_text(history_page(lines, origins, margin, notes), encoding="utf-8", errors="replace")
+    link = f"[**The same as a page with filters**]({WHOLE})"
+    text = "\n\n".join([TITLE, markdown([summary], {}), link, *embedded, markdown(tables, {})])
     written.write_text(f"{text}\n", encoding="utf-8", errors="replace")
-    return [written, csv, *(path for paths in saved for path in paths)]
+    return [whole, written, csv, *(path for paths in saved for path in paths)]

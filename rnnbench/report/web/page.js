@@ -186,6 +186,7 @@
     for (const one of panels) {
       const lines = one.lines.filter((line) => !hidden(line.backend));
       const root = panel(figure, one.title, width, height);
+      const stepped = lines.filter((l) => (l.steps || []).length), top = 8 + 13 * Math.min(3, stepped.length);
       const xs = spec.x.names ? slots(spec.x.names.length, width - left - right)
         : axis(lines.flatMap((l) => l.points.map((p) => p[0])), log && spec.x.log, (width - left - right) / 46, 0);
       const ys = axis(lines.flatMap((l) => l.points.map((p) => p[1])), log && spec.y.log, 6, 0.03, spec.y.narrowest);
@@ -193,7 +194,7 @@
       root.setAttribute("tabindex", 0);
       root.setAttribute("aria-label", `${one.title}. ${spec.label}. ${lines.map((l) => l.name || l.backend).join(", ")}`);
       if (!xs || !ys) continue;
-      const x = (v) => left + xs.at(v) * (width - left - right), y = (v) => foot - ys.at(v) * (foot - 8);
+      const x = (v) => left + xs.at(v) * (width - left - right), y = (v) => foot - ys.at(v) * (foot - top);
       drawTicks(root, xs, x, foot, spec.x.names ? (v) => spec.x.names[v] : FORMS[spec.x.form], width);
       const g = svg("g", { class: "axis" }, root);
       for (const v of ys.ticks) {
@@ -204,16 +205,16 @@
       const ends = lines.map((l) => y(l.points.at(-1)[1]));
       const places = apart(ends, 14, 8, foot);
       lines.forEach((line, i) => {
-        const own = group(line.backend, root);
+        const own = group(line.backend, root, stepped.length && !stepped.includes(line) ? " quiet" : "");
         const drawn = svg("polyline", { points: line.points.map((p) => `${x(p[0])},${y(p[1])}`).join(" ") }, own);
         if (line.dashed) drawn.setAttribute("stroke-dasharray", "5 4");
         for (const [at, value, low, high] of spec.x.names ? line.points : []) {
-          if (low) svg("line", { class: "interval", x1: x(at), x2: x(at), y1: inside(y(low), foot), y2: inside(y(high), foot) }, own);
+          if (low) svg("line", { class: "whisker", x1: x(at), x2: x(at), y1: inside(y(low), top, foot), y2: inside(y(high), top, foot) }, own);
           svg("circle", { cx: x(at), cy: y(value), r: 2.5 }, own);
         }
         for (const [at, label] of line.steps || []) {
-          svg("line", { class: "step", x1: x(at) - 6, x2: x(at) - 6, y1: 8, y2: foot }, own);
-          svg("text", { x: x(at) - 2, y: 16 + 13 * (i % 5), class: label.startsWith("slower") ? "severe" : "good" }, root, label);
+          svg("line", { class: "step", x1: x(at) - 6, x2: x(at) - 6, y1: top, y2: foot }, own);
+          svg("text", { x: x(at) - 6, y: 13 + 13 * (stepped.indexOf(line) % 3), "text-anchor": "middle", class: label.startsWith("slower") ? "severe" : "best" }, root, `${line.backend} ${label}`);
         }
         const end = x(line.points.at(-1)[0]);
         svg("line", { x1: end, x2: width - right + 9, y1: ends[i], y2: places[i] }, own);
@@ -230,7 +231,7 @@
     for (let i = count - 1; i >= 0; i -= stride) found.unshift(i);
     return { at: (i) => (i + 0.5) / count, ticks: found };
   }
-  const inside = (y, foot) => Math.max(8, Math.min(foot, y));
+  const inside = (y, top, foot) => Math.max(top, Math.min(foot, y));
   // What all lines are at the place that is pointed at, or that the arrow keys have come to.
   function lookInto(root, lines, x, spec, one, width) {
     const all = [...new Set(lines.flatMap((l) => l.points.map((p) => p[0])))].sort((a, b) => a - b);
