@@ -91,7 +91,7 @@ def compare(
         else:
             print_sections(console_of(), comparison_sections(*answer))
         if output is not None:
-            say(f"Comparison: {found.write(output)[0]}", err=as_json or markdown)
+            say(f"Comparison: {found.write(output)[0]} and compare.md", err=as_json or markdown)
         return found.code(require_baseline, len(asked) > len(gates))
 
     guarded(work)

@@ -22,6 +22,7 @@ from rnnbench.report.text import Labels, ratio_text
 
 MAX_LINES = 59
 MAX_CHANGED, MAX_REASONS, MAX_NOTES = 12, 6, 5  # lines of each
+MARGIN = "margin "  # how a note on the noise of the machine begins
 CHANGED = (Verdict.SLOWER, Verdict.FASTER)
 LEGEND = "new / base of each case; *?*: inconclusive, *unlike*: not comparable, *-*: missing on one side."
 
@@ -37,14 +38,22 @@ def comment(
     if changed:
         blocks.append(comparison_table(changed[:MAX_CHANGED], labels))
     blocks += _more(len(changed) - MAX_CHANGED, "changed case")
-    blocks += _lines(reasons(found, labels), MAX_REASONS, "reason") + _lines(notes, MAX_NOTES, "note")
-    last = markdown([Section("", [f"{_sides(base, new)}."])], {})
-    shown = markdown([Section("", blocks)], {})
-    room = MAX_LINES - shown.count("\n") - last.count("\n") - 12
+    blocks += _lines(reasons(found, labels), MAX_REASONS, "reason") + _lines(
+        [note for note in notes if not note.startswith(MARGIN)], MAX_NOTES, "note"
+    )
+    noise = [note for note in notes if note.startswith(MARGIN)]
+    margin = noise[0] if noise else f"{MARGIN}{100 * gate.margin:.3g} %, by no A/A run"
     rows = _rows(found, labels, backends)
-    matrix = [table(["case", *backends], rows[:room]), *_more(len(rows) - room, "case"), Markdown(LEGEND)]
-    folded = Section(f"All {len(found)} results" if len(found) > 1 else "The result", matrix, folded=True)
-    return "\n\n".join([shown, markdown([folded], {}), last])
+    title = f"All {len(found)} results" if len(found) > 1 else "The result"
+
+    def whole(count: int) -> str:
+        shown = [table(["case", *backends], rows[:count]), *_more(len(rows) - count, "case"), Markdown(LEGEND)]
+        sections = [Section("", blocks), Section(title, shown, folded=True), Section("", [_ground(base, new, margin)])]
+        return markdown(sections, {})
+
+    text = whole(len(rows))
+    over = text.count("\n") + 1 - MAX_LINES
+    return text if over <= 0 else whole(len(rows) - over - 2)  # which takes two lines to say so
 
 
 def _more(count: int, what: str) -> list[Block]:
@@ -79,12 +88,11 @@ def _ratio(f: Comparison | None) -> str:
     return f"{text} ?" if f.verdict is Verdict.INCONCLUSIVE else text
 
 
-def _sides(base: Side, new: Side) -> str:
-    """The machine, and the commit and launches of either side, in one line."""
+def _ground(base: Side, new: Side, margin: str) -> str:
+    """The machine, the commit of either side, and where the margin is from, in one line."""
     machines = list(dict.fromkeys(filter(None, (processor_text(side.machine) for side in (base, new)))))
-    return "; ".join(
-        [*([" / ".join(machines)] if machines else []), f"base {side_text(base)}", f"new {side_text(new)}"]
-    )
+    machine = [" / ".join(machines)] if machines else []
+    return f"{'; '.join([*machine, f'base {side_text(base)}', f'new {side_text(new)}', margin])}."
 
 
 def side_text(side: Side) -> str:

@@ -81,7 +81,7 @@ def print_table(console: Console, header: Sequence[str], rows: Sequence[Sequence
     gap = GAPS[0] if wide else GAPS[1]
     widths = _fitting(found, console.width - gap * (len(header) - 1))
     if widths is None:
-        for line in _as_lines(header, texts, telling, title):
+        for line in _as_lines(header, texts, telling, title, console.width):
             console.print(line)
         return
     shown = Table(title=Text(title) if title else None, title_justify="left", box=box.SIMPLE_HEAD, show_edge=False,
@@ -103,15 +103,25 @@ def _kept(cell: Text, width: int) -> Text:
 
 
 def _as_lines(
-    header: Sequence[str], rows: Sequence[Sequence[Text]], telling: Sequence[bool], title: str
+    header: Sequence[str], rows: Sequence[Sequence[Text]], telling: Sequence[bool], title: str, width: int
 ) -> Iterator[Text | Padding]:
     """Each row as what tells it apart, and below that every other value with its name."""
     if title:
         yield Text(title, style="italic")
     for row in rows:
         named = [(name, cell, tells) for name, cell, tells in zip(header, row, telling, strict=True) if cell.plain]
-        yield Text("  ").join([cell for _, cell, tells in named if tells])
+        yield from _filled([cell for _, cell, tells in named if tells], "  ", width)
         others = [Text(f"{name}: " if name else "").append_text(cell) for name, cell, tells in named if not tells]
-        if others:
-            yield Padding(Text(", ").join(others), (0, 0, 0, INDENT))
+        yield from (Padding(line, (0, 0, 0, INDENT)) for line in _filled(others, ", ", width - INDENT))
     yield Text()
+
+
+def _filled(pieces: Sequence[Text], between: str, width: int) -> list[Text]:
+    """As many pieces on each line as it has room for; none is broken that fits on one."""
+    lines: list[Text] = []
+    for piece in pieces:
+        if lines and lines[-1].cell_len + len(between) + piece.cell_len <= width:
+            lines[-1] = Text.assemble(lines[-1], between, piece)
+        else:
+            lines.append(piece)
+    return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -142,11 +143,39 @@ def test_markdown_folds_what_needs_no_reader(folder):
     code, text = invoke(base, new, "--markdown")
     assert code == 1
     loud, _, quiet = text.partition("<details>")
-    assert "**rnnbench**: 1 slower, 1 same; by median:5%" in loud
+    assert "**rnnbench: slower.** 1 slower, 1 same; by median:5%" in loud
     assert r"imdb-50 train\_step" in loud
     assert "1.20x (1.17 to 1.23)" in loud
     assert "forward" not in loud
     assert "forward" in quiet
+
+
+def test_a_page_and_the_comment_are_written(folder, tmp_path):
+    base, new, out = folder("base", times(1)), folder("new", times(1.2)), tmp_path / "out"
+    code, text = invoke(base, new, "-o", out)
+    assert code == 1
+    assert f"Comparison: {out / 'compare.html'} and compare.md" in " ".join(text.split())
+    assert "<h1>rnnbench" in (out / "compare.html").read_text()
+    result = called("compare", base, new, "-o", out, "--markdown", code=1)
+    assert result.stdout == (out / "compare.md").read_text()
+    assert json.loads(called("compare", base, new, "-o", out, "--json", code=1).stdout)["counts"] == {"slower": 2}
+    (out / "compare.html").write_text("mine")
+    assert "compare.html there was not made by rnnbench" in " ".join(invoke(base, new, "-o", out)[1].split())
+    assert invoke(base, new, "-o", tmp_path / "out" / "compare.md")[0] == 2
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_the_table_keeps_case_backend_and_verdict_whole(width, folder, monkeypatch):
+    import rich.console
+
+    backends = ("tensorflow+xla", "numba")
+    sides = [[r for name in backends for r in times(by, name)] for by in (1, 1.2)]
+    monkeypatch.setattr("rnnbench.cli.compare.console_of", lambda: rich.console.Console(width=width))
+    _, text = invoke(*(folder(name, side) for name, side in zip(("base", "new"), sides, strict=True)))
+    assert "…" not in text
+    assert all(f"imdb-50 train_step  {name}" in re.sub(" {2,}", "  ", text) for name in backends)
+    assert text.count("slower") >= 4
+    assert max(map(len, text.splitlines())) <= width
 
 
 def test_what_to_bear_in_mind_is_said(folder):

@@ -146,9 +146,10 @@ def test_merged_and_damaged_runs_and_smoke_tests(runs):
 def test_a_report_is_written(runs, tmp_path):
     code, text = invoke(runs, "-o", tmp_path / "out", "--fail")
     assert code == 1
-    assert f"History: {tmp_path / 'out' / 'history.md'}" in " ".join(text.split())
+    assert f"History: {tmp_path / 'out' / 'history.html'} and history.md" in " ".join(text.split())
+    assert "1 case became slower." in (tmp_path / "out" / "history.html").read_text()
     page = (tmp_path / "out" / "history.md").read_text()
-    assert r"imdb-50 train\_step numba: slower, 1." in page
+    assert r"- **imdb-50 train\_step numba**: **slower, 1." in page
     assert "Change number 6" in page
     assert (tmp_path / "out" / "figures" / "history.png").stat().st_size > 10_000
     assert (tmp_path / "out" / "tables" / "history.csv").read_text().count("\n") == 25

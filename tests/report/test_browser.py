@@ -5,45 +5,19 @@ The browser is the one of `make browser`, which comes in a package, else one on 
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from rnnbench.model import DType
 from rnnbench.report import html, page
+from tests.report.browsing import WIDTHS, Opened, complaints_of_axe, visible
 from tests.report.fake import MIXED, make
 from tests.report.test_report import context_of
 from tests.report.test_sweep import fake_of
 
-FOLDER = Path(sys.prefix) / "browser"
-AXE = FOLDER / "node_modules" / "axe-core" / "axe.min.js"
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-WIDTHS = (360, 1024, 1920)
 pytestmark = pytest.mark.timeout(120)
-
-
-def executable() -> str | None:
-    own = FOLDER / "chromium"
-    return str(own) if own.exists() else next(filter(None, map(shutil.which, NAMES)), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed: make browser")
-    found = executable()
-    if found is None:
-        pytest.skip(f"no browser: make browser, or one of {', '.join(NAMES)} on the path")
-    libraries = {"LD_LIBRARY_PATH": str(FOLDER / "al2023" / "lib")} if found.startswith(str(FOLDER)) else {}
-    with sync_api.sync_playwright() as playwright:
-        options = ["--no-sandbox", "--no-zygote", "--disable-gpu"]
-        started = playwright.chromium.launch(executable_path=found, args=options, env={**os.environ, **libraries})
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")
@@ -57,31 +31,6 @@ def written(tmp_path_factory, fake) -> Path:
     made = tmp_path_factory.mktemp("report") / "report.html"
     made.write_text(html.page(data, page.sections_of(data), "fake"), encoding="utf-8")
     return made
-
-
-class Opened:
-    """A page from disk; whatever it complains of, and whatever it asks a network for, is kept."""
-
-    def __init__(self, browser, path: Path, width: int = 1024, **options):
-        self.page = browser.new_page(viewport={"width": width, "height": 800}, **options)
-        self.complaints: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(message.text))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on(
-            "request", lambda r: None if r.url.startswith(("file:", "data:")) else self.complaints.append(r.url)
-        )
-        self.page.goto(path.as_uri())
-
-    def __enter__(self):
-        return self.page
-
-    def __exit__(self, failed, *_):
-        self.page.close()
-        assert failed or self.complaints == []
-
-
-def visible(page, selector: str) -> int:
-    return page.locator(f"{selector}:visible").count()
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -234,15 +183,9 @@ def test_without_the_script_all_tables_are_there(browser, path):
 
 @pytest.mark.parametrize(("width", "scheme"), [(360, "light"), (1024, "dark")])
 def test_axe_finds_nothing(browser, tmp_path_factory, width, scheme):
-    if not AXE.exists():
-        pytest.skip("axe-core is not installed: make browser")
     path = written(tmp_path_factory, make(("parity",), failures=MIXED))
     with Opened(browser, path, width, color_scheme=scheme) as page:
-        page.evaluate("for (const e of document.querySelectorAll('details')) e.open = true")
-        page.add_script_tag(content=AXE.read_text(encoding="utf-8"))
-        found = page.evaluate("axe.run()")
-        assert len(found["passes"]) > 20
-        assert [(v["id"], v["nodes"][0]["html"][:120]) for v in found["violations"]] == []
+        assert complaints_of_axe(page) == []
 
 
 def test_a_sweep(browser, tmp_path_factory):

@@ -45,7 +45,7 @@ def test_bencher_metric_format():
 @pytest.mark.parametrize("form", FORMS)
 def test_the_command_prints_it_and_writes_nothing(form, tmp_path):
     result = called("report", stored(tmp_path / "run", [*RIGHT, *CRASH]), "--export", form, code=0)
-    assert len(json.loads(result.stdout)) == 1
+    assert len(json.loads(result.stdout)) == (4 if form == "badge" else 1)
     assert f"left out: {NAME} torch: crashed" in result.stderr
     assert [path.name for path in (tmp_path / "run").iterdir()] == [store.RECORDS]
 
@@ -54,5 +54,5 @@ def test_nothing_to_print_is_a_fault(tmp_path):
     result = called("report", stored(tmp_path, CRASH), "--export", "github", code=3)
     assert "no right time to print" in result.stderr
     wrong = called("report", tmp_path, "--export", "csv", code=2)
-    assert "'github', 'bencher'" in wrong.output
+    assert "'github', 'bencher', 'badge'" in wrong.output
     assert "leave out --svg" in called("report", tmp_path, "--export", "github", "--svg", code=2).output
