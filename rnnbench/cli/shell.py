@@ -240,4 +240,4 @@ def print_table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> None
     """Print for people."""
     from rnnbench.report import grid
 
-    grid.print_table(console_of(), header, [[str(cell) for cell in row] for row in rows])
+    grid.print_fitted(console_of(), header, [[str(cell) for cell in row] for row in rows])

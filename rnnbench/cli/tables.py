@@ -11,14 +11,14 @@ from rnnbench.api.verify import Checked
 from rnnbench.correctness.timing_audit import Finding
 from rnnbench.model import Problem
 from rnnbench.records.record import CheckRecord, Status
-from rnnbench.report.grid import print_table
+from rnnbench.report.grid import print_fitted
 from rnnbench.units import number, percent
 
 
 def print_contracts(console: Console, answers: dict[str, ContractAnswer], problem: Problem) -> None:
     """A table for each backend."""
     for name, answer in answers.items():
-        print_table(console, (name, f"{problem.name} {problem.dtype}"), contract_rows(answer, problem))
+        print_fitted(console, (name, f"{problem.name} {problem.dtype}"), contract_rows(answer, problem))
 
 
 def print_audit(console: Console, audited: Audited) -> None:
@@ -28,7 +28,7 @@ def print_audit(console: Console, audited: Audited) -> None:
         for (name, dtype), found in audited.findings.items()
         for check in dict.fromkeys(f.check for f in found)
     ]
-    print_table(console, ("backend", "dtype", "check", "holds", "worst pass", "found", "limit", "what"), rows)
+    print_fitted(console, ("backend", "dtype", "check", "holds", "worst pass", "found", "limit", "what"), rows)
     for name, reason in (audited.reasons | audited.failures).items():
         console.print(f"{name}: {reason}", markup=False, highlight=False)
     every = [f for found in audited.findings.values() for f in found]
@@ -44,7 +44,7 @@ def _line(check: str, found: list[Finding]) -> tuple[str, ...]:
 def print_checks(console: Console, checked: Checked) -> None:
     """A table with the array of each record that is nearest to its limit, and a last line with the verdict."""
     rows = [(record.case.key, record.backend, record.status, *worst(record)) for record in checked.records]
-    print_table(console, ("case", "backend", "status", "worst array", "error", "limit"), rows)
+    print_fitted(console, ("case", "backend", "status", "worst array", "error", "limit"), rows)
     for record in checked.records:
         if record.reason is not None:
             console.print(f"{record.backend} on {record.case.key}: {record.reason}", markup=False, highlight=False)
@@ -73,7 +73,7 @@ def print_contention(console: Console, runs: list[RunContention]) -> None:
             taken = [{name: text for name, text in each.items() if name != "throttled"} for each in taken]
         cells = [(*row[:3], *each.values()) for row, each in zip(rows, taken, strict=True)]
         title = f"Taken from the turns of {run.run_id} by other programs"
-        print_table(console, ("case", "backend", "turn", *taken[0]), cells, title)
+        print_fitted(console, ("case", "backend", "turn", *taken[0]), cells, title)
 
 
 def _taken(amounts: Amounts) -> dict[str, str]:

@@ -164,7 +164,7 @@ def reasons(found: Sequence[Comparison], labels: Labels) -> list[str]:
 def comparison_sections(found: Sequence[Comparison], gate: Gate, notes: Sequence[str] = ()) -> list[Section]:
     """For the terminal: the table, the reasons, the notes, and last the answer, with how many of each verdict."""
     labels = labels_of(found)
-    shown = comparison_table(in_order_of_verdicts(found), labels)
+    shown = comparison_table(in_order_of_verdicts(found), labels).drop(columns="needs", errors="ignore")
     every: list[Item] = [("", line) for line in (*reasons(found, labels), *notes)]
     return [Section("", [shown, every, answer_items(found, gate), counts_text(found, gate)])]
 

@@ -71,7 +71,9 @@ def _fitting(found: Sequence[_Widths], room: int) -> list[int] | None:
     return widths if sum(widths) <= room else None
 
 
-def print_table(console: Console, header: Sequence[str], rows: Sequence[Sequence[Text | str]], title: str = "") -> None:
+def print_fitted(
+    console: Console, header: Sequence[str], rows: Sequence[Sequence[Text | str]], title: str = ""
+) -> None:
     """Print a table in the width of the console. Brackets in it are no markup."""
     texts = [[cell if isinstance(cell, Text) else Text(str(cell)) for cell in row] for row in rows]
     columns = [[row[i] for row in texts] for i in range(len(header))]

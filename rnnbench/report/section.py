@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from tabulate import tabulate
 
-from rnnbench.report.grid import print_table
+from rnnbench.report.grid import print_fitted
 from rnnbench.report.text import FOOTNOTES
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def print_sections(console: Console, sections: Iterable[Section], *, soft_wrap: 
             else:
                 rows = [[*map(_text, row)] for row in block.itertuples(index=False, name=None)]
                 seen += "".join(cell.plain for row in rows for cell in row)
-                print_table(console, [*map(str, block.columns)], rows, title)
+                print_fitted(console, [*map(str, block.columns)], rows, title)
     for note in footnotes(seen):
         console.print(Text(note, style="dim"))
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from rnnbench.model import Pass
 from rnnbench.report import page
-from rnnbench.report.grid import TELLING, print_table
+from rnnbench.report.grid import TELLING, print_fitted
 from rnnbench.report.section import Section, print_sections
 from tests.report.fake import MIXED, make
 from tests.report.fake_gpu import make_gpu
@@ -26,7 +26,7 @@ ROWS = [
 
 def printed(width: int, header=HEADER, rows=ROWS, title: str = "") -> str:
     text = io.StringIO()
-    print_table(Console(file=text, width=width, color_system=None), header, rows, title)
+    print_fitted(Console(file=text, width=width, color_system=None), header, rows, title)
     return text.getvalue()
 
 
