@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 import rnnbench as rb
 from rnnbench import backends, workloads
 from rnnbench.cells import CELLS
+from rnnbench.cli import main
 from rnnbench.model import Feature
 from rnnbench.report import plots
 from rnnbench.workloads.files import TABLES
@@ -51,6 +53,17 @@ def test_the_page_on_python_has_all_keys_of_a_description(tmp_path):
     assert {*TABLES[""]} - {*found} == {"T"}  # told in a comment, as it goes with made-up rows alone
     assert {*found["model"]} == {*TABLES["model"]}
     assert {*TABLES["train"]} - {*found["train"]} == {"clip_value"}  # one of the two may be given
+
+
+def test_the_commands_of_the_page_on_continuous_integration_are_understood():
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
+    lines = re.findall(r"python -m rnnbench (\w+) ([^\n)>]*)", "\n".join(blocks))
+    assert [name for name, _ in lines] == ["run", "run", "compare", "run", "report"]
+    for name, rest in lines:
+        arguments = shlex.split(rest.replace("backend.py:Mine", "numba"))  # a file that is not here
+        command = main.commands[name]
+        with command.make_context(name, [a for a in arguments if a]) as context:
+            assert context.params
 
 
 def test_the_notebook_runs_and_its_results_show(tmp_path):

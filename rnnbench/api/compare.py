@@ -50,11 +50,11 @@ class Compared:
         """The comparison as a comment on a pull request: Markdown of fewer than 60 lines."""
         return comment(self.findings, self.gate, self.notes, self.base, self.new, self.backends)
 
-    def write(self, folder: Path) -> list[Path]:
+    def write(self, folder: str | Path) -> list[Path]:
         """Write `compare.html` and `compare.md` there; the paths. OSError where that cannot be."""
         from rnnbench.report.compare_page import write_comparison
 
-        return write_comparison(folder, self.findings, self.gate, self.notes, self.base, self.new, self.backends)
+        return write_comparison(Path(folder), self.findings, self.gate, self.notes, self.base, self.new, self.backends)
 
     @property
     def table(self) -> pd.DataFrame:

@@ -45,7 +45,7 @@ def history_page(lines: Sequence[Line], origins: Origins, margin: float, notes: 
     cut: list[Item] = [("", f"Of each line the last {most} runs; tables/history.csv has all.")]
     shown = [
         answer,
-        Section("Now and at first", [*every, _overview(lines, labels)]),
+        Section("Now and at first", [*every, _overview(lines, labels, backends)]),
         Section("Run by run", [*([cut] if any(len(line.points) > most for line in lines) else []), *tables]),
         Section("How this is judged", [Markdown(JUDGED)], folded=True),
     ]
@@ -90,9 +90,10 @@ def _keys(line: Line, labels: Labels) -> dict[str, str]:
     return {"network": network, "cell": case.model.cell, "dtype": str(case.dtype), "pass": str(case.pass_)}
 
 
-def _overview(lines: Sequence[Line], labels: Labels) -> Any:
-    """A row for each line: its first and its last time, and the last step."""
-    rows = []
+def _overview(lines: Sequence[Line], labels: Labels, backends: Sequence[str]) -> Any:
+    """A row for each line: the last step, its first and its last time."""
+    cases, rows = list(dict.fromkeys(line.case.key for line in lines)), []
+    lines = sorted(lines, key=lambda line: (cases.index(line.case.key), backends.index(line.backend)))
     for line in lines:
         first, last = line.points[0], line.points[-1]
         unit = unit_for(point.time.value for point in (first, last))
@@ -100,8 +101,8 @@ def _overview(lines: Sequence[Line], labels: Labels) -> Any:
         ratio = ratio_text(last.time.value / first.time.value) if len(line.points) > 1 else ""
         step = Toned(changed_text(line.steps[-1]), step_tone(line.steps[-1])) if line.steps else ""
         named = labels.of(line.case), line.backend, line.machine, f"{len(line.points)}"
-        rows.append([*named, *times, ratio, step])
-    header = ("case", "backend", "machine", "runs", "at first", "now", "now / first", "last step")
+        rows.append([*named, step, ratio, *times])
+    header = ("case", "backend", "machine", "runs", "last step", "now / first", "at first", "now")
     made = table(header, rows)
     if len({line.machine for line in lines}) == 1:
         made = made.drop(columns=["machine"])
