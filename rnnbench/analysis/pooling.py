@@ -26,7 +26,8 @@ class NamedRun:
     @property
     def run_ids(self) -> list[str]:
         """The runs that its lines are of: several where older versions had merged them into its folder."""
-        ids = [r.run_id for r in self.loaded.records] + [e.run_id for e in self.loaded.curves]
+        loaded = self.loaded
+        ids = [line.run_id for of in (loaded.records, loaded.curves, loaded.trainings) for line in of]
         return list(dict.fromkeys(ids))
 
     @property
@@ -69,8 +70,9 @@ def pool(runs: Sequence[NamedRun], *, force: bool = False) -> Loaded:
         described |= {run_id: _described(run_id, run.loaded.run, own) for run_id in run.run_ids}
         offset = 1 + max((r.launch for r in own if not isinstance(r, MemoryRecord)), default=offset - 1)
     curves = [epoch for run in runs for epoch in run.loaded.curves]
+    trainings = [training for run in runs for training in run.loaded.trainings]
     problems = [f"{run.name}: {problem}" for run in runs for problem in run.loaded.problems]
-    return Loaded(records, curves, _run(runs, described, unlike), _machine(runs), problems)
+    return Loaded(records, curves, _run(runs, described, unlike), _machine(runs), problems, trainings)
 
 
 def _differences(runs: Sequence[NamedRun], force: bool) -> list[str]:

@@ -100,7 +100,7 @@ def make_training(
 
 def with_trainings(plan: Plan, asked: bool | None) -> Plan:
     """The plan with its trainings: as `asked`, else those that take seconds and can learn."""
-    if asked is False or (plan.filter and asked is None):
+    if asked is False or (asked is None and (plan.filter or not plan.passes)):
         return plan
     longest, largest = (5, 1_000) if plan.mode is Mode.QUICK else (SHORT_TRAINING, 50_000)
     short = [s.name for s in plan.workloads if longest >= s.T and s.rows[0] <= largest and s.origin != MADE_UP]

@@ -38,13 +38,15 @@ def plan_of(
     **rest: Any,
 ) -> Plan:
     """The plan for these workloads; `rest` are further fields of `Plan`. None is what the command line takes then.
+    A run that trains to an accuracy has no passes by default.
 
     Where no number of threads is asked for, a run finds the better of 1 and all; a smoke run takes all.
 
     Raises ValueError for a name that is not known, a reference that is not measured, and too many threads.
     """
     names = tuple(registry.usual() if backends is None else dict.fromkeys(map(_registered, backends)))
-    chosen = known_names("pass", Pass if passes is None else passes, Pass)
+    alone = passes is None and rest.get("until_accuracy") is not None
+    chosen = [] if alone else known_names("pass", Pass if passes is None else passes, Pass)
     types = known_names("dtype", [DType.FLOAT32] if dtypes is None else dtypes, DType)
     known_names("backend", names, registry.REGISTRY)
     if reference is not None and reference not in names:

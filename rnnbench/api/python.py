@@ -9,11 +9,13 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnbench import backends as registry
+from rnnbench.analysis.accuracy import to_accuracy_frame
 from rnnbench.analysis.compare import Gate
 from rnnbench.analysis.ranking import ranking, speedups
 from rnnbench.analysis.stats import Metric, times_frame
@@ -24,6 +26,7 @@ from rnnbench.api import train as training
 from rnnbench.api import verify as verifying
 from rnnbench.api.exit_codes import INTERRUPTED
 from rnnbench.api.runs import place_of
+from rnnbench.api.to_accuracy import with_seeds
 from rnnbench.harness.observer import Lines, Observer, Silent
 from rnnbench.harness.tasks import check_sizes, too_large_here
 from rnnbench.machine.environment import variables_of
@@ -53,8 +56,7 @@ class Run:
 
     @cached_property
     def _data(self) -> ReportData:
-        loaded = self.loaded
-        return ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, loaded.run.get("reference"))
+        return ReportData.of(self.loaded, self.loaded.run.get("reference"))
 
     @cached_property
     def times(self) -> pd.DataFrame:
@@ -77,8 +79,13 @@ class Run:
 
         data = self._data
         if reference is not None:
-            data = ReportData(data.records, data.epochs, data.machine, data.run, reference)
+            data = replace(data, wanted=reference)
         return pd.DataFrame() if data.reference is None else speedups(data.summaries, data.reference)
+
+    @cached_property
+    def to_accuracy(self) -> pd.DataFrame:
+        """One row for each problem and backend of a run with `until_accuracy`: seconds to it, the median over seeds."""
+        return to_accuracy_frame(self._data.to_reach)
 
     @cached_property
     def errors(self) -> pd.DataFrame:
@@ -136,6 +143,8 @@ def run(
     filter: str = "",
     epoch_batches: int | None = None,
     training: bool | None = None,
+    until_accuracy: float | None = None,
+    seeds: int | None = None,
     memory: bool = False,
     aa: bool = False,
     timeout: float = 300.0,
@@ -153,8 +162,9 @@ def run(
     to get them. `passes`: of forward, gradient, train_step, epoch; `mode`: quick, default or rigorous; `precision`,
     such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `threads`: of every
     backend, None ranks the better of one and all in each case; `output`: a new or empty folder, else one under
-    `reports`; `resume`: go on with an interrupted run as it was asked; `env`: variables of the environment that
-    backends get besides the usual ones. `progress`: lines on standard error, or an observer.
+    `reports`; `until_accuracy`, such as 0.8: each backend is trained from so many `seeds` (5) until it is reached, in
+    place of the passes unless they are given; `resume`: go on with an interrupted run as it was asked; `env`: variables
+    of the environment that backends get besides the usual ones. `progress`: lines on standard error, or an observer.
 
     Ctrl-C raises KeyboardInterrupt as ever, once what was measured is kept: `load` reads it and `resume` goes on.
     Raises ValueError for what cannot be asked, StoreError for a folder that cannot be used, and WorkloadUnavailable
@@ -172,9 +182,9 @@ def run(
         found, _names(backends), _names(passes), _names(dtypes), mode=kind, threads=threads, reference=reference,
         seed=seed, timeout=timeout, truncation=_truncation(truncation), filter=filter, epoch_batches=epoch_batches,
         memory=memory or kind is Mode.RIGOROUS, data_dir=None if data_dir is None else str(data_dir),
-        names=tuple(w.name for w in found), sizes=_asked(sizes), env=_variables(env),
+        names=tuple(w.name for w in found), sizes=_asked(sizes), env=_variables(env), until_accuracy=until_accuracy,
     )  # fmt: skip
-    plan = learning.with_trainings(plan, training)
+    plan = learning.with_trainings(with_seeds(plan, seeds), training)
     plan = planning.stopped(plan, precision, max_launches, budget, case_budget, aa)
     check_sizes(plan)
     run_id = store.new_run_id()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from rnnbench.names import unknown
 from rnnbench.records import store
 from rnnbench.records.account import TimeKind, seconds_of
 from rnnbench.records.folder import ARRAYS, CACHE, clear_scratch, held, scratch_of
-from rnnbench.records.record import Epoch, Record, Status, turns_in
+from rnnbench.records.record import Status, turns_in
 from rnnbench.records.store import new_run_id
 from rnnbench.workloads.base import MADE_UP, Workload
 from rnnbench.workloads.files import keep_rows
@@ -102,7 +102,7 @@ def execute(
         _refuse_unlike(folder, before, machine)
         code = _measure(RunSession(plan, folder, run, machine, before, ledger, display, begun, given or {}))
         loaded = store.load_run(folder)
-    return Result(folder, loaded, code or code_of(loaded.records, loaded.curves))
+    return Result(folder, loaded, code or code_of(loaded))
 
 
 def _keep_rows(folder: Path, plan: Plan, given: Mapping[str, Workload]) -> None:
@@ -118,10 +118,10 @@ def _keep_rows(folder: Path, plan: Plan, given: Mapping[str, Workload]) -> None:
 
 def _refuse_unlike(folder: Path, before: store.Loaded, machine: dict[str, Any]) -> None:
     """A run has one machine, one set of versions and one commit: what is resumed elsewhere would tell it of all."""
-    if not (before.records or before.curves):
+    if not before.answered:
         return
     told = [str(before.machine["machine_id"])] if "machine_id" in before.machine else []
-    ids = list(dict.fromkeys([*(r.machine_id for r in before.records), *told]))
+    ids = list(dict.fromkeys([*(r.machine_id for r in (*before.records, *before.trainings)), *told]))
     unlike = []
     if before.machine and len(ids) == 1:
         unlike = unlike_machines(Side(before.records, before.machine), Side([], machine))
@@ -137,8 +137,9 @@ def _refuse_unlike(folder: Path, before: store.Loaded, machine: dict[str, Any]) 
 def _measure(session: RunSession) -> int:
     """Run a session to whatever end; the exit code so far. Raises what ends it before anything was measured."""
     folder, display, code = session.folder, session.display, OK
-    with closing(store.Journal(folder)) as journal, closing(store.Journal(folder, store.CURVES)) as curves:
-        if torn := [*journal.problems, *curves.problems]:
+    with ExitStack() as stack:
+        journal, curves, trainings = (stack.enter_context(closing(store.Journal(folder, n))) for n in store.ANSWERS)
+        if torn := [*journal.problems, *curves.problems, *trainings.problems]:
             session.before = store.load_run(folder)
         for problem in (*torn, *session.before.problems):
             display.say(problem)
@@ -146,11 +147,11 @@ def _measure(session: RunSession) -> int:
         try:
             scratch = scratch_of(folder)
             with Neighbours(str(folder)) as neighbours:
-                session.measure(neighbours, journal, curves, scratch)
+                session.measure(neighbours, journal, curves, trainings, scratch)
             write_noise(session.plan, folder)
             clear_scratch(scratch, CACHE)
         except (store.StoreError, OSError) as error:
-            if not journal.path.stat().st_size:
+            if not journal.path.stat().st_size and not trainings.path.stat().st_size:
                 raise
             display.say(f"stopped; what was measured is kept. {_told(error)}")
             code = FOLDER
@@ -199,9 +200,10 @@ def _describe(plan: Plan, command: str, before: dict[str, Any], run_id: str | No
     }
 
 
-def code_of(records: list[Record], curves: list[Epoch]) -> int:
-    """The exit code that a finished run's records stand for."""
-    if not curves and not any(record.samples_ns for record in turns_in(records)):
+def code_of(loaded: store.Loaded) -> int:
+    """The exit code that what a finished run has measured stands for."""
+    timed = any(record.samples_ns for record in turns_in(loaded.records))
+    if not (timed or loaded.curves or any(training.epochs for training in loaded.trainings)):
         return NOTHING
     harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE, Status.SKIPPED)
-    return OK if all(record.status in harmless for record in records) else FAULTS
+    return OK if all(record.status in harmless for record in (*loaded.records, *loaded.trainings)) else FAULTS

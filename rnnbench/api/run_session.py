@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -17,6 +17,7 @@ from rnnbench.analysis import noise
 from rnnbench.analysis.roofline import Peak, with_work
 from rnnbench.analysis.stats import BESIDE
 from rnnbench.api.learning import trainings
+from rnnbench.api.to_accuracy import trainings_to_accuracy
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.memory import measure_memory
 from rnnbench.harness.observer import Observer
@@ -29,7 +30,7 @@ from rnnbench.machine.interference import Neighbours, Watch
 from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.records import store
 from rnnbench.records.account import TimeKind, seconds_of
-from rnnbench.records.record import Mode, Record
+from rnnbench.records.record import Mode, Record, TrainingRecord
 from rnnbench.units import exact_duration, rough_duration
 from rnnbench.workloads.base import Workload
 
@@ -60,23 +61,36 @@ class RunSession:
     def __post_init__(self) -> None:
         self.earlier: dict[TimeKind, float] = seconds_of(self.run)  # of the sessions that this one goes on with
 
-    def measure(self, neighbours: Neighbours, journal: store.Journal, curves: store.Journal, scratch: Path) -> None:
+    def measure(
+        self,
+        neighbours: Neighbours,
+        journal: store.Journal,
+        curves: store.Journal,
+        to_accuracy: store.Journal,
+        scratch: Path,
+    ) -> None:
         """All answers, memory and trainings. What ends it early leaves the facts that are known by then."""
         self._tell(neighbours.last)
         self._keep_run()
         watch = Watch()
         machine = {**self.machine, "start": watch.start}
-        self._look_for_peak()
+        if self.plan.passes:
+            self._look_for_peak()
         self._keep_machine(machine)
         with self.ledger.spend(TimeKind.DATA):
             tasks = tasks_of(self.plan, self.display.say, self.given, self.folder)
 
-        def emit(record: Record) -> None:
+        def beside() -> tuple[str, ...]:
             others = neighbours.seen()
             self._tell(others)
-            beside = (f"{BESIDE}: {', '.join(others)}",) if others else ()
-            record = replace(record, disturbances=(*record.disturbances, *beside))
+            return (f"{BESIDE}: {', '.join(others)}",) if others else ()
+
+        def emit(record: Record) -> None:
+            record = replace(record, disturbances=(*record.disturbances, *beside()))
             journal.append([with_work(record, self.peak)])
+
+        def emit_training(record: TrainingRecord) -> None:
+            to_accuracy.append([replace(record, disturbances=beside())])
 
         state = RunState(
             self.plan,
@@ -92,7 +106,7 @@ class RunSession:
         checker = Checker(state)
         loop = RunLoop(tasks, state, checker, TurnTimer(state, checker))
         try:
-            self._answer(loop, curves)
+            self._answer(loop, curves, emit_training)
         except BaseException:
             with suppress(store.StoreError):  # what ended the run is what is told
                 self._keep(loop, {**machine, "end": watch.end()})
@@ -100,7 +114,7 @@ class RunSession:
         self._keep(loop, {**machine, "end": watch.end()})
         store.write_json(self.folder / store.RUN, {**self.run, "finished": now()})
 
-    def _answer(self, loop: RunLoop, curves: store.Journal) -> None:
+    def _answer(self, loop: RunLoop, curves: store.Journal, emit: Callable[[TrainingRecord], None]) -> None:
         state = loop.state
         self.display.say(length(self.plan, loop.expected_seconds()))
         loop.run()
@@ -109,6 +123,7 @@ class RunSession:
         able = [name for name in self.plan.backends if loop.answering(name)]
         trainings(self.plan, able, state.folder, self.run["run_id"], self.display, curves, self.before.curves,
                   self.ledger, state.stopping, self.given, self.folder)  # fmt: skip
+        trainings_to_accuracy(state, emit, self.before.trainings, self.given, self.folder)
         if state.stopping.left <= 0:
             self.display.say(
                 f"the budget of {exact_duration(self.plan.budget or 0.0)} is spent; what was measured is kept"
@@ -158,6 +173,8 @@ class RunSession:
 
 def length(plan: Plan, seconds: float) -> str:
     """One line before the first answer: how long all will take, as far as can be told."""
+    if not plan.passes:
+        return "how long this takes is known when it is done; Ctrl-C ends it and keeps the trainings that are done"
     least = "at least " if plan.rule is not None else ""
     most = "" if plan.budget is None else f"; no round begins after {exact_duration(plan.budget)}"
     return f"measuring takes {least}about {rough_duration(seconds)}{most}; Ctrl-C ends it and keeps what was measured"

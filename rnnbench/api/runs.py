@@ -54,7 +54,7 @@ def read_runs(places: Sequence[Path], say: Callable[[str], None], *, force: bool
             raise ValueError(f"{path} is given twice; give each run once")
         loaded = store.load_file(path) if path.is_file() else store.load_run(path)
         say_problems(path, loaded.problems, say)
-        if len(places) > 1 and not (loaded.records or loaded.curves):
+        if len(places) > 1 and not loaded.answered:
             raise store.StoreError(f"{path} holds no record; nothing was measured there")
         runs.append(NamedRun(str(path), loaded))
     pooled = pool(runs, force=force)

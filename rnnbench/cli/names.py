@@ -165,6 +165,24 @@ class PercentType(click.ParamType):
         return percent / 100
 
 
+class AccuracyType(click.ParamType):
+    """A share of right answers: `0.8`, or in percent, `80%`."""
+
+    name = "accuracy"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        try:
+            share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{value!r} is no accuracy, such as 0.8 or 80%", param, ctx)
+        if not 0 < share <= 1:
+            self.fail(f"{value!r} is not above 0 and at most 1; give 0.8 or 80% for eight of ten", param, ctx)
+        return share
+
+
 class DurationType(click.ParamType):
     """Seconds, or with units: `90`, `30s`, `10m`, `1h30m`."""
 

@@ -56,18 +56,18 @@ def report(
     def work() -> int:
         places = [place for name in folders for place in places_of(name, folders)]
         loaded = read_runs(places, lambda text: say(text, err=True), force=force)
-        if loaded.problems and not (loaded.records or loaded.curves):
+        if loaded.problems and not loaded.answered:
             raise store.StoreError(f"{places[0]} holds no record that can be read; its report stays as it is")
         if form is not None:
             return _exported(form, loaded)
-        if not (loaded.records or loaded.curves or store.is_run(places[0])):
+        if not (loaded.answered or store.is_run(places[0])):
             raise store.StoreError(f"{places[0]} holds no run: no record in it can be read; no report was written")
         from rnnbench.report.data import ReportData
         from rnnbench.report.page import write_report
         from rnnbench.report.terminal import render
 
         chosen = reference or loaded.run.get("reference")
-        context = ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, chosen)
+        context = ReportData.of(loaded, chosen)
         written = output or (places[0] if len(places) == 1 and places[0].is_dir() else None)
         if written is not None:
             try:

@@ -12,7 +12,7 @@ import click
 
 from rnnbench import backends
 from rnnbench.api.exit_codes import FOLDER, exit_code_help
-from rnnbench.cli.names import FolderType
+from rnnbench.cli.names import AccuracyType, FolderType
 from rnnbench.cli.options import (
     BACKEND,
     BETTER_THREADS,
@@ -50,6 +50,7 @@ Examples:
   python -m rnnbench run -k "imdb !epoch" --rigorous
   python -m rnnbench run -w parity --precision 5% --max-launches 20
   python -m rnnbench run --budget 10m --case-budget 30s
+  python -m rnnbench run -w imdb-50 --until-accuracy 0.8 --seeds 5
   python -m rnnbench run --aa -w parity -b numba,numpy
   python -m rnnbench run --resume reports/mine
   python -m rnnbench run --resume reports/mine --budget 1h
@@ -80,6 +81,16 @@ Examples:
     default=None,
     help="Also train each workload once, for learning curves. Default: up to T 100 and 50,000 rows; none with -k.",
 )
+@click.option(
+    "--until-accuracy",
+    type=AccuracyType(),
+    help="Time each backend from the start of its process until this share of the test rows is right, such as 0.8; in "
+    "place of the passes, unless --pass names some.",
+)
+@click.option(
+    "--seeds", type=click.IntRange(1), metavar="N",
+    help="Trainings of each backend with --until-accuracy, from --seed on. Default: 5; with --quick 1.",
+)  # fmt: skip
 @STOPPING
 @click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
 @options(PROBLEM, TRUNCATION, BETTER_THREADS, SEED, DATA_DIR, TIMEOUT, ENV)
@@ -91,6 +102,7 @@ def run(
     output: Path | None,
     resume: Path | None,
     training: bool | None,
+    seeds: int | None,
     precision: float | None,
     max_launches: int | None,
     budget: float | None,
@@ -105,6 +117,7 @@ def run(
     from rnnbench.api import run as running
     from rnnbench.api.learning import with_trainings
     from rnnbench.api.planning import stopped
+    from rnnbench.api.to_accuracy import with_seeds
     from rnnbench.harness.tasks import check_sizes
     from rnnbench.records import store
     from rnnbench.records.record import Mode
@@ -120,7 +133,8 @@ def run(
             raise click.UsageError(f"--max-launches {max_launches} caps nothing; give --precision, such as 5%, too")
         memory_too = memory or kind is Mode.RIGOROUS
         plan, given = asked_plan(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
-        plan = stopped(with_trainings(plan, training), precision, max_launches, budget, case_budget, aa)
+        plan = with_trainings(with_seeds(plan, seeds), training)
+        plan = stopped(plan, precision, max_launches, budget, case_budget, aa)
         check_sizes(plan)
         if dry_run:
             return _dry_run(plan)
@@ -151,7 +165,7 @@ def _execute(
         asked = time.monotonic()
         load_libraries()
         start, written = time.monotonic(), True
-        context = ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run, plan.reference)
+        context = ReportData.of(loaded, plan.reference)
         try:
             write_report(folder, context, processes=allowed_threads(None))
         except OSError as error:
@@ -183,17 +197,24 @@ def say_left_out(plan: Any) -> None:
 
 
 def _dry_run(plan: Any) -> int:
+    from rnnbench.api.to_accuracy import asked_trainings
     from rnnbench.harness.plan import cases_of, wanted
 
-    rows = [
-        (case.key, name, "missing" if backends.missing(name, plan.env) else "")
+    cases = [
+        (case.key, name)
         for spec in plan.workloads
         for case in cases_of(plan, spec)
         for name in plan.backends
         if wanted(plan, case, name)
     ]
+    trained = list(asked_trainings(plan))
+    rows = [(*row, "missing" if backends.missing(row[-1], plan.env) else "") for row in (*cases, *trained)]
     print_table(("case", "backend", ""), rows)
     say_left_out(plan)
-    memory = ", then once for its memory" if plan.memory else ""
-    say(f"{len(rows)} {'answer' if len(rows) == 1 else 'answers'}, each in {length_of(plan)}{memory}; nothing was run.")
+    memory, said = ", then once for its memory" if plan.memory else "", []
+    if plan.passes:
+        said.append(f"{len(cases)} {'answer' if len(cases) == 1 else 'answers'}, each in {length_of(plan)}{memory}")
+    if plan.until_accuracy:
+        said.append(f"{len(trained)} to be trained, each from {plan.seeds} {'seed' if plan.seeds == 1 else 'seeds'}")
+    say(f"{'; '.join(said)}; nothing was run.")
     return 0 if rows else complain("the filter leaves nothing to measure", 3)

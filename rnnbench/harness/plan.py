@@ -14,7 +14,7 @@ from msgspec import Meta
 from rnnbench.data import Data
 from rnnbench.harness.clock import Turn
 from rnnbench.model import Case, DType, Pass, Truncation
-from rnnbench.records.record import Count, Mode, Positive
+from rnnbench.records.record import Count, Mode, Positive, Share
 from rnnbench.records.stops import StopRule
 from rnnbench.sweep import Sweep
 from rnnbench.workloads.base import Spec
@@ -123,6 +123,8 @@ class Plan:
     case_budget: Positive | None = None  # seconds of each backend in each case: its checks, compiling and turns
     trial: bool = False  # each answer with 1 thread or with `threads`, whichever a trial shows to be faster
     memory: bool = False  # also the peak memory of each pass, in processes of their own
+    until_accuracy: Share | None = None  # on the test rows: each backend is trained until it is reached
+    seeds: Size = 1  # so often, from `seed` on
     env: dict[str, str] = field(default_factory=dict)  # variables of workers, besides those that pass through to all
 
     @property

@@ -63,6 +63,7 @@ def check_sizes(plan: Plan, *, trained: bool = False) -> None:
     Before any row is made, and, of a run, before its folder is. `trained`: the plan is of trainings, and of no cases.
     Sizes that memory does not hold are left out, and an error only where not one is left.
     """
+    trained = trained or not plan.passes
     for spec in plan.workloads:
         if spec.rows[0] < spec.B:
             raise ValueError(f"batch size {spec.B} is more than the {spec.rows[0]} training rows of {spec.name}")
@@ -77,19 +78,21 @@ def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[tuple[str, DType
     free, kept, found = footprint.free(), 0, {}
     workers = 1 if trained else footprint.workers_of(plan)
     for spec in plan.workloads:
-        if not _wanted_at_all(plan, spec):
+        if not trained and not _wanted_at_all(plan, spec):
             continue
         train, total = spec.rows
         for dtype in plan.dtypes:
             problem = spec.problem(dtype, plan.truncation)
-            most = max(LOSS_STEPS, *(case.steps for case in cases_of(plan, spec)))
+            most = max([LOSS_STEPS, *(case.steps for case in cases_of(plan, spec))])
             making = making_of(spec)
             needed = 0
             if not trained:
                 needed = footprint.bytes_needed(
                     problem, total, min(train, most * spec.B), workers, making=making, threads=plan.threads
                 )
-            if trained or spec.name in plan.training:  # where the workers of the cases have ended
+            if (
+                trained or plan.until_accuracy or spec.name in plan.training
+            ):  # where the workers of the cases have ended
                 alone = footprint.bytes_needed(
                     problem, total, total, 1, predicts=True, making=making, threads=plan.threads
                 )

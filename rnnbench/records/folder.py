@@ -115,7 +115,7 @@ def _lock(handle: int, folder: Path) -> None:
 
 
 def _measured(folder: Path) -> bool:
-    files = (folder / store.RECORDS, folder / store.CURVES)
+    files = [folder / name for name in store.ANSWERS]
     return any(file.exists() and file.stat().st_size for file in files)
 
 
@@ -126,7 +126,7 @@ def _leave(folder: Path, made: bool) -> None:
             shutil.rmtree(folder / SCRATCH, ignore_errors=True)
         if not (folder / ROWS).is_symlink():
             shutil.rmtree(folder / ROWS, ignore_errors=True)
-        for name in (store.RECORDS, store.CURVES, store.MACHINE, store.RUN):
+        for name in (*store.ANSWERS, store.MACHINE, store.RUN):
             (folder / name).unlink(missing_ok=True)
         if made:
             folder.rmdir()  # not where somebody else has put something there

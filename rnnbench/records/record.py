@@ -241,6 +241,48 @@ class MemoryRecord(RecordBase):
         return "launch 1, its memory"
 
 
+@dataclass(frozen=True)
+class TrainedEpoch:
+    """One epoch of a training to an accuracy, and the test after it. `at_ns`: its end, by the clock of the training."""
+
+    at_ns: Count
+    train_ns: Count
+    test_ns: Count
+    loss: float | None  # of training, a mean over rows; None where it is no number
+    accuracy: Share  # on the test rows
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingRecord(RecordBase):
+    """A training in a process of its own until the test rows are answered with an accuracy, or the epochs are over.
+
+    A line of `trainings.jsonl`. Its parts follow one another: the process starts, imports its library, reads the rows
+    and stages them, then trains epochs. The clock is the parent's, from just before the process was started, and
+    stands still in the test after each epoch. What was ended has its status and reason; by `ended_ns` it had not
+    reached the accuracy.
+    """
+
+    until: Share  # the accuracy
+    max_epochs: Count
+    cache: str = "warm"  # "cold": no compiled code was on disk, and it is of one epoch
+    start_ns: Count = 0
+    import_ns: Count = 0
+    read_ns: Count = 0
+    prepare_ns: Count = 0
+    epochs: tuple[TrainedEpoch, ...] = ()
+    ended_ns: Count = 0
+    others_share: Share | None = None  # of the time of all cores: what other programs used meanwhile
+
+    @property
+    def reached_ns(self) -> int | None:
+        """When the first epoch with the accuracy was tested; None where there is none."""
+        return next((e.at_ns for e in self.epochs if e.accuracy >= self.until), None)
+
+    @property
+    def moment(self) -> str:
+        return f"seed {self.seeds.params}"
+
+
 Record: TypeAlias = CheckRecord | TrialRecord | TurnRecord | MemoryRecord
 
 

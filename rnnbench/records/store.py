@@ -1,6 +1,7 @@
-"""A run's folder: `run.json` (what was asked), `machine.json`, `records.jsonl` and `curves.jsonl` (what was answered).
+"""A run's folder: `run.json` (what was asked), `machine.json`, and what was answered: `records.jsonl`, `curves.jsonl`,
+`trainings.jsonl`.
 
-Both `.jsonl` files are journals: a line is appended and flushed as soon as it is known, so that whatever ends a run
+The `.jsonl` files are journals: a line is appended and flushed as soon as it is known, so that whatever ends a run
 costs at most the line being written. A line that was cut is left out when the file is read, and said.
 """
 
@@ -14,7 +15,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, TypedDict, TypeVar
@@ -30,15 +31,19 @@ from rnnbench.records.record import (
     MemoryRecord,
     Record,
     Seeds,
+    TrainingRecord,
     TrialRecord,
     TurnRecord,
 )
 from rnnbench.records.stops import Stop, StopRule
 from rnnbench.sweep import Sweep
 
-Line = TypeVar("Line", Record, Epoch)
+Line = TypeVar("Line", Record, Epoch, TrainingRecord)
 
-RECORDS, CURVES, RUN, MACHINE = "records.jsonl", "curves.jsonl", "run.json", "machine.json"
+RECORDS, CURVES, TRAININGS, RUN, MACHINE = (
+    "records.jsonl", "curves.jsonl", "trainings.jsonl", "run.json", "machine.json",
+)  # fmt: skip
+ANSWERS = (RECORDS, CURVES, TRAININGS)  # a folder without one of them was not measured into
 
 MAX_NUMBER = 2**63 - 1  # in a file: sums and products of a few stay finite
 MAX_DEPTH = 32  # levels of nesting in a file: a reader may recurse for each
@@ -50,10 +55,10 @@ CHECK, MEMORY, TRIAL = -1, -2, -3  # `round` of a line that is no turn that coun
 _NEVER = object()
 _DEFAULTS: dict[str, Any] = {
     **{
-        field.name: field.default
-        for kind in (CheckRecord, TrialRecord, TurnRecord, MemoryRecord)
-        for field in fields(kind)
-        if field.default is not MISSING
+        each.name: each.default
+        for kind in (CheckRecord, TrialRecord, TurnRecord, MemoryRecord, TrainingRecord)
+        for each in fields(kind)
+        if each.default is not MISSING
     },
     "samples_ns": (),
     "device_ns": (),
@@ -124,12 +129,18 @@ class Loaded:
     run: dict[str, Any]
     machine: dict[str, Any]
     problems: list[str]
+    trainings: list[TrainingRecord] = field(default_factory=list)
+
+    @property
+    def answered(self) -> bool:
+        """Whether anything was measured."""
+        return bool(self.records or self.curves or self.trainings)
 
 
-def encode(record: Record | Epoch) -> bytes:
+def encode(record: Record | Epoch | TrainingRecord) -> bytes:
     """One line of JSON, without the fields that have their default. `pass_` of a case is called `pass` there."""
     raw = msgspec.to_builtins(record)
-    if isinstance(record, Record):
+    if isinstance(record, Record | TrainingRecord):
         raw = {name: value for name, value in raw.items() if value != _DEFAULTS.get(name, _NEVER)}
         if isinstance(record, CheckRecord):
             raw |= {"round": CHECK}
@@ -186,12 +197,15 @@ def _line(data: bytes) -> dict[str, Any]:
     return raw
 
 
-def decode_record(line: bytes) -> Record:
-    """A record from its line. Raises msgspec.DecodeError for a damaged one, and StoreError for another schema."""
-    raw = _line(line)
+def _with_case(raw: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(raw.get("case"), dict):
         raise msgspec.ValidationError("it has no case")
-    raw["case"] = {("pass_" if key == "pass" else key): value for key, value in raw["case"].items()}
+    return raw | {"case": {("pass_" if key == "pass" else key): value for key, value in raw["case"].items()}}
+
+
+def decode_record(line: bytes) -> Record:
+    """A record from its line. Raises msgspec.DecodeError for a damaged one, and StoreError for another schema."""
+    raw = _with_case(_line(line))
     round_ = raw.get("round")
     if round_ == CHECK:
         return msgspec.convert(raw, CheckRecord)
@@ -210,6 +224,11 @@ def decode_record(line: bytes) -> Record:
 def decode_epoch(line: bytes) -> Epoch:
     """An epoch from its line, as `decode_record`."""
     return msgspec.convert(_line(line), Epoch)
+
+
+def decode_training(line: bytes) -> TrainingRecord:
+    """A training to an accuracy from its line, as `decode_record`."""
+    return msgspec.convert(_with_case(_line(line)), TrainingRecord)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -280,13 +299,14 @@ def load_run(folder: Path) -> Loaded:
     """Everything in a run's folder. Raises StoreError where there is no run, or one of another schema."""
     problems: list[str] = []
     try:
-        if not (folder / RECORDS).exists() and not (folder / CURVES).exists() and not is_run(folder):
+        if not any((folder / name).exists() for name in ANSWERS) and not is_run(folder):
             raise StoreError(f"{folder} holds no run: neither {RECORDS} nor {CURVES} is there")
         records = _read(folder / RECORDS, decode_record, problems)
         curves = _read(folder / CURVES, decode_epoch, problems)
+        trainings = _read(folder / TRAININGS, decode_training, problems)
     except OSError as error:
         raise StoreError(f"{folder} cannot be read: {error.strerror}") from error
-    return Loaded(records, curves, read_run(folder), read_json(folder / MACHINE, _Machine), problems)
+    return Loaded(records, curves, read_run(folder), read_json(folder / MACHINE, _Machine), problems, trainings)
 
 
 def load_file(path: Path) -> Loaded:
@@ -343,7 +363,7 @@ class Journal:
             self._file.truncate(whole)
             self.problems.append(f"{self.path.name} ended in the middle of a line; that line was dropped")
 
-    def append(self, items: Iterable[Record | Epoch]) -> None:
+    def append(self, items: Iterable[Record | Epoch | TrainingRecord]) -> None:
         """Write the lines, or raise StoreError and leave no part of them."""
         data = b"".join(encode(item) for item in items)
         before = os.fstat(self._file.fileno()).st_size

@@ -19,6 +19,7 @@ from rnnbench.report.data import ProblemCases, ReportData
 from rnnbench.report.facts import processor_text
 from rnnbench.report.section import Block, Figure, Item, Section, Toned
 from rnnbench.report.text import QUICK, how_sure, leads_text, ratio_text, time_text
+from rnnbench.report.to_accuracy import to_accuracy_items, training_cautions
 from rnnbench.units import duration
 
 CLOSE = 1.5  # times as long as the fastest: what is named beside it where it starts sooner
@@ -53,11 +54,12 @@ def cautions(data: ReportData) -> list[Item]:
 
 def answer_section(data: ReportData) -> Section:
     """First of all: what to use for each network, and how sure that is."""
-    if not data.records:
+    if not data.records and not data.trainings:
         return Section("Answer", [Toned("No case was measured: there are no records.", "wrong")])
     costs = {case.key: [spent(s) for s in group if s.ranked] for case, group in main_cases(data.summaries).items()}
     items = [_advice(data, problem, costs.get(problem.cases[problem.main].key, [])) for problem in data.problems]
-    blocks = [*markings(data), cautions(data), items, list(ground(data))]
+    items += to_accuracy_items(data)
+    blocks = [*markings(data), [*cautions(data), *training_cautions(data)], items, list(ground(data))]
     return Section("Answer", [*blocks, Figure("speedup")], brief=[Toned("Answer", "lead"), *blocks])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from rnnbench.analysis.accuracy import ToReach, to_reach
 from rnnbench.analysis.costs import break_evens
 from rnnbench.analysis.devices import OnDevice, gpu_backends, on_device
 from rnnbench.analysis.ranking import Ranking, choose_reference, rankings, speedups
@@ -19,7 +20,8 @@ from rnnbench.analysis.roofline import Peak, peak_of
 from rnnbench.analysis.stats import Summary, disturbance_notes, problem_key, summaries
 from rnnbench.analysis.warnings import Warned, warnings_of
 from rnnbench.model import Case, Pass
-from rnnbench.records.record import Epoch, Mode, Record
+from rnnbench.records.record import Epoch, Mode, Record, TrainingRecord
+from rnnbench.records.store import Loaded
 from rnnbench.report.text import Labels
 from rnnbench.sweep import Sweep
 
@@ -83,6 +85,12 @@ class ReportData:
     machine: Mapping[str, Any] = field(default_factory=dict)
     run: Mapping[str, Any] = field(default_factory=dict)
     wanted: str | None = None
+    trainings: Sequence[TrainingRecord] = ()
+
+    @classmethod
+    def of(cls, loaded: Loaded, wanted: str | None = None) -> ReportData:
+        """Of a run's folder as it was read."""
+        return cls(loaded.records, loaded.curves, loaded.machine, loaded.run, wanted, loaded.trainings)
 
     @cached_property
     def reference(self) -> str | None:
@@ -101,7 +109,9 @@ class ReportData:
     @cached_property
     def quick(self) -> bool:
         """Whether any of it is a smoke run."""
-        return str(self.run.get("mode")) == Mode.QUICK or any(r.mode is Mode.QUICK for r in self.records)
+        return str(self.run.get("mode")) == Mode.QUICK or any(
+            r.mode is Mode.QUICK for r in (*self.records, *self.trainings)
+        )
 
     @cached_property
     def unlike(self) -> str | None:
@@ -117,7 +127,7 @@ class ReportData:
     @cached_property
     def sources(self) -> dict[str, str]:
         """Workload -> where its rows come from."""
-        pairs = [(r.case.name, r.data_source) for r in self.records]
+        pairs = [(r.case.name, r.data_source) for r in (*self.records, *self.trainings)]
         pairs += [(e.workload, e.data_source) for e in self.epochs]
         found: dict[str, str] = {}
         for workload, source in pairs:
@@ -127,7 +137,7 @@ class ReportData:
     @cached_property
     def labels(self) -> Labels:
         """How cases are called here."""
-        dtypes = {str(r.case.dtype) for r in self.records} | {e.dtype for e in self.epochs}
+        dtypes = {str(r.case.dtype) for r in (*self.records, *self.trainings)} | {e.dtype for e in self.epochs}
         return Labels(self.sources, len(dtypes) > 1)
 
     @cached_property
@@ -144,6 +154,11 @@ class ReportData:
     def speedups(self) -> pd.DataFrame | None:
         """Speed-ups over the reference, by case and backend; None where there is no reference."""
         return speedups(self.summaries, self.reference) if self.reference is not None else None
+
+    @cached_property
+    def to_reach(self) -> list[ToReach]:
+        """How long each backend takes to an accuracy, by problem, the fastest first."""
+        return to_reach(self.trainings)
 
     @cached_property
     def break_evens(self) -> pd.DataFrame:
@@ -183,7 +198,8 @@ class ReportData:
             for name, time in times.items():
                 behind[name].append(math.log(time / min(times.values())))
         order = sorted(behind, key=lambda name: (not behind[name], fmean(behind[name] or [0.0])))
-        return list(dict.fromkeys([*order, *(e.backend for e in self.epochs)]))
+        trained = [line.backend for of in (self.epochs, self.to_reach) for line in of]
+        return list(dict.fromkeys([*order, *trained]))
 
     def in_order(self, found: Iterable[T], backend: Callable[[T], str] = attrgetter("backend")) -> list[T]:
         """What belongs to a backend each, in that order."""

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rnnbench.analysis.accuracy import to_accuracy_frame
 from rnnbench.analysis.costs import costs_frame
 from rnnbench.analysis.devices import memory_frame
 from rnnbench.analysis.ranking import cells_frame
@@ -77,7 +78,7 @@ def frames(data: ReportData) -> dict[str, pd.DataFrame]:
         "shares": shares_frame(data.summaries, data.peak), "memory": memory_frame(data.summaries),
         "costs": costs_frame(data.summaries), "break_even": data.break_evens,
         "cells": cells_frame(data.summaries) if data.sweep else None, "errors": errors_frame(data.summaries),
-        "curves": curves_frame(data.epochs),
+        "curves": curves_frame(data.epochs), "to_accuracy": to_accuracy_frame(data.to_reach),
     }  # fmt: skip
     return {name: table for name, table in made.items() if table is not None and len(table)}
 

@@ -21,6 +21,7 @@ from rnnbench.report.sections import (
 )
 from rnnbench.report.sweep import sweep_answer_section
 from rnnbench.report.text import is_stand_in, workload_label
+from rnnbench.report.to_accuracy import to_accuracy_section
 
 
 def _heading(data: ReportData) -> Section:
@@ -43,12 +44,12 @@ def render(console: Console, data: ReportData) -> None:
     shown += [leads_section(data)] if data.sweep else [times_section(data), on_the_gpu_section(data)]
     shown += [threads_section(data), noise_section(data), stops_section(data), missing_section(data)]
     counted = [w for w in data.warnings if w.counts] if data.records else []
-    shown += [curves_section(data), warnings_section(counted)]
+    shown += [curves_section(data), to_accuracy_section(data), warnings_section(counted)]
     print_sections(console, shown)
     console.print()
     if data.sweep:
         print_sections(console, [sweep_answer_section(data)])
-    elif data.records or not data.epochs:
+    elif data.records or data.trainings or not data.epochs:
         print_sections(console, [answer_section(data)])
 
 

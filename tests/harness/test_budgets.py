@@ -145,7 +145,7 @@ def test_the_budget_of_a_case_ends_what_is_under_way_and_the_next_case_goes_on(t
     assert {name: stop.why for name, stop in runner.stops[gradient].items()} == {
         "hangs": Why.CASE_BUDGET, "numpy": Why.ALL,
     }  # fmt: skip
-    assert code_of(records, []) == 0
+    assert code_of(store.Loaded(records, [], {}, {}, [])) == 0
 
 
 @pytest.mark.parametrize("yes", [False, True], ids=["one-by-one", "side-by-side"])

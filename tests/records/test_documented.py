@@ -27,6 +27,8 @@ from rnnbench.records.record import (
     MemoryRecord,
     RecordBase,
     Seeds,
+    TrainedEpoch,
+    TrainingRecord,
     TrialRecord,
     TurnRecord,
 )
@@ -61,6 +63,7 @@ def test_each_field_of_a_record_is_described():
         ("Trials", TrialRecord),
         ("Turns", TurnRecord),
         ("Memory", MemoryRecord),
+        ("Trainings", TrainingRecord),
     ):
         assert set(found[heading]) == names_of(kind, but=RecordBase) - places
 
@@ -70,7 +73,7 @@ def test_each_field_of_a_record_is_described():
     [
         ("case", Case), ("model", Model), ("train", Train), ("errors", ErrorOf), ("costs", Costs), ("seeds", Seeds),
         ("contract", Contract), ("device_states", DeviceState), ("energy", Energy),
-        ("contention", Contention), ("Epochs", Epoch), ("plan", Plan),
+        ("contention", Contention), ("Epochs", Epoch), ("epochs", TrainedEpoch), ("plan", Plan),
         ("workloads", Spec),
     ],
 )  # fmt: skip

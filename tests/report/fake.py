@@ -20,6 +20,8 @@ from rnnbench.records.record import (
     Record,
     Seeds,
     Status,
+    TrainedEpoch,
+    TrainingRecord,
     TrialRecord,
     TurnRecord,
 )
@@ -84,6 +86,28 @@ def memory(case: Case, backend: str, **fields: Any) -> MemoryRecord:
 def trial(case: Case, backend: str, **fields: Any) -> TrialRecord:
     """A turn of a trial."""
     return TrialRecord(**given(case, backend) | {"launch": 0} | fields)
+
+
+def training(case: Case, backend: str, seed: int, epochs: Sequence[TrainedEpoch], **fields: Any) -> TrainingRecord:
+    """A training to 80 %; `start`, `import_`, `read` and `prepare` in seconds, everything else by keyword."""
+    parts = {
+        f"{name.rstrip('_')}_ns": round(fields.pop(name, 0.0) * 1e9) for name in ("start", "import_", "read", "prepare")
+    }
+    ended_ns = epochs[-1].at_ns if epochs else 0
+    made = {
+        "until": 0.8,
+        "max_epochs": 5,
+        "epochs": tuple(epochs),
+        "ended_ns": ended_ns,
+        "threads": 2,
+        "others_share": 0.0,
+    }
+    return TrainingRecord(**given(case, backend) | {"seeds": Seeds(seed, 0, seed)} | made | parts | fields)
+
+
+def end_of_epoch(at: float, accuracy: float, train: float = 0.5) -> TrainedEpoch:
+    """An epoch that ended at `at` seconds and took `train`."""
+    return TrainedEpoch(round(at * 1e9), round(train * 1e9), 10**8, 0.5, accuracy)
 
 
 def given(case: Case, backend: str) -> dict[str, Any]:

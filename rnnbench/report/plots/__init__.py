@@ -18,6 +18,7 @@ REGISTRY: dict[str, str] = {
     "break-even": "rnnbench.report.plots.breakeven:pages",
     "errors": "rnnbench.report.plots.errors:pages",
     "curves": "rnnbench.report.plots.curves:pages",
+    "to-accuracy": "rnnbench.report.plots.to_accuracy:pages",
     "sweep-time": "rnnbench.report.plots.sweep:time_pages",
     "sweep-share": "rnnbench.report.plots.sweep:share_pages",
     "crossover": "rnnbench.report.plots.crossover:pages",
