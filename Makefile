@@ -12,7 +12,7 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test browser test-sim test-keras test-compile gpu lint types smoke bench bench-against bench-gate clean
+.PHONY: run test browser test-sim test-keras test-compile gpu lint types smoke bench bench-against bench-gate package clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
@@ -96,6 +96,10 @@ bench-against: .venv/dev.stamp
 bench-gate: .venv/dev.stamp
 	$(BIN)/python benchmarks/gate.py $(ARGS)
 
+# sdist and wheel: built, looked into, installed where no repository is near, and run there.
+package: .venv/dev.stamp
+	$(BIN)/python .ci/package.py $(ARGS)
+
 .venv/pyvenv.cfg:
 	$(PYTHON) -m venv .venv
 
@@ -128,4 +132,4 @@ bench-gate: .venv/dev.stamp
 	touch $@
 
 clean:
-	rm -rf .venv .venv-cuda .venv-gpu build *.egg-info runs
+	rm -rf .venv .venv-cuda .venv-gpu build dist *.egg-info runs
