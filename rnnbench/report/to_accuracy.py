@@ -70,12 +70,19 @@ def _sure(best: ToReach, rest: Sequence[ToReach]) -> str:
 
 def _why(t: ToReach) -> str:
     if not t.trainings:
-        return str(t.status)
+        return _untrained(t)
     many = f"{len(t.reached)} of {len(t.trainings)} seeds"
     if t.status is not Status.OK:
         return f"{t.status}, {many}"
     at_end = "" if t.accuracy is None else f", {percent(t.accuracy, 1)} at the end"
     return f"{many}{at_end}"
+
+
+def _untrained(t: ToReach, limit: int = 0) -> str:
+    """Why no training counts; with a limit, with so much of the reason."""
+    if t.status is Status.OK:
+        return "not trained yet"
+    return status_text(str(t.status), t.reason, limit) if limit else str(t.status)
 
 
 def training_cautions(data: ReportData) -> list[Item]:
@@ -129,7 +136,7 @@ def _times(group: Sequence[ToReach]) -> pd.DataFrame:
     rows = []
     for t in group:
         if not t.trainings:
-            rows.append([t.backend, Toned(status_text(str(t.status), t.reason, 40), "absent"), *[""] * 4])
+            rows.append([t.backend, Toned(_untrained(t, 40), "absent"), *[""] * 4])
             continue
         ratio = ratio_text(t.seconds / best) if math.isfinite(t.seconds) else "-"
         rows.append([

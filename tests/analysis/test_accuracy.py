@@ -87,6 +87,8 @@ def test_a_cold_start_is_told_apart():
     (found,) = to_reach([cold, *trainings(2.0, 3.0)])
     assert found.colder == 6.0  # its first epoch ends at 7 s, that of the others at 1 s
     assert (found.seconds, len(found.trainings)) == (2.5, 2)
+    text = " ".join(text_of(ReportData([], trainings=[cold]), 100).split())  # a run that was ended after it
+    assert "Not there: numba (not trained yet)" in text
 
 
 def test_the_line_of_the_figure_crosses_the_accuracy_at_the_time_of_the_table():
