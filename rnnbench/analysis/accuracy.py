@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 COLD = "cold"
 PARTS = ("start", "import", "read", "prepare", "first_call", "train")  # of the time to accuracy, in their order
-FAILED = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, Status.UNAVAILABLE, Status.UNSUPPORTED)
+UNTRAINED = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.WRONG)
+FAILED = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, *UNTRAINED)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def to_reach(records: Iterable[TrainingRecord]) -> list[ToReach]:
 
 
 def _of(case: Case, until: float, backend: str, records: Sequence[TrainingRecord]) -> ToReach:
-    warm = tuple(r for r in records if r.cache != COLD and r.status not in (Status.UNAVAILABLE, Status.UNSUPPORTED))
+    warm = tuple(r for r in records if r.cache != COLD and r.status not in UNTRAINED)
     times = sorted(math.inf if r.reached_ns is None else r.reached_ns * NS for r in warm)
     known = sorted((r.ended_ns if r.reached_ns is None else r.reached_ns) * NS for r in warm)
     failed = next((r for r in records if r.status in FAILED), None)

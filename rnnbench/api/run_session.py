@@ -123,7 +123,8 @@ class RunSession:
         able = [name for name in self.plan.backends if loop.answering(name)]
         trainings(self.plan, able, state.folder, self.run["run_id"], self.display, curves, self.before.curves,
                   self.ledger, state.stopping, self.given, self.folder)  # fmt: skip
-        trainings_to_accuracy(state, emit, self.before.trainings, self.given, self.folder)
+        answers = store.load_run(self.folder).records if self.plan.passes else []
+        trainings_to_accuracy(state, emit, self.before.trainings, answers, self.given, self.folder)
         if state.stopping.left <= 0:
             self.display.say(
                 f"the budget of {exact_duration(self.plan.budget or 0.0)} is spent; what was measured is kept"

@@ -20,13 +20,13 @@ from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, DType, Loss, Problem
 from rnnbench.params import cast, init_params
 from rnnbench.records.account import TimeKind
-from rnnbench.records.record import Mode, Status, TrainingRecord
+from rnnbench.records.record import Mode, Record, Status, TrainingRecord
 from rnnbench.units import percent
 from rnnbench.workloads.base import MADE_UP, Dataset, Workload
 
 SEEDS = 5
 GIVEN_UP = 2  # trainings of one backend that failed: the others would, and each may take long
-NEVER = (Status.UNSUPPORTED, Status.UNAVAILABLE)
+NEVER = (Status.UNSUPPORTED, Status.UNAVAILABLE, Status.WRONG)
 ENDED = (Status.OK, Status.SKIPPED)  # by itself, or by its budget; with any other status it failed
 
 Emit = Callable[[TrainingRecord], None]
@@ -65,9 +65,17 @@ def asked_trainings(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def trainings_to_accuracy(
-    state: RunState, emit: Emit, before: Sequence[TrainingRecord], given: Mapping[str, Workload], run_folder: Path
+    state: RunState,
+    emit: Emit,
+    before: Sequence[TrainingRecord],
+    answers: Sequence[Record],
+    given: Mapping[str, Workload],
+    run_folder: Path,
 ) -> None:
-    """All trainings that the plan asks for and that are not among those `before`, while there is a budget for them."""
+    """All trainings that the plan asks for and that are not among those `before`, while there is a budget for them.
+
+    `answers` are those to the passes, where the run has any: what was wrong there is not trained.
+    """
     plan, observer = state.plan, state.observer
     if plan.until_accuracy is None:
         return
@@ -80,16 +88,20 @@ def trainings_to_accuracy(
                 observer.say(f"{spec.name} was not trained: {reason}")
                 continue
             cache = state.folder / "cache" / f"to-accuracy-{number}-{dtype}"
-            OneProblem(state, emit, before, plan.until_accuracy, workload, dataset, dtype, cache).run()
+            OneProblem(state, emit, before, answers, plan.until_accuracy, workload, dataset, dtype, cache).run()
 
 
 @dataclass
 class OneProblem:
-    """The trainings of one workload in one type. `cache` is where compilers keep code, for them alone."""
+    """The trainings of one workload in one type, by all backends but those with a wrong answer to a pass.
+
+    `cache` is where compilers keep code, for these trainings alone.
+    """
 
     state: RunState
     emit: Emit
     before: Sequence[TrainingRecord]
+    answers: Sequence[Record]
     until: float
     workload: Workload
     dataset: Dataset
@@ -100,6 +112,8 @@ class OneProblem:
     def __post_init__(self) -> None:
         self.problem = self.workload.spec.problem(self.dtype, self.state.plan.truncation, self.dataset.train)
         self.case: Case = case_of(self.training(self.state.plan.seed))
+        wrong = [r for r in self.answers if r.status is Status.WRONG and r.case.dtype is self.dtype]
+        self.wrong = {r.backend for r in wrong if r.case.name == self.problem.name}
         self.mine = [r for r in self.before if r.case == self.case]
         for r in self.mine:
             self._count(r)
@@ -149,8 +163,12 @@ class OneProblem:
         plan = self.state.plan
         names = names_of(plan, self.problem)
         for name in names:
-            if (reason := backends.missing(name, plan.env)) and not self.failures[name]:
-                self._keep(self._missing(name, reason))
+            if self.failures[name]:
+                continue
+            if name in self.wrong:
+                self._keep(self._untrained(name, Status.WRONG, "its answer to a pass was not the oracle's"))
+            elif reason := backends.missing(name, plan.env):
+                self._keep(self._untrained(name, Status.UNAVAILABLE, reason))
         done = {(r.backend, r.seeds.params, r.cache) for r in self.mine}
         kept = self.cache.is_dir()
         for name in names:
@@ -163,10 +181,10 @@ class OneProblem:
                 if (name, seed, WARM) not in done:
                     yield name, seed, WARM
 
-    def _missing(self, name: str, reason: str) -> TrainingRecord:
+    def _untrained(self, name: str, status: Status, reason: str) -> TrainingRecord:
         plan, state = self.state.plan, self.state
         return TrainingRecord(
-            run_id=state.run_id, case=self.case, backend=name, status=Status.UNAVAILABLE, reason=reason,
+            run_id=state.run_id, case=self.case, backend=name, status=status, reason=reason,
             mode=plan.mode, machine_id=state.machine_id, data_source=self.dataset.source,
             until=self.until, max_epochs=self.workload.epochs,
         )  # fmt: skip
@@ -174,7 +192,7 @@ class OneProblem:
     def _keep(self, record: TrainingRecord) -> None:
         self._count(record)
         self.emit(record)
-        if record.status not in (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE):
+        if record.status not in (Status.OK, *NEVER):
             which = f"{record.backend} in training {self.label}, {record.moment}"
             self.state.observer.say(f"{which}: {record.status}. {record.reason}")
 

@@ -23,6 +23,7 @@ from tests.calling import called
 
 PLANTED = """
 import os, time
+from dataclasses import replace
 import numpy as np
 from rnnbench.backends.numpy import NumpyBackend, NumpySession
 
@@ -35,6 +36,14 @@ class Never(NumpyBackend):  # learns, and answers as if it had not
         class Session(NumpySession):
             def _predict(self, inputs, lengths):
                 return np.zeros_like(super()._predict(inputs, lengths))
+        return Session(problem, params, data)
+
+class Wrong(NumpyBackend):  # learns as NumPy does, and a tenth off in what it says of it
+    def prepare(self, problem, params, data):
+        class Session(NumpySession):
+            def fetch(self):
+                outputs = super().fetch()
+                return replace(outputs, logits=None if outputs.logits is None else 1.1 * outputs.logits)
         return Session(problem, params, data)
 
 class Dies(NumpyBackend):  # in its second epoch
@@ -148,6 +157,19 @@ def test_a_run_goes_on_where_it_was_ended(run, tmp_path):
         assert (again.loaded.trainings[-1].backend, again.loaded.trainings[-1].seeds.params) == ("numpy", 2)
     finally:
         path.write_text("".join(before))
+
+
+@pytest.mark.timeout(120)
+def test_what_is_wrong_in_a_pass_is_not_trained(run, tmp_path):
+    names = ["numpy", f"{run.folder.parent}/planted.py:Wrong"]
+    asked = {"passes": ["forward"], "mode": "quick", "threads": 1, "training": False, "progress": False}
+    both = rb.run(learnable(), names, until_accuracy=0.6, output=tmp_path / "run", **asked)
+    assert set(both.times["backend"]) == {"numpy", "planted.Wrong"}
+    table = both.to_accuracy.set_index("backend")
+    assert (table.loc["numpy", "reached"], table.loc["numpy", "trainings"]) == (1, 1)  # a quick run has one seed
+    assert table.loc["planted.Wrong", "trainings"] == 0
+    assert table.loc["planted.Wrong", "status"] == "wrong"
+    assert "planted.Wrong (wrong)" in " ".join(repr(both).split())
 
 
 class FakePool:
