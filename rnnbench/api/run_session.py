@@ -175,7 +175,7 @@ class RunSession:
 def length(plan: Plan, seconds: float) -> str:
     """One line before the first answer: how long all will take, as far as can be told."""
     if not plan.passes:
-        return "how long this takes is known when it is done; Ctrl-C ends it and keeps the trainings that are done"
+        return "how long trainings take is not known beforehand; Ctrl-C ends the run and keeps those that are done"
     least = "at least " if plan.rule is not None else ""
     most = "" if plan.budget is None else f"; no round begins after {exact_duration(plan.budget)}"
     return f"measuring takes {least}about {rough_duration(seconds)}{most}; Ctrl-C ends it and keeps what was measured"

@@ -141,7 +141,7 @@ def _times(group: Sequence[ToReach]) -> pd.DataFrame:
         ratio = ratio_text(t.seconds / best) if math.isfinite(t.seconds) else "-"
         rows.append([
             t.backend, _time(t, t is group[0]), ratio, "-" if t.epochs is None else number(t.epochs, 2),
-            f"{len(t.reached)} of {len(t.trainings)} seeds", "-" if t.accuracy is None else percent(t.accuracy, 1),
+            f"{len(t.reached)} of {len(t.trainings)}", "-" if t.accuracy is None else percent(t.accuracy, 1),
         ])  # fmt: skip
     return table(header, rows)
 
