@@ -35,8 +35,11 @@ def by_goal(data: ReportData) -> list[list[ToReach]]:
 
 def goal_label(data: ReportData, t: ToReach) -> str:
     """`imdb-50 to 80 %`."""
-    problem = data.labels.problem(t.case.name, str(t.case.dtype), str(t.case.truncation or ""))
-    return f"{problem} to {percent(t.until)}"
+    return f"{_network(data, t)} to {percent(t.until)}"
+
+
+def _network(data: ReportData, t: ToReach) -> str:
+    return data.labels.problem(t.case.name, str(t.case.dtype), str(t.case.truncation or ""))
 
 
 def to_accuracy_items(data: ReportData) -> list[Item]:
@@ -111,7 +114,7 @@ def to_accuracy_section(data: ReportData) -> Section:
     brief: list[Block] = []
     for group in by_goal(data):
         first = group[0]
-        keys = {"network": goal_label(data, first), "cell": first.case.model.cell, "dtype": str(first.case.dtype)}
+        keys = {"network": _network(data, first), "cell": first.case.model.cell, "dtype": str(first.case.dtype)}
         times, parts = _times(group), _parts(group)
         failed: list[Item] = [(t.backend, f"{status_text(str(t.status), t.reason, 400)}.") for t in group if t.reason]
         blocks.append(Section(goal_label(data, first), [times, *parts, failed], keys=keys))

@@ -12,8 +12,10 @@ from rnnbench.model import Pass
 from rnnbench.records.record import Status, TrainingRecord
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots import draw_figure
+from rnnbench.report.section import Section
 from rnnbench.report.terminal import text_of
-from tests.report.fake import case, end_of_epoch, training
+from rnnbench.report.to_accuracy import to_accuracy_section
+from tests.report.fake import case, end_of_epoch, record, training
 
 HERE = case("imdb-50", Pass.EPOCH)
 
@@ -107,6 +109,12 @@ def test_runs_with_and_without_an_answer_are_shown():
     dead = [training(HERE, "jax", seed, [], status=Status.CRASHED, reason="it died") for seed in (0, 1)]
     assert draw_figure("to-accuracy", ReportData([], trainings=dead)) == []
     assert "Not there: jax (crashed, 0 of 2 seeds)" in " ".join(text_of(ReportData([], trainings=dead), 100).split())
+
+
+def test_the_filters_of_a_page_know_the_network():
+    data = ReportData([record(case("imdb-50"), "numba", [1e-3])], trainings=trainings(2.0, 3.0))
+    (keys,) = [block.keys for block in to_accuracy_section(data).blocks if isinstance(block, Section)]
+    assert keys == data.problems[0].keys
 
 
 def test_a_busy_machine_and_a_stand_in_are_told():
