@@ -85,7 +85,7 @@ def _differences(runs: Sequence[NamedRun], force: bool) -> list[str]:
             raise ValueError(
                 f"{a.name} and {b.name} did not do the same: {first_few(found)}; compare them, or leave one out"
             )
-        if a.loaded.records and b.loaded.records:
+        if all(run.loaded.records or run.loaded.trainings for run in (a, b)):
             unlike += [line for line in unlike_machines(a.side, b.side) if line not in unlike]
     if unlike and not force:
         raise ValueError(

@@ -8,8 +8,10 @@ from dataclasses import replace
 import pytest
 
 from rnnbench.analysis.accuracy import best_so_far, to_accuracy_frame, to_reach
+from rnnbench.analysis.pooling import NamedRun, pool
 from rnnbench.model import Pass
 from rnnbench.records.record import Status, TrainingRecord
+from rnnbench.records.store import Loaded
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots import draw_figure
 from rnnbench.report.section import Section
@@ -123,3 +125,14 @@ def test_a_busy_machine_and_a_stand_in_are_told():
     assert "other programs used 40 % of the cores' time during the trainings" in text
     assert "imdb-synthetic-50: synthetic stand-in, seed 0; not the real rows" in text
     assert "Perhaps disturbed" not in text_of(ReportData([], trainings=trainings(2.0, 3.0, 4.0)), 100)
+
+
+def test_trainings_of_two_runs_are_shown_as_one_if_their_machines_are_alike():
+    def named(name: str, cpu: str) -> NamedRun:
+        lines = [replace(r, run_id=name) for r in trainings(2.0, 3.0)]
+        machine = {"machine_id": cpu, "cpu": {"model": cpu}}
+        return NamedRun(name, Loaded([], [], {"run_id": name}, machine, [], lines))
+
+    assert len(pool([named("a", "EPYC"), named("b", "EPYC")]).trainings) == 4
+    with pytest.raises(ValueError, match="unlike machines"):
+        pool([named("a", "EPYC"), named("b", "Xeon")])
