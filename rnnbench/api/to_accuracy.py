@@ -41,6 +41,8 @@ def with_seeds(plan: Plan, seeds: int | None) -> Plan:
         return plan
     if not 0 < until <= 1:
         raise ValueError(f"the accuracy is {until:g}; it must be above 0 and at most 1, such as 0.8")
+    if seeds is not None and seeds < 1:
+        raise ValueError(f"seeds = {seeds}; it must be at least 1")
     for spec in plan.workloads:
         if spec.model.loss not in (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY):
             raise ValueError(f"{spec.name} has the loss {spec.model.loss}, which has no classes, so it has no accuracy")

@@ -294,6 +294,20 @@ def test_what_cannot_be_asked_is_one_sentence(options, words, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"until_accuracy": 80}, "the accuracy is 80; it must be above 0 and at most 1"),
+        ({"until_accuracy": 0.8, "seeds": 0}, "seeds = 0; it must be at least 1"),
+        ({"seeds": 3}, "give --until-accuracy too"),
+    ],
+)
+def test_what_cannot_be_asked_in_python_is_a_value_error(asked, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        rb.run("imdb-synthetic-50", ["numpy"], output=tmp_path / "run", progress=False, **asked)
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_dry_run_lists_the_trainings():
     text = called("run", "--dry-run", "-w", "imdb-50", "-b", "numpy,numba", "--until-accuracy", "80%", code=0).output
     assert "imdb-50 float32 to 80 %" in text
