@@ -70,7 +70,7 @@ def installed(wheel: Path, home: Path, *, fresh: bool) -> Path:
     call(sys.executable, "-m", "venv", *([] if fresh else ["--without-pip"]), home)
     programs = home / "bin"
     if fresh:
-        call(programs / "python", "-m", "pip", "install", "--quiet", wheel)
+        call(programs / "python", "-I", "-m", "pip", "install", "--quiet", wheel)  # -I: nothing of PYTHONPATH counts
     else:
         (site,) = home.glob("lib/python*/site-packages")
         ours = [path for path in sys.path if path.endswith("site-packages")]
