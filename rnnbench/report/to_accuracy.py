@@ -22,10 +22,10 @@ BUSY = 0.1  # of all cores, used by other programs: trainings are slower for it
 RULES = """\
 The clock runs from the start of a new process: Python, the import of the library, rows read from a file of arrays,
 staging, compiling, epochs. It stands still while the test rows are looked at, after each epoch. Of one seed all
-backends have the same initial parameters, order of rows, optimizer and type. The time is the median over seeds, in
-brackets the fastest and the slowest; a training that did not get there counts as slower than all that did, and is not
-left out. *First call*: what the first epoch takes longer than later ones. Compiled code is on disk from a start before;
-*cold* is how much later the first epoch ends without."""
+backends have the same initial parameters, order of rows, optimizer and type. Rounding alone moves by epochs when a
+plateau is left, so the time is the median over seeds, in brackets the fastest and the slowest; a training that did not
+get there counts as slower than all that did, and is not left out. *First call*: what the first epoch takes longer than
+later ones. Compiled code is on disk from a start before; *cold* is how much later the first epoch ends without."""
 
 
 def by_goal(data: ReportData) -> list[list[ToReach]]:
