@@ -13,8 +13,10 @@ from enum import StrEnum
 from typing import TypeVar
 
 from rnnbench.cells import Cell, cell_of
+from rnnbench.names import unknown
 
 Value = TypeVar("Value")
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 class Head(StrEnum):
@@ -74,6 +76,13 @@ class DType(StrEnum):
     def bytes(self) -> int:
         """The size of one number."""
         return 4 if self is DType.FLOAT32 else 8
+
+
+def one_of(kind: str, name: str, known: type[Choice]) -> Choice:
+    """The member of this name, so that a plain string does. ValueError for a name that is not known."""
+    if name not in list(known):
+        raise ValueError(unknown(kind, name, known))
+    return known(name)
 
 
 def _require_positive(**values: float) -> None:
@@ -147,6 +156,8 @@ class Model:
         if self.V is not None:
             _require_positive(V=self.V)
         cell_of(self.cell)
+        for name, known in (("head", Head), ("loss", Loss), ("step_sum", StepSum)):
+            object.__setattr__(self, name, one_of(name, getattr(self, name), known))
 
     @property
     def recurrence(self) -> Cell:
@@ -234,6 +245,7 @@ class Train:
         return self.clip_value is not None or self.clip_norm is not None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "optimizer", one_of("optimizer", self.optimizer, Optimizer))
         _require_positive(learning_rate=self.learning_rate, epsilon=self.epsilon)
         for name, beta in (("beta_1", self.beta_1), ("beta_2", self.beta_2)):
             if not 0 <= beta < 1:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.data import Data, check_data
-from rnnbench.model import DType, Loss, Model, Problem, Train
+from rnnbench.model import DType, Loss, Model, Problem, Train, one_of
 from rnnbench.params import Init
 
 Split = Data
@@ -129,6 +129,7 @@ class Workload:
                 f"{self.name!r} is no name of a workload; take 1 to {MAX_NAME} letters, digits, spaces or . _ + -, and "
                 "no space or dot at an end"
             )
+        self._set(init=one_of("init", self.init, Init))
         if self.B < 1:
             raise ValueError(f"B is {self.B}; it must be at least 1")
         for name in ("epochs", "short_epoch"):

@@ -12,7 +12,7 @@ from rnnbench import workloads
 from rnnbench.api.planning import plan_of
 from rnnbench.data import Data
 from rnnbench.harness.tasks import tasks_of, workload_of
-from rnnbench.model import DType, Head, Loss, Model, Optimizer
+from rnnbench.model import DType, Head, Loss, Model, Optimizer, StepSum, Train
 from rnnbench.params import Init
 from rnnbench.records.record import Mode
 from rnnbench.workloads import files
@@ -369,3 +369,26 @@ def test_a_function_that_fails_is_told_in_one_sentence():
 def test_every_built_in_workload_says_where_its_rows_come_from():
     for name in workloads.REGISTRY:
         assert workloads.get(name).origin == name
+
+
+def test_names_do_for_the_members_that_they_name():
+    x, y = np.zeros((8, 3, 2)), np.zeros((8, 3))
+    plain = Model(E=2, H=4, O=1, head="every", loss="squared_error", step_sum="sum")
+    assert plain == Model(E=2, H=4, O=1, head=Head.EVERY, loss=Loss.SQUARED_ERROR, step_sum=StepSum.SUM)
+    workload = Workload("names", plain, Data(x, y), B=4, train=Train(optimizer="sgd"), init="torch")
+    assert (workload.model.head, workload.train.optimizer, workload.init) == (Head.EVERY, Optimizer.SGD, Init.TORCH)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Model(E=2, H=4, O=1, head="each"), "there is no head 'each'; known: last, every"),
+        (lambda: Model(E=2, H=4, O=1, loss="squared"), "no loss 'squared'; did you mean squared_error"),
+        (lambda: Model(E=2, H=4, O=1, step_sum="total"), "no step_sum 'total'; known: mean, sum"),
+        (lambda: Train(optimizer="Adam"), "no optimizer 'Adam'; did you mean adam"),
+        (lambda: Workload("w", Model(E=2, H=4, O=1), Data(np.zeros((8, 3, 2)), np.zeros(8)), B=4, init="jax"), "init"),
+    ],
+)
+def test_a_name_that_is_none_is_refused_with_those_that_there_are(make, said):
+    with pytest.raises(ValueError, match=said):
+        make()
