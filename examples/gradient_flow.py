@@ -5,7 +5,7 @@
 The loss is at the last of 100 steps, and the curves are the norm of dL/dh_t, the gradient by the state after step t. A
 pass gives the gradients of parameters, so each step gets a token of its own and W_xh is the identity: the embedding's
 row of a token is then delta_t, the gradient of the gates of its step, and a step back is dL/dh_{t-1} = delta_t W_hh^T
-(of a gru besides: r before the product of n, and z dL/dh_t). docs/seeds.md says what the picture shows.
+(of a gru besides: r before the product of n, and z dL/dh_t). docs/tutorial says what the picture shows.
 """
 
 from __future__ import annotations
