@@ -1,5 +1,6 @@
 # make run    check and time everybody on this machine, write a report
 # make test   the whole test suite, the CUDA kernels in Numba's simulator too
+# make docs   the documentation as a site, docs/html/index.html
 # make gpu    everything that takes an NVIDIA GPU
 # They make .venv where there is none. PYTHON chooses the interpreter (3.11 or newer), ARGS goes to the command.
 
@@ -12,7 +13,7 @@ ifneq ($(wildcard ../shared/data/keras),)
 export KERAS_HOME ?= $(abspath ../shared/data/keras)
 endif
 
-.PHONY: run test browser test-sim test-keras test-compile gpu lint types smoke bench bench-against bench-gate package clean
+.PHONY: run test docs browser test-sim test-keras test-compile gpu lint types smoke bench bench-against bench-gate package clean
 
 run: .venv/run.stamp
 	$(BIN)/python -m rnnbench run $(ARGS)
@@ -67,6 +68,11 @@ gpu:
 	    .venv-gpu/bin/python benchmarks/gpu.py $(ARGS); \
 	fi
 
+# A link that leads nowhere, a docstring that is none, a page that no other page leads to: each is an error.
+docs: .venv/docs.stamp
+	$(BIN)/python -m sphinx -q -W --keep-going -c docs -b html -d build/doctrees . docs/html $(ARGS)
+	@echo "docs/html/index.html"
+
 lint: .venv/dev.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -112,6 +118,10 @@ package: .venv/dev.stamp
 	$(BIN)/python -m pip install -q -e '.[frameworks,dev]'
 	touch $@ .venv/run.stamp
 
+.venv/docs.stamp: .venv/pyvenv.cfg pyproject.toml
+	$(BIN)/python -m pip install -q -e '.[torch,docs]'
+	touch $@
+
 .venv/browser.stamp: .venv/pyvenv.cfg pyproject.toml
 	$(BIN)/python -m pip install -q -e '.[browser]'
 	mkdir -p .venv/browser
@@ -132,4 +142,4 @@ package: .venv/dev.stamp
 	touch $@
 
 clean:
-	rm -rf .venv .venv-cuda .venv-gpu build dist *.egg-info runs
+	rm -rf .venv .venv-cuda .venv-gpu build dist *.egg-info runs docs/html
