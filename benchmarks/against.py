@@ -29,8 +29,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 from cases import Case, all_cases, facts
 from duel import MIN_LAUNCHES, Duel, Effort, Finding, Measured, confirmed, findings
 from rnnbench.analysis.compare import Verdict
+from rnnbench.api.errors import STDOUT
 from rnnbench.cli.names import PercentType
-from rnnbench.cli.shell import STDOUT, Command, console_of, print_table
+from rnnbench.cli.shell import Command, console_of, print_table
 
 OK, SLOWER, USAGE, BROKEN, INTERRUPTED = 0, 1, 2, 3, 130
 CONFIDENCE = 0.95  # of the upper bound of false alarms

@@ -23,7 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # this tree's rnnb
 from against import SLOWER, Question, compare, false_alarms, threads_of, two_trees, writable
 from cases import Case, all_cases
 from duel import Duel, Effort
-from rnnbench.cli.shell import STDOUT, Command
+from rnnbench.api.errors import STDOUT
+from rnnbench.cli.shell import Command
 
 OK, INTERRUPTED = 0, 130
 WATCHED = ("rnnbench/kernels", "rnnbench/backends/numba.py", ":(exclude)rnnbench/kernels/cuda")

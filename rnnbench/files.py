@@ -1,10 +1,11 @@
-"""Opens what others hand in: a file, and nothing that blocks or never ends. And where a home is."""
+"""Opens what others hand in: a file, and nothing that blocks or never ends. Where a home is, and temporary files."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,24 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+class NoTemporaryFolder(OSError):
+    """There is no folder for temporary files. One sentence, with the way out."""
+
+
+def temporary_place() -> str:
+    """The folder in which temporary files are made. Raises NoTemporaryFolder."""
+    try:
+        return tempfile.gettempdir()
+    except FileNotFoundError as error:
+        said = "temporary files can be written nowhere, neither in TMPDIR nor in /tmp; set TMPDIR to a folder that can"
+        raise NoTemporaryFolder(errno.ENOENT, said) from error
+
+
+def temporary_folder(prefix: str = "rnnbench-") -> tempfile.TemporaryDirectory[str]:
+    """A folder for temporary files, gone at the end of a `with`. Raises NoTemporaryFolder."""
+    return tempfile.TemporaryDirectory(prefix=prefix, dir=temporary_place())
 
 
 def in_home(path: str | Path) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 
 from rnnbench import backends
 from rnnbench.correctness.timing_audit import Finding
+from rnnbench.files import temporary_folder
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
@@ -52,7 +52,7 @@ def audit_backends(
     reasons = {name: why for name in names if (why := backends.missing(name, env))}
     failures: dict[str, str] = {}
     here = [name for name in names if name not in reasons]
-    with tempfile.TemporaryDirectory(prefix="rnnbench-audit-") as folder:
+    with temporary_folder("rnnbench-audit-") as folder:
         pool = WorkerPool(here, Path(folder), threads, timeout, cache=None, env=env)
         try:
             for i, name in enumerate(here):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import msgspec
 
 from rnnbench import backends
 from rnnbench.contract import Contract
+from rnnbench.files import temporary_folder
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import Case, Pass, Problem
@@ -30,7 +30,7 @@ class ContractAnswer:
 def ask(names: Sequence[str], problem: Problem, threads: int, timeout: float) -> dict[str, ContractAnswer]:
     """Ask all of them, side by side: importing a framework takes seconds."""
     answers: dict[str, ContractAnswer] = {}
-    with tempfile.TemporaryDirectory(prefix="rnnbench-list-") as folder:
+    with temporary_folder("rnnbench-list-") as folder:
         pool = WorkerPool(names, Path(folder), threads, timeout, cache=None)
 
         def one(name: str) -> None:

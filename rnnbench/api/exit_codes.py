@@ -6,8 +6,11 @@ OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 WARNED = SLOWER = 1  # of check; of compare and history
 BROKEN, NO_BASELINE, UNDECIDED = 5, 6, 7  # of compare
 FAULT = 70  # what was not foreseen, as EX_SOFTWARE of sysexits.h
+SYSTEM = 71  # as EX_OSERR
 
+_ANSWER = {FOLDER: "the answer cannot be written, or no temporary files"}
 _ALWAYS = {
+    SYSTEM: "the system gives no more memory, processes, threads or open files",
     INTERRUPTED: "interrupted",
     FAULT: "a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where",
 }
@@ -29,6 +32,7 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
         FAULTS: "an answer does not agree, a finding does not hold, or a backend failed",
         **_USAGE,
         NOTHING: "no backend could be checked",
+        **_ANSWER,
         **_ALWAYS,
     },
     "train": {
@@ -42,7 +46,8 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
         OK: "every figure agrees with the notebooks', as far as the data are theirs",
         FAULTS: "a figure does not agree",
         **_USAGE,
-        NOTHING: "the backend is not installed",
+        NOTHING: "nothing could be done with what is installed",
+        **_ANSWER,
         **_ALWAYS,
     },
     "report": {
@@ -78,9 +83,9 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
         FOLDER: "no run can be read, or the answer not written",
         **_ALWAYS,
     },
-    "list": {OK: "listed", **_USAGE, NOTHING: "with --contract: no backend could be asked", **_ALWAYS},
-    "env": {OK: "shown", **_USAGE, NOTHING: "with --peak: the peak could not be measured", **_ALWAYS},
-    "warm": {OK: "compiled", NOTHING: "Numba is switched off", **_USAGE, **_ALWAYS},
+    "list": {OK: "listed", **_USAGE, NOTHING: "with --contract: no backend could be asked", **_ANSWER, **_ALWAYS},
+    "env": {OK: "shown", **_USAGE, NOTHING: "with --peak: the peak could not be measured", **_ANSWER, **_ALWAYS},
+    "warm": {OK: "compiled", NOTHING: "Numba is switched off", **_USAGE, **_ANSWER, **_ALWAYS},
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import ExitStack, closing, suppress
@@ -14,7 +13,8 @@ import msgspec
 
 from rnnbench import backends, workloads
 from rnnbench.analysis.comparable import Side, first_few, unlike_machines
-from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK
+from rnnbench.api.errors import command_line, told
+from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK, SYSTEM
 from rnnbench.api.run_session import RunSession, now, write_noise
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
@@ -137,6 +137,7 @@ def _refuse_unlike(folder: Path, before: store.Loaded, machine: dict[str, Any]) 
 def _measure(session: RunSession) -> int:
     """Run a session to whatever end; the exit code so far. Raises what ends it before anything was measured."""
     folder, display, code = session.folder, session.display, OK
+    resume = command_line("run", "--resume", folder)
     with ExitStack() as stack:
         journal, curves, trainings = (stack.enter_context(closing(store.Journal(folder, n))) for n in store.ANSWERS)
         if torn := [*journal.problems, *curves.problems, *trainings.problems]:
@@ -150,27 +151,21 @@ def _measure(session: RunSession) -> int:
                 session.measure(neighbours, journal, curves, trainings, scratch)
             write_noise(session.plan, folder)
             clear_scratch(scratch, CACHE)
-        except (store.StoreError, OSError) as error:
+        except Exception as error:
             if not journal.path.stat().st_size and not trainings.path.stat().st_size:
                 raise
-            display.say(f"stopped; what was measured is kept. {_told(error)}")
-            code = FOLDER
+            if (ended := told(error)) is None or ended.code not in (FOLDER, SYSTEM):
+                display.say(f"stopped; what was measured is kept. Continue with: {resume}")
+                raise
+            display.say(f"stopped; what was measured is kept. {ended.text}. Continue with: {resume}")
+            code = ended.code
         except KeyboardInterrupt:
-            resume = f"python -m rnnbench run --resume {shlex.quote(str(folder))}"
             display.say(f"interrupted; what was measured is kept. Continue with: {resume}")
             code = INTERRUPTED
         finally:
             if scratch is not None:
                 clear_scratch(scratch, ARRAYS)
     return code
-
-
-def _told(error: Exception) -> str:
-    """What ended the run, and the way out."""
-    told = (
-        f"{error.filename or 'a file'}: {error.strerror or error}; make room" if isinstance(error, OSError) else error
-    )
-    return f"{told} and continue with --resume"
 
 
 def with_report(folder: Path, run: dict[str, Any], spent: Mapping[TimeKind, float]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ comparison of Keras and PyTorch on IMDB reviews. Facts about them are in `docs/s
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from rnnbench.backends.base import Outputs
 from rnnbench.backends.numpy import backward_pass, dlosses, forward_pass
 from rnnbench.correctness.tolerances import relative_error
 from rnnbench.data import Data, shaped_targets
+from rnnbench.files import temporary_folder
 from rnnbench.harness import arrays
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
@@ -316,7 +316,7 @@ EXPERIMENTS: dict[str, Callable[[Bench], list[SeedFinding]]] = {
 def run_experiments(names: Sequence[str], plan: Plan, observer: Observer) -> list[SeedFinding]:
     """The findings of the named experiments; a worker that fails is one that does not agree."""
     findings: list[SeedFinding] = []
-    with tempfile.TemporaryDirectory(prefix="rnnbench-seeds-") as folder:
+    with temporary_folder("rnnbench-seeds-") as folder:
         pool = WorkerPool(plan.backends, Path(folder), plan.threads, plan.timeout, cache=None, env=plan.env)
         bench = Bench(plan, pool, Path(folder), observer)
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.api.learning import make_training
+from rnnbench.files import temporary_folder
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import check_sizes
@@ -112,7 +112,7 @@ def run_training(
         journal = None if output is None else store.Journal(output, store.CURVES)
         if journal is not None:
             stack.callback(journal.close)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="rnnbench-train-")))
+        folder = Path(stack.enter_context(temporary_folder("rnnbench-train-")))
         training = make_training(plan.workloads[0], plan, new_run_id(), observer, epochs, given)
         problem = training.problem
         tell(

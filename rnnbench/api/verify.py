@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rnnbench.analysis.stats import summaries
+from rnnbench.files import temporary_folder
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
@@ -95,7 +95,7 @@ def verify_plan(plan: Plan, given: Mapping[str, Workload], display: Observer) ->
     """Check a plan's cases. `given` are its workloads by name. Raises ValueError and WorkloadUnavailable."""
     check_sizes(plan)
     records: list[Record] = []
-    with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as folder:
+    with temporary_folder("rnnbench-verify-") as folder:
         tasks = tasks_with_truncation(plan, given, display)
         state = RunState(plan, Path(folder), records.append, display, run_id="verify", machine_id="")
         RunLoop(tasks, state, Checker(state)).run()

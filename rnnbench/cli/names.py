@@ -16,8 +16,28 @@ from rnnbench.units import MAX_PERCENT
 from rnnbench.workloads.base import MADE_UP
 from rnnbench.workloads.resolve import is_file, unknown_workload
 
-MAX_SIZE = 1_000_000  # of any size
+MAX_SIZE = 1_000_000  # of what is swept or counted
+MAX_LETTER = 2**31 - 1  # of one size of a problem: what memory holds is less, and is said with what it would need
+MAX_LAYERS = 1000
+MAX_SEED = 2**32 - 1  # as the libraries take it
 MAX_SECONDS = 10_000_000  # of a budget: months
+
+
+class Count(click.ParamType):
+    """A whole number of a range."""
+
+    name = "integer"
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).strip()
+        number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else None
+        if number is None or not self.low <= number <= self.high:
+            shown = text if len(text) <= 24 else f"{text[:20]}..."
+            self.fail(f"{shown!r} is not a whole number from {self.low:,} to {self.high:,}", param, ctx)
+        return number
 
 
 class Name(click.ParamType):
@@ -140,12 +160,13 @@ class TruncationType(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if isinstance(value, Truncation):
             return value
-        window, _, stride = str(value).partition(":")
+        steps = Count(1, MAX_LETTER)
+        first, colon, second = str(value).partition(":")
+        window = steps.convert(first, param, ctx)
         try:
-            return Truncation(int(window), int(stride or window))
+            return Truncation(window, steps.convert(second, param, ctx) if colon else window)
         except ValueError as error:
-            said = str(error) if "truncation" in str(error) else f"{value!r} is not WINDOW:STRIDE, such as 20:5"
-            self.fail(said, param, ctx)
+            self.fail(str(error), param, ctx)
 
 
 class PercentType(click.ParamType):

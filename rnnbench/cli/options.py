@@ -10,7 +10,12 @@ import click
 from rnnbench import backends, workloads
 from rnnbench.cells import CELLS
 from rnnbench.cli.names import (
+    MAX_LAYERS,
+    MAX_LETTER,
+    MAX_SEED,
+    MAX_SIZE,
     BackendName,
+    Count,
     DurationType,
     FolderType,
     GateType,
@@ -66,21 +71,21 @@ def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> i
 
 def _with_threads(default: str) -> Callable[..., Any]:
     words = f"Threads of every backend. Default: {default}."
-    return click.option("--threads", type=click.IntRange(1), callback=_threads, help=words)
+    return click.option("--threads", type=Count(1, MAX_SIZE), callback=_threads, help=words)
 
 
 THREADS = _with_threads("all allowed cores")
 BETTER_THREADS = _with_threads(
     "1 or all allowed cores, for each backend and case the faster as a trial shows; all with --quick"
 )
-SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Parameters, data and order.")
+SEED = click.option("--seed", type=Count(0, MAX_SEED), default=0, show_default=True, help="Parameters, data and order.")
 DATA_DIR = click.option(
     "--data-dir", type=FolderType(), help="Folder with imdb.npz; looked in first. Also $RNNBENCH_DATA."
 )
 TRUNCATION = click.option(
     "--truncation", type=TruncationType(), help="Truncated BPTT, such as 20:5. Default: full BPTT."
 )
-SIZE = click.IntRange(1)
+SIZE = Count(1, MAX_LETTER)
 
 
 def _lower(ctx: click.Context, param: click.Parameter, value: str | None) -> Any:
@@ -90,7 +95,8 @@ def _lower(ctx: click.Context, param: click.Parameter, value: str | None) -> Any
 MODEL = options(
     several("--cell", type=Names(Name("cell", list(CELLS))),
             help=f"{', '.join(CELLS)}; comma-separated. Default: the workload's, else rnn."),
-    click.option("--layers", type=SIZE, help="Layers, one above the other. Default: the workload's, else 1."),
+    click.option("--layers", type=Count(1, MAX_LAYERS),
+                 help="Layers, one above the other. Default: the workload's, else 1."),
     click.option("--bidirectional", is_flag=True, default=None, help="Each layer also from a row's end to its start."),
     click.option("-V", "V", type=SIZE, help="Vocabulary. Default: read from x; made-up rows are dense without it."),
     click.option("-O", "O", type=SIZE, help="Outputs. Default: read from y; 1 for made-up rows."),
@@ -104,9 +110,9 @@ PROBLEM = options(
                  help="Hidden units. Default: the workload's; 128 for rows.npz and sizes alone."),
     click.option("--input-width", "-E", "E", type=SIZE,
                  help="Width of the embedding. Default: as of -H. Of dense rows: their own."),
-    click.option("--time-steps", "-T", "T", type=int,
+    click.option("--time-steps", "-T", "T", type=SIZE,
                  help="Steps of a row. Default: the workload's; 100 for sizes alone. Of rows.npz: their own."),
-    click.option("--batch-size", "-B", "B", type=int, help="Rows of a batch. Default: the workload's, else 32."),
+    click.option("--batch-size", "-B", "B", type=SIZE, help="Rows of a batch. Default: the workload's, else 32."),
     MODEL,
 )  # fmt: skip
 PROBLEM_HELP = """\b

@@ -6,13 +6,14 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from rnnbench import backends
-from rnnbench.api.exit_codes import FOLDER, exit_code_help
-from rnnbench.cli.names import AccuracyType, FolderType
+from rnnbench.api.errors import STDOUT, command_line, told
+from rnnbench.api.exit_codes import FAULT, FOLDER, exit_code_help
+from rnnbench.cli.names import MAX_SIZE, AccuracyType, Count, FolderType
 from rnnbench.cli.options import (
     BACKEND,
     BETTER_THREADS,
@@ -36,6 +37,9 @@ from rnnbench.cli.shell import (
     say,
 )
 from rnnbench.cli.stopping import BUDGETS, STOPPING, length_of, with_budgets
+
+if TYPE_CHECKING:
+    from rnnbench.report.data import ReportData
 
 RUN_EPILOG = (
     PROBLEM_HELP
@@ -74,7 +78,7 @@ Examples:
     help="Continue the interrupted run in this folder; --budget and --case-budget may be given anew.",
 )
 @click.option("--reference", type=BACKEND, help="The baseline of speed-ups.")
-@click.option("--epoch-batches", type=click.IntRange(0), metavar="N",
+@click.option("--epoch-batches", type=Count(0, MAX_SIZE), metavar="N",
               help="Batches of the epoch pass; 0: the whole data. Default: the short epoch.")  # fmt: skip
 @click.option(
     "--training/--no-training",
@@ -140,7 +144,7 @@ def run(
             return _dry_run(plan)
         run_id = store.new_run_id()
         folder = output or Path("reports") / run_id
-        command = " ".join(["python -m rnnbench", *sys.argv[1:]])
+        command = command_line(*sys.argv[1:])
         return _execute(plan, folder, command, run_id=run_id, given=given)
 
     guarded(work)
@@ -155,7 +159,6 @@ def _execute(
     from rnnbench.records.account import TimeKind, time_in_words
     from rnnbench.report.data import ReportData
     from rnnbench.report.page import load_libraries, write_report
-    from rnnbench.report.terminal import render
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C, with what was measured
     with Display(console_of(stderr=True)) as display:
@@ -164,21 +167,39 @@ def _execute(
         loaded, code = result.loaded, result.code
         asked = time.monotonic()
         load_libraries()
-        start, written = time.monotonic(), True
+        start, failed = time.monotonic(), None
         context = ReportData.of(loaded, plan.reference)
         try:
             write_report(folder, context, processes=allowed_threads(None))
-        except OSError as error:
-            display.say(f"the report cannot be written to {folder}: {error.strerror}")
-            code, written = FOLDER, False
-    render(console_of(), context)
+        except Exception as error:
+            failed, again = error, command_line("report", folder)
+            why = getattr(error, "strerror", None) or (found.text if (found := told(error)) else type(error).__name__)
+            display.say(f"the report cannot be written to {folder}: {why}; write it later with: {again}")
+            code = found.code if (found := told(error)) else FAULT
     spent_here = {TimeKind.START: start - asked, TimeKind.REPORT: time.monotonic() - start}
-    if spent := time_in_words(running.with_report(folder, loaded.run, spent_here)):
+    spent = time_in_words(running.with_report(folder, loaded.run, spent_here))
+    try:
+        _show(plan, folder, context, spent, written=failed is None)
+    except OSError as error:
+        if error.filename != STDOUT:
+            raise
+        return complain(f"{STDOUT} cannot be written: {error.strerror}; all that was measured is in {folder}", FOLDER)
+    if failed is not None and code == FAULT:
+        raise failed
+    return code
+
+
+def _show(plan: Any, folder: Path, context: ReportData, spent: str | None, *, written: bool) -> None:
+    """The end of a run on the screen."""
+    from rnnbench.report.terminal import render
+
+    render(console_of(), context)
+    if spent:
         say(f"{spent}.")
     if written:
         say(f"Report: {folder / 'report.html'} and report.md")
     say_what_is_on_request(plan)
-    return code
+    sys.stdout.flush()
 
 
 def say_what_is_on_request(plan: Any) -> None:
@@ -200,8 +221,8 @@ def _dry_run(plan: Any) -> int:
     from rnnbench.api.to_accuracy import asked_trainings
     from rnnbench.harness.plan import cases_of, wanted
 
-    cases = [
-        (case.key, name)
+        start, failed = time.monotonic(), None
+        context = ReportData.of(loaded, plan.reference)
         for spec in plan.workloads
         for case in cases_of(plan, spec)
         for name in plan.backends

@@ -15,10 +15,8 @@ from typing import Any
 
 import click
 
-from rnnbench import backends
-from rnnbench.api.exit_codes import FAULT, FOLDER, INTERRUPTED, NOTHING, USAGE
-
-PACKAGE = Path(backends.__file__).resolve().parents[1]
+from rnnbench.api.errors import STDOUT, told
+from rnnbench.api.exit_codes import FAULT, INTERRUPTED
 
 
 def asked_plan(
@@ -83,15 +81,17 @@ def written(option: click.Parameter, ctx: click.Context) -> str:
     return option.secondary_opts[0] if off and option.secondary_opts else option.opts[0]
 
 
+NARROWEST, OF_A_LOG = 20, 120  # columns
+
+
 def console_of(*, stderr: bool = False) -> Any:
-    """A rich console; 120 wide where it is no terminal."""
+    """A rich console; 120 wide where it is no terminal, whatever COLUMNS and FORCE_COLOR say."""
     from rich.console import Console
 
+    if not (sys.stderr if stderr else sys.stdout).isatty():
+        return Console(stderr=stderr, width=OF_A_LOG)
     console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=120)
-
-
-STDOUT = "standard output"  # as an error calls it
+    return console if console.width >= NARROWEST else Console(stderr=stderr, width=NARROWEST)
 
 
 class Outlet(io.FileIO):
@@ -155,17 +155,20 @@ class Command(click.Command):
     """A command whose exit code is true, whatever happens: 1 is never what Python or click gives an error."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """As click's, with codes for an interruption and for a fault of ours."""
+        """As click's, with a sentence and a code for whatever ends a command."""
         own_streams()
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
+        except click.UsageError as error:
+            code = complain(error.format_message(), error.exit_code)
+            if error.ctx is not None:
+                say(f"{error.ctx.command_path} --help shows what there is", err=True)
         except click.ClickException as error:
-            error.show(sys.stderr)
-            code = error.exit_code
+            code = complain(error.format_message(), error.exit_code)
         except click.Abort:
             code = complain("interrupted", INTERRUPTED)
         except Exception as error:
-            code = fault(error)
+            code = answered(error)
         sys.exit(code)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -173,48 +176,23 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except OSError as error:
-            sys.exit(fault(error))
+            sys.exit(answered(error))
 
 
-def fault(error: Exception) -> int:
-    """Say that what happened is a fault of ours; the exit code. RNNBENCH_TRACEBACK shows where it was."""
+def answered(error: Exception) -> int:
+    """Say what an exception means; the exit code. RNNBENCH_TRACEBACK shows where a fault of ours was."""
+    if found := told(error):
+        return complain(*found)
     if os.environ.get("RNNBENCH_TRACEBACK"):
         traceback.print_exception(error)
-    if isinstance(error, OSError) and error.filename == STDOUT:
-        return complain(f"{STDOUT} cannot be written: {error.strerror}", FAULT)
     said = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
     return complain(f"this is a fault of rnnbench, {said}; RNNBENCH_TRACEBACK=1 in the environment shows where", FAULT)
 
 
-def _meant(error: ValueError) -> bool:
-    """Whether a line of ours raised it, for the user to read, and not a library or a calculation."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return Path(last.filename).resolve().is_relative_to(PACKAGE) and (last.line or "raise").startswith("raise")
-
-
 def guarded(work: Callable[[], int]) -> None:
-    """Run a command's body; turn what a user can cause into one sentence and an exit code.
-
-    Whatever else is raised goes on, to be told as a fault.
-    """
-    from rnnbench.records.store import FULL, StoreError
-    from rnnbench.workloads.base import WorkloadUnavailable
-
+    """Run a command's body and end with its code; `Command` turns what it raises into a sentence and a code."""
     try:
         code = work()
-    except StoreError as error:
-        code = complain(str(error), FOLDER)
-    except WorkloadUnavailable as error:
-        code = complain(str(error), NOTHING)
-    except OSError as error:
-        if error.filename is None and error.errno not in FULL:
-            raise
-        where, why = error.filename or "a file", error.strerror or error
-        code = complain(f"{where}: {why}; choose another folder, or make room", FOLDER)
-    except ValueError as error:
-        if not _meant(error):
-            raise
-        code = complain(str(error), USAGE)
     except KeyboardInterrupt:
         code = complain("interrupted", INTERRUPTED)
     sys.exit(code)

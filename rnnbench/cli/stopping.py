@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnbench.cli.names import DurationType, PercentType
+from rnnbench.cli.names import MAX_SIZE, Count, DurationType, PercentType
 from rnnbench.cli.options import options
 from rnnbench.units import exact_duration, percent
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 STOPPING = options(
     click.option("--precision", type=PercentType(),
                  help="Launch until every 95 % interval is within this part of its time. Default of --rigorous: 2%."),
-    click.option("--max-launches", type=click.IntRange(3), metavar="N",
+    click.option("--max-launches", type=Count(3, MAX_SIZE), metavar="N",
                  help="The most launches, with --precision or --rigorous. Default: 30."),
     click.option("--budget", type=DurationType(),
                  help="Time for the run. Once it is spent no round starts, and running work is stopped a second later; "
@@ -41,7 +41,7 @@ def length_of(plan: Any) -> str:
 
     fewest, most = plan.launches
     if plan.rule is None:
-        said = f"{most} launches of {plan.effort.rounds} rounds"
+        said = f"{most} {'launch' if most == 1 else 'launches'} of {plan.effort.rounds} rounds"
     else:
         said = (
             f"{fewest} to {most} launches of {plan.effort.rounds} rounds, until {percent(plan.rule.precision)} precise"

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from rnnbench.api.errors import command_line
 from rnnbench.api.exit_codes import INTERRUPTED, exit_code_help
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
@@ -22,6 +23,7 @@ from rnnbench.cli.options import (
     PASSES,
     PROBLEM_HELP,
     SEED,
+    SIZE,
     SIZES,
     TIMEOUT,
     WORKLOAD,
@@ -63,7 +65,7 @@ Examples:
     "--E",
     "-E",
     "E",
-    type=click.IntRange(1),
+    type=SIZE,
     help="Width of the inputs. Default: as wide as H where they are dense and made up.",
 )
 @MODEL
@@ -144,7 +146,7 @@ def sweep(
         return _execute(
             plan,
             folder or Path("reports") / run_id,
-            " ".join(["python -m rnnbench", *sys.argv[1:]]),
+            command_line(*sys.argv[1:]),
             run_id=run_id,
             given={w.name: w for w in found},
         )

@@ -10,7 +10,7 @@ import click
 
 from rnnbench import backends
 from rnnbench.api.exit_codes import exit_code_help
-from rnnbench.cli.names import MAX_SIZE, FolderType
+from rnnbench.cli.names import MAX_SIZE, Count, FolderType
 from rnnbench.cli.options import (
     BACKEND,
     DATA_DIR,
@@ -53,7 +53,7 @@ Examples:
 @click.command(epilog=TRAIN_EPILOG)
 @click.argument("workload", type=WORKLOAD)
 @click.option("--backend", "-b", type=BACKEND, default="numba", show_default=True)
-@click.option("--epochs", type=click.IntRange(1, MAX_SIZE), help="Default: the workload's.")
+@click.option("--epochs", type=Count(1, MAX_SIZE), help="Default: the workload's.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True)
 @click.option("-o", "--output", type=FolderType(), help="Folder for the learning curve, a new or empty one.")
 @options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, ENV, JSON)

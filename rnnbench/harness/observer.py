@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol, TextIO
+from typing import IO, TYPE_CHECKING, Protocol
 
 from rnnbench.units import rough_duration
 
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """What shows a run as it goes, such as a line on a terminal."""
 
-    def doing(self, what: str, estimate: Estimate) -> None:
-        """`what` begins now, of a run that keeps an estimate of the time it needs."""
+    def doing(self, what: str, estimate: Estimate, case: str = "") -> None:
+        """`what` begins now, of a run that keeps an estimate of the time it needs; `case`: which one it times."""
 
     def show(self, what: str, fraction: float) -> None:
         """`what` begins now, where no estimate is kept."""
@@ -28,7 +28,7 @@ class Observer(Protocol):
 class Silent:
     """An observer that shows nothing."""
 
-    def doing(self, what: str, estimate: Estimate) -> None:
+    def doing(self, what: str, estimate: Estimate, case: str = "") -> None:
         pass
 
     def show(self, what: str, fraction: float) -> None:
@@ -39,23 +39,31 @@ class Silent:
 
 
 class Lines:
-    """An observer for notebooks and logs: sentences as they come, and every ten seconds what runs and how far it is."""
+    """An observer for notebooks and logs: sentences as they come, a line for each case, and when ten seconds have gone.
+
+    A line says how far it is, how long it takes still, and what runs.
+    """
 
     every = 10.0
 
-    def __init__(self, stream: TextIO | None = None) -> None:
-        self.stream, self.since = stream, time.monotonic()
+    def __init__(self, stream: IO[str] | None = None) -> None:
+        self.stream, self.since, self.case = stream, time.monotonic(), ""
 
-    def doing(self, what: str, estimate: Estimate) -> None:
-        self._now_and_then(f"{what}; about {rough_duration(estimate.remaining)} left")
+    def doing(self, what: str, estimate: Estimate, case: str = "") -> None:
+        another = case not in ("", self.case)
+        self.case = case or self.case
+        if another or self._is_time():
+            remaining = estimate.remaining
+            fraction = estimate.spent / total if (total := estimate.spent + remaining) else 1.0
+            self.say(f"{100 * fraction:3.0f} %, about {rough_duration(remaining)} left: {what}")
 
     def show(self, what: str, fraction: float) -> None:
-        self._now_and_then(f"{what} ({100 * fraction:.0f} %)")
+        if self._is_time():
+            self.say(f"{100 * fraction:3.0f} %: {what}")
 
     def say(self, text: str) -> None:
+        self.since = time.monotonic()
         print(text, file=self.stream or sys.stderr, flush=True)
 
-    def _now_and_then(self, text: str) -> None:
-        if time.monotonic() - self.since >= self.every:
-            self.since = time.monotonic()
-            self.say(text)
+    def _is_time(self) -> bool:
+        return time.monotonic() - self.since >= self.every

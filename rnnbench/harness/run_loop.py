@@ -66,7 +66,7 @@ class TurnTimer:
         at_most = "at most " if state.plan.rule else ""
         where = f"launch {slot.launch + 1} of {at_most}{state.plan.launches[1]}, round {round_ + 1} of {effort.rounds}"
         again = ", again, as it was disturbed" if attempt else ""
-        state.observer.doing(f"{case.key}, {where}: {name}{again}", state.estimate)
+        state.observer.doing(f"{case.key}, {where}: {name}{again}", state.estimate, "" if attempt else case.key)
         if attempt:
             state.estimate.add(("turn", name, case))
         try:

@@ -40,7 +40,7 @@ def limit_cores() -> None:
 
 def failure(error: BaseException) -> dict[str, Any]:
     """A reply that says what went wrong, in one line, and the whole of it on standard error."""
-    with contextlib.suppress(OSError):  # of a full disk, which the reply says
+    with contextlib.suppress(Exception):  # of a full disk, which the reply says, or for want of memory
         traceback.print_exc()
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return {"ok": False, "kind": "disk_full", "reason": error.strerror, "errno": error.errno}
@@ -72,10 +72,17 @@ def requests(lines: socket.socket) -> queue.Queue[dict[str, Any]]:
 
 
 def serve(make: Callable[[], Any]) -> None:
-    """Answer requests, each by the method of its name, until the parent is gone. What has them is made at the first."""
+    """Answer requests, each by the method of its name, until the parent is gone. What has them is made at the first.
+
+    Where the system starts no thread, that is the one answer: what computes would need more of them.
+    """
     replies = channel()
     limit_cores()
-    waiting = requests(replies)
+    try:
+        waiting = requests(replies)
+    except RuntimeError as error:
+        replies.sendall(json.dumps(failure(error)).encode() + b"\n")
+        return
     served = None
     while True:
         request = waiting.get()

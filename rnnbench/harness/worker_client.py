@@ -10,7 +10,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import rnnbench
+from rnnbench.files import temporary_folder
 from rnnbench.records.record import Status
 
 LAST_LINES = 3
@@ -239,7 +239,7 @@ class WorkerClient:
 
 def asked(module: str, op: str, limit: Limit, env: dict[str, str], **arguments: Any) -> dict[str, Any]:
     """The reply of a process of its own to one request. Raises WorkerFailure, and OSError where none can be started."""
-    with tempfile.TemporaryDirectory(prefix="rnnbench-") as folder:
+    with temporary_folder() as folder:
         worker = WorkerClient(op, "", Path(folder) / "log", env, command(module))
         try:
             return worker.ask(op, limit, **arguments)

@@ -6,7 +6,6 @@ A process that died is replaced when it is asked again.
 from __future__ import annotations
 
 import os
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import rnnbench
 from rnnbench import backends
 from rnnbench.contract import Contract
+from rnnbench.files import temporary_folder
 from rnnbench.harness.timers import Ledger
 from rnnbench.harness.worker_client import Limit, WorkerClient, WorkerFailure
 from rnnbench.machine.cores import allowed_cores, cores_for
@@ -259,7 +259,7 @@ def computing_libraries(threads: int) -> dict[str, Any]:
     By backend; one that does not start is left out.
     """
     names = ("numpy", "numba")  # they need no extra
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder() as folder:
         pool = WorkerPool(names, Path(folder), threads, timeout=60.0, cache=None)
         try:
             for name in names:

@@ -17,7 +17,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from rnnbench import backends
+from rnnbench.files import temporary_place
 from rnnbench.machine.cores import cores_for
+from rnnbench.machine.known import known
 
 # Where things are, in which language they are printed, how the network is reached: no number depends on them.
 PLACES = (
@@ -122,11 +124,14 @@ def plainly_named(folder: Path) -> Path:
     goes with this process.
     """
     folder = folder.absolute()
-    places = [place for place in (tempfile.gettempdir(), "/tmp", "/var/tmp") if _PLAIN.fullmatch(place)]
-    if _PLAIN.fullmatch(str(folder)) or not places:
+    if _PLAIN.fullmatch(str(folder)):
         return folder
-    link = Path(tempfile.mkdtemp(prefix="rnnbench-", dir=places[0]), "cache")
-    link.symlink_to(folder)
+    places = [place for place in (known(temporary_place), "/tmp", "/var/tmp") if place and _PLAIN.fullmatch(place)]
+    try:
+        link = Path(tempfile.mkdtemp(prefix="rnnbench-", dir=places[0]), "cache")
+        link.symlink_to(folder)
+    except (IndexError, OSError):  # no place for a link
+        return folder
     atexit.register(_remove, link, os.getpid())
     return link
 

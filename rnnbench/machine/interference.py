@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from rnnbench.analysis.stats import CLOCK_SET, SUSPENDED
-from rnnbench.files import open_file
+from rnnbench.files import open_file, temporary_place
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.machine.known import known
 
@@ -162,7 +162,7 @@ ENDING = ".run"
 def usual_place() -> Path:
     """The folder of this user: under XDG_RUNTIME_DIR, else in the folder for temporary files."""
     runtime = os.environ.get("XDG_RUNTIME_DIR")
-    return Path(runtime) / "rnnbench" if runtime else Path(tempfile.gettempdir()) / f"rnnbench-{os.getuid()}"
+    return Path(runtime) / "rnnbench" if runtime else Path(temporary_place()) / f"rnnbench-{os.getuid()}"
 
 
 class Neighbours:
@@ -172,12 +172,13 @@ class Neighbours:
     """
 
     def __init__(self, name: str, place: Path | None = None) -> None:
-        self.name, self.place = name, place or usual_place()
+        self.name, self.place = name, place
         self.mine: Path | None = None
         self.last: list[str] = []
 
     def __enter__(self) -> Self:
         with contextlib.suppress(OSError):
+            self.place = self.place or usual_place()
             self.place.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.place.stat().st_uid == os.getuid():
                 self._announce()
@@ -210,7 +211,7 @@ class Neighbours:
         return list(dict.fromkeys([*before, *now]))
 
     def _others(self) -> list[str]:
-        if self.mine is None:
+        if self.mine is None or self.place is None:
             return []
         try:
             files = [file for file in os.listdir(self.place) if file.endswith(ENDING) and file != self.mine.name]

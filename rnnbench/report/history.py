@@ -155,12 +155,10 @@ def write_history(
 
     A page of another origin is not written over, which is an OSError too.
     """
-    from matplotlib import rc_context
-
     from rnnbench.report import html, plots
     from rnnbench.report.history_page import history_page
     from rnnbench.report.plots.history import pages
-    from rnnbench.report.style import RC
+    from rnnbench.report.style import own_style
 
     whole = folder / WHOLE
     refuse_foreign(folder / PAGE, TITLE)
@@ -169,7 +167,7 @@ def write_history(
     (folder / "tables").mkdir(parents=True, exist_ok=True)
     tables, summary, titles = history_sections(lines, origins, margin, notes)
     names = dict(zip(map(id, lines), titles, strict=True))
-    with rc_context(RC):
+    with own_style():
         made = pages(lines, lambda line: names[id(line)])
     saved = [plots.save(folder / "figures", one, vector=True) for one in made]
     embedded = [plots.embedded(paths, folder, one.alt) for paths, one in zip(saved, made, strict=True)]

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, BrokenExecutor, ProcessPoolExecutor, wait
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from multiprocessing import active_children, get_context
@@ -16,6 +17,7 @@ from rnnbench.records.folder import refuse_foreign
 from rnnbench.report import answer, devices, facts, html, plots, sections, sweep, tables, to_accuracy
 from rnnbench.report.data import ReportData
 from rnnbench.report.section import Figure, Figures, Markdown, Section, anchor, escape, markdown
+from rnnbench.report.style import load_matplotlib
 
 TITLE, HTML = "# rnnbench: ", "report.html"
 THREADED = {"jax", "tensorflow", "torch"}  # a process that has them cannot be split: their threads would be missing
@@ -25,6 +27,7 @@ LIBRARIES = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib
 
 def load_libraries() -> None:
     """Import what draws, tabulates and counts now, so that its time can be counted apart."""
+    load_matplotlib()
     for name in LIBRARIES:
         import_module(name)
 
@@ -49,9 +52,9 @@ def _figures(data: ReportData, folder: Path, vector: bool, processes: int) -> di
 def _side_by_side(
     draw: Callable[[str], list[plots.Drawing]], names: Sequence[str], processes: int
 ) -> list[list[plots.Drawing]]:
-    """All figures; drawn one by one in this process where one of the others dies or hangs."""
+    """All figures; drawn one by one in this process where another dies, hangs, or cannot be started."""
     others = set(active_children())
-    with catch_warnings(), ProcessPoolExecutor(processes, get_context("fork")) as pool:
+    with suppress(OSError, RuntimeError), catch_warnings(), ProcessPoolExecutor(processes, get_context("fork")) as pool:
         simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on: BLAS's start again in a child
         futures = [
             pool.submit(draw, name) for name in names
@@ -114,6 +117,7 @@ def write_report(folder: Path, data: ReportData, *, vector: bool = False, proces
     if os.path.lexists(whole):
         refuse_foreign(whole, html.FIRST)
     folder.mkdir(parents=True, exist_ok=True)
+    load_matplotlib()
     written = tables.write_tables(folder / "tables", tables.frames(data))
     drawings = _figures(data, folder, vector, processes)
     shown, title = sections_of(data), str(data.run.get("run_id", "report"))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -64,3 +69,39 @@ RC: dict[Any, Any] = {
     "savefig.facecolor": "white",
     "svg.hashsalt": "rnnbench",  # the same figure gives the same file
 }
+
+
+def load_matplotlib() -> Any:
+    """Matplotlib, imported as if the user had no settings: a backend of a notebook that is not installed, or a damaged
+    `matplotlibrc`, in the current folder too, would make the import fail or fill the screen.
+    """
+    if "matplotlib" in sys.modules:
+        import matplotlib
+
+        return matplotlib
+    kept = {name: os.environ.pop(name, None) for name in ("MPLBACKEND", "MATPLOTLIBRC")}
+    log, here = logging.getLogger("matplotlib"), None
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        if os.path.exists("matplotlibrc"):
+            here = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+            os.chdir("/")
+        import matplotlib
+    finally:
+        if here is not None:
+            os.fchdir(here)
+            os.close(here)
+        log.setLevel(level)
+        os.environ.update({name: value for name, value in kept.items() if value is not None})
+    return matplotlib
+
+
+@contextmanager
+def own_style() -> Iterator[None]:
+    """Matplotlib's defaults and our style on them, whatever the user's settings are; those are back afterwards."""
+    matplotlib = load_matplotlib()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(RC)
+        yield

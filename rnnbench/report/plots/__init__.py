@@ -43,26 +43,24 @@ class Drawing:
 
 def draw_figure(name: str, data: ReportData) -> list[Page]:
     """The pages of one figure; none where there is nothing to show."""
-    from matplotlib import rc_context
-
-    from rnnbench.report.style import RC
+    from rnnbench.report.style import own_style
 
     module, _, function = REGISTRY[name].partition(":")
     pages: Callable[[ReportData], list[Page]] = getattr(importlib.import_module(module), function)
-    with rc_context(RC):
+    with own_style():
         return pages(data)
 
 
 def save(folder: Path, page: Page, *, vector: bool = False) -> list[Path]:
     """The page as PNG, and with `vector` as SVG too, else an earlier one is removed; the paths, PNG first."""
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from rnnbench.report.style import load_matplotlib, own_style
 
-    from rnnbench.report.style import RC
+    load_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{page.name}.png", folder / f"{page.name}.svg"
-    with rc_context(RC):
+    with own_style():
         page.figure.set_dpi(DPI)
         engine = page.figure.get_layout_engine()
         if engine is not None:
