@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import tempfile
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import tempfile
 
 _KINDS = {
     stat.S_IFDIR: "a folder",
@@ -24,6 +26,8 @@ class NoTemporaryFolder(OSError):
 
 def temporary_place() -> str:
     """The folder in which temporary files are made. Raises NoTemporaryFolder."""
+    import tempfile  # slow to import, and not needed for help
+
     try:
         return tempfile.gettempdir()
     except FileNotFoundError as error:
@@ -33,6 +37,8 @@ def temporary_place() -> str:
 
 def temporary_folder(prefix: str = "rnnbench-") -> tempfile.TemporaryDirectory[str]:
     """A folder for temporary files, gone at the end of a `with`. Raises NoTemporaryFolder."""
+    import tempfile
+
     return tempfile.TemporaryDirectory(prefix=prefix, dir=temporary_place())
 
 

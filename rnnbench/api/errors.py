@@ -15,8 +15,6 @@ from typing import NamedTuple
 import rnnbench
 from rnnbench.api.exit_codes import FOLDER, NOTHING, SYSTEM, USAGE
 from rnnbench.files import NoTemporaryFolder
-from rnnbench.records.store import FULL, StoreError
-from rnnbench.workloads.base import WorkloadUnavailable
 
 PACKAGE = Path(rnnbench.__file__).resolve().parent
 STDOUT = "standard output"  # as an error calls it
@@ -40,6 +38,9 @@ class Told(NamedTuple):
 
 def told(error: BaseException) -> Told | None:
     """What the user is told of an exception; None where it is a fault of ours."""
+    from rnnbench.records.store import StoreError  # not at the start of a command: its help is quick
+    from rnnbench.workloads.base import WorkloadUnavailable
+
     if isinstance(error, MemoryError):
         return Told(_MEMORY, SYSTEM)
     if isinstance(error, OSError):
@@ -53,6 +54,8 @@ def told(error: BaseException) -> Told | None:
 
 
 def _of_system(error: OSError) -> Told | None:
+    from rnnbench.records.store import FULL
+
     why = error.strerror or str(error)
     if isinstance(error, NoTemporaryFolder):
         return Told(why, FOLDER)

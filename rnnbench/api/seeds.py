@@ -23,6 +23,7 @@ from rnnbench.files import temporary_folder
 from rnnbench.harness import arrays
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
+from rnnbench.harness.tasks import refused_sizes
 from rnnbench.harness.train import Test, Training, train_in_worker
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
@@ -70,6 +71,10 @@ class SeedFinding:
     note: str = ""
 
 
+class LeftOut(Exception):
+    """Memory does not hold an experiment; the message says what it would need."""
+
+
 class Bench:
     """One worker of the chosen backend, and the plan's seed, folder and observer."""
 
@@ -87,7 +92,10 @@ class Bench:
 
     def training(self, workload: str, cell: str = "rnn") -> Training:
         """A workload's training with its own number of epochs, and with this cell."""
-        return make_training(workloads.get(workload).resized(cell=cell).spec, self.plan, new_run_id(), self.observer)
+        spec = workloads.get(workload).resized(cell=cell).spec
+        if refused := refused_sizes(replace(self.plan, workloads=(spec,)), trained=True):
+            raise LeftOut(next(iter(refused.values())))
+        return make_training(spec, self.plan, new_run_id(), self.observer)
 
     def train(self, training: Training, name: str) -> tuple[list[Epoch], Test]:
         """All epochs, and the test."""
@@ -314,7 +322,7 @@ EXPERIMENTS: dict[str, Callable[[Bench], list[SeedFinding]]] = {
 
 
 def run_experiments(names: Sequence[str], plan: Plan, observer: Observer) -> list[SeedFinding]:
-    """The findings of the named experiments; a worker that fails is one that does not agree."""
+    """The findings of the named experiments; a worker that fails is one that does not agree, one without room none."""
     findings: list[SeedFinding] = []
     with temporary_folder("rnnbench-seeds-") as folder:
         pool = WorkerPool(plan.backends, Path(folder), plan.threads, plan.timeout, cache=None, env=plan.env)
@@ -323,6 +331,8 @@ def run_experiments(names: Sequence[str], plan: Plan, observer: Observer) -> lis
             for name in names:
                 try:
                     findings += EXPERIMENTS[name](bench)
+                except LeftOut as left:
+                    findings.append(SeedFinding(name, "all", "", "left out", None, str(left)))
                 except WorkerFailure as failure:
                     findings.append(SeedFinding(name, "all", "", str(failure.status), False, failure.reason))
         finally:

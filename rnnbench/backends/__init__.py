@@ -107,7 +107,7 @@ _JAX: dict[str, Any] = {
 }
 # On which framework, the class says: workers have the variables of all backends.
 _KERAS: dict[str, Any] = {
-    "on_request": True, "compiles": True, "compiler": "", "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
+    "on_request": True, "compiles": True, "features": (Feature.LAYERS, Feature.BIDIRECTIONAL),
 }  # fmt: skip
 _ON_GPU: dict[str, Any] = {"on_request": True, "gpu": True}
 
@@ -191,6 +191,7 @@ REGISTRY: dict[str, Entry] = {
         summary="the network of torch with our layer in it, by rnnbench.torch.replace",
         look=Look("#661100", (5, 1, 0), (0, (8, 2, 2, 2)), "**"),
         compiles=True,
+        compiler="Numba",
         on_request=True,
         contradicted=_NUMBA["contradicted"],
         **_TORCH | {"libraries": ("torch", "numba", "llvmlite"), "caches": _TORCH["caches"] | _NUMBA["caches"]},
@@ -256,7 +257,7 @@ REGISTRY: dict[str, Entry] = {
         "rnnbench.backends.keras:KerasBackend",
         summary="SimpleRNN, GRU or LSTM and fit, as users write them, on TensorFlow",
         look=Look("#DDAA33", (6, 1, 0), (0, (5, 1, 2, 1)), "--"),
-        **_TENSORFLOW | _KERAS,
+        **_TENSORFLOW | _KERAS | {"compiler": "tf.function"},
     ),
     "keras+jax": Entry(
         "rnnbench.backends.keras:KerasJaxBackend",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import click
@@ -148,6 +149,25 @@ WORDS = click.option(
     "-k", "filter_", multiple=True, metavar="WORDS", callback=lambda ctx, param, value: " ".join(value),
     help="Keep the cases and backends whose names hold every word, such as 'imdb jax'; !WORD leaves out.",
 )  # fmt: skip
+ONE_BACKEND = click.option(
+    "--backend", "-b", type=BACKEND, help="Who computes. Default: numba, or numpy where Numba is switched off."
+)
+
+
+def backend_or_default(name: str | None, env: Mapping[str, str] | None = None) -> str:
+    """The backend that is asked for, else numba or, said in a line, numpy. Raises WorkloadUnavailable."""
+    from rnnbench.workloads.base import WorkloadUnavailable
+
+    reason = backends.missing(name or "numba", env)
+    if reason is None:
+        return name or "numba"
+    if name is None:
+        click.echo(f"numpy computes in place of numba: {reason}", sys.stderr)
+        return "numpy"
+    here = [other for other in ("numba", "numpy") if not backends.missing(other, env)]
+    raise WorkloadUnavailable(f"{reason}. Of what is here, -b {' or -b '.join(here)} does it")
+
+
 BACKEND_LIST = several(
     "--backend", "-b", type=BACKENDS, help="Comma-separated: names, or FILE.py:CLASS. Default: the usual, on the CPU."
 )

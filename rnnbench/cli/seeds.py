@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnbench import backends
-from rnnbench.api.exit_codes import FAULTS, NOTHING, OK, exit_code_help
+from rnnbench.api.exit_codes import FAULTS, OK, exit_code_help
 from rnnbench.cli.names import Name
 from rnnbench.cli.options import (
-    BACKEND,
     DATA_DIR,
     JSON,
+    ONE_BACKEND,
     SEED,
     THREADS,
     TIMEOUT,
+    backend_or_default,
     options,
 )
 from rnnbench.cli.shell import (
     asked_plan,
-    complain,
     console_of,
     guarded,
     print_json,
@@ -49,24 +48,22 @@ Examples:
 
 @click.command(epilog=SEEDS_EPILOG)
 @click.argument("experiments", nargs=-1, type=Name("experiment", SEEDS))
-@click.option("--backend", "-b", type=BACKEND, default="numba", show_default=True)
-@options(THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
-def seeds(experiments: tuple[str, ...], backend: str, as_json: bool, **asked: Any) -> None:
+@options(ONE_BACKEND, THREADS, SEED, DATA_DIR, TIMEOUT, JSON)
+def seeds(experiments: tuple[str, ...], backend: str | None, as_json: bool, **asked: Any) -> None:
     """Repeat the experiments of the two notebooks this project grew from, their figures beside ours."""
     from rnnbench.api.seeds import MISTAKES, run_experiments
     from rnnbench.cli.progress import Display
     from rnnbench.records.record import Mode
 
     def work() -> int:
-        if reason := backends.missing(backend):
-            return complain(reason, NOTHING)
-        plan, _ = asked_plan(None, (backend,), None, None, mode=Mode.DEFAULT, **asked)
+        chosen = backend_or_default(backend)
+        plan, _ = asked_plan(None, (chosen,), None, None, mode=Mode.DEFAULT, **asked)
         with Display(console_of(stderr=True)) as display:
             findings = run_experiments(tuple(dict.fromkeys(experiments)) or SEEDS, plan, display)
         if as_json:
             print_json({"findings": [asdict(finding) for finding in findings], "mistakes": MISTAKES})
         else:
-            _print(findings, backend, MISTAKES)
+            _print(findings, chosen, MISTAKES)
         return FAULTS if any(finding.agrees is False for finding in findings) else OK
 
     guarded(work)

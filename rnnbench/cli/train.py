@@ -8,15 +8,14 @@ from typing import Any
 
 import click
 
-from rnnbench import backends
 from rnnbench.api.exit_codes import exit_code_help
 from rnnbench.cli.names import MAX_SIZE, Count, FolderType
 from rnnbench.cli.options import (
-    BACKEND,
     DATA_DIR,
     DTYPE,
     ENV,
     JSON,
+    ONE_BACKEND,
     PROBLEM,
     PROBLEM_HELP,
     SEED,
@@ -24,11 +23,11 @@ from rnnbench.cli.options import (
     TIMEOUT,
     TRUNCATION,
     WORKLOAD,
+    backend_or_default,
     options,
 )
 from rnnbench.cli.shell import (
     asked_plan,
-    complain,
     console_of,
     each_cell,
     guarded,
@@ -52,13 +51,12 @@ Examples:
 
 @click.command(epilog=TRAIN_EPILOG)
 @click.argument("workload", type=WORKLOAD)
-@click.option("--backend", "-b", type=BACKEND, default="numba", show_default=True)
 @click.option("--epochs", type=Count(1, MAX_SIZE), help="Default: the workload's.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True)
 @click.option("-o", "--output", type=FolderType(), help="Folder for the learning curve, a new or empty one.")
-@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, ENV, JSON)
+@options(ONE_BACKEND, PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, ENV, JSON)
 def train(
-    workload: str, backend: str, epochs: int | None, dtype: str, output: Path | None, as_json: bool, **asked: Any
+    workload: str, backend: str | None, epochs: int | None, dtype: str, output: Path | None, as_json: bool, **asked: Any
 ) -> None:
     """Train one workload with one backend; loss and accuracy after each epoch, and on the test rows at the end."""
     from rnnbench.api import train as training
@@ -66,13 +64,12 @@ def train(
     from rnnbench.records.record import Mode
 
     def work() -> int:
-        if reason := backends.missing(backend, asked["env"]):
-            return complain(reason, 3)
+        chosen = backend_or_default(backend, asked["env"])
         show = partial(console_of().print, markup=False, highlight=False, soft_wrap=True)
         found, cells = [], each_cell(asked.pop("cell") or (), output)
         try:
             for cell, folder in cells:
-                plan, given = asked_plan((workload,), (backend,), None, (dtype,), mode=Mode.DEFAULT, cell=cell, **asked)
+                plan, given = asked_plan((workload,), (chosen,), None, (dtype,), mode=Mode.DEFAULT, cell=cell, **asked)
                 tell = (lambda _: None) if as_json else show
                 with Display(console_of(stderr=True)) as display:
                     found.append(result := training.run_training(plan, given, epochs, folder, display, tell))

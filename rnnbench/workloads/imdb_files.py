@@ -21,9 +21,9 @@ URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/imdb.npz"  # 
 SHA256 = "69664113be75683a8fe16e3ed0ab59fda8886cb3cd7ada244f7d9544e4676b9f"
 TIMEOUT_S = 10.0  # to connect, and between two pieces
 DEADLINE_S = 600.0  # the whole download
-MAX_BYTES = 64 << 20  # the file has 17 MB
+BYTES, MAX_BYTES = 17_464_789, 64 << 20
 
-_WAY_OUT = f"put Keras's {FILE} into a folder and name it with --data-dir or $RNNBENCH_DATA"
+_WAY_OUT = "put Keras's file into a folder and name it with --data-dir or $RNNBENCH_DATA"
 _log = logging.getLogger("rnnbench")
 
 
@@ -69,24 +69,31 @@ def load_imdb(data_dir: Path | None = None, say: Callable[[str], None] = _log.in
         or _from_download(misses, say)
     )
     if found is None:
-        raise WorkloadUnavailable(f"IMDB cannot be had: {'; '.join(miss.text for miss in misses)}; {_WAY_OUT}")
+        raise WorkloadUnavailable(_told(misses))
     for miss in misses:
         if miss.telling:
             _log.warning("%s; IMDB is read from %s instead", miss.text, found[1])
     return found
 
 
+def _told(misses: list[Miss]) -> str:
+    """What was wrong first, then where there was none, then the way out."""
+    wrong = [miss.text for miss in misses if miss.telling]
+    rest = [miss.text for miss in misses if not miss.telling]
+    return f"{FILE} cannot be had: {'; '.join([*wrong, *rest])}. Way out: {_WAY_OUT}"
+
+
 def _first(where: list[Place], misses: list[Miss]) -> tuple[Corpus, str] | None:
     """The reviews from the first of these places that has the right file; the others are added to `misses`."""
     for place in where:
-        label = f"{place.name} ({place.folder / FILE})"
+        label = f"{place.name} ({place.folder})"
         try:
             content = read_file(place.folder / FILE, MAX_BYTES)
         except (FileNotFoundError, NotADirectoryError):
-            misses.append(Miss(f"{label} is not there", place.asked))
+            misses.append(Miss(f"{label} has none", place.asked))
             continue
         except OSError as error:
-            misses.append(Miss(f"{label} cannot be read ({error.strerror or error})", telling=True))
+            misses.append(Miss(f"that of {label} cannot be read ({error.strerror or error})", telling=True))
             continue
         corpus = _checked(content, label, misses)
         if corpus is not None:
@@ -103,7 +110,10 @@ def _checked(content: bytes, label: str, misses: list[Miss]) -> Corpus | None:
     """The reviews of a file whose sha256 is right: from the cache, or unpickled and then cached."""
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != SHA256:
-        misses.append(Miss(f"{label} has {len(content)} bytes of sha256 {sha256}, expected {SHA256}", telling=True))
+        size = f"{len(content):,} bytes, " if len(content) != BYTES else ""
+        misses.append(
+            Miss(f"{label} is another file ({size}sha256 {sha256[:8]}..., not {SHA256[:8]}...)", telling=True)
+        )
         return None
     corpus = imdb_cache.read(SHA256)
     if corpus is not None:

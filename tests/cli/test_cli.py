@@ -124,8 +124,8 @@ def test_a_run_of_the_usual_backends_says_how_to_ask_for_the_others(capsys):
 
 
 def test_a_length_below_1_is_refused():
-    words = "Error: T is 0; it must be at least 1\n"
-    assert called("run", "-w", "running-parity", "-T", "0", "--quick", code=2).output == words
+    words = "Error: Invalid value for '--time-steps' / '-T': '0' is not a whole number from 1 to 2,147,483,647\n"
+    assert words in called("run", "-w", "running-parity", "-T", "0", "--quick", code=2).output
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def test_what_accuracy_to_expect_is_said_wherever_one_is_shown(tmp_path):
 
 
 def test_a_run_of_which_nothing_is_left_ends_before_its_last_launch(tmp_path):
-    limits = ("--precision", "99%", "--max-launches", 10**30)
-    assert "5 to 1000000000000000000000000000000 launches" in invoke(
+    limits = ("--precision", "99%", "--max-launches", 10**6)
+    assert "5 to 1000000 launches" in invoke(
         "run", "--dry-run", "-w", "parity", *map(str, limits)
     )
 

@@ -175,10 +175,10 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
         (["-b", "nunba"], "did you mean numba"),
         (["--pass", "train-step"], "did you mean train_step"),
         (["-w", "running-parity", "-E", "9"], "E is 1 in running-parity, the width of its rows"),
-        (["-B", "0"], "B is 0; it must be at least 1"),
+        (["-B", "0"], "'-B': '0' is not a whole number from 1 to"),
         (["-B", "801"], "batch size 801 is more than the 800 training rows"),
         (["--truncation", "3:4"], "1 <= stride <= window"),
-        (["--truncation", "x"], "not WINDOW:STRIDE"),
+        (["--truncation", "x"], "'--truncation': 'x' is not a whole number from 1"),
         (["--threads", "999"], "--threads 999 is more than the"),
     ],
 )

@@ -11,6 +11,11 @@ from rnnbench.cli.progress import Display
 from rnnbench.harness.plan import Estimate
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 class Asked(Estimate):
     times = 0
 
@@ -21,8 +26,10 @@ class Asked(Estimate):
 
 
 @pytest.mark.parametrize(("terminal", "asked"), [(True, 1), (False, 0)])
-def test_the_time_left_is_worked_out_once_and_for_a_terminal_alone(terminal, asked):
-    out = io.StringIO()
+def test_the_time_left_is_worked_out_once_and_for_a_terminal_alone(terminal, asked, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("CI", raising=False)
+    out = Terminal() if terminal else io.StringIO()
     estimate = Asked()
     estimate.add(("turn", "a"), 4)
     estimate.done(("turn", "a"), 30.0)

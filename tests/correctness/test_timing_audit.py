@@ -35,6 +35,12 @@ CHEATS = {
 }
 
 
+def test_each_backend_that_compiles_for_the_cpu_says_by_what():
+    compile_ = {name for name, entry in backends.REGISTRY.items() if entry.compiles and not entry.gpu}
+    said = {name for name, entry in backends.REGISTRY.items() if entry.compiler and not entry.gpu}
+    assert compile_ - said <= {"keras+torch"}  # whose loop over the steps is PyTorch's, call by call
+
+
 @pytest.mark.parametrize("name", ["numba", "jax"])
 def test_what_is_compiled_runs_no_step_in_the_interpreter(name):
     if reason := backends.missing(name):
