@@ -7,6 +7,7 @@ kernels that it judges.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -404,7 +405,11 @@ class NumpySession(Session):
 
 def blas_threads() -> int:
     """The threads that NumPy's BLAS may use for a product."""
-    return max((pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"), default=1)
+    try:
+        pools = threadpool_info()
+    except OSError:  # a system that does not say what is loaded
+        return int(os.environ.get("OPENBLAS_NUM_THREADS", 1))
+    return max((pool["num_threads"] for pool in pools if pool["user_api"] == "blas"), default=1)
 
 
 class NumpyBackend(Backend):

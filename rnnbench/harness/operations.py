@@ -32,6 +32,7 @@ from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_
 from rnnbench.machine import energy, gpu, interference
 from rnnbench.machine.contention import ContentionWatch, read_counters
 from rnnbench.machine.cores import stay_on
+from rnnbench.machine.known import known
 from rnnbench.model import Case, DType, Pass, Problem
 
 PROCESS = Path("/proc/self")
@@ -80,7 +81,7 @@ class Operations:
 
     def hello(self) -> dict[str, Any]:
         """The package, the libraries and the thread pools of this process."""
-        pools = [{k: v for k, v in pool.items() if k != "filepath"} for pool in threadpool_info()]
+        pools = [{k: v for k, v in pool.items() if k != "filepath"} for pool in known(threadpool_info) or ()]
         return {
             "package": {"version": rnnbench.__version__, "file": os.path.realpath(rnnbench.__file__)},
             "import_ns": self.import_ns,

@@ -11,6 +11,7 @@ import importlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from threadpoolctl import threadpool_limits
 from rnnbench.analysis.roofline import Peak, Rates
 from rnnbench.harness.clock import Clock
 from rnnbench.harness.worker import serve
+from rnnbench.machine.known import known
 from rnnbench.model import DType
 from rnnbench.params import Array
 
@@ -188,7 +190,7 @@ class Ceilings:
         """A `Peak` over so many bytes of memory, each figure by so many seconds of trials."""
         loops = loops_here()
         found = {}
-        with threadpool_limits(limits=1, user_api="blas"):  # the threads are ours
+        with known(threadpool_limits, limits=1, user_api="blas") or nullcontext():  # the threads are ours
             for dtype in dtypes:
                 memory = np.empty(size // np.dtype(dtype).itemsize, dtype)
                 found[DType(dtype)] = tuple(ceilings(loops, dtype, threads, memory, seconds))

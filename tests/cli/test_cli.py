@@ -231,9 +231,7 @@ def test_what_accuracy_to_expect_is_said_wherever_one_is_shown(tmp_path):
 
 def test_a_run_of_which_nothing_is_left_ends_before_its_last_launch(tmp_path):
     limits = ("--precision", "99%", "--max-launches", 10**6)
-    assert "5 to 1000000 launches" in invoke(
-        "run", "--dry-run", "-w", "parity", *map(str, limits)
-    )
+    assert "5 to 1000000 launches" in invoke("run", "--dry-run", "-w", "parity", *map(str, limits))
 
 
 def test_a_run_says_how_long_it_takes_before_it_measures(tmp_path):

@@ -23,7 +23,7 @@ class Listener:
     def show(self, what, fraction):
         pass
 
-    def doing(self, what, estimate):
+    def doing(self, what, estimate, case=""):
         pass
 
     def say(self, text):

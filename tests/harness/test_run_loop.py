@@ -29,7 +29,7 @@ class Listener:
     def __init__(self):
         self.doings, self.said, self.fractions = [], [], []
 
-    def doing(self, what, estimate):
+    def doing(self, what, estimate, case=""):
         self.doings.append(what)
         self.fractions.append(estimate.fraction)
         assert estimate.remaining >= 0
