@@ -17,7 +17,7 @@ from rnnbench.units import rough_duration
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Estimate
 
-SILENT_FOR = 60.0  # seconds, the most in a log
+SILENT_FOR, SHORTEST_WAIT = 60.0, 1.0  # seconds, the most in a log, and between two looks
 _NO = ("", "0", "false")
 
 
@@ -43,7 +43,7 @@ class Log(Lines):
 
     def repeat(self) -> None:
         """Say what still runs where nothing was said for long, until the end."""
-        while not self.ended.wait(max(1.0, self.since + SILENT_FOR - time.monotonic())):
+        while not self.ended.wait(max(SHORTEST_WAIT, self.since + SILENT_FOR - time.monotonic())):
             if self.what and time.monotonic() - self.since >= SILENT_FOR:
                 self.say(f"still, for {rough_duration(time.monotonic() - self.begun)}: {self.what}")
 

@@ -151,3 +151,47 @@ def test_parts_of_an_older_fingerprint():
         "system": {"cpu governor": None, "os": "Linux 6"},
         "software": {"python": "3.11"},
     }
+
+
+@pytest.fixture
+def quick_facts(monkeypatch):
+    """A fingerprint for which no other program is asked."""
+    monkeypatch.setattr(facts_of, "_described", lambda: {"brand_raw": "a chip", "flags": ["avx2"]})
+    monkeypatch.setattr(facts_of, "git", lambda: None)
+    monkeypatch.setattr(facts_of, "_detected", lambda kind: None)
+    for name in CHANGES | KEEPS:
+        monkeypatch.delenv(name, raising=False)
+
+
+CHANGES = {
+    "OMP_PROC_BIND": "true", "KMP_AFFINITY": "compact", "OPENBLAS_CORETYPE": "Haswell", "MALLOC_ARENA_MAX": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.check=1", "ATEN_CPU_CAPABILITY": "default", "TORCHDYNAMO_DISABLE": "1",
+    "XLA_FLAGS": "--xla_cpu_x", "TF_ENABLE_ONEDNN_OPTS": "0", "TF_XLA_FLAGS": "--x", "JAX_DISABLE_JIT": "1",
+    "NUMBA_OPT": "0", "LD_PRELOAD": "libjemalloc.so", "KERAS_BACKEND": "torch", "ORT_X": "1", "CUDA_VISIBLE_DEVICES": "0",
+}  # fmt: skip
+KEEPS = {
+    "HOME": "/nowhere", "TMPDIR": "/nowhere", "COLUMNS": "20", "TERM": "dumb", "CI": "true", "FORCE_COLOR": "1",
+    "NO_COLOR": "1", "MPLBACKEND": "TkAgg", "LANG": "C", "LC_ALL": "C", "PYTHONHASHSEED": "7", "GIT_DIR": "/nowhere",
+    "NUMBA_CACHE_DIR": "/nowhere", "TORCHINDUCTOR_CACHE_DIR": "/nowhere", "JAX_COMPILATION_CACHE_DIR": "/nowhere",
+    "KERAS_HOME": "/nowhere", "RNNBENCH_DATA": "/nowhere", "RNNBENCH_TRACEBACK": "1", "OMP_NUM_THREADS": "7",
+    "TF_TOKEN_x": "secret", "PYTHONDEVMODE": "1", "AWS_SECRET": "x", "TORCH_LOGS": "all",
+}  # fmt: skip
+
+
+def test_the_machine_id_differs_where_and_only_where_a_number_may(quick_facts, monkeypatch):
+    before = fingerprint()["machine_id"]
+    ids = {before}
+    for name, value in CHANGES.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            found = fingerprint()["machine_id"]
+        assert found not in ids, name
+        ids.add(found)
+        assert fingerprint({name: value})["machine_id"] == found  # of --env, too
+    assert fingerprint({"OWN_SWITCH": "1"})["machine_id"] not in ids
+    for name, value in KEEPS.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(name, value)
+            assert fingerprint()["machine_id"] == before, name
+    monkeypatch.chdir("/")
+    assert fingerprint()["machine_id"] == before
