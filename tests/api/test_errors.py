@@ -46,7 +46,7 @@ def test_what_the_user_or_the_system_caused_is_told(error, code, words):
     assert words in found.text
     assert len(found.text) <= 360
     assert all(code in codes for codes in EXIT_CODES.values() if code == SYSTEM)
-    if errno.EMFILE == getattr(error, "errno", None):
+    if getattr(error, "errno", None) == errno.EMFILE:
         assert "folder" not in found.text
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from rnnbench.api import run as running
 from rnnbench.api import run_session
+from rnnbench.api.exit_codes import SYSTEM
 from rnnbench.cli.progress import Display
 from rnnbench.harness import arrays, worker_pool
 from rnnbench.harness.clock import Turn
@@ -138,3 +139,39 @@ def test_a_disk_that_is_full_from_the_start_is_said_and_nothing_is_begun(tmp_pat
     with pytest.raises(OSError, match="No space left on device"):
         execute(plan, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+ENDS = {
+    "memory": (MemoryError(), SYSTEM, "there is no memory left for it"),
+    "threads": (RuntimeError("can't start new thread"), SYSTEM, "starts no more processes or threads"),
+    "open files": (OSError(errno.EMFILE, "Too many open files"), SYSTEM, "may open no more files"),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_what_the_system_refuses_ends_the_run_in_order_too(tmp_path, plan, monkeypatch, name):
+    error, code, words = ENDS[name]
+
+    def refuse(*_, **__):
+        raise error
+
+    folder, calls = tmp_path / "run", []
+    save = arrays._save
+    monkeypatch.setattr(arrays, "_save", lambda *given: refuse() if calls else calls.append(save(*given)))
+    result, said = execute(plan, folder)
+    assert result.code == code
+    assert words in said
+    assert f"python -m rnnbench run --resume {folder}" in said
+    assert result.loaded.records
+
+
+def test_a_fault_of_ours_says_that_what_was_measured_is_kept(tmp_path, plan, monkeypatch):
+    def fault(*_):
+        raise KeyError("no such thing")
+
+    monkeypatch.setattr(run_session, "trainings", fault)
+    said = io.StringIO()
+    with Display(Console(file=said, width=1000)) as display, pytest.raises(KeyError):
+        running.execute(plan, tmp_path / "run", "run", display)
+    assert "what was measured is kept. Continue with: python -m rnnbench run --resume" in said.getvalue()
+    assert turns(tmp_path / "run")

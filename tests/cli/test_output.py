@@ -89,6 +89,30 @@ def test_a_run_in_ascii_is_measured_and_reported(tmp_path):
     assert (code, errors) == (0, "")
 
 
+@pytest.mark.slow
+def test_a_run_whose_end_cannot_be_shown_says_where_all_is(tmp_path):
+    line = f"rnnbench run -b numpy -w parity --pass forward --quick --no-training -o {tmp_path / 'run'} > /dev/full"
+    code, _, errors = shell(line)
+    assert code == 4
+    last = errors.splitlines()[-1]
+    assert last.startswith("Error: standard output cannot be written: No space left on device")
+    assert last.endswith(f"all that was measured is in {tmp_path / 'run'}")
+    assert (tmp_path / "run" / "report.md").stat().st_size
+
+
+def test_a_report_that_cannot_be_drawn_loses_nothing(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ArithmeticError("no such figure")
+
+    monkeypatch.setattr("rnnbench.api.run_session.RunSession._look_for_peak", lambda self: None)
+    monkeypatch.setattr("rnnbench.report.page.write_report", broken)
+    asked = ("-b", "numpy", "-w", "parity", "--pass", "forward", "--quick", "--no-training")
+    result = called("run", *asked, "-o", tmp_path / "my run", env={"RNNBENCH_TRACEBACK": ""})
+    assert result.exit_code == 70
+    assert f"write it later with: python -m rnnbench report '{tmp_path / 'my run'}'" in result.output
+    assert "parity: only numpy was measured" in result.output
+
+
 def test_a_path_that_is_no_text_is_shown(tmp_path):
     result = called("check", str(tmp_path / "nothing-\udcff"))
     assert result.exit_code == 4
@@ -102,7 +126,7 @@ def failing(error: Exception):
     return fail
 
 
-@pytest.mark.parametrize("error", [RecursionError("too deep"), OverflowError(), KeyError("x"), MemoryError(),
+@pytest.mark.parametrize("error", [RecursionError("too deep"), OverflowError(), KeyError("x"),
                                    BrokenPipeError(32, "Broken pipe"), UnicodeDecodeError("ascii", b"x", 0, 1, "no"),
                                    np.linalg.LinAlgError("singular")])  # fmt: skip
 def test_what_nobody_foresaw_has_a_code_of_its_own(error, run, monkeypatch):

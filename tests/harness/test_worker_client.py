@@ -149,3 +149,16 @@ def test_folders_of_the_path_are_named_in_full_and_empty_ones_are_left_out(tmp_p
         monkeypatch.setenv("PYTHONPATH", given)
         assert passed({}).get("PYTHONPATH") == kept, given
     assert passed({})["PYTHONSAFEPATH"] == "1"
+
+
+def test_a_worker_that_can_start_no_thread_says_so_in_a_line(tmp_path):
+    hook = 'import threading\ndef refused(*_):\n    raise RuntimeError("can\'t start new thread")\n'
+    (tmp_path / "sitecustomize.py").write_text(f"{hook}threading._start_new_thread = refused\n")
+    env = environment(1, None) | {"PYTHONPATH": str(tmp_path)}
+    client = WorkerClient("numpy", backends.REGISTRY["numpy"].target, tmp_path / "log", env)
+    try:
+        with pytest.raises(WorkerFailure) as caught:
+            client.ask("hello", Limit(60))
+    finally:
+        client.kill()
+    assert caught.value.reason == "hello: RuntimeError: can't start new thread"
