@@ -29,12 +29,13 @@ def env(peak: bool, threads: int | None, as_json: bool) -> None:
     from rnnbench.harness.worker_pool import computing_libraries
     from rnnbench.machine.fingerprint import fingerprint
     from rnnbench.machine.interference import Watch
+    from rnnbench.machine.known import known
     from rnnbench.machine.peak import PeakUnknown, measure
     from rnnbench.report.devices import ceiling_rows
     from rnnbench.report.facts import machine_rows
 
     cores, start, found = allowed_threads(threads), Watch().start, None
-    facts = {**fingerprint(), "start": start, "workers": computing_libraries(cores)}
+    facts = {**fingerprint(), "start": start, "workers": known(computing_libraries, cores) or {}}
     if peak:
         try:
             found = measure(tuple(DType), cores)

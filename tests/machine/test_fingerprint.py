@@ -166,8 +166,8 @@ def quick_facts(monkeypatch):
 CHANGES = {
     "OMP_PROC_BIND": "true", "KMP_AFFINITY": "compact", "OPENBLAS_CORETYPE": "Haswell", "MALLOC_ARENA_MAX": "1",
     "GLIBC_TUNABLES": "glibc.malloc.check=1", "ATEN_CPU_CAPABILITY": "default", "TORCHDYNAMO_DISABLE": "1",
-    "XLA_FLAGS": "--xla_cpu_x", "TF_ENABLE_ONEDNN_OPTS": "0", "TF_XLA_FLAGS": "--x", "JAX_DISABLE_JIT": "1", "ORT_X": "1",
-    "NUMBA_OPT": "0", "LD_PRELOAD": "libjemalloc.so", "KERAS_BACKEND": "torch", "CUDA_VISIBLE_DEVICES": "0",
+    "XLA_FLAGS": "--x", "TF_ENABLE_ONEDNN_OPTS": "0", "TF_XLA_FLAGS": "--x", "JAX_DISABLE_JIT": "1",
+    "NUMBA_OPT": "0", "LD_PRELOAD": "x.so", "KERAS_BACKEND": "torch", "ORT_X": "1", "CUDA_VISIBLE_DEVICES": "0",
 }  # fmt: skip
 KEEPS = {
     "HOME": "/nowhere", "TMPDIR": "/nowhere", "COLUMNS": "20", "TERM": "dumb", "CI": "true", "FORCE_COLOR": "1",
