@@ -24,7 +24,7 @@ MAX_SEED = 2**32 - 1  # as the libraries take it
 MAX_SECONDS = 10_000_000  # of a budget: months
 
 
-def shown(value: Any) -> str:
+def quoted(value: Any) -> str:
     """What was given, in quotes, shortened."""
     text = str(value)
     return repr(text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}...")
@@ -42,7 +42,7 @@ class Count(click.ParamType):
         text = str(value).strip()
         number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,20}", text) else None
         if number is None or not self.low <= number <= self.high:
-            self.fail(f"{shown(text)} is not a whole number from {self.low:,} to {self.high:,}", param, ctx)
+            self.fail(f"{quoted(text)} is not a whole number from {self.low:,} to {self.high:,}", param, ctx)
         return number
 
 
@@ -143,11 +143,11 @@ class SizesType(click.ParamType):
         try:
             sizes = self._doubled(int(low), int(high)) if colon else [int(part) for part in str(value).split(",")]
         except ValueError:
-            self.fail(f"{shown(value)} is neither LOW:HIGH, such as 8:1024, nor numbers, such as 8,64,100", param, ctx)
+            self.fail(f"{quoted(value)} is neither LOW:HIGH, such as 8:1024, nor numbers, such as 8,64,100", param, ctx)
         wrong = [size for size in sizes if not 1 <= size <= MAX_SIZE]
         if wrong or not sizes:
-            said = f"size {shown(wrong[0])[1:-1]}" if wrong else f"no size between {low} and {high}"
-            self.fail(f"{shown(value)} has {said}; sizes from 1 to {MAX_SIZE:,}, the lower one first", param, ctx)
+            said = f"size {quoted(wrong[0])[1:-1]}" if wrong else f"no size between {low} and {high}"
+            self.fail(f"{quoted(value)} has {said}; sizes from 1 to {MAX_SIZE:,}, the lower one first", param, ctx)
         return tuple(dict.fromkeys(sizes))
 
     @staticmethod
@@ -186,9 +186,9 @@ class PercentType(click.ParamType):
         try:
             percent = float(str(value).removesuffix("%"))
         except ValueError:
-            self.fail(f"{shown(value)} is not a number of percent, such as 5%", param, ctx)
+            self.fail(f"{quoted(value)} is not a number of percent, such as 5%", param, ctx)
         if not 0 < percent < 100:
-            self.fail(f"{shown(value)} has {percent:g} %; above 0 and below 100 is allowed", param, ctx)
+            self.fail(f"{quoted(value)} has {percent:g} %; above 0 and below 100 is allowed", param, ctx)
         return percent / 100
 
 
@@ -227,9 +227,9 @@ class DurationType(click.ParamType):
             try:
                 seconds = float(text)
             except ValueError:
-                self.fail(f"{shown(value)} is not a duration, such as 90, 30s, 10m or 1h30m", param, ctx)
+                self.fail(f"{quoted(value)} is not a duration, such as 90, 30s, 10m or 1h30m", param, ctx)
         if not 0 < seconds < MAX_SECONDS:
-            self.fail(f"{shown(value)} is {seconds:g} s; above 0 and below {MAX_SECONDS:,} is allowed", param, ctx)
+            self.fail(f"{quoted(value)} is {seconds:g} s; above 0 and below {MAX_SECONDS:,} is allowed", param, ctx)
         return seconds
 
 
@@ -255,7 +255,7 @@ class GateType(click.ParamType):
         try:
             margin = float(percent.removesuffix("%"))
         except ValueError:
-            self.fail(f"{shown(value)} is not METRIC:PERCENT, such as median:5%", param, ctx)
+            self.fail(f"{quoted(value)} is not METRIC:PERCENT, such as median:5%", param, ctx)
         if not 0 < margin <= MAX_PERCENT:
-            self.fail(f"{shown(value)} has {margin:g} %; above 0 and at most {MAX_PERCENT:g} is allowed", param, ctx)
+            self.fail(f"{quoted(value)} has {margin:g} %; above 0 and at most {MAX_PERCENT:g} is allowed", param, ctx)
         return Gate(Metric(metric), margin / 100)
