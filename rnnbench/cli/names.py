@@ -204,9 +204,9 @@ class AccuracyType(click.ParamType):
         try:
             share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
         except ValueError:
-            self.fail(f"{value!r} is no accuracy, such as 0.8 or 80%", param, ctx)
+            self.fail(f"{quoted(value)} is no accuracy, such as 0.8 or 80%", param, ctx)
         if not 0 < share <= 1:
-            self.fail(f"{value!r} is not above 0 and at most 1; give 0.8 or 80% for eight of ten", param, ctx)
+            self.fail(f"{quoted(value)} is not above 0 and at most 1; give 0.8 or 80% for eight of ten", param, ctx)
         return share
 
 

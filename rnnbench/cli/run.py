@@ -92,7 +92,7 @@ Examples:
     "place of the passes, unless --pass names some.",
 )
 @click.option(
-    "--seeds", type=click.IntRange(1), metavar="N",
+    "--seeds", type=Count(1, MAX_SIZE), metavar="N",
     help="Trainings of each backend with --until-accuracy, from --seed on. Default: 5; with --quick 1.",
 )  # fmt: skip
 @STOPPING
@@ -221,15 +221,15 @@ def _dry_run(plan: Any) -> int:
     from rnnbench.api.to_accuracy import asked_trainings
     from rnnbench.harness.plan import cases_of, wanted
 
-        start, failed = time.monotonic(), None
-        context = ReportData.of(loaded, plan.reference)
+    cases = [
+        (case.key, name)
         for spec in plan.workloads
         for case in cases_of(plan, spec)
         for name in plan.backends
         if wanted(plan, case, name)
     ]
     trained = list(asked_trainings(plan))
-    rows = [(*row, "missing" if backends.missing(row[-1], plan.env) else "") for row in (*cases, *trained)]
+    rows = [(*row, "unavailable" if backends.missing(row[-1], plan.env) else "") for row in (*cases, *trained)]
     print_table(("case", "backend", ""), rows)
     say_left_out(plan)
     memory, said = ", then once for its memory" if plan.memory else "", []

@@ -6,10 +6,10 @@ import click
 import pytest
 
 from rnnbench.cli import main
-from rnnbench.cli.names import Count, DurationType, GateType, PercentType, SizesType, TruncationType
+from rnnbench.cli.names import AccuracyType, Count, DurationType, GateType, PercentType, SizesType, TruncationType
 from tests.calling import called
 
-NUMBERS = (Count, DurationType, GateType, PercentType, SizesType, TruncationType)
+NUMBERS = (AccuracyType, Count, DurationType, GateType, PercentType, SizesType, TruncationType)
 WRONG = ("nan", "inf", "-inf", "1e400", "-1", "9" * 30, "9" * 5000, "0x10")
 BEFORE = {GateType: "median:"}  # what a number of an option stands behind
 
