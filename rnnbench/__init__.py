@@ -23,6 +23,7 @@ _WHERE = {
     "model": ("Model", "Train", "Truncation"),
     "data": ("Data",),
     "backends.base": ("Backend",),
+    "stream": ("Stream",),
 }
 _MODULE = {name: module for module, names in _WHERE.items() for name in names}
 
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from rnnbench.model import Model as Model
     from rnnbench.model import Train as Train
     from rnnbench.model import Truncation as Truncation
+    from rnnbench.stream import Stream as Stream
     from rnnbench.workloads.base import Dataset as Dataset
     from rnnbench.workloads.base import Source as Source
     from rnnbench.workloads.base import Workload as Workload

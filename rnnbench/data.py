@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rnnbench.model import Head, Loss, Problem
+from rnnbench.model import DType, Head, Loss, Model, Problem
 from rnnbench.params import Array
 
 Inputs = NDArray[Any]
@@ -133,12 +133,16 @@ def _check_real(kinds: str, values: Inputs) -> None:
 
 
 def checked_states(problem: Problem, states: Mapping[str, Array]) -> dict[str, Array]:
-    """Copies of initial states by name, each (B, H), in the problem's type.
+    """`states_of_rows` for a whole batch of the problem."""
+    return states_of_rows(problem.model, problem.B, problem.dtype, states)
+
+
+def states_of_rows(model: Model, n: int, dtype: DType, states: Mapping[str, Array]) -> dict[str, Array]:
+    """Copies of states by name, each (n, H), in the given type.
 
     Raises ValueError for states that are not those of the model, and for another shape or kind.
     """
-    model, shape = problem.model, (problem.B, problem.model.H)
-    names = model.states
+    shape, names = (n, model.H), model.states
     if not isinstance(states, Mapping) or set(states) != set(names):
         given = sorted(states) if isinstance(states, Mapping) else type(states).__name__
         raise ValueError(f"the states are {given}; {model.cell} needs a dict of arrays named {sorted(names)}")
@@ -146,7 +150,19 @@ def checked_states(problem: Problem, states: Mapping[str, Array]) -> dict[str, A
         if np.shape(value) != shape:
             raise ValueError(f"state {name} has shape {np.shape(value)}; this problem needs {shape}")
         _check_real("states", np.asarray(value))
-    return {name: np.array(states[name], str(problem.dtype), order="C") for name in names}
+    return {name: np.array(states[name], str(dtype), order="C") for name in names}
+
+
+def check_step(model: Model, inputs: Inputs, B: int) -> None:
+    """Raise ValueError for inputs of one step, (B,) tokens or (B, E), of another shape or kind, or outside V."""
+    expected = (B,) if model.V is not None else (B, model.E)
+    if inputs.shape != expected:
+        kind = "tokens" if model.V is not None else "inputs"
+        raise ValueError(f"{kind} have shape {inputs.shape}; a step of this stream needs {expected}")
+    if model.V is not None:
+        _check_whole("token", inputs, model.V, "the vocabulary", "tokens")
+    else:
+        _check_real("inputs", inputs)
 
 
 def checked_batch(batch: int, staged: int, B: int) -> int:

@@ -60,41 +60,52 @@ class _CellTile(Tile):
 
     def _gru(self, i: int, sums: list[Any], state: Any, gates: Any) -> None:
         write, given = self.write, self.given
-        r = write.builder.fdiv(*sigmoid_parts(write, sums[0]))
-        x_n = write.load(given["start"], self.starts[i], 2)
-        z_over, z_under = sigmoid_parts(write, sums[1])
-        n_over, n_under, sign = tanh_parts(write, write.multiply_add(r, sums[2], x_n))
-        one = self._inverse(write.multiply(z_under, n_under))
-        z = write.multiply(z_over, write.multiply(one, n_under))
-        n = signed(write, write.multiply(n_over, write.multiply(one, z_under)), sign)
-        before = write.load(given["before"], state)
-        write.store(write.multiply_add(z, write.subtract(before, n), n), given["after"], state)
-        self._keep(gates, [r, z, n])
+        x_n, before = write.load(given["start"], self.starts[i], 2), write.load(given["before"], state)
+        h, kept = gru_end(write, sums, x_n, before)
+        write.store(h, given["after"], state)
+        self._keep(gates, kept)
         write.store(sums[2], given["tape"], state)
 
     def _lstm(self, i: int, sums: list[Any], state: Any, gates: Any) -> None:
         write, given = self.write, self.given
-        (i_over, i_under), (f_over, f_under) = sigmoid_parts(write, sums[0]), sigmoid_parts(write, sums[1])
-        g_over, g_under, g_sign = tanh_parts(write, sums[2])
-        both = write.multiply(i_under, f_under)
-        one = self._inverse(write.multiply(both, g_under))
-        of_both = write.multiply(one, g_under)
-        i_gate = write.multiply(i_over, write.multiply(of_both, f_under))
-        f = write.multiply(f_over, write.multiply(of_both, i_under))
-        g = signed(write, write.multiply(g_over, write.multiply(one, both)), g_sign)
-        before = write.load(given["cell_before"], state)
-        c = write.multiply_add(f, before, write.multiply(i_gate, g))
+        h, c, kept, tanh_c = lstm_end(write, sums, write.load(given["cell_before"], state))
         write.store(c, given["cell_after"], state)
-        (o_over, o_under), (c_over, c_under, c_sign) = sigmoid_parts(write, sums[3]), tanh_parts(write, c)
-        one = self._inverse(write.multiply(o_under, c_under))
-        o = write.multiply(o_over, write.multiply(one, c_under))
-        tanh_c = signed(write, write.multiply(c_over, write.multiply(one, o_under)), c_sign)
-        write.store(write.multiply(o, tanh_c), given["after"], state)
-        self._keep(gates, [i_gate, f, g, o])
+        write.store(h, given["after"], state)
+        self._keep(gates, kept)
         write.store(tanh_c, given["tape"], state)
 
-    def _inverse(self, x: Any) -> Any:
-        return self.builder.fdiv(self.write.constant(1.0), x)
+
+def _inverse(write: Vectors, x: Any) -> Any:
+    return write.builder.fdiv(write.constant(1.0), x)
+
+
+def gru_end(write: Vectors, sums: list[Any], x_n: Any, before: Any) -> tuple[Any, list[Any]]:
+    """h and the gates r, z, n as activated, from the sums of r, z and m, the input's part of n, and h before."""
+    r = write.builder.fdiv(*sigmoid_parts(write, sums[0]))
+    z_over, z_under = sigmoid_parts(write, sums[1])
+    n_over, n_under, sign = tanh_parts(write, write.multiply_add(r, sums[2], x_n))
+    one = _inverse(write, write.multiply(z_under, n_under))
+    z = write.multiply(z_over, write.multiply(one, n_under))
+    n = signed(write, write.multiply(n_over, write.multiply(one, z_under)), sign)
+    return write.multiply_add(z, write.subtract(before, n), n), [r, z, n]
+
+
+def lstm_end(write: Vectors, sums: list[Any], before: Any) -> tuple[Any, Any, list[Any], Any]:
+    """h, c, the gates i, f, g, o as activated and tanh(c), from the sums of the gates and c before."""
+    (i_over, i_under), (f_over, f_under) = sigmoid_parts(write, sums[0]), sigmoid_parts(write, sums[1])
+    g_over, g_under, g_sign = tanh_parts(write, sums[2])
+    both = write.multiply(i_under, f_under)
+    one = _inverse(write, write.multiply(both, g_under))
+    of_both = write.multiply(one, g_under)
+    i_gate = write.multiply(i_over, write.multiply(of_both, f_under))
+    f = write.multiply(f_over, write.multiply(of_both, i_under))
+    g = signed(write, write.multiply(g_over, write.multiply(one, both)), g_sign)
+    c = write.multiply_add(f, before, write.multiply(i_gate, g))
+    (o_over, o_under), (c_over, c_under, c_sign) = sigmoid_parts(write, sums[3]), tanh_parts(write, c)
+    one = _inverse(write, write.multiply(o_under, c_under))
+    o = write.multiply(o_over, write.multiply(one, c_under))
+    tanh_c = signed(write, write.multiply(c_over, write.multiply(one, o_under)), c_sign)
+    return write.multiply(o, tanh_c), c, [i_gate, f, g, o], tanh_c
 
 
 def _function(module: Any, number: types.Float, recurrence: int, rows: int) -> Any:

@@ -44,11 +44,13 @@ _NAME = f"kernels-{source_digest()}{'-plain' if PLAIN_LOOPS else ''}{f'-{FORCED_
 KEPT_IN = code_cache.code_folder(_NAME, Path(__file__))
 
 
-def cpu_kernel(*, flags: frozenset[str] = FAST, inline: str = "never") -> Callable[[Callable[..., Any]], Any]:
+def cpu_kernel(
+    *, flags: frozenset[str] = FAST, inline: str = "never", nogil: bool = True
+) -> Callable[[Callable[..., Any]], Any]:
     """Compile on first call, once for each dtype; keep on disk; divide by zero as IEEE says; let go of the GIL."""
 
     def decorate(function: Callable[..., Any]) -> Any:
-        compiled = numba.njit(nogil=True, error_model="numpy", fastmath=set(flags), inline=inline)(function)
+        compiled = numba.njit(nogil=nogil, error_model="numpy", fastmath=set(flags), inline=inline)(function)
         return code_cache.keep(compiled, function, KEPT_IN)
 
     return decorate

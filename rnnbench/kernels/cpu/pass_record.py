@@ -71,6 +71,8 @@ INTEGERS = (
     "team", "take_all", "team_thread",
     # of a layer by itself, see `layer_pass`
     "has_bias", "turns", "row_apart", "out_at", "learns_states", "adds_inputs",
+    # of a stream, see `stream_step`: whether a call is in it
+    "in_use",
 )  # fmt: skip
 REALS = (
     "step_weight", "learning_rate", "beta_1", "beta_2", "epsilon", "clip_value", "clip_norm", "loss_sum", "scale",

@@ -103,7 +103,8 @@ def signed(write: Vectors, size: Any, sign: Any) -> Any:
     return builder.bitcast(builder.or_(builder.bitcast(size, write.integers), sign), write.vector)
 
 
-def _tanh(write: Vectors, x: Any) -> Any:
+def tanh_vector(write: Vectors, x: Any) -> Any:
+    """tanh(x)."""
     above, below, sign = tanh_parts(write, x)
     return signed(write, write.builder.fdiv(above, below), sign)
 
@@ -153,7 +154,7 @@ def _of_vectors(function: Callable[[Vectors, Any, Any], Any]) -> Any:
     return intrinsic(typing)
 
 
-_tanh_here, _sigmoid_here = _over_vectors(_tanh), _over_vectors(_sigmoid)
+_tanh_here, _sigmoid_here = _over_vectors(tanh_vector), _over_vectors(_sigmoid)
 _add_here, _set_here = _of_vectors(lambda write, a, b: write.add(a, b)), _of_vectors(lambda write, a, b: b)
 
 
