@@ -309,13 +309,18 @@ def blocks_of(model: Model, truncation: Truncation | None, T: int, lengths: bool
 
 
 class Pass(StrEnum):
-    """What is timed. The names are the methods of `backends.base.Session`, but for `epoch`, which is `train_epoch`."""
+    """What is timed. The names are the methods of `backends.base.Session`, but for `epoch`, which is `train_epoch`,
+    and `step`, one time step of inference whose states stay: `begin_steps`.
+    """
 
     FORWARD = "forward"
     GRADIENT = "gradient"
     TRAIN_STEP = "train_step"
     EPOCH = "epoch"
+    STEP = "step"
 
+
+USUAL_PASSES = (Pass.FORWARD, Pass.GRADIENT, Pass.TRAIN_STEP, Pass.EPOCH)  # those that are meant where none is named
 
 DENSE = "dense"  # the workload of a sweep: problems of many sizes share it
 

@@ -37,7 +37,7 @@ token of n or R steps, whichever is less):
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rnnbench.model import Case, Head, Loss, Optimizer, Pass, Problem
 
@@ -62,6 +62,9 @@ class Work:
 
 def work_of(case: Case) -> Work:
     """Operations and traffic of one call of the case, by the formulas of this module."""
+    if case.pass_ is Pass.STEP:
+        model = replace(case.model, head=Head.EVERY)
+        case = replace(case, pass_=Pass.FORWARD, model=model, T=1, truncation=None, mean_length=None)
     forward, backward = _operations(case)
     if case.pass_ is Pass.FORWARD:
         return Work(round(forward), round(_forward_bytes(case)))

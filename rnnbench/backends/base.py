@@ -6,7 +6,7 @@ import abc
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +24,10 @@ from rnnbench.data import (
     checked_states,
     shaped_lengths,
 )
-from rnnbench.model import Case, DType, Feature, Head, Problem, features_of
+from rnnbench.model import Case, DType, Feature, Head, Pass, Problem, features_of
 from rnnbench.params import Array, Params, check_shapes
+
+NO_STEPS = "no single time steps here; take numba, numpy, torch, jax, onnxruntime or openvino"
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,15 @@ class Outputs:
     def __post_init__(self) -> None:
         if self.loss is not None and not math.isfinite(self.loss):
             object.__setattr__(self, "loss", math.nan)
+
+
+class Steps(NamedTuple):
+    """Single time steps of inference. `take` computes one, from an item of `inputs`, which has all T in order, and from
+    the states that the one before left. What it returns is without meaning.
+    """
+
+    inputs: list[Any]
+    take: Callable[[Any], object]
 
 
 class DeviceClock(abc.ABC):
@@ -149,6 +160,25 @@ class Session(abc.ABC):
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         """`train_epoch` after its check: a contiguous order of at least one row."""
 
+    def begin_steps(self) -> Steps:
+        """Stage single time steps of the current batch, with the parameters as they are, from the states of
+        `start_from`. `fetch` gives logits (B, O) and states after the last one that was taken.
+        """
+        raise NotImplementedError(NO_STEPS)
+
+    def all_steps(self) -> Outputs:
+        """The T steps of the current batch one after the other: the logits of each, (B, T, O), and the last states."""
+        logits, states = [], dict[str, Array]()
+        steps = self.begin_steps()
+        for x in steps.inputs:
+            steps.take(x)
+            self.synchronize()
+            done = self.fetch()
+            assert done.logits is not None
+            logits.append(done.logits.copy())
+            states = done.states
+        return Outputs(logits=np.stack(logits, axis=1), states=states)
+
     def predict(self, inputs: Inputs, lengths: Inputs | None = None) -> Array:
         """Logits for any number of rows, (n, O) or (n, T, O), from a zero state; with their lengths (n,) where the
         problem has such.
@@ -198,6 +228,7 @@ class Backend(abc.ABC):
     """One implementation under one name. Made once in its worker process; importing its module imports the library."""
 
     name: ClassVar[str]
+    streams: ClassVar[bool] = False  # whether its sessions have `begin_steps`
 
     def unavailable(self) -> str | None:
         """Why nothing can be computed on this machine (no device, say) and the way out, or None."""
@@ -205,7 +236,16 @@ class Backend(abc.ABC):
 
     def unsupported(self, case: Case) -> str | None:
         """Why this case cannot be computed here, or None. Never a silent substitute."""
-        return self._not_implemented(case) or self._unsupported(case)
+        return self._not_implemented(case) or self._no_steps(case) or self._unsupported(case)
+
+    def _no_steps(self, case: Case) -> str | None:
+        if case.pass_ is not Pass.STEP:
+            return None
+        if case.model.bidirectional:
+            return "a bidirectional model reads rows from their end too: there is no step before that"
+        if case.lengths:
+            return "single steps are of rows that go on; leave the lengths out"
+        return None if self.streams else NO_STEPS
 
     def _not_implemented(self, problem: Problem) -> str | None:
         cell = problem.model.recurrence

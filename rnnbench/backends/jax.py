@@ -16,8 +16,16 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Backend, Outputs, Session
-from rnnbench.backends.jax_parts import ForwardOutputs, Functions, exact, logits_of, optimizer_of
+from rnnbench.backends.base import Backend, Outputs, Session, Steps
+from rnnbench.backends.jax_parts import (
+    ForwardOutputs,
+    Functions,
+    exact,
+    logits_of,
+    one_step,
+    optimizer_of,
+    zero_states,
+)
 from rnnbench.contract import CPU, Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.model import DType, Head, Problem
@@ -80,9 +88,19 @@ class JaxSession(Session):
             self.inputs, self.targets = self._put(self.rows), self._put(self.answers)
             self.lengths = None if self.steps is None else self._put(self.steps)
         self.states: dict[str, jax.Array] | None = None
-        self.done: JaxOutputs | None = None
+        self._done: JaxOutputs | None = None
+        self.stepped: tuple[jax.Array, dict[str, jax.Array]] | None = None  # logits, states, of a single step
         self.reset()
         self.select(0)
+
+    @property
+    def done(self) -> JaxOutputs | None:
+        """What the last pass left; none where that was a single step."""
+        return self._done
+
+    @done.setter
+    def done(self, outputs: JaxOutputs | None) -> None:
+        self._done, self.stepped = outputs, None
 
     def _rows(self, inputs: Inputs) -> Inputs:
         return np.ascontiguousarray(inputs, dtype=str(self.problem.dtype) if self.model.V is None else np.int32)
@@ -126,6 +144,28 @@ class JaxSession(Session):
             )
         self.done = JaxOutputs((loss,), lengths=self.own_steps, result=result, params=self.params)
 
+    def begin_steps(self) -> Steps:
+        with precision(self.problem.dtype):
+            params = parts(np.array(self.params), self.model.shapes)
+            # All but the table of tokens are constants of what is compiled: products of constants are done beforehand
+            embedding = self._put(params.pop("embedding")) if self.model.V is not None else None
+            step = jax.jit(exact(partial(one_step, self.model, params)), donate_argnums=1)
+            zeros = zero_states(self.model, self.problem.B, str(self.problem.dtype))
+            states = jax.tree.map(jnp.array, zeros if self.states is None else self.states)
+            inputs = [self._put(x) for x in np.asarray(self.x).swapaxes(0, 1)]
+            jax.block_until_ready((states, inputs))
+
+        def take(x: jax.Array) -> None:
+            nonlocal states
+            logits, states = step(embedding, states, x)
+            self.stepped = logits, states
+
+        def take_exactly(x: jax.Array) -> None:
+            with precision(self.problem.dtype):
+                take(x)
+
+        return Steps(inputs, take if self.problem.dtype is DType.FLOAT32 else take_exactly)
+
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         B = self.problem.B
         rows = order.astype(np.int32)
@@ -166,11 +206,16 @@ class JaxSession(Session):
         self.done = None  # arrays are immutable
 
     def synchronize(self) -> None:
-        if self.done is not None:
+        if self.stepped is not None:
+            self.stepped[0].block_until_ready()  # and with it all that the same call computes
+        elif self.done is not None:
             done = self.done
             jax.block_until_ready((done.losses, done.result, done.grads, done.params, done.correct))
 
     def fetch(self) -> Outputs:
+        if self.stepped is not None:
+            logits, states = self.stepped
+            return Outputs(logits=np.array(logits), states={name: np.array(s) for name, s in states.items()})
         done = self.done
         if done is None:
             return Outputs()
@@ -221,6 +266,7 @@ class JaxBackend(Backend):
     """JAX on the CPU, whatever else there is."""
 
     name: ClassVar[str] = "jax"
+    streams: ClassVar[bool] = True
     platform: ClassVar[str] = CPU
     session: ClassVar[type[JaxSession]] = JaxSession
 
@@ -236,6 +282,7 @@ class JaxBackend(Backend):
         loss = f"one jitted function: {gather}one product for all inputs, {scan}, the head, the loss"
         gradient = f"{loss}, jax.value_and_grad{_cut(problem)}"
         clipped = "clipping, " if problem.train.clips else ""
+        step = "one jitted function of a step: the cell once for each layer, the head; parameters are its constants"
         return Contract(
             threads=pool_threads(),
             subnormals=subnormals_in_xla(self.device),
@@ -246,6 +293,7 @@ class JaxBackend(Backend):
                 "train_step": f"{gradient}, {clipped}optax.{problem.train.optimizer}; parameters donated",
                 "epoch": "one jitted lax.scan of train steps over the full batches, rows gathered inside, and one more"
                 " for the short batch; parameters stay on the device, loss and hits of each batch beside them",
+                **({"step": f"{step}, states donated"} if self.streams else {}),
             },
             notes=_NOTES.get(problem.model.cell, "") * (self.platform == CPU)
             + "parameters, their gradient and each moment are one vector",

@@ -42,6 +42,7 @@ class JaxCudaBackend(JaxBackend):
     """JAX on its cuda platform, products in float32."""
 
     name: ClassVar[str] = "jax-cuda"
+    streams: ClassVar[bool] = False
     platform: ClassVar[str] = CUDA
     session: ClassVar[type[JaxSession]] = JaxCudaSession
 

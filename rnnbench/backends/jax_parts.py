@@ -132,6 +132,18 @@ def scan_steps(
     return last, every
 
 
+def one_step(model: Model, params: Any, embedding: Any, states: States, x: jax.Array) -> tuple[jax.Array, States]:
+    """Logits (B, O) and states after one time step of x (B,) or (B, E), in layers forward in time."""
+    h, after = x if model.V is None else embedding[x], dict(states)
+    for direction in model.directions:
+        own = direction.params_of(params)
+        w, projected = for_forward(direction, own, h @ own["W_xh"] + own["b_h"])
+        last = _FORWARD_STEPS[direction.cell.name](w, direction.states_of(states), projected)
+        after |= direction.named(last)
+        h = last["h"]
+    return h @ params["W_hy"] + params["b_y"], after
+
+
 def projected_inputs(model: Model, params: Any, x: jax.Array) -> list[jax.Array]:
     """x_t W_xh + b_h of all steps for each direction of the first layer, (T, B, G H), from rows (B, T) or (B, T, E)."""
     steps = jnp.swapaxes(x, 0, 1)

@@ -15,7 +15,7 @@ import numpy as np
 from numba.np.ufunc import parallel
 from numpy.typing import NDArray
 
-from rnnbench.backends.base import Backend, Outputs, Session
+from rnnbench.backends.base import Backend, Outputs, Session, Steps
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
 from rnnbench.kernels.cpu import losses
@@ -44,6 +44,7 @@ from rnnbench.kernels.cpu.simd import padded, register_bytes
 from rnnbench.kernels.cpu.thread_pool import MAX_SHARES, thread_pool
 from rnnbench.model import Direction, DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
+from rnnbench.stream import Stream
 
 _LOSS_CODES = {loss: getattr(losses, loss.name) for loss in Loss}
 _RECURRENCE_CODES = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
@@ -150,6 +151,7 @@ class NumbaSession(Session):
         self._start_from(None)
         self.runner = CpuRunner(self.record, self.dtype)
         self.last: Pass | None = None
+        self.stream: Stream | None = None  # of single steps
         self.computed = np.arange(0, dtype=np.int64)  # the rows of the last pass
         self.reset()
         self.select(0)
@@ -248,6 +250,16 @@ class NumbaSession(Session):
     def train_step(self) -> None:
         self._run(TRAIN_STEP, Pass.TRAIN_STEP, self.rows)
 
+    def begin_steps(self) -> Steps:
+        with self.in_use:
+            stream = Stream(self.model, self.params, B=self.problem.B, dtype=self.dtype, flush=self.flush)
+            if self.given is not None:
+                stream.start_from(self.given)
+            self.stream, self.last = stream, Pass.STEP
+        name = "inputs" if self.model.V is None else "tokens"
+        inputs = self.record.arrays[name][self.rows].swapaxes(0, 1)
+        return Steps(list(np.ascontiguousarray(inputs)), stream.step)
+
     def _run(self, goal: int, pass_: Pass, rows: NDArray[np.int64]) -> None:
         self.in_use.acquire()  # `with` takes 0.2 us longer, of a call that may take 8
         try:
@@ -308,6 +320,8 @@ class NumbaSession(Session):
     def fetch(self) -> Outputs:
         """Copies, so that the next pass does not change what was fetched."""
         with self.in_use:
+            if self.last is Pass.STEP and self.stream is not None:
+                return Outputs(logits=self.stream.outputs.copy(), states=self.stream.states())
             return Outputs() if self.last is None else self._fetched()
 
     def _fetched(self) -> Outputs:
@@ -362,6 +376,7 @@ class NumbaBackend(Backend):
     """Our kernels: threads share the rows of a batch for all T steps, or, where rows are few, the columns of a step."""
 
     name: ClassVar[str] = "numba"
+    streams: ClassVar[bool] = True
     flush: ClassVar[bool] = True
 
     def contract(self, problem: Problem) -> Contract:
@@ -378,6 +393,8 @@ class NumbaBackend(Backend):
                 "forward": f"{call}: {tokens}, T steps, head, loss; weights are packed where they have changed",
                 "gradient": f"{call}: pack weights, forward, BPTT, weight gradients{rows}",
                 "train_step": f"{call}: gradient, {clipped}the optimizer on all parameters",
+                "step": "rnnbench.Stream.step, one compiled call by one thread; weights are packed, and tokens "
+                "projected where that is not too large, when the stream is made",
                 "epoch": f"{call}: train steps on rows taken by index; loss and correct outputs added up",
             },
             notes=f"at most {numba_threads()} threads of our own, one where work is small; "

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from rnnbench.backends.base import Backend, Outputs, Session
+from rnnbench.backends.base import Backend, Outputs, Session, Steps
 from rnnbench.cells import Arrays, logistic
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, batches_of, real_steps, shaped_lengths, shaped_targets
@@ -358,6 +358,30 @@ class NumpySession(Session):
             parts.append(forward_pass(self.model, self.params, inputs[i : i + 512], None, part).logits)
         return np.concatenate(parts)
 
+    def every_step(self) -> None:
+        """Logits of each step, (B, T, O), and the last states: what all steps one by one must come to."""
+        if self.before_forward is not None:
+            self.before_forward()
+        model = replace(self.model, head=Head.EVERY)
+        trace = forward_pass(model, self.params, self.batch.inputs, self.states)
+        self.outputs = Outputs(logits=trace.logits, states=dict(trace.at(self.problem.T)))
+
+    def begin_steps(self) -> Steps:
+        model, params = self.model, self.params
+        zeros = {name: np.zeros((self.problem.B, model.H), str(self.problem.dtype)) for name in model.states}
+        states = zeros if self.states is None else dict(self.states)
+        layers = [(direction, direction.params_of(params)) for direction in model.directions]
+
+        def take(x: Inputs) -> None:
+            h = x if model.V is None else params["embedding"][x]
+            for direction, own in layers:
+                after = direction.cell.forward(own, h, direction.states_of(states)).after
+                states.update(direction.named(after))
+                h = after["h"]
+            self.outputs = Outputs(logits=h @ params["W_hy"] + params["b_y"], states=dict(states))
+
+        return Steps(list(np.ascontiguousarray(self.batch.inputs.swapaxes(0, 1))), take)
+
     def fetch(self) -> Outputs:
         return self.outputs
 
@@ -416,6 +440,7 @@ class NumpyBackend(Backend):
     """NumPy, one operation at a time; products by its BLAS."""
 
     name: ClassVar[str] = "numpy"
+    streams: ClassVar[bool] = True
 
     def contract(self, problem: Problem) -> Contract:
         cell = problem.model.cell
@@ -433,6 +458,7 @@ class NumpyBackend(Backend):
                 "gradient": f"{loop}; the loss; the reverse loop{scatter}",
                 "train_step": f"gradient, {clipped}the optimizer's equations on whole arrays",
                 "epoch": "a Python loop of train steps over rows gathered by index; loss and hits added up",
+                "step": "@ and the equations of the cell, once for each layer; the head",
             },
             notes="threads are those of the BLAS; all else is done by one",
             staged="rows and targets as arrays; a batch is a view of them",

@@ -7,9 +7,10 @@ is part of the graph.
 from __future__ import annotations
 
 import abc
+import itertools
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, ClassVar, NoReturn
 
@@ -18,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from rnnbench.backends.base import Backend, Outputs, Session
+from rnnbench.backends.base import Backend, Outputs, Session, Steps
 from rnnbench.cells import Cell, reordered
 from rnnbench.contract import Contract
 from rnnbench.data import Data, Inputs, blank_logits, shaped_lengths, shaped_targets
@@ -139,12 +140,12 @@ def _loss(graph: OnnxGraph, problem: Problem, logits: str, rows: int) -> None:
     graph.add("Mul", total, graph.constant(np.array(factor, dtype)), to=LOSS)
 
 
-def graph_of(problem: Problem, params: Params, rows: int, *, only_logits: bool = False) -> bytes:
+def graph_of(problem: Problem, params: Params, rows: int, *, only_logits: bool = False, loss: bool = True) -> bytes:
     """An ONNX model: `inputs` (rows, T) int32 or (rows, T, E), and `lengths` (rows,) where rows have such, to `logits`
     (rows, O) or (rows, T, O).
 
-    Also from `targets` and the states before, each (D, rows, H), to the states after and `loss` (), unless
-    `only_logits`: then rows start from zero states. Parameters in the problem's type.
+    Also from `targets` and the states before, each (D, rows, H), to the states after and `loss` (), where that is asked
+    for, unless `only_logits`: then rows start from zero states. Parameters in the problem's type.
     """
     model, dtype, graph = problem.model, np.dtype(str(problem.dtype)), OnnxGraph()
     every, real = model.head is Head.EVERY, helper.np_dtype_to_tensor_dtype(dtype)
@@ -168,13 +169,15 @@ def graph_of(problem: Problem, params: Params, rows: int, *, only_logits: bool =
     emitted = row if every else [rows]
     outputs = [info(LOGITS, real, [*emitted, model.O])]
     if not only_logits:
-        _loss(graph, problem, LOGITS, rows)
-        has_classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
-        inputs.append(info(TARGETS, whole, emitted) if has_classes else info(TARGETS, real, [*emitted, model.O]))
+        if loss:
+            _loss(graph, problem, LOGITS, rows)
+            has_classes = model.loss is Loss.CATEGORICAL_CROSS_ENTROPY
+            inputs.append(info(TARGETS, whole, emitted) if has_classes else info(TARGETS, real, [*emitted, model.O]))
+            outputs.append(info(LOSS, real, []))
         shape = [len(model.stack[0]), rows, model.H]
         layers = [(number, name) for number in range(model.layers) for name in model.recurrence.states]
         inputs += [info(f"before {number} {name}", real, shape) for number, name in layers]
-        outputs += [info(LOSS, real, []), *(info(f"after {number} {name}", real, shape) for number, name in layers)]
+        outputs += [*(info(f"after {number} {name}", real, shape) for number, name in layers)]
     made = helper.make_graph(graph.nodes, "rnnbench", inputs, outputs, graph.constants)
     found = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     onnx.checker.check_model(found)
@@ -202,6 +205,10 @@ class Engine(abc.ABC):
     def run(self) -> None:
         """Compute all outputs."""
 
+    @abc.abstractmethod
+    def again(self) -> Engine:
+        """The same compiled graph, with nothing bound yet."""
+
 
 class OnnxSession(Session):
     """One problem in a compiled graph: the forward pass and predictions."""
@@ -224,11 +231,12 @@ class OnnxSession(Session):
             self.engine.bind(name, array)
         self.predictor: Engine | None = None  # for predictions, compiled at the first
         self.done = False
+        self.stepped: tuple[Array, dict[str, Array]] | None = None  # logits, states, of a single step
         self.computed: Inputs | None = None  # lengths (B,) of the batch that was computed
         self.select(0)
 
     def _select(self, batch: int) -> None:
-        rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
+        self.batch = rows = slice(batch * self.problem.B, (batch + 1) * self.problem.B)
         self.engine.bind(INPUTS, self.inputs[rows])
         self.engine.bind(TARGETS, self.targets[rows])
         self.batch_lengths = None if self.lengths is None else self.lengths[rows]
@@ -246,7 +254,34 @@ class OnnxSession(Session):
 
     def forward(self) -> None:
         self.engine.run()
+        self.stepped = None
         self.done, self.computed = True, self.batch_lengths
+
+    def begin_steps(self) -> Steps:
+        problem, B = self.problem, self.problem.B
+        one = replace(problem, T=1, model=replace(problem.model, head=Head.LAST))
+        engine = self.engine_of(graph_of(one, self.params, B, loss=False), threads_here())
+        inputs = self.inputs[self.batch].swapaxes(0, 1)[:, :, None]  # (T, B, 1) or (T, B, 1, E)
+        x, logits = np.array(inputs[0], order="C"), np.empty((B, problem.model.O), self.logits.dtype)
+        # Two requests of one graph: what the one leaves the other starts from, and nothing is copied
+        names = [name.removeprefix("before ") for name in self.before]
+        sides = [{name: self.before[f"before {name}"].copy() for name in names} for _ in range(2)]
+        engines = [engine, engine.again()]
+        for i, each in enumerate(engines):
+            for name, array in {INPUTS: x, LOGITS: logits}.items():
+                each.bind(name, array)
+            for name in names:
+                each.bind(f"before {name}", sides[i][name])
+                each.bind(f"after {name}", sides[1 - i][name])
+        turns = itertools.cycle(((engines[0].run, sides[1]), (engines[1].run, sides[0])))
+
+        def take(step: Inputs) -> None:
+            x[...] = step
+            run, after = next(turns)
+            run()
+            self.stepped = logits, after
+
+        return Steps(list(np.ascontiguousarray(inputs)), take)
 
     def gradient(self) -> NoReturn:
         raise NotImplementedError(FORWARD_ONLY)
@@ -279,14 +314,21 @@ class OnnxSession(Session):
         return blank_logits(self.problem, np.concatenate(found), lengths)
 
     def fetch(self) -> Outputs:
+        if self.stepped is not None:
+            logits, after = self.stepped
+            return Outputs(logits=logits.copy(), states=self._states(after))
         if not self.done:
             return Outputs()
-        states = {
-            f"{direction.prefix}{name}": self.after[f"after {direction.layer} {name}"][int(direction.back)].copy()
+        states = self._states({name.removeprefix("after "): array for name, array in self.after.items()})
+        return Outputs(float(self.loss), blank_logits(self.problem, self.logits.copy(), self.computed), states)
+
+    def _states(self, after: dict[str, Array]) -> dict[str, Array]:
+        """Copies of states (D, B, H) by layer and name, under the names of the model."""
+        return {
+            f"{direction.prefix}{name}": after[f"{direction.layer} {name}"][int(direction.back)].copy()
             for direction in self.problem.model.directions
             for name in direction.cell.states
         }
-        return Outputs(float(self.loss), blank_logits(self.problem, self.logits.copy(), self.computed), states)
 
     def poison(self) -> None:
         for array in (self.logits, self.loss, *self.after.values()):
@@ -299,6 +341,7 @@ FORWARD_ONLY = "forward only: it runs trained networks; take torch or jax to tra
 class OnnxBackend(Backend):
     """A runtime that compiles an ONNX graph: float32, forward only."""
 
+    streams: ClassVar[bool] = True
     engine: ClassVar[type[Engine]]
     no_float64: ClassVar[str]
     call: ClassVar[str]  # what the clock is around
@@ -307,7 +350,7 @@ class OnnxBackend(Backend):
     def _unsupported(self, case: Case) -> str | None:
         if case.dtype is DType.FLOAT64:
             return self.no_float64
-        return None if case.pass_ is Pass.FORWARD else FORWARD_ONLY
+        return None if case.pass_ in (Pass.FORWARD, Pass.STEP) else FORWARD_ONLY
 
     def contract(self, problem: Problem) -> Contract:
         gather = "" if problem.model.V is None else "Gather, "
@@ -318,6 +361,8 @@ class OnnxBackend(Backend):
             tf32=False,
             timed={
                 "forward": f"{self.call}: {gather}{cell}, MatMul, the loss, all in one ONNX graph",
+                "step": f"inputs copied to where the graph reads them; {self.call}: {gather}{cell}, MatMul; two "
+                "requests of one graph in turn, each of which reads the states where the other wrote them",
                 **dict.fromkeys(("gradient", "train_step", "epoch"), FORWARD_ONLY),
             },
             notes=self.notes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import ClassVar
 
 import onnxruntime
@@ -17,9 +18,17 @@ class OnnxruntimeEngine(Engine):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         self.session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-        self.binding = self.session.io_binding()
         self.outputs = {output.name for output in self.session.get_outputs()}
+        self._unbind()
+
+    def _unbind(self) -> None:
+        self.binding = self.session.io_binding()
         self.bound: dict[str, Inputs] = {}  # a binding holds addresses alone
+
+    def again(self) -> Engine:
+        other = copy.copy(self)
+        other._unbind()
+        return other
 
     def bind(self, name: str, array: Inputs) -> None:
         self.bound[name] = array

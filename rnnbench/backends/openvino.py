@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import ClassVar
 
 import openvino as ov
@@ -26,10 +27,18 @@ class OpenvinoEngine(Engine):
                 "INFERENCE_PRECISION_HINT": "f32",  # else bfloat16, where the processor has it
             },
         )
-        self.request = self.compiled.create_infer_request()
         ports = (*self.compiled.inputs, *self.compiled.outputs)  # one has several names where a node left its own to it
         self.ports = {name: port for port in ports for name in port.names}
+        self._unbind()
+
+    def _unbind(self) -> None:
+        self.request = self.compiled.create_infer_request()
         self.bound: dict[str, Inputs] = {}  # tensors do not keep what they share alive
+
+    def again(self) -> Engine:
+        other = copy.copy(self)
+        other._unbind()
+        return other
 
     def bind(self, name: str, array: Inputs) -> None:
         self.bound[name] = array

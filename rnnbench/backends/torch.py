@@ -7,6 +7,8 @@ A recurrence is handed time first, which these modules take as it is. They have 
 
 from __future__ import annotations
 
+import copy
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -16,11 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rnnbench.backends.base import Backend, Outputs, Session
+from rnnbench.backends.base import Backend, Outputs, Session, Steps
 from rnnbench.backends.torch_parts import (
     DTYPES,
     Net,
     States,
+    StepNet,
     Subnormals,
     clip_gradients,
     correct_count,
@@ -71,9 +74,19 @@ class TorchSession(Session):
         steps = shaped_lengths(problem, data.lengths)
         self.lengths = None if steps is None else torch.from_numpy(steps).long()  # on the processor: packing asks there
         self.states: States | None = None
-        self.done: TorchOutputs | None = None
+        self._done: TorchOutputs | None = None
+        self.stepped: States | None = None  # logits and states after a single step, where that was the last pass
         self.reset()
         self.select(0)
+
+    @property
+    def done(self) -> TorchOutputs | None:
+        """What the last pass left; none where that was a single step."""
+        return self._done
+
+    @done.setter
+    def done(self, outputs: TorchOutputs | None) -> None:
+        self._done, self.stepped = outputs, None
 
     def _tensor(self, value: Array) -> Tensor:
         return torch.tensor(np.ascontiguousarray(value), dtype=self.dtype, device=self.device)
@@ -111,6 +124,27 @@ class TorchSession(Session):
         with self.subnormals:
             self.done = self._train_step(self.x, self.y, self.states, self.n)
 
+    def begin_steps(self) -> Steps:
+        """The cell traced, frozen and optimised for inference: of what users have the fastest (decision 0056)."""
+        x = self.x.transpose(0, 1).contiguous()
+        zeros = (torch.zeros(self.problem.B, self.model.H, dtype=self.dtype),) * self.net.state_count
+        states = zeros if self.states is None else self.states
+        net = copy.deepcopy(self.net).requires_grad_(False)  # what is frozen here stays as it was for other passes
+        with self.subnormals, warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of TorchScript, whose successors take longer a call
+            traced = torch.jit.trace(StepNet(net).eval(), (x[0], *states))
+            step = torch.jit.optimize_for_inference(torch.jit.freeze(traced))
+
+        def take(x: Tensor) -> None:
+            nonlocal states
+            self.stepped = _, *states = step(x, *states)
+
+        def take_flushed(x: Tensor) -> None:
+            with self.subnormals:
+                take(x)
+
+        return Steps(list(x), take_flushed if self.subnormals.flush else take)
+
     def _train_epoch(self, order: NDArray[np.int64]) -> None:
         with self.subnormals:
             total = torch.zeros((), dtype=torch.float64, device=self.device)
@@ -140,6 +174,9 @@ class TorchSession(Session):
         return blank_logits(self.problem, predicted, lengths)
 
     def fetch(self) -> Outputs:
+        if self.stepped is not None:
+            logits, *last = (tensor.numpy(force=True) for tensor in self.stepped)
+            return Outputs(logits=logits, states=dict(zip(self.model.states, last, strict=True)))
         done = self.done
         if done is None:
             return Outputs()
@@ -317,6 +354,7 @@ class TorchBackend(Backend):
     """PyTorch as installed: subnormals are kept."""
 
     name: ClassVar[str] = "torch"
+    streams: ClassVar[bool] = True
     subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
     recurrence: ClassVar[str] = "{module}, time first"
     padded: ClassVar[str] = "padding is computed, and the state of each row's end read, faster than packed sequences"
@@ -327,6 +365,7 @@ class TorchBackend(Backend):
     def contract(self, problem: Problem) -> Contract:
         recurrence = self.recurrence.format(module=self._module(problem), cell=problem.model.cell)
         net = f"{'nn.Embedding, ' if problem.model.V is not None else ''}{recurrence}, nn.Linear"
+        cell = f"nn.{module_of(problem.model)}Cell, nn.Linear, by torch.jit.trace, freeze and optimize_for_inference"
         return Contract(
             threads=torch.get_num_threads(),
             subnormals=self.subnormals.observed(),
@@ -337,6 +376,7 @@ class TorchBackend(Backend):
                 "train_step": f"zero_grad to none; {net}; the loss; backward; {update_of(problem)}",
                 "epoch": "a Python loop of train steps; rows by index_select from tensors in memory; loss and hits"
                 " added up as tensors",
+                **({"step": cell} if self.streams else {}),
             },
             notes="; ".join(_notes(problem, self.padded, self.packed)),
             staged="rows (tokens as int64) and targets as tensors; a batch is a view of them",

@@ -218,6 +218,7 @@ class TorchCompileBackend(TorchFlushBackend):
     """torch.compile where it pays, subnormals flushed."""
 
     name: ClassVar[str] = "torch+compile"
+    streams: ClassVar[bool] = False
     recurrence: ClassVar[str] = (
         f"one product for all inputs, {{cell}} cells in chunks of up to {_CHUNK} steps, each one compiled function"
     )

@@ -84,6 +84,7 @@ class TorchCudaBackend(TorchBackend):
     """Strict float32: no product rounds its factors to TF32."""
 
     name: ClassVar[str] = "torch-cuda"
+    streams: ClassVar[bool] = False
     subnormals: ClassVar[Subnormals] = Subnormals(flush=False)
     recurrence: ClassVar[str] = "{module} (cuDNN), time first"
     padded: ClassVar[str] = "padding is computed, and the state of each row's end read; on a GPU nobody tried packing"

@@ -17,6 +17,37 @@ DTYPES = {DType.FLOAT32: torch.float32, DType.FLOAT64: torch.float64}
 
 States = tuple[Tensor, ...]  # each (B, H), in the order of `Cell.states`
 
+
+class StepNet(nn.Module):
+    """One time step of a `Net`, by nn.RNNCell, nn.GRUCell or nn.LSTMCell with its parameters."""
+
+    def __init__(self, net: Net) -> None:
+        super().__init__()
+        self.embedding, self.head = net.embedding, net.head
+        kind = getattr(nn, f"{net.rnn.mode.removesuffix('_TANH')}Cell")
+        self.cells = nn.ModuleList()
+        for layer in range(net.model.layers):
+            weights = {name: getattr(net.rnn, f"{name}_l{layer}") for name in _OF_A_CELL}
+            cell = kind(weights["weight_ih"].shape[1], net.model.H, dtype=weights["weight_ih"].dtype)
+            for name, value in weights.items():
+                setattr(cell, name, value)
+            self.cells.append(cell)
+        self.is_lstm = net.rnn.mode == "LSTM"
+
+    def forward(self, x: Tensor, *states: Tensor) -> States:
+        """Logits, then states, from x (B,) or (B, E) and states (B, H) in the order of `Model.states`."""
+        h, after = x if self.embedding is None else self.embedding(x), list[Tensor]()
+        for layer, cell in enumerate(self.cells):
+            if self.is_lstm:
+                h, c = cell(h, (states[2 * layer], states[2 * layer + 1]))
+                after += [h, c]
+            else:
+                h = cell(h, states[layer])
+                after.append(h)
+        return (self.head(h), *after)
+
+
+_OF_A_CELL = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 _TURNED = ("W_xh", "W_hh", "W_hy")  # nn.RNN and its kin, and nn.Linear, keep these as output x input
 
 

@@ -25,6 +25,7 @@ class TorchRnnbenchBackend(TorchBackend):
     """PyTorch with our recurrence: subnormals are kept around it, and flushed inside."""
 
     name: ClassVar[str] = "torch+rnnbench"
+    streams: ClassVar[bool] = False
     recurrence: ClassVar[str] = "the {cell} of rnnbench.torch, which packs its weights in each call, time first"
 
     def contract(self, problem: Problem) -> Contract:

@@ -245,7 +245,11 @@ def _first(pass_: str) -> Callable[[Session], None]:
     def call(session: Session) -> None:
         session.reset()
         session.select(0)
-        getattr(session, pass_)()
+        if pass_ == Pass.STEP:
+            assert isinstance(session, NumpySession)
+            session.every_step()
+        else:
+            getattr(session, pass_)()
 
     return call
 

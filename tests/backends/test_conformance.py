@@ -14,12 +14,25 @@ import numpy as np
 import pytest
 
 from rnnbench.backends import REGISTRY
-from rnnbench.backends.base import Outputs, Session
+from rnnbench.backends.base import NO_STEPS, Outputs, Session
+from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.cells import CELLS
 from rnnbench.correctness.oracle import Oracle
-from rnnbench.correctness.tolerances import LOSS_LIMITS, relative_error
+from rnnbench.correctness.tolerances import LOSS_LIMITS, relative_error, verdict
 from rnnbench.data import Data, real_steps
-from rnnbench.model import Case, DType, Feature, Head, Loss, Pass, Problem, StepSum, Truncation, features_of
+from rnnbench.model import (
+    USUAL_PASSES,
+    Case,
+    DType,
+    Feature,
+    Head,
+    Loss,
+    Pass,
+    Problem,
+    StepSum,
+    Truncation,
+    features_of,
+)
 from tests.helpers import (
     STRUCTURES,
     TRAINS,
@@ -45,7 +58,7 @@ LACKING = {"openvino": _TRAINING, "onnxruntime": _TRAINING} | dict.fromkeys(
 
 def able(backend, problem: Problem, *passes: Pass) -> list[Pass]:
     """Those of the passes that the backend does on the problem. Skips the test, with the reason, where it does none."""
-    reasons = {pass_: backend.unsupported(Case(**vars(problem), pass_=pass_)) for pass_ in passes}
+    reasons = {p: backend.unsupported(Case(**vars(problem), pass_=p)) for p in Pass if p in passes}
     found = [pass_ for pass_, reason in reasons.items() if reason is None]
     if not found:
         pytest.skip(f"{backend.name}: {reasons[passes[-1]]}")
@@ -398,10 +411,11 @@ def test_bad_data_is_refused_with_the_value_and_the_limit(backend):
 def test_contract_names_what_is_timed_in_every_pass(backend):
     problem = small(backend)
     contract = backend.contract(problem)
-    assert set(contract.timed) == set(Pass)
+    passes = set(Pass) if backend.streams else set(USUAL_PASSES)
+    assert set(contract.timed) == passes
     assert all(contract.timed.values())
     assert backend.libraries()
-    reasons = {pass_: backend.unsupported(Case(**vars(problem), pass_=pass_)) for pass_ in Pass}
+    reasons = {p: backend.unsupported(Case(**vars(problem), pass_=p)) for p in Pass if p in passes}
     lacking = {pass_: reason for pass_, reason in reasons.items() if reason}
     assert tuple(lacking) == LACKING.get(backend.name, ())
     assert lacking == {pass_: contract.timed[pass_] for pass_ in lacking}, "the contract says why, too"
@@ -451,3 +465,45 @@ def test_a_cell_that_is_not_implemented_is_refused_with_who_computes_it(backend,
     assert backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) == reason
     with pytest.raises(RuntimeError, match=re.escape(reason)):
         backend.prepare(problem, random_params(problem), random_data(problem))
+
+
+@pytest.mark.parametrize("stack", ["dense", "layers"])
+def test_single_steps_come_to_the_forward_pass(backend, cell, stack):
+    given = {"V": None} if stack == "dense" else {"layers": 2}
+    problem = small(backend, cell=cell, **given)
+    reason = backend.unsupported(Case(**vars(problem), pass_=Pass.STEP))
+    if not backend.streams:
+        assert reason == NO_STEPS
+        return
+    assert reason is None
+    data, params = random_data(problem), random_params(problem)
+    session, exact = backend.prepare(problem, params, data), Oracle(problem, params, data, None)
+    for _ in range(2):
+        session.reset()
+        session.select(0)
+        assert verdict(exact.errors(Pass.STEP, session.all_steps())) is None
+    session.forward()  # and a pass of another kind after it is what it was
+    assert verdict(exact.errors(Pass.FORWARD, session.fetch())) is None
+
+
+def test_single_steps_start_from_given_states(backend):
+    problem = small(backend, cell="lstm")
+    if not backend.streams:
+        return
+    ref, got = pair(backend, problem)
+    states = {name: np.linspace(-1, 1, 20).reshape(4, 5) for name in problem.model.states}
+    for session in (ref, got):
+        session.start_from(states)
+        session.forward()
+    every = got.all_steps()
+    done = Outputs(logits=every.logits[:, -1], states=every.states)
+    assert_agrees(Outputs(logits=ref.fetch().logits, states=ref.fetch().states), done, problem.dtype)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [({"bidirectional": True}, "there is no step before that"), ({"mean_length": 3.5}, "leave the lengths out")],
+)
+def test_steps_are_of_rows_that_go_on(given, words):
+    problem = small_problem(**given)
+    assert words in NumpyBackend().unsupported(Case(**vars(problem), pass_=Pass.STEP))

@@ -9,7 +9,7 @@ import pytest
 
 from rnnbench import backends
 from rnnbench.contract import CPU
-from rnnbench.model import Case, DType, Head, Loss, Pass, Train, Truncation
+from rnnbench.model import USUAL_PASSES, Case, DType, Head, Loss, Train, Truncation
 from tests.helpers import assert_agrees, oracle, random_data, random_params, small_problem
 
 if reason := backends.missing("torch"):
@@ -149,7 +149,7 @@ def test_the_same_session_on_the_processor_agrees_with_the_oracle(made):
     assert_agrees(ref.fetch(), got.fetch(), DType.FLOAT32)
     contract = backend.contract(problem)
     assert contract.device == CPU
-    assert set(contract.timed) == set(Pass)
+    assert set(contract.timed) == set(USUAL_PASSES)
     assert contract.subnormals == "kept"
 
 
