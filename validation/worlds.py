@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rnnbench.analysis.stats import Summary, summarise
-from rnnbench.model import Case, DType, Model, Pass, Train
+from rnnbench.model import USUAL_PASSES, Case, DType, Model, Pass, Train
 from rnnbench.records.record import Mode, Record, Status, TurnKey, TurnRecord
 
 Floats = NDArray[np.float64]
@@ -91,7 +91,7 @@ def twins(
     """Records of an A/A run in all passes: drift that all share, and a spread of each process and each turn."""
     made = []
     for i in range(launches):
-        for pass_ in Pass:
+        for pass_ in USUAL_PASSES:
             shared = rng.normal(0, drift, rounds)
             for name in names:
                 for own, scale in ((name, 1.0), (f"{name}#2", twin)):

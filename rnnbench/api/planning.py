@@ -10,7 +10,7 @@ from rnnbench import backends as registry
 from rnnbench.analysis.stop_rule import RIGOROUS
 from rnnbench.harness.plan import Plan
 from rnnbench.machine.cores import allowed_cores
-from rnnbench.model import DType, Pass
+from rnnbench.model import USUAL_PASSES, DType, Pass
 from rnnbench.names import unknown
 from rnnbench.records.record import Mode
 from rnnbench.records.stops import StopRule
@@ -46,7 +46,7 @@ def plan_of(
     """
     names = tuple(registry.usual() if backends is None else dict.fromkeys(map(_registered, backends)))
     alone = passes is None and rest.get("until_accuracy") is not None
-    chosen = [] if alone else known_names("pass", Pass if passes is None else passes, Pass)
+    chosen = [] if alone else known_names("pass", USUAL_PASSES if passes is None else passes, Pass)
     types = known_names("dtype", [DType.FLOAT32] if dtypes is None else dtypes, DType)
     known_names("backend", names, registry.REGISTRY)
     if reference is not None and reference not in names:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from rnnbench import backends as registry
 from rnnbench.analysis.accuracy import to_accuracy_frame
 from rnnbench.analysis.compare import Gate
+from rnnbench.analysis.latency import latencies_frame
 from rnnbench.analysis.ranking import ranking, speedups
 from rnnbench.analysis.stats import Metric, times_frame
 from rnnbench.api import compare as comparing
@@ -93,6 +94,11 @@ class Run:
         return errors_frame(self._data.summaries)
 
     @cached_property
+    def latencies(self) -> pd.DataFrame:
+        """One row for each backend and case of the step pass: seconds within which 50, 99, 99.9 % of the steps end."""
+        return latencies_frame(self._data.summaries)
+
+    @cached_property
     def warnings(self) -> pd.DataFrame:
         """What to bear in mind, most severe first: severity, title, text with number and threshold, remedy."""
         import pandas as pd
@@ -159,7 +165,8 @@ def run(
     sizes (`V`, `E`, `H`, `T`, `B`, `O`, `cell`, `layers`, `bidirectional`, `head`, `loss`) is made-up rows, without any
     the default three.
     `backends`: names; None is all the usual ones, of which those that are not installed are `unavailable`, with the way
-    to get them. `passes`: of forward, gradient, train_step, epoch; `mode`: quick, default or rigorous; `precision`,
+    to get them. `passes`: of forward, gradient, train_step, epoch and step; None is all but step. `mode`: quick,
+    default or rigorous; `precision`,
     such as 0.05: launches until the intervals are within it; budgets and `timeout` in seconds; `threads`: of every
     backend, None ranks the better of one and all in each case; `output`: a new or empty folder, else one under
     `reports`; `until_accuracy`, such as 0.8: each backend is trained from so many `seeds` (5) until it is reached, in

@@ -179,7 +179,7 @@ def which(workloads: str, dtypes: str) -> Callable[..., Any]:
         several("--workload", "-w", type=WORKLOADS,
                 help=f"Comma-separated: names, or rows.npz, mine.toml, mine.py:NAME. Default: {workloads}."),
         BACKEND_LIST,
-        several("--pass", "passes", type=PASSES, help=f"{', '.join(Pass)}; comma-separated. Default: all."),
+        several("--pass", "passes", type=PASSES, help=f"{', '.join(Pass)}; comma-separated. Default: all but step."),
         several("--dtype", "dtypes", type=DTYPES, help=dtypes),
         WORDS,
     )  # fmt: skip

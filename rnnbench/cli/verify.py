@@ -29,7 +29,7 @@ from rnnbench.cli.shell import (
     print_json,
     written,
 )
-from rnnbench.model import DType, Pass
+from rnnbench.model import USUAL_PASSES, DType, Pass
 
 AUDIT_OPTIONS = {"audit", "backend", "passes", "dtypes", "threads", "timeout", "as_json", "env"}
 
@@ -53,7 +53,7 @@ def _audit(
         result = auditing.audit_backends(
             backend or tuple(backends.usual()),
             [DType(d) for d in dtypes or (DType.FLOAT32,)],
-            [Pass(p) for p in passes or tuple(Pass)],
+            [Pass(p) for p in passes or USUAL_PASSES],
             allowed_threads(threads),
             timeout,
             display,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.base import DeviceClock, Session
 from rnnbench.model import Pass
+from rnnbench.records.steps import Counts, counted_steps
 
 Clock = Callable[[], int]  # nanoseconds, never going back
 
 WARMUP_NS = 10_000_000
 MAX_WARMUPS = 3
+STEP_WARMUP_NS = 10_000_000  # of single steps those of so long are warm-ups, but for half of them
+STEP_BLOCKS = 50  # in so many parts at most their medians are kept
 SETTLE_NS = 5_000_000  # from one backend's turn to the next one's calls: its pools of threads fall asleep meanwhile
 
 
@@ -34,7 +38,15 @@ class Turn:
 
 
 def call_of(session: Session, pass_: Pass, order: NDArray[np.int64] | None) -> Callable[[], None]:
-    """The one call that is timed for a pass."""
+    """The one call that is timed for a pass; of `step` each call is the next time step of the current batch."""
+    if pass_ is Pass.STEP:
+        steps = session.begin_steps()
+        inputs = itertools.cycle(steps.inputs)
+
+        def one() -> None:
+            steps.take(next(inputs))
+
+        return one
     if pass_ is Pass.EPOCH:
         if order is None:
             raise ValueError("the epoch pass needs an order of rows; got None")
@@ -124,6 +136,46 @@ def time_turn(
     finally:
         gc.enable()
     return samples
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """A turn of single time steps: `samples` are medians of successive steps, the first that of the warm-ups; `counts`
+    of all other steps how many took how long; `total` nanoseconds of them all.
+    """
+
+    samples: list[int]
+    counts: Counts
+    total: int
+
+
+def time_steps(session: Session, turn: Turn, clock: Clock = time.perf_counter_ns) -> StepTimes:
+    """Time each step by itself, after `begin_turn`: the first batch's rows over and over, the states going on.
+
+    Choosing the inputs of a step stands outside the clock.
+    """
+    (inputs, step), synchronize = session.begin_steps(), session.synchronize
+    each: list[int] = []
+    gc.disable()
+    try:
+        end = clock() + int(turn.seconds * 1e9)
+        while len(each) < turn.min_calls or (len(each) < turn.max_calls and clock() < end):
+            for x in inputs:
+                start = clock()
+                step(x)
+                synchronize()
+                each.append(max(1, clock() - start))
+    finally:
+        gc.enable()
+    until, warm = itertools.accumulate(each), 0
+    for total in until:
+        if total >= STEP_WARMUP_NS or warm >= len(each) // 2:
+            break
+        warm += 1
+    kept = each[warm:]
+    block = -(-len(kept) // STEP_BLOCKS)
+    blocks = [each[:warm]] * bool(warm) + [kept[i : i + block] for i in range(0, len(kept), block)]
+    return StepTimes([max(1, round(float(np.median(part)))) for part in blocks], counted_steps(kept), sum(each))
 
 
 def warmups(samples: list[int]) -> int:

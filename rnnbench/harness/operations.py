@@ -28,7 +28,7 @@ from rnnbench.contract import CUDA
 from rnnbench.correctness import timing_audit
 from rnnbench.data import shaped_targets
 from rnnbench.harness.arrays import digest_of, load, rows_in, save_outputs
-from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_call, time_turn, warmups
+from rnnbench.harness.clock import DeviceTimes, Turn, begin_turn, call_of, time_call, time_steps, time_turn, warmups
 from rnnbench.machine import energy, gpu, interference
 from rnnbench.machine.contention import ContentionWatch, read_counters
 from rnnbench.machine.cores import stay_on
@@ -142,7 +142,7 @@ class Operations:
         self.session.reset()
         self.session.select(0)
         first_call_ns = time_call(call_of(self.session, Pass(pass_), _rows(order)), self.session.synchronize)
-        outputs = self.session.fetch()
+        outputs = self.session.all_steps() if pass_ == Pass.STEP else self.session.fetch()
         digest = digest_of(outputs)
         if digest not in right:
             save_outputs(Path(out), outputs)
@@ -171,14 +171,21 @@ class Operations:
         states, before = self._device_states(), interference.read_clocks()
         with ContentionWatch() as watch, energy.Window(self.meter) as window:
             begun = time.perf_counter_ns()
-            samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
+            if pass_ == Pass.STEP:
+                steps = time_steps(self.session, Turn(**turn))
+                samples, counts, total = steps.samples, steps.counts, steps.total
+            else:
+                samples = time_turn(self.session, Pass(pass_), Turn(**turn), self.batches, rows, device=device)
+                counts, total = [], sum(samples)
             ended = time.perf_counter_ns()
         disturbances = interference.disturbances_between(before, interference.read_clocks())
-        joules = window.energy(samples)
+        joules = None if counts else window.energy(samples)
         return {
             "samples_ns": samples,
-            "warmup": warmups(samples),
-            "staging_ns": ready - start - slept_ns + ended - begun - sum(samples),
+            "step_counts": counts,
+            "calls_ns": total,
+            "warmup": min(1, len(samples) - 1) if counts else warmups(samples),
+            "staging_ns": ready - start - slept_ns + ended - begun - total,
             "slept_ns": slept_ns,
             "device_ns": device.ns,
             "device_states": states + self._device_states(),

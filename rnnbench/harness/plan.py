@@ -50,10 +50,13 @@ class Effort:
 
 
 def _shorter(turn: Turn, pass_: Pass) -> Turn:
-    """An epoch is long and steady: one call is a turn."""
+    """An epoch is long and steady: one call is a turn. Of single time steps it takes as many as there is time for."""
+    if pass_ is Pass.STEP:
+        return replace(turn, max_calls=MOST_STEPS)
     return turn if pass_ is not Pass.EPOCH else replace(turn, min_calls=1)
 
 
+MOST_STEPS = 1 << 18  # of the step pass in a turn
 LEAST = 0.01  # seconds of a turn that counts
 TRIAL = Turn(seconds=0.03, min_calls=2, max_calls=10, least=LEAST)
 EXTRA = 0.25

@@ -81,6 +81,7 @@ class TurnTimer:
             round=round_,
             samples_ns=tuple(reply["samples_ns"]),
             warmup=reply["warmup"],
+            step_counts=tuple(map(tuple, reply["step_counts"])),
             device_ns=tuple(reply["device_ns"]),
             device_states=msgspec.convert(reply["device_states"], tuple[DeviceState, ...]),
             energy=Energy(**reply["energy"]) if reply["energy"] else None,
@@ -320,6 +321,8 @@ class RunLoop:
 
 def call_seconds_of(case: Case) -> float:
     """Seconds of one call of a case by a middling backend, guessed."""
+    if case.pass_ is Pass.STEP:
+        return STEP_SECONDS * len(case.model.directions) + work_of(case).flops / FLOPS_A_SECOND
     cut, T = case.truncation, case.T * len(case.model.directions)
     back = 0.0 if case.pass_ is Pass.FORWARD else 2.0 * T * (1 if cut is None else cut.window / cut.stride)
     return STEP_SECONDS * case.steps * (T + back) + work_of(case).flops / FLOPS_A_SECOND

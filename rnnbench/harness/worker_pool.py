@@ -215,9 +215,8 @@ class WorkerPool:
         finally:
             self.answered_ns = time.monotonic_ns()
         if op == "turn" and self.counted is None:
-            calls_ns = sum(reply["samples_ns"])
             spent = {
-                TimeKind.TURNS: calls_ns,
+                TimeKind.TURNS: reply["calls_ns"],
                 TimeKind.PREPARE: reply["staging_ns"],
                 TimeKind.WAITING: reply["slept_ns"],
             }

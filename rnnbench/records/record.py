@@ -212,6 +212,9 @@ class TurnRecord(RecordBase):
     round: Count  # which turn within the launch, from 0
     samples_ns: tuple[Nanoseconds, ...] = ()  # one call each, in order, warm-ups first
     warmup: Count = 0  # how many of samples_ns are warm-ups
+    # Of the step pass samples_ns are medians of successive steps, and these are the single steps but for the warm-ups:
+    # (nanoseconds to 8 binary digits, how many)
+    step_counts: tuple[tuple[Nanoseconds, Nanoseconds], ...] = ()
     device_ns: tuple[Nanoseconds, ...] = ()  # the same calls by the device's own clock; empty where it has none
     device_states: tuple[DeviceState, ...] = ()  # before the turn and after it
     energy: Energy | None = None

@@ -61,6 +61,7 @@ _DEFAULTS: dict[str, Any] = {
         if each.default is not MISSING
     },
     "samples_ns": (),
+    "step_counts": (),
     "device_ns": (),
     "device_states": (),
     "disturbances": (),

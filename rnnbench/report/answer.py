@@ -28,6 +28,7 @@ A_CALL = {
     Pass.GRADIENT: "a gradient",
     Pass.TRAIN_STEP: "a train step",
     Pass.EPOCH: "an epoch",
+    Pass.STEP: "a time step",
 }
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from warnings import catch_warnings, simplefilter
 
 from rnnbench.records.folder import refuse_foreign
-from rnnbench.report import answer, devices, facts, html, plots, sections, sweep, tables, to_accuracy
+from rnnbench.report import answer, devices, facts, html, latency, plots, sections, sweep, tables, to_accuracy
 from rnnbench.report.data import ReportData
 from rnnbench.report.section import Figure, Figures, Markdown, Section, anchor, escape, markdown
 from rnnbench.report.style import load_matplotlib
@@ -79,8 +79,9 @@ def sections_of(data: ReportData) -> list[Section]:
         work = Section("The work", [Markdown(sweep.work_text(data))])
         found += [work, sections.threads_section(data), sweep.sweep_errors_section(data)]
         return [*found, sections.missing_section(data), *made]
-    found = [answer.answer_section(data), warned, sections.times_section(data), sections.leads_section(data)]
-    found += [sections.speedup_section(data), sections.costs_section(data), to_accuracy.to_accuracy_section(data)]
+    found = [answer.answer_section(data), warned, sections.times_section(data), latency.latency_section(data)]
+    found += [sections.leads_section(data), sections.speedup_section(data), sections.costs_section(data)]
+    found += [to_accuracy.to_accuracy_section(data)]
     found += [sections.curves_section(data), *on_gpu]
     found += [devices.shares_of_peak_section(data), devices.energy_section(data), devices.memory_section(data)]
     found += [sections.errors_section(data), sections.missing_section(data), sections.threads_section(data)]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rnnbench.analysis.accuracy import to_accuracy_frame
 from rnnbench.analysis.costs import costs_frame
 from rnnbench.analysis.devices import memory_frame
+from rnnbench.analysis.latency import latencies_frame
 from rnnbench.analysis.ranking import cells_frame
 from rnnbench.analysis.roofline import shares_frame
 from rnnbench.analysis.stats import Summary, case_fields, times_frame
@@ -79,6 +80,7 @@ def frames(data: ReportData) -> dict[str, pd.DataFrame]:
         "costs": costs_frame(data.summaries), "break_even": data.break_evens,
         "cells": cells_frame(data.summaries) if data.sweep else None, "errors": errors_frame(data.summaries),
         "curves": curves_frame(data.epochs), "to_accuracy": to_accuracy_frame(data.to_reach),
+        "latencies": latencies_frame(data.summaries),
     }  # fmt: skip
     return {name: table for name, table in made.items() if table is not None and len(table)}
 

@@ -10,6 +10,7 @@ from rnnbench.report.answer import answer_section, markings
 from rnnbench.report.data import ReportData
 from rnnbench.report.devices import on_the_gpu_section
 from rnnbench.report.facts import noise_section, stops_section
+from rnnbench.report.latency import latency_section
 from rnnbench.report.section import Item, Section, Toned, print_sections
 from rnnbench.report.sections import (
     curves_section,
@@ -35,13 +36,17 @@ def _heading(data: ReportData) -> Section:
     return Section("", [*markings(data), notes])
 
 
+def _times(data: ReportData) -> list[Section]:
+    return [times_section(data), latency_section(data), on_the_gpu_section(data)]
+
+
 def render(console: Console, data: ReportData) -> None:
     """Print the report's sections in brief, the answer last: what stays on the screen.
 
     ValueError where the reference that is wanted is not in the records.
     """
     shown = [_heading(data)]
-    shown += [leads_section(data)] if data.sweep else [times_section(data), on_the_gpu_section(data)]
+    shown += [leads_section(data)] if data.sweep else _times(data)
     shown += [threads_section(data), noise_section(data), stops_section(data), missing_section(data)]
     counted = [w for w in data.warnings if w.counts] if data.records else []
     shown += [curves_section(data), to_accuracy_section(data), warnings_section(counted)]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rnnbench.analysis.warnings import Severity, warnings_of
-from rnnbench.model import Pass
+from rnnbench.model import USUAL_PASSES
 from rnnbench.records.record import Mode
 from tests.report.fake import BACKENDS, case, check, contract, make, record
 
@@ -101,7 +101,7 @@ def test_calls_that_were_not_warm_two_modes_and_drift_are_told():
 
 
 def test_fifty_answers_with_one_warning_are_one_line():
-    fake = make(("parity", "imdb-50"), BACKENDS, tuple(Pass), launches=2)
+    fake = make(("parity", "imdb-50"), BACKENDS, USUAL_PASSES, launches=2)
     several = [w for w in warnings_of(fake.records, {}) if w.kind == "launches"]
     assert len(several) == 1
     assert len(several[0].where) == 64

@@ -16,7 +16,7 @@ from rnnbench.backends.base import Backend, Session
 from rnnbench.correctness.oracle import Oracle
 from rnnbench.correctness.tolerances import verdict
 from rnnbench.data import Data
-from rnnbench.model import Case, DType, Model, Optimizer, Pass, Problem, Train
+from rnnbench.model import USUAL_PASSES, Case, DType, Model, Optimizer, Pass, Problem, Train
 from rnnbench.params import Init, cast, init_params
 from rnnbench.records.record import ErrorOf
 from rnnbench.workloads import made_up
@@ -94,7 +94,7 @@ class Judged:
     def reasons(self, backend: Backend) -> dict[Pass, str]:
         """Pass -> why it is judged wrong, for those that are."""
         case = Case(**vars(self.problem))
-        passes = [p for p in Pass if backend.unsupported(replace(case, pass_=p)) is None]
+        passes = [p for p in USUAL_PASSES if backend.unsupported(replace(case, pass_=p)) is None]
         found = {p: verdict(self.errors(backend, p)) for p in passes}
         return {p: reason for p, reason in found.items() if reason is not None}
 
@@ -108,7 +108,7 @@ class Judged:
 
     def is_wrong(self, backend: Backend) -> bool:
         """Whether any pass is judged wrong."""
-        return any(verdict(self.errors(backend, p)) for p in Pass)
+        return any(verdict(self.errors(backend, p)) for p in USUAL_PASSES)
 
 
 def judged(number: int, flops: float = 1e10) -> Judged:

@@ -8,14 +8,14 @@ import pytest
 from rnnbench.correctness import timing_audit
 from rnnbench.correctness.timing_audit import Subject, audited_problem
 from rnnbench.kernels.cuda import device
-from rnnbench.model import DType, Pass
+from rnnbench.model import USUAL_PASSES, DType, Pass
 from tests.helpers import arrays_of, failed
 
 TINY = audited_problem(DType.FLOAT32, B=2, T=2, V=3, E=1, H=2)
 
 
 @pytest.mark.numbers
-@pytest.mark.parametrize("pass_", list(Pass))
+@pytest.mark.parametrize("pass_", list(USUAL_PASSES))
 def test_the_timed_call_does_all_of_its_work_anew(one_backend, request, pass_):
     if pass_ is Pass.EPOCH and device.simulated() and not request.config.getoption("--every-case"):
         pytest.skip("an epoch takes the simulator seconds; --every-case runs it")

@@ -12,7 +12,7 @@ from rnnbench.backends.base import Outputs, Session
 from rnnbench.backends.cuda import CudaBackend
 from rnnbench.correctness.tolerances import relative_error
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
-from rnnbench.model import DType, Head, Loss, Pass, Problem, StepSum, Train, Truncation
+from rnnbench.model import USUAL_PASSES, DType, Head, Loss, Problem, StepSum, Train, Truncation
 from tests.helpers import (
     TRAINS,
     assert_agrees,
@@ -202,6 +202,6 @@ def test_what_is_not_there_is_refused(one_backend, V):
 
 def test_contract_names_what_is_timed_in_every_pass(cuda_backend):
     contract = cuda_backend.contract(problem_of())
-    assert set(contract.timed) == set(Pass)
+    assert set(contract.timed) == set(USUAL_PASSES)
     assert all(contract.timed.values())
     assert cuda_backend.libraries()

@@ -19,7 +19,7 @@ from rnnbench.kernels.cuda.graph import Recorder, captured
 from rnnbench.kernels.cuda.launch import HostNumber, LaunchSize, PreparedLaunches
 from rnnbench.kernels.cuda.passes import UpdateRule
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
-from rnnbench.model import Case, DType, Head, Optimizer, Pass, Train
+from rnnbench.model import USUAL_PASSES, Case, DType, Head, Optimizer, Pass, Train
 from tests.cuda.conftest import TINY
 from tests.cuda.test_passes import problem_of, run, sessions
 from tests.helpers import assert_agrees, assert_same_bits, random_data, random_params, small_problem
@@ -175,4 +175,4 @@ def test_it_is_left_out_unless_it_is_named():
     assert name not in backends.usual()
     backend = backends.load(name)
     assert backend.name == name
-    assert set(backend.contract(small_problem(dtype=DType.FLOAT32)).timed) == set(Pass)
+    assert set(backend.contract(small_problem(dtype=DType.FLOAT32)).timed) == set(USUAL_PASSES)

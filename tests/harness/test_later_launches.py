@@ -17,7 +17,7 @@ from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort
 from rnnbench.harness.worker import operations
 from rnnbench.harness.worker_pool import WorkerPool
-from rnnbench.model import Head, Optimizer, Pass, Train, Truncation
+from rnnbench.model import USUAL_PASSES, Head, Optimizer, Pass, Train, Truncation
 from rnnbench.records.record import Mode, Status, checks_in, turns_in
 from tests.faulty import LATE
 from tests.harness.test_run_loop import plan_of, run, task_of
@@ -41,7 +41,7 @@ def _four_launches(monkeypatch, faulty_backends, tmp_path):
     monkeypatch.setenv("RNNBENCH_TEST_STARTS", str(tmp_path / "starts"))
 
 
-def task_for(name: str, passes=tuple(Pass)):
+def task_for(name: str, passes=USUAL_PASSES):
     task = task_of(small_problem(**PROBLEMS.get(name, CUT)), passes)
     if name == "drops-short-batch":  # two whole batches and a half: 10 of its rows
         rows = replace(task.rows, inputs=task.rows.inputs[:10], targets=task.rows.targets[:10])
@@ -92,7 +92,7 @@ def test_the_same_answer_is_neither_written_nor_compared_again(tmp_path, monkeyp
     monkeypatch.setattr(WorkerPool, "ask", noted)
     monkeypatch.setattr(Oracle, "errors", seen)
     records, *_ = run(tmp_path, plan_of("numpy"), [task_for("numpy")])
-    assert judged == list(Pass)  # once each, of four launches
+    assert judged == list(USUAL_PASSES)  # once each, of four launches
     assert [len(a["right"]) for op, a in asked if op == "first"] == [0] * 4 + [1] * 12
     assert [a["steps"] for op, a in asked if op == "losses"] == [LOSS_STEPS] + [FEWEST_LOSSES] * 3
     assert sum(op == "prepare" for op, _ in asked) == 4

@@ -7,7 +7,7 @@ import pytest
 
 from rnnbench.harness.plan import Estimate, Plan, cases_of, epoch_steps, matches, order_of, shuffled
 from rnnbench.harness.tasks import tasks_of
-from rnnbench.model import DType, Loss, Pass, Truncation
+from rnnbench.model import USUAL_PASSES, DType, Loss, Pass, Truncation
 from rnnbench.records.record import Mode
 from rnnbench.records.stops import StopRule
 from rnnbench.workloads.parity import PARITY
@@ -17,7 +17,7 @@ from tests.helpers import specs
 
 def plan_of(**changes) -> Plan:
     asked = {
-        "workloads": specs("parity"), "backends": ("numpy", "torch+flush"), "passes": tuple(Pass),
+        "workloads": specs("parity"), "backends": ("numpy", "torch+flush"), "passes": USUAL_PASSES,
         "dtypes": tuple(DType), "mode": Mode.QUICK, "threads": 1, "seed": 0, "timeout": 9.0,
     }  # fmt: skip
     return Plan(**(asked | changes))

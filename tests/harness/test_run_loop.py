@@ -18,7 +18,7 @@ from rnnbench.harness.plan import EFFORTS, Effort, Plan
 from rnnbench.harness.run_loop import RunLoop, TurnTimer
 from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.worker_pool import WorkerPool
-from rnnbench.model import Case, DType, Head, Pass, Truncation
+from rnnbench.model import USUAL_PASSES, Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
 from rnnbench.records.record import CheckRecord, Mode, Record, Status, turns_in
 from rnnbench.workloads.base import Split
@@ -44,10 +44,10 @@ def _quick(monkeypatch, faulty_backends):
 
 
 def plan_of(*names: str, timeout: float = 60.0) -> Plan:
-    return Plan(("test",), names, tuple(Pass), (DType.FLOAT64,), Mode.QUICK, 1, 0, timeout)
+    return Plan(("test",), names, USUAL_PASSES, (DType.FLOAT64,), Mode.QUICK, 1, 0, timeout)
 
 
-def task_of(problem=None, passes=tuple(Pass)) -> Task:
+def task_of(problem=None, passes=USUAL_PASSES) -> Task:
     problem = problem or small_problem(head=Head.EVERY, truncation=Truncation(3, 2))
     data = random_data(problem, rows=20 * problem.B)
     cases = tuple(Case(**vars(problem), pass_=p, steps=3 if p is Pass.EPOCH else 1) for p in passes)

@@ -20,7 +20,7 @@ from rnnbench.harness.clock import Turn
 from rnnbench.harness.plan import EFFORTS, Effort, Plan
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.cores import allowed_cores, cores_for
-from rnnbench.model import DType, Pass
+from rnnbench.model import USUAL_PASSES, DType, Pass
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import CheckRecord, Mode, Status, TrialRecord, TurnRecord, checks_in, trials_in, turns_in
 from rnnbench.workloads import get
@@ -39,10 +39,10 @@ def _short(monkeypatch, faulty_backends):
 
 
 def plan_of(*names: str, trial: bool = True, timeout: float = 60.0, **rest) -> Plan:
-    return Plan(("test",), names, tuple(Pass), (DType.FLOAT64,), Mode.DEFAULT, 2, 0, timeout, trial=trial, **rest)
+    return Plan(("test",), names, USUAL_PASSES, (DType.FLOAT64,), Mode.DEFAULT, 2, 0, timeout, trial=trial, **rest)
 
 
-def short_task(passes=tuple(Pass)):
+def short_task(passes=USUAL_PASSES):
     return task_of(small_problem(), passes)
 
 
@@ -59,7 +59,7 @@ def test_the_better_number_of_threads_is_ranked_and_the_trial_is_not(tmp_path):
     names = ("slower-together", "faster-together")
     records, listener, runner = run(tmp_path, plan_of(*names), [short_task()])
     assert {r.status for r in records} == {Status.OK}
-    assert ranked(records) == {(name, p): {n} for name, n in zip(names, (1, 2), strict=True) for p in Pass}
+    assert ranked(records) == {(name, p): {n} for name, n in zip(names, (1, 2), strict=True) for p in USUAL_PASSES}
     assert {r.tried for r in records} == {(1, 2)}
     for s in summaries(records):
         turns = [r for r in turns_in(s.records) if r.samples_ns]

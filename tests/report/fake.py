@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rnnbench.contract import Contract
-from rnnbench.model import Case, DType, Head, Loss, Model, Pass, Train, Truncation
+from rnnbench.model import USUAL_PASSES, Case, DType, Head, Loss, Model, Pass, Train, Truncation
 from rnnbench.records.record import (
     CheckRecord,
     Costs,
@@ -224,7 +224,7 @@ def curves(workload: str, backend: str, rng: np.random.Generator, epochs: int = 
 def make(
     workloads: Sequence[str] = ("parity", "imdb-50", "imdb-synthetic-200"),
     backends: Sequence[str] = BACKENDS,
-    passes: Sequence[Pass] = tuple(Pass),
+    passes: Sequence[Pass] = USUAL_PASSES,
     dtypes: Sequence[DType] = (DType.FLOAT32,),
     truncations: Sequence[Truncation | None] = (None,),
     failures: Failures | None = None,
