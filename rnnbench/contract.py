@@ -19,3 +19,4 @@ class Contract:
     device: str = CPU
     staged: str = ""  # outside the clock, by `prepare`, `select` and `reset`
     waits: str = ""  # what tells the clock that the work is done
+    step_threads: int | None = None  # of the step pass, where others have more

@@ -401,6 +401,7 @@ class NumbaBackend(Backend):
             f"{8 * register_bytes()}-bit vectors",
             staged="rows, targets, work buffers, a zero state; a batch is its row numbers",
             waits="the call returns when all threads are done",
+            step_threads=1,
         )
 
     def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:

@@ -15,7 +15,7 @@ from rnnbench.backends.base import Steps
 from rnnbench.backends.numpy import NumpyBackend
 from rnnbench.harness.clock import STEP_BLOCKS, Turn, time_steps
 from rnnbench.model import USUAL_PASSES, Case, Pass
-from rnnbench.records.record import turns_in
+from rnnbench.records.record import Mode, turns_in
 from rnnbench.records.steps import counted_steps, percentile, pooled, rounded
 from rnnbench.records.store import load_run
 from rnnbench.work import work_of
@@ -106,8 +106,9 @@ def test_a_run_of_steps_says_how_rare_the_slow_ones_are(tmp_path):
 
 def test_only_who_asks_gets_steps():
     mine = rb.Workload("mine", rb.Model(E=3, H=4, O=1), random_data(small_problem(V=None), 40), B=4)
-    assert plan_of([mine]).passes == USUAL_PASSES == tuple(p for p in Pass if p is not Pass.STEP)
-    assert plan_of([mine], passes=["step"]).passes == (Pass.STEP,)
+    rest = {"mode": Mode.QUICK, "seed": 0, "timeout": 60.0}
+    assert plan_of([mine], **rest).passes == USUAL_PASSES == tuple(p for p in Pass if p is not Pass.STEP)
+    assert plan_of([mine], passes=["step"], **rest).passes == (Pass.STEP,)
 
 
 def test_the_work_of_a_step_is_that_of_one_time_step():
