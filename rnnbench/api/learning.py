@@ -35,7 +35,7 @@ def trainings(
     folder: Path,
     run_id: str,
     display: Observer,
-    curves: store.Journal,
+    curves: store.Sink,
     before: list[Epoch],
     ledger: Ledger,
     stopping: Stopping,

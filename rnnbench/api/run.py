@@ -47,6 +47,8 @@ def read_plan(folder: Path) -> tuple[Plan, dict[str, Any]]:
         raise store.StoreError(f"{folder} cannot be resumed: it was merged of several runs; resume those")
     if not store.is_run(folder):
         why = "it is not there"
+        if (folder / store.MACHINES).is_file():
+            raise store.StoreError(f"{folder} is a run over a cluster; give --scheduler or --local-cluster, too")
         if folder.exists():
             why = f"it has no {store.RUN} of a run" if folder.is_dir() else "it is not a folder"
         raise store.StoreError(f"{folder} cannot be resumed: {why}; give the folder of an interrupted run")
@@ -94,7 +96,7 @@ def execute(
     begun, ledger = time.monotonic(), Ledger()
     with held(folder, new=not resume):
         before = store.load_run(folder) if resume else store.Loaded([], [], {}, {}, [])
-        run = _describe(plan, command, before.run, run_id)
+        run = described_run(plan, command, before.run, run_id)
         if not resume:
             store.write_json(folder / store.RUN, run)  # first of all: the mark of a run
             _keep_rows(folder, plan, given or {})
@@ -179,7 +181,8 @@ def with_report(folder: Path, run: dict[str, Any], spent: Mapping[TimeKind, floa
     return {**run, "seconds": whole}
 
 
-def _describe(plan: Plan, command: str, before: dict[str, Any], run_id: str | None) -> dict[str, Any]:
+def described_run(plan: Plan, command: str, before: dict[str, Any], run_id: str | None) -> dict[str, Any]:
+    """What `run.json` says of a run that begins, or goes on with the one `before`."""
     return {
         "schema": 1,
         "run_id": before.get("run_id") or run_id or new_run_id(),

@@ -75,38 +75,18 @@ class RunSession:
         watch = Watch()
         machine = {**self.machine, "start": watch.start}
         if self.plan.passes:
-            self._look_for_peak()
+            self.look_for_peak()
         self._keep_machine(machine)
-        with self.ledger.spend(TimeKind.DATA):
-            tasks = tasks_of(self.plan, self.display.say, self.given, self.folder)
-
-        def beside() -> tuple[str, ...]:
-            others = neighbours.seen()
-            self._tell(others)
-            return (f"{BESIDE}: {', '.join(others)}",) if others else ()
-
-        def emit(record: Record) -> None:
-            record = replace(record, disturbances=(*record.disturbances, *beside()))
-            journal.append([with_work(record, self.peak)])
-
-        def emit_training(record: TrainingRecord) -> None:
-            to_accuracy.append([replace(record, disturbances=beside())])
-
-        state = RunState(
-            self.plan,
-            scratch,
-            emit,
-            self.display,
-            run_id=self.run["run_id"],
-            machine_id=machine["machine_id"],
-            before=self.before.records,
-            begun=self.begun,
-            ledger=self.ledger,
-        )
-        checker = Checker(state)
-        loop = RunLoop(tasks, state, checker, TurnTimer(state, checker))
+        loop = self.loop_of(neighbours, journal, scratch)
+        self.display.say(length(self.plan, loop.expected_seconds()))
         try:
-            self._answer(loop, curves, emit_training)
+            self.answer(loop, neighbours, curves, to_accuracy, lambda: store.load_run(self.folder).records)
+            if loop.state.stopping.left <= 0:
+                self.display.say(
+                    f"the budget of {exact_duration(self.plan.budget or 0.0)} is spent; what was measured is kept"
+                )
+            elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible
+                self.look_for_peak()
         except BaseException:
             with suppress(store.StoreError):  # what ended the run is what is told
                 self._keep(loop, {**machine, "end": watch.end()})
@@ -114,25 +94,59 @@ class RunSession:
         self._keep(loop, {**machine, "end": watch.end()})
         store.write_json(self.folder / store.RUN, {**self.run, "finished": now()})
 
-    def _answer(self, loop: RunLoop, curves: store.Journal, emit: Callable[[TrainingRecord], None]) -> None:
+    def _beside(self, neighbours: Neighbours) -> tuple[str, ...]:
+        """The other runs that measure on this machine now, as a disturbance."""
+        others = neighbours.seen()
+        self._tell(others)
+        return (f"{BESIDE}: {', '.join(others)}",) if others else ()
+
+    def loop_of(self, neighbours: Neighbours, journal: store.Sink, scratch: Path) -> RunLoop:
+        """The loop over the plan's tasks; every record goes to `journal`, with the other runs that measured then."""
+        with self.ledger.spend(TimeKind.DATA):
+            tasks = tasks_of(self.plan, self.display.say, self.given, self.folder)
+
+        def emit(record: Record) -> None:
+            record = replace(record, disturbances=(*record.disturbances, *self._beside(neighbours)))
+            journal.append([with_work(record, self.peak)])
+
+        state = RunState(
+            self.plan,
+            scratch,
+            emit,
+            self.display,
+            run_id=self.run["run_id"],
+            machine_id=self.machine["machine_id"],
+            before=self.before.records,
+            begun=self.begun,
+            ledger=self.ledger,
+        )
+        checker = Checker(state)
+        return RunLoop(tasks, state, checker, TurnTimer(state, checker))
+
+    def answer(
+        self,
+        loop: RunLoop,
+        neighbours: Neighbours,
+        curves: store.Sink,
+        to_accuracy: store.Sink,
+        answered: Callable[[], list[Record]],
+    ) -> None:
+        """All answers of a loop, memory and trainings. `answered` gives the records that are there after the loop."""
         state = loop.state
-        self.display.say(length(self.plan, loop.expected_seconds()))
+
+        def emit_training(record: TrainingRecord) -> None:
+            to_accuracy.append([replace(record, disturbances=self._beside(neighbours))])
+
         loop.run()
         with self.ledger.spend(TimeKind.MEMORY):
             measure_memory(loop.tasks, state)
         able = [name for name in self.plan.backends if loop.answering(name)]
         trainings(self.plan, able, state.folder, self.run["run_id"], self.display, curves, self.before.curves,
                   self.ledger, state.stopping, self.given, self.folder)  # fmt: skip
-        answers = store.load_run(self.folder).records if self.plan.passes else []
-        trainings_to_accuracy(state, emit, self.before.trainings, answers, self.given, self.folder)
-        if state.stopping.left <= 0:
-            self.display.say(
-                f"the budget of {exact_duration(self.plan.budget or 0.0)} is spent; what was measured is kept"
-            )
-        elif self.peak and self.plan.mode is not Mode.QUICK:  # a neighbour at the start hides what is possible
-            self._look_for_peak()
+        answers = answered() if self.plan.passes else []
+        trainings_to_accuracy(state, emit_training, self.before.trainings, answers, self.given, self.folder)
 
-    def _look_for_peak(self) -> None:
+    def look_for_peak(self) -> None:
         """The machine's ceilings, by now and before together; None, said in one line, where they cannot be measured.
 
         They are given half of what is left of a budget, and no more.

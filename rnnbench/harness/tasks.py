@@ -64,13 +64,18 @@ def check_sizes(plan: Plan, *, trained: bool = False) -> None:
     Sizes that memory does not hold are left out, and an error only where not one is left.
     """
     trained = trained or not plan.passes
-    for spec in plan.workloads:
-        if spec.rows[0] < spec.B:
-            raise ValueError(f"batch size {spec.B} is more than the {spec.rows[0]} training rows of {spec.name}")
+    check_batches(plan)
     refused = refused_sizes(plan, trained=trained)
     asked = sum(len(plan.dtypes) for spec in plan.workloads if trained or _wanted_at_all(plan, spec))
     if refused and len(refused) == asked:
         raise ValueError(next(iter(refused.values())))
+
+
+def check_batches(plan: Plan) -> None:
+    """Raise ValueError for batches larger than the data set."""
+    for spec in plan.workloads:
+        if spec.rows[0] < spec.B:
+            raise ValueError(f"batch size {spec.B} is more than the {spec.rows[0]} training rows of {spec.name}")
 
 
 def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[tuple[str, DType], str]:

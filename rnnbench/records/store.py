@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any, TypedDict, TypeVar
+from typing import IO, Any, Protocol, TypedDict, TypeVar
 
 import msgspec
 
@@ -44,6 +44,7 @@ RECORDS, CURVES, TRAININGS, RUN, MACHINE = (
     "records.jsonl", "curves.jsonl", "trainings.jsonl", "run.json", "machine.json",
 )  # fmt: skip
 ANSWERS = (RECORDS, CURVES, TRAININGS)  # a folder without one of them was not measured into
+MACHINES = "machines.json"  # the mark of a run over a cluster, in whose folder each kind of machine has a run
 
 MAX_NUMBER = 2**63 - 1  # in a file: sums and products of a few stay finite
 MAX_DEPTH = 32  # levels of nesting in a file: a reader may recurse for each
@@ -331,6 +332,13 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
             scratch.unlink()
         way_out = "make room, or choose" if error.errno in FULL else "choose"
         raise StoreError(f"{path} cannot be written: {error.strerror}; {way_out} another folder with -o") from error
+
+
+class Sink(Protocol):
+    """Where records and epochs go as soon as they are known."""
+
+    def append(self, items: Iterable[Record | Epoch | TrainingRecord]) -> None:
+        """Keep these. Raises StoreError where that is not possible."""
 
 
 class Journal:

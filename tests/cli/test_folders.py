@@ -45,7 +45,7 @@ def snapshot(folder: Path) -> dict[str, tuple[bytes | None, int]]:
 
 @pytest.fixture(autouse=True)
 def _no_peak(monkeypatch):
-    monkeypatch.setattr(RunSession, "_look_for_peak", lambda self: None)
+    monkeypatch.setattr(RunSession, "look_for_peak", lambda self: None)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def kept(tmp_path_factory):
     """A run and a sweep, made once."""
     folder = tmp_path_factory.mktemp("kept")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(RunSession, "_look_for_peak", lambda self: None)
+        patch.setattr(RunSession, "look_for_peak", lambda self: None)
         called(*RUN, "--timeout", "77", "-o", folder / "run", code=0)
         called(*SWEEP, "-o", folder / "sweep", code=0)
     return folder

@@ -79,7 +79,7 @@ PLACES = {"arrays": full_arrays, "log": full_log, "machine.json": full_machine, 
 def plan(monkeypatch, tmp_path, faulty_backends):
     monkeypatch.setenv("RNNBENCH_TEST_FULL", str(tmp_path / "full"))
     monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=LAUNCHES, rounds=1, turn=Turn(0.001, 1, 2)))
-    monkeypatch.setattr(run_session.RunSession, "_look_for_peak", lambda self: None)
+    monkeypatch.setattr(run_session.RunSession, "look_for_peak", lambda self: None)
     monkeypatch.setattr(running, "fingerprint", lambda env: {"machine_id": "m"})
     passes = (Pass.FORWARD, Pass.GRADIENT)
     return Plan(specs("parity"), ("numpy", "full-disk"), passes, tuple(DType), Mode.QUICK, 1, 0, 60.0)
