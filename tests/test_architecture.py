@@ -14,15 +14,16 @@ FRAMEWORKS = (
 
 # room -> the rooms that it may not import
 CLOSED = {
-    "kernels": "backends workloads records analysis machine correctness harness report api cli",
-    "backends": "workloads records analysis machine correctness harness report api cli",
-    "workloads": "kernels records analysis machine correctness harness report api cli",
-    "records": "kernels workloads analysis machine correctness harness report api cli",
-    "analysis": "kernels workloads machine correctness harness report api cli",
-    "machine": "kernels report api cli",
-    "correctness": "kernels report api cli",
-    "harness": "kernels report api cli",
-    "report": "kernels workloads machine correctness harness api cli",
+    "kernels": "backends workloads records analysis machine correctness harness report api cluster cli",
+    "backends": "workloads records analysis machine correctness harness report api cluster cli",
+    "workloads": "kernels records analysis machine correctness harness report api cluster cli",
+    "records": "kernels workloads analysis machine correctness harness report api cluster cli",
+    "analysis": "kernels workloads machine correctness harness report api cluster cli",
+    "machine": "kernels report api cluster cli",
+    "correctness": "kernels report api cluster cli",
+    "harness": "kernels report api cluster cli",
+    "report": "kernels workloads machine correctness harness api cluster cli",
+    "cluster": "kernels cli",
     "api": "kernels cli",
     "cli": "kernels",
 }
@@ -69,6 +70,12 @@ def test_benchmarks_validation_and_tests_do_not_import_from_one_another(folder):
         closed |= {name for other, names in modules.items() if other not in (folder, tested) for name in names}
         bad = {name.partition(".")[0] for name in imports(path)} & closed
         assert not bad, f"{path.relative_to(root)} imports {bad}"
+
+
+def test_only_the_room_of_clusters_imports_dask():
+    files = [path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] != "cluster"]
+    for path in files:
+        assert not {name.partition(".")[0] for name in imports(path)} & {"dask", "distributed"}, path
 
 
 def test_only_its_own_backend_imports_a_framework():

@@ -157,8 +157,9 @@ def run(
     data_dir: str | Path | None = None,
     env: Mapping[str, str] | None = None,
     progress: bool | Observer = True,
+    client: Any = None,
     **sizes: Any,
-) -> Run:
+) -> Run | Any:  # a ClusterRun with a client
     """Check backends against the oracle and time those that are right: `python -m rnnbench run`.
 
     `workloads`: names, files (`rows.npz`, `mine.toml`, `mine.py:NAME`), `Workload` objects, or a mix of them; None with
@@ -172,6 +173,8 @@ def run(
     `reports`; `until_accuracy`, such as 0.8: each backend is trained from so many `seeds` (5) until it is reached, in
     place of the passes unless they are given; `resume`: go on with an interrupted run as it was asked; `env`: variables
     of the environment that backends get besides the usual ones. `progress`: lines on standard error, or an observer.
+    `client`: of a Dask cluster, on which each problem is measured on a machine of each kind; the result is then a
+    `ClusterRun`, with a `Run` of each kind in `runs`.
 
     Ctrl-C raises KeyboardInterrupt as ever, once what was measured is kept: `load` reads it and `resume` goes on.
     Raises ValueError for what cannot be asked, StoreError for a folder that cannot be used, and WorkloadUnavailable
@@ -180,23 +183,28 @@ def run(
     observer = _observer(progress)
     if resume is not None:
         folder = Path(resume)
+        if client is not None:
+            return _cluster().run_with(client, None, folder, observer, resume=True)
         plan, described = running.read_plan(folder)
         result = running.execute(plan, folder, described.get("command", ""), observer, resume=True)
         return _finished(result)
     found = _resolved(workloads, sizes, observer, seed)
     kind = Mode(_one_of("mode", mode, Mode))
     plan = planning.plan_of(
-        found, _names(backends), _names(passes), _names(dtypes), mode=kind, threads=threads, reference=reference,
+        found, _names(backends), _names(passes), _names(dtypes), mode=kind,
+        threads=threads if client is None else None, reference=reference,
         seed=seed, timeout=timeout, truncation=_truncation(truncation), filter=filter, epoch_batches=epoch_batches,
         memory=memory or kind is Mode.RIGOROUS, data_dir=None if data_dir is None else str(data_dir),
         names=tuple(w.name for w in found), sizes=_asked(sizes), env=_variables(env), until_accuracy=until_accuracy,
     )  # fmt: skip
     plan = learning.with_trainings(with_seeds(plan, seeds), training)
     plan = planning.stopped(plan, precision, max_launches, budget, case_budget, aa)
-    check_sizes(plan)
     run_id = store.new_run_id()
     folder = Path("reports") / run_id if output is None else Path(output)
     given = {workload.name: workload for workload in found}
+    if client is not None:
+        return _cluster().run_with(client, plan, folder, observer, threads=threads, run_id=run_id, given=given)
+    check_sizes(plan)
     return _finished(running.execute(plan, folder, "rnnbench.run in Python", observer, run_id=run_id, given=given))
 
 
@@ -214,20 +222,26 @@ def verify(
     data_dir: str | Path | None = None,
     env: Mapping[str, str] | None = None,
     progress: bool | Observer = True,
+    client: Any = None,
     **sizes: Any,
-) -> verifying.Checked:
+) -> verifying.Checked | Any:  # one for each kind of machine with a client
     """Compare backends with the float64 oracle, array by array, and time nothing: `python -m rnnbench verify`.
 
-    Arguments as of `run`. The result has `ok` and, as a DataFrame, `errors`.
+    Arguments as of `run`. The result has `ok` and, as a DataFrame, `errors`; with a `client` there is one for each kind
+    of machine.
     """
     observer = _observer(progress)
     found = _resolved(workloads, sizes, observer, seed, verifying.WORKLOADS)
     plan = planning.plan_of(
-        found, _names(backends), _names(passes), _names(dtypes), mode=verifying.MODE, threads=threads, seed=seed,
-        timeout=timeout, truncation=_truncation(truncation), filter=filter,
+        found, _names(backends), _names(passes), _names(dtypes), mode=verifying.MODE,
+        threads=threads if client is None else None, seed=seed, timeout=timeout, truncation=_truncation(truncation),
+        filter=filter,
         data_dir=None if data_dir is None else str(data_dir), sizes=_asked(sizes), env=_variables(env),
     )  # fmt: skip
-    return verifying.verify_plan(plan, {workload.name: workload for workload in found}, observer)
+    given = {workload.name: workload for workload in found}
+    if client is not None:
+        return _cluster().verified_with(client, plan, observer, threads=threads, given=given)
+    return verifying.verify_plan(plan, given, observer)
 
 
 def train(
@@ -261,9 +275,14 @@ def train(
     return training.run_training(plan, given, epochs, None if output is None else Path(output), observer, observer.say)
 
 
-def load(folder: str | Path) -> Run:
-    """A run from its folder, or by its id under `reports`. Raises StoreError where it cannot be read."""
+def load(folder: str | Path) -> Run | Any:
+    """A run from its folder, or by its id under `reports`; a `ClusterRun` of one over a cluster.
+
+    Raises StoreError where it cannot be read.
+    """
     path = place_of(str(folder))
+    if (path / store.MACHINES).is_file():
+        return _cluster().load_cluster_run(path)
     return Run(path if path.is_dir() else path.parent, store.load_run(path) if path.is_dir() else store.load_file(path))
 
 
@@ -326,6 +345,16 @@ def session(
         yield staged
     finally:
         staged.close()
+
+
+def _cluster() -> Any:
+    """The room that knows Dask. Raises ValueError where Dask is not installed."""
+    from rnnbench.cluster import need_dask
+
+    need_dask()
+    from rnnbench.cluster import result
+
+    return result
 
 
 def _finished(result: running.Result) -> Run:

@@ -65,7 +65,9 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 def _threads(ctx: click.Context, param: click.Parameter, value: int | None) -> int | None:
     from rnnbench.machine.cores import allowed_cores
 
-    if value is not None and value > (cores := len(allowed_cores())):
+    if value is None or ctx.params.get("scheduler"):  # of other machines: they are asked
+        return value
+    if value > (cores := len(allowed_cores())):
         raise click.UsageError(f"--threads {value} is more than the {cores} cores allowed here; choose 1 to {cores}")
     return value
 

@@ -55,6 +55,8 @@ def report(
 
     def work() -> int:
         places = [place for name in folders for place in places_of(name, folders)]
+        if any((place / store.MACHINES).is_file() for place in places):
+            return _over_machines(places, reference, svg, plain=output is None and form is None)
         loaded = read_runs(places, lambda text: say(text, err=True), force=force)
         if loaded.problems and not loaded.answered:
             raise store.StoreError(f"{places[0]} holds no record that can be read; its report stays as it is")
@@ -80,6 +82,20 @@ def report(
         return 0
 
     guarded(work)
+
+
+def _over_machines(places: list[Path], reference: str | None, svg: bool, *, plain: bool) -> int:
+    """The reports of a run over a cluster, in its own folder."""
+    from rnnbench.cli.cluster import write_reports
+    from rnnbench.cluster import need_dask
+
+    if len(places) > 1 or not plain:
+        raise ValueError(
+            "a run over a cluster is reported alone, into its own folder and without --export; give the folder of one "
+            "kind of machine in it for these"
+        )
+    need_dask()
+    return write_reports(places[0], reference, svg=svg)
 
 
 def _exported(form: str, loaded: Any) -> int:

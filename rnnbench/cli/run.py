@@ -13,6 +13,7 @@ import click
 from rnnbench import backends
 from rnnbench.api.errors import STDOUT, command_line, told
 from rnnbench.api.exit_codes import FAULT, FOLDER, exit_code_help
+from rnnbench.cli import cluster
 from rnnbench.cli.names import MAX_SIZE, AccuracyType, Count, FolderType
 from rnnbench.cli.options import (
     BACKEND,
@@ -58,6 +59,7 @@ Examples:
   python -m rnnbench run --aa -w parity -b numba,numpy
   python -m rnnbench run --resume reports/mine
   python -m rnnbench run --resume reports/mine --budget 1h
+  python -m rnnbench run --scheduler tcp://10.0.0.1:8786 -o reports/cluster
 """
     + exit_code_help("run")
 )
@@ -97,7 +99,7 @@ Examples:
 )  # fmt: skip
 @STOPPING
 @click.option("--memory", is_flag=True, help="Also the peak memory of each pass, in processes of their own.")
-@options(PROBLEM, TRUNCATION, BETTER_THREADS, SEED, DATA_DIR, TIMEOUT, ENV)
+@options(PROBLEM, TRUNCATION, BETTER_THREADS, SEED, DATA_DIR, TIMEOUT, ENV, cluster.CLUSTER)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
 def run(
@@ -115,6 +117,9 @@ def run(
     memory: bool,
     dry_run: bool,
     filter_: str,
+    scheduler: str | None,
+    local_cluster: int | None,
+    threads: int | None,
     **asked: Any,
 ) -> None:
     """Check every backend against the oracle, time those that are right, and write a report."""
@@ -127,6 +132,11 @@ def run(
     from rnnbench.records.record import Mode
 
     def work() -> int:
+        over, execute, own_threads = cluster.where(scheduler, local_cluster, threads, _execute)
+        if resume is not None and over:
+            plan, command = cluster.planned(resume)
+            check_options(ctx, plan, resume, BUDGETS | cluster.NAMES)
+            return execute(with_budgets(plan, budget, case_budget), resume, command, resume=True)
         if resume is not None:
             plan, described = running.read_plan(resume)
             check_options(ctx, plan, resume, BUDGETS)
@@ -136,16 +146,17 @@ def run(
         if max_launches is not None and precision is None and kind is not Mode.RIGOROUS:
             raise click.UsageError(f"--max-launches {max_launches} caps nothing; give --precision, such as 5%, too")
         memory_too = memory or kind is Mode.RIGOROUS
-        plan, given = asked_plan(mode=kind, filter=filter_, training=(), memory=memory_too, **asked)
+        plan, given = asked_plan(mode=kind, filter=filter_, training=(), memory=memory_too, **own_threads, **asked)
         plan = with_trainings(with_seeds(plan, seeds), training)
         plan = stopped(plan, precision, max_launches, budget, case_budget, aa)
-        check_sizes(plan)
+        if not over:
+            check_sizes(plan)
         if dry_run:
             return _dry_run(plan)
         run_id = store.new_run_id()
         folder = output or Path("reports") / run_id
         command = command_line(*sys.argv[1:])
-        return _execute(plan, folder, command, run_id=run_id, given=given)
+        return execute(plan, folder, command, run_id=run_id, given=given)
 
     guarded(work)
 

@@ -12,6 +12,7 @@ import click
 
 from rnnbench.api.errors import command_line
 from rnnbench.api.exit_codes import INTERRUPTED, exit_code_help
+from rnnbench.cli import cluster
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
     BACKEND_LIST,
@@ -51,6 +52,7 @@ Examples:
   python -m rnnbench sweep -V 20000 -E 64 -H 64:512 -B 64
   python -m rnnbench sweep -w imdb-50 -T 50:400
   python -m rnnbench sweep --resume reports/map
+  python -m rnnbench sweep --H 16:1024 --B 1:512 --grid --scheduler tcp://10.0.0.1:8786
 """
     + exit_code_help("sweep")
 )
@@ -78,7 +80,7 @@ Examples:
     "-o", "--output", type=FolderType(), help="Folder of the run, a new or empty one. Default: reports/RUN ID."
 )
 @click.option("--resume", type=FolderType(), help="Continue the interrupted run in this folder.")
-@options(BETTER_THREADS, SEED, DATA_DIR, TIMEOUT, ENV)
+@options(BETTER_THREADS, SEED, DATA_DIR, TIMEOUT, ENV, cluster.CLUSTER)
 @click.option("--dry-run", is_flag=True, help="Print what would be measured, and stop.")
 @click.pass_context
 def sweep(
@@ -95,6 +97,9 @@ def sweep(
     resume: Path | None,
     dry_run: bool,
     data_dir: Path | None,
+    scheduler: str | None,
+    local_cluster: int | None,
+    threads: int | None,
     **asked: Any,
 ) -> None:
     """Check and time all backends at many sizes of one network, one axis at a time; plots, and a map of the fastest.
@@ -111,6 +116,11 @@ def sweep(
     from rnnbench.workloads.resolve import Asked, resolve
 
     def work() -> int:
+        over, execute, _ = cluster.where(scheduler, local_cluster, threads, _execute)
+        if resume is not None and over:
+            plan, command = cluster.planned(resume)
+            check_options(ctx, plan, resume, cluster.NAMES)
+            return execute(plan, resume, command, resume=True)
         if resume is not None:
             plan, described = running.read_plan(resume)
             check_options(ctx, plan, resume)
@@ -127,15 +137,17 @@ def sweep(
     def of_cell(own: dict[str, Any], backends: Iterable[str] | None, folder: Path | None) -> int:
         (base,) = resolve([workload or MADE_UP], Asked(**own), partial(say, err=True), seed=asked["seed"])
         swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid, base)
+        over, execute, own_threads = cluster.where(scheduler, local_cluster, threads, _execute)
         chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)
         check_passes(chosen)
         found = sizes.swept_workloads(swept, base)
         plan = planning.plan_of(
             found, backends, chosen, mode=Mode(mode or "default"), sweep=swept,
             names=(workload,) if workload else (), sizes=Asked(**own),
-            data_dir=None if data_dir is None else str(data_dir), **asked,
+            data_dir=None if data_dir is None else str(data_dir), **own_threads, **asked,
         )  # fmt: skip
-        check_sizes(plan)
+        if not over:
+            check_sizes(plan)
         if dry_run:
             rows = sizes.rows_of(plan)
             print_table(("case", "MFLOP", "FLOP a byte"), rows)
@@ -143,7 +155,7 @@ def sweep(
             say(f"{len(rows)} cases, each by {', '.join(plan.backends)}; nothing was run.")
             return 0
         run_id = store.new_run_id()
-        return _execute(
+        return execute(
             plan,
             folder or Path("reports") / run_id,
             command_line(*sys.argv[1:]),

@@ -8,6 +8,7 @@ import click
 
 from rnnbench import backends
 from rnnbench.api.exit_codes import exit_code_help
+from rnnbench.cli import cluster
 from rnnbench.cli.options import (
     DATA_DIR,
     ENV,
@@ -75,6 +76,7 @@ Examples:
   python -m rnnbench verify -w running-parity -T 200 --truncation 7:3
   python -m rnnbench verify -w rows.npz -H 256 -b numba,jax
   python -m rnnbench verify --audit -b numba,torch --pass gradient
+  python -m rnnbench verify --scheduler tcp://10.0.0.1:8786 -b numba,torch
 """
     + exit_code_help("verify")
 )
@@ -87,9 +89,17 @@ Examples:
     "Default: float32,float64; with --audit: float32.",
 )
 @click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
-@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, ENV, JSON)
+@options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, ENV, cluster.CLUSTER, JSON)
 @click.pass_context
-def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked: Any) -> None:
+def verify(
+    ctx: click.Context,
+    as_json: bool,
+    filter_: str,
+    audit: bool,
+    scheduler: str | None,
+    local_cluster: int | None,
+    **asked: Any,
+) -> None:
     """Compare every backend with the float64 oracle, array by array, and time nothing."""
     if audit:
         if extra := given(ctx, AUDIT_OPTIONS):
@@ -102,7 +112,11 @@ def verify(ctx: click.Context, as_json: bool, filter_: str, audit: bool, **asked
 
     def work() -> int:
         asked["dtypes"] = asked["dtypes"] or tuple(DType)
-        plan, given = asked_plan(filter=filter_, mode=checking.MODE, default=checking.WORKLOADS, **asked)
+        threads = asked.pop("threads")
+        over, _, own_threads = cluster.where(scheduler, local_cluster, threads, lambda: 0)
+        plan, given = asked_plan(filter=filter_, mode=checking.MODE, default=checking.WORKLOADS, **own_threads, **asked)
+        if over:
+            return cluster.check(plan, given, threads, as_json, scheduler, local_cluster)
         with Display(console_of(stderr=True)) as display:
             result = checking.verify_plan(plan, given, display)
         if as_json:

@@ -24,7 +24,8 @@ from rnnbench.units import gibibytes, number, percent, threads
 MAX_FACT = 160  # signs of one fact; the whole is in machine.json
 UNKNOWN = "unknown"
 
-_OTHERWISE_SHOWN = ("schema", "plan", "stops", "seconds", "unlike")  # in run.json: for programs, or in other sections
+# In run.json: for programs, or in other sections.
+_OTHERWISE_SHOWN = ("schema", "plan", "stops", "seconds", "unlike", "done", "machines")
 
 DEFINITIONS = """\
 - **Turn**: the calls that one backend makes in one round. Its value is the median of the samples after the warm-ups.
