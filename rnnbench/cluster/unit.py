@@ -90,7 +90,7 @@ class Messenger:
         self.lines += len(lines)
         self.post("lines", file=file, lines=lines)
 
-    def doing(self, what: str, estimate: Estimate) -> None:
+    def doing(self, what: str, estimate: Estimate, case: str = "") -> None:
         self.show(what, 0.0)
 
     def show(self, what: str, fraction: float) -> None:
