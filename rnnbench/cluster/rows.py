@@ -29,7 +29,7 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def own_rows(folder: Path, plan: Plan, given: Mapping[str, Workload]) -> dict[str, Path]:
+def kept_rows(folder: Path, plan: Plan, given: Mapping[str, Workload]) -> dict[str, Path]:
     """The files of the user's own rows by name, in the folder of the run: those that are given are written there."""
     own = {spec.kept: given[spec.name] for spec in plan.workloads if not spec.origin and spec.name in given}
     for workload in own.values():

@@ -20,7 +20,7 @@ from rnnbench.api.verify import Checked
 from rnnbench.cluster.dispatch import WAIT, Dispatch, KindQueue, hosts_of
 from rnnbench.cluster.folders import KindFolder, kinds_in, share_rows
 from rnnbench.cluster.roster import RESOURCE, ClusterError, Host, Roster
-from rnnbench.cluster.rows import SentFile, imdb_file, own_rows, sha256_of
+from rnnbench.cluster.rows import SentFile, imdb_file, kept_rows, sha256_of
 from rnnbench.cluster.unit import Job
 from rnnbench.data import ROWS
 from rnnbench.harness.observer import Observer
@@ -113,7 +113,7 @@ def _roster(
     client: Client, run_id: str, plan: Plan, folder: Path, given: Mapping[str, Workload], display: Observer
 ) -> tuple[Roster, dict[str, str]]:
     """The workers, with the files that their machines are to get; of the user's own rows name -> sha256."""
-    rows = own_rows(folder, plan, given)
+    rows = kept_rows(folder, plan, given)
     hashes = {name: sha256_of(path) for name, path in rows.items()}
     sent = {hashes[name]: SentFile(path) for name, path in rows.items()}
     if (imdb := imdb_file(plan, display.say)) is not None:

@@ -328,13 +328,14 @@ def test_a_run_is_not_resumed_as_another_one(kept, options, words, monkeypatch, 
 
 
 def test_every_option_of_a_run_is_known_to_the_check():
+    from rnnbench.cli import cluster
     from rnnbench.cli.resuming import _IN_PLAN
     from rnnbench.cli.run import run
     from rnnbench.cli.stopping import BUDGETS
     from rnnbench.cli.sweep import sweep
     from rnnbench.harness.plan import Plan
 
-    known = {*_IN_PLAN, *Plan.__dataclass_fields__, *BUDGETS, "output", "resume"}
+    known = {*_IN_PLAN, *Plan.__dataclass_fields__, *BUDGETS, *cluster.NAMES, "output", "resume"}
     assert {option.name for command in (run, sweep) for option in command.params} <= known
 
 
