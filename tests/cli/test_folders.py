@@ -100,7 +100,7 @@ def test_one_file_of_somebody_is_enough(tmp_path, command):
 
 def test_a_run_has_its_scratch_in_one_folder_and_keeps_the_logs_of_it(kept):
     names = {path.name for path in (kept / "run").iterdir()}
-    files = {store.RECORDS, store.CURVES, store.RUN, store.MACHINE, "report.md", "report.html"}
+    files = {*store.ANSWERS, store.RUN, store.MACHINE, "report.md", "report.html"}
     assert names == {*files, "tables", "figures", SCRATCH}
     assert {path.name for path in (kept / "run" / SCRATCH).iterdir()} == {"CACHEDIR.TAG", "logs"}
     tag = (kept / "run" / SCRATCH / "CACHEDIR.TAG").read_text()
