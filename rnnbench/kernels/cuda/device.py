@@ -49,7 +49,7 @@ class Room:
     together: bool
 
 
-SIMULATOR = Room(1, 96 << 10, together=True)  # it runs one block after the other, so one at a time
+SIMULATOR = Room(16, 96 << 10, together=True)  # as that of the tests has it; Numba's own holds one block at a time
 
 
 @functools.cache

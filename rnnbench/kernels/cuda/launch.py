@@ -114,7 +114,8 @@ class Launcher:
 
 
 def _simulated(kernel: Any, size: LaunchSize, stream: Any, args: tuple[Any, ...]) -> Callable[[], Any]:
-    _refuse(size, 1)
+    if size.together:
+        _refuse(size, kernel.overloads[()].max_cooperative_grid_blocks(size.threads))
 
     def call() -> tuple[Any, ...]:
         kernel[size.grid, size.threads, stream, size.shared](*(_value(arg) for arg in args))

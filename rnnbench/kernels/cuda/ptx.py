@@ -3,6 +3,8 @@
 coherent    array[i, j] as other blocks wrote it: from the second cache, never an old line of the first
 acquired    a counter, and after it all that was written before the counter was raised
 raised      a counter, after all that this thread and, before a barrier, its block have written
+power       2 ** x of a float32 within 2 units in the last place, infinity and 0 where it leaves the range
+inverse     1 / x of a float32 within 1, 0 of an infinite one
 """
 
 from __future__ import annotations
@@ -10,6 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 import numba
+import numpy as np
+from numba import cuda
 
 from rnnbench.kernels.cuda.device import simulated
 from rnnbench.kernels.cuda.plan import compiled_once
@@ -44,9 +48,14 @@ def coherent(dtype: str) -> Any:
 @compiled_once
 def acquired() -> Any:
     """counter[0] of an int32 array."""
+
     # acquire: no later read of this thread comes before it
+    def of_simulator(counter):
+        cuda.threadfence()  # where the simulator of the tests lets other blocks run
+        return counter[0]
+
     if simulated():
-        return lambda counter: counter[0]
+        return cuda.jit(device=True)(of_simulator)
     from llvmlite import ir
     from numba.cuda.extending import intrinsic
 
@@ -67,7 +76,7 @@ def raised() -> Any:
 
     # release: all that was written before is seen by whoever acquires the counter; cheaper than a fence for all
     def of_simulator(counter):
-        counter[0] += 1  # its blocks run one after the other
+        counter[0] += 1  # one thread runs at a time
 
     if simulated():
         return of_simulator
@@ -86,6 +95,42 @@ def raised() -> Any:
         return numba.void(counter), codegen
 
     return add
+
+
+@compiled_once
+def power() -> Any:
+    """2 ** x, float32."""
+
+    def of_simulator(x):
+        return np.float32(np.inf if x >= 128 else 2.0 ** float(x))
+
+    return of_simulator if simulated() else _of_a_number("ex2.approx.ftz.f32")
+
+
+@compiled_once
+def inverse() -> Any:
+    """1 / x, float32."""
+
+    def of_simulator(x):
+        return np.float32(1) / x
+
+    return of_simulator if simulated() else _of_a_number("rcp.approx.ftz.f32")
+
+
+def _of_a_number(name: str) -> Any:
+    """An instruction of one float32 that gives another."""
+    from llvmlite import ir
+    from numba.cuda.extending import intrinsic
+
+    @intrinsic
+    def instruction(typingctx, x):
+        def codegen(context, builder, sig, args):
+            kind = ir.FunctionType(ir.FloatType(), [ir.FloatType()])
+            return builder.call(ir.InlineAsm(kind, f"{name} $0, $1;", "=f,f"), args)
+
+        return numba.float32(numba.float32), codegen
+
+    return instruction
 
 
 def _asm(builder: Any, ir: Any, text: str, result: str, pointer: Any) -> Any:
