@@ -99,14 +99,22 @@ def steps(folder: Path, names: Sequence[str]) -> list[Step]:
 
     def sweep(T: int, expected: float) -> Step:
         sizes = ("--H", "32:1024", "--B", "1,8,32,128,512", "--T", str(T))
-        return measured(f"sweep-T{T}", expected, "sweep", *sizes, "--grid")
+        return measured(f"sweep-T{T}", expected, "sweep", *sizes, "--grid", "--cell", "rnn")
+
+    def seeds(name: str, cells: str, expected: float) -> Step:
+        return measured(name, expected, "run", "-w", "parity,imdb-50,imdb-200", "--cell", cells, "--no-training")
+
+    # H where a block has all of W_hh, and where many share it; a step has three or four times the work of a tanh step
+    gates = ("--H", "32,128,512,1024", "--B", "1,32,512", "--T", "50", "--grid", "--cell", "gru,lstm")
 
     # Each regime in float32 at usual sizes, against the oracle
     smoke = ("tests/cuda/test_on_device.py", "-k", "test_gradient and float32", "-q", "--maxfail", "3")
     return [
         Step("smoke", (python, "-m", "pytest", *smoke), 120, expected=55),
-        measured("seeds", 200, "run", "-w", "parity,imdb-50,imdb-200", "--no-training"),
+        seeds("seeds", "rnn", 200),
+        seeds("seeds-gates", "gru,lstm", 400),
         sweep(50, 300),
+        measured("sweep-gates", 400, "sweep", *gates),
         Step("tests", (python, "-m", "pytest", "tests/cuda", "-q", *side_by_side), 420, expected=180),
         Step("verify", (*rnnbench, "verify", "-b", those), 420, expected=120),
         sanitized("memcheck", 90),

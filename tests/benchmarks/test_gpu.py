@@ -135,7 +135,8 @@ def test_results_are_packed_after_each_step_and_what_is_cut_keeps_them(device):
 def test_what_only_a_device_can_tell_comes_first():
     every = steps(Path("results"), ["cuda"])
     assert [step.name for step in every] == [
-        "smoke", "seeds", "sweep-T50", "tests", "verify", "memcheck", "racecheck", "sweep-T200",
+        "smoke", "seeds", "seeds-gates", "sweep-T50", "sweep-gates", "tests", "verify", "memcheck", "racecheck",
+        "sweep-T200",
     ]  # fmt: skip
     assert all(0 < step.expected < step.limit for step in every)
     said = called("--plan", "--only", "smoke,seeds", code=0).output
@@ -255,7 +256,7 @@ def test_the_plan_needs_no_gpu_and_names_every_step(monkeypatch):
     said = called("--plan", code=0).output
     for name in gpu.STEPS:
         assert f"\n{name}, about" in f"\n{said}"
-    assert "8 steps" in said
+    assert "10 steps" in said
     assert "verify" not in called("--plan", "--only", "tests,seeds", code=0).output
     assert max(step.limit for step in steps(Path("."), ["cuda"])) + gpu_steps.GRACE < 600
 
