@@ -12,12 +12,10 @@ import numba
 from numba import types
 
 from rnnbench.kernels.cuda import (
-    backward,
     cursor,
     embedding,
-    forward,
-    gated_general,
     gated_lanes,
+    gated_spread,
     gated_tiles,
     join,
     lanes,
@@ -40,9 +38,7 @@ BLOCKS = types.Array(types.int64, 2, "C")
 # Caps are what a kernel took when it was last looked at, in float32 for sm_80 and sm_90a, up to the next multiple of 8,
 # the unit in which a GPU hands registers out: one that takes more is to be looked at before its cap is raised.
 IN_REGISTERS = {(32, 1): 64, (32, 2): 96, (32, 4): 96, (64, 1): 112, (64, 2): 128, (96, 1): 160, (128, 1): 184}
-GENERAL = {1: 48, 2: 64, 4: 96}  # by rows of a block
-GATED_GENERAL = {1: 56, 4: 96}
-GATED_LANES = {(64, 1): 120, (64, 4): 128, (128, 1): 128, (128, 2): 128}  # by H and rows
+GATED_LANES = {(64, 1): 120, (64, 4): 128, (128, 2): 224, (128, 4): 160}  # by H and rows
 IN_LANES = (RegimeKind.REGISTERS, RegimeKind.SPLIT)
 
 
@@ -57,11 +53,13 @@ BUDGETS = {
     "backward split H256 rows4": (512, 1.6),
     "forward spread H1024 columns8 rows4": (32, 1.85),  # the product of one row
     "backward spread H1024 columns8 rows4": (32, 1.85),
-    # With gates: some 150 instructions of a step are those of the cell, four threads of a unit at a time
-    "forward gates3 H128 rows1": (96, 3.1),
-    "backward gates3 H128 rows1": (96, 3.2),
-    "forward gates4 H128 rows1": (128, 3.0),
-    "backward gates4 H128 rows1": (128, 3.5),
+    # With gates, a row a block: some 100 instructions of a step are the cell's and its loads and stores
+    "forward gates3 H128 rows1": (192, 1.6),
+    "backward gates3 H128 rows1": (192, 1.7),
+    "forward gates4 H128 rows1": (256, 1.65),
+    "backward gates4 H128 rows1": (256, 1.7),
+    "forward gates3 spread H1024 rows4": (64, 1.6),  # the product of one row
+    "forward gates4 spread H1024 rows2": (64, 1.6),
     **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed",
                      "project states", "outer_sums states"),
                     (64, 1.25)),
@@ -123,12 +121,6 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
             ahead, back = lanes.forward_in_lanes(dtype, block, False), lanes.backward_in_lanes(dtype, block, False)
             add(f"forward {shape}", ahead, most, *ends(steps_forward, 3), wide=("LDS",))
             add(f"backward {shape}", back, most, *ends(steps_back, 5), wide=("LDS",))
-        ahead, back = (
-            forward.forward_general(dtype, plan.threads, rows),
-            backward.backward_general(dtype, plan.threads, rows),
-        )
-        add(f"forward general rows{rows}", ahead, GENERAL[rows], *steps_forward)
-        add(f"backward general rows{rows}", back, GENERAL[rows], *steps_back)
     for name, kernel, most, arguments in (*recurrences(dtype, plan, a2), *gated(dtype, plan, a1, a2)):
         add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
@@ -176,7 +168,7 @@ def recurrences(dtype: str, plan: LaunchPlan, a2: Any) -> Iterator[tuple[str, An
         if room == "H100" or shape.columns > plan.columns[0]:
             yield f"forward {name}", spread.forward_spread(dtype, shape), most, (*ahead, COUNTER)
             yield f"backward {name}", spread.backward_spread(dtype, shape), most, (*back, COUNTER)
-    shape = choose(replace(plan, kinds=(RegimeKind.STEPS,)), 1024, plan.few, dtype, ROOMS["H100"]).shape
+    shape = choose(replace(plan, kinds=(RegimeKind.STEPS,)), 1024, plan.few_steps, dtype, ROOMS["H100"]).shape
     yield "forward step H1024", spread.forward_spread_step(dtype, shape), 255, ahead
     yield "backward step H1024", spread.backward_spread_step(dtype, shape), 255, step_back
     tile = plan.side, plan.step_micro, plan.depth
@@ -197,11 +189,15 @@ def gated(dtype: str, plan: LaunchPlan, a1: Any, a2: Any) -> Iterator[tuple[str,
                 yield f"forward {name}", made, most, ends(ahead, 7)
                 made = gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, short)
                 yield f"backward {name}", made, most, ends(back, 8)
-        for rows in (1, 4):
-            most, sizes = GATED_GENERAL[rows], (dtype, cell, plan.threads, rows)
-            name = f"gates{G} general rows{rows}"
-            yield f"forward {name}", gated_general.forward_gated_general(*sizes), most, ahead
-            yield f"backward {name}", gated_general.backward_gated_general(*sizes), most, back
+        for H, b in product((256, 512, 1024), (1, plan.few_gates)):
+            with suppress(ValueError):
+                r = choose(replace(plan, kinds=(RegimeKind.SPREAD,)), H, b, dtype, ROOMS["H100"], cell)
+                made = gated_spread.forward_gated_spread(dtype, cell, r.shape)
+                name = f"gates{G} spread H{H} rows"
+                yield f"forward {name}{r.shape.rows}", made, plan.thread_registers(r.threads), (*ahead, COUNTER)
+                made = gated_spread.backward_gated_spread(dtype, cell, r.spread_back)
+                most = plan.thread_registers(r.spread_back.threads)
+                yield f"backward {name}{r.spread_back.rows}", made, most, (*back, COUNTER)
         back_step = (*[a2] * 8, *[INT] * 8)
         yield f"advance gates{G}", gated_tiles.forward_gated_tile_step(dtype, cell, *tile), 72, ahead
         yield f"retreat gates{G}", gated_tiles.backward_gated_tile_step(dtype, cell, *tile), 48, back_step

@@ -16,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 OPCODE = re.compile(r"^\s*(?:/\*[0-9a-f]+\*/)?\s*(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_]*(?:\.\w+)*)", re.MULTILINE)
@@ -133,27 +134,40 @@ def device_of(cc: tuple[int, int]) -> Iterator[None]:
         yield
 
 
-def compile_for(kernel, signature, cc: tuple[int, int, str] | tuple[int, int], folder: Path) -> Compiled:
-    """A dispatcher's kernel for one signature and compute capability, through to the cubin."""
-    from cuda.core import Linker, LinkerOptions, ObjectCode
+CAPABILITIES = {"sm_80": (8, 0), "sm_90a": (9, 0, "a"), "sm_120a": (12, 0, "a")}
+
+
+def intermediate(kernel, signature, arch: str = "sm_80") -> list[Any]:
+    """What a dispatcher's kernel is for one signature before it is machine code of this architecture or a later one."""
+    from cuda.core import ObjectCode
     from numba import cuda
 
-    arch = f"sm_{''.join(str(part) for part in cc)}"
-    with device_of(cc):
+    with device_of(CAPABILITIES[arch][:2]):
         codes, _ = cuda.compile_all(
             kernel.py_func,
             signature,
             device=False,
             abi="numba",
-            cc=cc,
+            cc=CAPABILITIES[arch],
             output="ltoir",
             launch_bounds=kernel.targetoptions.get("launch_bounds"),
         )
-    parts = [code if isinstance(code, ObjectCode) else ObjectCode.from_ltoir(code) for code in codes]
-    linked = Linker(*parts, options=LinkerOptions(arch=arch, link_time_optimization=True)).link("cubin")
+    return [code if isinstance(code, ObjectCode) else ObjectCode.from_ltoir(code) for code in codes]
+
+
+def linked(parts: list[Any], arch: str, folder: Path) -> Compiled:
+    """Through to the cubin, in which the machine code is made; it is left in the folder."""
+    from cuda.core import Linker, LinkerOptions
+
+    made = Linker(*parts, options=LinkerOptions(arch=arch, link_time_optimization=True)).link("cubin")
     path = folder / f"{arch}.cubin"
-    path.write_bytes(linked.code)
+    path.write_bytes(made.code)
     return read(path)
+
+
+def compile_for(kernel, signature, arch: str, folder: Path) -> Compiled:
+    """A dispatcher's kernel for one signature and architecture, as a device has it."""
+    return linked(intermediate(kernel, signature, arch), arch, folder)
 
 
 def read(cubin: Path) -> Compiled:
@@ -178,8 +192,9 @@ def loops_of(code: str) -> tuple[Loop, ...]:
             opcodes.append(opcode[1])
     ends = {labels[label]: at + 1 for at, (label, _) in branches.items() if labels[label] < at}
     loops = [
-        Loop(first, last, _longest(first, last, labels, branches), sum(map(_multiply_adds, opcodes[first:last])))
+        Loop(first, last, length, sum(map(_multiply_adds, opcodes[first:last])))
         for first, last in ends.items()
+        if (length := _longest(first, last, labels, branches))
     ]
     return tuple(sorted(loops, key=lambda loop: loop.last - loop.first))
 
@@ -189,8 +204,10 @@ def _multiply_adds(opcode: str) -> int:
     return (2 if opcode.startswith("FFMA2") else 1) if MULTIPLY_ADD.match(opcode) else 0
 
 
-def _longest(first: int, last: int, labels: dict[str, int], branches: dict[int, tuple[str, bool]]) -> int:
-    """Instructions on the longest way from first to the branch at last - 1, by branches that lead on."""
+def _longest(first: int, last: int, labels: dict[str, int], branches: dict[int, tuple[str, bool]]) -> int | None:
+    """Instructions on the longest way from first to the branch at last - 1, by branches that lead on; None where there
+    is no way, as the loop goes through code that stands elsewhere.
+    """
     length = {last: 0}
     for at in range(last - 1, first - 1, -1):
         label, may_stay = branches.get(at, ("", True))
@@ -201,7 +218,7 @@ def _longest(first: int, last: int, labels: dict[str, int], branches: dict[int, 
             ways.append(0)
         if lengths := [way for way in ways if way is not None]:
             length[at] = 1 + max(lengths)
-    return length[first]
+    return length.get(first)
 
 
 def _said(name: str, *arguments: str) -> str:

@@ -21,8 +21,8 @@ from tests.cuda.test_regimes import A100, H100
 from tests.helpers import assert_agrees, assert_near, assert_same_bits, random_data, random_params
 
 pytestmark = pytest.mark.usefixtures("gpu")
-PLANS = {RegimeKind.REGISTERS: REGIMES["registers"], RegimeKind.GENERAL: REGIMES["general"]} | {
-    kind: WIDE[kind] for kind in (RegimeKind.SPLIT, RegimeKind.TILES)
+PLANS = {RegimeKind.REGISTERS: REGIMES["registers"], RegimeKind.TILES: REGIMES["tiles"]} | {
+    kind: WIDE[kind] for kind in (RegimeKind.SPLIT, RegimeKind.SPREAD)
 }
 
 
@@ -110,11 +110,14 @@ def test_nan_is_not_hidden(one_backend, cell):
     [
         ("gru", 32, 32, "float32", H100, RegimeKind.REGISTERS),
         ("lstm", 64, 512, "float32", H100, RegimeKind.REGISTERS),
-        ("gru", 128, 32, "float32", A100, RegimeKind.SPLIT),
+        ("gru", 128, 32, "float32", A100, RegimeKind.REGISTERS),
         ("lstm", 128, 32, "float32", H100, RegimeKind.SPLIT),
         ("gru", 160, 32, "float32", H100, RegimeKind.SPLIT),
-        ("gru", 161, 32, "float32", H100, RegimeKind.TILES),
-        ("lstm", 129, 1, "float32", H100, RegimeKind.TILES),
+        ("gru", 161, 32, "float32", H100, RegimeKind.SPREAD),
+        ("gru", 161, 65, "float32", H100, RegimeKind.TILES),
+        ("lstm", 129, 1, "float32", H100, RegimeKind.SPREAD),
+        ("lstm", 1024, 1, "float32", H100, RegimeKind.SPREAD),
+        ("lstm", 1025, 1, "float32", A100, RegimeKind.TILES),
         ("lstm", 1024, 64, "float64", A100, RegimeKind.TILES),
     ],
 )

@@ -101,9 +101,11 @@ from rnnbench.kernels.cuda import device
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.kernels.cuda.recurrence_launches import settle
 plan, room = LaunchPlan(), device.room()
-for H, b, kinds in ((64, 32, None), (128, 32, None), (128, 32, (RegimeKind.REGISTERS, RegimeKind.GENERAL))):
+for H, b, kinds in ((64, 32, None), (128, 32, None), (128, 32, (RegimeKind.REGISTERS, RegimeKind.TILES))):
     found = settle(plan if kinds is None else LaunchPlan(kinds=kinds), H, b, "float32", room)
     print(found.regime.kind, found.local_bytes, found.said)
+found = settle(plan, 128, 32, "float32", room, cell="gru")
+print(found.regime.kind, found.local_bytes, found.said)
 """
 
 
@@ -111,7 +113,8 @@ def test_where_the_toolkit_does_not_unroll_the_next_regime_is_taken():
     """For sm_120, CUDA 13.0 leaves the 128 weights of a thread in memory, and keeps half of them in registers."""
     env = os.environ | {"STUB_CAPABILITY": "120"}
     said = subprocess.run([sys.executable, "-c", BLACKWELL], env=env, capture_output=True, text=True, check=True).stdout
-    at_64, at_128, alone = said.splitlines()
+    at_64, at_128, alone, gru = said.splitlines()
+    assert gru.startswith("split 0 ")
     assert at_64.startswith("registers 0 ")
     assert at_128.startswith("split 0 ")
     assert alone.startswith("registers 512 ")
@@ -141,7 +144,7 @@ def test_what_is_closed_is_freed():
 def test_every_kernel_at_the_usual_sizes():
     """As compute-sanitizer runs them on a device; small plans reach the others."""
     left = every_kernel.run_all([every_kernel.LaunchPlan()], every_kernel.WIDTHS)
-    assert all("general" in name or "_step" in name for name in left), left
+    assert all("_step" in name for name in left), left
 
 
 def test_a_clipped_norm_takes_two_more_launches():

@@ -15,7 +15,7 @@ from rnnbench.backends.cuda_graph import CudaGraphBackend
 from rnnbench.data import real_steps
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.model import DType, Head, Loss, StepSum, Train, Truncation
-from tests.cuda.conftest import REGIMES, TINY, WIDE
+from tests.cuda.conftest import TINY, WIDE
 from tests.cuda.test_passes import check, problem_of, run, sessions
 from tests.helpers import assert_agrees, assert_near, assert_same_bits, random_data, random_params
 
@@ -76,10 +76,9 @@ def test_train_steps_an_epoch_and_a_prediction(one_backend, more):
 
 
 @pytest.mark.numbers
-@pytest.mark.parametrize("kind", [RegimeKind.GENERAL, RegimeKind.TILES])
+@pytest.mark.parametrize("kind", [RegimeKind.SPREAD, RegimeKind.TILES])
 def test_padding_that_is_computed(kind):
-    plan = REGIMES["general"] if kind is RegimeKind.GENERAL else WIDE[kind]
-    backend, problem = CudaBackend(plan), problem_of(**SMALL | STACKS["all, the last step"])
+    backend, problem = CudaBackend(WIDE[kind]), problem_of(**SMALL | STACKS["all, the last step"])
     check(backend, problem)
     assert "padding is computed" in backend.contract(problem).notes
 

@@ -154,7 +154,8 @@ def test_launch_sizes_change_no_more_than_rounding():
         sizes,
         replace(
             sizes,
-            kinds=(RegimeKind.GENERAL,),
+            kinds=(RegimeKind.TILES,),
+            step_micro=3,
             rows=4,
             spread=1,
             threads=2,

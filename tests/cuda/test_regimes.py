@@ -1,12 +1,12 @@
 """Where W_hh does not fit a thread a column: each regime against the float64 oracle, and which one is chosen.
 
-The simulator runs blocks one after the other, so the barrier between them is met by one block alone. Several blocks
-are covered by the regime of a launch per step, which calls the same device functions.
+In `spread` several blocks wait for each other, in the simulator too.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,9 +107,10 @@ def test_a_short_batch_keeps_the_regime_of_a_full_one(kind, monkeypatch):
         (1024, 64, "float64", A100, RegimeKind.SPREAD),
         (1024, 65, "float32", H100, RegimeKind.TILES),
         (1025, 1, "float32", H100, RegimeKind.TILES),
-        (1024, 8, "float32", SMALL_CARD, RegimeKind.STEPS),
+        (1024, 16, "float32", SMALL_CARD, RegimeKind.STEPS),
+        (1024, 17, "float32", SMALL_CARD, RegimeKind.TILES),
         (512, 8, "float32", replace(H100, together=False), RegimeKind.STEPS),
-        (200, 128, "float64", SMALL_CARD, RegimeKind.GENERAL),
+        (200, 128, "float64", SMALL_CARD, RegimeKind.TILES),
     ],
 )
 def test_the_table_of_regimes(H, b, dtype, room, kind):
@@ -130,7 +131,7 @@ def test_the_table_of_regimes(H, b, dtype, room, kind):
         ((), RegimeKind.REGISTERS, 0),
         ((RegimeKind.REGISTERS,), RegimeKind.SPLIT, 0),
         ((RegimeKind.REGISTERS, RegimeKind.SPLIT), RegimeKind.SPREAD, 0),
-        ((*set(RegimeKind) - {RegimeKind.GENERAL},), RegimeKind.REGISTERS, 512),
+        ((*set(RegimeKind) - {RegimeKind.TILES},), RegimeKind.REGISTERS, 512),
     ],
 )
 def test_weights_that_the_compiler_leaves_in_memory(monkeypatch, in_memory, kind, local):
@@ -145,14 +146,15 @@ def test_weights_that_the_compiler_leaves_in_memory(monkeypatch, in_memory, kind
 
 
 def test_no_regime_is_an_error_that_names_the_way_out():
-    with pytest.raises(ValueError, match="rnn of H = 2000, B = 4 in float32 among registers; add general"):
+    with pytest.raises(ValueError, match="rnn of H = 2000, B = 4 in float32 among registers; add tiles"):
         choose(LaunchPlan(kinds=(RegimeKind.REGISTERS,)), 2000, 4, "float32", H100)
 
 
 def test_blocks_that_cannot_be_resident_together_are_refused(monkeypatch):
     monkeypatch.setattr("rnnbench.kernels.cuda.launch.simulated", lambda: True)
+    holds_one = SimpleNamespace(overloads={(): SimpleNamespace(max_cooperative_grid_blocks=lambda threads: 1)})
     with pytest.raises(RuntimeError, match="2 blocks wait for each other and the device holds 1 of them at a time"):
-        Launcher()(None, LaunchSize(2, 4, together=True))
+        Launcher()(holds_one, LaunchSize(2, 4, together=True))
 
 
 def test_steps_back_are_those_of_one_launch():

@@ -85,7 +85,7 @@ def test_epochs(graph):
 
 @pytest.mark.usefixtures("gpu")
 def test_steps_that_are_launches_are_captured_too():
-    plan = LaunchPlan(**TINY, kinds=(RegimeKind.TILES,), wide=1, step_micro=1)
+    plan = LaunchPlan(**TINY, kinds=(RegimeKind.TILES,), step_micro=1)
     problem = small(V=None, T=3)
     ref, got = sessions(CudaGraphBackend(plan), problem)
     run(got, "gradient")

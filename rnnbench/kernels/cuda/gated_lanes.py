@@ -38,7 +38,7 @@ def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> A
     read, multiply, add = weights_reader(dtype, shape, False), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of = steps_of_block(rows, ends)
     G, has_bias, has_c, of_cell = shape.gates, inner_gates(cell) > 0, tape_is_state(cell), unit_forward(dtype, cell)
-    given = mine * G
+    given, width, full = mine * G, shape.width, shape.full
 
     @bounded(shape.threads)
     def kernel(h, gates, tape, W, bias, initial, first_c, order, offset, lengths, b, T, H):
@@ -51,7 +51,7 @@ def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> A
         ahead = cuda.local.array(given, kind)
         own = cuda.local.array(mine, kind)
         x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
-        b, H = u32(b), u32(H)
+        b, H = u32(b), (u32(width) if full else u32(H))
         # The unit j of this thread as a cell, and the first of its rows
         j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
         read(w, pool, W, H)
@@ -97,8 +97,8 @@ def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> A
                     tape_flat[at + u32(m * turns) * H] = beside
                     # The gates where the inputs' part stood, and that of the next step is asked for
                     for g in range(G):
-                        gates_flat[at_gates + u32(m * turns) * row + u32(u32(g) * H)] = ahead[m * G + g]
-                        ahead[m * G + g] = gates_flat[further + u32(m * turns) * row + u32(u32(g) * H)]
+                        gates_flat[at_gates + u32(m * turns) * row + u64(u32(g) * H)] = ahead[m * G + g]
+                        ahead[m * G + g] = gates_flat[further + u32(m * turns) * row + u64(u32(g) * H)]
             at, at_gates = at + step, further
             cuda.syncthreads()
 
@@ -117,7 +117,7 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> 
     buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = weights_reader(dtype, shape, True), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of = steps_of_block(rows, ends)
-    G, width, has_c = len(cell_of(cell).gates), shape.width, tape_is_state(cell)
+    G, width, full, has_c = len(cell_of(cell).gates), shape.width, shape.full, tape_is_state(cell)
     of_cell, of_gate = unit_backward(dtype, cell), recurrent(cell)
     D, held_gates = G + inner_gates(cell), mine * G
 
@@ -136,7 +136,7 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> 
         carry = cuda.local.array(mine, kind)
         d = cuda.local.array(D, kind)
         x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
-        silent, b, H = u32(T - S), u32(b), u32(H)
+        silent, b, H = u32(T - S), u32(b), (u32(width) if full else u32(H))
         # The unit j of this thread as a cell, and the first of its rows
         j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
         read(w, pool, W, H)
@@ -146,52 +146,61 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool) -> 
         befores, tapes, heads = tape.flat if has_c else h.flat, tape.flat, dh.flat
         gates_flat, flat = gates.flat, delta.flat
         step = u64(b) * H
-        gap = silent * step
+        gap, step_gates, step_delta = silent * step, step * u64(G), step * u64(D)
         seen, now, steps = u32(0), u32(0), steps_of(order, offset, lengths, first, b, T)
         for n in range(u32(blocks.shape[0])):
             start, emit, t = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
             if ends:
                 t = max(start, min(t, steps))
-            end = t
+            end, row = t, u64(step_row(t, b, u32(first + turn)))
+            # Of the step after the one at hand, and the first of this thread's rows: its place in h, gates and delta
+            at, at_gates, at_delta = row * H + j, row * u32(G * H) + j, row * u32(D * H) + j
             for m in range(mine):
-                totals[m], carry[m] = zero, zero
+                totals[m], carry[m], own[m] = zero, zero, zero
+                r = u32(u32(m * turns) + turn)
+                if has_c and (r < u32(rows)) & (u32(first + r) < b) & (j < H):
+                    own[m] = tapes[at + u32(m * turns) * H]
             while t != start:
-                t = u32(t - u32(1))
-                row = step_row(t, b, u32(first + turn))
+                t, at, at_gates, at_delta = u32(t - u32(1)), at - step, at_gates - step_gates, at_delta - step_delta
                 for m in range(mine):
                     r = u32(u32(m * turns) + turn)
                     real = (r < u32(rows)) & (u32(first + r) < b) & (j < H)
-                    q = u64(u32(row + u32(m * turns)))
-                    here = q * H + j
-                    # What the step left and the head's part are asked for before the sums, and needed after them
-                    own[m], beside[m], head[m] = zero, zero, zero
+                    here = at + u32(m * turns) * H
+                    # What the step left and the head's part are asked for before the sums, and needed after them. A
+                    # state that a step ends with is the one that the next begins with
+                    beside[m] = own[m]
+                    own[m], head[m] = zero, zero
                     for g in range(G):
                         acts[m * G + g] = zero
                     if real:
                         for g in range(G):
-                            acts[m * G + g] = gates_flat[q * u32(G * H) + u32(u32(g) * H + j)]
+                            acts[m * G + g] = gates_flat[at_gates + u32(m * turns) * u32(G * H) + u64(u32(g) * H)]
                         own[m] = befores[here]
-                        beside[m] = tapes[here + step]
-                        if t >= emit:
-                            head[m] = heads[here - gap]
+                        if not has_c:
+                            beside[m] = tapes[here + step]
+                        # A select and not a branch, which the compiler would double all of these loads for
+                        value = heads[here - gap if t >= emit else u64(0)]
+                        head[m] = value if t >= emit else zero
                 # r W^T of the step after, if it is of this pass
-                if t + u32(1) != end:
+                if u32(t + u32(1)) != end:
                     cuda.syncthreads()
                     multiply(sums, deltas, now, w, pool)
                     add(totals, sums, partial)
                     now = u32(u32(1) - now)
-                # delta of this step: the sums of the step after it, the head's part, the cell; to memory and to shared
+                # delta of this step: the sums of the step after it, the head's part, the cell; to shared and to memory
                 for m in range(mine):
                     r = u32(u32(m * turns) + turn)
                     carry[m] = of_cell(acts, u32(m * G), own[m], beside[m], totals[m] + head[m], carry[m], d)
                     if r < u32(rows):
                         for g in range(G):
-                            deltas[now, r, u32(u32(g * width) + j)] = d[of_gate(u32(g))]
+                            deltas[now, r, u64(j) + u64(g * width)] = d[of_gate(u32(g))]
                     if (r < u32(rows)) & (u32(first + r) < b) & (j < H):
-                        q = u64(u32(row + u32(m * turns))) * u32(D * H) + j
+                        here = at_delta + u32(m * turns) * u32(D * H)
+                        if t < seen:
+                            for g in range(D):
+                                d[g] += flat[here + u64(u32(g) * H)]
                         for g in range(D):
-                            here = q + u32(u32(g) * H)
-                            flat[here] = flat[here] + d[g] if t < seen else d[g]
+                            flat[here + u64(u32(g) * H)] = d[g]
             seen = end
 
     return kernel

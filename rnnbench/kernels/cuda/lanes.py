@@ -72,11 +72,13 @@ def weights_reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
     def read(w, pool, W, H):
         x = u32(cuda.threadIdx.x)
         near, first = u32(x % u32(lanes) * four), u32(x // u32(lanes) * per)
-        for n in range(u32(0), kept, four):
+        n = u32(0)
+        while n != kept:  # not a range: that of an unsigned number counts in 64 bits, and is not unrolled for sm_120
             for s in range(four):
                 k = u32(near + n * u32(lanes) + s)
                 for c in range(columns):
-                    w[(n + s) * columns + c] = weight(W, k, c, first, H)
+                    w[u32((n + s) * columns + c)] = weight(W, k, c, first, H)
+            n = u32(n + four)
         # Four of a thread lie together, so that they are one load
         for n in range(kept, depth):
             k = u32(near + n // four * four * u32(lanes) + n % four)
@@ -111,21 +113,25 @@ def lane_multiplier(dtype: str, shape: Lanes) -> Any:
         for q in range(held):
             sums[q] = zero
         # The weights in registers, then those in shared memory: of each state, those of all columns
-        for n in range(u32(0), kept, four):
+        n = u32(0)
+        while n != kept:  # not a range, as above
             for r in range(u32(rows)):
                 for s in range(four):
                     value = states[now, r, near + n * u32(lanes) + s]
                     for c in range(u32(columns)):
                         q = (r * u32(columns) + c) * u32(apart) + s % u32(apart)
-                        sums[q] += value * w[(n + s) * u32(columns) + c]
-        for n in range(kept, depth, four):
+                        sums[q] += value * w[u32((n + s) * u32(columns) + c)]
+            n = u32(n + four)
+        n = u32(0)
+        while n != u32(depth - kept):
             for r in range(u32(rows)):
                 for s in range(four):
-                    value = states[now, r, near + n * u32(lanes) + s]
+                    value = states[now, r, near + (kept + n) * u32(lanes) + s]
                     for c in range(u32(columns)):
                         q = (r * u32(columns) + c) * u32(apart) + s % u32(apart)
-                        m = (n - kept + s) * u32(columns) + c
+                        m = (n + s) * u32(columns) + c
                         sums[q] += value * pool[m // four * u32(threads * QUAD) + x * four + m % four]
+            n = u32(n + four)
 
     return multiply
 

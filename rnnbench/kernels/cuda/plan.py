@@ -31,7 +31,6 @@ class RegimeKind(enum.StrEnum):
     SPREAD = "spread"
     STEPS = "steps"
     TILES = "tiles"
-    GENERAL = "general"
 
 
 PAIR = 2  # numbers of k that lie together in `spread`
@@ -54,6 +53,7 @@ class Lanes:
     rows: int
     gates: int = 1
     along: int = 1
+    full: bool = False
 
     @property
     def threads(self) -> int:
@@ -170,13 +170,15 @@ class LaunchPlan:
     wanted where a sum over steps is split.
 
     `group`: threads of a warp that share as many columns, from an H padded of `grouped` on; below, a thread a column.
-    `turns`: threads of a unit of a cell with gates.
+    `turns`: threads of a unit of a cell with gates, half as many from an H padded of `halved` on. Rows of a block times
+    the weights of a thread in registers is at most `unrolled_gates`.
     Of twice as many threads as columns, or with gates: `block_registers` of all threads of a block, of which each needs
     `beside`, or `beside_gates`, for what is not a weight.
     Of columns spread over blocks: `columns` of a block, the first that gives no more blocks than there are
     multiprocessors; `lanes` threads a column, which serve `per` columns and at most `deepest` k each; up to `few` batch
-    rows. `step_micro`: micro of the product of one step, whose tiles are small because there are few. `wide`: gate
-    columns from which a launch per step is better than one block that reads all of W_hh.
+    rows, or `few_steps` with a launch a step. With gates `columns` are units, up to `few_gates` rows; a thread has at
+    most `unrolled_spread` weights, and needs `beside_spread` registers for the rest.
+    `step_micro`: micro of the product of one step, whose tiles are small because there are few.
     `kinds`: regimes that may be taken.
     """
 
@@ -190,9 +192,11 @@ class LaunchPlan:
     pad: int = 32
     kept_bytes: int = 512
     unrolled: int = 128
+    unrolled_gates: int = 256
     group: int = 4
     grouped: int = 96
     turns: int = 4
+    halved: int = 96
     # everything else
     threads: int = 256
     tokens: int = 32
@@ -208,8 +212,11 @@ class LaunchPlan:
     per: int = 4
     deepest: int = 8
     few: int = 64
+    few_gates: int = 32
+    few_steps: int = 16
+    beside_spread: int = 64
+    unrolled_spread: int = 64
     step_micro: int = 2
-    wide: int = 256
     # which recurrences may be taken
     kinds: tuple[RegimeKind, ...] = tuple(RegimeKind)
 

@@ -14,7 +14,7 @@ from numba import cuda
 from numpy.typing import NDArray
 
 from rnnbench.cells import cell_of
-from rnnbench.kernels.cuda import backward, forward, gated_general, gated_lanes, gated_tiles, lanes, spread, tiles
+from rnnbench.kernels.cuda import gated_lanes, gated_spread, gated_tiles, lanes, spread, tiles
 from rnnbench.kernels.cuda.buffers import DeviceSizes
 from rnnbench.kernels.cuda.device import Room, simulated
 from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
@@ -95,7 +95,7 @@ class CudaRecurrence:
     ) -> None:
         self.s, self.plan, self.regime, self.launch, self.a = sizes, plan, regime, launch, arrays
 
-    def _size(self, b: int) -> LaunchSize:
+    def _size(self, b: int, back: bool = False) -> LaunchSize:
         """Blocks and threads for b rows, in the regime of a full batch: a short one needs no other kernel."""
         # Tiles of rows and columns; columns alone; or rows alone
         plan, r = self.plan, self.regime
@@ -103,7 +103,8 @@ class CudaRecurrence:
             edge = plan.side * plan.step_micro
             return LaunchSize((math.ceil(b / edge), math.ceil(self.s.H / edge)), (plan.side, plan.side))
         if r.kind in (RegimeKind.SPREAD, RegimeKind.STEPS):
-            return LaunchSize(r.grid, r.threads, together=r.kind is RegimeKind.SPREAD)
+            threads = r.spread_back.threads if back and r.spread_back else r.threads
+            return LaunchSize(r.grid, threads, together=r.kind is RegimeKind.SPREAD)
         return LaunchSize(math.ceil(b / r.rows), r.threads, r.shared)
 
     def _tile(self) -> tuple[int, int, int]:
@@ -134,7 +135,7 @@ class CudaRecurrence:
 
     def backward(self, W: Any, reverse: Reverse, of_rows: tuple[Any, ...], b: int) -> None:
         """delta, from dh and what forward left."""
-        r, s, a, size = self.regime, self.s, self.a, self._size(b)
+        r, s, a, size = self.regime, self.s, self.a, self._size(b, back=True)
         arrays: tuple[Any, ...] = (a["delta"], a["spare"], a["h"], a["dh"], W)
         if s.gated:
             arrays = (a["delta"], a["spare"], a["carried"], a["h"], a["gates"], a["tape"], a["dh"], W)
@@ -162,17 +163,15 @@ def _forward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int]
     match r.kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
             return lanes.forward_in_lanes(dtype, r.block, ends)
+        case RegimeKind.SPREAD if gated:
+            return gated_spread.forward_gated_spread(dtype, cell, r.shape)
         case RegimeKind.SPREAD:
             return spread.forward_spread(dtype, r.shape)
         case RegimeKind.STEPS:
             return spread.forward_spread_step(dtype, r.shape)
-        case RegimeKind.TILES if gated:
-            return gated_tiles.forward_gated_tile_step(dtype, cell, *tile)
-        case RegimeKind.TILES:
-            return tiles.forward_tile_step(dtype, *tile)
     if gated:
-        return gated_general.forward_gated_general(dtype, cell, r.threads, r.rows)
-    return forward.forward_general(dtype, r.threads, r.rows)
+        return gated_tiles.forward_gated_tile_step(dtype, cell, *tile)
+    return tiles.forward_tile_step(dtype, *tile)
 
 
 def _backward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool) -> Any:
@@ -183,17 +182,15 @@ def _backward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int
     match r.kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
             return lanes.backward_in_lanes(dtype, r.block, ends)
+        case RegimeKind.SPREAD if r.spread_back is not None:
+            return gated_spread.backward_gated_spread(dtype, cell, r.spread_back)
         case RegimeKind.SPREAD:
             return spread.backward_spread(dtype, r.shape)
         case RegimeKind.STEPS:
             return spread.backward_spread_step(dtype, r.shape)
-        case RegimeKind.TILES if gated:
-            return gated_tiles.backward_gated_tile_step(dtype, cell, *tile)
-        case RegimeKind.TILES:
-            return tiles.backward_tile_step(dtype, *tile)
     if gated:
-        return gated_general.backward_gated_general(dtype, cell, r.threads, r.rows)
-    return backward.backward_general(dtype, r.threads, r.rows)
+        return gated_tiles.backward_gated_tile_step(dtype, cell, *tile)
+    return tiles.backward_tile_step(dtype, *tile)
 
 
 @dataclass(frozen=True)
@@ -217,7 +214,7 @@ class Settled:
 def settle(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, learns: bool = True, cell: str = "rnn") -> Settled:
     """The first regime whose kernels the compiler keeps in registers; where it does so with none, the first.
 
-    A toolkit may be too old to unroll for a new device, and W_hh would then lie in memory. GENERAL is not taken for
+    A toolkit may be too old to unroll for a new device, and W_hh would then lie in memory. TILES is not taken for
     that: it reads W_hh from memory too. ValueError as `choose`.
     """
     first = Settled(choose(plan, H, b, dtype, room, cell), 0)
@@ -227,7 +224,7 @@ def settle(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, learns: boo
     if not first.local_bytes:
         return first
     for regime in fitting(plan, H, b, dtype, room, cell):
-        if regime.kind is not RegimeKind.GENERAL and not _local_bytes(plan, regime, H, b, dtype, learns, cell):
+        if regime.kind is not RegimeKind.TILES and not _local_bytes(plan, regime, H, b, dtype, learns, cell):
             return Settled(regime, 0)
     return first
 

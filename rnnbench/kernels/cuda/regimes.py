@@ -5,18 +5,18 @@ split       twice as many, registers and what they do not hold in               
             dynamic shared memory
 spread      few rows: columns over all multiprocessors, a barrier at each step    one launch
 steps       the same blocks where they cannot be resident together                a launch per step
-tiles       from `wide` on: a product per step                                    a launch per step
-general     any H, W_hh read from memory at each step by each block               one launch; right, not fast
+tiles       any H: W_hh read from memory, a product per step                      a launch per step
 
-Of cells with gates `registers` and `split` have `turns` threads for each unit, and there is no `spread` and no `steps`:
-what fits no block is `tiles` from `wide` gate columns on.
+Of cells with gates `registers` and `split` have a few threads for each unit, `spread` has units for columns, and there
+is no `steps`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 
@@ -26,13 +26,15 @@ from rnnbench.kernels.cuda.plan import PAIR, QUAD, Lanes, LaunchPlan, RegimeKind
 
 MAX_THREADS = 1024  # of a block
 STATIC_BYTES = 48 << 10  # of shared memory, with nothing asked for
+# Instructions of a thread in `gated_spread` beside its multiply-adds, for a row and for as many as are staged together
+BESIDE_PRODUCT, BESIDE_ROWS = 30, 250
 
 
 @dataclass(frozen=True)
 class Regime:
     """A kind with its sizes; what a kind does not have is 0. `shared`: bytes of dynamic shared memory.
 
-    `back`: of a cell with gates the sizes of the way back, where a block has all of W_hh; else they are `lanes`.
+    `back`, `spread_back`: of a cell with gates the sizes of the way back; of the tanh cell they are those of forward.
     """
 
     kind: RegimeKind
@@ -45,6 +47,7 @@ class Regime:
     spread: Shape | None = None
     lanes: Lanes | None = None
     back: Lanes | None = None
+    spread_back: Shape | None = None
 
     @property
     def block(self) -> Lanes:
@@ -66,7 +69,9 @@ def fitting(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, cell: str 
     gates = len(cell_of(cell).gates)
     for kind in plan.kinds:
         sizes = plan, H, b, dtype, room
-        if found := _TABLE[kind](*sizes) if gates == 1 else _of_gates(kind, gates, *sizes):
+        if gates > 1:
+            yield from _of_gates(kind, gates, *sizes)
+        elif found := _TABLE[kind](*sizes):
             yield found
 
 
@@ -75,7 +80,7 @@ def choose(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, cell: str =
     for regime in fitting(plan, H, b, dtype, room, cell):
         return regime
     raise ValueError(
-        f"no kernel for {cell} of H = {H}, B = {b} in {dtype} among {', '.join(plan.kinds)}; add {RegimeKind.GENERAL}"
+        f"no kernel for {cell} of H = {H}, B = {b} in {dtype} among {', '.join(plan.kinds)}; add {RegimeKind.TILES}"
     )
 
 
@@ -90,7 +95,6 @@ def describe(regime: Regime) -> str:
         RegimeKind.SPREAD: f"spread over {regime.grid} blocks that wait for each other at each step",
         RegimeKind.STEPS: f"spread over {regime.grid} blocks, a launch per step",
         RegimeKind.TILES: "in memory, a product and a launch per step",
-        RegimeKind.GENERAL: "in memory, read by each block at each step: right, not fast",
     }[regime.kind]
 
 
@@ -159,23 +163,15 @@ def _spread(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime 
 def _steps(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
     # The blocks of `_spread`, of the smallest size, as there may be any number of them
     shape = _shape(plan, H, b, plan.columns[0], dtype)
-    if b > plan.few or shape is None:
+    if b > plan.few_steps or shape is None:
         return None
     grid = math.ceil(H / shape.columns)
     return Regime(RegimeKind.STEPS, grid, shape.threads, shape.rows, shape.width, spread=shape)
 
 
-def _tiles(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room, gates: int = 1) -> Regime | None:
-    # A launch for each step takes longer than a step of a narrow state
-    if plan.wide > gates * H:
-        return None
+def _tiles(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
     edge = plan.side * plan.step_micro
     return Regime(RegimeKind.TILES, math.ceil(b / edge) * math.ceil(H / edge), plan.side**2)
-
-
-def _general(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
-    rows = plan.block_rows(b, None)
-    return Regime(RegimeKind.GENERAL, math.ceil(b / rows), plan.threads, rows)
 
 
 _TABLE: dict[RegimeKind, Callable[[LaunchPlan, int, int, str, Room], Regime | None]] = {
@@ -184,28 +180,33 @@ _TABLE: dict[RegimeKind, Callable[[LaunchPlan, int, int, str, Room], Regime | No
     RegimeKind.SPREAD: _spread,
     RegimeKind.STEPS: _steps,
     RegimeKind.TILES: _tiles,
-    RegimeKind.GENERAL: _general,
 }
 
 
-def _of_gates(kind: RegimeKind, gates: int, plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime | None:
+def _of_gates(
+    kind: RegimeKind, gates: int, plan: LaunchPlan, H: int, b: int, dtype: str, room: Room
+) -> Iterator[Regime]:
     """As the table has it for the tanh cell, for a cell with so many gates."""
+    found: list[Regime | None] = []
     match kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
-            found = _gates_in_lanes(plan, gates, H, b, dtype, room)
-            return found if found and found.kind is kind else None
+            found = [_gates_in_lanes(plan, gates, H, b, dtype, room)]
+            if kind is RegimeKind.SPLIT:
+                # For a compiler that does not unroll as many: more threads, with fewer weights in registers
+                fewer = replace(plan, halved=MAX_THREADS, unrolled_gates=plan.unrolled_gates // 4)
+                found.append(_gates_in_lanes(fewer, gates, H, b, dtype, room))
+        case RegimeKind.SPREAD:
+            found = [_gates_spread(plan, gates, H, b, dtype, room)]
         case RegimeKind.TILES:
-            return _tiles(plan, H, b, dtype, room, gates)
-        case RegimeKind.GENERAL:
-            return _general(plan, H, b, dtype, room)
-        case _:
-            return None
+            found = [_tiles(plan, H, b, dtype, room)]
+    yield from (regime for regime in found if regime and regime.kind is kind)
 
 
 def _gates_in_lanes(plan: LaunchPlan, gates: int, H: int, b: int, dtype: str, room: Room) -> Regime | None:
-    turns = plan.turns
-    pad = math.lcm(plan.pad, QUAD * turns)
+    pad = math.lcm(plan.pad, QUAD * plan.turns)
     width = pad * math.ceil(H / pad)
+    # Enough threads for all schedulers, and no more, as each of them is the cell besides its products
+    turns = plan.turns if width < plan.halved else max(2, plan.turns // 2)
     threads, weights = turns * width, gates * width // turns  # of each thread
     if threads > MAX_THREADS:
         return None
@@ -215,11 +216,11 @@ def _gates_in_lanes(plan: LaunchPlan, gates: int, H: int, b: int, dtype: str, ro
         per //= 2
     rows = plan.block_rows(b, None)
     while True:
-        # Sums of more rows take registers that weights then have not
+        # Sums of more rows take registers that weights then have not; and a loop over too many would not be unrolled
         spare = (plan.thread_registers(threads) - plan.beside_gates) * 4 // np.dtype(dtype).itemsize
-        spare = min(weights, spare - gates * QUAD * (rows - 1), plan.unrolled)
+        spare = min(weights, spare - gates * QUAD * (rows - 1), plan.unrolled_gates // rows)
         ahead, back = (
-            Lanes(width, turns * units, units, spare // unit * unit, rows, *shape)
+            Lanes(width, turns * units, units, spare // unit * unit, rows, *shape, width == H)
             for units, shape, unit in ((1, (gates, 1), QUAD * gates), (per, (1, gates), QUAD * per))
         )
         shared = max(ahead.pool_bytes(dtype), back.pool_bytes(dtype))
@@ -231,3 +232,40 @@ def _gates_in_lanes(plan: LaunchPlan, gates: int, H: int, b: int, dtype: str, ro
         if rows == 1:
             return None
         rows //= 2
+
+
+def _gates_spread(plan: LaunchPlan, gates: int, H: int, b: int, dtype: str, room: Room) -> Regime | None:
+    if b > plan.few_gates or not room.together:
+        return None
+    for units in plan.columns:
+        grid = math.ceil(H / units)
+        ahead = _gates_shape(plan, units * gates, H, b, dtype)
+        back = _gates_shape(plan, units, gates * H, b, dtype)
+        if ahead and back and grid <= room.multiprocessors:
+            return Regime(
+                RegimeKind.SPREAD, grid, ahead.threads, ahead.rows, ahead.width, spread=ahead, spread_back=back
+            )
+    return None
+
+
+def _gates_shape(plan: LaunchPlan, columns: int, K: int, b: int, dtype: str) -> Shape | None:
+    """Of the shapes that a block has registers and shared memory for, the one with the fewest instructions a step."""
+    size, found = np.dtype(dtype).itemsize, list[Shape]()
+    for lanes, per in product((plan.lanes // 2, plan.lanes, 2 * plan.lanes), (plan.per, 2 * plan.per)):
+        depth, rows = PAIR * math.ceil(K / lanes / PAIR), min(plan.rows, 1 << (b - 1).bit_length())
+        while rows:
+            shape = Shape(columns, lanes, per, depth, rows)
+            numbers = math.prod(shape.staged) + math.prod(shape.sums)
+            fits = columns % per == 0 and lanes % (per * rows) == 0 and shape.threads <= MAX_THREADS
+            if fits and numbers * size <= STATIC_BYTES:
+                held = depth * per * size // 4
+                if held <= plan.unrolled_spread and held + plan.beside_spread <= plan.thread_registers(shape.threads):
+                    found.append(shape)
+            rows //= 2
+
+    # Four warps at least, or a scheduler has none; a row takes so many instructions of a thread
+    def instructions(shape: Shape) -> int:
+        row = shape.depth * shape.per + BESIDE_PRODUCT
+        return math.ceil(b / shape.rows) * max(128, shape.threads) * (shape.rows * row + BESIDE_ROWS)
+
+    return min(found, key=instructions, default=None)

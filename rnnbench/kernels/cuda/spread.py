@@ -13,9 +13,8 @@ that another block wrote in this launch are read past the first cache.
 
 `arrived` (1,) int32 counts the blocks that come to a barrier and is 0 between launches. It only rises within one, so
 that no block can take the next barrier for the last; the last block to end puts it back. All must be resident together:
-`launch` sees to that. The simulator runs blocks one after the other, so only one can wait there: what several compute
-is tested by the kernels of a step, that they wait for each other by a GPU alone. What uses `cuda` stands in one file
-with its kernels, since the simulator puts its own in place for the time of a call.
+`launch` sees to that. The simulator of the tests runs blocks that wait together; what a memory may reorder beyond that
+only a GPU shows.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ u32 = numba.uint32
 
 
 @compiled_once
-def _grid_barrier() -> Any:
+def grid_barrier() -> Any:
     """Wait until `target` blocks have come: those of the grid times the number of this barrier, which counts from 1."""
     acquired, raised = ptx.acquired(), ptx.raised()
 
@@ -54,7 +53,7 @@ def _grid_barrier() -> Any:
 
 
 @compiled_once
-def _barrier_reset() -> Any:
+def barrier_reset() -> Any:
     """After so many barriers: the last block puts the counter back, when no block reads it any more."""
 
     @cuda.jit(device=True)
@@ -68,7 +67,7 @@ def _barrier_reset() -> Any:
 
 
 @compiled_once
-def _multiplier(dtype: str, shape: Shape) -> Any:
+def row_multiplier(dtype: str, shape: Shape) -> Any:
     """Rows [at, at + count) of `source` (., H) times the weights w (depth per,) of the block's threads.
 
     It leaves the sum for row r and column c of the block in partial[r columns + c, :adders], to be added.
@@ -123,7 +122,7 @@ def _multiplier(dtype: str, shape: Shape) -> Any:
 def _forward_body(dtype: str, shape: Shape) -> Any:
     """h[(t + 1) b :] of the block's columns, from `column` on; with step 0 h[:b] = initial too."""
     rows, columns, adders = u32(shape.rows), u32(shape.columns), u32(shape.adders)
-    multiply = _multiplier(dtype, shape)
+    multiply = row_multiplier(dtype, shape)
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit(device=True)
@@ -155,7 +154,7 @@ def _forward_body(dtype: str, shape: Shape) -> Any:
 def _backward_body(dtype: str, shape: Shape) -> Any:
     """delta[t b :] and spare of the block's columns. `more`: a later step of this pass is in spare; `again`: add."""
     rows, columns, adders = u32(shape.rows), u32(shape.columns), u32(shape.adders)
-    multiply = _multiplier(dtype, shape)
+    multiply = row_multiplier(dtype, shape)
     zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
 
     @cuda.jit(device=True)
@@ -187,23 +186,25 @@ def _backward_body(dtype: str, shape: Shape) -> Any:
 
 
 @compiled_once
-def _reader(dtype: str, shape: Shape, transposed: bool) -> Any:
-    """w (depth per,) of this thread from W (H, H): columns from `column` on, or rows."""
+def weights_of_block(dtype: str, shape: Shape, transposed: bool, gates: int = 1) -> Any:
+    """w (depth per,) of this thread from W (H, .): of units from `unit` on the columns of all gates, those of a unit
+    side by side, or the rows, of K numbers.
+    """
     zero = np.dtype(dtype).type(0)
-    lanes, per, depth = shape.lanes, shape.per, shape.depth
+    lanes, per, depth, G = shape.lanes, shape.per, shape.depth, u32(gates)
 
     @cuda.jit(device=True)
-    def read(w, W, column, H):
+    def read(w, W, unit, K, H):
         x = u32(cuda.threadIdx.x)
-        lane, first = u32(x % u32(lanes)), u32(column + x // u32(lanes) * u32(per))
+        lane, first = u32(x % u32(lanes)), u32(x // u32(lanes) * u32(per))
         # PAIR numbers of k lie together. Where H is padded, in k or in columns, zeros
         for q in range(depth):
             k = u32(u32(q // PAIR * PAIR * lanes + q % PAIR) + lane * u32(PAIR))
             for c in range(per):
-                j = u32(first + u32(c))
-                value = zero
-                if (k < H) & (j < H):
-                    value = W[j, k] if transposed else W[k, j]
+                place = u32(first + u32(c))
+                j, value = u32(unit + place // G), zero
+                if (k < K) & (j < H):
+                    value = W[j, k] if transposed else W[k, u32(place % G * H + j)]
                 w[q * per + c] = value
 
     return read
@@ -214,8 +215,8 @@ def forward_spread(dtype: str, shape: Shape) -> Any:
     """h, with h_0 = initial, for H <= width. A block of `threads` for `columns`; all are resident."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
     columns, threads = shape.columns, shape.threads
-    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape)
-    wait, reset = _grid_barrier(), _barrier_reset()
+    read, step = weights_of_block(dtype, shape, False), _forward_body(dtype, shape)
+    wait, reset = grid_barrier(), barrier_reset()
 
     @bounded(threads)
     def kernel(h, W, initial, b, T, H, arrived):
@@ -224,7 +225,7 @@ def forward_spread(dtype: str, shape: Shape) -> Any:
         w = cuda.local.array(held, kind)
         column = u32(u32(cuda.blockIdx.x) * u32(columns))
         b, H = u32(b), u32(H)
-        read(w, W, column, H)
+        read(w, W, column, H, H)
         # A step of this block's columns reads all states of the step before: no block is a step ahead
         for t in range(T):
             step(h, initial, w, staged, partial, column, u32(t), b, H)
@@ -240,7 +241,7 @@ def forward_spread_step(dtype: str, shape: Shape) -> Any:
     """Step t of `forward`, in any number of blocks."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
     columns, threads = shape.columns, shape.threads
-    read, step = _reader(dtype, shape, False), _forward_body(dtype, shape)
+    read, step = weights_of_block(dtype, shape, False), _forward_body(dtype, shape)
 
     @bounded(threads)
     def kernel(h, W, initial, b, t, H):
@@ -249,7 +250,7 @@ def forward_spread_step(dtype: str, shape: Shape) -> Any:
         w = cuda.local.array(held, kind)
         column = u32(u32(cuda.blockIdx.x) * u32(columns))
         b, H = u32(b), u32(H)
-        read(w, W, column, H)
+        read(w, W, column, H, H)
         step(h, initial, w, staged, partial, column, u32(t), b, H)
 
     return kernel
@@ -260,8 +261,8 @@ def backward_spread(dtype: str, shape: Shape) -> Any:
     """delta for H <= width. spare (2 b, H): the deltas of two steps of the pass at hand."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
     columns, threads = shape.columns, shape.threads
-    read, step = _reader(dtype, shape, True), _backward_body(dtype, shape)
-    wait, reset = _grid_barrier(), _barrier_reset()
+    read, step = weights_of_block(dtype, shape, True), _backward_body(dtype, shape)
+    wait, reset = grid_barrier(), barrier_reset()
 
     @bounded(threads)
     def kernel(delta, spare, h, dh, W, blocks, b, T, S, H, arrived):
@@ -270,7 +271,7 @@ def backward_spread(dtype: str, shape: Shape) -> Any:
         w = cuda.local.array(held, kind)
         column = u32(u32(cuda.blockIdx.x) * u32(columns))
         b, T, S, H = u32(b), u32(T), u32(S), u32(H)
-        read(w, W, column, H)
+        read(w, W, column, H, H)
         # Passes in order of time, each from its last step to its first; steps before `seen` have a delta already
         seen, barriers, silent = u32(0), 0, u32(T - S)
         for n in range(blocks.shape[0]):
@@ -293,7 +294,7 @@ def backward_spread_step(dtype: str, shape: Shape) -> Any:
     """Step t of a pass of `backward`, in any number of blocks; more, emits, again are 0 or 1."""
     kind, held, staged_shape, sums_shape = getattr(numba, dtype), shape.depth * shape.per, shape.staged, shape.sums
     columns, threads = shape.columns, shape.threads
-    read, step = _reader(dtype, shape, True), _backward_body(dtype, shape)
+    read, step = weights_of_block(dtype, shape, True), _backward_body(dtype, shape)
 
     @bounded(threads)
     def kernel(delta, spare, h, dh, W, b, t, T, S, H, more, emits, again):
@@ -302,7 +303,7 @@ def backward_spread_step(dtype: str, shape: Shape) -> Any:
         w = cuda.local.array(held, kind)
         column = u32(u32(cuda.blockIdx.x) * u32(columns))
         b, T, S, H = u32(b), u32(T), u32(S), u32(H)
-        read(w, W, column, H)
+        read(w, W, column, H, H)
         step(
             delta,
             spare,
