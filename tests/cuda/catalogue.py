@@ -125,7 +125,7 @@ def catalogue(dtype: str, plan: LaunchPlan) -> list[Entry]:
         add(name, kernel, most, *arguments)
     for code in range(losses.SIGMOID_SQUARED_ERROR + 1):
         short = code == losses.BINARY_CROSS_ENTROPY
-        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs, short, short), 48,
+        add(f"read_out {code}", losses.read_out(dtype, code, plan.threads, plan.outputs, short, short), 56,
             a2, a2, a2, TOKENS, INT, a2, INT, a2, a1, TOKENS, a3, ORDER, INT, LENGTHS, COUNTER, INT, INT, INT, INT,
             x)  # fmt: skip
     owned = plan.tokens_owned(dtype)

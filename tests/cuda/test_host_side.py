@@ -46,9 +46,12 @@ def test_a_train_step_of_each_regime(H, B):
     session.close()
 
 
-@pytest.mark.parametrize(("cell", "H", "kind"), [("lstm", 20, RegimeKind.REGISTERS), ("gru", 200, RegimeKind.TILES)])
-def test_a_train_step_of_a_cell_with_gates_takes_as_many_launches(cell, H, kind):
-    session = session_of(CudaBackend(), H, cell=cell)
+GATED = [("lstm", 20, 5, RegimeKind.REGISTERS), ("gru", 200, 5, RegimeKind.SPREAD), ("gru", 512, 257, RegimeKind.TILES)]
+
+
+@pytest.mark.parametrize(("cell", "H", "B", "kind"), GATED)
+def test_a_train_step_of_a_cell_with_gates_takes_as_many_launches(cell, H, B, kind):
+    session = session_of(CudaBackend(), H, B, cell=cell)
     assert session.runner.regime.kind is kind
     session.train_step()
     begun = STUB.count()
