@@ -5,14 +5,14 @@ from __future__ import annotations
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 WARNED = SLOWER = 1  # of check; of compare and history
 BROKEN, NO_BASELINE, UNDECIDED = 5, 6, 7  # of compare
-FAULT = 70  # what was not foreseen, as EX_SOFTWARE of sysexits.h
+FAULT = 70  # any other exception, as EX_SOFTWARE of sysexits.h
 SYSTEM = 71  # as EX_OSERR
 
 _ANSWER = {FOLDER: "the answer cannot be written, or no temporary files"}
 _ALWAYS = {
+    FAULT: "a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where",
     SYSTEM: "the system gives no more memory, processes, threads or open files",
     INTERRUPTED: "interrupted",
-    FAULT: "a fault of rnnbench itself; RNNBENCH_TRACEBACK=1 in the environment shows where",
 }
 _USAGE = {USAGE: "an option or argument is wrong"}
 _RUN = {
@@ -51,7 +51,7 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
         **_ALWAYS,
     },
     "report": {
-        OK: "written, printed, or with --export printed",
+        OK: "written; of several FOLDERs without -o, or with --export: printed",
         USAGE: "an option is wrong, a run is there twice, or the runs did unlike work or are of unlike machines",
         NOTHING: "with --export: no right time to print",
         FOLDER: "a run cannot be read, or the report not written",
@@ -64,7 +64,7 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
         NOTHING: "no case could be compared: unlike, failed, missing, or fewer than 3 launches",
         FOLDER: "a run cannot be read, or the answer not written",
         BROKEN: "no case is slower, but one is wrong, crashed, hung or ran out of memory in NEW",
-        NO_BASELINE: "with --require-baseline: a case that NEW timed has nothing in BASE to be held against",
+        NO_BASELINE: "with --require-baseline: BASE lacks a case that NEW timed",
         UNDECIDED: "with --fail-on inconclusive: a case is inconclusive",
         **_ALWAYS,
     },
@@ -85,7 +85,7 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
     },
     "list": {OK: "listed", **_USAGE, NOTHING: "with --contract: no backend could be asked", **_ANSWER, **_ALWAYS},
     "env": {OK: "shown", **_USAGE, NOTHING: "with --peak: the peak could not be measured", **_ANSWER, **_ALWAYS},
-    "warm": {OK: "compiled", NOTHING: "Numba is switched off", **_USAGE, **_ANSWER, **_ALWAYS},
+    "warm": {OK: "compiled", **_USAGE, NOTHING: "Numba is switched off", **_ANSWER, **_ALWAYS},
 }
 
 

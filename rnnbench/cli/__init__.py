@@ -33,11 +33,12 @@ def main() -> None:
       python -m rnnbench run --quick              the same as a smoke test
       python -m rnnbench sweep                    time and share of peak against size
       python -m rnnbench list                     workloads and backends, and what is missing
+      python -m rnnbench verify -w rows.npz       compare backends with the oracle, on your rows
       python -m rnnbench train imdb-50            train on real reviews
       python -m rnnbench report reports/RUN       write a report again
-      python -m rnnbench compare BASE NEW         is the one run slower than the other?
-      python -m rnnbench history                  all runs of this machine, and where a time changed
-      python -m rnnbench check reports/RUN        what to bear in mind of a run
+      python -m rnnbench compare BASE NEW         is the run NEW slower than the run BASE?
+      python -m rnnbench history                  all runs in order of time, and where a case changed
+      python -m rnnbench check reports/RUN        the warnings of a run, each with a remedy
     """
 
 

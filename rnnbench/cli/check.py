@@ -23,11 +23,11 @@ Examples:
 @click.argument("run")
 @JSON
 def check(run: str, as_json: bool) -> None:
-    """List what to bear in mind of a stored run, most severe first: number, threshold and remedy.
+    """List the warnings of a stored run, most severe first, each with its number, threshold and remedy.
 
-    And what other programs took from its turns.
+    Below them is what other programs took from its turns.
 
-    RUN is the folder of a run, its id under reports, or a file of records.
+    RUN is the folder of a run, its id or the beginning of it under reports and runs, or a file of records.
     """
     from rnnbench.analysis.contention import contention_of
     from rnnbench.analysis.warnings import warnings_of

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 CLUSTER = options(
     click.option("--scheduler", metavar="ADDRESS", is_eager=True,
-                 help="Measure on the workers of this Dask scheduler, each problem on a machine of each kind."),
+                 help="Use the machines of this Dask scheduler: each network at one size on one machine of each kind."),
     click.option("--local-cluster", type=click.IntRange(1), metavar="N", is_eager=True,
-                 help="The same with N workers of its own on this machine, which take turns."),
+                 help="The same over N workers on this machine, which take turns; to try it out."),
 )  # fmt: skip
 NAMES = frozenset({"scheduler", "local_cluster"})
 

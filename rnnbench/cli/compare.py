@@ -40,12 +40,12 @@ Verdicts, by the ratio NEW / BASE and its 95 % interval over process launches:
 @click.argument("base")
 @click.argument("new")
 @click.option("--fail-on", type=GATE, multiple=True, metavar="METRIC:PERCENT|inconclusive",
-              help="What counts as slower: median, min or mean of the calls of a turn, and by how much. "
+              help="What counts as slower: by median, min or mean of the calls of a turn, and by how much. "
                    "Default: median, by the noise of this machine where an A/A run measured it, else by 5%. "
-                   "inconclusive: also fail, with 7, where a case is neither slower, faster nor the same.")  # fmt: skip
+                   "inconclusive: also exit with 7 where a case is neither slower, faster nor the same.")  # fmt: skip
 @click.option("--noise", metavar="RUN", help="The A/A run (run --aa) whose noise is the margin. Default: the newest "
               "of this machine beside NEW and BASE.")  # fmt: skip
-@click.option("--require-baseline", is_flag=True, help="Fail where a case of NEW has nothing to be held against.")
+@click.option("--require-baseline", is_flag=True, help="Exit with 6 where BASE lacks a case of NEW.")
 @click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
               help="Write compare.html, a page with filters and figures, and compare.md there.")  # fmt: skip
 @click.option("--markdown", is_flag=True, help="Print compare.md: a comment for a pull request, below 60 lines.")
@@ -63,7 +63,7 @@ def compare(
 ) -> None:
     """Say for each case whether the run NEW is slower than the run BASE, and how sure that is.
 
-    BASE and NEW are folders of runs, files of records, or ids of runs under reports and runs, which may be cut short;
+    BASE and NEW are folders of runs, files of records, or ids of runs under reports and runs, or the beginning of one;
     several runs of one machine with commas between, such as monday,tuesday, are one side with the launches of all.
     """
     from rnnbench.analysis.compare import Gate

@@ -25,7 +25,7 @@ Examples:
 @click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
               help="Write history.html, history.md, figures and a table there.")  # fmt: skip
 @click.option("--margin", type=PercentType(), default="5", show_default=True,
-              metavar="PERCENT", help="A change of level up to this is no step.")  # fmt: skip
+              metavar="PERCENT", help="A change of up to this much is no step.")  # fmt: skip
 @click.option("--fail", is_flag=True, help="Exit with 1 where the last step of a case made it slower.")
 @options(WORDS, JSON)
 def history(
@@ -34,9 +34,9 @@ def history(
     """Show how the time of each case went over many runs, and where it changed for good.
 
     FOLDER is a run, a folder of runs, a run's id, or several runs of one machine with commas between, taken as one with
-    more launches; all under reports and runs by default. Runs of unlike machines, work or versions are kept on lines
-    of their own, as in `compare`. A step is looked for from ten runs on, in the last 100, by ranks, and the commits
-    that it came between are named.
+    more launches; all under reports and runs by default. A line is one case by one backend on one kind of machine, with
+    the same work and versions. A step is a lasting change: from ten runs on, it is looked for in the last 100, by
+    ranks, and the commits that it came between are named.
     """
     from rnnbench.api.history import history_of
     from rnnbench.report.history import history_json, history_sections, write_history

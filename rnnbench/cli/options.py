@@ -79,11 +79,11 @@ def _with_threads(default: str) -> Callable[..., Any]:
 
 THREADS = _with_threads("all allowed cores")
 BETTER_THREADS = _with_threads(
-    "1 or all allowed cores, for each backend and case the faster as a trial shows; all with --quick"
+    "1 or all allowed cores, whichever a trial shows to be faster for each backend and case; all with --quick"
 )
 SEED = click.option("--seed", type=Count(0, MAX_SEED), default=0, show_default=True, help="Parameters, data and order.")
 DATA_DIR = click.option(
-    "--data-dir", type=FolderType(), help="Folder with imdb.npz; looked in first. Also $RNNBENCH_DATA."
+    "--data-dir", type=FolderType(), help="Folder with imdb.npz, which is looked in first. Default: $RNNBENCH_DATA."
 )
 TRUNCATION = click.option(
     "--truncation", type=TruncationType(), help="Truncated BPTT, such as 20:5. Default: full BPTT."
@@ -112,9 +112,9 @@ PROBLEM = options(
     click.option("--hidden", "-H", "H", type=SIZE,
                  help="Hidden units. Default: the workload's; 128 for rows.npz and sizes alone."),
     click.option("--input-width", "-E", "E", type=SIZE,
-                 help="Width of the embedding. Default: as of -H. Of dense rows: their own."),
+                 help="Width of the embedding. Default: the workload's, else as -H. Dense rows have their own."),
     click.option("--time-steps", "-T", "T", type=SIZE,
-                 help="Steps of a row. Default: the workload's; 100 for sizes alone. Of rows.npz: their own."),
+                 help="Steps of a row. Default: the workload's; 100 for sizes alone. rows.npz has its own."),
     click.option("--batch-size", "-B", "B", type=SIZE, help="Rows of a batch. Default: the workload's, else 32."),
     MODEL,
 )  # fmt: skip
@@ -145,14 +145,14 @@ def _variables(ctx: click.Context, param: click.Parameter, value: tuple[str, ...
 
 ENV = click.option(
     "--env", multiple=True, callback=_variables, metavar="NAME[=VALUE]",
-    help="A variable of the environment that backends get besides the usual ones; may be given more than once.",
+    help="An environment variable that backends get besides the usual ones; may be given more than once.",
 )  # fmt: skip
 WORDS = click.option(
     "-k", "filter_", multiple=True, metavar="WORDS", callback=lambda ctx, param, value: " ".join(value),
     help="Keep the cases and backends whose names hold every word, such as 'imdb jax'; !WORD leaves out.",
 )  # fmt: skip
 ONE_BACKEND = click.option(
-    "--backend", "-b", type=BACKEND, help="Who computes. Default: numba, or numpy where Numba is switched off."
+    "--backend", "-b", type=BACKEND, help="What computes. Default: numba, or numpy where Numba is switched off."
 )
 
 

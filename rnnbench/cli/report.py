@@ -17,20 +17,20 @@ from rnnbench.cli.shell import complain, console_of, guarded, print_json, say
 @click.argument("folders", metavar="FOLDER...", nargs=-1, required=True)
 @click.option("--output", "-o", type=FolderType(file_okay=False), metavar="DIR",
               help="Write the report there. Default: into FOLDER; of several FOLDERs it is only printed.")  # fmt: skip
-@click.option("--reference", type=BACKEND, help="The baseline: the backend that speed-ups are relative to.")
+@click.option("--reference", type=BACKEND, help="The backend that speed-ups are relative to.")
 @click.option("--svg", is_flag=True, help="The figures as SVG too, for print and slides.")
 @click.option("--export", "form", type=click.Choice(["github", "bencher", "badge"]),
-              help="Write nothing; print JSON for a tracker: github-action-benchmark's customSmallerIsBetter, or "
-              "Bencher Metric Format; or for a badge of shields.io (endpoint).")  # fmt: skip
-@click.option("--force", is_flag=True, help="Also FOLDERs of unlike machines; a case that several of them measured "
-              "gets no number.")  # fmt: skip
+              help="Write nothing; print JSON: github-action-benchmark's customSmallerIsBetter, Bencher Metric Format, "
+              "or an endpoint badge of shields.io.")  # fmt: skip
+@click.option("--force", is_flag=True, help="Also take FOLDERs of unlike machines; a case that several of them "
+              "measured gets no number.")  # fmt: skip
 def report(
     folders: tuple[str, ...], output: Path | None, reference: str | None, svg: bool, form: str | None, force: bool
 ) -> None:
     """Write the report of a run's folder again: report.html, report.md, tables and figures.
 
-    Several FOLDERs of one machine are reported as one run with the launches of all. The same case must have meant the
-    same work in all of them.
+    FOLDER is a run's folder, or its id or the beginning of it under reports and runs. Several of one machine are
+    reported as one run with the launches of all; the same case must have meant the same work in all of them.
 
     \b
     Examples:

@@ -77,9 +77,9 @@ Examples:
 @click.option(
     "--resume",
     type=FolderType(),
-    help="Continue the interrupted run in this folder; --budget and --case-budget may be given anew.",
+    help="Continue the interrupted run in this folder; --budget and --case-budget may be given again.",
 )
-@click.option("--reference", type=BACKEND, help="The baseline of speed-ups.")
+@click.option("--reference", type=BACKEND, help="The backend that speed-ups are relative to.")
 @click.option("--epoch-batches", type=Count(0, MAX_SIZE), metavar="N",
               help="Batches of the epoch pass; 0: the whole data. Default: the short epoch.")  # fmt: skip
 @click.option(

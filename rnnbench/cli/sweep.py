@@ -60,7 +60,7 @@ Examples:
 
 @click.command(epilog=SWEEP_EPILOG)
 @click.option("--workload", "-w", type=WORKLOAD, help="Whose sizes are changed. Default: made-up rows.")
-@several("--H", "-H", "H", type=SIZES, help="Hidden units. One number: where this axis stays. Centre: 128.")
+@several("--H", "-H", "H", type=SIZES, help="Hidden units. One number: this axis is not swept. Centre: 128.")
 @several("--B", "-B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
 @several("--T", "-T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
 @click.option(
@@ -104,7 +104,8 @@ def sweep(
 ) -> None:
     """Check and time all backends at many sizes of one network, one axis at a time; plots, and a map of the fastest.
 
-    Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between.
+    Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between. While one axis is swept, the others stay at
+    their centre.
     """
     from rnnbench.api import planning
     from rnnbench.api import run as running

@@ -88,7 +88,7 @@ Examples:
     "Types that the backends compute in, comma-separated; each is judged by the limits of its type. "
     "Default: float32,float64; with --audit: float32.",
 )
-@click.option("--audit", is_flag=True, help="Instead: is all work inside the clock, done anew and done in time?")
+@click.option("--audit", is_flag=True, help="Instead check that all work is in the clock and done anew in each call.")
 @options(PROBLEM, TRUNCATION, THREADS, SEED, DATA_DIR, TIMEOUT, ENV, cluster.CLUSTER, JSON)
 @click.pass_context
 def verify(

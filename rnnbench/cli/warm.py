@@ -18,7 +18,7 @@ from rnnbench.model import DType
 def warm(dtypes: tuple[str, ...] | None) -> None:
     """Compile our kernels now and keep them on disk, to save the wait later.
 
-    A run measures what compiling costs and keeps its own; `train`, `verify`, `seeds` and your programs profit.
+    `train`, `verify`, `seeds` and your own programs use what is kept. A run does not: it measures what compiling costs.
 
     \b
     Examples:
