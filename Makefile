@@ -1,4 +1,4 @@
-# make run    check and time everybody on this machine, write a report
+# make run    check and time the usual backends on this machine, write a report
 # make test   the whole test suite, the CUDA kernels in Numba's simulator too
 # make docs   the documentation as a site, docs/html/index.html
 # make gpu    everything that takes an NVIDIA GPU
