@@ -1,5 +1,5 @@
 # make run    check and time the usual backends on this machine, write a report
-# make test   the whole test suite, the CUDA kernels in Numba's simulator too
+# make test   the whole test suite, the CUDA kernels in a simulator too
 # make docs   the documentation as a site, docs/html/index.html
 # make gpu    everything that takes an NVIDIA GPU
 # They make .venv where there is none. PYTHON chooses the interpreter (3.11 or newer), ARGS goes to the command.
