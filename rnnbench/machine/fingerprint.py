@@ -37,9 +37,14 @@ def libraries() -> dict[str, str]:
     return versions
 
 
-def git() -> dict[str, Any] | None:
-    """Commit and dirt of the checkout that this code runs from, or None where it is not one."""
-    folder = Path(__file__).resolve().parents[2]
+CHECKOUT = Path(__file__).resolve().parents[2]  # or what this code is installed into
+
+
+def git(folder: Path = CHECKOUT) -> dict[str, Any] | None:
+    """The commit of the checkout that this code runs from, and whether its code is another; None where it is none.
+
+    A report that a run leaves in its checkout makes the code no other.
+    """
     if not os.path.exists(folder / ".git"):
         return None
 
@@ -47,7 +52,7 @@ def git() -> dict[str, Any] | None:
         done = answer_of(["git", "-C", str(folder), *arguments], 10, passed({}))  # which has no GIT_DIR
         return done.stdout.strip() if done and done.returncode == 0 else None
 
-    commit, status = ask("rev-parse", "HEAD"), ask("status", "--porcelain")
+    commit, status = ask("rev-parse", "HEAD"), ask("status", "--porcelain", "--", "rnnbench", "pyproject.toml")
     return {"commit": commit, "dirty": None if status is None else bool(status)}
 
 

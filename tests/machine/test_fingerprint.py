@@ -195,3 +195,17 @@ def test_the_machine_id_differs_where_and_only_where_a_number_may(quick_facts, m
             assert fingerprint()["machine_id"] == before, name
     monkeypatch.chdir("/")
     assert fingerprint()["machine_id"] == before
+
+
+def test_a_checkout_is_dirty_by_its_code_alone(tmp_path):
+    (tmp_path / "rnnbench").mkdir()
+    (tmp_path / "rnnbench" / "kernel.py").write_text("x = 1\n")
+    (tmp_path / "pyproject.toml").touch()
+    identity = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org"]
+    for arguments in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "One file"]):
+        subprocess.run(["git", "-C", tmp_path, *arguments], check=True)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "report.md").write_text("what a run leaves")
+    assert (facts_of.git(tmp_path) or {})["dirty"] is False
+    (tmp_path / "rnnbench" / "another.py").touch()
+    assert (facts_of.git(tmp_path) or {})["dirty"] is True
