@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ Clock = Callable[[], int]  # nanoseconds, never going back
 
 WARMUP_NS = 10_000_000
 MAX_WARMUPS = 3
-STEP_WARMUP_NS = 10_000_000  # of single steps those of so long are warm-ups, but for half of them
+STEP_WARMUP_NS = 10_000_000  # single steps that begin within so long are warm-ups, but for half of them
 STEP_BLOCKS = 50  # in so many parts at most their medians are kept
 SETTLE_NS = 5_000_000  # from one backend's turn to the next one's calls: its pools of threads fall asleep meanwhile
 
@@ -167,23 +167,24 @@ def time_steps(session: Session, turn: Turn, clock: Clock = time.perf_counter_ns
                 each.append(max(1, clock() - start))
     finally:
         gc.enable()
-    until, warm = itertools.accumulate(each), 0
-    for total in until:
-        if total >= STEP_WARMUP_NS or warm >= len(each) // 2:
-            break
-        warm += 1
+    warm = min(_begun_within(each, STEP_WARMUP_NS), len(each) // 2)
     kept = each[warm:]
     block = -(-len(kept) // STEP_BLOCKS)
     blocks = [each[:warm]] * bool(warm) + [kept[i : i + block] for i in range(0, len(kept), block)]
     return StepTimes([max(1, round(float(np.median(part)))) for part in blocks], counted_steps(kept), sum(each))
 
 
-def warmups(samples: list[int]) -> int:
-    """How many samples at the front are warm-ups: at most 3, begun in the first 10 ms of calls, never all of them."""
+def _begun_within(samples: Iterable[int], ns: int) -> int:
+    """How many samples at the front were begun within so many nanoseconds of calls."""
     begun, count = 0, 0
-    for sample in samples[: min(MAX_WARMUPS, len(samples) - 1)]:
-        if begun >= WARMUP_NS:
+    for sample in samples:
+        if begun >= ns:
             break
         begun += sample
         count += 1
     return count
+
+
+def warmups(samples: list[int]) -> int:
+    """How many samples at the front are warm-ups: at most 3, begun in the first 10 ms of calls, never all of them."""
+    return _begun_within(samples[: min(MAX_WARMUPS, len(samples) - 1)], WARMUP_NS)
