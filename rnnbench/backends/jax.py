@@ -151,9 +151,11 @@ class JaxSession(Session):
             embedding = self._put(params.pop("embedding")) if self.model.V is not None else None
             step = jax.jit(exact(partial(one_step, self.model, params)), donate_argnums=1)
             zeros = zero_states(self.model, self.problem.B, str(self.problem.dtype))
-            states = jax.tree.map(jnp.array, zeros if self.states is None else self.states)
+            begun = zeros if self.states is None else self.states
+            # Put on the device as a step leaves them there: for others it would be compiled once more
+            trial, states = ({name: self._put(np.array(s)) for name, s in begun.items()} for _ in range(2))
             inputs = [self._put(x) for x in np.asarray(self.x).swapaxes(0, 1)]
-            jax.block_until_ready((states, inputs))
+            jax.block_until_ready((step(embedding, trial, inputs[0]), states, inputs))
 
         def take(x: jax.Array) -> None:
             nonlocal states

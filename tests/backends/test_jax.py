@@ -65,6 +65,23 @@ def test_each_function_is_compiled_once_for_each_shape():
     assert session._epoch._cache_size() == 2  # full batches, and the short one
 
 
+def test_a_single_step_is_compiled_before_it_is_timed(caplog):
+    """For states as they begin and as a step leaves them: a turn would be over before the second was compiled."""
+    import jax
+
+    session = prepare(small_problem())
+    shape = (session.problem.B, session.model.H)
+    for states in (None, {name: np.ones(shape, np.float32) for name in session.model.states}):
+        session.start_from(states)
+        steps = session.begin_steps()
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            caplog.clear()
+            for x in steps.inputs[:3]:
+                steps.take(x)
+            session.synchronize()
+        assert "ompil" not in caplog.text
+
+
 @pytest.mark.parametrize("truncation", [Truncation(5, 5), Truncation(6, 2), Truncation(3, 3)], ids=str)
 def test_classes_at_every_step_under_truncation(truncation):
     problem = small_problem(
