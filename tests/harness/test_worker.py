@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 import weakref
 
 import msgspec
@@ -91,3 +92,20 @@ def test_a_session_in_a_cycle_is_gone_once_another_is_prepared(tmp_path):
         assert before() is not None
         operations.close()
         assert before() is None
+
+
+def test_the_first_call_of_single_steps_holds_their_staging(tmp_path):
+    """There weights are packed, and what is compiled is: nobody has a first step without it."""
+    staging = 0.02
+    problem = small_problem()
+    arrays.save_problem(tmp_path / "rows.npz", random_params(problem), random_data(problem))
+
+    class Stages(NumpySession):
+        def begin_steps(self):
+            time.sleep(staging)
+            return super().begin_steps()
+
+    operations = Operations(made_of(Stages)(), 0)
+    operations.prepare(msgspec.to_builtins(problem), str(tmp_path / "rows.npz"))
+    assert operations.first("step", None, str(tmp_path / "out.npz"))["first_call_ns"] >= staging * 1e9
+    operations.close()
