@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rnnbench.model import Pass
+
 CPU, CUDA = "cpu", "cuda"  # where the passes of a backend run
 
 
@@ -20,3 +22,7 @@ class Contract:
     staged: str = ""  # outside the clock, by `prepare`, `select` and `reset`
     waits: str = ""  # what tells the clock that the work is done
     step_threads: int | None = None  # of the step pass, where others have more
+
+    def threads_in(self, pass_: Pass) -> int:
+        """The threads of a pass."""
+        return self.step_threads or self.threads if pass_ is Pass.STEP else self.threads

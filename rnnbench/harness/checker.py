@@ -247,8 +247,7 @@ class Checker:
         if order == whole and costs.prepare_ns is not None:
             first_call_ns = self._compiled.pop((case, name, threads), first["first_call_ns"])
             costs = replace(costs, first_call_ns=first_call_ns)
-        if case.pass_ is Pass.STEP and contract.step_threads:
-            contract = replace(contract, threads=contract.step_threads)
+        contract = replace(contract, threads=contract.threads_in(case.pass_))
         record = CheckRecord(
             **state.common_of(slot.task, case, name) | {"threads": threads},
             launch=slot.launch,

@@ -17,7 +17,7 @@ from rnnbench.harness.repeats import MOST_ATTEMPTS
 from rnnbench.harness.run_state import Choice, RunState, Slot, Task
 from rnnbench.harness.stopping import Answer
 from rnnbench.harness.worker_client import WorkerFailure
-from rnnbench.model import Case, Pass
+from rnnbench.model import Case
 from rnnbench.records.account import TimeKind
 from rnnbench.records.record import TrialRecord
 from rnnbench.records.stops import MIN_LAUNCHES
@@ -93,8 +93,7 @@ class Trials:
             for name, found in cases.items():
                 prepared = state.pool.place(name).prepared
                 for case in found:
-                    steps = case.pass_ is Pass.STEP and prepared and prepared[0].step_threads
-                    if prepared and (steps or prepared[0].threads) <= 1:
+                    if prepared and prepared[0].threads_in(case.pass_) <= 1:
                         failed = (case, name, self.most) in state.trial_failed
                         self._choose(task, case, name, launch, None if failed else self.most, tried=())
             with state.pool.counting(TimeKind.AGAIN if launch else TimeKind.TRIAL):

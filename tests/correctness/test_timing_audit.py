@@ -150,3 +150,14 @@ def test_numpy_passes_the_whole_audit():
     assert not failed(found)
     assert {f.pass_ for f in found} == set(USUAL_PASSES)
     assert len({f.check for f in found}) == 8
+
+
+@pytest.mark.parametrize("name", ["numpy", "numba"])
+def test_single_steps_leave_nothing_to_fetch_however_short_they_are(name):
+    """A step takes microseconds, as the calls of Python do that fetch what it left: all of a row are looked at."""
+    backend = backends.load(name)
+    subject = Subject(backend, audited_problem(DType.FLOAT32))
+    assert not failed(timing_audit.leaves_nothing_to_fetch(subject, Pass.STEP))
+    (threads,) = timing_audit.keeps_to_its_threads(subject, Pass.STEP)
+    assert threads.limit == timing_audit.MAX_THREAD_USE * backend.contract(subject.problem).threads_in(Pass.STEP)
+    subject.session.close()
