@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy import ndarray
@@ -131,6 +132,12 @@ class Stream:
         arrays["b_hn_padded"][:H] = inner
         return PassRecord(values, arrays)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a stream cannot be copied or pickled; make another one of the same parameters, and let it "
+            "start_from(stream.states())"
+        )
+
     @property
     def inputs(self) -> NDArray[Any]:
         """What `step()` reads: tokens (B,) int32, or (B, E), zeros at first. Write into it what comes next."""
@@ -204,10 +211,11 @@ class Stream:
 
     def _rows(self, rows: Any) -> NDArray[np.int64]:
         """Numbers of the rows, (n,)."""
-        try:
-            return np.atleast_1d(np.arange(self.B)[slice(None) if rows is None else rows])
-        except IndexError as error:
-            raise ValueError(f"rows are {rows!r}; this stream has rows 0 to {self.B - 1}") from error
+        with suppress(IndexError):
+            found: NDArray[np.int64] = np.arange(self.B)[slice(None) if rows is None else rows]
+            if found.ndim < 2:
+                return np.ascontiguousarray(found)  # (1,) of a single number
+        raise ValueError(f"rows are {rows!r}; this stream has rows 0 to {self.B - 1}: give one, several or a slice")
 
 
 def _table(model: Model, params: dict[str, Array], dtype: str) -> Array | None:

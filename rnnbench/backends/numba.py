@@ -41,6 +41,7 @@ from rnnbench.kernels.cpu.pass_record import (
 )
 from rnnbench.kernels.cpu.passes import CpuRunner, compile_all
 from rnnbench.kernels.cpu.simd import padded, register_bytes
+from rnnbench.kernels.cpu.stream_step import compile_streams
 from rnnbench.kernels.cpu.thread_pool import MAX_SHARES, thread_pool
 from rnnbench.model import Direction, DType, Head, Loss, Optimizer, Pass, Problem, StepSum, blocks_of
 from rnnbench.params import Array, Params, cast, parts
@@ -406,6 +407,7 @@ class NumbaBackend(Backend):
 
     def warm(self, dtype: DType) -> Iterator[tuple[int, int, str]]:
         yield from compile_all(str(dtype))
+        yield from compile_streams(str(dtype))
 
     def libraries(self) -> dict[str, str]:
         return {"numba": numba.__version__, "llvmlite": llvmlite.__version__}

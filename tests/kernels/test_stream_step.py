@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 import os
+import pickle
 import subprocess
 import sys
 import tracemalloc
@@ -13,12 +15,13 @@ import numpy as np
 import pytest
 
 import rnnbench as rb
+from rnnbench import backends
 from rnnbench import stream as stream_module
 from rnnbench.backends.numpy import forward_pass
 from rnnbench.cells import CELLS
 from rnnbench.correctness.tolerances import LIMITS, relative_error
 from rnnbench.kernels.cpu import simd, stream_step
-from rnnbench.model import Head, Model
+from rnnbench.model import DType, Head, Model
 from rnnbench.params import Init, cast, init_params
 from tests.kernels.test_safety import runs
 
@@ -224,6 +227,8 @@ WRONG = [
     ({}, lambda s: s.step(out=np.broadcast_to(np.float32(0), (2, 3))), "out is read-only"),
     ({}, lambda s: s.reset(2), "rows are 2; this stream has rows 0 to 1"),
     ({}, lambda s: s.states([0, 7]), r"rows are \[0, 7\]"),
+    ({}, lambda s: s.states([[0, 1]]), r"rows are \[\[0, 1\]\]; .*: give one, several or a slice"),
+    ({}, lambda s: s.reset(True), "rows are True"),
     ({}, lambda s: s.start_from({"c": 0}), r"the states are \['c'\]"),
     ({}, lambda s: s.start_from({"h": np.zeros((2, 17))}, rows=[1]), r"state h has shape \(2, 17\)"),
 ]  # fmt: skip
@@ -254,6 +259,28 @@ def test_what_no_stream_can_be_is_refused(model, given, words):
         rb.Stream(*network(**model), **given)
     with pytest.raises(ValueError, match="W_hh has shape"):
         rb.Stream(network()[0], network()[1] | {"W_hh": np.zeros((2, 2))})
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_is_not_copied(copied):
+    """A copy would compute in the memory of the first one, by its address, and after that was gone."""
+    with pytest.raises(TypeError, match="make another one of the same parameters"):
+        copied(rb.Stream(*network()))
+
+
+def test_whoever_warms_has_all_of_a_stream():
+    """A loop that controls something cannot wait for a compiler at its first reset."""
+    assert "single steps" in [name for _, _, name in backends.load("numba").warm(DType.FLOAT32)]
+    kernels = [stream_step.move_states, *stream_step._enter.values()]
+    compiled = [len(kernel.overloads) for kernel in kernels]
+    assert all(compiled)
+    for V, B in ((None, 4), (11, 4), (None, 4000)):
+        stream = rb.Stream(*network(V=V), B=B)
+        stream.step()
+        for rows in (None, 1, [0, 2], slice(0, 4, 2), np.arange(B) % 2 == 0):
+            stream.start_from(stream.states(rows), rows)
+            stream.reset(rows)
+    assert compiled == [len(kernel.overloads) for kernel in kernels]
 
 
 # All arrays of a stream between pages that may not be touched, and steps in every form, wrong ones among them.

@@ -15,7 +15,7 @@ Parameters never change, so weights are packed and tokens projected when the str
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numba
@@ -259,12 +259,21 @@ def entry(dtype: DTypeLike, tokens: bool, long: bool) -> tuple[int, Callable[...
     number = numba.from_dtype(kind)
     with COMPILING:
         if kind not in _STEPS:
+            states = types.Array(number, 3, "C")
+            move_states.compile((types.int64, states, types.Array(types.int64, 1, "C"), states, types.boolean))
             _STEPS[kind] = native(types.int64(PassRecordType(number), *[types.int64] * 6), _stream_step)
         x = types.Array(types.int32, 1, "A") if tokens else types.Array(number, 2, "A")
         signature = (types.int64, x, types.Array(number, 2, "A"))
         function = _enter[tokens, long]
         function.compile(signature)
         return _STEPS[kind], function.overloads[signature].entry_point
+
+
+def compile_streams(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
+    """Compile all that streams of this type need, or load it from disk: parts done, of how many, and what is next."""
+    for done, (tokens, long) in enumerate(_enter):
+        yield done, len(_enter), "single steps"
+        entry(dtype, tokens, long)
 
 
 def by_units(W: Array, gates: int, dtype: DTypeLike) -> Array:
