@@ -143,6 +143,20 @@ def test_a_fingerprint_hashes_what_matters():
     assert warmer[0] == warmer[1]
 
 
+@pytest.mark.parametrize(
+    ("whole", "usable"), [(16, 15.34), (24, 23.54), (32, 31.2), (64, 62.7), (96, 94.1), (128, 125.6)]
+)
+def test_a_little_memory_more_or_less_is_the_same_machine(whole, usable):
+    """What a system keeps for itself differs from start to start; what is put in does not."""
+
+    def found(gibibytes):
+        return hashes_of({"memory_bytes": int(gibibytes * 2**30)})["system"]
+
+    assert found(usable) == found(usable - 0.05) == found(whole)
+    assert found(usable) != found(whole * 1.25)
+    assert found(usable) != found(whole / 2)
+
+
 def test_parts_of_an_older_fingerprint():
     found = parts_of({"cpu": {"model": "A", "mhz": 2000, "governor": None}, "os": "Linux 6", "python": "3.11"})
     assert found == {
