@@ -49,10 +49,9 @@ class KindFolder:
         for file in FILES:
             self.journals[file] = store.Journal(folder, file)
             for line in (folder / file).read_bytes().splitlines(keepends=True):
-                with suppress(msgspec.DecodeError):  # a damaged line is left out, as in any report
-                    if (item := self.known.add(file, line)) is not None:
-                        name = item.case.workload if hasattr(item, "case") else item.workload
-                        self._remember(self.numbers.get(name, -1), file, line)
+                if (item := self.known.add(file, line)) is not None:
+                    name = item.case.workload if hasattr(item, "case") else item.workload
+                    self._remember(self.numbers.get(name, -1), file, line)
         self.write()
 
     def _remember(self, number: int, file: str, line: bytes) -> None:
@@ -111,11 +110,16 @@ class KindFolder:
             for journal in self.journals.values():
                 journal.close()
 
+    def _number_of(self, line: bytes) -> int:
+        with suppress(msgspec.DecodeError):
+            return self.numbers.get(store.decode_record(line).case.workload, -1)
+        return -1
+
     def _put_in_order(self) -> None:
         """The records as one machine would have made them: problem by problem, as planned, and not as they arrived."""
         path = self.folder / store.RECORDS
         lines = path.read_bytes().splitlines(keepends=True)
-        lines.sort(key=lambda line: self.numbers.get(store.decode_record(line).case.workload, -1))
+        lines.sort(key=self._number_of)
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             scratch.write_bytes(b"".join(lines))

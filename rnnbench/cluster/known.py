@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Callable
 from typing import TypeAlias
 
+import msgspec
+
 from rnnbench.records import store
 from rnnbench.records.record import Epoch, Record, TrainingRecord, TurnRecord
 
@@ -25,12 +27,15 @@ class Known:
         self.slots: set[tuple[object, ...]] = set()
 
     def add(self, file: str, line: bytes) -> Item | None:
-        """The record or epoch of a line of that file, or None where it is known, or its turn is."""
+        """The record or epoch of a line of that file, or None where it is known, its turn is, or it is damaged."""
         line = line.strip()
         digest = hashlib.blake2b(line, digest_size=16).digest()
         if digest in self.lines:
             return None
-        item = _DECODE[file](line)
+        try:
+            item = _DECODE[file](line)
+        except msgspec.DecodeError:  # left out, as in any report
+            return None
         self.lines.add(digest)
         slot = _slot(item)
         if slot in self.slots:
@@ -44,6 +49,8 @@ def _slot(item: Item) -> tuple[object, ...] | None:
     """What is measured once only. A check belongs to a process, and a trial to a choice: of these there may be more."""
     if isinstance(item, TurnRecord):
         return item.case.key, item.backend, item.launch, item.round, item.attempt
+    if isinstance(item, TrainingRecord):
+        return item.case.key, item.until, item.backend, item.seeds.params, item.cache
     if isinstance(item, Epoch):
         return item.workload, item.backend, item.dtype, item.epoch
     return None
