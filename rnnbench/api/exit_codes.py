@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 OK, FAULTS, USAGE, NOTHING, FOLDER, INTERRUPTED = 0, 1, 2, 3, 4, 130
 WARNED = SLOWER = 1  # of check; of compare and history
 BROKEN, NO_BASELINE, UNDECIDED = 5, 6, 7  # of compare
@@ -20,7 +22,7 @@ _RUN = {
     FAULTS: "some backend was wrong, crashed, hung or ran out of memory; the rest was measured",
     **_USAGE,
     NOTHING: "nothing was measured",
-    FOLDER: "a folder cannot be read or written, or holds something else than this run",
+    FOLDER: "a folder cannot be read or written, or holds something else than this run; or a cluster was lost",
     **_ALWAYS,
     INTERRUPTED: "interrupted; continue with --resume",
 }
@@ -87,6 +89,13 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
     "env": {OK: "shown", **_USAGE, NOTHING: "with --peak: the peak could not be measured", **_ANSWER, **_ALWAYS},
     "warm": {OK: "compiled", **_USAGE, NOTHING: "Numba is switched off", **_ANSWER, **_ALWAYS},
 }
+
+
+def of_several(codes: Iterable[int]) -> int:
+    """The code of several runs or checks as one: what ended one early, else a fault; NOTHING where all did nothing."""
+    found = set(codes)
+    whole = FAULTS if FAULTS in found else OK if OK in found else NOTHING
+    return max(found - {OK, FAULTS, NOTHING}, default=whole)
 
 
 def exit_code_help(command: str) -> str:

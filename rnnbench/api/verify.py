@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,14 +30,20 @@ TRUNCATED = Truncation(20, 5)  # what outputs at every step are checked with, be
 
 @dataclass(frozen=True, repr=False)
 class Checked:
-    """One record per case and backend, and the worst array of each."""
+    """One record per case and backend, and the worst array of each.
+
+    `given_up`: over a cluster, the workloads that were not checked to their end, and why.
+    """
 
     records: list[CheckRecord]
+    given_up: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def code(self) -> int:
         """0 all agree; 1 one does not, or failed; 3 nothing could be checked."""
         harmless = (Status.OK, Status.UNSUPPORTED, Status.UNAVAILABLE)
+        if self.given_up:
+            return 1
         if not any(record.errors for record in self.records):
             return 3
         return 0 if all(record.status in harmless for record in self.records) else 1
@@ -53,7 +59,8 @@ class Checked:
         return errors_frame(summaries(self.records))
 
     def _lines(self) -> list[tuple[str, str, str, str]]:
-        return [(r.case.key, r.backend, str(r.status), r.reason or "") for r in self.records]
+        told = [(r.case.key, r.backend, str(r.status), r.reason or "") for r in self.records]
+        return [*told, *((name, "", "given up", why) for name, why in self.given_up.items())]
 
     def __repr__(self) -> str:
         return "\n".join(": ".join(filter(None, line)) for line in self._lines()) or "no case was checked"

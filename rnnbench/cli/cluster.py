@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from rnnbench.api.exit_codes import FOLDER
+from rnnbench.api.exit_codes import FOLDER, of_several
 from rnnbench.cli.options import options
 from rnnbench.cli.shell import console_of, print_json, say
 
@@ -125,4 +125,4 @@ def check(
         for label, checked in found.items():
             say(f"{label}:")
             print_checks(console_of(), checked)
-    return max(checked.code for checked in found.values())
+    return of_several(checked.code for checked in found.values())

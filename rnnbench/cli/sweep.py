@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from rnnbench.api.errors import command_line
-from rnnbench.api.exit_codes import INTERRUPTED, exit_code_help
+from rnnbench.api.exit_codes import INTERRUPTED, exit_code_help, of_several
 from rnnbench.cli import cluster
 from rnnbench.cli.names import FolderType
 from rnnbench.cli.options import (
@@ -133,7 +133,7 @@ def sweep(
             codes.append(of_cell(own | {"cell": cell}, backends, folder))
             if codes[-1] == INTERRUPTED:
                 break
-        return max(codes)
+        return of_several(codes)
 
     def of_cell(own: dict[str, Any], backends: Iterable[str] | None, folder: Path | None) -> int:
         (base,) = resolve([workload or MADE_UP], Asked(**own), partial(say, err=True), seed=asked["seed"])
