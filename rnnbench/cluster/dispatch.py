@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -89,11 +89,15 @@ class KindQueue:
 
 
 class Dispatch:
-    """One run over a cluster. `work` stands in for measuring, for tests of the scheduling."""
+    """One run over a cluster, whose budget is spent when the monotonic clock `ends`.
+
+    `work` stands in for measuring, for tests of the scheduling.
+    """
 
     def __init__(self, roster: Roster, topic: str, groups: Mapping[str, KindQueue], observer: Observer,
-                 work: Work | None = None) -> None:  # fmt: skip
-        self.roster, self.topic, self.groups, self.observer, self.work = roster, topic, groups, observer, work
+                 work: Work | None = None, ends: float | None = None) -> None:  # fmt: skip
+        self.roster, self.topic, self.groups, self.observer = roster, topic, groups, observer
+        self.work, self.ends = work, ends
         self.messages: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
         self.total = sum(len(group.left) for group in groups.values())
         self.looked, self.missed = 0.0, 0
@@ -115,7 +119,7 @@ class Dispatch:
         clear = True
         try:
             for kind, group in self.groups.items():
-                self.roster.offer((h for h in self.roster.hosts.values() if h.kind == kind), group.job.resource, 1)
+                self._offer((host for host in self.roster.hosts.values() if host.kind == kind), group)
             while any(group.left for group in self.groups.values()):
                 try:
                     self._step()
@@ -129,6 +133,11 @@ class Dispatch:
             raise
         finally:
             self._end(clear)
+
+    def _offer(self, hosts: Iterable[Host], group: KindQueue) -> None:
+        """Let hosts have problems, and know how much is left of the budget."""
+        left = None if self.ends is None else self.ends - time.monotonic()
+        self.roster.offer(hosts, group.job.resource, 1, self.topic, left)
 
     def _step(self) -> None:
         if time.monotonic() - self.looked >= LOOK:
@@ -289,7 +298,7 @@ class Dispatch:
         for kind, group in self.groups.items():
             new = [host for host in added if host.kind == kind]
             if new:
-                self.roster.offer(new, group.job.resource, 1)
+                self._offer(new, group)
                 self._take_back(group)
             for number, live in list(group.live.items()):
                 if live.ended is not None and time.monotonic() - live.ended > QUIET:

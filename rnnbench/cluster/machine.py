@@ -14,7 +14,6 @@ import os
 import platform
 import re
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ import dask
 from distributed import Worker
 
 from rnnbench.data import ROWS
+from rnnbench.files import temporary_place
 from rnnbench.machine.cgroup import text_in
 from rnnbench.machine.cores import allowed_cores
 from rnnbench.machine.fingerprint import fingerprint
@@ -34,6 +34,7 @@ NAME = "RNNBENCH_MACHINE"
 POLL = 0.1  # seconds between two looks at the lock
 
 stopped: set[str] = set()  # topics of runs that were given up; what measures for them stops at its next record
+ends: dict[str, float] = {}  # topic -> when the budget of the run is spent, by the monotonic clock of this worker
 
 
 def slug(text: str) -> str:
@@ -89,7 +90,7 @@ async def facts_of_worker(env: Mapping[str, str], run_id: str, dask_worker: Work
 
 def _lasting() -> Path:
     """The folder of rows that later runs find."""
-    return imdb_cache.folder() or Path(tempfile.gettempdir())
+    return imdb_cache.folder() or Path(temporary_place())
 
 
 async def receive(
@@ -100,7 +101,7 @@ async def receive(
     One with a `name` is for later runs too; others are known by their sha256 and go with the run.
     """
     folder = _lasting() if name else run_folder(dask_worker, run_id) / ROWS
-    part = folder / f"{sha256}.part"
+    part = folder / f"{sha256}.{run_id}.part"  # two runs may send the same rows at once
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with part.open("r+b" if offset else "wb") as file:
@@ -108,16 +109,25 @@ async def receive(
             file.write(piece)
         if last:
             with part.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    return "the rows that arrived have another sha256 than those that were sent"
+                arrived = hashlib.file_digest(file, "sha256").hexdigest()
+            if arrived != sha256:
+                part.unlink()
+                return "the rows that arrived have another sha256 than those that were sent"
             part.rename(folder / (name or f"{sha256}.npz"))
     except OSError as error:
+        with contextlib.suppress(OSError):  # half of it would only fill the disk
+            part.unlink()
         return f"{folder}: {error.strerror or error}"
     return None
 
 
-async def offer(resource: str, amount: int, dask_worker: Worker) -> None:
-    """Let the worker have problems that ask for this resource, or no more of them."""
+async def offer(resource: str, amount: int, topic: str, left: float | None, dask_worker: Worker) -> None:
+    """Let the worker have problems that ask for this resource, or no more of them.
+
+    `left`: seconds of the run's budget. Clocks of two machines may be apart, and so no time of day is sent.
+    """
+    if left is not None:
+        ends[topic] = time.monotonic() + left
     await dask_worker.set_resources(**{resource: amount})
 
 

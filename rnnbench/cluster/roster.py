@@ -221,9 +221,11 @@ class Roster:
                     offset += len(piece)
         return True
 
-    def offer(self, hosts: Iterable[Host], resource: str, amount: int) -> None:
-        """Let hosts have the problems that ask for a resource, or no more."""
-        self._run([host.address for host in hosts], there.offer, resource, amount)
+    def offer(
+        self, hosts: Iterable[Host], resource: str, amount: int, topic: str = "", left: float | None = None
+    ) -> None:
+        """Let hosts have the problems that ask for a resource, or no more; `left`: seconds of the budget of a run."""
+        self._run([host.address for host in hosts], there.offer, resource, amount, topic, left)
 
     def on_all(self, function: Any, *arguments: Any) -> None:
         """Ask all hosts for something, with no care for an answer."""

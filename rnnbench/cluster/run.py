@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shlex
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -15,7 +14,7 @@ from typing import Any
 from distributed import Client
 
 from rnnbench.api import run as running
-from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK
+from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, OK, of_several
 from rnnbench.api.verify import Checked
 from rnnbench.cluster.dispatch import WAIT, Dispatch, KindQueue, hosts_of
 from rnnbench.cluster.folders import KindFolder, kinds_in, share_rows
@@ -23,6 +22,7 @@ from rnnbench.cluster.roster import RESOURCE, ClusterError, Host, Roster
 from rnnbench.cluster.rows import SentFile, imdb_file, kept_rows, sha256_of
 from rnnbench.cluster.unit import Job
 from rnnbench.data import ROWS
+from rnnbench.files import temporary_folder
 from rnnbench.harness.observer import Observer
 from rnnbench.harness.plan import Plan
 from rnnbench.harness.tasks import check_batches
@@ -69,7 +69,7 @@ def execute_on_cluster(
         roster, hashes = _roster(client, run_id, plan, folder, {} if resume else given or {}, display)
         kinds = _kinds(roster, known, threads, display)
         topic = _topic(run_id)
-        deadline = None if plan.budget is None else time.time() + plan.budget
+        ends = None if plan.budget is None else time.monotonic() + plan.budget
         folders, groups = dict[str, KindFolder](), dict[str, KindQueue]()
         for kind, hosts in kinds.items():
             place = known.get(kind) or folder / hosts[0].label
@@ -82,12 +82,12 @@ def execute_on_cluster(
             run = running.described_run(own, command, store.read_run(place), run_id)
             folders[kind] = KindFolder(place, own, run, hosts[0].machine)
             bare = replace(own, workloads=(), budget=None)
-            job = Job(run_id, kind, topic, f"{RESOURCE}-{kind}", bare, {"machine_id": kind}, hashes, deadline)
+            job = Job(run_id, kind, topic, f"{RESOURCE}-{kind}", bare, {"machine_id": kind}, hashes)
             left = set(range(len(own.workloads))) - folders[kind].done
             groups[kind] = KindQueue(job, own.workloads, left, folders[kind])
         _describe(folder, described | {"run_id": run_id, "command": described.get("command", command)}, kinds, folders)
         display.say(_sizes(groups, kinds, folders))
-        code = _dispatched(Dispatch(roster, topic, groups, display), folders, folder, display)
+        code = _dispatched(Dispatch(roster, topic, groups, display, ends=ends), folders, folder, display)
         loaded = {of.folder.name: running.Result(of.folder, store.load_run(of.folder), OK) for of in folders.values()}
     return ClusterResult(folder, loaded, code or _code_of(loaded, groups))
 
@@ -225,7 +225,7 @@ def _code_of(loaded: Mapping[str, running.Result], groups: Mapping[str, KindQueu
     codes = [running.code_of(of.loaded) for of in loaded.values()]
     if any(group.failed for group in groups.values()):
         codes.append(FAULTS)
-    return NOTHING if NOTHING in codes else max(codes)
+    return of_several(codes)
 
 
 @dataclass
@@ -233,6 +233,7 @@ class _Heard:
     """Keeps the checks of a kind of machine in memory."""
 
     lines: dict[int, dict[bytes, CheckRecord]] = field(default_factory=dict)
+    whole: set[int] = field(default_factory=set)  # numbers of problems that are checked
 
     def keep(self, number: int, file: str, lines: Sequence[bytes]) -> int:
         own = self.lines.setdefault(number, {})
@@ -250,7 +251,7 @@ class _Heard:
         pass
 
     def finished(self, number: int) -> None:
-        pass
+        self.whole.add(number)
 
 
 def verify_on_cluster(
@@ -264,13 +265,13 @@ def verify_on_cluster(
     """Check a plan's problems on a machine of each kind. Raises ClusterError and ValueError."""
     check_batches(plan)
     run_id = store.new_run_id()
-    with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as folder:
+    with temporary_folder("rnnbench-verify-") as folder:
         roster, hashes = _roster(client, run_id, plan, Path(folder), given or {}, display)
         groups, labels, topic = dict[str, KindQueue](), dict[str, str](), _topic(run_id)
         for kind, hosts in _kinds(roster, {}, threads, display).items():
             mine = _plan_of(plan, hosts[0], threads)
             job = Job(run_id, kind, topic, f"{RESOURCE}-{kind}", replace(mine, workloads=()), {"machine_id": kind},
-                      hashes, None, only_checks=True)  # fmt: skip
+                      hashes, only_checks=True)  # fmt: skip
             groups[kind] = KindQueue(job, mine.workloads, set(range(len(mine.workloads))), _Heard())
             labels[kind] = hosts[0].label
         Dispatch(roster, topic, groups, display).run()
@@ -278,5 +279,10 @@ def verify_on_cluster(
     for kind, group in groups.items():
         heard = group.keeper
         assert isinstance(heard, _Heard)
-        found[labels[kind]] = Checked([r for n in sorted(heard.lines) for r in heard.lines[n].values()])
+        given_up = {
+            spec.name: group.failed.get(number) or group.broken
+            for number, spec in enumerate(group.specs)
+            if number not in heard.whole
+        }
+        found[labels[kind]] = Checked([r for n in sorted(heard.lines) for r in heard.lines[n].values()], given_up)
     return found

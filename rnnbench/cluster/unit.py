@@ -7,7 +7,6 @@ journal is what a worker that is started again on the same machine goes on from.
 from __future__ import annotations
 
 import pickle
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -24,7 +23,8 @@ from rnnbench.analysis.roofline import Peak
 from rnnbench.api.run_session import RunSession
 from rnnbench.api.verify import tasks_with_truncation
 from rnnbench.cluster.known import Known
-from rnnbench.cluster.machine import hold_host, machine_name, run_folder, stopped
+from rnnbench.cluster.machine import ends, hold_host, machine_name, run_folder, stopped
+from rnnbench.files import temporary_folder
 from rnnbench.harness.checker import Checker
 from rnnbench.harness.plan import Estimate, Plan
 from rnnbench.harness.run_loop import RunLoop
@@ -48,8 +48,8 @@ FILES = store.ANSWERS
 class Job:
     """What the problems of a run have in common that machines of one kind measure.
 
-    `plan` has no workloads. `rows`: name of a user's own rows in the plan -> sha256 of their file. `deadline`: when
-    the budget of the run is spent, in seconds of time.time. `resource` marks the workers of this kind.
+    `plan` has no workloads. `rows`: name of a user's own rows in the plan -> sha256 of their file. `resource` marks the
+    workers of this kind.
     """
 
     run_id: str
@@ -59,7 +59,6 @@ class Job:
     plan: Plan
     machine: Mapping[str, Any]
     rows: Mapping[str, str] = field(default_factory=dict)
-    deadline: float | None = None
     only_checks: bool = False
 
 
@@ -167,7 +166,7 @@ def _told(error: Exception) -> str:
 
 def _plan_of(job: Job, unit: WorkUnit) -> Plan:
     """The plan of this problem alone, with what is left of the run's budget."""
-    budget = None if job.deadline is None else max(1e-3, job.deadline - time.time())
+    budget = max(1e-3, ends[job.topic] - time.monotonic()) if job.topic in ends else None
     training = tuple(name for name in job.plan.training if name == unit.spec.name)
     return replace(job.plan, workloads=(unit.spec,), training=training, budget=budget)
 
@@ -199,7 +198,7 @@ def _check(job: Job, unit: WorkUnit, to: Messenger) -> None:
         if job.topic in stopped:
             raise KeyboardInterrupt
 
-    with tempfile.TemporaryDirectory(prefix="rnnbench-verify-") as scratch:
+    with temporary_folder("rnnbench-verify-") as scratch:
         tasks = tasks_with_truncation(plan, _given(job, unit, folder), to)
         state = RunState(plan, Path(scratch), emit, to, run_id="verify", machine_id=job.machine["machine_id"])
         RunLoop(tasks, state, Checker(state)).run()

@@ -2,34 +2,42 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import hashlib
 import json
 import resource
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 
 import rnnbench as rb
-from rnnbench.api.exit_codes import FOLDER, INTERRUPTED, OK
+from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK, of_several
 from rnnbench.api.planning import plan_of
-from rnnbench.cluster import dispatch
+from rnnbench.api.verify import Checked
+from rnnbench.cluster import dispatch, machine, unit
+from rnnbench.cluster import run as on_cluster
 from rnnbench.cluster.connect import connected
 from rnnbench.cluster.folders import KindFolder
 from rnnbench.cluster.known import Known
 from rnnbench.cluster.machine import hold_host, stopped
 from rnnbench.cluster.roster import ClusterError, Roster
 from rnnbench.cluster.run import execute_on_cluster
+from rnnbench.cluster.unit import Job, WorkUnit
 from rnnbench.harness.observer import Silent
 from rnnbench.records import store
-from rnnbench.records.record import Mode, turns_in
+from rnnbench.records.record import ErrorOf, Mode, turns_in
 from rnnbench.workloads.resolve import Asked, resolve
 from tests.calling import called
 from tests.cluster.processes import ROOT, Processes, until
-from tests.report.fake import case, record
+from tests.report.fake import case, check, end_of_epoch, record, training
 
 pytestmark = [pytest.mark.timeout(280), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 THREE = ("forward", "gradient", "train_step")  # of which the checks come first, and then two turns each
@@ -333,3 +341,87 @@ def test_an_asynchronous_client_is_refused():
 
     with pytest.raises(ClusterError, match="asynchronous"), connected(client=Asynchronous()):
         pass
+
+
+def test_a_budget_is_sent_as_what_is_left_of_it(monkeypatch):
+    """A worker's clock may be hours ahead."""
+
+    class Able:
+        async def set_resources(self, **given) -> None:
+            self.has = given
+
+    monkeypatch.setattr(time, "time", lambda: 1e12)
+    plan, _ = planned()
+    job = Job("r", "k", "budgeted", "rnnbench-k", plan, {"machine_id": "k"})
+    problem = WorkUnit(0, plan.workloads[0])
+    assert unit._plan_of(job, problem).budget is None
+    worker = Able()
+    asyncio.run(machine.offer("rnnbench-k", 1, "budgeted", 50.0, worker))
+    assert worker.has == {"rnnbench-k": 1}
+    assert 0 < unit._plan_of(job, problem).budget <= 50
+    asyncio.run(machine.offer("rnnbench-k", 1, "budgeted", -1.0, worker))
+    assert unit._plan_of(job, problem).budget == 1e-3
+
+
+def test_a_damaged_line_of_a_machines_journal_costs_itself_alone(tmp_path):
+    lines = [store.encode(record(case(), "numpy", [1e-3])), b'{"case": 3}\n', b"\x00\n"]
+    (tmp_path / store.RECORDS).write_bytes(b"".join(lines))
+    for other in (store.CURVES, store.TRAININGS):
+        (tmp_path / other).touch()
+    sent = []
+    to = SimpleNamespace(post_lines=lambda file, new: sent.append((file, new)))
+    found = unit._before(WorkUnit(0, planned()[0].workloads[0]), tmp_path, to)
+    assert len(found.records) == 1
+    assert sent == [(store.RECORDS, [lines[0].strip()])]
+
+
+def test_a_training_is_kept_once():
+    known = Known()
+    trained = [training(case(), "numpy", seed, [end_of_epoch(at, 0.9)]) for seed, at in ((0, 1.0), (0, 2.0), (1, 1.0))]
+    found = [known.add(store.TRAININGS, store.encode(each)) for each in trained]
+    assert [item is None for item in found] == [False, True, False]
+
+
+@pytest.mark.parametrize(("sent", "said"), [(b"other", "another sha256"), (None, "No space left on device")])
+def test_rows_that_do_not_arrive_leave_nothing_behind(tmp_path, monkeypatch, sent, said):
+    """A half of them would fill the disk further, and a run after it would go on from there."""
+    monkeypatch.setattr(machine, "_lasting", lambda: tmp_path)
+    if sent is None:
+
+        def full(*arguments) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(Path, "rename", full)
+    sha256 = hashlib.sha256(b"rows").hexdigest()
+    why = asyncio.run(machine.receive("r", sha256, "imdb.npz", 0, sent or b"rows", True, None))
+    assert said in why
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_problem_that_no_machine_finished_is_no_success(monkeypatch):
+    """Of a verification whose other problems agree."""
+    host = SimpleNamespace(cores=1, label="some-machine", kind="k")
+
+    class Dies(dispatch.Dispatch):
+        def __init__(self, roster, topic, groups, observer) -> None:
+            self.groups = groups
+
+        def run(self) -> None:
+            (group,) = self.groups.values()
+            group.keeper.keep(
+                0, store.RECORDS, [store.encode(check(case(), "numpy", errors={"loss": ErrorOf(0.0, 1.0)}))]
+            )
+            group.keeper.finished(0)
+            group.failed[1] = "5 workers died over it"
+
+    monkeypatch.setattr(on_cluster, "_kinds", lambda *arguments: {"k": [host]})
+    monkeypatch.setattr(on_cluster, "Dispatch", Dies)
+    plan, _ = planned(("parity", "running-parity"))
+    (checked,) = on_cluster.verify_on_cluster(plan, None, Silent()).values()
+    assert Checked(checked.records).code == OK
+    assert checked.code == FAULTS
+    assert repr(checked).endswith("running-parity T4: given up: 5 workers died over it")
+
+
+def test_the_code_of_several_hides_no_fault():
+    assert [of_several(codes) for codes in ([0, 3], [1, 3], [3, 3], [0, 1, 4])] == [OK, FAULTS, NOTHING, FOLDER]
