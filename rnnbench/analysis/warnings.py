@@ -16,6 +16,7 @@ from rnnbench.analysis.diagnostics import BIMODAL, UNSETTLED, bimodal, calls_of,
 from rnnbench.analysis.speeds import two_speeds
 from rnnbench.analysis.stats import Summary, is_harmless, summaries
 from rnnbench.analysis.trial import trial_of
+from rnnbench.model import Pass
 from rnnbench.records.record import Mode, Record, checks_in
 from rnnbench.units import threads as counted_threads
 
@@ -61,6 +62,11 @@ KINDS = {
         "short calls",
         "ask for more work in a call: a larger batch, more steps, or the epoch pass",
         "sweep larger sizes only",
+    ),
+    "step_clock": WarningKind(
+        "short steps",
+        "make nothing of small differences, as a reading of the clock is in each step; or measure a larger batch or a "
+        "wider network",
     ),
     "unsettled": WarningKind("warm-up not over", "measure with run --rigorous: its turns are longer", AGAIN),
     "drift": WarningKind("drifting rounds", "let the machine reach a steady temperature, then measure again"),
@@ -290,8 +296,11 @@ def _clock(s: Summary, clock: Mapping[str, Any]) -> Iterator[Sign]:
         return
     typical, resolution = float(np.median([*s.turns.values()])) * 1e9, max(known)
     if typical < RESOLUTIONS * resolution:
-        text = f"a call takes {typical:,.0f} ns, less than {RESOLUTIONS} times the clock's resolution, {resolution} ns"
-        yield _sign("clock", s, text, -typical)
+        kind, what = ("step_clock", "step") if s.case.pass_ is Pass.STEP else ("clock", "call")
+        text = (
+            f"a {what} takes {typical:,.0f} ns, less than {RESOLUTIONS} times the clock's resolution, {resolution} ns"
+        )
+        yield _sign(kind, s, text, -typical)
 
 
 DISTURBING = ("disturbed", "others", "stolen")  # kinds; averages of load tell of what was before the run as well

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from rnnbench.analysis.warnings import Severity, warnings_of
-from rnnbench.model import USUAL_PASSES
+from rnnbench.model import USUAL_PASSES, Pass
 from rnnbench.records.record import Mode
 from tests.report.fake import BACKENDS, case, check, contract, make, record
 
@@ -68,6 +68,15 @@ def test_facts_of_the_machine(facts, kind, severity, words):
     assert all(word in warned.text for word in words), warned.text
     assert warned.remedy
     assert warned.counts == (severity is not Severity.NOTE)
+
+
+def test_single_steps_have_a_remedy_of_their_own():
+    """More steps or the epoch pass would be no single steps."""
+    records = [replace(r, case=replace(r.case, pass_=Pass.STEP)) for r in steady()]
+    (warned,) = warnings_of(records, {**QUIET, "clock": {"step_ns": 15_000}})
+    assert warned.kind == "step_clock"
+    assert warned.text.startswith(f"{records[0].case.key} {records[0].backend}: a step takes")
+    assert "epoch" not in warned.remedy
 
 
 @pytest.mark.parametrize(
