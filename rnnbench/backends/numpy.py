@@ -308,9 +308,22 @@ class NumpySession(Session):
         self.inputs = np.ascontiguousarray(data.inputs, dtype=np.int32 if self.model.V is not None else problem.dtype)
         self.targets, self.lengths = shaped_targets(problem, data.targets), shaped_lengths(problem, data.lengths)
         self.states: Arrays | None = None
+        self._stepped: tuple[Array, Arrays] | None = None
         self.outputs = Outputs()
         self.reset()
         self.select(0)
+
+    @property
+    def outputs(self) -> Outputs:
+        """What the last pass left. Of a single step it is put together here, as that would be a tenth of the step."""
+        if self._stepped is None:
+            return self._outputs
+        logits, states = self._stepped
+        return Outputs(logits=logits, states=dict(states))
+
+    @outputs.setter
+    def outputs(self, outputs: Outputs) -> None:
+        self._outputs, self._stepped = outputs, None
 
     def _select(self, batch: int) -> None:
         self.batch = self._rows(slice(batch * self.problem.B, (batch + 1) * self.problem.B))
@@ -378,7 +391,7 @@ class NumpySession(Session):
                 after = direction.cell.forward(own, h, direction.states_of(states)).after
                 states.update(direction.named(after))
                 h = after["h"]
-            self.outputs = Outputs(logits=h @ params["W_hy"] + params["b_y"], states=dict(states))
+            self._stepped = h @ params["W_hy"] + params["b_y"], states
 
         return Steps(list(np.ascontiguousarray(self.batch.inputs.swapaxes(0, 1))), take)
 
