@@ -25,7 +25,7 @@ FAILED = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, *UNTRAINED)
 class ToReach:
     """How long one backend takes to an accuracy, over all seeds; seconds from the start of the process, tests left out.
 
-    `seconds` is infinite where fewer than half of the trainings got there, and then `at_least` says more than how long:
+    `seconds` is infinite where no more than half of the trainings got there; `at_least` then says more than how long:
     the median of what each took or had taken when it ended. `low` and `high` are the fastest and the slowest training,
     the latter infinite where one did not get there. `parts` are the means of PARTS over the trainings that got there,
     `tests` that of their tests. `colder` is what an epoch takes longer where no compiled code is on disk.
