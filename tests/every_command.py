@@ -76,7 +76,7 @@ def main() -> None:
             (fingerprint, "_described", dict),
             (fingerprint, "git", lambda: None),
             (fingerprint, "_detected", lambda kind: None),
-            (run_session.RunSession, "_look_for_peak", lambda self: None),
+            (run_session.RunSession, "look_for_peak", lambda self: None),
             (page, "_figures", lambda *_: {}),
             (worker_pool, "computing_libraries", lambda threads: {}),
             (backends, "load", lambda name: Ready()),

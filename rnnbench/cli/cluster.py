@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rnnbench.api.exit_codes import FOLDER, of_several
+from rnnbench.cli.names import Count
 from rnnbench.cli.options import options
 from rnnbench.cli.shell import console_of, print_json, say
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 CLUSTER = options(
     click.option("--scheduler", metavar="ADDRESS", is_eager=True,
                  help="Use the machines of this Dask scheduler: each network at one size on one machine of each kind."),
-    click.option("--local-cluster", type=click.IntRange(1), metavar="N", is_eager=True,
+    click.option("--local-cluster", type=Count(1, 1_000), metavar="N", is_eager=True,
                  help="The same over N workers on this machine, which take turns; to try it out."),
 )  # fmt: skip
 NAMES = frozenset({"scheduler", "local_cluster"})

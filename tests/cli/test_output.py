@@ -73,8 +73,8 @@ def test_signs_that_cannot_be_shown_are_replaced(env, run):
         code, output, errors = shell(f"rnnbench {command.format(run=run)}", **env)
         assert (code, errors) == (0, "")
         assert output.isascii()
-        assert b" us" in output
-        assert b"?" not in output
+        assert b" us" in output or "--markdown" in command  # which tells ratios
+        assert b"?" not in output.replace(b"*?*: inconclusive", b"")
     assert "µs" in (run / "report.md").read_text(encoding="utf-8")
 
 
@@ -104,7 +104,7 @@ def test_a_report_that_cannot_be_drawn_loses_nothing(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ArithmeticError("no such figure")
 
-    monkeypatch.setattr("rnnbench.api.run_session.RunSession._look_for_peak", lambda self: None)
+    monkeypatch.setattr("rnnbench.api.run_session.RunSession.look_for_peak", lambda self: None)
     monkeypatch.setattr("rnnbench.report.page.write_report", broken)
     asked = ("-b", "numpy", "-w", "parity", "--pass", "forward", "--quick", "--no-training")
     result = called("run", *asked, "-o", tmp_path / "my run", env={"RNNBENCH_TRACEBACK": ""})

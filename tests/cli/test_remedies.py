@@ -19,6 +19,8 @@ COMMANDS = {name: {o for p in command.params for o in p.opts} for name, command 
 OPTION = re.compile(r"(?<![\w=/'}-])(--[a-z][a-z-]+|-[a-zA-Z])(?![\w=-])")
 OF_COMMAND = re.compile(rf"\b({'|'.join(COMMANDS)})( +(?!and |or )[^\s;,]+)* +$")  # before an option: whose it is
 
+OTHERS = ("pip install", "cpupower", "ulimit", "dask worker", "--help")  # what else takes options, and what all have
+
 MEASURING = ("run", "sweep")
 WORKING = (*MEASURING, "verify", "train", "seeds", "list")
 PRINTED_BY = {
@@ -26,6 +28,10 @@ PRINTED_BY = {
     "api/history.py": ("history",),
     "api/runs.py": ("report",),
     "api/run.py": MEASURING,
+    "api/to_accuracy.py": ("run",),
+    "cluster/dispatch.py": MEASURING,
+    "cluster/run.py": MEASURING,
+    "harness/to_accuracy.py": ("run",),
     "harness/worker_client.py": WORKING,
     "machine/environment.py": ("run", "verify", "train", "sweep"),
     "harness/stopping.py": ("run",),
@@ -59,7 +65,7 @@ def texts(path: Path) -> Iterator[str]:
 def options_in(text: str) -> Iterator[tuple[str, str | None]]:
     """Options that a sentence names, each with the command that it names before them, if it does."""
     text = text.replace("python -m ", "")
-    if " " not in text or "pip install" in text or "cpupower" in text:
+    if " " not in text or any(other in text for other in OTHERS):
         return
     for found in OPTION.finditer(text):
         of = OF_COMMAND.search(text[: found.start()])

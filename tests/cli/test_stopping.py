@@ -51,7 +51,7 @@ def test_a_dry_run_says_how_long_would_be_measured(arguments, words):
         (["--precision", "nan"], "above 0 and below 100 is allowed"),
         (["--precision", "much"], "'much' is not a number of percent, such as 5%"),
         (["--max-launches", "9"], "--max-launches 9 caps nothing; give --precision, such as 5%, too"),
-        (["--precision", "5%", "--max-launches", "2"], "2 is not in the range x>=3"),
+        (["--precision", "5%", "--max-launches", "2"], "'2' is not a whole number from 3 to"),
         (["--budget", "5 minutes"], "'5 minutes' is not a duration, such as 90, 30s, 10m or 1h30m"),
         (["--budget", "0"], "above 0 and below"),
         (["--case-budget", "-3s"], "is not a duration"),

@@ -82,7 +82,7 @@ def test_several_cells_are_swept_one_after_the_other_each_in_its_folder(tmp_path
         (["--H", "5", "--B", "5", "--T", "5"], "no axis is swept"),
         (["--B", "1", "--grid"], "a grid needs more than one size of H and of B"),
         (["--pass", "epoch"], "a sweep has no epoch"),
-        (["--E", "0"], "0 is not in the range"),
+        (["--E", "0"], "'0' is not a whole number from 1 to"),
         (["-b", "nunba"], "did you mean numba"),
         (["--threads", "999"], "--threads 999 is more than the"),
         (["--H", "100000", "--B", "1000,100000", "-b", "numpy"], "GiB are free; take smaller sizes"),

@@ -68,6 +68,7 @@ def test_train_steps_and_an_epoch(H):
     assert_agrees(run(ref, "train_epoch", order), run(got, "train_epoch", order), problem.dtype)
 
 
+@pytest.mark.numbers
 @pytest.mark.parametrize(("H", "B"), [(32, 257), (128, 257), (256, 33), (512, 33), (512, 257), (1024, 5)])
 def test_the_same_numbers_give_the_same_bits(H, B):
     """A race would show here, some of the time: two batches take turns, so that nothing right is left from before."""

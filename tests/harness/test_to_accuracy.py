@@ -284,7 +284,7 @@ def test_each_seed_has_an_order_of_rows_that_is_the_same_for_all(tmp_path):
         (("-w", "imdb-50", "--until-accuracy", "80"), "give 0.8 or 80%"),
         (("-w", "imdb-50", "--until-accuracy", "much"), "is no accuracy, such as 0.8 or 80%"),
         (("-w", "imdb-50", "--seeds", "3"), "give --until-accuracy too"),
-        (("-w", "imdb-50", "--seeds", "0", "--until-accuracy", "0.8"), "0 is not in the range"),
+        (("-w", "imdb-50", "--seeds", "0", "--until-accuracy", "0.8"), "'0' is not a whole number from 1 to"),
         (("-E", "4", "-H", "4", "-T", "5", "--until-accuracy", "0.8"), "has random rows, with nothing to learn"),
     ],
 )
