@@ -36,7 +36,9 @@ from rnnbench.workloads.base import Spec
 from tests.report.fake import case, memory
 
 ROOT = Path(__file__).resolve().parents[2]
-REPORTS = [ROOT / "reports" / name for name in ("cpu-2-cores", "sweep-cpu-2-cores")]
+REPORTS = [
+    ROOT / "reports" / name for name in ("cpu-2-cores", "sweep-cpu-2-cores", "to-accuracy-imdb-50", "to-accuracy-lstm")
+]
 TABLES = sorted({path.name for report in REPORTS for path in (report / "tables").iterdir()} - {"curves.csv"})
 
 
