@@ -67,6 +67,8 @@ def side_of(name: str, say: Callable[[str], None], near: Sequence[str] = ()) -> 
     """A run's records and machine. Of a lone file the machine is known where `machine.json` lies beside it."""
     places = places_of(name, near)
     loaded = read_runs(places, say)
+    if not loaded.records and loaded.trainings:
+        raise store.StoreError(f"{places[0]} holds times to an accuracy and no pass; its report shows them")
     if not loaded.records:
         raise store.StoreError(f"{places[0]} holds no record; nothing was measured there")
     return Side(loaded.records, loaded.machine)
