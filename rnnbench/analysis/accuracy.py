@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from rnnbench.analysis.stats import NS, case_fields
 from rnnbench.model import Case
-from rnnbench.records.record import Status, TrainingRecord
+from rnnbench.records.record import COLD, Status, TrainingRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-COLD = "cold"
 PARTS = ("start", "import", "read", "prepare", "first_call", "train")  # of the time to accuracy, in their order
 UNTRAINED = (Status.UNAVAILABLE, Status.UNSUPPORTED, Status.WRONG)
 FAILED = (Status.CRASHED, Status.OUT_OF_MEMORY, Status.TIMEOUT, *UNTRAINED)

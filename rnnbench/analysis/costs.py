@@ -11,7 +11,7 @@ import numpy as np
 
 from rnnbench.analysis.stats import NS, Summary, by_case, case_fields, problem_key
 from rnnbench.model import Case, Pass
-from rnnbench.records.record import CheckRecord, Costs, Record, checks_in
+from rnnbench.records.record import COLD, CheckRecord, Costs, Record, checks_in
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def spent(summary: Summary) -> Spent:
         if r.costs != Costs() and not summary.mixed:
             launches.setdefault((r.part, r.launch), r.costs)
     every = list(launches.values())
-    cold, warm = ([c for c in every if (c.cache == "cold") is wanted] for wanted in (True, False))
+    cold, warm = ([c for c in every if (c.cache == COLD) is wanted] for wanted in (True, False))
     return Spent(
         backend=summary.backend,
         imported=_median(every, lambda c: c.import_ns),

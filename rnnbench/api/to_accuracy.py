@@ -11,22 +11,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rnnbench import backends
+from rnnbench.analysis.accuracy import UNTRAINED
 from rnnbench.harness.plan import Plan, matches, shuffled
 from rnnbench.harness.run_state import RunState
 from rnnbench.harness.tasks import load_rows, refused_sizes, workload_of
-from rnnbench.harness.to_accuracy import COLD, WARM, ToAccuracy, case_of
+from rnnbench.harness.to_accuracy import ToAccuracy, case_of
 from rnnbench.harness.train import Training
 from rnnbench.harness.worker_pool import WorkerPool
-from rnnbench.model import Case, DType, Loss, Problem
+from rnnbench.model import Case, DType, Problem
 from rnnbench.params import cast, init_params
 from rnnbench.records.account import TimeKind
-from rnnbench.records.record import Mode, Record, Status, TrainingRecord
+from rnnbench.records.record import COLD, WARM, Mode, Record, Status, TrainingRecord
 from rnnbench.units import percent
 from rnnbench.workloads.base import MADE_UP, Dataset, Workload
 
 SEEDS = 5
 GIVEN_UP = 2  # trainings of one backend that failed: the others would, and each may take long
-NEVER = (Status.UNSUPPORTED, Status.UNAVAILABLE, Status.WRONG)
 ENDED = (Status.OK, Status.SKIPPED)  # by itself, or by its budget; with any other status it failed
 
 Emit = Callable[[TrainingRecord], None]
@@ -44,7 +44,7 @@ def with_seeds(plan: Plan, seeds: int | None) -> Plan:
     if seeds is not None and seeds < 1:
         raise ValueError(f"seeds = {seeds}; it must be at least 1")
     for spec in plan.workloads:
-        if spec.model.loss not in (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY):
+        if not spec.model.loss.has_accuracy:
             raise ValueError(f"{spec.name} has the loss {spec.model.loss}, which has no classes, so it has no accuracy")
         if spec.made_up or spec.origin == MADE_UP:
             raise ValueError(f"{spec.name} has random rows, with nothing to learn; give a workload of real rows")
@@ -194,10 +194,10 @@ class OneProblem:
     def _keep(self, record: TrainingRecord) -> None:
         self._count(record)
         self.emit(record)
-        if record.status not in (Status.OK, *NEVER):
+        if record.status not in (Status.OK, *UNTRAINED):
             which = f"{record.backend} in training {self.label}, {record.moment}"
             self.state.observer.say(f"{which}: {record.status}. {record.reason}")
 
     def _count(self, record: TrainingRecord) -> None:
         if record.status not in ENDED:
-            self.failures[record.backend] += GIVEN_UP if record.status in NEVER else 1
+            self.failures[record.backend] += GIVEN_UP if record.status in UNTRAINED else 1

@@ -484,7 +484,7 @@ def is_correct(model: Model, y: Tensor, z: Tensor) -> Tensor:
 
 def metrics(model: Model, dtype: str) -> list[Any]:
     """What `fit` reports beside the loss: the accuracy, where the loss has classes."""
-    if model.loss not in (Loss.BINARY_CROSS_ENTROPY, Loss.CATEGORICAL_CROSS_ENTROPY):
+    if not model.loss.has_accuracy:
         return []
     return [keras.metrics.MeanMetricWrapper(lambda y, z: is_correct(model, y, z), name="accuracy", dtype=dtype)]
 

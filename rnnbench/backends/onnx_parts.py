@@ -177,7 +177,7 @@ def graph_of(problem: Problem, params: Params, rows: int, *, only_logits: bool =
         shape = [len(model.stack[0]), rows, model.H]
         layers = [(number, name) for number in range(model.layers) for name in model.recurrence.states]
         inputs += [info(f"before {number} {name}", real, shape) for number, name in layers]
-        outputs += [*(info(f"after {number} {name}", real, shape) for number, name in layers)]
+        outputs += [info(f"after {number} {name}", real, shape) for number, name in layers]
     made = helper.make_graph(graph.nodes, "rnnbench", inputs, outputs, graph.constants)
     found = helper.make_model(made, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR)
     onnx.checker.check_model(found)

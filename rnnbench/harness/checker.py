@@ -23,7 +23,7 @@ from rnnbench.harness.run_state import RunState, Slot, Task
 from rnnbench.harness.worker_client import WorkerFailure
 from rnnbench.model import Case, Pass, Problem
 from rnnbench.records.account import TimeKind
-from rnnbench.records.record import CheckRecord, Costs, ErrorOf, Status
+from rnnbench.records.record import COLD, WARM, CheckRecord, Costs, ErrorOf, Status
 
 Known = dict[str, dict[str, ErrorOf]]  # digest of an answer that was found right -> its errors
 
@@ -180,7 +180,7 @@ class Checker:
         contract, prepare_ns = place.prepared
         first = self._first_of.setdefault(name.partition("#")[0], name)  # its replica finds what it compiled
         launch, threads = slots[0].launch, place.threads
-        cache = "warm" if launch or state.part or name != first else "cold"
+        cache = WARM if launch or state.part or name != first else COLD
         whole = not launch and threads == state.plan.threads
         if state.plan.effort.costs and (whole or launch):
             costs = Costs(place.import_ns if whole else None, prepare_ns, cache=cache)

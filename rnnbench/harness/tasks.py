@@ -95,9 +95,8 @@ def refused_sizes(plan: Plan, *, trained: bool = False) -> dict[tuple[str, DType
                 needed = footprint.bytes_needed(
                     problem, total, min(train, most * spec.B), workers, making=making, threads=plan.threads
                 )
-            if (
-                trained or plan.until_accuracy or spec.name in plan.training
-            ):  # where the workers of the cases have ended
+            # Where the workers of the cases have ended
+            if trained or plan.until_accuracy or spec.name in plan.training:
                 alone = footprint.bytes_needed(
                     problem, total, total, 1, predicts=True, making=making, threads=plan.threads
                 )

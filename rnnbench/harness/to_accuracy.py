@@ -18,10 +18,8 @@ from rnnbench.harness.worker_client import Limit, WorkerFailure
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.interference import read_cpu_times, shares_between
 from rnnbench.model import Case, Pass
-from rnnbench.records.record import Seeds, Status, TrainedEpoch, TrainingRecord
+from rnnbench.records.record import COLD, WARM, Seeds, Status, TrainedEpoch, TrainingRecord
 from rnnbench.units import exact_duration
-
-COLD, WARM = "cold", "warm"
 
 
 def case_of(training: Training) -> Case:

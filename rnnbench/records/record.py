@@ -19,6 +19,8 @@ from rnnbench.model import Case
 
 SCHEMA = 1
 
+COLD, WARM = "cold", "warm"  # whether compiled code was on disk when a process began
+
 # What a line is held to when it is read; a number outside is damage.
 Nanoseconds = Annotated[int, Meta(gt=0)]  # of a call: the clock of a turn gives at least 1
 Count = Annotated[int, Meta(ge=0)]
@@ -70,14 +72,14 @@ class Costs:
 
     `import_ns`: importing the library. `prepare_ns`: staging data and parameters, and compiling
     where a backend does that before its first call. `first_call_ns`: the first call of
-    the pass, compiling included. `cache`: "cold" where no compiled code was on disk, else "warm": later starts of a
+    the pass, compiling included. `cache`: COLD where no compiled code was on disk, else WARM: later starts of a
     run. As many processes are made ready at a time as there are cores; cold ones of a rigorous run one by one.
     """
 
     import_ns: Count | None = None
     prepare_ns: Count | None = None
     first_call_ns: Count | None = None
-    cache: str = "cold"
+    cache: str = COLD
 
 
 @dataclass(frozen=True)
@@ -267,7 +269,7 @@ class TrainingRecord(RecordBase):
 
     until: Share  # the accuracy
     max_epochs: Count
-    cache: str = "warm"  # "cold": no compiled code was on disk, and it is of one epoch
+    cache: str = WARM  # COLD: no compiled code was on disk, and it is of one epoch
     start_ns: Count = 0
     import_ns: Count = 0
     read_ns: Count = 0
