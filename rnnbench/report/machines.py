@@ -41,7 +41,7 @@ def _fastest(ranking: Ranking | None) -> str:
     if ranking is None or ranking.fastest is None:
         return Toned("not measured", "absent")
     if ranking.runner_up is None or ranking.lead is None:
-        return f"{ranking.fastest} alone"
+        return f"only {ranking.fastest} was measured"
     if not ranking.lead.above_one:
         return Toned(f"{ranking.fastest} or {ranking.runner_up}, no sure difference", "unsure")
     return f"{ranking.fastest}, {ratio_with_interval(ranking.lead)} ahead of {ranking.runner_up}"

@@ -132,7 +132,7 @@ def test_rows_of_ones_own_travel_once_a_machine(two, tmp_path):
     again = rb.load(tmp_path / "run")
     assert list(again.machines["machines"]) == ["left, right"]
     assert "report.html of each kind of machine" in called("report", tmp_path / "run", code=0).output
-    assert "numpy alone" in (tmp_path / "run" / "machines.md").read_text()
+    assert "only numpy was measured" in (tmp_path / "run" / "machines.md").read_text()
     assert (run.folder / "report.html").is_file()
 
 

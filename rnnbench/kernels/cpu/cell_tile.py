@@ -17,14 +17,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from rnnbench.kernels.cpu.pass_record import GRU, LSTM
 from rnnbench.kernels.cpu.pointwise import sigmoid_parts, signed, tanh_parts
-from rnnbench.kernels.cpu.simd import INDEX, INT32, Vectors, panel_vectors
-from rnnbench.kernels.cpu.tile import Tile
+from rnnbench.kernels.cpu.simd import INDEX, Vectors, panel_vectors
+from rnnbench.kernels.cpu.tile import Tile, tile_function
 
 # How many gates each has.
 GATES = {GRU: 3, LSTM: 4}
@@ -109,21 +108,14 @@ def lstm_end(write: Vectors, sums: list[Any], before: Any) -> tuple[Any, Any, li
 
 
 def _function(module: Any, number: types.Float, recurrence: int, rows: int) -> Any:
-    """The function of one cell and number of rows, written into the module if it is not there."""
-    name = f"rnnbench.cell_tile.{recurrence}.{rows}.{number}"
-    if name in module.globals:
-        return module.globals[name]
-    scalar = (ir.FloatType() if number.bitwidth == 32 else ir.DoubleType()).as_pointer()
-    pointers = [INT32.as_pointer() if pointer == "index" else scalar for pointer in _POINTERS]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*pointers, *[INDEX] * len(_STEPS)]), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    write, vectors = Vectors(builder, number), GATES[recurrence]
-    given = dict(zip((*_POINTERS, *_STEPS), function.args, strict=True)) | {"recurrence": recurrence}
-    given |= {"a_row": given["state_step"], "a_step": INDEX(1), "b_step": INDEX(vectors * write.width)}
-    _CellTile(write, rows, vectors, given).emit()
-    return function
+    """The function of one cell and number of rows."""
+
+    def emit(write: Vectors, given: dict[str, Any]) -> None:
+        vectors = GATES[recurrence]
+        given |= {"a_row": given["state_step"], "a_step": INDEX(1), "b_step": INDEX(vectors * write.width)}
+        _CellTile(write, rows, vectors, given | {"recurrence": recurrence}).emit()
+
+    return tile_function(module, f"rnnbench.cell_tile.{recurrence}.{rows}.{number}", number, _POINTERS, _STEPS, emit)
 
 
 @intrinsic

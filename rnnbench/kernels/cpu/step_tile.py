@@ -12,15 +12,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
 from rnnbench.kernels.cpu.cell_tile import gru_end, lstm_end
 from rnnbench.kernels.cpu.pass_record import GRU, LSTM, RNN
 from rnnbench.kernels.cpu.pointwise import tanh_vector
-from rnnbench.kernels.cpu.simd import INDEX, INT32, Vectors, panel_vectors
-from rnnbench.kernels.cpu.tile import Tile
+from rnnbench.kernels.cpu.simd import INDEX, Vectors, panel_vectors
+from rnnbench.kernels.cpu.tile import Tile, tile_function
 
 HEAD = 3  # beside the recurrences: the sums as they are
 STEP_GATES = {RNN: 1, GRU: 3, LSTM: 4, HEAD: 1}
@@ -80,20 +79,14 @@ class _StepTile(Tile):
 
 
 def _function(module: Any, number: types.Float, recurrence: int, rows: int) -> Any:
-    """The function of one cell and number of rows, written into the module if it is not there."""
-    name = f"rnnbench.step_tile.{recurrence}.{rows}.{number}"
-    if name in module.globals:
-        return module.globals[name]
-    scalar = (ir.FloatType() if number.bitwidth == 32 else ir.DoubleType()).as_pointer()
-    pointers = [INT32.as_pointer() if pointer == "index" else scalar for pointer in _POINTERS]
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*pointers, *[INDEX] * len(_STEPS)]), name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    builder = ir.IRBuilder(function.append_basic_block())
-    write, vectors = Vectors(builder, number), STEP_GATES[recurrence]
-    given = dict(zip((*_POINTERS, *_STEPS), function.args, strict=True)) | {"recurrence": recurrence}
-    _StepTile(write, rows, vectors, given | {"b_step": INDEX(vectors * write.width)}).emit()
-    return function
+    """The function of one cell and number of rows."""
+
+    def emit(write: Vectors, given: dict[str, Any]) -> None:
+        vectors = STEP_GATES[recurrence]
+        given |= {"recurrence": recurrence, "b_step": INDEX(vectors * write.width)}
+        _StepTile(write, rows, vectors, given).emit()
+
+    return tile_function(module, f"rnnbench.step_tile.{recurrence}.{rows}.{number}", number, _POINTERS, _STEPS, emit)
 
 
 @intrinsic

@@ -11,6 +11,7 @@ Each size is a function of its own: written into one loop, LLVM works out the ad
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from llvmlite import ir
@@ -26,6 +27,7 @@ AS_IT_IS, TANH_BACKWARD = 0, 1
 # A multiply-add is ready after about 4 cycles and two begin in each: fewer sums than 8 would wait for one another.
 MIN_SUMS = 8
 
+_POINTERS = ("out", "start", "index", "a", "b", "shared")
 # What tiles of one product share: steps from row to row, and along k; how many k; the end; from `out` to its gate.
 _SHARED = ("out_step", "start_step", "a_row", "a_step", "b_step", "k", "end", "to_gate")
 
@@ -124,23 +126,36 @@ class _ProductTile(Tile):
         builder.ret_void()
 
 
-def _function(module: Any, number: types.Float, rows: int, vectors: int) -> Any:
-    """The function of one size, written into the module if it is not there."""
-    name = f"rnnbench.tile.{rows}x{vectors}.{number}"
+def tile_function(
+    module: Any, name: str, number: types.Float, pointers: Sequence[str], steps: Sequence[str],
+    emit: Callable[[Vectors, dict[str, Any]], None],
+) -> Any:  # fmt: skip
+    """The function of this name, which `emit` writes from its arguments if it is not in the module.
+
+    `pointers` are to numbers, but "index" to int32 and "shared" to indices; `steps` are indices.
+    """
     if name in module.globals:
         return module.globals[name]
-    scalar = (ir.FloatType() if number.bitwidth == 32 else ir.DoubleType()).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [scalar, scalar, INT32.as_pointer(), scalar, scalar, INDEX.as_pointer()])
-    function = ir.Function(module, kind, name)
+    scalar = ir.FloatType() if number.bitwidth == 32 else ir.DoubleType()
+    kinds = [{"index": INT32, "shared": INDEX}.get(pointer, scalar).as_pointer() for pointer in pointers]
+    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [*kinds, *[INDEX] * len(steps)]), name)
     function.linkage = "internal"
     function.attributes.add("noinline")
     builder = ir.IRBuilder(function.append_basic_block())
-    *pointers, shared = function.args
-    given = dict(zip(("out", "start", "index", "a", "b"), pointers, strict=True))
-    for place, field in enumerate(_SHARED):
-        given[field] = builder.load(builder.gep(shared, [INDEX(place)]))
-    _ProductTile(Vectors(builder, number), rows, vectors, given).emit()
+    emit(Vectors(builder, number), dict(zip((*pointers, *steps), function.args, strict=True)))
     return function
+
+
+def _function(module: Any, number: types.Float, rows: int, vectors: int) -> Any:
+    """The function of one size."""
+
+    def emit(write: Vectors, given: dict[str, Any]) -> None:
+        shared = given.pop("shared")
+        for place, field in enumerate(_SHARED):
+            given[field] = write.builder.load(write.builder.gep(shared, [INDEX(place)]))
+        _ProductTile(write, rows, vectors, given).emit()
+
+    return tile_function(module, f"rnnbench.tile.{rows}x{vectors}.{number}", number, _POINTERS, (), emit)
 
 
 @intrinsic
