@@ -27,6 +27,12 @@ _REFUSED = {  # what a system has no more of, whichever file or process it was t
     errno.EAGAIN: _THREADS,
     errno.ENOMEM: _MEMORY,
 }
+_WAYS = {  # out of what the system says of a path
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.EISDIR: "give a file",
+    errno.ENAMETOOLONG: "give a shorter name",
+}
 
 
 class Told(NamedTuple):
@@ -67,7 +73,7 @@ def _of_system(error: OSError) -> Told | None:
         return Told(_REFUSED[error.errno], SYSTEM)
     if error.filename is None:
         return None
-    return Told(f"{os.fsdecode(error.filename)}: {why}; choose another folder", FOLDER)
+    return Told(f"{os.fsdecode(error.filename)}: {why}; {_WAYS.get(error.errno or 0, 'choose another folder')}", FOLDER)
 
 
 def _meant(error: ValueError) -> bool:
