@@ -57,7 +57,8 @@ def list_(
                            "expect": w.expect, "shapes": w.model.shapes}
                     for name, w in tasks.items()
                 },
-                "backends": {name: {"summary": text, "missing": why} for name, (text, why) in answers.items()},
+                "backends": {name: {"summary": text, "missing": why, "usual": name in backends.usual()}
+                             for name, (text, why) in answers.items()},
                 "passes": list(Pass),
                 "dtypes": list(DType),
                 "seeds": SEEDS,
@@ -72,7 +73,9 @@ def list_(
 
 def _here(name: str) -> str:
     """What is known of an installed backend without starting it."""
-    return "installed; needs an NVIDIA GPU" if backends.REGISTRY[name].gpu else "ready"
+    if backends.REGISTRY[name].gpu:
+        return "installed; needs an NVIDIA GPU"
+    return "ready" if name in backends.usual() else "ready; measured if named"
 
 
 def _contracts(names: tuple[str, ...], workload: str, dtype: str | None, timeout: float, as_json: bool) -> int:

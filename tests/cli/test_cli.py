@@ -84,6 +84,7 @@ def test_list_says_which_extra_to_install_and_who_needs_a_gpu(monkeypatch):
     assert "pip install '.[cuda]'" in lines["cuda"]
     assert "installed; needs an NVIDIA GPU" in lines["jax-cuda"]
     assert lines["jax"].rstrip().endswith("ready")
+    assert "ready; measured if named" in lines["numba+naive"]
 
 
 def test_env_is_json():
