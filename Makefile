@@ -36,9 +36,10 @@ test-sim: .venv/dev.stamp
 
 # Keras has one framework a process; on TensorFlow it is tested among the others.
 test-keras: .venv/dev.stamp
-	for name in keras+jax keras+torch; do \
-	    $(BIN)/python -m pytest tests/backends/test_conformance.py tests/backends/test_audit.py --backend $$name || exit 1; \
-	done
+	@$(MAKE) -j 2 -O test-keras+jax test-keras+torch
+
+test-keras+%: .venv/dev.stamp
+	$(BIN)/python -m pytest tests/backends/test_conformance.py tests/backends/test_audit.py --backend keras+$*
 
 # The CUDA kernels compiled for GPUs that are not here, and launched over a stub of the driver, which checks every launch
 # and runs nothing; the cost of launching by itself. In .venv-cuda: numba-cuda takes the place of `numba.cuda` for all

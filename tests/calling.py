@@ -13,6 +13,12 @@ from rnnbench.cli import main
 from rnnbench.records import store
 from rnnbench.records.record import Record
 
+# At the start of a program: a run in it takes the kernels that are kept beside the sources, and compiles none.
+KEPT_KERNELS = """
+import dataclasses, rnnbench.backends as _backends
+_backends.REGISTRY["numba"] = dataclasses.replace(_backends.REGISTRY["numba"], caches={"NUMBA_CACHE_DIR": ""})
+"""
+
 
 def called(
     *arguments: object,

@@ -10,6 +10,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from rnnbench import backends
+from rnnbench.api import run_session
 from rnnbench.cells import CELLS
 from rnnbench.model import features_of
 from tests.helpers import STRUCTURES, small_problem
@@ -84,15 +85,41 @@ def _a_runtime_folder_of_its_own(tmp_path_factory):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _kernels_are_compiled_once(tmp_path_factory):
-    """A run compiles in a folder of its own, to know what that costs: half a minute in each of a hundred tests."""
-    folder = tmp_path_factory.getbasetemp()
-    shared = {"NUMBA_CACHE_DIR": str((folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "numba")}
+def _kernels_are_compiled_once():
+    """A run compiles in a folder of its own, to know what that costs: half a minute in each of a hundred tests. Here it
+    takes what is kept beside the sources.
+    """
+    shared = {"NUMBA_CACHE_DIR": ""}
     with pytest.MonkeyPatch.context() as patch:
         for name, entry in backends.REGISTRY.items():
             if shared.keys() <= entry.caches.keys():
                 patch.setitem(backends.REGISTRY, name, replace(entry, caches={**entry.caches, **shared}))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _the_peak_is_measured_once():
+    """The ceilings of this machine are the same in every quick run of the command line in this process."""
+    measure, found = run_session.measure, {}
+
+    def measured(dtypes, threads, *, quick, timeout):
+        key = (tuple(dtypes), threads)
+        if quick and key in found:
+            return found[key]
+        peak = measure(dtypes, threads, quick=quick, timeout=timeout)
+        if quick:
+            found[key] = peak
+        return peak
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_session, "measure", measured)
+        yield
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch):
+    """Reports without figures, which take most of their time and are drawn in tests/report."""
+    monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: {})
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -53,6 +53,7 @@ def test_the_commands_of_the_page_on_continuous_integration_are_understood():
             assert context.params
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_example_of_a_workload_runs_at_any_length(tmp_path, monkeypatch):
     shutil.copy(ROOT / "examples" / "own_workload.py", tmp_path)
     monkeypatch.chdir(tmp_path)
@@ -61,6 +62,7 @@ def test_the_example_of_a_workload_runs_at_any_length(tmp_path, monkeypatch):
     assert "positive-sum T9: use numba: a train step takes" in " ".join(run.output.split())
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_example_of_a_backend_is_checked_and_timed_and_goes_on(tmp_path, monkeypatch):
     shutil.copy(ROOT / "examples" / "own_backend.py", tmp_path)
     monkeypatch.chdir(tmp_path)

@@ -118,6 +118,7 @@ def test_what_was_measured_is_read_again_and_reported(measured):
     assert "<table" in compared._repr_html_()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_the_command_line_and_python_ask_the_same(tmp_path, measured):
     workload = mine()
     np.savez(tmp_path / "mine.npz", x=workload.data.inputs, y=workload.data.targets)
@@ -142,6 +143,7 @@ def test_the_command_line_and_python_ask_the_same(tmp_path, measured):
     assert next(iter(made)).workload == "made-up V30 E3 H4 B8 T5"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_an_interrupted_run_keeps_what_was_measured_and_goes_on_without_the_rows(tmp_path, monkeypatch):
     turns = []
     before = TurnTimer.measure
@@ -164,6 +166,7 @@ def test_an_interrupted_run_keeps_what_was_measured_and_goes_on_without_the_rows
     assert {r.part for r in run.loaded.records} == {0, 1}
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_backends_that_are_missing_are_said_to_be(tmp_path, monkeypatch):
     absent = lambda name, env=None: None if name in ("numpy", "numba") else f"{name} not installed; pip install it"  # noqa: E731
     monkeypatch.setattr("rnnbench.backends.missing", absent)
@@ -234,6 +237,7 @@ def test_a_session_starts_from_parameters_of_ones_own():
             pass
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_whose_rows_are_gone_is_not_resumed(tmp_path):
     run = rb.run(mine(), output=tmp_path / "run", **QUICK)
     (run.folder / "rows" / "mine.npz").unlink()
@@ -242,6 +246,7 @@ def test_a_run_whose_rows_are_gone_is_not_resumed(tmp_path):
         rb.run(resume=run.folder, progress=False)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_layers_directions_and_lengths_from_rows_to_records_and_a_training(tmp_path):
     lengths = RNG.integers(0, 6, 64)
     rows = rb.Data(RNG.integers(0, 30, (64, 5)), RNG.integers(0, 2, 64), lengths)

@@ -17,6 +17,7 @@ from rnnbench.harness.plan import EFFORTS
 from rnnbench.records import store
 from rnnbench.records.folder import SCRATCH
 from rnnbench.records.record import Mode, turns_in
+from tests.calling import called
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = [sys.executable, "-m", "tests.driver", "run", "-w", "parity", "--threads", "1"]
@@ -183,9 +184,8 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     ],
 )
 def test_wrong_options_get_one_sentence(tmp_path, arguments, words):
-    code, text = finish("-b", "numpy", "--quick", "-o", str(tmp_path / "run"), *arguments)
-    assert code == 2, text
-    assert words in " ".join(text.split()), text
+    asked = ("run", "-w", "parity", "-b", "numpy", "--quick", "-o", tmp_path / "run", *arguments)
+    assert words in " ".join(called(*asked, code=2).output.split())
 
 
 def test_resuming_nothing_is_an_error(tmp_path):

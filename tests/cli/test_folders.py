@@ -516,8 +516,8 @@ KEPT = [FIXTURE, *(path.parent for path in sorted((ROOT / "reports").glob("*/run
 
 
 @pytest.mark.parametrize("source", KEPT, ids=lambda path: path.name)
-def test_runs_of_every_age_are_recognised_and_read(source, tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: {})  # drawn in tests/report
+@pytest.mark.usefixtures("no_figures")
+def test_runs_of_every_age_are_recognised_and_read(source, tmp_path):
     assert store.is_run(source)
     folder = shutil.copytree(source, tmp_path / "run")
     assert "holds a run; continue it with" in said(*RUN, "-o", folder, code=4)

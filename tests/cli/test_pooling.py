@@ -231,8 +231,8 @@ def test_what_cannot_be_reported_as_one_is_said_in_one_sentence(tmp_path, runs, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_report_of_several_is_printed_and_written_where_it_is_asked_for(tmp_path, runs, monkeypatch):
-    monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: {})  # drawn in tests/report
     write(tmp_path / "other", "run-o", machine={"cpu": {"model": "Another CPU"}}, machine_id="m2")
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))

@@ -59,6 +59,7 @@ def test_an_interrupt_ends_the_sweeps_of_all_cells(tmp_path, monkeypatch):
     assert seen == ["gru"]
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_several_cells_are_swept_one_after_the_other_each_in_its_folder(tmp_path):
     asked = ["--H", "4,8", "--B", "2", "--T", "3", "-b", "numpy", "--pass", "forward", "--cell", "gru,lstm", "--quick"]
     code, text = invoke(*asked, "-o", str(tmp_path / "cells"))

@@ -21,7 +21,7 @@ from rnnbench import backends
 from rnnbench.analysis.noise import NOISE
 from rnnbench.cli import main
 from rnnbench.records import store
-from tests.calling import called
+from tests.calling import KEPT_KERNELS, called
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS, RUN = ROOT / "docs", ROOT / "reports" / "cpu-2-cores"
@@ -98,7 +98,7 @@ WITH_PYTHON = [page for page in PAGES if blocks(page, "python") and page != ROOT
 def test_the_python_of_a_page_runs_from_top_to_bottom(page, tmp_path):
     if "runs/new" in page.read_text():
         shutil.copytree(RUN, tmp_path / "runs" / "new")
-    code = "\n".join(blocks(page, "python"))
+    code = "\n".join([KEPT_KERNELS, *blocks(page, "python")])
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
 

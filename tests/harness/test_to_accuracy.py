@@ -144,6 +144,7 @@ def test_the_report_shows_all_of_them(run):
     assert "sign to 97 %" in repr(run)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_goes_on_where_it_was_ended(run, tmp_path):
     path = run.folder / store.TRAININGS
     before = path.read_text().splitlines(keepends=True)
@@ -160,6 +161,7 @@ def test_a_run_goes_on_where_it_was_ended(run, tmp_path):
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.usefixtures("no_figures")
 def test_what_is_wrong_in_a_pass_is_not_trained(run, tmp_path):
     names = ["numpy", f"{run.folder.parent}/planted.py:Wrong"]
     asked = {"passes": ["forward"], "mode": "quick", "threads": 1, "training": False, "progress": False}

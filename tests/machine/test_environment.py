@@ -102,6 +102,7 @@ def test_a_switch_that_makes_a_name_untrue_is_refused_with_the_variable(monkeypa
         assert all(f"{variable}={value}" in reason for reason in found.values())
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_leaves_out_what_its_variables_contradict_and_keeps_them(tmp_path):
     import rnnbench as rb
 

@@ -52,8 +52,8 @@ def test_another_schema_is_refused_with_the_version_that_reads_it(copied, name, 
         store.load_run(copied)
 
 
-def test_it_is_reported(tmp_path, monkeypatch):
-    monkeypatch.setattr("rnnbench.report.page._figures", lambda *_: {})  # drawn in tests/report
+@pytest.mark.usefixtures("no_figures")
+def test_it_is_reported(tmp_path):
     loaded = store.load_run(FIXTURE)
     page, *_ = write_report(tmp_path, ReportData(loaded.records, loaded.curves, loaded.machine, loaded.run))
     text = page.read_text()

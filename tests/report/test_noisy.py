@@ -70,6 +70,7 @@ def test_a_noisy_value_has_two_digits_and_no_interval():
     assert ratio_with_interval(Interval(3.0, 1.0, 9.0, Basis.ROUNDS, 4)) == "about 3.0x† (noisy)"
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_no_wild_interval_is_written_out(tmp_path):
     fake = disturbed({"torch": 700.0, "jax": 12.0, "numba": 0.2})
     text, on_screen = written(tmp_path, fake), shown(fake, width=200)

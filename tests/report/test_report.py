@@ -45,9 +45,9 @@ def shown(fake: Fake, width: int = 120) -> str:
     return console.export_text()
 
 
-def test_what_was_judged_in_part_is_said(tmp_path):
+def test_what_was_judged_in_part_is_said():
     fake = make()
-    assert "Judged in part" not in written(tmp_path / "whole", fake)
+    assert "Judged in part" not in undrawn(fake)
     records = [
         replace(r, errors={**r.errors, "losses of 6 of 20 steps": ErrorOf(1e-3, 2e-2)})
         if isinstance(r, CheckRecord)
@@ -55,7 +55,7 @@ def test_what_was_judged_in_part_is_said(tmp_path):
         else r
         for r in fake.records
     ]
-    text = written(tmp_path / "part", replace(fake, records=records))
+    text = undrawn(fake, records)
     assert "can be: imdb-50 train_step, 6 of 20 steps (jax)." in text
 
 
@@ -84,7 +84,7 @@ def found_threads(made: Fake, one: set[str], failed: str = "") -> Fake:
 
 def test_the_threads_of_each_number_are_shown(tmp_path):
     made = make(("parity", "imdb-50"), ("numba", "jax", "torch"))
-    plain = written(tmp_path / "fixed", made)
+    plain = undrawn(made)
     assert "¹" not in plain
     assert "Threads</summary>" not in plain
     fake = found_threads(made, {"jax", "torch"}, failed="torch")
@@ -241,6 +241,7 @@ def test_warnings_stand_after_the_answer_and_in_the_terminal():
     assert shown(fake).count("few launches") == 1
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_tables_can_be_read_back(tmp_path):
     written(tmp_path, make(("imdb-50", "imdb-synthetic-200"), passes=(Pass.FORWARD, Pass.TRAIN_STEP), failures=MIXED))
     names = {path.stem for path in (tmp_path / "tables").glob("*.csv")}
@@ -251,9 +252,9 @@ def test_tables_can_be_read_back(tmp_path):
     assert set(pd.read_csv(tmp_path / "tables" / "times.csv").backend) == set(BACKENDS)
 
 
-def test_a_quick_run_says_so_first(tmp_path):
+def test_a_quick_run_says_so_first():
     fake = make(("parity",), mode=Mode.QUICK, launches=1, rounds=2)
-    assert "quick: a smoke run, not for quoting" in written(tmp_path, fake)[:200]
+    assert "quick: a smoke run, not for quoting" in undrawn(fake)[:200]
     assert shown(fake).split("quick: a smoke run, not for quoting")[0].strip() == ""
     assert shown(fake).split("\nAnswer\n")[1].startswith("quick: a smoke run")
 
@@ -272,10 +273,15 @@ def test_the_last_screen_is_the_answer_of_the_page():
 @pytest.mark.parametrize(
     "options",
     [
-        {"backends": ("numpy", "numba")},
-        {"backends": ("numba",), "launches": 1, "rounds": 1, "samples": 1},
-        {"workloads": ("running-parity",), "truncations": (None, Truncation(20, 5)), "dtypes": tuple(DType)},
-        {"passes": (Pass.FORWARD,)},
+        {"workloads": ("parity", "imdb-50"), "backends": ("numpy", "numba")},
+        {"workloads": ("parity",), "backends": ("numba",), "launches": 1, "rounds": 1, "samples": 1},
+        {
+            "workloads": ("running-parity",),
+            "backends": ("numpy", "numba"),
+            "truncations": (None, Truncation(20, 5)),
+            "dtypes": tuple(DType),
+        },
+        {"workloads": ("parity", "imdb-50"), "passes": (Pass.FORWARD,)},
         {"failures": {("*", name): (Status.CRASHED, "a very long reason " * 40) for name in BACKENDS}},
     ],
     ids=["two backends", "one of everything", "truncated, two types", "forward alone", "all failed"],
@@ -313,9 +319,9 @@ def test_looks_tell_backends_apart():
     assert look("some-new-backend").colour
 
 
-def test_the_calls_behind_a_table_are_counted(tmp_path):
+def test_the_calls_behind_a_table_are_counted():
     fake = make(("imdb-50",), backends=("numba", "jax"), passes=(Pass.FORWARD,))
-    section = written(tmp_path, fake).split("## Time per step")[1].split("## Speed-up")[0]
+    section = undrawn(fake).split("## Time per step")[1].split("## Speed-up")[0]
     turns = turns_in(fake.records)
     counted = len(turns) * 6
     assert f"{counted:,} calls, after {len(turns)} warm-ups that are left out. Outliers, kept: " in section
