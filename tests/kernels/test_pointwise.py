@@ -35,8 +35,8 @@ def test_float32_over_its_whole_range():
     bits = np.arange(0, 2**32, 509, dtype=np.uint64).astype(np.uint32)  # a prime: every exponent, all mantissa bits
     x = bits.view(np.float32)
     x = np.concatenate([x[np.isfinite(x)], np.linspace(-90, 90, 1_000_001, dtype=np.float32)])
-    for function, bound in BOUNDS.items():
-        assert worst_ulp(of(function, x), exact(function, x, np.longdouble)) <= bound
+    for function, bound in BOUNDS.items():  # float64 is 2^29 times as fine, and long double takes ten times as long
+        assert worst_ulp(of(function, x), exact(function, x, np.float64)) <= bound
 
 
 def test_float64_over_its_whole_range():
