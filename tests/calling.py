@@ -16,7 +16,10 @@ from rnnbench.records.record import Record
 # At the start of a program: a run in it takes the kernels that are kept beside the sources, and compiles none.
 KEPT_KERNELS = """
 import dataclasses, rnnbench.backends as _backends
-_backends.REGISTRY["numba"] = dataclasses.replace(_backends.REGISTRY["numba"], caches={"NUMBA_CACHE_DIR": ""})
+for _name, _entry in _backends.REGISTRY.items():
+    if "NUMBA_CACHE_DIR" in _entry.caches:
+        _caches = {**_entry.caches, "NUMBA_CACHE_DIR": ""}
+        _backends.REGISTRY[_name] = dataclasses.replace(_entry, caches=_caches)
 """
 
 

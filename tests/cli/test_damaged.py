@@ -44,10 +44,10 @@ def compared(base: Path, new: Path, *more: object) -> None:
 
 
 @pytest.mark.slow
-def test_no_damage_is_a_fault_or_a_verdict(runs, tmp_path, monkeypatch):
+def test_no_damage_is_a_fault_or_a_verdict(runs, tmp_path, monkeypatch, request):
     base, other = runs
     shutil.copytree(base, tmp_path / "many/base")
-    for seed in range(120):
+    for seed in range(120 if request.config.getoption("--every-case") else 60):
         damaged = copy_of(other, tmp_path / "many/damaged")
         how = damage(damaged, random.Random(seed))
         try:

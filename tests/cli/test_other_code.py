@@ -13,7 +13,6 @@ import pytest
 
 from rnnbench.records import store
 from rnnbench.records.record import turns_in
-from tests.calling import KEPT_KERNELS
 
 PACKAGE = Path(__file__).resolve().parents[2] / "rnnbench"
 ARGUMENTS = ("run", "-w", "parity", "--pass", "forward", "--quick", "--no-training", "--threads", "1")
@@ -107,8 +106,7 @@ def test_a_hook_of_the_interpreter_that_prints_costs_nothing(tmp_path):
 
 @pytest.mark.slow
 def test_what_numba_prints_of_its_cache_costs_nothing(tmp_path):
-    code = f"{KEPT_KERNELS}from rnnbench.cli import main; main()"
-    run(["-c", code], tmp_path / "run", PACKAGE.parent, backend="numba", NUMBA_DEBUG_CACHE="1")
+    run(["-m", "rnnbench"], tmp_path / "run", PACKAGE.parent, backend="numba", NUMBA_DEBUG_CACHE="1")
     assert "[cache]" in (tmp_path / "run" / "scratch" / "logs" / "numba.log").read_text()
 
 
