@@ -35,6 +35,7 @@ from rnnbench.analysis.stats import by_case, ratio_of, summaries
 from rnnbench.api import sweep as sizes
 from rnnbench.api.planning import plan_of
 from rnnbench.api.run import execute
+from rnnbench.cluster import dispatch
 from rnnbench.cluster.dispatch import Dispatch, KindQueue
 from rnnbench.cluster.roster import RESOURCE, Roster
 from rnnbench.cluster.run import execute_on_cluster
@@ -211,7 +212,10 @@ def scheduled(folder: Path, problems: int) -> None:
 
 
 def cost(folder: Path, backends: list[str], problems: int = 12) -> None:
-    """Of the time from the first problem to the last one: how much no problem was measured, one worker alone."""
+    """Of the time from the first problem to the last one: how much no problem was measured, one worker alone.
+
+    Twice: each problem in a task of its own, and all of them in one, where they share processes.
+    """
     plan, given = planned(problems, backends)
     workers = Workers(folder)
     try:
@@ -224,12 +228,14 @@ def cost(folder: Path, backends: list[str], problems: int = 12) -> None:
             dispatched(self)
             took.append(time.monotonic() - began)
 
-        with patch.object(Dispatch, "run", timed):
-            result = execute_on_cluster(plan, folder / "cost", "validation", Silent(), client, threads=1, given=given)
-        (of,) = result.kinds.values()
-        busy = sum(of.loaded.run["seconds"].values())
-        print(f"{problems} problems on one worker: of {took[0]:.1f} s {busy:.1f} s were the harness's; scheduling took "
-              f"{100 * (1 - busy / took[0]):.2f} %")  # fmt: skip
+        for words, few in {"each in a task of its own": problems + 1, "all in one task": 1}.items():
+            with patch.object(Dispatch, "run", timed), patch.object(dispatch, "FEW", few):
+                result = execute_on_cluster(plan, folder / f"cost-{few}", "validation", Silent(), client, threads=1,
+                                            given=given)  # fmt: skip
+            (of,) = result.kinds.values()
+            busy = sum(of.loaded.run["seconds"].values())
+            print(f"{problems} problems on one worker, {words}: of {took[-1]:.1f} s {busy:.1f} s were the harness's; "
+                  f"scheduling took {100 * (1 - busy / took[-1]):.2f} %", flush=True)  # fmt: skip
     finally:
         workers.close()
 

@@ -34,7 +34,7 @@ EXIT_CODES: dict[str, dict[int, str]] = {  # command -> code -> its meaning
         FAULTS: "an answer does not agree, a finding does not hold, or a backend failed",
         **_USAGE,
         NOTHING: "no backend could be checked",
-        **_ANSWER,
+        FOLDER: f"{_ANSWER[FOLDER]}; or a cluster was lost",
         **_ALWAYS,
     },
     "train": {

@@ -26,6 +26,7 @@ from rnnbench.harness.run_loop import RunLoop, TurnTimer
 from rnnbench.harness.run_state import RunState
 from rnnbench.harness.tasks import tasks_of
 from rnnbench.harness.timers import Ledger
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.interference import Neighbours, Watch
 from rnnbench.machine.peak import PeakUnknown, measure
 from rnnbench.records import store
@@ -57,6 +58,7 @@ class RunSession:
     begun: float
     given: Mapping[str, Workload] = field(default_factory=dict)  # the plan's workloads that are here already
     peak: Peak | None = None
+    pool: WorkerPool | None = None  # of processes that outlive this plan, as `RunState` has it
 
     def __post_init__(self) -> None:
         self.earlier: dict[TimeKind, float] = seconds_of(self.run)  # of the sessions that this one goes on with
@@ -119,6 +121,7 @@ class RunSession:
             before=self.before.records,
             begun=self.begun,
             ledger=self.ledger,
+            pool=self.pool,
         )
         checker = Checker(state)
         return RunLoop(tasks, state, checker, TurnTimer(state, checker))

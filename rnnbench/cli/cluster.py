@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -15,7 +14,7 @@ import click
 from rnnbench.api.exit_codes import FOLDER, of_several
 from rnnbench.cli.names import Count
 from rnnbench.cli.options import options
-from rnnbench.cli.shell import console_of, print_json, say
+from rnnbench.cli.shell import complain, console_of, ended_in_order, print_json, say
 
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Plan
@@ -51,11 +50,16 @@ def where(
 def _client(scheduler: str | None, local_cluster: int | None) -> Iterator[Any]:
     from rnnbench.cluster.connect import connected
 
-    for name in [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]:
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what goes wrong is said by us, in a sentence
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with connected(scheduler, local_cluster) as client:
-        yield client
+    names = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    levels = {log: log.level for log in map(logging.getLogger, names)}
+    for log in levels:
+        log.setLevel(logging.CRITICAL)  # what goes wrong is said by us, in a sentence
+    try:
+        with ended_in_order(), connected(scheduler, local_cluster) as client:
+            yield client
+    finally:
+        for log, level in levels.items():
+            log.setLevel(level)
 
 
 def planned(resume: Path) -> tuple[Plan, str]:
@@ -116,10 +120,14 @@ def check(
     """Verify a plan over a cluster; the exit code, the worst of all kinds of machines."""
     from rnnbench.cli.progress import Display
     from rnnbench.cli.tables import print_checks
+    from rnnbench.cluster.roster import ClusterLost
     from rnnbench.cluster.run import verify_on_cluster
 
-    with _client(scheduler, local_cluster) as client, Display(console_of(stderr=True)) as display:
-        found = verify_on_cluster(plan, client, display, threads=threads, given=given)
+    try:
+        with _client(scheduler, local_cluster) as client, Display(console_of(stderr=True)) as display:
+            found = verify_on_cluster(plan, client, display, threads=threads, given=given)
+    except ClusterLost as error:
+        return complain(str(error), FOLDER)
     if as_json:
         print_json([{"machine": label, **line} for label, checked in found.items() for line in checked.as_json()])
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from pathlib import Path
@@ -33,6 +32,7 @@ from rnnbench.cli.shell import (
     asked_plan,
     complain,
     console_of,
+    ended_in_order,
     guarded,
     print_table,
     say,
@@ -161,6 +161,7 @@ def run(
     guarded(work)
 
 
+@ended_in_order()
 def _execute(
     plan: Any, folder: Path, command: str, *, resume: bool = False, run_id: str | None = None, given: Any = None
 ) -> int:
@@ -171,7 +172,6 @@ def _execute(
     from rnnbench.report.data import ReportData
     from rnnbench.report.page import load_libraries, write_report
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as by Ctrl-C, with what was measured
     with Display(console_of(stderr=True)) as display:
         result = running.execute(plan, folder, command, display, resume=resume, run_id=run_id, given=given)
         display.show("writing the report", 1.0)

@@ -7,9 +7,11 @@ import errno
 import io
 import json
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +189,16 @@ def answered(error: Exception) -> int:
         traceback.print_exception(error)
     said = " ".join(f"{type(error).__name__}: {error}".split())[:200].rstrip(": ")
     return complain(f"this is a fault of rnnbench, {said}; RNNBENCH_TRACEBACK=1 in the environment shows where", FAULT)
+
+
+@contextmanager
+def ended_in_order() -> Iterator[None]:
+    """SIGTERM ends what happens meanwhile as Ctrl-C does, with what was measured."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def guarded(work: Callable[[], int]) -> None:

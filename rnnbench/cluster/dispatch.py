@@ -20,8 +20,8 @@ from typing import Any, Protocol
 from distributed import Client, Future, KilledWorker
 
 from rnnbench.cluster import machine as there
-from rnnbench.cluster.roster import RESOURCE, ClusterError, Host, Roster, SchedulerLost
-from rnnbench.cluster.unit import Job, WorkUnit, measure_units
+from rnnbench.cluster.roster import RESOURCE, ClusterLost, Host, Roster, SchedulerLost
+from rnnbench.cluster.unit import Job, WorkUnit, measure_units, shares_processes
 from rnnbench.harness.observer import Observer
 from rnnbench.records import store
 from rnnbench.workloads.base import Spec
@@ -33,7 +33,8 @@ LEAVE = 5.0  # seconds for leaving the cluster as it was
 MISSES = 5  # requests that may fail one after the other while the scheduler is there
 QUIET = 10.0  # seconds after which the answer to a problem that Dask calls finished will not come any more
 A_HOST, MORE = 8, 8  # problems of a kind that are submitted at a time: so many for each host, and more
-A_TASK, MANY = 16, 200  # problems in a task at most, and so many for each host before any has more than one
+A_TASK = 16  # problems in a task at most
+MANY, FEW = 200, 12  # so many for each host before a task has two; the same where they share their processes
 DEATHS = 5  # workers that may die over a problem one after the other without anything of it being measured
 
 Work = Callable[[Job, WorkUnit, Any], None]
@@ -80,6 +81,7 @@ class KindQueue:
     attempts: dict[int, int] = field(default_factory=dict)
     deaths: dict[int, int] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    fault: bool = False  # whether one failed by a fault of ours
     without: float | None = None  # since when no machine of this kind is there
     broken: str = ""  # why it could not be finished
 
@@ -115,7 +117,7 @@ class Dispatch:
         return self.total - sum(len(group.left) for group in self.groups.values())
 
     def run(self) -> None:
-        """Until all is measured, or cannot be. Raises ClusterError where the scheduler does not come back."""
+        """Until all is measured, or cannot be. Raises ClusterLost where the scheduler does not come back."""
         clear = True
         try:
             for kind, group in self.groups.items():
@@ -158,14 +160,14 @@ class Dispatch:
         if isinstance(error, SchedulerLost) or self.client.status != "running":
             self._find_again()
         elif self.missed > MISSES:
-            raise ClusterError(
-                f"the cluster answers no more ({type(error).__name__}: {error}); what was measured is kept: look at "
-                "the logs of its scheduler, and continue with --resume"
+            raise ClusterLost(
+                f"the cluster answers no more ({type(error).__name__}: {error}); look at the logs of its scheduler"
             ) from error
 
     def _submit(self, group: KindQueue) -> None:
         hosts = sum(host.kind == group.job.kind for host in self.roster.hosts.values())
-        size = max(1, min(A_TASK, len(group.left) // (MANY * max(1, hosts))))
+        least = FEW if shares_processes(group.job.plan) and not group.job.only_checks else MANY
+        size = max(1, min(A_TASK, len(group.left) // (least * max(1, hosts))))
         most = size * (A_HOST * hosts + MORE)  # without a host, too: a cluster may grow for them
         if not group.todo or len(group.live) > most / 2:
             return
@@ -239,6 +241,7 @@ class Dispatch:
         self._again(group, number)
 
     def _failed_heard(self, group: KindQueue, number: int, live: Live, message: Mapping[str, Any]) -> None:
+        group.fault = group.fault or message.get("fault", False)
         self._fail(group, number, message["text"])
 
     def _unfit_heard(self, group: KindQueue, number: int, live: Live, message: Mapping[str, Any]) -> None:
@@ -335,9 +338,7 @@ class Dispatch:
                     self.roster.client = Client(address, security=security, timeout=5, set_as_default=False)
                     self.made.callback(self.client.close)
             if time.monotonic() > deadline:
-                raise ClusterError(
-                    f"the scheduler at {address} did not come back; what was measured is kept: continue with --resume"
-                )
+                raise ClusterLost(f"the scheduler at {address} did not come back")
             time.sleep(LOOK / 4)
         self.observer.say("the scheduler is back")
         self.client.subscribe_topic(self.topic, lambda event: self.messages.put(event[1]))

@@ -33,7 +33,11 @@ class SchedulerLost(OSError):
 
 
 class ClusterError(ValueError):
-    """A cluster cannot be used, or is lost. One sentence for the user, with the way out."""
+    """A cluster cannot be used. One sentence for the user, with the way out."""
+
+
+class ClusterLost(ClusterError):
+    """A cluster that was used answers no more."""
 
 
 @dataclass(frozen=True)

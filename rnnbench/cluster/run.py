@@ -14,11 +14,11 @@ from typing import Any
 from distributed import Client
 
 from rnnbench.api import run as running
-from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, OK, of_several
+from rnnbench.api.exit_codes import FAULT, FAULTS, FOLDER, INTERRUPTED, OK, of_several
 from rnnbench.api.verify import Checked
 from rnnbench.cluster.dispatch import WAIT, Dispatch, KindQueue, hosts_of
 from rnnbench.cluster.folders import KindFolder, kinds_in, share_rows
-from rnnbench.cluster.roster import RESOURCE, ClusterError, Host, Roster
+from rnnbench.cluster.roster import RESOURCE, ClusterError, ClusterLost, Host, Roster
 from rnnbench.cluster.rows import SentFile, imdb_file, kept_rows, sha256_of
 from rnnbench.cluster.unit import Job
 from rnnbench.data import ROWS
@@ -200,8 +200,8 @@ def _dispatched(dispatch: Dispatch, folders: Mapping[str, KindFolder], folder: P
         resume = f"python -m rnnbench run --resume {shlex.quote(str(folder))} --scheduler ADDRESS"
         display.say(f"interrupted; what was measured is kept. Continue with: {resume}")
         code = INTERRUPTED
-    except ClusterError as error:
-        display.say(f"stopped: {error}")
+    except ClusterLost as error:
+        display.say(f"stopped: {error}; what was measured is kept: continue with --resume")
         code = FOLDER
     except store.StoreError as error:
         display.say(f"stopped; what was measured is kept. {error} and continue with --resume")
@@ -223,6 +223,8 @@ def _dispatched(dispatch: Dispatch, folders: Mapping[str, KindFolder], folder: P
 def _code_of(loaded: Mapping[str, running.Result], groups: Mapping[str, KindQueue]) -> int:
     """The exit code of a run that went to its end: the worst of the kinds, and a fault where a problem was given up."""
     codes = [running.code_of(of.loaded) for of in loaded.values()]
+    if any(group.fault for group in groups.values()):
+        codes.append(FAULT)
     if any(group.failed for group in groups.values()):
         codes.append(FAULTS)
     return of_several(codes)

@@ -6,13 +6,15 @@ journal is what a worker that is started again on the same machine goes on from.
 
 from __future__ import annotations
 
+import logging
 import pickle
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import msgspec
 from distributed import Worker, get_worker
@@ -20,6 +22,7 @@ from distributed.utils import sync
 
 from rnnbench import backends
 from rnnbench.analysis.roofline import Peak
+from rnnbench.api.errors import told
 from rnnbench.api.run_session import RunSession
 from rnnbench.api.verify import tasks_with_truncation
 from rnnbench.cluster.known import Known
@@ -30,15 +33,13 @@ from rnnbench.harness.plan import Estimate, Plan
 from rnnbench.harness.run_loop import RunLoop
 from rnnbench.harness.run_state import RunState
 from rnnbench.harness.timers import Ledger
+from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.machine.interference import Neighbours
 from rnnbench.records import store
-from rnnbench.records.folder import ARRAYS, clear_scratch, scratch_of
+from rnnbench.records.folder import ARRAYS, CACHE, SCRATCH, clear_scratch, scratch_of
 from rnnbench.records.record import Epoch, Record, TrainingRecord
 from rnnbench.workloads import files
-from rnnbench.workloads.base import Spec, Workload, WorkloadUnavailable
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from rnnbench.workloads.base import Spec, Workload
 
 EVERY = 1.0  # seconds between two messages that only show what is done now
 FILES = store.ANSWERS
@@ -137,9 +138,10 @@ def measure_units(
         first.post("again", units=numbers)
         return
     first.post("begun", own, at=worker.address, units=numbers)
-    for unit in units:
-        if not _answered(unit, job, Messenger(worker, job, unit), work or _measure):
-            return
+    with Measuring() as measuring:
+        for unit in units:
+            if not _answered(unit, job, Messenger(worker, job, unit), work or measuring.measure):
+                return
 
 
 def _answered(unit: WorkUnit, job: Job, to: Messenger, work: Callable[[Job, WorkUnit, Messenger], None]) -> bool:
@@ -153,14 +155,19 @@ def _answered(unit: WorkUnit, job: Job, to: Messenger, work: Callable[[Job, Work
         to.post("stopped")
     except (OSError, store.StoreError) as error:
         sync(to.worker.loop, to.worker.set_resources, **{job.resource: 0})
-        to.post("unfit", text=_told(error))
+        to.post("unfit", text=_unfit(error))
         return False
-    except (ValueError, WorkloadUnavailable) as error:
-        to.post("failed", text=str(error))
+    except Exception as error:
+        if meant := told(error):
+            to.post("failed", text=meant.text)
+        else:
+            logging.getLogger("distributed.worker").exception("a fault of rnnbench")
+            said = f"this is a fault of rnnbench, {type(error).__name__}: {error}"
+            to.post("failed", fault=True, text=f"{said}; the log of the worker at {to.worker.address} shows where")
     return True
 
 
-def _told(error: Exception) -> str:
+def _unfit(error: Exception) -> str:
     return f"{error.filename or 'a file'}: {error.strerror}" if isinstance(error, OSError) else str(error)
 
 
@@ -179,14 +186,53 @@ def _given(job: Job, unit: WorkUnit, folder: Path) -> dict[str, Workload]:
     return {unit.spec.name: replace(files.kept_workload(folder, sent), kept=unit.spec.kept)}
 
 
-def _measure(job: Job, unit: WorkUnit, to: Messenger) -> None:
-    for target in job.plan.own_backends:
-        backends.add(target)
-    with hold_host(job.topic, to.say):
+def shares_processes(plan: Plan) -> bool:
+    """Whether problems may share the processes of their backends, as those of a sweep on one machine do.
+
+    A second launch is in new ones, and what measures in processes of its own wants no others beside it.
+    """
+    return plan.launches[1] == 1 and not (plan.memory or plan.training or plan.until_accuracy)
+
+
+class Measuring:
+    """Measures the problems of a task. From the first to the last one it holds the host, and keeps the processes that
+    they share.
+    """
+
+    def __init__(self) -> None:
+        self.stack, self.held = ExitStack(), False
+        self.pool: WorkerPool | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end_processes()
+        self.stack.close()
+
+    def measure(self, job: Job, unit: WorkUnit, to: Messenger) -> None:
+        """One problem."""
+        for target in job.plan.own_backends:
+            backends.add(target)
+        if not self.held:
+            self.stack.enter_context(hold_host(job.topic, to.say))
+            self.held = True
         if job.only_checks:
             _check(job, unit, to)
-        else:
-            _time(job, unit, to)
+            return
+        if self.pool is None and shares_processes(job.plan):
+            plan, scratch = job.plan, run_folder(to.worker, job.run_id) / SCRATCH
+            self.pool = WorkerPool(plan.backends, scratch, plan.threads, plan.timeout, scratch / CACHE, env=plan.env)
+        try:
+            _time(job, unit, to, self.pool)
+        except BaseException:
+            self._end_processes()  # whatever they were at
+            raise
+
+    def _end_processes(self) -> None:
+        if self.pool is not None:
+            self.pool.kill()
+            self.pool = None
 
 
 def _check(job: Job, unit: WorkUnit, to: Messenger) -> None:
@@ -204,7 +250,7 @@ def _check(job: Job, unit: WorkUnit, to: Messenger) -> None:
         RunLoop(tasks, state, Checker(state)).run()
 
 
-def _time(job: Job, unit: WorkUnit, to: Messenger) -> None:
+def _time(job: Job, unit: WorkUnit, to: Messenger, pool: WorkerPool | None) -> None:
     """What `run` does. Compiled code, the peak and the journal are in the folder of the run on this machine."""
     plan, folder = _plan_of(job, unit), run_folder(to.worker, job.run_id)
     own = folder / f"{job.kind}-{unit.number}"
@@ -214,7 +260,7 @@ def _time(job: Job, unit: WorkUnit, to: Messenger) -> None:
     try:
         session = RunSession(
             plan, folder, {"run_id": job.run_id, "beside": []}, dict(job.machine), _before(unit, own, to), Ledger(), to,
-            time.monotonic(), _given(job, unit, folder), _peak_of(folder),
+            time.monotonic(), _given(job, unit, folder), _peak_of(folder), pool,
         )  # fmt: skip
         if session.peak is None and plan.passes:
             _look_for_peak(session, folder)

@@ -108,7 +108,7 @@ class RunLoop:
         self.trials = Trials(state, checker, timer)
 
     def run(self) -> None:
-        """Do all launches. Workers are gone when this returns, however it does."""
+        """Do all launches. Workers are gone when this returns, however it does, unless the state keeps them."""
         try:
             self._leave_out_the_missing()
             min_launches, max_launches = self.plan.launches
@@ -124,7 +124,8 @@ class RunLoop:
                 for case, name in self._answers(task):
                     self.state.leave_out(Slot(task, case, name, 0), self.stopping.why_skipped(case, name))
         finally:
-            self.pool.kill()
+            if not self.state.keeps_processes:
+                self.pool.kill()
 
     @property
     def stops(self) -> dict[str, dict[str, Stop]]:
@@ -221,7 +222,8 @@ class RunLoop:
                 self._do_task(task, names, launch)
             if not any(self._has_work(task, name, launch + 1) for name in names):
                 self.checker.forget(task)
-        self.pool.stop()
+        if not self.state.keeps_processes:
+            self.pool.stop()
 
     def _start_side_by_side(self, launch: int) -> None:
         """Those that take longest first. A second process for a trial is started when that is known to be needed."""

@@ -73,7 +73,8 @@ class RunState:
 
     Every record goes to `emit` as soon as it is known. `before` are the records of an interrupted run: what they hold
     is not measured again, and what failed in them is not tried again. `begun` is since when a budget counts, by the
-    monotonic clock.
+    monotonic clock. `pool`: one whose processes outlive this plan, for a plan of one launch; the next plan goes on
+    with them, as the next problem of a sweep does.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class RunState:
         before: Iterable[Record] = (),
         begun: float | None = None,
         ledger: Ledger | None = None,
+        pool: WorkerPool | None = None,
     ) -> None:
         folder = folder.absolute()  # workers have a current folder of their own
         self.plan, self.folder, self.observer = plan, folder, observer
@@ -95,7 +97,9 @@ class RunState:
         self.before = list(before)
         self.stopping = Stopping(plan, self.before, begun)
         cache, limit = folder / "cache", self.stopping.limit
-        self.pool = WorkerPool(plan.backends, folder, plan.threads, plan.timeout, cache, ledger, limit, plan.env)
+        self.keeps_processes = pool is not None
+        self.pool = pool or WorkerPool(plan.backends, folder, plan.threads, plan.timeout, cache, env=plan.env)
+        self.pool.work_for(ledger or Ledger(), limit)
         self.ledger = self.pool.ledger
         self.estimate = Estimate()
         self.part = 1 + max((r.part for r in self.before), default=-1)

@@ -93,6 +93,10 @@ class WorkerPool:
         self.closed = False
         self.answered_ns = 0  # when any of them last did, by the monotonic clock
 
+    def work_for(self, ledger: Ledger, limit: Callable[[], Limit]) -> None:
+        """Keep what the time is for in another ledger from now on, and go by another limit; processes stay."""
+        self.ledger, self.limit = ledger, limit
+
     @property
     def idle_ns(self) -> int:
         """Nanoseconds since one of them last answered; between requests none of them works."""
