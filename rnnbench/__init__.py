@@ -18,7 +18,7 @@ TYPE_CHECKING = False  # as of typing, which a file of the current folder may hi
 __version__ = "0.1.0"
 
 _WHERE = {
-    "api.python": ("run", "verify", "train", "compare", "load", "session", "Run"),
+    "api.python": ("run", "sweep", "verify", "train", "compare", "load", "session", "Run"),
     "workloads.base": ("Workload", "Dataset", "Source"),
     "model": ("Model", "Train", "Truncation"),
     "data": ("Data",),
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from rnnbench.api.python import load as load
     from rnnbench.api.python import run as run
     from rnnbench.api.python import session as session
+    from rnnbench.api.python import sweep as sweep
     from rnnbench.api.python import train as train
     from rnnbench.api.python import verify as verify
     from rnnbench.backends.base import Backend as Backend

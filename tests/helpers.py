@@ -19,7 +19,7 @@ from rnnbench.correctness.tolerances import arrays_of, errors_of, relative_error
 from rnnbench.data import Data
 from rnnbench.model import DType, Head, Loss, Model, Optimizer, Problem, Train, Truncation
 from rnnbench.params import Init, Params, init_params
-from rnnbench.sweep import Sizes, Sweep
+from rnnbench.sizes import Sizes, Sweep
 from rnnbench.workloads.made_up import made_up
 from rnnbench.workloads.resolve import Asked, resolve
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from rnnbench.analysis.stats import Metric, times_frame
 from rnnbench.api import compare as comparing
 from rnnbench.api import learning, planning
 from rnnbench.api import run as running
+from rnnbench.api import sweep as sweeping
 from rnnbench.api import train as training
 from rnnbench.api import verify as verifying
 from rnnbench.api.exit_codes import INTERRUPTED
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rnnbench.backends.base import Session
+    from rnnbench.harness.plan import Plan
 
 Problems = str | Workload | Iterable[str | Workload] | None
 WIDTH = 100  # of an answer as text
@@ -199,13 +202,52 @@ def run(
     )  # fmt: skip
     plan = learning.with_trainings(with_seeds(plan, seeds), training)
     plan = planning.stopped(plan, precision, max_launches, budget, case_budget, aa)
-    run_id = store.new_run_id()
-    folder = Path("reports") / run_id if output is None else Path(output)
     given = {workload.name: workload for workload in found}
-    if client is not None:
-        return _cluster().run_with(client, plan, folder, observer, threads=threads, run_id=run_id, given=given)
-    check_sizes(plan)
-    return _finished(running.execute(plan, folder, "rnnbench.run in Python", observer, run_id=run_id, given=given))
+    return _measured(plan, output, "rnnbench.run in Python", observer, threads, client, given)
+
+
+def sweep(
+    workload: str | Workload | None = None,
+    backends: Iterable[str] | None = None,
+    *,
+    H: int | Iterable[int] | None = None,
+    B: int | Iterable[int] | None = None,
+    T: int | Iterable[int] | None = None,
+    E: int | None = None,
+    grid: bool = False,
+    passes: Iterable[str] | None = None,
+    dtypes: Iterable[str] | None = None,
+    output: str | Path | None = None,
+    mode: str = "default",
+    threads: int | None = None,
+    seed: int = 0,
+    timeout: float = 300.0,
+    data_dir: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    progress: bool | Observer = True,
+    client: Any = None,
+    **sizes: Any,
+) -> Run | Any:  # a ClusterRun with a client
+    """Check and time backends at many sizes of one network, one axis at a time: `python -m rnnbench sweep`.
+
+    `workload`: a name, a file or a `Workload`, whose sizes are changed; None is made-up rows.
+    `H`, `B`, `T`: hidden units, rows of a batch, time steps. Several sizes sweep this axis; while another one is swept,
+    it stays at its centre, which one size moves: that of the workload, else 128, 32 and 100. Without any that has
+    several, those that are not given are swept. `E`: width of the inputs; None is as wide as H where they are dense
+    and made up. `grid`: also each H with each B. `passes`: None is forward and gradient; there is no epoch. `mode`:
+    quick or default. `sizes`: one `cell`, `layers`, `bidirectional`, `V`, `O`, `head`, `loss`. The other arguments,
+    the result and what is raised are as of `run`, which also goes on with an interrupted sweep: `run(resume=folder)`.
+    """
+    observer, asked = _observer(progress), _asked(sizes)
+    if len(asked.cell) > 1:
+        raise ValueError(f"a sweep has one cell, not {', '.join(asked.cell)}; call it for each of them")
+    axes = {name: _sizes_of(name, given) for name, given in (("H", H), ("B", B), ("T", T))}
+    plan, given = sweeping.planned_sweep(
+        workload, _names(backends), _names(passes), _names(dtypes), axes, E, grid, asked, observer.say, mode=mode,
+        seed=seed, timeout=timeout, threads=threads if client is None else None,
+        data_dir=None if data_dir is None else str(data_dir), env=_variables(env),
+    )  # fmt: skip
+    return _measured(plan, output, "rnnbench.sweep in Python", observer, threads, client, given)
 
 
 def verify(
@@ -357,6 +399,19 @@ def _cluster() -> Any:
     return result
 
 
+def _measured(
+    plan: Plan, output: str | Path | None, command: str, observer: Observer, threads: int | None, client: Any,
+    given: Mapping[str, Workload],
+) -> Run | Any:  # fmt: skip
+    """A plan measured into a new folder, here or over a cluster."""
+    run_id = store.new_run_id()
+    folder = Path("reports") / run_id if output is None else Path(output)
+    if client is not None:
+        return _cluster().run_with(client, plan, folder, observer, threads=threads, run_id=run_id, given=given)
+    check_sizes(plan)
+    return _finished(running.execute(plan, folder, command, observer, run_id=run_id, given=given))
+
+
 def _finished(result: running.Result) -> Run:
     if result.code == INTERRUPTED:
         raise KeyboardInterrupt(f"what was measured is kept: rnnbench.load({str(result.folder)!r})")
@@ -378,6 +433,19 @@ def _asked(sizes: dict[str, Any]) -> Asked:
     """The sizes as keywords; `cell` is a name or several."""
     cell = sizes.get("cell") or ()
     return Asked(**sizes | {"cell": (cell,) if isinstance(cell, str) else tuple(cell)})
+
+
+def _sizes_of(name: str, given: int | Iterable[int] | None) -> tuple[int, ...] | None:
+    """One size or several. Raises ValueError for what is none."""
+    if given is None:
+        return None
+    try:
+        found = tuple(map(index, given if isinstance(given, Iterable) else (given,)))
+    except TypeError:
+        found = ()
+    if not found:
+        raise ValueError(f"{name} is {given!r}; give a whole number or several, such as [16, 64]")
+    return tuple(dict.fromkeys(found))
 
 
 def _variables(env: Mapping[str, str] | None) -> dict[str, str]:

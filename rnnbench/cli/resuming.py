@@ -11,7 +11,7 @@ import click
 
 from rnnbench import backends
 from rnnbench.cli.shell import given, written
-from rnnbench.sweep import AXES
+from rnnbench.sizes import AXES
 
 if TYPE_CHECKING:
     from rnnbench.harness.plan import Plan

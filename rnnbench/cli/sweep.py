@@ -39,7 +39,6 @@ from rnnbench.cli.shell import (
     print_table,
     say,
 )
-from rnnbench.model import Pass
 
 SWEEP_EPILOG = (
     PROBLEM_HELP
@@ -60,10 +59,20 @@ Examples:
 
 @click.command(epilog=SWEEP_EPILOG)
 @click.option("--workload", "-w", type=WORKLOAD, help="Whose sizes are changed. Default: made-up rows.")
-@several("--H", "-H", "H", type=SIZES, help="Hidden units. One number: this axis is not swept. Centre: 128.")
-@several("--B", "-B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
-@several("--T", "-T", "T", type=SIZES, help="Time steps, likewise. Centre: 100. Default: all three axes are swept.")
+@several(
+    "--hidden", "--H", "-H", "H", type=SIZES, help="Hidden units. One number: this axis is not swept. Centre: 128."
+)
+@several("--batch-size", "--B", "-B", "B", type=SIZES, help="Rows of a batch, likewise. Centre: 32.")
+@several(
+    "--time-steps",
+    "--T",
+    "-T",
+    "T",
+    type=SIZES,
+    help="Time steps, likewise. Centre: 100. Default: all three axes are swept.",
+)
 @click.option(
+    "--input-width",
     "--E",
     "-E",
     "E",
@@ -92,6 +101,7 @@ def sweep(
     E: int | None,
     grid: bool,
     passes: tuple[str, ...] | None,
+    dtypes: tuple[str, ...] | None,
     mode: str | None,
     output: Path | None,
     resume: Path | None,
@@ -107,14 +117,11 @@ def sweep(
     Sizes are LOW:HIGH, doubled from LOW on, or numbers with commas between. While one axis is swept, the others stay at
     their centre.
     """
-    from rnnbench.api import planning
     from rnnbench.api import run as running
     from rnnbench.api import sweep as sizes
     from rnnbench.harness.tasks import check_sizes
     from rnnbench.records import store
-    from rnnbench.records.record import Mode
-    from rnnbench.workloads.base import MADE_UP
-    from rnnbench.workloads.resolve import Asked, resolve
+    from rnnbench.workloads.resolve import Asked
 
     def work() -> int:
         over, execute, _ = cluster.where(scheduler, local_cluster, threads, _execute)
@@ -136,16 +143,11 @@ def sweep(
         return of_several(codes)
 
     def of_cell(own: dict[str, Any], backends: Iterable[str] | None, folder: Path | None) -> int:
-        (base,) = resolve([workload or MADE_UP], Asked(**own), partial(say, err=True), seed=asked["seed"])
-        swept = sizes.sweep_of({"H": H, "B": B, "T": T}, E, grid, base)
         over, execute, own_threads = cluster.where(scheduler, local_cluster, threads, _execute)
-        chosen = tuple(Pass(p) for p in passes or sizes.DEFAULT_PASSES)
-        check_passes(chosen)
-        found = sizes.swept_workloads(swept, base)
-        plan = planning.plan_of(
-            found, backends, chosen, mode=Mode(mode or "default"), sweep=swept,
-            names=(workload,) if workload else (), sizes=Asked(**own),
-            data_dir=None if data_dir is None else str(data_dir), **own_threads, **asked,
+        plan, given = sizes.planned_sweep(
+            workload, backends, passes, dtypes, {"H": H, "B": B, "T": T}, E, grid, Asked(**own),
+            partial(say, err=True), mode=mode or "default", data_dir=None if data_dir is None else str(data_dir),
+            **own_threads, **asked,
         )  # fmt: skip
         if not over:
             check_sizes(plan)
@@ -161,13 +163,7 @@ def sweep(
             folder or Path("reports") / run_id,
             command_line(*sys.argv[1:]),
             run_id=run_id,
-            given={w.name: w for w in found},
+            given=given,
         )
 
     guarded(work)
-
-
-def check_passes(passes: Iterable[Pass]) -> None:
-    """Raise click.UsageError for a pass that has no meaning on made-up rows."""
-    if Pass.EPOCH in passes:
-        raise click.UsageError("a sweep has no epoch, as its rows are made up; choose forward, gradient or train_step")

@@ -16,7 +16,7 @@ from rnnbench.harness.clock import Turn
 from rnnbench.model import Case, DType, Pass, Truncation
 from rnnbench.records.record import Count, Mode, Positive, Share
 from rnnbench.records.stops import StopRule
-from rnnbench.sweep import Sweep
+from rnnbench.sizes import Sweep
 from rnnbench.workloads.base import Spec
 from rnnbench.workloads.resolve import NOTHING, Asked
 

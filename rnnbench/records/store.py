@@ -36,7 +36,7 @@ from rnnbench.records.record import (
     TurnRecord,
 )
 from rnnbench.records.stops import Stop, StopRule
-from rnnbench.sweep import Sweep
+from rnnbench.sizes import Sweep
 
 Line = TypeVar("Line", Record, Epoch, TrainingRecord)
 

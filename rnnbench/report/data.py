@@ -23,7 +23,7 @@ from rnnbench.model import Case, Pass
 from rnnbench.records.record import Epoch, Mode, Record, TrainingRecord
 from rnnbench.records.store import Loaded
 from rnnbench.report.text import Labels
-from rnnbench.sweep import Sweep
+from rnnbench.sizes import Sweep
 
 if TYPE_CHECKING:
     import pandas as pd

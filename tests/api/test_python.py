@@ -57,6 +57,7 @@ def test_importing_takes_no_time_and_brings_no_library():
 def test_every_public_name_is_there_and_no_other():
     for name in [
         "run",
+        "sweep",
         "verify",
         "train",
         "compare",
@@ -141,6 +142,47 @@ def test_the_command_line_and_python_ask_the_same(tmp_path, measured):
     called("run", *sizes, "-T", "5", "-b", "numpy", "--pass", "forward", "--quick", "-o", tmp_path / "c", code=0)
     assert {r.case for r in store.load_run(tmp_path / "c").records} == made
     assert next(iter(made)).workload == "made-up V30 E3 H4 B8 T5"
+
+
+def test_a_sweep_is_that_of_the_command_line(tmp_path):
+    asked = {"backends": ["numpy"], "mode": "quick", "progress": False}
+    run = rb.sweep(output=tmp_path / "p", H=[8, 4, 4], B=np.array([1, 2]), T=3, grid=True, cell="gru", **asked)
+    axes = ("--hidden", "4,8", "--batch-size", "1,2", "--time-steps", "3")
+    called("sweep", *axes, "--grid", "--cell", "gru", "-b", "numpy", "--quick", "-o", tmp_path / "c", code=0)
+    plans = [store.read_run(tmp_path / name)["plan"] for name in "pc"]
+    assert {axis: sorted(plans[0]["sweep"][axis]) for axis in "HB"} == {"H": [4, 8], "B": [1, 2]}
+    for plan in plans:
+        plan["workloads"] = sorted(spec["name"] for spec in plan["workloads"])
+        plan["sweep"] |= {axis: sorted(plan["sweep"][axis]) for axis in "HBT"}
+    assert plans[0] == plans[1]
+    assert {r.case for r in run.loaded.records} == {r.case for r in store.load_run(tmp_path / "c").records}
+    assert set(run.times["status"]) == {"ok"}
+    assert "crossover" in run.report().read_text()
+    grown = rb.sweep(mine(), H=[4, 8], passes="forward", output=tmp_path / "m", **asked)
+    assert list(grown.times["workload"]) == ["mine", "mine H8"]
+    called("sweep", "--resume", tmp_path / "p", *axes, "--quick", code=0)
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"H": "4:8"}, "H is '4:8'; give a whole number or several, such as"),
+        ({"B": [1, 2.5]}, "B is .*; give a whole number or several"),
+        ({"T": []}, "T is .*; give a whole number or several"),
+        ({"H": [0, 4]}, "H is 0; it must be at least 1"),
+        ({"H": 4, "B": 2, "T": 3}, "no axis is swept"),
+        ({"H": [4, 8], "grid": True}, "more than one size of H and of B"),
+        ({"H": [4, 8], "passes": ["epoch"]}, "a sweep has no epoch"),
+        ({"H": [4, 8], "mode": "rigorous"}, "there is no mode 'rigorous'"),
+        ({"H": [4, 8], "cell": ["gru", "lstm"]}, "a sweep has one cell, not gru, lstm"),
+        ({"workload": "parityy"}, "there is no workload 'parityy'; did you mean parity"),
+        ({"H": [100_000], "B": [1000, 100_000]}, "GiB are free; take smaller sizes"),
+    ],
+)
+def test_what_cannot_be_swept_is_refused_before_anything_is_made(asked, words, tmp_path):
+    with pytest.raises(ValueError, match=words):
+        rb.sweep(**{"backends": ["numpy"], "output": tmp_path / "run", "progress": False} | asked)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("no_figures")

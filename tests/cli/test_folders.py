@@ -342,7 +342,7 @@ def test_every_option_of_a_run_is_known_to_the_check():
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--H", "2:8"), "--H 2,4,8 (there: 2,3)"),
+        (("--H", "2:8"), "--hidden 2,4,8 (there: 2,3)"),
         (("--T", "5"), "--T 5 (there: 2)"),
         (("--E", "5"), "--E 5 (there: none)"),
         (("--grid",), "--grid (there: no)"),

@@ -16,7 +16,7 @@ from rnnbench.harness.tasks import tasks_of
 from rnnbench.model import DType, Pass
 from rnnbench.records import store
 from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
-from rnnbench.sweep import Sizes, Sweep
+from rnnbench.sizes import Sizes, Sweep
 from tests.harness.test_run_loop import Listener, loop_of
 from tests.helpers import swept
 

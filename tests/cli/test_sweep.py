@@ -10,7 +10,7 @@ from rnnbench.api.sweep import DEFAULT_AXES, sweep_of, swept_workloads
 from rnnbench.model import Model
 from rnnbench.records import store
 from rnnbench.records.record import turns_in
-from rnnbench.sweep import Sizes
+from rnnbench.sizes import Sizes
 from rnnbench.workloads.made_up import made_up
 from tests.calling import called
 

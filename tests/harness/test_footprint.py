@@ -17,7 +17,7 @@ from rnnbench.kernels.cpu.pass_record import OWN_TOKENS_WEIGHTS
 from rnnbench.machine import fingerprint
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import Status, turns_in
-from rnnbench.sweep import Sizes, Sweep
+from rnnbench.sizes import Sizes, Sweep
 from rnnbench.workloads import made_up
 from rnnbench.workloads.base import Source
 from tests.calling import called

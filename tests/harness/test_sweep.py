@@ -10,7 +10,7 @@ from rnnbench.harness.plan import SWEEP_EFFORTS, Plan
 from rnnbench.harness.tasks import check_sizes, tasks_of
 from rnnbench.model import DType, Pass
 from rnnbench.records.record import CheckRecord, Mode, Status, turns_in
-from rnnbench.sweep import Sizes, Sweep
+from rnnbench.sizes import Sizes, Sweep
 from tests.harness.test_run_loop import Listener, loop_of
 from tests.helpers import swept
 

@@ -12,7 +12,7 @@ import numpy as np
 from rnnbench.contract import CUDA, Contract
 from rnnbench.model import Case, DType, Pass
 from rnnbench.records.record import DeviceState, Record
-from rnnbench.sweep import Sizes, Sweep
+from rnnbench.sizes import Sizes, Sweep
 from tests.helpers import made_up_problem
 from tests.report.fake import Fake, case, check, contract, make, record
 

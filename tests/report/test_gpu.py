@@ -15,7 +15,7 @@ from rnnbench.report import devices, plots
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.gpu import device_groups, duels, lines_of, looks_of, rivals
 from rnnbench.report.section import markdown
-from rnnbench.sweep import Sizes, Sweep
+from rnnbench.sizes import Sizes, Sweep
 from tests.report.fake import Fake, make
 from tests.report.fake_gpu import make_gpu, seconds_of, sweep_gpu
 from tests.report.test_report import shown, written

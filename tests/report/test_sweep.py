@@ -17,7 +17,7 @@ from rnnbench.report.data import ReportData
 from rnnbench.report.plots.crossover import map_cells
 from rnnbench.report.plots.sweep import panel_of
 from rnnbench.report.sweep import WORK, work_text
-from rnnbench.sweep import Sizes, Sweep
+from rnnbench.sizes import Sizes, Sweep
 from rnnbench.work import work_of
 from tests.helpers import made_up_problem
 from tests.report.fake import Fake, failure, make, record

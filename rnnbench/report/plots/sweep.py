@@ -12,7 +12,7 @@ from rnnbench.model import Case, DType, Pass
 from rnnbench.report.data import ReportData
 from rnnbench.report.plots.layout import Page, grid, headline, legend_outside, line_handles, log_axis, size_axis, span
 from rnnbench.report.style import FAINT, GRID, look
-from rnnbench.sweep import AXES, Sizes
+from rnnbench.sizes import AXES, Sizes
 from rnnbench.units import duration, number, threads
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rnnbench.sweep import Sizes, Sweep
+from rnnbench.sizes import Sizes, Sweep
 
 
 def test_one_axis_at_a_time_around_the_centre():
