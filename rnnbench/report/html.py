@@ -123,11 +123,12 @@ def _attributes(keys: Mapping[str, str]) -> Markup:
 
 
 def _columns(frame: pd.DataFrame, names: Sequence[str]) -> list[tuple[str, dict[str, str]]]:
-    """Each heading with the pass or the backend that its column is of."""
-    passes = frame.attrs.get("passes", {})
+    """Each heading with the pass, the kind of machine or the backend that its column is of."""
+    passes, machines = frame.attrs.get("passes", {}), frame.attrs.get("machines", ())
     found = []
     for heading in map(str, frame.columns):
         keys = {"pass": passes[heading]} if heading in passes else {"backend": heading} if heading in names else {}
+        keys = {"machine": heading} if heading in machines else keys
         found.append((heading, keys))
     return found
 

@@ -1,4 +1,4 @@
-"""Made-up comparisons and histories, for pages and comments. Nothing here was measured."""
+"""Made-up comparisons, histories and kinds of machines, for pages and comments. Nothing here was measured."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 from rnnbench.analysis.comparable import Side
 from rnnbench.analysis.compare import Gate, compare_sides
 from rnnbench.analysis.history import DatedRun, in_order, lines_of_runs
+from rnnbench.analysis.machines import KindOfMachine
+from rnnbench.analysis.stats import summaries
 from rnnbench.model import Pass
 from rnnbench.records.record import Record, Status, TurnRecord
 from rnnbench.report.data import ReportData
@@ -62,3 +64,18 @@ def history(runs: int = 14, workloads=("parity", "imdb-50"), backends=("numpy", 
         (i, j): "with commit 0000008 Change it" for i, line in enumerate(lines) for j, _ in enumerate(line.steps)
     }
     return lines, origins, 0.05, ["a note"]
+
+
+def machines(workloads=("parity", "imdb-50"), backends=("numpy", "numba", "torch", "jax")) -> list[KindOfMachine]:
+    """What the page over machines takes: two kinds; on the second numba takes four times as long, and jax crashed."""
+    records = make(workloads, backends, (Pass.FORWARD, Pass.TRAIN_STEP), rounds=2, launches=5, samples=2).records
+    found = []
+    for label, cores, slower in (("amd-epyc-7b13-1-core-2e034b", 1, 1), ("intel-xeon-platinum-2-cores-0a1b2c", 2, 4)):
+        own = scaled(records, "run", {(name, "numba"): slower for name in workloads})
+        if slower > 1:
+            gone = {r.case: r for r in own if r.backend == "jax"}
+            own = [r for r in own if r.backend != "jax"]
+            own += [failure(case, "jax", Status.CRASHED, "killed by signal 9") for case in gone]
+        machine = {"cpu": {"model": label, "allowed": cores, "cache_bytes": {"l2": cores << 20}, "features": ["avx2"]}}
+        found.append(KindOfMachine(label, [f"node{cores}"], machine, summaries(own)))
+    return found

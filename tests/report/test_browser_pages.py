@@ -1,4 +1,4 @@
-"""Pages of comparisons and histories in a real browser, as `report.html` is: layout, filters, values, print, axe."""
+"""Pages of comparisons, histories and machines in a real browser, as `report.html` is: layout, filters, print, axe."""
 
 from __future__ import annotations
 
@@ -9,23 +9,29 @@ import pytest
 
 from rnnbench.report.compare_page import comparison_page
 from rnnbench.report.history_page import history_page
+from rnnbench.report.machines import machines_page
 from tests.report.browsing import WIDTHS, Opened, complaints_of_axe, visible
-from tests.report.compared import compared, history
+from tests.report.compared import compared, history, machines
 
 pytestmark = pytest.mark.timeout(120)
+NAMES = ("compare", "history", "machines")
 
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
-    made = {"compare": comparison_page(*compared()), "history": history_page(*history())}
+    made = {
+        "compare": comparison_page(*compared()),
+        "history": history_page(*history()),
+        "machines": machines_page("20260101-000000-abcd", machines()),
+    }
     for name, text in made.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in made}
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("name", ["compare", "history"])
+@pytest.mark.parametrize("name", NAMES)
 def test_it_fits_its_width_and_the_answer_is_first(browser, pages, name, width):
     with Opened(browser, pages[name], width, color_scheme="dark" if width == 1024 else "light") as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -91,7 +97,28 @@ def test_a_history_shows_steps_and_values_by_keys(browser, pages):
         assert visible(page, "tr[data-network=imdb-50]") == 0
 
 
-@pytest.mark.parametrize("name", ["compare", "history"])
+def test_the_page_over_machines_is_filtered_by_machine_and_takes_another_reference(browser, pages):
+    with Opened(browser, pages["machines"]) as page:
+        one, other = (kind.label for kind in machines())
+        assert page.locator("[data-figure=speedup] .panel p").all_text_contents() == [
+            f"{name}: train_step, on {label}" for name in ("parity", "imdb-50") for label in (one, other)
+        ]
+        output = page.locator("#filters output")
+        assert output.inner_text() == "32 of 32 results"
+        page.locator("#filters [name=machine]").select_option(other)
+        assert output.inner_text() == "16 of 32 results"
+        assert visible(page, "[data-figure=speedup] .panel") == 2
+        assert (visible(page, f"th[data-machine={one}]"), visible(page, f"th[data-machine={other}]")) == (0, 1)
+        assert visible(page, "[data-figure=speedup] text:has-text('killed by signal 9')") == 2
+        page.locator("#filters [name=reference]").select_option("numpy")
+        said = page.locator("[data-figure=speedup] [aria-label^='numpy: ']").first.get_attribute("aria-label")
+        assert said == "numpy: 1 (reference)"
+        page.locator("#filters [name=machine]").select_option("")
+        page.locator("#filters [name=pass]").select_option("forward")
+        assert visible(page, "tr[data-pass=train_step]") == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_in_print_it_is_black_on_white(browser, pages, name):
     with Opened(browser, pages[name], color_scheme="dark") as page:
         page.emulate_media(media="print")
@@ -100,11 +127,12 @@ def test_in_print_it_is_black_on_white(browser, pages, name):
         assert visible(page, ".panel svg") > 0
 
 
-@pytest.mark.parametrize(("name", "scheme"), [("compare", "dark"), ("history", "light")])
+@pytest.mark.parametrize(("name", "scheme"), [("compare", "dark"), ("history", "light"), ("machines", "dark")])
 def test_axe_finds_nothing(browser, pages, tmp_path, name, scheme):
     small = {
         "compare": lambda: pages["compare"].read_text(encoding="utf-8"),
         "history": lambda: history_page(*history(12, ("imdb-50",), ("numpy", "numba"))),
+        "machines": lambda: pages["machines"].read_text(encoding="utf-8"),
     }
     (tmp_path / "page.html").write_text(small[name](), encoding="utf-8")
     with Opened(browser, tmp_path / "page.html", color_scheme=scheme) as page:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import re
+
 import pytest
 
 from rnnbench.analysis.machines import KindOfMachine, fastest_frame, followed, leads_by_fact, machines_frame
 from rnnbench.analysis.stats import summaries
-from rnnbench.report.machines import machines_sections, write_machines_page
+from rnnbench.report import html
+from rnnbench.report.machines import machines_page, machines_sections, write_machines_page
 from rnnbench.report.section import markdown
+from tests.report.compared import machines
 from tests.report.fake import case, record
 
 ONE = {"model": "Small CPU", "allowed": 1, "cache_bytes": {"l2": 1 << 20, "l3": None}, "features": ["sse2", "avx2"]}
@@ -79,12 +84,46 @@ def test_the_page(kinds, tmp_path):
     assert "no sure difference" in text
     assert "How the lead of numba changes" in text
     assert "| vector width" in text
+    assert "- **small**: 2 cases; numba is fastest in 1, no sure difference in 1" in text
+    assert "- **wide**: 2 cases; numba is fastest in 1, torch is fastest in 1" in text
+    whole = tmp_path / "machines.html"
+    assert f"]({whole.name})" in text
+    assert whole.read_text().startswith(html.FIRST)
     assert (tmp_path / "tables" / "fastest.csv").is_file()
     write_machines_page(tmp_path, "some-run", kinds[:1])  # one's own page may be written again
     assert "How the lead" not in page.read_text()
-    page.write_text("not ours")
-    with pytest.raises(FileExistsError):
-        write_machines_page(tmp_path, "some-run", kinds)
+    for path in (page, whole):
+        kept = path.read_text()
+        path.write_text("not ours")
+        with pytest.raises(FileExistsError):
+            write_machines_page(tmp_path, "some-run", kinds)
+        path.write_text(kept)
+
+
+def test_the_page_has_ratios_of_one_machine_and_no_times():
+    kinds = machines()
+    data = json.loads(re.search(r'id="data">(.*?)</script>', machines_page("some-run", kinds))[1])
+    assert len(data["results"]) == 2 * 2 * 2 * 4
+    assert not any("time" in result for result in data["results"])
+    assert data["reference"] == "torch"
+    key = {"network": "imdb-50", "pass": "train_step", "backend": "numba"}
+    found = [r["over"]["torch"]["value"] for r in data["results"] if key.items() <= r.items()]
+    assert found[0] == pytest.approx(4 * found[1], rel=1e-2)
+    crashed = [r for r in data["results"] if r["backend"] == "jax" and "missing" in r]
+    assert {r["machine"] for r in crashed} == {kinds[1].label}
+    assert data["figures"].keys() == {"speedup"}
+
+
+def test_a_page_of_very_many_results_draws_none(monkeypatch):
+    monkeypatch.setattr("rnnbench.report.machines.MAX_DRAWN", 31)
+    assert 'data-figure="speedup"' not in machines_page("some-run", machines())
+
+
+def test_a_page_without_anything_to_compare():
+    nothing = KindOfMachine("none", [], {}, [])
+    text = machines_page("some-run", [nothing])
+    assert "No two backends were measured in one case." in text
+    assert "nothing was measured" in text
 
 
 def test_a_case_that_is_not_everywhere(kinds):

@@ -7,7 +7,7 @@
   const tip = document.getElementById("tip");
   const looks = Object.fromEntries(every("button[aria-pressed]", form).map((b) =>
     [b.value, { own: b.style.getPropertyValue("--own"), path: b.querySelector("path").getAttribute("d"), button: b }]));
-  const keys = ["network", "cell", "pass", "dtype", "verdict"];
+  const keys = ["machine", "network", "cell", "pass", "dtype", "verdict"];
   const METRICS = {
     over: { label: () => `speed-up over ${reference()}: more is better`, form: (v) => `${number(v)}x` },
     time: { label: () => "time a step: less is better", form: time },
@@ -118,7 +118,7 @@
     const values = rows.map(point).filter(Boolean).flatMap((p) => [p.value, ...bar(p)]);
     const groups = new Map();
     for (const r of rows) {
-      const title = `${r.network}: ${r.pass}`;
+      const title = `${r.network}: ${r.pass}${r.machine ? `, on ${r.machine}` : ""}`;
       groups.set(title, [...(groups.get(title) || []), r]);
     }
     const width = widths(figure, groups.size, 300), left = 108, right = spec.band ? 92 : 74, high = 22;
@@ -284,7 +284,7 @@
 
   // What the filters leave out is hidden; ratios are to the reference that is chosen.
   function filter() {
-    for (const e of every(["network", "dtype", "cell", "pass", "backend"].map((key) => `main [data-${key}]`).join())) {
+    for (const e of every(["machine", "network", "dtype", "cell", "pass", "backend"].map((key) => `main [data-${key}]`).join())) {
       e.hidden = !wanted(e.dataset) || hidden(e.dataset.backend);
     }
     const found = new Map(page.results.map((r) => [`${r.network} ${r.pass} ${r.backend}`, r]));
