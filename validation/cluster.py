@@ -247,6 +247,7 @@ def main() -> None:
     parser.add_argument("--backends", default="numpy,torch")
     parser.add_argument("--only", choices=("killed", "scheduled", "cost"), help="one of the three parts")
     asked = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # workers are ended then, too
     backends = asked.backends.split(",")
     parts = {
         "killed": lambda at: killed(at, asked.problems, asked.every, backends),

@@ -6,11 +6,13 @@ import asyncio
 import errno
 import hashlib
 import json
+import pickle
 import resource
+import signal
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,7 +21,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import rnnbench as rb
-from rnnbench.api.exit_codes import FAULTS, FOLDER, INTERRUPTED, NOTHING, OK, of_several
+from rnnbench.api.exit_codes import FAULT, FAULTS, FOLDER, INTERRUPTED, NOTHING, OK, of_several
 from rnnbench.api.planning import plan_of
 from rnnbench.api.verify import Checked
 from rnnbench.cluster import dispatch, machine, unit
@@ -28,12 +30,13 @@ from rnnbench.cluster.connect import connected
 from rnnbench.cluster.folders import KindFolder
 from rnnbench.cluster.known import Known
 from rnnbench.cluster.machine import hold_host, stopped
-from rnnbench.cluster.roster import ClusterError, Roster
+from rnnbench.cluster.roster import ClusterError, ClusterLost, Roster
 from rnnbench.cluster.run import execute_on_cluster
 from rnnbench.cluster.unit import Job, WorkUnit
 from rnnbench.harness.observer import Silent
 from rnnbench.records import store
 from rnnbench.records.record import ErrorOf, Mode, turns_in
+from rnnbench.sizes import Sweep
 from rnnbench.workloads.resolve import Asked, resolve
 from tests.calling import called
 from tests.cluster.processes import ROOT, Processes, until
@@ -146,6 +149,89 @@ def test_verify_and_threads(two, tmp_path):
                     tmp_path / "none", code=2)  # fmt: skip
     assert "threads = 64 is more than the 1 cores of" in result.output
     assert not (tmp_path / "none").exists()
+
+
+def test_a_sweep_from_python_whose_problems_share_processes(two, tmp_path, monkeypatch):
+    tasks = []
+    submit = Client.map
+
+    def submitted(self, function, pickled, **rest):
+        tasks.extend(len(pickle.loads(task)) for task in pickled)
+        return submit(self, function, pickled, **rest)
+
+    monkeypatch.setattr(Client, "map", submitted)
+    monkeypatch.setattr(dispatch, "FEW", 1)
+    done = rb.sweep(H=[4, 5, 6, 7], B=2, T=3, backends=["numpy"], passes=["forward"], mode="quick", threads=1,
+                    output=tmp_path / "run", progress=False, client=two[1])  # fmt: skip
+    assert tasks == [2, 2]
+    (run,) = done.runs.values()
+    assert sorted(run.times["workload"]) == [f"made-up E{H} H{H} B2 T3" for H in (4, 5, 6, 7)]
+    assert set(run.times["status"]) == {"ok"}
+    assert slots(run.folder) == dict.fromkeys(slots(run.folder), 1)
+    assert done.report().with_suffix(".html").is_file()
+
+
+def test_what_may_share_processes():
+    shared = planned(sweep=Sweep(H=(4, 5)))[0]
+    assert unit.shares_processes(shared)
+    for more in ({"memory": True}, {"training": ("parity T4",)}, {"until_accuracy": 0.8}):
+        assert not unit.shares_processes(replace(shared, **more))
+    assert not unit.shares_processes(planned(mode=Mode.DEFAULT)[0])  # its launches are in new ones
+
+
+def test_processes_end_with_the_problem_that_fails(tmp_path, monkeypatch):
+    """The next one begins with new ones, on a host that is still held."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    plan, _ = planned(sweep=Sweep(H=(4, 5)))
+    job = Job("r", "k", "fails", "rnnbench-k", plan, {"machine_id": "k"})
+    to = SimpleNamespace(say=print, worker=SimpleNamespace(local_directory=str(tmp_path / "local")))
+    pools = []
+
+    def fail(job, problem, to, pool) -> None:
+        pool.worker("numpy")
+        pools.append((pool, pool.processes))
+        if len(pools) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(unit, "_time", fail)
+    with unit.Measuring() as measuring:
+        with pytest.raises(OSError, match="No space"):
+            measuring.measure(job, WorkUnit(0, plan.workloads[0]), to)
+        for number in (1, 2):
+            measuring.measure(job, WorkUnit(number, plan.workloads[0]), to)
+        (first, _), (second, one), (third, other) = pools
+        assert first.processes == []
+        assert second is third is not first
+        assert one == other == second.processes
+    assert second.processes == []
+
+
+def test_a_fault_of_ours_is_told_as_one_and_the_next_problem_is_measured():
+    said = []
+    to = SimpleNamespace(post=lambda op, **rest: said.append({"op": op, **rest}), lines=0,
+                         worker=SimpleNamespace(address="tcp://10.0.0.1:1"))  # fmt: skip
+    job = SimpleNamespace(topic="faults")
+    for work in (lambda *_: planned(mode=Mode.QUICK, threads=-1), lambda *_: np.zeros(3).reshape(2), lambda *_: {}[1]):
+        assert unit._answered(None, job, to, work)
+    assert [message["op"] for message in said] == ["failed"] * 3
+    assert [message.get("fault", False) for message in said] == [False, True, True]
+    assert said[0]["text"] == "threads = -1; it must be at least 1"
+    assert said[1]["text"].startswith("this is a fault of rnnbench, ValueError: cannot reshape")
+    assert said[1]["text"].endswith("; the log of the worker at tcp://10.0.0.1:1 shows where")
+    group = SimpleNamespace(fault=True, failed={0: "x"})
+    assert on_cluster._code_of({}, {"k": group}) == FAULT
+
+
+def test_a_verification_that_loses_its_cluster_is_no_wrong_option(two, monkeypatch):
+    def lose(self) -> None:
+        raise ClusterLost("the scheduler at tcp://10.0.0.1:1 did not come back")
+
+    monkeypatch.setattr(dispatch.Dispatch, "run", lose)
+    before = signal.getsignal(signal.SIGTERM)
+    asked = ("--scheduler", two[0].address, "-w", "parity", "-b", "numpy")
+    output = called("verify", *asked, code=FOLDER).output
+    assert "Error: the scheduler at tcp://10.0.0.1:1 did not come back" in output
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_a_run_that_is_stopped_goes_on(two, tmp_path, monkeypatch):

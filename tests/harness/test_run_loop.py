@@ -20,6 +20,7 @@ from rnnbench.harness.run_state import RunState, Task
 from rnnbench.harness.worker_pool import WorkerPool
 from rnnbench.model import USUAL_PASSES, Case, DType, Head, Pass, Truncation
 from rnnbench.params import Params
+from rnnbench.records.account import TimeKind
 from rnnbench.records.record import CheckRecord, Mode, Record, Status, turns_in
 from rnnbench.workloads.base import Split
 from tests.helpers import random_data, random_params, small_problem
@@ -102,6 +103,28 @@ def test_two_right_backends_share_all_rounds(tmp_path):
     assert "hello from a library" in (tmp_path / "logs" / "chatty.log").read_text()
     steps = [r for r in records if r.case.pass_ is Pass.TRAIN_STEP and isinstance(r, CheckRecord) and r.launch == 0]
     assert all("losses of 20 steps" in r.errors for r in steps)
+
+
+def test_processes_may_outlive_a_plan_and_answer_the_next_one(tmp_path, monkeypatch):
+    """As the problems of a sweep do; what each of them costs is in its own ledger, and its limits are its own."""
+    monkeypatch.setitem(EFFORTS, Mode.QUICK, Effort(launches=1, rounds=1, turn=Turn(0.01, 2, 4), costs=False))
+    plan, records = plan_of("numpy"), list[Record]()
+    pool, pids, ledgers = WorkerPool(plan.backends, tmp_path, 1, plan.timeout, None), [], []
+    try:
+        for passes in ((Pass.FORWARD,), (Pass.GRADIENT,)):
+            tasks = [task_of(passes=passes)]
+            loop = loop_of(plan, tasks, tmp_path, records.append, Listener(), run_id="r", machine_id="m", pool=pool)
+            loop.run()
+            pids.append(pool.processes)
+            ledgers.append(loop.state.ledger)
+            assert pool.limit == loop.state.stopping.limit
+        assert pids[0] == pids[1] != []
+        assert {r.case.pass_ for r in turns_in(records) if r.samples_ns} == {Pass.FORWARD, Pass.GRADIENT}
+        assert {r.status for r in records} == {Status.OK}
+        assert TimeKind.START in ledgers[0].seconds()
+        assert TimeKind.START not in ledgers[1].seconds()
+    finally:
+        pool.kill()
 
 
 def test_order_of_turns_is_shuffled_and_repeatable(tmp_path):
