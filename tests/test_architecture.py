@@ -139,8 +139,8 @@ PROTOCOLS = {
     ("pages", "panel"): "a figure: its pages and one panel",
     ("add_parts", "clip_scale", "loss_and_gradient", "project_inputs", "spare_row", "state_row", "step_row"):
         "one kernel on a CPU and on a GPU",
-    ("check", "compare", "load", "run", "train", "verify"): "a command, and the same from Python; `backends.load` is "
-    "what older commits are compared by",
+    ("check", "compare", "load", "run", "sweep", "train", "verify"): "a command, and the same from Python; "
+    "`backends.load` is what older commits are compared by",
 }  # fmt: skip
 
 
