@@ -107,7 +107,8 @@ def planned(problems: int, backends: list[str]) -> tuple[Any, dict[str, Any]]:
 
 
 def _slots(records: list[Any]) -> Counter[tuple[Any, ...]]:
-    return Counter((r.case.key, r.backend, r.launch, r.round) for r in turns_in(records))
+    """How often each turn is there; a disturbed one that was measured again is another attempt."""
+    return Counter((r.case.key, r.backend, r.launch, r.round, r.attempt) for r in turns_in(records))
 
 
 def killed(folder: Path, problems: int, every: float, backends: list[str]) -> None:
@@ -141,12 +142,15 @@ def killed(folder: Path, problems: int, every: float, backends: list[str]) -> No
         workers.close()
     (of,) = result.kinds.values()
     wanted, found = _slots(alone.loaded.records), _slots(of.loaded.records)
-    lost, twice = [s for s in wanted if s not in found], [s for s, n in found.items() if n > 1]
-    print(f"over two workers, {len(deaths)} killed: {took:.0f} s, exit code {result.code}; of {len(wanted)} turns "
-          f"{len(lost)} lost, {len(twice)} twice")  # fmt: skip
+    asked = [s for s in wanted if not s[-1]]
+    lost, twice = [s for s in asked if s not in found], [s for s, n in found.items() if n > 1]
+    again = [sum(slot[-1] > 0 for slot in slots) for slots in (found, wanted)]
+    print(f"over two workers, {len(deaths)} killed: {took:.0f} s, exit code {result.code}; of {len(asked)} turns "
+          f"{len(lost)} lost, {len(twice)} twice; {again[0]} measured again as disturbed, without Dask {again[1]}",
+          flush=True)  # fmt: skip
+    _compared(alone.loaded.records, of.loaded.records, backends)
     assert not lost
     assert not twice
-    _compared(alone.loaded.records, of.loaded.records, backends)
 
 
 def _compared(alone: list[Any], cluster: list[Any], backends: list[str]) -> None:
