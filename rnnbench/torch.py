@@ -1,11 +1,13 @@
-"""Our CPU kernels in a PyTorch model: `RNN`, `GRU` and `LSTM` as torch.nn has them, and `replace`, which swaps them in.
+"""Our CPU kernels in a PyTorch model: `RNN`, `GRU`, `LSTM` and `Embedding` as torch.nn has them, and `replace`, which
+swaps them in.
 
     import rnnbench.torch
     rnnbench.torch.replace(model)
 
 Parameters, shapes, initial states, packed sequences and state_dict are those of torch.nn; forward and backward are
 ours, in float32 and float64 on the CPU, by as many threads as `torch.set_num_threads` says. A layer is one custom
-operator, which `torch.compile` leaves whole. Subnormal numbers are zero inside the kernels.
+operator, which `torch.compile` leaves whole. A layer that is given the output of an `Embedding` projects each unique
+token once, and gives its gradient to the weights. Subnormal numbers are zero inside the kernels.
 """
 
 from __future__ import annotations
@@ -15,12 +17,14 @@ import threading
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from rnnbench.kernels.cpu import pass_record
 from rnnbench.kernels.cpu.layer_pass import LayerRunner, steps_kept, tape_parts
@@ -104,6 +108,48 @@ class _RowsOfBatch:
         }
 
 
+class _Embedded(NamedTuple):
+    """What the output of an embedding has with it: its tokens and weights, the row that is not trained, and how often
+    it had been written to then. For one call of a layer, x that it is given, and the output where x is a view of that.
+    """
+
+    tokens: Tensor
+    weight: Tensor
+    padding: int | None
+    version: int
+    outputs: tuple[Tensor, ...] = ()
+
+
+def _embedded(x: Tensor) -> _Embedded | None:
+    """What x is the embedding of, or its transpose, if it still is: what somebody has written to is not."""
+    outputs = [t for t in (x, x._base) if t is not None and t in _OUTPUTS]
+    if not outputs:
+        return None
+    output, note = outputs[0], _OUTPUTS[outputs[0]]
+    if output._version != note.version or note.weight.dtype != x.dtype:
+        return None
+    if x is output:
+        return note._replace(outputs=(x,))
+    turned = output.transpose(0, 1)
+    if x.shape != turned.shape or x.stride() != turned.stride():
+        return None
+    return note._replace(tokens=note.tokens.transpose(0, 1), outputs=(x, output))
+
+
+# Of each output of an embedding; beside it and not an attribute of it, which would be saved and copied with it.
+_OUTPUTS = WeakTensorKeyDictionary()
+
+
+def _runs_as_it_stands(*tensors: Tensor | None) -> bool:
+    """Whether nobody looks on: no compiler and no tracer, and these are tensors and nothing else."""
+    looked_at = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state()
+    return not looked_at and all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
+
+
+def _no_token(token: int, V: int) -> IndexError:
+    return IndexError(f"token {token} is not in the vocabulary of the embedding: 0 to {V - 1}")
+
+
 # One layer, in one or two directions: x (T, B, E), (B, T, E) or packed (N, E); h and c (D, B, H); parameters of the one
 # forward in time, then of the other. Gives all states, as x lies, the last ones, and, if `keeps`, the tape.
 _PARAMETERS = (
@@ -150,34 +196,40 @@ def _values_of(parameters: _Parameters, prefix: str = "") -> dict[str, int]:
     return {f"{prefix}{name}": _address(tensor) for name, tensor in zip(names, parameters, strict=True)}
 
 
-def _tape_numbers(mode: str, E: int, H: int, dtype: str, B: int, kept: int) -> int:
-    return sum(tape_parts(_CODES[mode], E, H, dtype, B, kept).values())
+def _tape_numbers(mode: str, E: int, H: int, dtype: str, B: int, kept: int, tokens: int | None = None) -> int:
+    return sum(tape_parts(_CODES[mode], E, H, dtype, B, kept, tokens).values())
 
 
 def _layer(
-    x: Tensor, batch_sizes: Tensor | None, h: Tensor, c: Tensor | None, *rest: Any
+    x: Tensor, batch_sizes: Tensor | None, h: Tensor, c: Tensor | None, *rest: Any, of: _Embedded | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x and what it is `of`, if that is known."""
     *given, mode, batch_first, keeps = rest
     dtype, x, h, c = _checked(x, (h, c, *given)), x.contiguous(), h.contiguous(), None if c is None else c.contiguous()
     directions = _directions(tuple(None if p is None else p.contiguous() for p in given))
     rows, E, (D, B, H) = _RowsOfBatch(x.shape, batch_sizes, batch_first), x.shape[-1], h.shape
     y, h_n, c_n = x.new_empty((*x.shape[:-1], D * H)), torch.empty_like(h), x.new_empty(0 if c is None else c.shape)
     kept = rows.T if keeps else steps_kept(rows.T)
-    numbers, size = _tape_numbers(mode, E, H, dtype, B, kept), x.element_size()
     if B == 0:
         return y, h_n, c_n, x.new_empty(0)
+    V, tokens = (0, None) if of is None else (of.weight.shape[0], of.tokens.to(torch.int64).contiguous())
+    numbers, size = _tape_numbers(mode, E, H, dtype, B, kept, rows.T if V else None), x.element_size()
     memory = _TapeMemory.take(D * numbers * size)
     with _runner(_CODES[mode], E, H, directions[0][2] is not None, dtype, torch.get_num_threads()) as runner:
         for d, parameters in enumerate(directions):
             state = d * B * H * size
-            runner.run(
+            unknown = runner.run(
                 False, B, rows.T, rows.steps, memory.bytes.ctypes.data + d * numbers * size, keeps,
                 rows.values() | _values_of(parameters) | {
                     "R": D * H, "out_at": d * H, "turns": d, "inputs": x.data_ptr(), "outputs": y.data_ptr(),
                     "initial": h.data_ptr() + state, "initial_cell": _address(c) + state,
                     "state": h_n.data_ptr() + state, "state_cell": c_n.data_ptr() + state,
+                    "token_ids": _address(tokens),
                 },
+                V,
             )  # fmt: skip
+            if unknown and tokens is not None:
+                raise _no_token(int(tokens.view(-1)[unknown - 1]), V)
     if keeps:
         return y, h_n, c_n, memory.tensor(D * numbers, dtype)
     memory.give_back()
@@ -199,15 +251,18 @@ def _layer_shapes(
 
 def _layer_backward(
     dy: Tensor | None, dh: Tensor | None, dc: Tensor | None, tape: Tensor, x: Sequence[int],
-    batch_sizes: Tensor | None, h: Sequence[int], *rest: Any,
+    batch_sizes: Tensor | None, h: Sequence[int], *rest: Any, of: _Embedded | None = None, learns_tokens: bool = False,
 ) -> tuple[Tensor, ...]:  # fmt: skip
+    """Of x that is `of` an embedding one gradient more, of its weights: empty where not asked for."""
     *given, mode, batch_first, learns_inputs, learns_states = rest
     dy, dh, dc = (None if d is None else d.contiguous() for d in (dy, dh, dc))
     tape, directions = tape.contiguous(), _directions(tuple(None if p is None else p.contiguous() for p in given))
     rows, E, (D, B, H) = _RowsOfBatch(x, batch_sizes, batch_first), x[-1], h
     found = _layer_backward_shapes(dy, dh, dc, tape, x, batch_sizes, h, *rest)
+    V = 0 if of is None else of.weight.shape[0]
+    d_weight = tape.new_zeros((V, E) if learns_tokens else 0)
     if B == 0:
-        return tuple(grad.zero_() for grad in found)
+        return *(grad.zero_() for grad in found), d_weight
     dx, dh_0, dc_0, *d_parameters = found
     dtype, size, threads = _DTYPES[tape.dtype], tape.element_size(), torch.get_num_threads()
     with _runner(_CODES[mode], E, H, directions[0][2] is not None, dtype, threads) as runner:
@@ -223,9 +278,13 @@ def _layer_backward(
                     "learns_states": learns_states, "d_initial": dh_0.data_ptr() + state,
                     "d_initial_cell": dc_0.data_ptr() + state,
                     "learns_inputs": learns_inputs, "d_inputs": dx.data_ptr(), "adds_inputs": d,
+                    "learns_tokens": learns_tokens, "d_embedding": d_weight.data_ptr(),
                 },
+                V,
             )  # fmt: skip
-    return found
+    if learns_tokens and of is not None and of.padding is not None:
+        d_weight[of.padding] = 0
+    return *found, d_weight
 
 
 def _layer_backward_shapes(
@@ -242,35 +301,60 @@ def _layer_backward_shapes(
 class _Layer(torch.autograd.Function):
     """A layer with a way back. By hand and not by `torch.library.register_autograd`, which looks at the schema anew in
     each call, for longer than a small layer takes.
+
+    What x is `of`, if that is known, the weights of that embedding, and `_PROBE` come before what the operator takes.
+    Where they are given, the gradient goes from here to the weights, past x, unless somebody asks for that of x.
     """
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
+    def forward(ctx: Any, of: _Embedded | None, weight: Tensor | None, probe: Tensor | None, *inputs: Any) -> Any:
         x, batch_sizes, h, _, *parameters, mode, batch_first, _ = inputs
-        output = _below_autograd(torch.ops.rnnbench.layer.default, *inputs)
+        call = partial(_below_autograd, torch.ops.rnnbench.layer.default) if of is None else partial(_layer, of=of)
+        output = call(*inputs)
         ctx.mark_non_differentiable(output[3])
         ctx.set_materialize_grads(False)
-        ctx.shapes, ctx.arguments = (x.shape, h.shape), (mode, batch_first)
+        ctx.shapes, ctx.arguments, ctx.of = (x.shape, h.shape), (mode, batch_first), of
         ctx.save_for_backward(output[3], batch_sizes, *parameters)
         return output
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        needs, (tape, batch_sizes, *parameters), (x, h) = ctx.needs_input_grad, ctx.saved_tensors, ctx.shapes
-        found = torch.ops.rnnbench.layer_backward.default(
+        (_, to_weight, _, *needs), (tape, batch_sizes, *parameters), (x, h) = (
+            ctx.needs_input_grad, ctx.saved_tensors, ctx.shapes
+        )  # fmt: skip
+        past_x = to_weight and _passes_by(ctx)
+        needs[0] = needs[0] and not past_x
+        inputs = (
             *grads[:3], tape, x, batch_sizes, h, *parameters, *ctx.arguments, needs[0], needs[2] or needs[3]
-        )
+        )  # fmt: skip
+        d_weight = None
+        if ctx.of is None:
+            found = torch.ops.rnnbench.layer_backward.default(*inputs)
+        else:
+            call = partial(_layer_backward, of=ctx.of, learns_tokens=past_x)
+            *found, d_weight = _LayerBackward.apply(call, *inputs) if torch.is_grad_enabled() else call(*inputs)
         wanted = (needs[0], *needs[2:12])
         dx, *others = (grad if want else None for grad, want in zip(found, wanted, strict=True))
-        return dx, None, *others, None, None, None
+        return None, d_weight if past_x else None, None, dx, None, *others, None, None, None
+
+
+# An input of every layer that knows its embedding. Where the engine goes to it, it goes everywhere: `backward()`, and
+# not `autograd.grad` or `backward(inputs=...)`, which may ask for the gradient of an embedding's output.
+_PROBE = torch.zeros((), requires_grad=True)
+
+
+def _passes_by(ctx: Any) -> bool:
+    """Whether nobody asks for the gradient of x, or of what it is a view of, and has set a hook on it."""
+    every = torch._C._will_engine_execute_node(ctx.next_functions[1][0])  # of tensors alone
+    return every and not any(t._backward_hooks or t.retains_grad for t in ctx.of.outputs)
 
 
 class _LayerBackward(torch.autograd.Function):
     """The way back of a layer, which has none itself."""
 
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        return _below_autograd(torch.ops.rnnbench.layer_backward.default, *inputs)
+    def forward(ctx: Any, call: Any, *inputs: Any) -> Any:
+        return call(*inputs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
@@ -279,25 +363,26 @@ class _LayerBackward(torch.autograd.Function):
         )
 
 
-def _below_autograd(operator: Any, *inputs: Any) -> Any:
+def _below_autograd(operator: Any, *inputs: Any, **named: Any) -> Any:
     with torch._C._AutoDispatchBelowAutograd():
-        return operator(*inputs)
+        return operator(*inputs, **named)
 
 
 def _layer_autograd(*inputs: Any) -> Any:
     keeps = inputs[-1]
-    return _Layer.apply(*inputs) if keeps else _below_autograd(torch.ops.rnnbench.layer.default, *inputs)
+    if keeps:
+        return _Layer.apply(None, None, None, *inputs)
+    return _below_autograd(torch.ops.rnnbench.layer.default, *inputs)
 
 
 def _layer_backward_autograd(*inputs: Any) -> Any:
-    if torch.is_grad_enabled():
-        return _LayerBackward.apply(*inputs)
-    return _below_autograd(torch.ops.rnnbench.layer_backward.default, *inputs)
+    call = partial(_below_autograd, torch.ops.rnnbench.layer_backward.default)
+    return _LayerBackward.apply(call, *inputs) if torch.is_grad_enabled() else call(*inputs)
 
 
 _LIBRARY.impl("layer", _layer, "CPU")
 _LIBRARY.impl("layer", _layer_autograd, "Autograd")
-_LIBRARY.impl("layer_backward", _layer_backward, "CPU")
+_LIBRARY.impl("layer_backward", lambda *inputs: _layer_backward(*inputs)[:-1], "CPU")
 _LIBRARY.impl("layer_backward", _layer_backward_autograd, "Autograd")
 torch.library.register_fake("rnnbench::layer", _layer_shapes, lib=_LIBRARY)
 torch.library.register_fake("rnnbench::layer_backward", _layer_backward_shapes, lib=_LIBRARY)
@@ -367,7 +452,14 @@ class _Recurrence(nn.RNNBase, abc.ABC):
                 own += [*weights[at : at + each], None, None][:4] if d < D else [None] * 4
             states = [None if s is None else s[layer * D : (layer + 1) * D] for s in (h, c)]
             keeps = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (x, *states, *own))
-            x, h_n, c_n, _ = torch.ops.rnnbench.layer(x, batch_sizes, *states, *own, self.mode, self.batch_first, keeps)
+            inputs = (x, batch_sizes, *states, *own, self.mode, self.batch_first, keeps)
+            of = _embedded(x) if layer == 0 and _runs_as_it_stands(x, *states, *own) else None
+            if of is None:
+                x, h_n, c_n, _ = torch.ops.rnnbench.layer(*inputs)
+            elif keeps:
+                x, h_n, c_n, _ = _Layer.apply(of, of.weight, _PROBE, *inputs)
+            else:
+                x, h_n, c_n, _ = _below_autograd(_layer, *inputs, of=of)
             last_h.append(h_n)
             last_c.append(c_n)
         return x, *(last[0] if self.num_layers == 1 else torch.cat(last) for last in (last_h, last_c))
@@ -405,6 +497,28 @@ class LSTM(_Recurrence):
         return "LSTM"
 
 
+class Embedding(nn.Embedding):
+    """torch.nn.Embedding, from whose output a layer of ours knows what is of one token, and projects that once.
+
+    What is written to, packed or changed on the way there is projected row by row, as without.
+    `max_norm`, `scale_grad_by_freq` and `sparse` are computed by torch.nn alone.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As that of torch.nn: (..., E) of tokens (...). IndexError for a token that is not in the vocabulary."""
+        if torch.compiler.is_compiling():
+            return super().forward(input)
+        try:
+            x = super().forward(input)
+        except IndexError:
+            V = self.num_embeddings
+            raise _no_token(int(input[(input < 0) | (input >= V)][0]), V) from None
+        plain = self.max_norm is None and not self.scale_grad_by_freq and not self.sparse
+        if plain and type(x) is Tensor and not x.is_inference() and input.device.type == "cpu":
+            _OUTPUTS[x] = _Embedded(input, self.weight, self.padding_idx, x._version)
+        return x
+
+
 def _unsupported(module: nn.RNNBase) -> str | None:
     """Why our kernels do not compute this layer, and the way out, or None."""
     if module.dropout > 0 and module.num_layers > 1:
@@ -424,17 +538,20 @@ def _unsupported(module: nn.RNNBase) -> str | None:
     return None
 
 
-_OURS: dict[type[nn.Module], type[_Recurrence]] = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM}
+_OURS: dict[type[nn.Module], type[nn.Module]] = {nn.RNN: RNN, nn.GRU: GRU, nn.LSTM: LSTM, nn.Embedding: Embedding}
 
 
 def replace(module: nn.Module) -> nn.Module:
-    """Let every nn.RNN, nn.GRU and nn.LSTM in a model, or the module itself, be one of ours from now on; returns it.
+    """Let every nn.RNN, nn.GRU, nn.LSTM and nn.Embedding in a model, or the module itself, be one of ours from now on;
+    returns it.
 
     In place: parameters, hooks and names stay, so that optimizers and state_dicts go on. Classes that inherit from
     those are left alone. ValueError, with nothing replaced, where our kernels do not compute one of them.
     """
     found = {name: part for name, part in module.named_modules() if type(part) in _OURS}
-    reasons = {name: reason for name, part in found.items() if (reason := _unsupported(part))}
+    reasons = {
+        name: reason for name, part in found.items() if isinstance(part, nn.RNNBase) and (reason := _unsupported(part))
+    }
     if reasons:
         raise ValueError("; ".join(f"{name or type(module).__name__}: {reason}" for name, reason in reasons.items()))
     for part in found.values():

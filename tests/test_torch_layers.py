@@ -324,6 +324,7 @@ def test_a_model_with_layers_replaced_trains_along_the_same_curve():
         if swap:
             assert ours.replace(model) is model
             assert type(model.encoder) is ours.LSTM
+            assert type(model.embedding) is ours.Embedding
             assert type(model.again) is type(model.more[0]) is ours.GRU
         tokens, lengths = torch.randint(0, 20, (12, 9)), torch.randint(1, 10, (12,)).sort(descending=True).values
         lengths[0] = 9
@@ -338,6 +339,224 @@ def test_a_model_with_layers_replaced_trains_along_the_same_curve():
         curves.append(torch.tensor(losses))
     assert curves[0][-1] < 0.6 * curves[0][0]
     torch.testing.assert_close(curves[1], curves[0], rtol=2e-3, atol=1e-4)
+
+
+class Embedded(nn.Module):
+    """An embedding and a layer above it, with what may stand between them."""
+
+    def __init__(self, cell, V, E, H, between=lambda x: x, dtype=torch.float64, **options):
+        super().__init__()
+        torch.manual_seed(3)
+        kinds = {name: options.pop(name) for name in ("padding_idx", "sparse", "scale_grad_by_freq") if name in options}
+        self.embedding = nn.Embedding(V, E, dtype=dtype, **kinds)
+        self.layer = getattr(nn, cell)(E, H, dtype=dtype, **options)
+        self.between = between
+
+    def forward(self, tokens):
+        return self.layer(self.between(self.embedding(tokens)))
+
+
+def embedded(*args, **options):
+    """The same with modules of torch.nn and with ours."""
+    theirs = Embedded(*args, **options)
+    return theirs, ours.replace(copy.deepcopy(theirs))
+
+
+def tokens_of(V, *shape):
+    return torch.randint(0, V, shape, generator=torch.Generator().manual_seed(2))
+
+
+def learns(model, tokens):
+    """Outputs, last states, and gradients of parameters."""
+    model.zero_grad()
+    y, last = model(tokens)
+    y = y.data if isinstance(y, packing.PackedSequence) else y
+    last = last if isinstance(last, tuple) else (last,)
+    ((y * torch.linspace(-1, 2, y.shape[-1], dtype=y.dtype)).sum() + sum(s.sum() for s in last)).backward()
+    return [y, *last, *(p.grad for p in model.parameters() if p.grad is not None)]
+
+
+@pytest.fixture
+def past(monkeypatch):
+    """Of each pass back, whether it gave its gradient to the embedding, and not to its output."""
+    found, back = [], ours._layer_backward
+
+    def noted(*inputs, **of):
+        found.append(of.get("learns_tokens", False))
+        return back(*inputs, **of)
+
+    monkeypatch.setattr(ours, "_layer_backward", noted)
+    return found
+
+
+def assert_learn_alike(models, tokens):
+    expected, found = (learns(model, tokens) for model in models)
+    assert len(expected) == len(found)
+    for i, (a, b) in enumerate(zip(expected, found, strict=True)):
+        assert a.shape == b.shape, i
+        assert (a - b).abs().max() <= LIMITS[a.dtype] * 10 * (1 + a.abs().max()), i
+
+
+@pytest.mark.parametrize("dtype", LIMITS)
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("options", LAYERS.values(), ids=LAYERS)
+def test_a_layer_learns_tokens(options, cell, dtype, past):
+    """Each unique one is projected once, or, where E is small and tokens are many, each row and step."""
+    for V, E, H, B, T in ((1, 1, 2, 1, 1), (7, 3, 5, 4, 6), (40, 17, 33, 9, 7), (9000, 2, 64, 30, 40)):
+        models = embedded(cell, V, E, H, dtype=dtype, padding_idx=V // 2, **options)
+        assert_learn_alike(models, tokens_of(V, B, T))
+    assert any(past)
+    assert all(past) or models[1].layer.num_layers > 1  # those above it learn no tokens
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize(("H", "B", "T"), [(40, 24, 12), (512, 2, 3)], ids=["rows", "columns"])
+def test_tokens_shared_by_threads(threads, H, B, T):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        theirs, mine = embedded("GRU", 60, 40, H, bidirectional=True)
+        assert_learn_alike((theirs, mine), tokens_of(60, T, B))
+        first, again = (learns(mine, tokens_of(60, T, B)) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _packed(x):
+    rows = packing.pack_padded_sequence(x, [4, 2, 1], enforce_sorted=True)
+    return packing.PackedSequence(x.flatten(0, 1)[: len(rows.data)], rows.batch_sizes)
+
+
+@pytest.mark.parametrize(
+    ("between", "knows"),
+    [
+        (lambda x: x, True),
+        (lambda x: x.transpose(0, 1), True),
+        (lambda x: nn.functional.dropout(x, 0.5, training=False), True),
+        (lambda x: x.view(x.shape), False),
+        (lambda x: x.flip(0), False),
+        (lambda x: x.mul_(2), False),
+        (lambda x: packing.pack_padded_sequence(x, [4, 2, 1]), False),
+    ],
+    ids=["nothing", "transpose", "dropout", "view", "flip", "in place", "packed"],
+)
+def test_what_stands_between(between, knows, past):
+    assert_learn_alike(embedded("LSTM", 9, 3, 5, between), tokens_of(9, 4, 3))
+    assert past == [knows]
+
+
+def test_packed_tokens(past):
+    class Packed(Embedded):
+        def forward(self, tokens):
+            rows = packing.pack_padded_sequence(tokens, [4, 2, 1])
+            return self.layer(packing.PackedSequence(self.embedding(rows.data), *rows[1:]))
+
+    torch.manual_seed(0)
+    theirs = Packed("GRU", 9, 3, 5, bidirectional=True)
+    assert_learn_alike((theirs, ours.replace(copy.deepcopy(theirs))), tokens_of(9, 4, 3))
+    assert past == [True]
+
+
+def _output(model, tokens):
+    x = model.embedding(tokens)
+    return x, model.layer(x)[0].square().sum()
+
+
+@pytest.mark.parametrize("ask", ["grad", "grad of both", "inputs", "hook", "retain", "twice"])
+def test_whoever_asks_for_the_gradient_of_an_embeddings_output_gets_it(ask):
+    """Even after the layer has been called."""
+    found = []
+    for model in embedded("GRU", 9, 3, 5):
+        x, loss = _output(model, tokens_of(9, 4, 3))
+        seen = []
+        if ask == "grad":
+            seen += torch.autograd.grad(loss, x)
+        elif ask == "grad of both":
+            seen += torch.autograd.grad(loss, (x, model.embedding.weight))
+        elif ask == "inputs":
+            loss.backward(inputs=[model.embedding.weight])
+        elif ask == "hook":
+            x.register_hook(lambda g: g * 2)
+            loss.backward()
+        elif ask == "retain":
+            x.retain_grad()
+            loss.backward()
+            seen.append(x.grad)
+        else:
+            (loss + x.sum()).backward()
+        found.append([*seen, *(p.grad for p in model.parameters() if p.grad is not None)])
+    assert len(found[0]) == len(found[1]) > 0
+    for a, b in zip(*found, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_frozen_embeddings_and_those_without_a_way_back(past):
+    theirs, mine = embedded("LSTM", 9, 3, 5)
+    tokens = tokens_of(9, 4, 3)
+    for model in (theirs, mine):
+        model.embedding.weight.requires_grad_(False)
+    assert_learn_alike((theirs, mine), tokens)
+    assert past == [False]
+    assert mine.embedding.weight.grad is None
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            torch.testing.assert_close(theirs(tokens)[0], mine(tokens)[0])
+
+
+@pytest.mark.parametrize("options", [{"sparse": True}, {"scale_grad_by_freq": True}])
+def test_embeddings_whose_gradients_are_of_another_kind_are_those_of_torch(options, past):
+    theirs, mine = embedded("GRU", 9, 3, 5, **options)
+    tokens = tokens_of(9, 4, 3)
+    for model in (theirs, mine):
+        _output(model, tokens)[1].backward()
+    a, b = (model.embedding.weight.grad for model in (theirs, mine))
+    assert a.layout == b.layout
+    torch.testing.assert_close(a.to_dense(), b.to_dense())
+    assert past == [False]
+
+
+def test_a_token_that_is_not_there():
+    _, mine = embedded("GRU", 9, 3, 5)
+    for token in (9, -1):
+        tokens = torch.tensor([[1, 2], [token, 3]])
+        with pytest.raises(IndexError, match=f"^token {token} is not in the vocabulary of the embedding: 0 to 8$"):
+            mine(tokens)
+        good = torch.ones(2, 2, dtype=torch.int64)
+        x = mine.embedding(good)
+        good.numpy()[:] = tokens.numpy()  # past PyTorch's count of what is written
+        with pytest.raises(IndexError, match=f"^token {token} is not in the vocabulary"):
+            mine.layer(x)
+        assert_learn_alike(embedded("GRU", 9, 3, 5), tokens_of(9, 4, 3))
+
+
+def test_no_gradient_of_a_gradient_of_tokens():
+    _, mine = embedded("GRU", 9, 3, 5)
+    loss = mine(tokens_of(9, 4, 3))[0].sum()
+    (first,) = torch.autograd.grad(loss, mine.embedding.weight, create_graph=True)
+    with pytest.raises(RuntimeError, match=r"the gradient of a gradient is not computed"):
+        first.sum().backward()
+
+
+def test_the_compiler_takes_embedding_and_layer_in_one_graph():
+    theirs, mine = embedded("LSTM", 9, 3, 5)
+    compiled = torch.compile(mine, fullgraph=True, backend="aot_eager")
+    tokens = tokens_of(9, 4, 3)
+    for model in (theirs, compiled):
+        model(tokens)[0].square().sum().backward()
+    for a, b in zip(theirs.parameters(), mine.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)
+    torch._dynamo.reset()
+
+
+def test_outputs_of_an_embedding_are_saved_without_their_weights(tmp_path):
+    _, mine = embedded("GRU", 900, 3, 5)
+    x = mine.embedding(tokens_of(900, 1, 1))
+    torch.save(x, tmp_path / "x")
+    assert (tmp_path / "x").stat().st_size < 900 * 3 * 8
+    torch.testing.assert_close(torch.load(tmp_path / "x"), x)
+    del x
+    assert not ours._OUTPUTS
 
 
 def test_a_single_layer_is_replaced_and_classes_of_others_are_left_alone():

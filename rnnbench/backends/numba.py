@@ -89,7 +89,7 @@ def values_of(problem: Problem, sizes: BufferSizes, flush: bool) -> dict[str, fl
         "blocks_n": len(blocks), "first": blocks[0].start,
         "has_tokens": model.V is not None, "can_own_tokens": sizes.own_tokens,
         "has_token_rows": sizes.token_rows,
-        "learns_inputs": model.V is not None, "emits": every,
+        "learns_inputs": model.V is not None, "learns_tokens": model.V is not None, "emits": every,
         "loss": _LOSS_CODES[model.loss], "flush": flush,
         "has_lengths": problem.lengths, "averages_steps": model.averages_steps,
         "adam": train.optimizer is Optimizer.ADAM, "learning_rate": train.learning_rate, "beta_1": train.beta_1,

@@ -1,4 +1,5 @@
-"""The network of `torch` with one line more: `rnnbench.torch.replace`, which puts our kernels in its recurrence.
+"""The network of `torch` with one line more: `rnnbench.torch.replace`, which puts our kernels in its recurrence, and
+lets that know the tokens of an embedding below it.
 
 What it says beside `torch` is what that line brings; beside `numba`, what PyTorch costs around the recurrence.
 """
@@ -26,7 +27,10 @@ class TorchRnnbenchBackend(TorchBackend):
 
     name: ClassVar[str] = "torch+rnnbench"
     streams: ClassVar[bool] = False
-    recurrence: ClassVar[str] = "the {cell} of rnnbench.torch, which packs its weights in each call, time first"
+    recurrence: ClassVar[str] = (
+        "the {cell} of rnnbench.torch, which packs its weights in each call, time first; with tokens its Embedding, of "
+        "which each unique one is projected once, but under inference_mode"
+    )
 
     def contract(self, problem: Problem) -> Contract:
         return replace(super().contract(problem), subnormals="flushed in the recurrence, kept by PyTorch around it")

@@ -10,6 +10,10 @@ model's pass calls: `layer_forward`, `layer_backward`, stages and shares. Rows a
 where each has its own together, a few steps before they are needed, and out of it while they are near. The tape is x,
 h, the cell's state, gates and what `gated` keeps, one after the other in one run of numbers, so that calls forward may
 outnumber those back.
+
+Inputs may come with the token that each of them is the embedding of. Then `unique_tokens` does as in the model's pass:
+each unique token is projected once, and gives back the gradient of its row of the embedding. In the place of x the tape
+has the rows of the unique tokens, and at its end the slots and the tokens.
 """
 
 from __future__ import annotations
@@ -37,7 +41,7 @@ from rnnbench.kernels.cpu.layer_forward import (
     start_states,
     write_state,
 )
-from rnnbench.kernels.cpu.layout import FIRST, rows_before, rows_taking, state_row, step_row
+from rnnbench.kernels.cpu.layout import FIRST, rows_before, rows_taking, slot_row, state_row, step_row
 from rnnbench.kernels.cpu.model import FORWARD_STEPS, gate_turn, steps_at_once
 from rnnbench.kernels.cpu.pass_record import (
     ARRAYS,
@@ -57,10 +61,12 @@ from rnnbench.kernels.cpu.pass_record import (
 from rnnbench.kernels.cpu.passes import (
     COMPILING,
     MIN_WEIGHTS,
+    MIN_WORK,
     TANH_WORK,
     WAKING_WORK,
     cut_rows,
     enter,
+    rows_are_better,
     share_within_rows,
 )
 from rnnbench.kernels.cpu.pointwise import copy
@@ -78,13 +84,16 @@ from rnnbench.kernels.cpu.shares import (
     INPUTS_BACK,
     PARTS,
     PREPARE,
+    PROJECT,
     ROWS,
+    TOKENS,
     share_range,
     stage,
     take_all,
     workers_for,
 )
 from rnnbench.kernels.cpu.thread_pool import shared_fields, thread_pool
+from rnnbench.kernels.cpu.unique_tokens import ALL, embedding_gradients, list_places
 
 # Rows whose inputs' gradients are computed together, while their deltas are near.
 ROWS_BACK = np.int64(64)
@@ -103,7 +112,7 @@ def _pack(c, part, parts):
     if c.goal == GRADIENT:
         step = c.delta_width // c.G
         pack_units_transposed(c.W_hh_T_panels, c.weight_hh, c.G, gate_turn(c), step, part, parts)
-        if c.learns_inputs:
+        if c.learns_inputs or c.learns_tokens:
             pack_units_transposed(c.W_xh_T_panels, c.weight_ih, c.G, NONE, step, part, parts)
         return
     pack_units(c.W_xh_panels, c.weight_ih, c.G, part, parts)
@@ -119,12 +128,58 @@ def _pack(c, part, parts):
 
 
 @symbol_kernel
+def _find_unique_tokens(c):
+    """List the unique tokens and their rows of `inputs`, and the slot of each token where `delta` has it.
+
+    slot_of_token must be -1 everywhere, and is so again afterwards. Stops at a token that is none, with its place,
+    counted from 1, in `unknown_at`: the caller's array may change at any time, so each is looked at once.
+    """
+    slots, unique, slot_of_token, V = c.slots, c.unique, c.slot_of_token, c.V
+    count, c.unknown_at = NONE, NONE
+    for worker in range(c.row_shares):
+        lo, hi = share_range(c.b, worker, c.row_shares)
+        for t in range(c.T):
+            slot = slot_row(c, lo, hi - lo, t)
+            for i in range(rows_taking(c, lo, hi - lo, t)):
+                place = _place(c, c.rows[lo + i], t)
+                token = c.token_ids[place]
+                if token < 0 or token >= V:
+                    c.unknown_at = place + 1
+                    break
+                if slot_of_token[token] < 0:
+                    slot_of_token[token] = count
+                    unique[count] = token
+                    copy(c.unique_embedding[count], c.inputs[place])
+                    count += 1
+                slots[slot + i] = slot_of_token[token]
+            if c.unknown_at > 0:
+                break
+        if c.unknown_at > 0:
+            break
+    for u in range(count):
+        slot_of_token[unique[u]] = -1
+    unique[c.b * c.T] = count  # for the way back
+    c.unique_n = count
+
+
+@symbol_kernel
 def _read_inputs(c, lo, b, begin, end, origin):
     """x of steps [begin, end) from `inputs`."""
     for t in range(begin, end):
         at = step_row(c, lo, b, t, origin)
         for i in range(rows_taking(c, lo, b, t)):
             copy(c.x[at + i], c.inputs[_place(c, c.rows[lo + i], t)])
+
+
+@symbol_kernel
+def _project_inputs(c, lo, b, begin, end, origin):
+    """What of the gates is by x of steps [begin, end)."""
+    if c.column_shares > 1:
+        c.stage_layer, c.stage_lo, c.stage_b = 0, lo, b
+        c.stage_begin, c.stage_end, c.stage_origin = begin, end, origin
+        stage(c, INPUTS, c.column_shares)
+    else:
+        project_inputs(c, lo, b, begin, end, origin, NONE, c.GHp)
 
 
 @symbol_kernel
@@ -147,13 +202,9 @@ def _rows_forward(c, worker):
         end = min(c.T, begin + c.kept)
         for first in range(begin, end, together):
             last = min(end, first + together)
-            _read_inputs(c, lo, b, first, last, origin)
-            if c.column_shares > 1:
-                c.stage_layer, c.stage_lo, c.stage_b = 0, lo, b
-                c.stage_begin, c.stage_end, c.stage_origin = first, last, origin
-                stage(c, INPUTS, c.column_shares)
-            else:
-                project_inputs(c, lo, b, first, last, origin, NONE, c.GHp)
+            if not c.gathers:
+                _read_inputs(c, lo, b, first, last, origin)
+                _project_inputs(c, lo, b, first, last, origin)
             forward_steps(c, lo, b, first, last, origin)
             _write_outputs(c, lo, b, first, last, origin)
         if c.has_lengths:
@@ -239,7 +290,8 @@ def _rows_back(c, worker):
 def _add_parts(c, share, shares):
     """Some of the gradients of the parameters: the parts of the workers, added in their order."""
     workers, Hp = c.row_shares, c.Hp
-    add_unit_parts(c.d_weight_ih, c.part_W_xh, workers, c.G, Hp, NONE, share, shares)
+    of_inputs = c.token_shares if c.has_tokens else workers
+    add_unit_parts(c.d_weight_ih, c.part_W_xh, of_inputs, c.G, Hp, NONE, share, shares)
     add_unit_parts(c.d_weight_hh, c.part_W_hh, workers, c.G, Hp, gate_turn(c), share, shares)
     if share == 0 and c.has_bias:
         add_unit_parts(c.d_bias_ih, c.part_b_h, workers, c.G, Hp, NONE, NONE, ONE)
@@ -257,6 +309,12 @@ def _do_layer_share(c, thread, number):
         share_within_rows(c, number)
     elif c.stage == PREPARE:
         _pack(c, number, c.shares)
+    elif c.stage == PROJECT:
+        lo, hi = share_range(c.unique_n, number, c.shares)
+        bias, rows = c.b_h_padded[0], c.unique_embedding
+        affine(c.projected, lo, bias, rows, lo, c.W_xh_panels, hi - lo, 0, c.GHp, c.E)
+    elif c.stage == TOKENS:
+        embedding_gradients(c, NONE, c.adds_inputs, number, *share_range(c.unique_n, number, c.shares))
     elif c.stage == PARTS:
         _add_parts(c, number, c.shares)
     elif c.goal == GRADIENT:
@@ -280,8 +338,23 @@ def _layer_call(c):
             count_rows_of_steps(c, lo, hi - lo, lo)
     weights = c.GH * (c.E + c.H)
     stage(c, PREPARE, workers_for(weights, MIN_WEIGHTS, c.GHp // c.panel, c.workers))
+    c.gathers = NONE
+    if c.has_tokens and c.goal == FORWARD:
+        _find_unique_tokens(c)
+        if c.unknown_at > 0:
+            restore(mode)
+            return
+        if not rows_are_better(c, c.steps):
+            c.gathers = ONE
+            stage(c, PROJECT, workers_for(c.unique_n * (c.E + TANH_WORK) * c.GH, MIN_WORK, c.unique_n, c.workers))
     stage(c, ROWS, c.row_shares)
     if c.goal == GRADIENT:
+        if c.has_tokens:
+            c.unique_n = c.unique[c.b * c.T]
+            list_places(c, NONE, ALL)
+            work = 2 * c.unique_n * (c.E + TANH_WORK) * c.GH + c.steps * c.GH
+            c.token_shares = workers_for(work, MIN_WORK, c.unique_n, c.workers)
+            stage(c, TOKENS, c.token_shares)
         if c.learns_inputs and c.column_shares > 1:
             stage(c, INPUTS_BACK, c.column_shares)
         stage(c, PARTS, workers_for(weights, MIN_WEIGHTS, c.H, c.workers))
@@ -333,10 +406,26 @@ def _tape_rows(recurrence: int, E: int, H: int, dtype: str) -> dict[str, tuple[i
     }  # fmt: skip
 
 
-def tape_parts(recurrence: int, E: int, H: int, dtype: str, B: int, kept: int) -> dict[str, int]:
-    """How many numbers each array of a tape has, B rows and `kept` steps, in the order in which they stand there."""
+def tape_parts(
+    recurrence: int, E: int, H: int, dtype: str, B: int, kept: int, tokens: int | None = None
+) -> dict[str, int]:
+    """How many numbers each array of a tape has, B rows and `kept` steps, in the order in which they stand there.
+
+    `tokens`: of so many steps, where inputs have such.
+    """
     rows = _tape_rows(recurrence, E, H, dtype)
-    return {name: B * (kept + more) * width for name, (width, more) in rows.items()}
+    parts = {name: B * (kept + more) * width for name, (width, more) in rows.items()}
+    if tokens is None:
+        return parts
+    places, each = B * tokens, np.dtype(dtype).itemsize // 4  # of int32 in a number
+    found = {
+        "unique_embedding": places * rows["x"][0],
+        **parts,
+        "slots": -(-places // each),
+        "unique": places // each + 1,
+    }
+    del found["x"]
+    return found
 
 
 def steps_kept(T: int) -> int:
@@ -365,6 +454,7 @@ class LayerRunner:
         self.sizes = s = sizes_of(recurrence, E, H, workers)
         self.dtype, self.widths = np.dtype(dtype), s.widths(dtype)
         self.bias, self.steps, self.shared = bias, 0, shared_fields()
+        self.slot_of_token = np.full(0, -1, np.int32)
         with COMPILING:
             for _ in compile_layer(dtype):
                 pass
@@ -386,6 +476,8 @@ class LayerRunner:
             "order": np.arange(most), "sorted_seats": np.arange(most), "firsts": np.zeros(self.steps + 1, np.int64),
             "zero_state": aligned((most, s.H), dtype), "b_h": aligned((1, width["GH"]), dtype),
             "dh": aligned((most, width["Hs"]), dtype), "above": aligned((most * steps, width["Hs"]), dtype),
+            "projected": aligned((most * steps, width["GHs"]), dtype), "places": aligned((most * steps,), np.int32),
+            "starts": aligned((most * steps + 1,), np.int32), "slot_of_token": self.slot_of_token,
             "d_x": aligned((s.workers * (most + int(ROWS_BACK)), width["Es"]), dtype),
         }  # fmt: skip
         self.buffers = buffers
@@ -408,17 +500,29 @@ class LayerRunner:
         self._make_room(B, T)
         return int(self.buffers["zero_state"].ctypes.data)
 
-    def run(self, back: bool, B: int, T: int, steps: int, tape: int, keeps: bool, values: Mapping[str, int]) -> None:
+    def _make_room_for_tokens(self, V: int) -> None:
+        if self.slot_of_token.size < V:
+            self.slot_of_token = self.buffers["slot_of_token"] = np.full(V, -1, np.int32)
+            self.record.point({"slot_of_token": self.slot_of_token})
+
+    def run(
+        self, back: bool, B: int, T: int, steps: int, tape: int, keeps: bool, values: Mapping[str, int], V: int = 0
+    ) -> int:
         """One call over B rows and T steps at most, `steps` all together; `values` are fields and addresses by name.
 
         `tape` is the address of as many numbers as `tape_parts` says, of T steps if `keeps`, else of FORWARD_STEPS.
+        With `token_ids`, of a vocabulary of V, it returns the place of one that is not in it, counted from 1, and has
+        then computed nothing; else 0.
         """
         self._make_room(B, T)
+        self._make_room_for_tokens(V)
         s, words, kept = self.sizes, self.words, T if keeps else steps_kept(T)
-        own = {"B": B, "b": B, "order_n": B, "T": T, "kept": kept, "keeps_tape": keeps}
+        own = {"B": B, "b": B, "order_n": B, "T": T, "kept": kept, "keeps_tape": keeps, "V": V, "has_tokens": V > 0}
         own["goal"] = GRADIENT if back else FORWARD
         own["seats"] = self.buffers["sorted_seats" if values["has_lengths"] else "seats"].ctypes.data
-        for name, count in tape_parts(s.recurrence, s.E, s.H, self.dtype.name, B, kept).items():
+        if V:
+            own["x"] = self.buffers["x"].ctypes.data
+        for name, count in tape_parts(s.recurrence, s.E, s.H, self.dtype.name, B, kept, T if V else None).items():
             own[name], tape = tape, tape + count * self.dtype.itemsize
         for name, value in (*own.items(), *values.items()):
             words[_FIELD[name]] = value
@@ -426,6 +530,7 @@ class LayerRunner:
             enter(self.layer_call, self.record.address)
         else:
             self._run_in_pool(steps)
+        return int(words[_FIELD["unknown_at"]]) if V and not back else 0
 
     def _run_in_pool(self, steps: int) -> None:
         """The call where there is no OpenMP: by threads of our own, unless another call has them."""

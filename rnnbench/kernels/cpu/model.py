@@ -358,7 +358,7 @@ def batch_rows(c, worker):
         _learn_rows(c, worker, lo, hi - lo)
         for n in range(c.directions if c.own_tokens else 0):
             list_places(c, n, worker)
-            embedding_gradients(c, n, worker, slots, c.own_end[worker, 0])
+            embedding_gradients(c, n, n, worker, slots, c.own_end[worker, 0])
     else:
         _forward_rows(c, worker, lo, hi - lo, lo)
 

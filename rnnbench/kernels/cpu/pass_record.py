@@ -49,7 +49,8 @@ TOKEN_BLOCK = 64  # tokens whose deltas are summed and multiplied together: a bl
 LAYER_INTEGERS = (
     "B", "T", "E", "H", "G", "GH", "kept", "Ep", "Hp", "GHp", "Es", "Hs", "GHs", "Ds", "panel", "gate_panel",
     "recurrence", "delta_width", "has_tokens", "has_lengths",
-    "kept_outputs", "emits", "above_width", "above_row", "under_layer", "under_rows", "learns_inputs", "layer", "root",
+    "kept_outputs", "emits", "above_width", "above_row", "under_layer", "under_rows", "learns_inputs", "learns_tokens",
+    "layer", "root",
     "has_last_gradients",
     "column_shares", "keeps_tape", "gathers", "stage", "shares", "stage_layer",
     "stage_lo", "stage_b", "stage_t", "stage_begin", "stage_end", "stage_origin", "stage_emit", "stage_seen",
@@ -70,7 +71,7 @@ INTEGERS = (
     # and what says which they are
     "team", "take_all", "team_thread",
     # of a layer by itself, see `layer_pass`
-    "has_bias", "turns", "row_apart", "out_at", "learns_states", "adds_inputs",
+    "has_bias", "turns", "row_apart", "out_at", "learns_states", "adds_inputs", "unknown_at",
     # of a stream, see `stream_step`: whether a call is in it
     "in_use",
 )  # fmt: skip
@@ -186,9 +187,11 @@ ARRAYS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "part_loss": ("float64", (ANY, "eight")),
     "part_correct": ("int64", (ANY, "eight")),
     "logits": (None, (ANY, "O")),  # (B, S, O), read after a pass
-    # of a layer by itself: where a step of row 0 lies in `inputs` and `outputs`, whose rows are of all directions; its
-    # parameters, states and their gradients as PyTorch has them; inputs' gradients, padded, of a few steps
+    # of a layer by itself: where a step of row 0 lies in `inputs` and `outputs`, whose rows are of all directions, and
+    # in `token_ids`, where inputs are rows of an embedding; its parameters, states and their gradients as PyTorch has
+    # them; inputs' gradients, padded, of a few steps
     "steps_at": ("int64", (ANY,)),
+    "token_ids": ("int64", (ANY,)),
     "outputs": (None, (ANY, "R")),
     "weight_ih": (None, ("GH", "E")),
     "weight_hh": (None, ("GH", "H")),

@@ -130,7 +130,7 @@ def _do_share(c, thread, number):
         update_range(c, lo * CACHE_LINE_NUMBERS, min(c.P, hi * CACHE_LINE_NUMBERS))
     elif c.stage == TOKENS:
         for n in range(c.directions):
-            embedding_gradients(c, n, number, *share_range(c.unique_n, number, c.shares))
+            embedding_gradients(c, n, n, number, *share_range(c.unique_n, number, c.shares))
     else:
         with_places = c.goal >= GRADIENT  # the first of several shares lists them, one alone does both
         if with_places and number == 0:
@@ -160,7 +160,7 @@ def _predict(c):
 
 
 @cpu_kernel()
-def _rows_are_better(c, steps):
+def rows_are_better(c, steps):
     """Whether to project the token of each row and step, and not each unique token once into a table.
 
     A table that no near cache holds is written, and read again by each row and step, which takes as long as
@@ -210,7 +210,7 @@ def _one_pass(c):
     c.packed = c.goal != TRAIN_STEP  # which will change the parameters
     # The unique tokens' rows of the embedding through W_xh, and where each of them occurs
     if c.has_tokens and not c.own_tokens:
-        if c.has_token_rows and _rows_are_better(c, steps):
+        if c.has_token_rows and rows_are_better(c, steps):
             for n in range(c.directions):
                 layer_at(c, n).gathers = 0
         work = c.unique_n * (c.E + TANH_WORK) * c.GH

@@ -168,9 +168,9 @@ def _sum_by_token(c, first, u, n):
 
 
 @symbol_kernel
-def embedding_gradients(c, layer_n, worker, lo, hi):
-    """Gradients of slots [lo, hi) by one direction: their rows of d_embedding, or, of a worker's own, of own_gradient,
-    and this worker's part of dW_xh.
+def embedding_gradients(c, layer_n, adds, worker, lo, hi):
+    """Gradients of slots [lo, hi) by one direction: this worker's part of dW_xh, and where tokens learn their rows of
+    d_embedding, or, of a worker's own, of own_gradient; if it `adds`, to those of the direction before.
     """
     layer = record_at(c, c.layers[layer_n])
     unique, d_embedding, sums, gradient, dW_xh = (
@@ -191,11 +191,13 @@ def embedding_gradients(c, layer_n, worker, lo, hi):
             for i in range(n):
                 if layer.starts[u + i] == layer.starts[u + i + 1]:
                     zero_row(c.unique_embedding[u + i])
-        affine(gradient, first, c.zeros, sums, first, layer.W_xh_T_panels, n, 0, c.Ep, c.delta_width)
         outer_products(dW_xh, worker * c.E, False, c.zeros, c.unique_embedding, u, sums, first, c.E, 0, c.GHp, n)
+        if not c.learns_tokens:
+            continue
+        affine(gradient, first, c.zeros, sums, first, layer.W_xh_T_panels, n, 0, c.Ep, c.delta_width)
         for i in range(n):
             row, more = c.own_gradient[u + i] if c.own_tokens else d_embedding[unique[u + i]], gradient[first + i]
-            if layer_n > 0:
+            if adds:
                 for e in range(row.size):
                     row[e] += more[e]
             elif layer.starts[u + i] == layer.starts[u + i + 1]:
