@@ -22,14 +22,22 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 # Of how many cases one is tested. Backends that compile or trace every case anew take seconds for each; numba compiles
 # once. Variants of a backend that has all cases, and runtimes that share one graph, need fewer.
-EVERY = {"jax": 12, "tensorflow": 16, "tensorflow+xla": 48, "torch+compile": 48, "cuda": 8, "cuda+graph": 8}
+EVERY = {
+    "jax": 12,
+    "jax+rnnbench": 12,
+    "tensorflow": 16,
+    "tensorflow+xla": 48,
+    "torch+compile": 48,
+    "cuda": 8,
+    "cuda+graph": 8,
+}
 EVERY |= dict.fromkeys(("keras", "keras+jax", "keras+torch"), 32)
 EVERY |= dict.fromkeys(
     ("torch+flush", "torch+rnnbench", "numba+subnormal", "numba+naive", "onnxruntime", "openvino"), 4
 )
 # Tested beside those of a usual run. Keras has one framework a process, TensorFlow in that of all tests: `make
 # test-keras` runs it on the others.
-ON_REQUEST = ["numba+subnormal", "numba+naive", "onnxruntime", "keras", "torch+rnnbench"]
+ON_REQUEST = ["numba+subnormal", "numba+naive", "onnxruntime", "keras", "torch+rnnbench", "jax+rnnbench"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

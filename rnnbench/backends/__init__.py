@@ -234,6 +234,19 @@ REGISTRY: dict[str, Entry] = {
         look=Look("#009E73", "*", (0, (6, 2)), "oo"),
         **_JAX,
     ),
+    "jax+rnnbench": Entry(
+        "rnnbench.backends.jax_rnnbench:JaxRnnbenchBackend",
+        summary="the network of jax with our layer in it, by rnnbench.jax",
+        look=Look("#88CCEE", (7, 1, 0), (0, (8, 2, 1, 2)), "//"),
+        compiles=True,
+        on_request=True,
+        **_JAX
+        | {
+            "libraries": ("jax", "jaxlib", "optax", "numba", "llvmlite"),
+            "contradicted": _JAX["contradicted"] | _NUMBA["contradicted"],
+            "caches": _JAX["caches"] | _NUMBA["caches"],
+        },
+    ),
     "openvino": Entry(
         "rnnbench.backends.openvino:OpenvinoBackend",
         needs=("openvino", "onnx"),

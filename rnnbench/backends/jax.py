@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from rnnbench.backends.base import Backend, Outputs, Session, Steps
 from rnnbench.backends.jax_parts import (
+    SCAN,
     ForwardOutputs,
     Functions,
+    Layers,
     exact,
     logits_of,
     one_step,
@@ -69,17 +71,17 @@ class JaxOutputs:
 class JaxSession(Session):
     """One problem in JAX, on one device: rows, parameters and answers stay there until fetched."""
 
-    def __init__(self, problem: Problem, params: Params, data: Data, device: jax.Device) -> None:
+    def __init__(self, problem: Problem, params: Params, data: Data, device: jax.Device, layers: Layers = SCAN) -> None:
         super().__init__(problem, data)
         self.model, self.device = problem.model, device
-        functions = Functions(problem)
+        functions = Functions(problem, layers=layers)
         # The value is the same. What makes a forward pass of its own faster on a processor are more products a step
-        uncut = Functions(replace(problem, truncation=None), trained=device.platform != CPU)
+        uncut = Functions(replace(problem, truncation=None), trained=device.platform != CPU, layers=layers)
         self._forward = jax.jit(exact(uncut.forward))
         self._gradient = jax.jit(exact(functions.gradient))
         self._train_step = jax.jit(exact(functions.train_step), donate_argnums=(0, 1))
         self._epoch = jax.jit(exact(functions.epoch), donate_argnums=(0, 1))
-        self._logits = jax.jit(exact(partial(logits_of, problem.model)))
+        self._logits = jax.jit(exact(partial(logits_of, problem.model, layers)))
         values = cast(params, problem.dtype)
         self.initial = np.concatenate([values[name].ravel() for name in self.model.shapes])
         self.rows, self.answers = self._rows(data.inputs), shaped_targets(problem, data.targets)
@@ -271,6 +273,7 @@ class JaxBackend(Backend):
     streams: ClassVar[bool] = True
     platform: ClassVar[str] = CPU
     session: ClassVar[type[JaxSession]] = JaxSession
+    recurrence: ClassVar[str] = "lax.scan over time"
 
     @property
     def device(self) -> jax.Device:
@@ -279,9 +282,11 @@ class JaxBackend(Backend):
 
     def contract(self, problem: Problem) -> Contract:
         gather = "" if problem.model.V is None else "the embedding's gather, "
-        scan = "lax.scan over time" + ", one for each layer and direction" * (len(problem.model.directions) > 1)
-        scan += ", padding computed and masked" * problem.lengths
-        loss = f"one jitted function: {gather}one product for all inputs, {scan}, the head, the loss"
+        scans = self.recurrence == JaxBackend.recurrence
+        scan = "one product for all inputs, " * scans + self.recurrence
+        scan += ", one for each layer and direction" * (len(problem.model.directions) > 1)
+        scan += ", padding computed and masked" * (problem.lengths and scans)
+        loss = f"one jitted function: {gather}{scan}, the head, the loss"
         gradient = f"{loss}, jax.value_and_grad{_cut(problem)}"
         clipped = "clipping, " if problem.train.clips else ""
         step = "one jitted function of a step: the cell once for each layer, the head; parameters are its constants"
@@ -297,7 +302,7 @@ class JaxBackend(Backend):
                 " for the short batch; parameters stay on the device, loss and hits of each batch beside them",
                 **({"step": f"{step}, states donated"} if self.streams else {}),
             },
-            notes=_NOTES.get(problem.model.cell, "") * (self.platform == CPU)
+            notes=_NOTES.get(problem.model.cell, "") * (self.platform == CPU and scans)
             + "parameters, their gradient and each moment are one vector",
             staged="rows and targets on the device; a batch is two arrays of its own there",
             waits="jax.block_until_ready on all that the pass returned",

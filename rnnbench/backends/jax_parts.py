@@ -184,6 +184,19 @@ def scan_stack(
     return last, every
 
 
+class Layers(NamedTuple):
+    """Who computes the recurrence: as `projected_inputs` and `scan_stack`, which are those of `jax`.
+
+    `read(model, params, x)` gives arrays (T, B, ...), whatever `run` takes in the place of projected inputs.
+    """
+
+    read: Callable[[Model, Any, jax.Array], list[jax.Array]]
+    run: Callable[..., tuple[States, States]]
+
+
+SCAN = Layers(projected_inputs, scan_stack)
+
+
 def read_by_next(layer: tuple[Direction, ...], states: States) -> jax.Array:
     """The states h of a layer's directions side by side, (..., D H): what the next layer, or the head, reads."""
     each = [states[f"{direction.prefix}h"] for direction in layer]
@@ -250,6 +263,7 @@ class Functions:
 
     problem: Problem
     trained: bool = True
+    layers: Layers = SCAN
 
     def loss(
         self, params: Any, x: jax.Array, y: jax.Array, states: Any, lengths: jax.Array | None = None
@@ -263,18 +277,17 @@ class Functions:
             start = blocks_of(model, truncation, T)[-1].start
         if start:
             fixed = lax.stop_gradient(params)
-            states, _ = scan_stack(
-                model, fixed, lax.stop_gradient(states), projected_inputs(model, fixed, x[:, :start])
-            )
-        projected = projected_inputs(model, params, x[:, start:])
+            read = self.layers.read(model, fixed, x[:, :start])
+            states, _ = self.layers.run(model, fixed, lax.stop_gradient(states), read)
+        projected = self.layers.read(model, params, x[:, start:])
         active = None if lengths is None else jnp.arange(T)[:, None] < lengths
         top = model.stack[-1]
         if truncation is None or (model.head is Head.LAST and lengths is None):
             kept = ("h",) if model.head is Head.EVERY else ()
-            last, every = scan_stack(model, params, states, projected, active, kept, self.trained)
+            last, every = self.layers.run(model, params, states, projected, active, kept, self.trained)
             h = read_by_next(top, every if model.head is Head.EVERY else last)
         elif truncation.window == truncation.stride and T % truncation.stride == 0:
-            last, h = chunks(model, params, states, projected, active, truncation.stride)
+            last, h = chunks(self.layers, model, params, states, projected, active, truncation.stride)
             if model.head is Head.LAST:
                 assert lengths is not None
                 ends = jnp.take_along_axis(h, jnp.maximum(lengths - 1, 0)[None, :, None], axis=0)[0]
@@ -335,7 +348,13 @@ class Functions:
 
 
 def chunks(
-    model: Model, params: Any, states: States, projected: list[jax.Array], active: jax.Array | None, stride: int
+    layers: Layers,
+    model: Model,
+    params: Any,
+    states: States,
+    projected: list[jax.Array],
+    active: jax.Array | None,
+    stride: int,
 ) -> tuple[States, jax.Array]:
     """Chunk and detach, over projected inputs (T, B, G H) with `active` (T, B): the last states, and what the head
     reads after each step, (T, B, D H); `stride` divides T.
@@ -343,7 +362,7 @@ def chunks(
 
     def chunk(states: States, steps: Any) -> Any:
         own, taken = steps
-        last, every = scan_stack(model, params, lax.stop_gradient(states), own, taken, kept=("h",))
+        last, every = layers.run(model, params, lax.stop_gradient(states), own, taken, kept=("h",))
         return last, read_by_next(model.stack[-1], every)
 
     def cut(steps: jax.Array) -> jax.Array:
@@ -412,13 +431,15 @@ def overlapping(
     return last, logits, total
 
 
-def logits_of(model: Model, vector: jax.Array, x: jax.Array, lengths: jax.Array | None = None) -> jax.Array:
+def logits_of(
+    model: Model, layers: Layers, vector: jax.Array, x: jax.Array, lengths: jax.Array | None = None
+) -> jax.Array:
     """Logits of rows x from zero states; the parameters as one vector."""
     params = parts(vector, model.shapes)
     kept = ("h",) if model.head is Head.EVERY else ()
-    states, projected = zero_states(model, len(x), params["W_hy"].dtype), projected_inputs(model, params, x)
+    states, projected = zero_states(model, len(x), params["W_hy"].dtype), layers.read(model, params, x)
     active = None if lengths is None else jnp.arange(x.shape[1])[:, None] < lengths
-    last, every = scan_stack(model, params, states, projected, active, kept, trained=False)
+    last, every = layers.run(model, params, states, projected, active, kept, trained=False)
     logits = head_of(params, read_by_next(model.stack[-1], every if kept else last))
     return jnp.swapaxes(logits, 0, 1) if kept else logits
 

@@ -76,7 +76,11 @@ def test_variables_of_the_option(monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "value", "refused"),
     [
-        ("NUMBA_DISABLE_JIT", "1", {"numba", "numba+subnormal", "numba+naive", "cuda", "cuda+graph", "torch+rnnbench"}),
+        (
+            "NUMBA_DISABLE_JIT",
+            "1",
+            {"numba", "numba+subnormal", "numba+naive", "cuda", "cuda+graph", "torch+rnnbench", "jax+rnnbench"},
+        ),
         ("NUMBA_DISABLE_JIT", "0", set()),
         ("TORCHDYNAMO_DISABLE", "1", {"torch+compile"}),
         ("TORCH_COMPILE_DISABLE", "1", {"torch+compile"}),

@@ -4,8 +4,9 @@ call, and gradients of all of them and of the last states go into another.
     forward     inputs, initial states             ->  outputs, last states; the tape, where there is a way back
     back        d outputs, d last states, the tape  ->  d inputs, d initial states, d parameters
 
-Parameters, inputs and outputs lie as PyTorch has them: weights (G H, E) and (G H, H), two biases, and step t of row r
-at row steps_at[t] + r row_apart of `inputs` and `outputs`: time first, batch first or packed. All between is what the
+Parameters lie as PyTorch has them, weights (G H, E) and (G H, H) and two biases, or, without `unit_rows`, as those of a
+model, (E, G H) and (H, G H). Step t of row r is row steps_at[t] + r row_apart of `inputs` and `outputs`: time first,
+batch first or packed. All between is what the
 model's pass calls: `layer_forward`, `layer_backward`, stages and shares. Rows are copied into the layout of workers,
 where each has its own together, a few steps before they are needed, and out of it while they are near. The tape is x,
 h, the cell's state, gates and what `gated` keeps, one after the other in one run of numbers, so that calls forward may
@@ -42,7 +43,7 @@ from rnnbench.kernels.cpu.layer_forward import (
     write_state,
 )
 from rnnbench.kernels.cpu.layout import FIRST, rows_before, rows_taking, slot_row, state_row, step_row
-from rnnbench.kernels.cpu.model import FORWARD_STEPS, gate_turn, steps_at_once
+from rnnbench.kernels.cpu.model import FORWARD_STEPS, gate_turn, pack_layer, steps_at_once
 from rnnbench.kernels.cpu.pass_record import (
     ARRAYS,
     FORWARD,
@@ -71,10 +72,12 @@ from rnnbench.kernels.cpu.passes import (
 )
 from rnnbench.kernels.cpu.pointwise import copy
 from rnnbench.kernels.cpu.products import (
+    add_gate_parts,
     add_product,
     add_unit_parts,
     affine,
     pack_gates,
+    pack_gates_transposed,
     pack_units,
     pack_units_transposed,
 )
@@ -111,9 +114,17 @@ def _pack(c, part, parts):
     """A part of the weights as products read them, on the way back the transposed ones. Biases are added first."""
     if c.goal == GRADIENT:
         step = c.delta_width // c.G
+        if not c.unit_rows:
+            pack_gates_transposed(c.W_hh_T_panels, c.W_hh, c.G, gate_turn(c), step, part, parts)
+            if c.learns_inputs:
+                pack_gates_transposed(c.W_xh_T_panels, c.W_xh, c.G, NONE, step, part, parts)
+            return
         pack_units_transposed(c.W_hh_T_panels, c.weight_hh, c.G, gate_turn(c), step, part, parts)
         if c.learns_inputs or c.learns_tokens:
             pack_units_transposed(c.W_xh_T_panels, c.weight_ih, c.G, NONE, step, part, parts)
+        return
+    if not c.unit_rows:
+        pack_layer(c, False, part, parts)
         return
     pack_units(c.W_xh_panels, c.weight_ih, c.G, part, parts)
     pack_units(c.W_hh_panels, c.weight_hh, c.G, part, parts)
@@ -256,16 +267,23 @@ def _inputs_back(c, number, lo, b, begin, end):
 
 @symbol_kernel
 def _states_back(c, lo, b):
-    """Gradients of the initial states, from delta of the first step and what comes by another way than h W_hh."""
-    at, dh = step_row(c, lo, b, FIRST, FIRST), c.dh
+    """Gradients of the initial states, from delta of the first step and what comes by another way than h W_hh.
+
+    Those of rows without a step are those of their last states.
+    """
+    at, dh, taking = step_row(c, lo, b, FIRST, FIRST), c.dh, rows_taking(c, lo, b, FIRST)
     if c.recurrence == GRU_CODE:
-        add_product(dh, lo, c.recurrent, at, c.W_hh_T_panels, b, 0, c.Hp, c.delta_width)
+        add_product(dh, lo, c.recurrent, at, c.W_hh_T_panels, taking, 0, c.Hp, c.delta_width)
     else:
-        affine(dh, lo, c.zeros, c.recurrent, at, c.W_hh_T_panels, b, 0, c.Hp, c.delta_width)
+        affine(dh, lo, c.zeros, c.recurrent, at, c.W_hh_T_panels, taking, 0, c.Hp, c.delta_width)
     for i in range(b):
-        copy(c.d_initial[c.seats[lo + i]], dh[lo + i])
+        seat = c.seats[lo + i]
+        if i < taking:
+            copy(c.d_initial[seat], dh[lo + i])
+        else:
+            copy(c.d_initial[seat], c.d_last[seat])
         if c.recurrence == LSTM_CODE:
-            copy(c.d_initial_cell[c.seats[lo + i]], c.dc[lo + i])
+            copy(c.d_initial_cell[seat], c.dc[lo + i])
 
 
 @symbol_kernel
@@ -290,6 +308,13 @@ def _rows_back(c, worker):
 def _add_parts(c, share, shares):
     """Some of the gradients of the parameters: the parts of the workers, added in their order."""
     workers, Hp = c.row_shares, c.Hp
+    if not c.unit_rows:
+        add_gate_parts(c.d_W_xh, c.part_W_xh, workers, c.G, Hp, NONE, share, shares)
+        add_gate_parts(c.d_W_hh, c.part_W_hh, workers, c.G, Hp, gate_turn(c), share, shares)
+        add_gate_parts(c.d_b_h, c.part_b_h, workers, c.G, Hp, NONE, share, shares)
+        if c.recurrence == GRU_CODE:
+            add_gate_parts(c.d_b_hn, c.part_b_hn, workers, ONE, NONE, NONE, share, shares)
+        return
     of_inputs = c.token_shares if c.has_tokens else workers
     add_unit_parts(c.d_weight_ih, c.part_W_xh, of_inputs, c.G, Hp, NONE, share, shares)
     add_unit_parts(c.d_weight_hh, c.part_W_hh, workers, c.G, Hp, gate_turn(c), share, shares)
@@ -362,6 +387,11 @@ def _layer_call(c):
 
 
 _ADDRESSES: dict[np.dtype, tuple[int, int, int]] = {}
+
+
+def layer_addresses(dtype: DTypeLike) -> tuple[int, int, int]:
+    """The addresses of `_layer_call`, `_do_layer_share` and `take_all`, once `compile_layer` is through."""
+    return _ADDRESSES[np.dtype(dtype)]
 
 
 def compile_layer(dtype: DTypeLike) -> Iterator[tuple[int, int, str]]:
@@ -458,7 +488,7 @@ class LayerRunner:
         with COMPILING:
             for _ in compile_layer(dtype):
                 pass
-        self.layer_call, self.do_share, self.take_all = _ADDRESSES[self.dtype]
+        self.layer_call, self.do_share, self.take_all = layer_addresses(dtype)
         self.work = s.G * H * ((E + H) * 3 + int(TANH_WORK))
 
     def _make_room(self, B: int, T: int) -> None:
@@ -484,7 +514,7 @@ class LayerRunner:
         values = {
             "E": s.E, "H": s.H, "G": s.G, "workers": s.workers, "recurrence": s.recurrence, **width,
             "layers_n": 1, "directions": 1, "under_rows": 1, "has_last_gradients": 1, "has_bias": self.bias,
-            "above_row": width["Hs"], "do_share": self.do_share,
+            "unit_rows": 1, "above_row": width["Hs"], "do_share": self.do_share,
         }  # fmt: skip
         self.record = PassRecord(values, {name: buffers[name] for name in buffers if name in ARRAYS})
         self.record.point({"layers": np.array([self.record.address])})

@@ -30,6 +30,7 @@ from rnnbench.kernels.cpu.losses import NO_LOSS, loss_and_gradient
 from rnnbench.kernels.cpu.pass_record import GRADIENT, PREDICT, record_at
 from rnnbench.kernels.cpu.pointwise import add_rows, copy, set_row, zero_row
 from rnnbench.kernels.cpu.products import (
+    add_gate_parts,
     affine,
     outer_products,
     pack,
@@ -390,33 +391,16 @@ def predict_rows(c, thread, number):
     _forward_rows(c, thread, lo, b, r)
 
 
-@cpu_kernel()
-def _add_parts(total, parts, workers, gates, step, turn, share, shares):
-    """Some rows of: total (m, n) = the sum of parts (workers m, >= n), m rows of each worker, in their order.
-
-    A row is of so many gates, in parts each a `step` from the one before it, `turn` places later than in total.
-    """
-    m, width = total.shape[0], total.shape[1] // gates
-    for i in range(*share_range(m, share, shares)):
-        for gate in range(gates):
-            sums, first = total[i][gate * width : (gate + 1) * width], (gate + turn) % gates * step
-            copy(sums, parts[i][first:])
-            for worker in range(1, workers):
-                part = parts[worker * m + i][first:]
-                for j in range(sums.size):
-                    sums[j] += part[j]
-
-
 @symbol_kernel
 def add_parts(c, share, shares):
     """Some rows of all gradients but that of the embedding: the parts of the workers, added in their order."""
     for n in range(c.layers_n):
         layer = layer_at(c, n)
         workers = c.token_shares if layer.has_tokens else c.row_shares
-        _add_parts(layer.d_W_xh, layer.part_W_xh, workers, c.G, c.Hp, NONE, share, shares)
-        _add_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, gate_turn(c), share, shares)
-        _add_parts(layer.d_b_h, layer.part_b_h, c.row_shares, c.G, c.Hp, NONE, share, shares)
+        add_gate_parts(layer.d_W_xh, layer.part_W_xh, workers, c.G, c.Hp, NONE, share, shares)
+        add_gate_parts(layer.d_W_hh, layer.part_W_hh, c.row_shares, c.G, c.Hp, gate_turn(c), share, shares)
+        add_gate_parts(layer.d_b_h, layer.part_b_h, c.row_shares, c.G, c.Hp, NONE, share, shares)
         if c.recurrence == GRU_CODE:
-            _add_parts(layer.d_b_hn, layer.part_b_hn, c.row_shares, ONE, NONE, NONE, share, shares)
-    _add_parts(c.d_W_hy, c.part_W_hy, c.row_shares, ONE, NONE, NONE, share, shares)
-    _add_parts(c.d_b_y, c.part_b_y, c.row_shares, ONE, NONE, NONE, share, shares)
+            add_gate_parts(layer.d_b_hn, layer.part_b_hn, c.row_shares, ONE, NONE, NONE, share, shares)
+    add_gate_parts(c.d_W_hy, c.part_W_hy, c.row_shares, ONE, NONE, NONE, share, shares)
+    add_gate_parts(c.d_b_y, c.part_b_y, c.row_shares, ONE, NONE, NONE, share, shares)

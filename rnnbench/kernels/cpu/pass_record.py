@@ -71,7 +71,7 @@ INTEGERS = (
     # and what says which they are
     "team", "take_all", "team_thread",
     # of a layer by itself, see `layer_pass`
-    "has_bias", "turns", "row_apart", "out_at", "learns_states", "adds_inputs", "unknown_at",
+    "has_bias", "unit_rows", "turns", "row_apart", "out_at", "learns_states", "adds_inputs", "unknown_at",
     # of a stream, see `stream_step`: whether a call is in it
     "in_use",
 )  # fmt: skip

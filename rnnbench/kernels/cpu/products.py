@@ -400,6 +400,23 @@ def pack_gates_transposed(out, W, gates, turn, step, part, parts):
                         to[i] = W[p * wide + i, gate * H + u]
 
 
+@cpu_kernel()
+def add_gate_parts(total, parts, workers, gates, step, turn, share, shares):
+    """Some rows of: total (m, n) = the sum of parts (workers m, >= n), m rows of each worker, in their order.
+
+    A row is of so many gates, in parts each a `step` from the one before it, `turn` places later than in total.
+    """
+    m, width = total.shape[0], total.shape[1] // gates
+    for i in range(*share_range(m, share, shares)):
+        for gate in range(gates):
+            sums, first = total[i][gate * width : (gate + 1) * width], (gate + turn) % gates * step
+            copy(sums, parts[i][first:])
+            for worker in range(1, workers):
+                part = parts[worker * m + i][first:]
+                for j in range(sums.size):
+                    sums[j] += part[j]
+
+
 # The same for weights (gates H, k) as PyTorch keeps them, a row for each unit of each gate.
 
 
