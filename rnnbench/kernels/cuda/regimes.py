@@ -106,7 +106,7 @@ def _registers(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regi
     rows = plan.block_rows(b, width)
     # Threads that share columns read fewer states, and meet once more: worth it where columns are long
     group = plan.group if width >= plan.grouped and width % (QUAD * plan.group) == 0 else 1
-    block = Lanes(width, group, group, width, rows)
+    block = Lanes(width, group, group, width, rows, full=width == H)
     return Regime(RegimeKind.REGISTERS, math.ceil(b / rows), width, rows, width, lanes=block)
 
 
@@ -123,7 +123,7 @@ def _split(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime |
     spare = (plan.thread_registers(threads) - plan.beside) * 4 // size // unit * unit
     while True:
         kept = min(half, spare - unit * (rows.bit_length() - 1), plan.unrolled)
-        block = Lanes(width, lanes, plan.group, kept, rows)
+        block = Lanes(width, lanes, plan.group, kept, rows, full=width == H)
         static, shared = block.static_bytes(dtype), block.pool_bytes(dtype)
         if kept >= unit and static <= STATIC_BYTES and shared + static <= room.block_bytes:
             return Regime(RegimeKind.SPLIT, math.ceil(b / rows), threads, rows, width, kept, shared, lanes=block)
