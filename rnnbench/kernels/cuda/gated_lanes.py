@@ -171,7 +171,8 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool, far
                 for m in range(mine):
                     r = u32(u32(m * turns) + turn)
                     real = is_real(r, first, b, j, H)
-                    here, there = place(at + u32(m * turns) * H), u64(place(at_gates + u32(m * turns) * u32(u32(G) * H)))
+                    here = place(at + u32(m * turns) * H)
+                    there = u64(place(at_gates + u32(m * turns) * u32(u32(G) * H)))
                     # What the step left and the head's part are asked for before the sums, and needed after them. A
                     # state that a step ends with is the one that the next begins with
                     beside[m] = own[m]

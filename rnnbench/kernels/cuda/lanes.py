@@ -11,9 +11,10 @@ pass that reaches a step, and steps before the first pass are not written.
 
 A group of `lanes` threads of a warp shares `per` columns of W_hh (rows of it backward). Each thread has its lane of k,
 four numbers at a time, of all of them: a state that is read from shared memory serves `per` multiply-adds. The sums of
-the lanes meet in `partial`, within the warp; then each thread is the cell of one column. Thread x is of column x where
-there are as many lanes as columns; where there are twice as many, two threads take the rows of a column in turn. One
-lane and column is a thread a column. States go round in two buffers, so that one barrier a step is enough.
+the lanes meet by shuffles; then each thread is the cell of one column. Thread x is of column x where there are as many
+lanes as columns; where there are twice as many, two threads take the rows of a column in turn, and where a block has
+one row both are its cell, and one of them writes what may be written once. One lane and column is a thread a column.
+States go round in two buffers, so that one barrier a step is enough.
 
 Indices are unsigned: of a signed one the compiler keeps 64 bits and asks at each access whether it counts from the end.
 """
@@ -37,10 +38,10 @@ UNROLLED = 64  # multiply-adds of a loop that every toolkit unrolls
 
 
 def in_parts(part: Callable[[int, int, Any], Any], last: Any, count: int, each: int) -> Any:
-    """A device function for n in [0, count), `each` multiply-adds for an n: part(begin, end, rest) makes one for some of
-    them that goes on with `rest`, the last of them with `last`.
+    """A device function for n in [0, count), `each` multiply-adds for an n: part(begin, end, rest) makes one for a part
+    that goes on with `rest`, the last part with `last`.
 
-    A longer loop the toolkit does not unroll for sm_120, and the weights that it goes through would lie in memory.
+    CUDA 13.0 unrolls no longer loop for sm_120, and the weights that a loop goes through would lie in memory.
     """
     most = max(QUAD, UNROLLED // (QUAD * each) * QUAD)
     for begin in reversed(range(0, count, most)):
@@ -155,8 +156,8 @@ def lane_multiplier(dtype: str, shape: Lanes) -> Any:
         near = x % u32(lanes) * four
         for q in range(held):
             sums[q] = zero
-        # The weights in registers, then those in shared memory: of each state, those of all columns
-        multiply_kept(sums, states, now, w)
+        # The weights in shared memory first: the assembler asks for many of them at once, before there are more numbers
+        # in registers. Of each state, those of all columns
         n = u32(0)
         while n != u32(depth - kept):
             for r in range(u32(rows)):
@@ -167,6 +168,7 @@ def lane_multiplier(dtype: str, shape: Lanes) -> Any:
                         m = (n + s) * u32(columns) + c
                         sums[q] += value * pool[m // four * u32(threads * QUAD) + x * four + m % four]
             n = u32(n + four)
+        multiply_kept(sums, states, now, w)
 
     return multiply
 
@@ -175,8 +177,8 @@ def lane_multiplier(dtype: str, shape: Lanes) -> Any:
 def lane_adder(dtype: str, shape: Lanes) -> Any:
     """totals (mine gates,): of the rows that this thread is the cell of, the sums of all lanes for its unit's gates.
 
-    Two threads whose lanes differ in one bit exchange what they have: each keeps the units, or the rows, of its own half
-    and gives the others away, so that there is half as much to exchange for the next bit.
+    Two threads whose lanes differ in one bit exchange what they have: each keeps the units, or the rows, of its own
+    half and gives the others away, so that there is half as much to exchange for the next bit.
     """
     per, rows, apart, mine, turns, gates = shape.per, shape.rows, shape.apart, shape.mine, shape.turns, shape.gates
     lanes, columns = shape.lanes, shape.columns
@@ -206,7 +208,8 @@ def lane_adder(dtype: str, shape: Lanes) -> Any:
                 for r in range(m * turns, min(m * turns + half, rows)):
                     for g in range(gates):
                         # Where there is no row of the other half both keep this one
-                        low, high = (r * columns + g) * apart, ((r + half if r + half < rows else r) * columns + g) * apart
+                        other = r + half if r + half < rows else r
+                        low, high = (r * columns + g) * apart, (other * columns + g) * apart
                         sums[low] = exchanged(sums[low], sums[high], lane, u32(half * per))
             half //= 2
         for m in range(mine):
@@ -250,6 +253,8 @@ def steps_of_block(rows: int, ends: bool) -> Any:
 @compiled_once
 def forward_in_lanes(dtype: str, shape: Lanes, ends: bool, far: bool = False) -> Any:
     """h, with h_0 = initial, for H <= width. A block of `threads` for `rows` rows. h, W (H, H), initial (b, H).
+
+    `far`: places in arrays take more than 32 bits.
 
     `ends`: rows have lengths (N,), and a block stops where the last of its rows does.
     """
@@ -345,8 +350,8 @@ def backward_in_lanes(dtype: str, shape: Lanes, ends: bool, far: bool = False) -
         writes, turn = (not alone) | (turn == u32(0)), (u32(0) if alone else turn)
         read(w, pool, W, H)
         cuda.syncthreads()
-        # A step is so many numbers, whose state after it is one further; dh begins `gap` of them later than delta. Steps before `seen` have a delta of
-        # an earlier pass; `now`: which of the two buffers is written
+        # A step is so many numbers of h, whose state after it is one further; dh begins `gap` later. Steps before
+        # `seen` have a delta of an earlier pass; `now`: which of the two buffers is written
         states, heads, flat = h.flat, dh.flat, delta.flat
         step = place(place(b) * H)
         gap = place(silent * step)

@@ -42,8 +42,9 @@ class Lanes:
     """Sizes of a block that has all of W_hh, as in `lanes`: `lanes` threads share `per` units.
 
     A unit has `gates` columns of weights, over `along` times `width` numbers of k: forward one for each gate, and back
-    one that runs along all gates. `lanes` is a multiple of `per`, `width` of both, and `along` times it of QUAD times
-    `lanes`; `kept` of a thread's weights are in registers, a multiple of QUAD times its columns.
+    one that runs along all gates. `lanes` and `per` are powers of two, and `lanes` is a multiple of `per`, `width` of
+    both, and `along` times it of QUAD times `lanes`; `kept` of a thread's weights are in registers, a multiple of QUAD
+    times its columns. `full`: H is `width`.
     """
 
     width: int

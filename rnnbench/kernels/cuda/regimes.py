@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -191,10 +191,6 @@ def _of_gates(
     match kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
             found = [_gates_in_lanes(plan, gates, H, b, dtype, room)]
-            if kind is RegimeKind.SPLIT:
-                # For a compiler that does not unroll as many: more threads, with fewer weights in registers
-                fewer = replace(plan, halved=MAX_THREADS, unrolled_gates=plan.unrolled_gates // 4)
-                found.append(_gates_in_lanes(fewer, gates, H, b, dtype, room))
         case RegimeKind.SPREAD:
             found = [_gates_spread(plan, gates, H, b, dtype, room)]
         case RegimeKind.TILES:
