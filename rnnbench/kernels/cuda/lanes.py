@@ -77,7 +77,7 @@ def weights_reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
             x = u32(cuda.threadIdx.x)
             near, first = u32(x % u32(lanes) * four), u32(x // u32(lanes) * per)
             n = begin
-            while n != end:  # not a range: that of an unsigned number counts in 64 bits, and is not unrolled for sm_120
+            while n != end:  # not a range: that of an unsigned number counts in 64 bits
                 for s in range(four):
                     k = u32(near + n * u32(lanes) + s)
                     for c in range(columns):

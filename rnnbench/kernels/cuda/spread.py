@@ -27,6 +27,7 @@ from numba import cuda
 
 from rnnbench.kernels.cuda import ptx
 from rnnbench.kernels.cuda.activations import tanh_of
+from rnnbench.kernels.cuda.lanes import in_parts
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import PAIR, Shape, compiled_once
@@ -195,21 +196,29 @@ def weights_of_block(dtype: str, shape: Shape, transposed: bool, gates: int = 1)
     zero = np.dtype(dtype).type(0)
     lanes, per, depth, G = shape.lanes, shape.per, shape.depth, u32(gates)
 
-    @cuda.jit(device=True)
-    def read(w, W, unit, K, H):
-        x = u32(cuda.threadIdx.x)
-        lane, first = u32(x % u32(lanes)), u32(x // u32(lanes) * u32(per))
-        # PAIR numbers of k lie together. Where H is padded, in k or in columns, zeros
-        for q in range(depth):
-            k = u32(u32(q // PAIR * PAIR * lanes + q % PAIR) + lane * u32(PAIR))
-            for c in range(per):
-                place = u32(first + u32(c))
-                j, value = u32(unit + place // G), zero
-                if (k < K) & (j < H):
-                    value = W[j, k] if transposed else W[k, u32(place % G * H + j)]
-                w[q * per + c] = value
+    def part(begin, end, rest):
+        @cuda.jit(device=True)
+        def read(w, W, unit, K, H):
+            x = u32(cuda.threadIdx.x)
+            lane, first = u32(x % u32(lanes)), u32(x // u32(lanes) * u32(per))
+            # PAIR numbers of k lie together. Where H is padded, in k or in columns, zeros
+            for q in range(begin, end):
+                k = u32(u32(q // PAIR * PAIR * lanes + q % PAIR) + lane * u32(PAIR))
+                for c in range(per):
+                    place = u32(first + u32(c))
+                    j, value = u32(unit + place // G), zero
+                    if (k < K) & (j < H):
+                        value = W[j, k] if transposed else W[k, u32(place % G * H + j)]
+                    w[q * per + c] = value
+            rest(w, W, unit, K, H)
 
-    return read
+        return read
+
+    @cuda.jit(device=True)
+    def nothing(w, W, unit, K, H):
+        pass
+
+    return in_parts(part, nothing, depth, 2 * per)  # to find a weight takes as much as two multiply-adds
 
 
 @compiled_once
