@@ -59,6 +59,7 @@ class Shared(FakeCUDAShared):
     def __init__(self, dynamic_bytes: int) -> None:
         super().__init__(dynamic_bytes)
         self._dynshared[:] = -1  # NaN, too
+        self.given = dict[int, Any]()  # by threads to others of their warp
 
     def array(self, shape, dtype):
         if shape == 0:
@@ -86,6 +87,17 @@ class Module(FakeCUDAModule):
         """Let the others of the block run until they have come."""
         self._looking = None
         getcurrent().parent.switch(AT_BARRIER)
+
+    def shfl_xor_sync(self, mask: int, value: Any, bit: int) -> Any:
+        """What the thread gives whose number in the block differs in this bit; all of the block call it together."""
+        at, size = self.threadIdx, self.blockDim
+        x = int(at.x + size.x * (at.y + size.y * at.z))
+        given = self.shared.given
+        given[x] = value
+        self.syncthreads()
+        taken = given[x ^ int(bit)]
+        self.syncthreads()
+        return taken
 
     def threadfence(self) -> None:
         """A thread that looks at what others write, and looks again: let them run in between."""

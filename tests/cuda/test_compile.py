@@ -60,23 +60,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("name64", list(FLOAT64) if every else usual)
 
 
-# The pinned toolkit, 13.0, does not unroll for sm_120 what has more than some 64 weights of a thread in registers, or
-# several rows of them: bytes of local memory, which `settle` looks at when it takes a regime.
-NOT_UNROLLED = {
-    "sm_120a": {
-        f"{way} {name}": local
-        for way in ("forward", "backward")
-        for name, local in (
-            ("H128 rows1", 512),
-            ("split H192 rows4", 384),
-            ("split H256 rows4", 256),
-            ("gates3 H128 rows1", 768),
-            ("gates4 H128 rows1", 768),
-        )
-    }
-    | {"forward gates3 spread H1024 rows4": 256}
+# Loops of which the assembler puts a part behind the rest, so that no listing from a label to a branch holds them.
+IN_TWO_PLACES = {
+    "sm_120a": {"forward split H256 rows4", "backward split H256 rows4", "backward gates3 H128 rows1"},
 }
-# Its registers and instructions are others, as it makes pairs of multiply-adds: how many more of both it may take
+# Registers and instructions for sm_120 are others, as it makes pairs of multiply-adds: how many more it may take
 MORE = {"sm_120a": (24, 0.15)}
 
 
@@ -86,12 +74,10 @@ def test_float32(name32, tmp_path):
     parts, found = intermediate(entry.kernel, entry.signature), []
     for arch in CAPABILITIES:
         made = linked(parts, arch, tmp_path)
-        if local := NOT_UNROLLED.get(arch, {}).get(name32):
-            assert made.local_bytes == local
-            continue
         registers, each = MORE.get(arch, (0, 0.0))
         said = faults(made, min(255, entry.max_registers + registers), entry.wide)
-        said += over_budget(made, entry.multiply_adds, entry.budget and entry.budget + each)
+        if name32 not in IN_TWO_PLACES.get(arch, ()):
+            said += over_budget(made, entry.multiply_adds, entry.budget and entry.budget + each)
         found += [f"{arch}: {text}" for text in said]
     assert found == []
 

@@ -55,6 +55,17 @@ def test_each_regime(kind, cell):
 
 
 @pytest.mark.numbers
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_places_of_64_bits(one_backend, cell, monkeypatch):
+    """As arrays of 2 ** 32 numbers take them: the same bits as of 32."""
+    problem = of(cell, T=3, H=5, dtype=DType.FLOAT32)
+    params, data = random_params(problem), random_data(problem)
+    near = run(one_backend.prepare(problem, params, data), "gradient")
+    monkeypatch.setattr("rnnbench.kernels.cuda.recurrence_launches.NEAR", 0)
+    assert_same_bits(near, run(one_backend.prepare(problem, params, data), "gradient"))
+
+
+@pytest.mark.numbers
 @pytest.mark.parametrize("kind", [RegimeKind.REGISTERS, RegimeKind.TILES])
 @pytest.mark.parametrize("sizes", [(1, 1, 1, 1), (5, 2, 3, 7)], ids=str)
 def test_edge_sizes(kind, cell, sizes):

@@ -10,7 +10,6 @@ A recurrent product's part of n has the factor r, so n has two derivatives: `del
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numba
@@ -18,7 +17,7 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.cells import cell_of
-from rnnbench.kernels.cuda import ptx
+from rnnbench.kernels.cuda.activations import sigmoid_of, tanh_of
 from rnnbench.kernels.cuda.plan import compiled_once
 
 u32 = numba.uint32
@@ -35,47 +34,28 @@ def tape_is_state(cell: str) -> bool:
 
 
 @compiled_once
-def sigmoid_of(dtype: str) -> Any:
-    """1 / (1 + exp(-z)) without overflow. In float32 four instructions with an error of a few units in the last place,
-    and of some |z| of them where z is far below 0.
-    """
-    one = np.dtype(dtype).type(1)
-    power, inverse, scale = ptx.power(), ptx.inverse(), np.float32(-1 / math.log(2))
-
-    # An exponential that is infinite gives 0, as it should
-    def by_instructions(z):
-        return inverse(one + power(z * scale))
-
-    def by_library(z):
-        e = math.exp(-abs(z))
-        return (one if z >= 0 else e) / (one + e)
-
-    return cuda.jit(device=True)(by_instructions if dtype == "float32" else by_library)
-
-
-@compiled_once
 def unit_forward(dtype: str, cell: str) -> Any:
     """of(sums, given, q, own, bias): h and tape, from h' W_hh in sums[q : q + G] and x W_xh + b_h in given[q : q + G],
     which becomes the gates. `bias`: b_hn of gru.
     """
-    logistic, one, two, three = sigmoid_of(dtype), u32(1), u32(2), u32(3)
+    logistic, tanh, one, two, three = sigmoid_of(dtype), tanh_of(dtype), u32(1), u32(2), u32(3)
 
     def gru(sums, given, q, own, bias):
         r = logistic(given[q] + sums[q])
         z = logistic(given[q + one] + sums[q + one])
         m = sums[q + two] + bias
-        n = math.tanh(given[q + two] + r * m)
+        n = tanh(given[q + two] + r * m)
         given[q], given[q + one], given[q + two] = r, z, n
         return n + z * (own - n), m
 
     def lstm(sums, given, q, own, bias):
         i = logistic(given[q] + sums[q])
         f = logistic(given[q + one] + sums[q + one])
-        g = math.tanh(given[q + two] + sums[q + two])
+        g = tanh(given[q + two] + sums[q + two])
         o = logistic(given[q + three] + sums[q + three])
         given[q], given[q + one], given[q + two], given[q + three] = i, f, g, o
         c = f * own + i * g
-        return o * math.tanh(c), c
+        return o * tanh(c), c
 
     return cuda.jit(device=True)({"gru": gru, "lstm": lstm}[cell])
 
@@ -87,7 +67,8 @@ def unit_backward(dtype: str, cell: str) -> Any:
     gates (q + G,) has the gates from q on, as activated; dh is the loss's by h; `carried` what reaches own by no
     product, of this step: dc of lstm, a part of dh of gru. It returns that of the step before.
     """
-    one, zero_at, one_at, two_at, three_at = np.dtype(dtype).type(1), u32(0), u32(1), u32(2), u32(3)
+    one, tanh, zero_at = np.dtype(dtype).type(1), tanh_of(dtype), u32(0)
+    one_at, two_at, three_at = u32(1), u32(2), u32(3)
 
     def gru(gates, q, own, tape, dh, carried, delta):
         r, z, n = gates[q], gates[q + one_at], gates[q + two_at]
@@ -101,7 +82,7 @@ def unit_backward(dtype: str, cell: str) -> Any:
 
     def lstm(gates, q, own, tape, dh, carried, delta):
         i, f, g, o = gates[q], gates[q + one_at], gates[q + two_at], gates[q + three_at]
-        tanh_c = math.tanh(tape)
+        tanh_c = tanh(tape)
         dc = carried + dh * o * (one - tanh_c * tanh_c)
         delta[zero_at] = dc * g * i * (one - i)
         delta[one_at] = dc * own * f * (one - f)

@@ -11,41 +11,42 @@ pass that reaches a step, and steps before the first pass are not written.
 
 A group of `lanes` threads of a warp shares `per` columns of W_hh (rows of it backward). Each thread has its lane of k,
 four numbers at a time, of all of them: a state that is read from shared memory serves `per` multiply-adds. The sums of
-the lanes meet in `partial`, within the warp; then each thread is the cell of one column. Thread x is of column x where
-there are as many lanes as columns; where there are twice as many, two threads take the rows of a column in turn. One
-lane and column is a thread a column. States go round in two buffers, so that one barrier a step is enough.
+the lanes meet by shuffles; then each thread is the cell of one column. Thread x is of column x where there are as many
+lanes as columns; where there are twice as many, two threads take the rows of a column in turn, and where a block has
+one row both are its cell, and one of them writes what may be written once. One lane and column is a thread a column.
+States go round in two buffers, so that one barrier a step is enough.
 
 Indices are unsigned: of a signed one the compiler keeps 64 bits and asks at each access whether it counts from the end.
 """
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda.device import simulated
+from rnnbench.kernels.cuda.activations import tanh_of
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.layout import state_row, step_row
 from rnnbench.kernels.cuda.plan import QUAD, Lanes, compiled_once
 
 u32, u64 = numba.uint32, numba.uint64
+UNROLLED = 64  # multiply-adds of a loop that every toolkit unrolls
 
 
-@compiled_once
-def _warp_barrier() -> Any:
-    """Wait for the threads of the warp; the simulator knows no warps, and waits for the block's."""
+def in_parts(part: Callable[[int, int, Any], Any], last: Any, count: int, each: int) -> Any:
+    """A device function for n in [0, count), `each` multiply-adds for an n: part(begin, end, rest) makes one for a part
+    that goes on with `rest`, the last part with `last`.
 
-    def of_block():
-        cuda.syncthreads()
-
-    def of_warp():
-        cuda.syncwarp()
-
-    return cuda.jit(device=True)(of_block if simulated() else of_warp)
+    CUDA 13.0 unrolls no longer loop for sm_120, and the weights that a loop goes through would lie in memory.
+    """
+    most = max(QUAD, UNROLLED // (QUAD * each) * QUAD)
+    for begin in reversed(range(0, count, most)):
+        last = part(begin, min(begin + most, count), last)
+    return last
 
 
 @compiled_once
@@ -68,17 +69,35 @@ def weights_reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
             value = W[unit, u32(gate * H + of)] if transposed else W[of, u32(c % gates * H + unit)]
         return value
 
+    def part(begin, end, rest):
+        begin, end = u32(begin), u32(end)
+
+        @cuda.jit(device=True)
+        def read_kept(w, W, H):
+            x = u32(cuda.threadIdx.x)
+            near, first = u32(x % u32(lanes) * four), u32(x // u32(lanes) * per)
+            n = begin
+            while n != end:  # not a range: that of an unsigned number counts in 64 bits
+                for s in range(four):
+                    k = u32(near + n * u32(lanes) + s)
+                    for c in range(columns):
+                        w[u32((n + s) * columns + c)] = weight(W, k, c, first, H)
+                n = u32(n + four)
+            rest(w, W, H)
+
+        return read_kept
+
+    @cuda.jit(device=True)
+    def nothing(w, W, H):
+        pass
+
+    read_kept = in_parts(part, nothing, int(kept), int(columns))
+
     @cuda.jit(device=True)
     def read(w, pool, W, H):
         x = u32(cuda.threadIdx.x)
         near, first = u32(x % u32(lanes) * four), u32(x // u32(lanes) * per)
-        n = u32(0)
-        while n != kept:  # not a range: that of an unsigned number counts in 64 bits, and is not unrolled for sm_120
-            for s in range(four):
-                k = u32(near + n * u32(lanes) + s)
-                for c in range(columns):
-                    w[u32((n + s) * columns + c)] = weight(W, k, c, first, H)
-            n = u32(n + four)
+        read_kept(w, W, H)
         # Four of a thread lie together, so that they are one load
         for n in range(kept, depth):
             k = u32(near + n // four * four * u32(lanes) + n % four)
@@ -106,22 +125,39 @@ def lane_multiplier(dtype: str, shape: Lanes) -> Any:
     rows, apart = shape.rows, shape.apart
     held = rows * columns * apart
 
+    def part(begin, end, rest):
+        begin, end = u32(begin), u32(end)
+
+        @cuda.jit(device=True)
+        def multiply_kept(sums, states, now, w):
+            near = u32(cuda.threadIdx.x) % u32(lanes) * four
+            n = begin
+            while n != end:  # not a range, as above
+                for r in range(u32(rows)):
+                    for s in range(four):
+                        value = states[now, r, near + n * u32(lanes) + s]
+                        for c in range(u32(columns)):
+                            q = (r * u32(columns) + c) * u32(apart) + s % u32(apart)
+                            sums[q] += value * w[u32((n + s) * u32(columns) + c)]
+                n = u32(n + four)
+            rest(sums, states, now, w)
+
+        return multiply_kept
+
+    @cuda.jit(device=True)
+    def nothing(sums, states, now, w):
+        pass
+
+    multiply_kept = in_parts(part, nothing, int(kept), columns * rows)
+
     @cuda.jit(device=True)
     def multiply(sums, states, now, w, pool):
         x = u32(cuda.threadIdx.x)
-        near = x % u32(lanes) * u32(QUAD)
+        near = x % u32(lanes) * four
         for q in range(held):
             sums[q] = zero
-        # The weights in registers, then those in shared memory: of each state, those of all columns
-        n = u32(0)
-        while n != kept:  # not a range, as above
-            for r in range(u32(rows)):
-                for s in range(four):
-                    value = states[now, r, near + n * u32(lanes) + s]
-                    for c in range(u32(columns)):
-                        q = (r * u32(columns) + c) * u32(apart) + s % u32(apart)
-                        sums[q] += value * w[u32((n + s) * u32(columns) + c)]
-            n = u32(n + four)
+        # The weights in shared memory first: the assembler asks for many of them at once, before there are more numbers
+        # in registers. Of each state, those of all columns
         n = u32(0)
         while n != u32(depth - kept):
             for r in range(u32(rows)):
@@ -132,43 +168,67 @@ def lane_multiplier(dtype: str, shape: Lanes) -> Any:
                         m = (n + s) * u32(columns) + c
                         sums[q] += value * pool[m // four * u32(threads * QUAD) + x * four + m % four]
             n = u32(n + four)
+        multiply_kept(sums, states, now, w)
 
     return multiply
 
 
 @compiled_once
 def lane_adder(dtype: str, shape: Lanes) -> Any:
-    """totals (mine gates,): of the rows that this thread is the cell of, the sums of all lanes for its unit's gates."""
-    lanes, per, rows, apart, mine, turns = shape.lanes, shape.per, shape.rows, shape.apart, shape.mine, shape.turns
-    columns, gates = shape.columns, shape.gates
-    wait = _warp_barrier()
+    """totals (mine gates,): of the rows that this thread is the cell of, the sums of all lanes for its unit's gates.
+
+    Two threads whose lanes differ in one bit exchange what they have: each keeps the units, or the rows, of its own
+    half and gives the others away, so that there is half as much to exchange for the next bit.
+    """
+    per, rows, apart, mine, turns, gates = shape.per, shape.rows, shape.apart, shape.mine, shape.turns, shape.gates
+    lanes, columns = shape.lanes, shape.columns
 
     @cuda.jit(device=True)
-    def add(totals, sums, partial):
-        x = u32(cuda.threadIdx.x)
-        lane, group = u32(x % u32(lanes)), u32(x // u32(lanes))
-        if lanes > 1:
+    def exchanged(low, high, lane, bit):
+        second = (lane & bit) != u32(0)
+        kept, given = (high, low) if second else (low, high)
+        return kept + cuda.shfl_xor_sync(u32(0xFFFFFFFF), given, bit)
+
+    @cuda.jit(device=True)
+    def add(totals, sums):
+        lane = u32(cuda.threadIdx.x) % u32(lanes)
+        for q in range(rows * columns):
+            for s in range(1, apart):
+                sums[q * apart] += sums[q * apart + s]
+        half = per // 2
+        while half > 0:
             for r in range(rows):
-                for c in range(columns):
-                    total = sums[(r * columns + c) * apart]
-                    for s in range(1, apart):
-                        total += sums[(r * columns + c) * apart + s]
-                    partial[u32(r), group, u32(c), lane] = total
-            wait()
+                for q in range(half * gates):
+                    low, high = (r * columns + q) * apart, (r * columns + half * gates + q) * apart
+                    sums[low] = exchanged(sums[low], sums[high], lane, u32(half))
+            half //= 2
+        half = turns // 2
+        while half > 0:
+            for m in range(mine):
+                for r in range(m * turns, min(m * turns + half, rows)):
+                    for g in range(gates):
+                        # Where there is no row of the other half both keep this one
+                        other = r + half if r + half < rows else r
+                        low, high = (r * columns + g) * apart, (other * columns + g) * apart
+                        sums[low] = exchanged(sums[low], sums[high], lane, u32(half * per))
+            half //= 2
         for m in range(mine):
-            if lanes > 1:
-                r = min(u32(u32(m * turns) + lane // u32(per)), u32(rows - 1))
-                for g in range(gates):
-                    column = u32(lane % u32(per) * u32(gates) + u32(g))
-                    total = partial[r, group, column, u32(0)]
-                    for s in range(u32(1), u32(lanes)):
-                        total += partial[r, group, column, s]
-                    totals[m * gates + g] = total
-            else:
-                q = m * apart
-                totals[m] = (sums[q] + sums[q + 1]) + (sums[q + 2] + sums[q + 3])
+            for g in range(gates):
+                totals[m * gates + g] = sums[(m * turns * columns + g) * apart]
 
     return add
+
+
+@compiled_once
+def real_cells(shape: Lanes) -> Any:
+    """of(r, first, b, j, H): whether row r of a block and unit j are of the problem, and no padding."""
+    rows, alone, full = u32(shape.rows), shape.rows == 1, shape.full
+
+    @cuda.jit(device=True)
+    def of(r, first, b, j, H):
+        return (alone | ((r < rows) & (u32(first + r) < b))) & (full | (j < H))
+
+    return of
 
 
 @compiled_once
@@ -191,141 +251,145 @@ def steps_of_block(rows: int, ends: bool) -> Any:
 
 
 @compiled_once
-def forward_in_lanes(dtype: str, shape: Lanes, ends: bool) -> Any:
+def forward_in_lanes(dtype: str, shape: Lanes, ends: bool, far: bool = False) -> Any:
     """h, with h_0 = initial, for H <= width. A block of `threads` for `rows` rows. h, W (H, H), initial (b, H).
+
+    `far`: places in arrays take more than 32 bits.
 
     `ends`: rows have lengths (N,), and a block stops where the last of its rows does.
     """
-    kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
+    kind, zero, place = getattr(numba, dtype), np.dtype(dtype).type(0), u64 if far else u32
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
-    buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
+    buffers, held, kept = shape.buffers, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = weights_reader(dtype, shape, False), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
-    steps_of = steps_of_block(rows, ends)
+    steps_of, is_real, tanh = steps_of_block(rows, ends), real_cells(shape), tanh_of(dtype)
+    alone, full, width, one = rows == 1, shape.full, shape.width, u32(1)
 
     @bounded(shape.threads)
     def kernel(h, W, initial, order, offset, lengths, b, T, H):
         pool = cuda.shared.array(0, kind)
         states = cuda.shared.array(buffers, kind)
-        partial = cuda.shared.array(met, kind)
         w = cuda.local.array(kept, kind)
         sums = cuda.local.array(held, kind)
         totals = cuda.local.array(mine, kind)
         ahead = cuda.local.array(mine, kind)
         x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
-        b, H = u32(b), u32(H)
+        b, H = u32(b), (u32(width) if full else u32(H))
         # The column j of this thread as a cell, and the first of its rows
         j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        writes, turn = (not alone) | (turn == u32(0)), (u32(0) if alone else turn)
         read(w, pool, W, H)
-        # The states before step 0, to shared memory and to h, and what the inputs give to step 0
+        # The states before step 0, to shared memory and to h
+        left, now = steps_of(order, offset, lengths, first, b, T), u32(0)
         for m in range(mine):
             r = u32(u32(m * turns) + turn)
             i = u32(first + r)
-            real = (r < u32(rows)) & (i < b) & (j < H)
+            real = is_real(r, first, b, j, H)
             value = initial[i, j] if real else zero
-            ahead[m] = h[state_row(u32(1), b, i), j] if real else zero
-            if r < u32(rows):
+            if writes & (r < u32(rows)):
                 states[u32(0), r, j] = value
             if real:
                 h[i, j] = value
         cuda.syncthreads()
         # Where the state after the step stands in memory, of the first of this thread's rows
-        flat, left, now = h.flat, steps_of(order, offset, lengths, first, b, T), u32(0)
-        step, at = u64(b) * H, u64(state_row(u32(1), b, u32(first + turn))) * H + j
+        flat, step = h.flat, place(place(b) * H)
+        at = place(place(state_row(one, b, u32(first + turn))) * H + j)
         while left != u32(0):
-            left = u32(left - u32(1))
-            multiply(sums, states, now, w, pool)
-            add(totals, sums, partial)
-            now = u32(u32(1) - now)
-            # After the last step there is none to ask for: the same again
-            further = at + step if left != u32(0) else at
-            # What the inputs give comes last, as it may be on its way; then the cell, and what they give to the next
-            # step is asked for. The new states go to the other buffer
+            # What the inputs give is asked for before the sums, and added last
             for m in range(mine):
                 r = u32(u32(m * turns) + turn)
-                i = u32(first + r)
-                value = math.tanh(totals[m] + ahead[m])
-                if r < u32(rows):
+                real = is_real(r, first, b, j, H)
+                ahead[m] = flat[place(at + u32(m * turns) * H)] if real else zero
+            multiply(sums, states, now, w, pool)
+            add(totals, sums)
+            now, left = u32(one - now), u32(left - one)
+            # Through the cell, to the other buffer and to memory
+            for m in range(mine):
+                r = u32(u32(m * turns) + turn)
+                real = is_real(r, first, b, j, H)
+                value = tanh(totals[m] + ahead[m])
+                if writes & (r < u32(rows)):
                     states[now, r, j] = value
-                if (r < u32(rows)) & (i < b) & (j < H):
-                    flat[at + u32(m * turns) * H] = value
-                    ahead[m] = flat[further + u32(m * turns) * H]
-            at = further
+                if real:
+                    flat[place(at + u32(m * turns) * H)] = value
+            at = place(at + step)
             cuda.syncthreads()
 
     return kernel
 
 
 @compiled_once
-def backward_in_lanes(dtype: str, shape: Lanes, ends: bool) -> Any:
+def backward_in_lanes(dtype: str, shape: Lanes, ends: bool, far: bool = False) -> Any:
     """delta (T b, H) for H <= width; spare is not used. Blocks and threads as `forward`, rows of W_hh for columns.
 
     What a row has past its end is not written.
 
     h ((T + 1) b, H), dh (S b, H) of the last S steps, W (H, H), blocks (., 3) of start, emit, end.
     """
-    kind = getattr(numba, dtype)
-    zero, one = np.dtype(dtype).type(0), np.dtype(dtype).type(1)
+    kind, place = getattr(numba, dtype), u64 if far else u32
+    zero, one, one_step = np.dtype(dtype).type(0), np.dtype(dtype).type(1), u32(1)
     lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
-    buffers, met, held, kept = shape.buffers, shape.partial, rows * shape.columns * shape.apart, shape.kept
+    buffers, held, kept = shape.buffers, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = weights_reader(dtype, shape, True), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
-    steps_of = steps_of_block(rows, ends)
+    steps_of, is_real = steps_of_block(rows, ends), real_cells(shape)
+    alone, full, width = rows == 1, shape.full, shape.width
 
     @bounded(shape.threads)
     def kernel(delta, spare, h, dh, W, order, offset, lengths, blocks, b, T, S, H):
         pool = cuda.shared.array(0, kind)
         deltas = cuda.shared.array(buffers, kind)
-        partial = cuda.shared.array(met, kind)
         w = cuda.local.array(kept, kind)
         sums = cuda.local.array(held, kind)
         totals = cuda.local.array(mine, kind)
         state = cuda.local.array(mine, kind)
         head = cuda.local.array(mine, kind)
         x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
-        silent, b, H = u32(T - S), u32(b), u32(H)
+        silent, b, H = u32(T - S), u32(b), (u32(width) if full else u32(H))
         # The column j of this thread as a cell, and the first of its rows
         j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        writes, turn = (not alone) | (turn == u32(0)), (u32(0) if alone else turn)
         read(w, pool, W, H)
         cuda.syncthreads()
-        # A step is so many numbers, and dh begins `gap` of them later than delta. Steps before `seen` have a delta of
-        # an earlier pass; `now`: which of the two buffers is written
+        # A step is so many numbers of h, whose state after it is one further; dh begins `gap` later. Steps before
+        # `seen` have a delta of an earlier pass; `now`: which of the two buffers is written
         states, heads, flat = h.flat, dh.flat, delta.flat
-        step = u64(b) * H
-        gap = silent * step
+        step = place(place(b) * H)
+        gap = place(silent * step)
         seen, now, steps = u32(0), u32(0), steps_of(order, offset, lengths, first, b, T)
         for n in range(u32(blocks.shape[0])):
             start, emit, t = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
             if ends:
                 t = max(start, min(t, steps))
-            # Nothing comes from the step after the last of the pass, whose state and head's part are asked for
-            end, at = t, u64(step_row(t, b, u32(first + turn))) * H + j
+            # The step after the one at hand, and its place
+            end, at = t, place(place(step_row(t, b, u32(first + turn))) * H + j)
             for m in range(mine):
-                r = u32(u32(m * turns) + turn)
-                totals[m], state[m], head[m] = zero, zero, zero
-                if (r < u32(rows)) & (u32(first + r) < b) & (j < H):
-                    here = at + u32(m * turns) * H
-                    state[m] = states[here]
-                    if t > emit:
-                        head[m] = heads[here - step - gap]
+                totals[m] = zero
             while t != start:
-                t, at = u32(t - u32(1)), at - step
+                t, at = u32(t - one_step), place(at - step)
+                # The state and the head's part are asked for before the sums, and needed after them
+                for m in range(mine):
+                    r = u32(u32(m * turns) + turn)
+                    real = is_real(r, first, b, j, H)
+                    here = place(at + u32(m * turns) * H)
+                    state[m] = states[place(here + step)] if real else zero
+                    # A select and not a branch, which the compiler would double all of these loads for
+                    value = heads[place(here - gap) if real & (t >= emit) else place(0)]
+                    head[m] = value if real & (t >= emit) else zero
+                # delta W^T of the step after, if it is of this pass
+                if u32(t + one_step) != end:
+                    cuda.syncthreads()
+                    multiply(sums, deltas, now, w, pool)
+                    add(totals, sums)
+                    now = u32(one_step - now)
                 # delta of this step: the sums of the step after it, the head's part, the cell; to memory and to shared
                 for m in range(mine):
                     r = u32(u32(m * turns) + turn)
                     d = (totals[m] + head[m]) * (one - state[m] * state[m])
-                    if r < u32(rows):
+                    if writes & (r < u32(rows)):
                         deltas[now, r, j] = d
-                    if (r < u32(rows)) & (u32(first + r) < b) & (j < H):
-                        here = at + u32(m * turns) * H
+                    if writes & is_real(r, first, b, j, H):
+                        here = place(at + u32(m * turns) * H)
                         flat[here] = flat[here] + d if t < seen else d
-                        # Of the step before, what does not wait for the sums
-                        state[m] = states[here]
-                        head[m] = heads[here - step - gap] if t > emit else zero
-                # delta W^T for the step before, if there is one
-                if t != start:
-                    cuda.syncthreads()
-                    multiply(sums, deltas, now, w, pool)
-                    add(totals, sums, partial)
-                    now = u32(u32(1) - now)
             seen = end
 
     return kernel

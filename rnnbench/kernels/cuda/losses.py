@@ -14,7 +14,7 @@ import numba
 import numpy as np
 from numba import cuda
 
-from rnnbench.kernels.cuda.gated import sigmoid_of
+from rnnbench.kernels.cuda.activations import sigmoid_of
 from rnnbench.kernels.cuda.plan import compiled_once
 
 u32 = numba.uint32

@@ -42,8 +42,9 @@ class Lanes:
     """Sizes of a block that has all of W_hh, as in `lanes`: `lanes` threads share `per` units.
 
     A unit has `gates` columns of weights, over `along` times `width` numbers of k: forward one for each gate, and back
-    one that runs along all gates. `lanes` is a multiple of `per`, `width` of both, and `along` times it of QUAD times
-    `lanes`; `kept` of a thread's weights are in registers, a multiple of QUAD times its columns.
+    one that runs along all gates. `lanes` and `per` are powers of two, and `lanes` is a multiple of `per`, `width` of
+    both, and `along` times it of QUAD times `lanes`; `kept` of a thread's weights are in registers, a multiple of QUAD
+    times its columns. `full`: H is `width`.
     """
 
     width: int
@@ -91,18 +92,13 @@ class Lanes:
         return math.ceil(self.rows / self.turns)
 
     @property
-    def partial(self) -> tuple[int, ...]:
-        """Shape of what the lanes have summed, by row and group of lanes; one line apart, for the banks."""
-        return (self.rows, self.width // self.per, self.columns + 1, self.lanes) if self.lanes > 1 else (1, 1, 1, 1)
-
-    @property
     def buffers(self) -> tuple[int, int, int]:
         """Shape of what is multiplied by the weights, in shared memory, twice."""
         return 2, self.rows, self.along * self.width
 
     def static_bytes(self, dtype: str) -> int:
         """Shared memory of a block that is not the pool."""
-        return (math.prod(self.buffers) + math.prod(self.partial)) * np.dtype(dtype).itemsize
+        return math.prod(self.buffers) * np.dtype(dtype).itemsize
 
     def pool_bytes(self, dtype: str) -> int:
         """Shared memory of the pool; never none: the simulator makes no empty array."""

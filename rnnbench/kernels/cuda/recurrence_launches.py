@@ -21,6 +21,8 @@ from rnnbench.kernels.cuda.launch import Launcher, LaunchSize
 from rnnbench.kernels.cuda.plan import LaunchPlan, RegimeKind
 from rnnbench.kernels.cuda.regimes import Regime, choose, describe, fitting
 
+NEAR = 1 << 32  # numbers of an array whose places are 32 bits: fewer instructions a step
+
 
 def block_array(blocks: list[tuple[int, int, int]]) -> NDArray[np.int64]:
     """(start, emit, end) of each reverse pass, as kernels read them: (., 3)."""
@@ -107,6 +109,12 @@ class CudaRecurrence:
             return LaunchSize(r.grid, threads, together=r.kind is RegimeKind.SPREAD)
         return LaunchSize(math.ceil(b / r.rows), r.threads, r.shared)
 
+    @property
+    def _far(self) -> bool:
+        """Whether places in the largest array, delta, h or tape, take more than 32 bits."""
+        s, cell = self.s, cell_of(self.s.cell)
+        return (s.T + 1) * s.B * s.H * (len(cell.gates) + len(cell.inner)) > NEAR
+
     def _tile(self) -> tuple[int, int, int]:
         return self.plan.side, self.plan.step_micro, self.plan.depth
 
@@ -122,7 +130,7 @@ class CudaRecurrence:
             # What the cell has not is not read: gru no c, lstm no b_hn
             bias, first_c = params.get("b_hn", params["b_h"]), initial.get("c", initial["h"])
             arrays = (a["h"], a["gates"], a["tape"], params["W_hh"], bias, initial["h"], first_c)
-        kernel = _forward_kernel(r, s.dtype, s.cell, self._tile(), s.lengths)
+        kernel = _forward_kernel(r, s.dtype, s.cell, self._tile(), s.lengths, self._far)
         if r.lanes is not None:
             arrays += of_rows
         if r.kind in (RegimeKind.TILES, RegimeKind.STEPS):
@@ -139,7 +147,7 @@ class CudaRecurrence:
         arrays: tuple[Any, ...] = (a["delta"], a["spare"], a["h"], a["dh"], W)
         if s.gated:
             arrays = (a["delta"], a["spare"], a["carried"], a["h"], a["gates"], a["tape"], a["dh"], W)
-        kernel = _backward_kernel(r, s.dtype, s.cell, self._tile(), s.lengths)
+        kernel = _backward_kernel(r, s.dtype, s.cell, self._tile(), s.lengths, self._far)
         if r.lanes is not None:
             arrays += of_rows
         if r.kind in (RegimeKind.TILES, RegimeKind.STEPS):
@@ -155,14 +163,14 @@ class CudaRecurrence:
 # Kernels are made by their factories, once for all sizes that are the same. `tile`: of a step's product.
 
 
-def _forward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool) -> Any:
+def _forward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool, far: bool) -> Any:
     """The kernel of a regime."""
     if r.back is not None:
-        return gated_lanes.forward_gated_in_lanes(dtype, cell, r.block, ends)
+        return gated_lanes.forward_gated_in_lanes(dtype, cell, r.block, ends, far)
     gated = len(cell_of(cell).gates) > 1
     match r.kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
-            return lanes.forward_in_lanes(dtype, r.block, ends)
+            return lanes.forward_in_lanes(dtype, r.block, ends, far)
         case RegimeKind.SPREAD if gated:
             return gated_spread.forward_gated_spread(dtype, cell, r.shape)
         case RegimeKind.SPREAD:
@@ -174,14 +182,14 @@ def _forward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int]
     return tiles.forward_tile_step(dtype, *tile)
 
 
-def _backward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool) -> Any:
+def _backward_kernel(r: Regime, dtype: str, cell: str, tile: tuple[int, int, int], ends: bool, far: bool) -> Any:
     """As `_forward_kernel`."""
     if r.back is not None:
-        return gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, ends)
+        return gated_lanes.backward_gated_in_lanes(dtype, cell, r.back, ends, far)
     gated = len(cell_of(cell).gates) > 1
     match r.kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
-            return lanes.backward_in_lanes(dtype, r.block, ends)
+            return lanes.backward_in_lanes(dtype, r.block, ends, far)
         case RegimeKind.SPREAD if r.spread_back is not None:
             return gated_spread.backward_gated_spread(dtype, cell, r.spread_back)
         case RegimeKind.SPREAD:

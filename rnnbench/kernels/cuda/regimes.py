@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
@@ -106,7 +106,7 @@ def _registers(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regi
     rows = plan.block_rows(b, width)
     # Threads that share columns read fewer states, and meet once more: worth it where columns are long
     group = plan.group if width >= plan.grouped and width % (QUAD * plan.group) == 0 else 1
-    block = Lanes(width, group, group, width, rows)
+    block = Lanes(width, group, group, width, rows, full=width == H)
     return Regime(RegimeKind.REGISTERS, math.ceil(b / rows), width, rows, width, lanes=block)
 
 
@@ -123,7 +123,7 @@ def _split(plan: LaunchPlan, H: int, b: int, dtype: str, room: Room) -> Regime |
     spare = (plan.thread_registers(threads) - plan.beside) * 4 // size // unit * unit
     while True:
         kept = min(half, spare - unit * (rows.bit_length() - 1), plan.unrolled)
-        block = Lanes(width, lanes, plan.group, kept, rows)
+        block = Lanes(width, lanes, plan.group, kept, rows, full=width == H)
         static, shared = block.static_bytes(dtype), block.pool_bytes(dtype)
         if kept >= unit and static <= STATIC_BYTES and shared + static <= room.block_bytes:
             return Regime(RegimeKind.SPLIT, math.ceil(b / rows), threads, rows, width, kept, shared, lanes=block)
@@ -191,10 +191,6 @@ def _of_gates(
     match kind:
         case RegimeKind.REGISTERS | RegimeKind.SPLIT:
             found = [_gates_in_lanes(plan, gates, H, b, dtype, room)]
-            if kind is RegimeKind.SPLIT:
-                # For a compiler that does not unroll as many: more threads, with fewer weights in registers
-                fewer = replace(plan, halved=MAX_THREADS, unrolled_gates=plan.unrolled_gates // 4)
-                found.append(_gates_in_lanes(fewer, gates, H, b, dtype, room))
         case RegimeKind.SPREAD:
             found = [_gates_spread(plan, gates, H, b, dtype, room)]
         case RegimeKind.TILES:

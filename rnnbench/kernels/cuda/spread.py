@@ -19,7 +19,6 @@ only a GPU shows.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numba
@@ -27,6 +26,8 @@ import numpy as np
 from numba import cuda
 
 from rnnbench.kernels.cuda import ptx
+from rnnbench.kernels.cuda.activations import tanh_of
+from rnnbench.kernels.cuda.lanes import in_parts
 from rnnbench.kernels.cuda.launch import bounded
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import PAIR, Shape, compiled_once
@@ -99,11 +100,13 @@ def row_multiplier(dtype: str, shape: Shape) -> Any:
         for r in range(u32(rows)):
             for c in range(per):
                 sums[c] = zero
-            for n in range(u32(0), u32(depth), two):
+            n = u32(0)
+            while n != u32(depth):  # not a range: that of an unsigned number counts in 64 bits, and unrolls for few
                 for s in range(two):
                     value = staged[r, n * u32(lanes) + lane * two + s]
                     for c in range(u32(per)):
-                        sums[c] += value * w[(n + s) * u32(per) + c]
+                        sums[c] += value * w[u32((n + s) * u32(per) + c)]
+                n = u32(n + two)
             for c in range(u32(per)):
                 partial[r * u32(columns) + first + c, lane] = sums[c]
         cuda.syncthreads()
@@ -122,7 +125,7 @@ def row_multiplier(dtype: str, shape: Shape) -> Any:
 def _forward_body(dtype: str, shape: Shape) -> Any:
     """h[(t + 1) b :] of the block's columns, from `column` on; with step 0 h[:b] = initial too."""
     rows, columns, adders = u32(shape.rows), u32(shape.columns), u32(shape.adders)
-    multiply = row_multiplier(dtype, shape)
+    multiply, tanh = row_multiplier(dtype, shape), tanh_of(dtype)
     zero = np.dtype(dtype).type(0)
 
     @cuda.jit(device=True)
@@ -143,7 +146,7 @@ def _forward_body(dtype: str, shape: Shape) -> Any:
                 total = partial[x, u32(0)]
                 for s in range(u32(1), adders):
                     total += partial[x, s]
-                h[p, j] = math.tanh(total + given)
+                h[p, j] = tanh(total + given)
                 if t == 0:
                     h[state_row(0, b, low + r), j] = initial[low + r, j]
 
@@ -193,21 +196,29 @@ def weights_of_block(dtype: str, shape: Shape, transposed: bool, gates: int = 1)
     zero = np.dtype(dtype).type(0)
     lanes, per, depth, G = shape.lanes, shape.per, shape.depth, u32(gates)
 
-    @cuda.jit(device=True)
-    def read(w, W, unit, K, H):
-        x = u32(cuda.threadIdx.x)
-        lane, first = u32(x % u32(lanes)), u32(x // u32(lanes) * u32(per))
-        # PAIR numbers of k lie together. Where H is padded, in k or in columns, zeros
-        for q in range(depth):
-            k = u32(u32(q // PAIR * PAIR * lanes + q % PAIR) + lane * u32(PAIR))
-            for c in range(per):
-                place = u32(first + u32(c))
-                j, value = u32(unit + place // G), zero
-                if (k < K) & (j < H):
-                    value = W[j, k] if transposed else W[k, u32(place % G * H + j)]
-                w[q * per + c] = value
+    def part(begin, end, rest):
+        @cuda.jit(device=True)
+        def read(w, W, unit, K, H):
+            x = u32(cuda.threadIdx.x)
+            lane, first = u32(x % u32(lanes)), u32(x // u32(lanes) * u32(per))
+            # PAIR numbers of k lie together. Where H is padded, in k or in columns, zeros
+            for q in range(begin, end):
+                k = u32(u32(q // PAIR * PAIR * lanes + q % PAIR) + lane * u32(PAIR))
+                for c in range(per):
+                    place = u32(first + u32(c))
+                    j, value = u32(unit + place // G), zero
+                    if (k < K) & (j < H):
+                        value = W[j, k] if transposed else W[k, u32(place % G * H + j)]
+                    w[q * per + c] = value
+            rest(w, W, unit, K, H)
 
-    return read
+        return read
+
+    @cuda.jit(device=True)
+    def nothing(w, W, unit, K, H):
+        pass
+
+    return in_parts(part, nothing, depth, 2 * per)  # to find a weight takes as much as two multiply-adds
 
 
 @compiled_once

@@ -8,13 +8,13 @@ Grid: (rows, columns) of a step in tiles, as in `products`. What was there in h 
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numba
 import numpy as np
 from numba import cuda
 
+from rnnbench.kernels.cuda.activations import tanh_of
 from rnnbench.kernels.cuda.layout import emitted_row, spare_row, state_row, step_row
 from rnnbench.kernels.cuda.plan import compiled_once
 from rnnbench.kernels.cuda.products import multiplier, place, tile_sizes
@@ -28,7 +28,7 @@ def forward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
     kind, zero = getattr(numba, dtype), np.dtype(dtype).type(0)
     edge, count, loads, tile = tile_sizes(side, micro, depth)
     held, slice_, wide = micro * micro, u32(depth), u32(edge)
-    multiply, of = multiplier(side, micro, depth), place(side, micro)
+    multiply, of, tanh = multiplier(side, micro, depth), place(side, micro), tanh_of(dtype)
 
     @cuda.jit
     def kernel(h, W, initial, b, t, H):
@@ -61,7 +61,7 @@ def forward_tile_step(dtype: str, side: int, micro: int, depth: int) -> Any:
                 i, j = u32(row + of(ty, u)), u32(column + of(tx, v))
                 if (i < b) & (j < H):
                     p = state_row(u32(t + u32(1)), b, i)
-                    h[p, j] = math.tanh(h[p, j] + sums[u * u32(micro) + v])
+                    h[p, j] = tanh(h[p, j] + sums[u * u32(micro) + v])
                     if t == 0:
                         h[i, j] = initial[i, j]
 
