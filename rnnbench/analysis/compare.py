@@ -18,7 +18,7 @@ import numpy as np
 from rnnbench.analysis.comparable import Side, differences
 from rnnbench.analysis.intervals import CONFIDENCE, chance, shift_interval
 from rnnbench.analysis.stats import Metric, Summary, counted, launch_medians, summaries, turn_seconds
-from rnnbench.analysis.trial import trial_of
+from rnnbench.analysis.trial import trial_beside_others
 from rnnbench.model import Case
 from rnnbench.records.record import Record, Status, TurnRecord, turns_in
 from rnnbench.records.stops import MIN_LAUNCHES
@@ -228,8 +228,7 @@ def _disturbed(a: Summary | None, b: Summary | None) -> str | None:
     turns = [name for name, s in (("base", a), ("new", b)) if s and s.disturbed]
     if turns:
         return f"turns of {' and '.join(turns)} that count"
-    trials = [trial_of(s) for s in (a, b) if s]
-    in_doubt = a and b and a.threads != b.threads and any(trial and trial.disturbed for trial in trials)
+    in_doubt = a and b and a.threads != b.threads and any(trial_beside_others(s.records) for s in (a, b))
     return "the trial of threads, which came out differently" if in_doubt else None
 
 

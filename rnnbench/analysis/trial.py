@@ -8,11 +8,12 @@ from statistics import median
 from typing import NamedTuple
 
 from rnnbench.analysis.stats import Summary, failed_trial, turn_seconds
-from rnnbench.records.record import Status, TrialRecord, trials_in
+from rnnbench.records.record import Record, Status, TrialRecord, trials_in
 
 FEWEST_PAIRS = 2
 MOST_PAIRS = 3
 CLEAR = 1.1  # the fewest pairs decide where each of them shows one number of threads faster by this factor
+BUSY_SHARE = 0.1  # of all cores of a run: above it others decide which number of threads is the better
 TIE = 1.03  # fewer threads are taken where the median of all pairs shows them faster by more; else the most
 
 
@@ -73,6 +74,28 @@ def calm_pairs_of(trials: Iterable[TrialRecord]) -> list[dict[int, float]]:
     return list(pairs_of(r for r in trials if not r.disturbed).values())
 
 
+def trial_beside_others(records: Iterable[Record]) -> bool:
+    """Whether others were near a trial of threads, so that the same code may come out differently in quiet.
+
+    A turn by one thread that nobody takes its core from is not disturbed, and slower where the next core is in use.
+    """
+    sessions = _by_session(records)
+    seen = (r.contention for trials in sessions for r in trials)
+    return _in_doubt(sessions) or any(c is not None and (c.around_share or 0.0) > BUSY_SHARE for c in seen)
+
+
+def _by_session(records: Iterable[Record]) -> list[list[TrialRecord]]:
+    found: dict[tuple[str, int], list[TrialRecord]] = {}
+    for r in trials_in(records):
+        found.setdefault((r.run_id, r.part), []).append(r)
+    return list(found.values())
+
+
+def _in_doubt(sessions: Iterable[Sequence[TrialRecord]]) -> bool:
+    """Whether others left too few pairs of one undisturbed to find the better number."""
+    return any((found := decision_of(trials, last=True)) and not found.sure for trials in sessions)
+
+
 @dataclass(frozen=True)
 class Trial:
     """How the threads of an answer were found.
@@ -96,11 +119,9 @@ def trial_of(summary: Summary) -> Trial | None:
     tried = summary.tried
     if not tried:
         return None
-    by_session: dict[tuple[str, int], list[TrialRecord]] = {}
-    for r in trials_in(records):
-        by_session.setdefault((r.run_id, r.part), []).append(r)
-    in_doubt = any((found := decision_of(trials, last=True)) and not found.sure for trials in by_session.values())
-    taken = (list(pairs_of(each).values()) if in_doubt else calm_pairs_of(each) for each in by_session.values())
+    sessions = _by_session(records)
+    in_doubt = _in_doubt(sessions)
+    taken = (list(pairs_of(each).values()) if in_doubt else calm_pairs_of(each) for each in sessions)
     pairs = [pair for each in taken for pair in each]
     ratio = median(pair[max(tried)] / pair[min(tried)] for pair in pairs) if pairs else None
     return Trial(tried, summary.threads, ratio, len(pairs), failed_trial(records), in_doubt)

@@ -22,8 +22,8 @@ from rnnbench.analysis.compare import (
 from rnnbench.analysis.stats import Metric
 from rnnbench.contract import Contract
 from rnnbench.model import DType, Pass, Truncation
-from rnnbench.records.record import Seeds, Status
-from tests.report.fake import case, check, failure, record
+from rnnbench.records.record import Contention, Seeds, Status
+from tests.report.fake import case, check, failure, record, trial
 
 GATE = Gate(Metric.MEDIAN, 0.05)
 CASE = case("imdb-50", Pass.TRAIN_STEP)
@@ -249,6 +249,21 @@ def test_sides_that_found_different_threads_the_better_are_compared_and_that_is_
 def test_threads_that_were_asked_for_are_held_against_no_others(base, new):
     finding = only(base, new)
     assert (finding.verdict, finding.reason) == (Verdict.NOT_COMPARABLE, "unlike: threads 2 / 1")
+
+
+@pytest.mark.parametrize(("busy", "verdict"), [(0.5, Verdict.INCONCLUSIVE), (0.01, Verdict.SLOWER)])
+def test_threads_that_a_trial_beside_others_found_make_no_difference(busy, verdict):
+    """The same code an hour later: one core was in use, so two threads were the better for a moment."""
+    seen = Contention(0.01, around_seconds=0.2, around_share=busy)
+    turns = [
+        trial(CASE, "numba", tried=(1, 2), pair=i, threads=n, samples_ns=(round(1e9 * seconds),), contention=seen, machine_id="m")
+        for i in range(3) for n, seconds in ((1, 1.8), (2, 1.6))
+    ]  # fmt: skip
+    assert not any(t.disturbed for t in turns)
+    finding = only(by(1), by(2, seconds=1.6) + turns)
+    assert finding.verdict is verdict
+    assert ("measure again when they rest" in finding.reason) == (verdict is Verdict.INCONCLUSIVE)
+    assert only(by(2), by(2, seconds=1.6) + turns).verdict is Verdict.SLOWER
 
 
 def test_threads_that_were_found_are_held_against_the_same_that_were_asked_for():
