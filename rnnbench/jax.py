@@ -81,6 +81,8 @@ def _layers(
         T, B = x.shape[:2] if time_major else x.shape[1::-1]
         if lengths.shape != (B,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
             raise ValueError(f"lengths are {lengths.dtype} {lengths.shape}; give a whole number for each of {B} rows")
+        if lengths.dtype.itemsize < 4:  # T may be more than it can say
+            lengths = lengths.astype(jnp.int32)
         lengths = jnp.clip(lengths, 0, T).astype(jnp.int32)  # compiled code would read behind the end of x
     if not isinstance(params, Sequence):
         return _layer(cell, params, x, states, lengths, time_major)

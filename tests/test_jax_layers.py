@@ -207,6 +207,9 @@ def test_no_rows_no_steps_and_lengths_that_are_out_of_range():
         assert_near(last, h, 0)
     x = numbers(2, 6, 3)
     assert_near(ours.gru(params, x, lengths=np.array([-3, 99])), ours.gru(params, x, lengths=np.array([0, 6])), 0)
+    x = numbers(2, 300, 3)
+    of_bytes = ours.gru(params, x, lengths=np.array([0, 100], np.int8))
+    assert_near(of_bytes, ours.gru(params, x, lengths=np.array([0, 100])), 0)
 
 
 GRU = params_of("gru", 3, 4)
