@@ -81,6 +81,8 @@ def _layers(
         T, B = x.shape[:2] if time_major else x.shape[1::-1]
         if lengths.shape != (B,) or not jnp.issubdtype(lengths.dtype, jnp.integer):
             raise ValueError(f"lengths are {lengths.dtype} {lengths.shape}; give a whole number for each of {B} rows")
+        if lengths.dtype.itemsize < 4:  # T may be more than it can say
+            lengths = lengths.astype(jnp.int32)
         lengths = jnp.clip(lengths, 0, T).astype(jnp.int32)  # compiled code would read behind the end of x
     if not isinstance(params, Sequence):
         return _layer(cell, params, x, states, lengths, time_major)
@@ -157,8 +159,25 @@ def _direction(
     if 0 in (B, T):
         y, *last = jnp.zeros((*x.shape[:2], H), x.dtype), *start
     else:
-        y, *last = _recurrence(kind, x, start, tuple(own[name] for name in shapes), lengths)
+        primals = x, start, tuple(own[name] for name in shapes), lengths
+        y, *last = _recurrence(kind, *_varying(primals, _axes(primals)))
     return y, last[0] if n == 1 else tuple(last)
+
+
+def _axes(values: Any) -> frozenset[str]:
+    """Axes of a `shard_map` over which any of them varies; none where this JAX does not keep account of that."""
+    found = frozenset[str]()
+    for value in jax.tree.leaves(values) if hasattr(jax.lax, "pcast") else ():
+        kind = jax.typeof(value)
+        found |= kind.manual_axis_type.varying if hasattr(kind, "manual_axis_type") else kind.vma
+    return found
+
+
+def _varying(values: Any, axes: frozenset[str]) -> Any:
+    """Each of them over all of these axes: JAX sums gradients of what was the same everywhere over them."""
+    if not axes:
+        return values
+    return jax.tree.map(lambda value: jax.lax.pcast(value, tuple(sorted(axes - _axes(value))), to="varying"), values)
 
 
 @cache
@@ -185,7 +204,8 @@ def _call(kind: _Kind, x: Any, H: int, results: dict[str, Any], arguments: dict[
         return made(*operands, words=call.words, bases=call.bases)
 
     called.defjvp(_refuse)
-    return list(called(*arguments.values()))[:-1]
+    found = list(called(*arguments.values()))[:-1]
+    return list(_varying(found, _axes(arguments)))
 
 
 def _refuse(*_: Any) -> Any:

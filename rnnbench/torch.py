@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -109,31 +110,47 @@ class _RowsOfBatch:
 
 
 class _Embedded(NamedTuple):
-    """What the output of an embedding has with it: its tokens and weights, the row that is not trained, and how often
-    it had been written to then. For one call of a layer, x that it is given, and the output where x is a view of that.
+    """What the output of an embedding has with it: its tokens and weights, the row that is not trained, where it stands
+    in autograd's graph, and how often output and tokens had been written to then. For one call of a layer, x that it is
+    given, and the output where x is a view of that.
     """
 
     tokens: Tensor
     weight: Tensor
     padding: int | None
-    version: int
+    node: Any
+    written: tuple[int, int, int]
     outputs: tuple[Tensor, ...] = ()
 
 
 def _embedded(x: Tensor) -> _Embedded | None:
-    """What x is the embedding of, or its transpose, if it still is: what somebody has written to is not."""
+    """What x is the embedding of, or its transpose, if it still is: what somebody has written to is not, nor what has
+    another way back than by those alone.
+    """
     outputs = [t for t in (x, x._base) if t is not None and t in _OUTPUTS]
     if not outputs:
         return None
     output, note = outputs[0], _OUTPUTS[outputs[0]]
-    if output._version != note.version or note.weight.dtype != x.dtype:
+    if _written(output, note.tokens) != note.written or note.weight.dtype != x.dtype:
         return None
-    if x is output:
-        return note._replace(outputs=(x,))
-    turned = output.transpose(0, 1)
-    if x.shape != turned.shape or x.stride() != turned.stride():
+    node = x.grad_fn
+    if x is not output:
+        turned = output.transpose(0, 1)
+        if x.shape != turned.shape or x.stride() != turned.stride():
+            return None
+        if node is not None:
+            if node.name() not in ("TransposeBackward0", "PermuteBackward0"):
+                return None
+            node = node.next_functions[0][0]
+        note = note._replace(tokens=note.tokens.transpose(0, 1))
+    if x.requires_grad and (node is None or node is not note.node):
         return None
-    return note._replace(tokens=note.tokens.transpose(0, 1), outputs=(x, output))
+    return note._replace(outputs=(x,) if x is output else (x, output))
+
+
+def _written(output: Tensor, tokens: Tensor) -> tuple[int, int, int]:
+    """What is another when one of them has been written to, or `output.data` set."""
+    return output._version, tokens._version, output.data_ptr()
 
 
 # Of each output of an embedding; beside it and not an attribute of it, which would be saved and copied with it.
@@ -141,9 +158,21 @@ _OUTPUTS = WeakTensorKeyDictionary()
 
 
 def _runs_as_it_stands(*tensors: Tensor | None) -> bool:
-    """Whether nobody looks on: no compiler and no tracer, and these are tensors and nothing else."""
-    looked_at = torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state()
-    return not looked_at and all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
+    """Whether nobody looks on: no compiler, tracer or transform, and these are tensors and nothing else."""
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or torch._C._get_tracing_state():
+        return False
+    if torch._C._functorch.peek_interpreter_stack() or _is_dual():  # torch.func, whose tensors are of type Tensor
+        return False
+    return all(t is None or type(t) in (Tensor, nn.Parameter) for t in tensors)
+
+
+def _is_dual() -> bool:
+    """Whether somebody differentiates forward."""
+    return forward_ad._current_level >= 0
+
+
+class _RowsOfOneTokenDiffer(Exception):
+    """Somebody has written to the output of an embedding where PyTorch does not count it, as through `.data`."""
 
 
 def _no_token(token: int, V: int) -> IndexError:
@@ -211,11 +240,11 @@ def _layer(
     y, h_n, c_n = x.new_empty((*x.shape[:-1], D * H)), torch.empty_like(h), x.new_empty(0 if c is None else c.shape)
     kept = rows.T if keeps else steps_kept(rows.T)
     if B == 0:
-        return y, h_n, c_n, x.new_empty(0)
+        return y, h_n, c_n, x.new_zeros(int(keeps))
     V, tokens = (0, None) if of is None else (of.weight.shape[0], of.tokens.to(torch.int64).contiguous())
     numbers, size = _tape_numbers(mode, E, H, dtype, B, kept, rows.T if V else None), x.element_size()
-    memory = _TapeMemory.take(D * numbers * size)
-    with _runner(_CODES[mode], E, H, directions[0][2] is not None, dtype, torch.get_num_threads()) as runner:
+    memory, threads = _TapeMemory.take((D * numbers + 1) * size), torch.get_num_threads()
+    with _runner(_CODES[mode], E, H, directions[0][2] is not None, dtype, threads) as runner:
         for d, parameters in enumerate(directions):
             state = d * B * H * size
             unknown = runner.run(
@@ -228,10 +257,14 @@ def _layer(
                 },
                 V,
             )  # fmt: skip
+            if unknown < 0:
+                raise _RowsOfOneTokenDiffer
             if unknown and tokens is not None:
                 raise _no_token(int(tokens.view(-1)[unknown - 1]), V)
     if keeps:
-        return y, h_n, c_n, memory.tensor(D * numbers, dtype)
+        tape = memory.tensor(D * numbers + 1, dtype)
+        tape[-1] = threads  # by which rows are cut, on the way back too
+        return y, h_n, c_n, tape
     memory.give_back()
     return y, h_n, c_n, x.new_empty(0)
 
@@ -244,7 +277,7 @@ def _layer_shapes(
     T = x.shape[1 if batch_first else 0] if batch_sizes is None else batch_sizes.shape[0]
     directions, B = _directions(tuple(parameters)), h.shape[1]
     D, E, H = len(directions), *(int(weight.shape[1]) for weight in parameters[:2])
-    numbers = D * _tape_numbers(mode, E, H, _DTYPES[x.dtype], B, T) if keeps else 0
+    numbers = D * _tape_numbers(mode, E, H, _DTYPES[x.dtype], B, T) + 1 if keeps else 0
     y, c_n = x.new_empty((*x.shape[:-1], D * H)), x.new_empty(0 if c is None else c.shape)
     return y, h.new_empty(h.shape), c_n, x.new_empty(numbers)
 
@@ -264,11 +297,11 @@ def _layer_backward(
     if B == 0:
         return *(grad.zero_() for grad in found), d_weight
     dx, dh_0, dc_0, *d_parameters = found
-    dtype, size, threads = _DTYPES[tape.dtype], tape.element_size(), torch.get_num_threads()
+    dtype, size, threads = _DTYPES[tape.dtype], tape.element_size(), int(tape[-1])
     with _runner(_CODES[mode], E, H, directions[0][2] is not None, dtype, threads) as runner:
         zeros = runner.zero_state(B, rows.T)
         for d, (parameters, grads) in enumerate(zip(directions, _directions(tuple(d_parameters)), strict=False)):
-            state, numbers = d * B * H * size, tape.numel() // D
+            state, numbers = d * B * H * size, (tape.numel() - 1) // D
             runner.run(
                 True, B, rows.T, rows.steps, tape.data_ptr() + d * numbers * size, True,
                 rows.values() | _values_of(parameters) | _values_of(grads, "d_") | {
@@ -309,8 +342,7 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, of: _Embedded | None, weight: Tensor | None, probe: Tensor | None, *inputs: Any) -> Any:
         x, batch_sizes, h, _, *parameters, mode, batch_first, _ = inputs
-        call = partial(_below_autograd, torch.ops.rnnbench.layer.default) if of is None else partial(_layer, of=of)
-        output = call(*inputs)
+        output, of = _layer_of(of, inputs)
         ctx.mark_non_differentiable(output[3])
         ctx.set_materialize_grads(False)
         ctx.shapes, ctx.arguments, ctx.of = (x.shape, h.shape), (mode, batch_first), of
@@ -322,7 +354,7 @@ class _Layer(torch.autograd.Function):
         (_, to_weight, _, *needs), (tape, batch_sizes, *parameters), (x, h) = (
             ctx.needs_input_grad, ctx.saved_tensors, ctx.shapes
         )  # fmt: skip
-        past_x = to_weight and _passes_by(ctx)
+        past_x = to_weight and ctx.of is not None and _passes_by(ctx)
         needs[0] = needs[0] and not past_x
         inputs = (
             *grads[:3], tape, x, batch_sizes, h, *parameters, *ctx.arguments, needs[0], needs[2] or needs[3]
@@ -368,10 +400,21 @@ def _below_autograd(operator: Any, *inputs: Any, **named: Any) -> Any:
         return operator(*inputs, **named)
 
 
+def _layer_of(of: _Embedded | None, inputs: tuple[Any, ...]) -> tuple[Any, _Embedded | None]:
+    """A layer below autograd; and what x is really `of`."""
+    with suppress(_RowsOfOneTokenDiffer):
+        if of is not None:
+            return _below_autograd(_layer, *inputs, of=of), of
+    return _below_autograd(torch.ops.rnnbench.layer.default, *inputs), None
+
+
 def _layer_autograd(*inputs: Any) -> Any:
     keeps = inputs[-1]
     if keeps:
         return _Layer.apply(None, None, None, *inputs)
+    tensors = [given for given in inputs if isinstance(given, Tensor)]
+    if _is_dual() and any(forward_ad.unpack_dual(given).tangent is not None for given in tensors):
+        raise NotImplementedError("forward mode is not computed by rnnbench.torch; use the layer of torch.nn for it")
     return _below_autograd(torch.ops.rnnbench.layer.default, *inputs)
 
 
@@ -457,9 +500,9 @@ class _Recurrence(nn.RNNBase, abc.ABC):
             if of is None:
                 x, h_n, c_n, _ = torch.ops.rnnbench.layer(*inputs)
             elif keeps:
-                x, h_n, c_n, _ = _Layer.apply(of, of.weight, _PROBE, *inputs)
+                x, h_n, c_n, _ = _Layer.apply(of, of.weight if x.requires_grad else None, _PROBE, *inputs)
             else:
-                x, h_n, c_n, _ = _below_autograd(_layer, *inputs, of=of)
+                (x, h_n, c_n, _), _ = _layer_of(of, inputs)
             last_h.append(h_n)
             last_c.append(c_n)
         return x, *(last[0] if self.num_layers == 1 else torch.cat(last) for last in (last_h, last_c))
@@ -508,14 +551,17 @@ class Embedding(nn.Embedding):
         """As that of torch.nn: (..., E) of tokens (...). IndexError for a token that is not in the vocabulary."""
         if torch.compiler.is_compiling():
             return super().forward(input)
+        weight = self.weight  # once: it may be computed, at random
+        options = self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
         try:
-            x = super().forward(input)
+            x = nn.functional.embedding(input, weight, *options)
         except IndexError:
             V = self.num_embeddings
             raise _no_token(int(input[(input < 0) | (input >= V)][0]), V) from None
         plain = self.max_norm is None and not self.scale_grad_by_freq and not self.sparse
-        if plain and type(x) is Tensor and not x.is_inference() and input.device.type == "cpu":
-            _OUTPUTS[x] = _Embedded(input, self.weight, self.padding_idx, x._version)
+        counted = not x.is_inference() and not input.is_inference()
+        if plain and counted and input.device.type == "cpu" and _runs_as_it_stands(x, input, weight):
+            _OUTPUTS[x] = _Embedded(input, weight, self.padding_idx, x.grad_fn, _written(x, input))
         return x
 
 

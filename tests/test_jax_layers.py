@@ -198,6 +198,19 @@ def test_vmap_checkpoint_and_calls_in_a_loop():
     assert_near(total, jax.tree.map(lambda *g: sum(g), *one_by_one), 1e-12)
 
 
+@pytest.mark.skipif(not hasattr(jax.lax, "pcast"), reason="this JAX does not keep account of what varies")
+def test_rows_mapped_over_devices():
+    params, x, h = params_of("gru", 3, 4), numbers(2, 5, 3), numbers(2, 4)
+    rows = jax.sharding.PartitionSpec("rows")
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("rows",))
+    mapped = jax.shard_map(ours.gru, mesh=mesh, in_specs=(jax.sharding.PartitionSpec(), rows, rows), out_specs=rows)
+    expected, found = (
+        jax.grad(lambda *given, call=call: (call(*given)[0] ** 2).sum(), argnums=(0, 1, 2))(params, x, h)
+        for call in (ours.gru, jax.jit(mapped))
+    )
+    assert_near(found, expected, 1e-12)
+
+
 def test_no_rows_no_steps_and_lengths_that_are_out_of_range():
     params = params_of("gru", 3, 4)
     for B, T in ((0, 5), (2, 0)):
@@ -207,6 +220,9 @@ def test_no_rows_no_steps_and_lengths_that_are_out_of_range():
         assert_near(last, h, 0)
     x = numbers(2, 6, 3)
     assert_near(ours.gru(params, x, lengths=np.array([-3, 99])), ours.gru(params, x, lengths=np.array([0, 6])), 0)
+    x = numbers(2, 300, 3)
+    of_bytes = ours.gru(params, x, lengths=np.array([0, 100], np.int8))
+    assert_near(of_bytes, ours.gru(params, x, lengths=np.array([0, 100])), 0)
 
 
 GRU = params_of("gru", 3, 4)

@@ -446,6 +446,142 @@ def test_what_stands_between(between, knows, past):
     assert past == [knows]
 
 
+class _Turned(torch.autograd.Function):
+    """A view of what it is given, with a way back of its own."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return -3 * grad.transpose(0, 1)
+
+
+def _without_a_way_back(x):
+    with torch.no_grad():
+        return x.transpose(0, 1)
+
+
+def _by_data(x):
+    x.data.add_(torch.arange(float(len(x)))[:, None, None])
+    return x
+
+
+def _other_data(x):
+    x.data = torch.ones_like(x)
+    return x
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: x.detach_(),
+        lambda x: x.detach_().requires_grad_(),
+        _without_a_way_back,
+        _Turned.apply,
+        lambda x: _Turned.apply(x).transpose(0, 1).transpose(0, 1),
+        _by_data,
+        _other_data,
+    ],
+    ids=["detach_", "leaf", "no_grad", "function", "function and back", "data", "other data"],
+)
+@pytest.mark.parametrize("shape", [(4, 3), (1, 1)], ids=["rows", "one"])
+def test_what_has_another_way_back_than_the_embeddings(between, shape):
+    models = embedded("GRU", 5, 3, 5, between)
+    for model in models:
+        outputs = []
+        model.between = lambda x, to=outputs: to.append(between(x)) or to[-1]
+        model.leaves = outputs
+    assert_learn_alike(models, tokens_of(5, *shape))
+    theirs, mine = (model.leaves[0].grad if model.leaves[0].is_leaf else None for model in models)
+    assert (theirs is None) == (mine is None)
+    if theirs is not None:
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_an_embedding_without_a_way_back_and_one_that_learns_later():
+    def frozen(model, tokens):
+        with torch.no_grad():
+            x = model.embedding(tokens)
+        return model.layer(x)[0]
+
+    def later(model, tokens):
+        model.embedding.requires_grad_(False)
+        x = model.embedding(tokens)
+        model.embedding.requires_grad_(True)
+        return model.layer(x)[0]
+
+    for call in (frozen, later):
+        mine = embedded("LSTM", 9, 3, 5)[1]
+        call(mine, tokens_of(9, 4, 3)).sum().backward()
+        assert mine.embedding.weight.grad is None
+        assert mine.layer.weight_ih_l0.grad is not None
+
+
+def test_tokens_that_are_written_to_before_the_layer_is_called():
+    theirs, mine = embedded("LSTM", 9, 3, 5)
+    found = []
+    for model in (theirs, mine):
+        tokens = tokens_of(9, 4, 3)
+        x = model.embedding(tokens)
+        tokens.fill_(1)
+        found.append(model.layer(x)[0])
+    torch.testing.assert_close(*found)
+
+
+def test_weights_that_are_computed_at_random():
+    class Dropped(nn.Module):
+        def forward(self, weight):
+            return nn.functional.dropout(weight)
+
+    mine, found = embedded("GRU", 9, 3, 5)[1], []
+    nn.utils.parametrize.register_parametrization(mine.embedding, "weight", Dropped())
+    x = mine.embedding(tokens_of(9, 4, 3))
+    mine.layer(x)[0].sum().backward(retain_graph=True)
+    weight = mine.embedding.parametrizations.weight.original
+    found.append(weight.grad.clone())
+    weight.grad = None
+    x.retain_grad()
+    mine.layer(x)[0].sum().backward()
+    torch.testing.assert_close(weight.grad, found[0])
+
+
+@pytest.mark.filterwarnings("ignore:Full backward hook is firing")
+def test_hooks_of_an_embedding_below_a_layer_that_is_time_first():
+    found = []
+    for model in embedded("GRU", 9, 3, 5, lambda x: x.transpose(0, 1)):
+        model.embedding.register_full_backward_hook(lambda module, to, of: found.append(of[0]))
+        learns(model, tokens_of(9, 4, 3))
+    torch.testing.assert_close(*found)
+
+
+def test_as_many_threads_back_as_forward():
+    before, found = torch.get_num_threads(), []
+    try:
+        for model in embedded("LSTM", 60, 16, 64):
+            torch.set_num_threads(2)
+            y = model(tokens_of(60, 20, 64))[0].sum()
+            torch.set_num_threads(1)
+            y.backward()
+            found.append([p.grad for p in model.parameters()])
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(*found)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+def test_forward_mode_is_refused_and_vmap_calls_one_by_one():
+    mine, tokens = embedded("GRU", 9, 3, 5)[1], tokens_of(9, 2, 4, 3)
+    with torch.no_grad():
+        found = torch.func.vmap(lambda rows: mine(rows)[0])(tokens)
+        torch.testing.assert_close(found, torch.stack([mine(rows)[0] for rows in tokens]))
+        with torch.autograd.forward_ad.dual_level():
+            x = torch.autograd.forward_ad.make_dual(mine.embedding(tokens[0]), torch.ones(4, 3, 3).double())
+            with pytest.raises(NotImplementedError, match="forward mode is not computed"):
+                mine.layer(x)
+
+
 def test_packed_tokens(past):
     class Packed(Embedded):
         def forward(self, tokens):

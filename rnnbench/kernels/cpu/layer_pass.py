@@ -143,7 +143,8 @@ def _find_unique_tokens(c):
     """List the unique tokens and their rows of `inputs`, and the slot of each token where `delta` has it.
 
     slot_of_token must be -1 everywhere, and is so again afterwards. Stops at a token that is none, with its place,
-    counted from 1, in `unknown_at`: the caller's array may change at any time, so each is looked at once.
+    counted from 1, in `unknown_at`: the caller's array may change at any time, so each is looked at once. Stops, too,
+    with -1 there, at a row that is not the one of its token.
     """
     slots, unique, slot_of_token, V = c.slots, c.unique, c.slot_of_token, c.V
     count, c.unknown_at = NONE, NONE
@@ -162,10 +163,17 @@ def _find_unique_tokens(c):
                     unique[count] = token
                     copy(c.unique_embedding[count], c.inputs[place])
                     count += 1
+                else:
+                    first, again, differ = c.unique_embedding[slot_of_token[token]], c.inputs[place], 0
+                    for e in range(c.E):
+                        differ += first[e] != again[e]
+                    if differ:
+                        c.unknown_at = NONE - 1
+                        break
                 slots[slot + i] = slot_of_token[token]
-            if c.unknown_at > 0:
+            if c.unknown_at != 0:
                 break
-        if c.unknown_at > 0:
+        if c.unknown_at != 0:
             break
     for u in range(count):
         slot_of_token[unique[u]] = -1
@@ -366,7 +374,7 @@ def _layer_call(c):
     c.gathers = NONE
     if c.has_tokens and c.goal == FORWARD:
         _find_unique_tokens(c)
-        if c.unknown_at > 0:
+        if c.unknown_at != 0:
             restore(mode)
             return
         if not rows_are_better(c, c.steps):
@@ -541,8 +549,8 @@ class LayerRunner:
         """One call over B rows and T steps at most, `steps` all together; `values` are fields and addresses by name.
 
         `tape` is the address of as many numbers as `tape_parts` says, of T steps if `keeps`, else of FORWARD_STEPS.
-        With `token_ids`, of a vocabulary of V, it returns the place of one that is not in it, counted from 1, and has
-        then computed nothing; else 0.
+        With `token_ids`, of a vocabulary of V, it returns the place of one that is not in it, counted from 1, or -1
+        where `inputs` of one token differ, and has then computed nothing; else 0.
         """
         self._make_room(B, T)
         self._make_room_for_tokens(V)
