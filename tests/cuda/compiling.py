@@ -24,6 +24,7 @@ OPCODE = re.compile(r"^\s*(?:/\*[0-9a-f]+\*/)?\s*(?:\{\s*)?(?:@!?U?P\w+\s+)?([A-
 FLOAT64 = re.compile(r"D(?:ADD|MUL|FMA|SETP|MNMX|MMA)\b|\S+\.F64\b|MUFU\.(?:RCP|RSQ)64H")
 LABEL = re.compile(r"^(\.L\w+):", re.MULTILINE)
 BRANCH = re.compile(r"\bBRA\S*\s.*?`\((\.L\w+)\)")
+CONDITION = re.compile(r"@.*\bBRA|\bBRA\S*\s+!?U?P\d")  # of a branch: before it, or behind, as that of `BRA.U` is
 MULTIPLY_ADD = re.compile(r"[FD]FMA\b|FFMA2\b")
 SPILL = re.compile(r"(?:LDL|STL)\b")
 WIDE = re.compile(r"(LDS|LDG|STS|STG)(?:\.\w+)*\.128\b")
@@ -188,7 +189,7 @@ def loops_of(code: str) -> tuple[Loop, ...]:
             labels[label[1]] = len(opcodes)
         elif opcode := OPCODE.match(line):
             if branch := BRANCH.search(line):
-                branches[len(opcodes)] = branch[1], "@" in line.partition("BRA")[0]
+                branches[len(opcodes)] = branch[1], CONDITION.search(line) is not None
             opcodes.append(opcode[1])
     ends = {labels[label]: at + 1 for at, (label, _) in branches.items() if labels[label] < at}
     loops = [

@@ -5,6 +5,8 @@ Losses, updates and the embedding are the same kernels as of the tanh cell: here
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -52,6 +54,17 @@ def test_each_regime(kind, cell):
     answer = run(got, "gradient")
     assert_agrees(run(ref, "gradient"), answer, problem.dtype)
     assert_same_bits(answer, run(got, "gradient"))
+
+
+@pytest.mark.numbers
+@pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
+def test_threads_that_share_four_units(cell):
+    """Their sums meet in several exchanges, with a row for each of two threads, and of the last block with one row."""
+    plan = replace(PLANS[RegimeKind.SPLIT if cell == "rnn" else RegimeKind.REGISTERS], group=4)
+    regime = choose(plan, 31, 3, "float32", SIMULATOR, cell)
+    shape = regime.back or regime.block
+    assert (shape.per, shape.turns, shape.rows) == (4, 2, 2)
+    check(CudaBackend(plan), of(cell, H=31, dtype=DType.FLOAT32))
 
 
 @pytest.mark.numbers
