@@ -256,7 +256,8 @@ def test_threads_that_a_trial_beside_others_found_make_no_difference(busy, verdi
     """The same code an hour later: one core was in use, so two threads were the better for a moment."""
     seen = Contention(0.01, around_seconds=0.2, around_share=busy)
     turns = [
-        trial(CASE, "numba", tried=(1, 2), pair=i, threads=n, samples_ns=(round(1e9 * seconds),), contention=seen, machine_id="m")
+        trial(CASE, "numba", tried=(1, 2), pair=i, threads=n, samples_ns=(round(1e9 * seconds),), contention=seen,
+              machine_id="m")
         for i in range(3) for n, seconds in ((1, 1.8), (2, 1.6))
     ]  # fmt: skip
     assert not any(t.disturbed for t in turns)
