@@ -343,8 +343,8 @@ def test_every_option_of_a_run_is_known_to_the_check():
     ("options", "words"),
     [
         (("--H", "2:8"), "--hidden 2,4,8 (there: 2,3)"),
-        (("--T", "5"), "--T 5 (there: 2)"),
-        (("--E", "5"), "--E 5 (there: none)"),
+        (("--T", "5"), "--time-steps 5 (there: 2)"),
+        (("--E", "5"), "--input-width 5 (there: none)"),
         (("--grid",), "--grid (there: no)"),
         (("--seed", "7"), "--seed 7 (there: 0)"),
     ],
