@@ -28,7 +28,7 @@ _REFUSED = {  # what a system has no more of, whichever file or process it was t
     errno.ENOMEM: _MEMORY,
 }
 _WAYS = {  # out of what the system says of a path
-    errno.ENOENT: "check the path",
+    errno.ENOENT: "check the path, or choose another folder",
     errno.ENOTDIR: "check the path",
     errno.EISDIR: "give a file",
     errno.ENAMETOOLONG: "give a shorter name",

@@ -26,7 +26,7 @@ TOLD = {
     "no room": (system(errno.ENOSPC), FOLDER, "make room"),
     "no room in a file": (system(errno.ENOSPC, "a/b"), FOLDER, "a/b: No space left"),
     "a folder": (system(errno.EACCES, "a/b"), FOLDER, "a/b: Permission denied; choose another folder"),
-    "no such file": (system(errno.ENOENT, "a/b"), FOLDER, "a/b: No such file or directory; check the path"),
+    "no such file": (system(errno.ENOENT, "a/b"), FOLDER, "a/b: No such file or directory; check the path, or"),
     "a file as a folder": (system(errno.ENOTDIR, "a/b"), FOLDER, "check the path"),
     "a folder as a file": (system(errno.EISDIR, "a"), FOLDER, "a: Is a directory; give a file"),
     "a long name": (system(errno.ENAMETOOLONG, "a"), FOLDER, "give a shorter name"),
