@@ -132,10 +132,7 @@ def comparison_table(found: Iterable[Comparison], labels: Labels) -> pd.DataFram
 
 def keys_of(f: Comparison, labels: Labels) -> dict[str, str]:
     """What the filters of a page know a row by."""
-    case = f.case
-    network = labels.problem(case.name, str(case.dtype), str(case.truncation or ""))
-    return {"network": network, "cell": case.model.cell, "dtype": str(case.dtype), "pass": str(case.pass_),
-            "verdict": str(f.verdict)}  # fmt: skip
+    return labels.keys(f.case) | {"verdict": str(f.verdict)}
 
 
 def _cells(f: Comparison, labels: Labels) -> list[str]:

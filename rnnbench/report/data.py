@@ -37,6 +37,17 @@ def main_pass(asked: Iterable[Pass]) -> Pass:
     return next(p for p in (Pass.TRAIN_STEP, *Pass) if p in found)
 
 
+def by_times(cases: Iterable[Mapping[str, float]], backends: Iterable[str]) -> list[str]:
+    """The backends, each once, the fastest first: by their times over the fastest's, the geometric mean over `cases`
+    (backend -> time, in any unit). Those without a time come last.
+    """
+    behind: dict[str, list[float]] = {name: [] for name in backends}
+    for times in cases:
+        for name, time in times.items():
+            behind[name].append(math.log(time / min(times.values())))
+    return sorted(behind, key=lambda name: (not behind[name], fmean(behind[name] or [0.0])))
+
+
 @dataclass(frozen=True)
 class ProblemCases:
     """The cases of one workload, type and truncation: one table, one group of panels."""
@@ -191,13 +202,11 @@ class ReportData:
 
         That is by their times over the fastest's in the main pass of each problem; those that have none come last.
         """
-        behind: dict[str, list[float]] = {name: [] for name in [s.backend for s in self.summaries]}
+        times = []
         for group in self._groups.values():
             main = main_pass(s.case.pass_ for s in group)
-            times = {s.backend: s.time.value for s in group if s.case.pass_ is main and s.ranked and s.time}
-            for name, time in times.items():
-                behind[name].append(math.log(time / min(times.values())))
-        order = sorted(behind, key=lambda name: (not behind[name], fmean(behind[name] or [0.0])))
+            times.append({s.backend: s.time.value for s in group if s.case.pass_ is main and s.ranked and s.time})
+        order = by_times(times, (s.backend for s in self.summaries))
         trained = [line.backend for of in (self.epochs, self.to_reach) for line in of]
         return list(dict.fromkeys([*order, *trained]))
 

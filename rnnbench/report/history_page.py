@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -10,6 +10,7 @@ from rnnbench.analysis.changepoints import LEVEL, MIN_RUNS
 from rnnbench.analysis.history import DatedRun, Line, RunPoint, in_order
 from rnnbench.model import Pass
 from rnnbench.report import html, interactive
+from rnnbench.report.data import by_times
 from rnnbench.report.history import Origins, changed_text, history_items, line_table, step_tone, titles_of
 from rnnbench.report.interactive import Interactive, short_number
 from rnnbench.report.section import Figure, Item, Markdown, Section, Toned, table
@@ -39,7 +40,7 @@ def history_page(lines: Sequence[Line], origins: Origins, margin: float, notes: 
     most = max(2, MAX_ROWS // max(1, len(lines)))
     titles = titles_of(lines)
     tables = [
-        Section(title, [line_table(line, most)], folded=True, keys=_keys(line, labels) | {"backend": line.backend})
+        Section(title, [line_table(line, most)], folded=True, keys=labels.keys(line.case) | {"backend": line.backend})
         for title, line in zip(titles, lines, strict=True)
     ]
     cut: list[Item] = [("", f"Of each line the last {most} runs; tables/history.csv has all.")]
@@ -71,23 +72,12 @@ def _span(runs: Sequence[DatedRun]) -> str:
     return ", ".join([*said, *([f"commits {commits[0]} to {commits[-1]}"] if commits else [])]) or "of unknown dates"
 
 
-def _order(lines: Iterable[Line]) -> list[str]:
+def _order(lines: Sequence[Line]) -> list[str]:
     """All backends, by their times over the fastest's in each case, as a report has them."""
     cases: dict[str, dict[str, float]] = {}
     for line in lines:
         cases.setdefault(line.case.key, {}).setdefault(line.backend, line.points[-1].time.value)
-    behind: dict[str, list[float]] = {}
-    for of in cases.values():
-        for name, time in of.items():
-            behind.setdefault(name, []).append(time / min(of.values()))
-    return sorted(behind, key=lambda name: median(behind[name]))
-
-
-def _keys(line: Line, labels: Labels) -> dict[str, str]:
-    """What the filters of a page know a line by."""
-    case = line.case
-    network = labels.problem(case.name, str(case.dtype), str(case.truncation or ""))
-    return {"network": network, "cell": case.model.cell, "dtype": str(case.dtype), "pass": str(case.pass_)}
+    return by_times(cases.values(), (line.backend for line in lines))
 
 
 def _overview(lines: Sequence[Line], labels: Labels, backends: Sequence[str]) -> Any:
@@ -106,7 +96,7 @@ def _overview(lines: Sequence[Line], labels: Labels, backends: Sequence[str]) ->
     made = table(header, rows)
     if len({line.machine for line in lines}) == 1:
         made = made.drop(columns=["machine"])
-    made.attrs["keys"] = [_keys(line, labels) for line in lines]
+    made.attrs["keys"] = [labels.keys(line.case) for line in lines]
     return made
 
 
@@ -116,7 +106,7 @@ def _script(lines: Sequence[Line], runs: Sequence[DatedRun], labels: Labels, bac
     groups: dict[str, list[Line]] = {}
     for line in lines:
         groups.setdefault(line.case.key, []).append(line)
-    networks, passes = list(dict.fromkeys(_keys(line, labels)["network"] for line in lines)), list(Pass)
+    networks, passes = list(dict.fromkeys(labels.keys(line.case)["network"] for line in lines)), list(Pass)
     panels = [_panel(group, labels, places, backends) for group in groups.values()]
     panels.sort(key=lambda p: (networks.index(p["keys"]["network"]), passes.index(p["keys"]["pass"])))
     stepped = [panel for panel in panels if any(line["steps"] for line in panel["lines"])]
@@ -128,7 +118,7 @@ def _script(lines: Sequence[Line], runs: Sequence[DatedRun], labels: Labels, bac
     figures = {"history": spec | {"label": label, "panels": panels}}
     if stepped:
         figures["stepped"] = spec | {"label": f"{label}; cases with a step", "panels": stepped}
-    keys = [_keys(line, labels) for line in lines]
+    keys = [labels.keys(line.case) for line in lines]
     results = [key | {"backend": line.backend} for key, line in zip(keys, lines, strict=True)]
     choices = interactive.chosen_from(keys, ("network", "cell", "dtype", "pass"))
     return Interactive(backends, choices, results, figures)
@@ -148,7 +138,7 @@ def _panel(group: Sequence[Line], labels: Labels, places: dict[str, int], backen
         name = f"{line.backend}{f', {line.machine}' if several else ''}"
         if points:
             drawn.append({"backend": line.backend, "name": name, "points": points, "steps": steps})
-    return {"title": labels.of(group[0].case), "keys": _keys(group[0], labels), "lines": drawn}
+    return {"title": labels.of(group[0].case), "keys": labels.keys(group[0].case), "lines": drawn}
 
 
 def _point(p: RunPoint, place: int, level: float) -> list[Any]:

@@ -122,13 +122,15 @@ def _result(data: ReportData, problem: ProblemCases, s: Summary, group: Mapping[
         label = scientific(worst)
         made["error"] = {"value": short_number(max(worst, 1e-9)), "label": label, "text": f"{label} of the limit"}
     if s.ranked:
-        ratios = {name: ratio_of(other.turns, s.turns) for name, other in group.items() if other.ranked}
-        made["over"] = {
-            name: point(r, ratio_value(r), ratio_with_interval(r))
-            for name, r in ratios.items()
-            if r and name != s.backend
-        } | {s.backend: {"value": 1, "label": "reference", "text": "1 (reference)"}}
+        made["over"] = ratios_over(s, group.values())
     return made
+
+
+def ratios_over(s: Summary, group: Iterable[Summary]) -> dict[str, dict[str, Any]]:
+    """Reference -> how many times as fast this answer is, of the ranked ones of a case, itself among them."""
+    ratios = {o.backend: ratio_of(o.turns, s.turns) for o in group if o.ranked and o.backend != s.backend}
+    found = {name: point(r, ratio_value(r), ratio_with_interval(r)) for name, r in ratios.items() if r}
+    return found | {s.backend: {"value": 1, "label": "reference", "text": "1 (reference)"}}
 
 
 def figures(data: ReportData, results: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from rnnbench.analysis.machines import KindOfMachine, fastest_frame, followed, leads_by_fact, machines_frame
 from rnnbench.analysis.ranking import Ranking, choose_reference
-from rnnbench.analysis.stats import Summary, by_case, ratio_of
+from rnnbench.analysis.stats import Summary, by_case
 from rnnbench.model import Case, Pass
 from rnnbench.records.folder import refuse_foreign
 from rnnbench.report import html, interactive
-from rnnbench.report.data import main_pass
-from rnnbench.report.interactive import ROWS, Interactive, point
+from rnnbench.report.data import by_times, main_pass
+from rnnbench.report.interactive import ROWS, Interactive
 from rnnbench.report.section import Figure, Item, Markdown, Section, Toned, markdown, table
 from rnnbench.report.tables import write_tables
-from rnnbench.report.text import Labels, ratio_text, ratio_value, ratio_with_interval, status_text
+from rnnbench.report.text import Labels, ratio_text, ratio_with_interval, status_text
 from rnnbench.units import number
 
 PAGE, WHOLE, TITLE = "machines.md", "machines.html", "# rnnbench over machines: "
@@ -72,12 +70,6 @@ def _labels(cases: Sequence[Case]) -> Labels:
     return Labels({}, len({case.dtype for case in cases}) > 1)
 
 
-def _keys(case: Case, labels: Labels) -> dict[str, str]:
-    """What the filters of the page know a case by."""
-    network = labels.problem(case.name, str(case.dtype), str(case.truncation or ""))
-    return {"network": network, "cell": case.model.cell, "dtype": str(case.dtype), "pass": str(case.pass_)}
-
-
 def _answer(kinds: Sequence[KindOfMachine]) -> list[Item]:
     """Of each kind: how many cases each backend is surely the fastest in."""
     items: list[Item] = []
@@ -100,7 +92,7 @@ def machines_sections(kinds: Sequence[KindOfMachine]) -> list[Section]:
         ["case", *(k.label for k in kinds)],
         [[case.key, *(_fastest(kind.rankings.get(case.key)) for kind in kinds)] for case in cases],
     )
-    where.attrs |= {"keys": [_keys(case, labels) for case in cases], "machines": [k.label for k in kinds]}
+    where.attrs |= {"keys": [labels.keys(case) for case in cases], "machines": [k.label for k in kinds]}
     lead = f"{backend} is fastest most often." if backend else "No two backends were measured in one case."
     found = [
         Section("Answer", [Toned(lead, "lead"), _answer(kinds), Figure("speedup")]),
@@ -131,25 +123,20 @@ def _links(kinds: Sequence[KindOfMachine], name: str) -> str:
 
 def _result(kind: KindOfMachine, s: Summary, group: Sequence[Summary], labels: Labels, main: bool) -> dict[str, Any]:
     """A backend's speed-ups over the others in a case, all on one kind of machine."""
-    made: dict[str, Any] = _keys(s.case, labels) | {
+    made: dict[str, Any] = labels.keys(s.case) | {
         "machine": kind.label, "backend": s.backend, "main": main, "wrong": str(s.status) == "wrong",
     }  # fmt: skip
     if not s.ranked:
         return made | {"missing": status_text(str(s.status), s.reason, 80)}
-    ratios = {o.backend: ratio_of(o.turns, s.turns) for o in group if o.ranked and o.backend != s.backend}
-    over = {name: point(r, ratio_value(r), ratio_with_interval(r)) for name, r in ratios.items() if r}
-    return made | {"over": over | {s.backend: {"value": 1, "label": "reference", "text": "1 (reference)"}}}
+    return made | {"over": interactive.ratios_over(s, group)}
 
 
 def _order(kinds: Sequence[KindOfMachine]) -> list[str]:
     """All backends, by their times over the fastest's on the same machine; those that have none come last."""
-    behind: dict[str, list[float]] = {s.backend: [] for kind in kinds for s in kind.summaries}
-    for kind in kinds:
-        for group in by_case(kind.summaries).values():
-            times = {s.backend: s.time.value for s in group if s.ranked and s.time}
-            for name, time in times.items():
-                behind[name].append(math.log(time / min(times.values())))
-    return sorted(behind, key=lambda name: (not behind[name], fmean(behind[name] or [0.0])))
+    every = [s for kind in kinds for s in kind.summaries]
+    groups = [group for kind in kinds for group in by_case(kind.summaries).values()]
+    times = [{s.backend: s.time.value for s in group if s.ranked and s.time} for group in groups]
+    return by_times(times, (s.backend for s in every))
 
 
 def _script(kinds: Sequence[KindOfMachine]) -> Interactive:
@@ -158,10 +145,10 @@ def _script(kinds: Sequence[KindOfMachine]) -> Interactive:
     every = [s for kind in kinds for s in kind.summaries]
     backends, passes = _order(kinds), dict[str, set[Pass]]()
     for case in cases:
-        passes.setdefault(_keys(case, labels)["network"], set()).add(case.pass_)
+        passes.setdefault(labels.keys(case)["network"], set()).add(case.pass_)
     groups = {(kind.label, key): group for kind in kinds for key, group in by_case(kind.summaries).items()}
     results = [
-        _result(kind, s, group, labels, case.pass_ is main_pass(passes[_keys(case, labels)["network"]]))
+        _result(kind, s, group, labels, case.pass_ is main_pass(passes[labels.keys(case)["network"]]))
         for case in cases
         for kind in kinds
         for group in [groups.get((kind.label, case.key), [])]

@@ -122,6 +122,11 @@ class Labels:
         """The problem's label and the pass."""
         return f"{self.problem(case.name, str(case.dtype), str(case.truncation or ''))} {case.pass_}"
 
+    def keys(self, case: Case) -> dict[str, str]:
+        """What the filters of a page know a case by."""
+        network = self.problem(case.name, str(case.dtype), str(case.truncation or ""))
+        return {"network": network, "cell": case.model.cell, "dtype": str(case.dtype), "pass": str(case.pass_)}
+
 
 def _lead(over: str, ratio: Interval) -> str:
     """How far ahead of another backend, or that there is no sure difference."""
