@@ -105,17 +105,16 @@ from rnnbench.kernels.cuda.plan import LaunchPlan
 from rnnbench.kernels.cuda.recurrence_launches import settle
 from rnnbench.kernels.cuda.regimes import choose
 plan, room = LaunchPlan(), device.room()
-for cell in ("rnn", "gru", "lstm"):
-    found = settle(plan, 128, 32, "float32", room, cell=cell)
-    print(found.regime == choose(plan, 128, 32, "float32", room, cell), found.local_bytes)
+found = settle(plan, 128, 32, "float32", room, cell="lstm")
+print(found.regime == choose(plan, 128, 32, "float32", room, "lstm"), found.local_bytes)
 """
 
 
 def test_the_best_regime_keeps_its_weights_in_registers_on_blackwell_too():
-    """As compiled for sm_120 by CUDA 13.0, which unrolls no loop over all of them."""
+    """As compiled for sm_120 by CUDA 13.0, which unrolls no loop over all of them; test_compile.py has other cells."""
     env = os.environ | {"STUB_CAPABILITY": "120"}
     said = subprocess.run([sys.executable, "-c", BLACKWELL], env=env, capture_output=True, text=True, check=True).stdout
-    assert said.splitlines() == ["True 0"] * 3
+    assert said == "True 0\n"
 
 
 @pytest.mark.parametrize(("version", "said"), [("13000", "None"), ("12080", "the driver runs CUDA 12.8, older than")])

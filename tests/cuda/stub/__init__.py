@@ -3,6 +3,9 @@
 Loaded before Numba looks for a driver. All of the host side runs and every launch is checked, on a machine with no GPU;
 kernels do nothing, so of answers names, shapes and types are compared. A test that reads what kernels compute is marked
 `numbers` and skipped. A fault that the stub noted fails the test that it was noted in.
+
+A kernel is compiled once for each list of its arguments' types: of other sizes, one that is empty takes its place. With
+--every-case all are compiled.
 """
 
 from __future__ import annotations
@@ -126,13 +129,36 @@ def _same_shape(ref: Any, got: Any) -> float:
     return 0.0
 
 
+COMPILED = set[tuple[str, Any]]()  # names of kernels and their arguments' types
+
+
+def _compiled(kernel: Any, kinds: tuple[Any, ...]) -> Any:
+    """In place of `launch._compiled`, which takes seconds: sizes change what a kernel does, and not how it is called.
+    tests/cuda/test_compile.py compiles all sizes.
+    """
+    from numba import cuda
+
+    if kinds not in kernel.overloads:
+        key = kernel.py_func.__qualname__, kinds
+        if key in COMPILED:
+            empty = eval(f"lambda {', '.join(f'x{n}' for n in range(len(kinds)))}: None")
+            empty.__name__, empty.__qualname__ = kernel.py_func.__name__, kernel.py_func.__qualname__
+            made = cuda.jit(empty, launch_bounds=kernel.targetoptions.get("launch_bounds"))
+            kernel.overloads[kinds] = made.compile(kinds)
+        COMPILED.add(key)
+    return kernel.overloads.get(kinds) or kernel.compile(kinds)
+
+
 @pytest.fixture(autouse=True)
-def _checked(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    from rnnbench.kernels.cuda import launch
     from tests import helpers
 
     if STUB is None:
         yield
         return
+    if not request.config.getoption("--every-case"):
+        monkeypatch.setattr(launch, "_compiled", _compiled)
     monkeypatch.setattr(helpers, "errors_of", _same_shapes)
     monkeypatch.setattr(helpers, "relative_error", _same_shape)
     yield
