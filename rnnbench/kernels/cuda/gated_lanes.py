@@ -33,7 +33,7 @@ def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool, far:
     A block of `threads` for `rows` rows. W (H, G H), initial and first_c (b, H). `ends` as in `lanes`.
     """
     kind, zero, place = getattr(numba, dtype), np.dtype(dtype).type(0), u64 if far else u32
-    lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
+    rows, mine, turns = shape.rows, shape.mine, shape.turns
     buffers, held, kept = shape.buffers, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = weights_reader(dtype, shape, False), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of, is_real = steps_of_block(rows, ends), real_cells(shape)
@@ -53,7 +53,7 @@ def forward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool, far:
         x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
         b, H = u32(b), (u32(width) if full else u32(H))
         # The unit j of this thread as a cell, and the first of its rows
-        j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        j, turn = u32(x // u32(turns)), u32(x % u32(turns))
         writes, turn = (not alone) | (turn == u32(0)), (u32(0) if alone else turn)
         read(w, pool, W, H)
         inner = bias[j] if has_bias and j < H else zero
@@ -116,7 +116,7 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool, far
     h, tape ((T + 1) b, H), gates (T b, G H), dh (S b, H) of the last S steps, blocks (., 3) of start, emit, end.
     """
     kind, zero, place = getattr(numba, dtype), np.dtype(dtype).type(0), u64 if far else u32
-    lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
+    rows, mine, turns = shape.rows, shape.mine, shape.turns
     buffers, held, kept = shape.buffers, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = weights_reader(dtype, shape, True), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of, is_real = steps_of_block(rows, ends), real_cells(shape)
@@ -140,7 +140,7 @@ def backward_gated_in_lanes(dtype: str, cell: str, shape: Lanes, ends: bool, far
         x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
         silent, b, H = u32(T - S), u32(b), (u32(width) if full else u32(H))
         # The unit j of this thread as a cell, and the first of its rows
-        j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        j, turn = u32(x // u32(turns)), u32(x % u32(turns))
         writes, turn = (not alone) | (turn == u32(0)), (u32(0) if alone else turn)
         read(w, pool, W, H)
         cuda.syncthreads()

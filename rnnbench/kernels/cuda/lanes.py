@@ -53,20 +53,22 @@ def in_parts(part: Callable[[int, int, Any], Any], last: Any, count: int, each: 
 def weights_reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
     """w (kept,) and pool of this thread from W (H, G H): the columns of its units' gates, or the rows of its units.
 
-    Where H is padded, zeros.
+    Unit n of a thread that is the cell of unit j is j ^ n: its own comes first, and what is exchanged with another
+    thread stands in the same half of both. Where H is padded, zeros.
     """
     zero, four = np.dtype(dtype).type(0), u32(QUAD)
-    lanes, per, columns, threads = shape.lanes, u32(shape.per), u32(shape.columns), shape.threads
+    lanes, turns, columns, threads = shape.lanes, u32(shape.turns), u32(shape.columns), shape.threads
     depth, kept = u32(shape.depth), u32(shape.kept // shape.columns)
-    width, gates = u32(shape.width), u32(shape.gates)
+    width, gates, row_gates = u32(shape.width), u32(shape.gates), u32(shape.gates * shape.along)
 
     @cuda.jit(device=True)
-    def weight(W, k, c, first, H):
+    def weight(W, k, c, j, H):
         # Of k, as of columns, each gate has its H numbers in W, and `width` of them here
-        unit, gate, of = u32(first + c // gates), u32(k // width), u32(k % width)
+        unit, gate, of = u32(j ^ u32(c // gates)), u32(k // width), u32(k % width)
         value = zero
         if (of < H) & (unit < H):
-            value = W[unit, u32(gate * H + of)] if transposed else W[of, u32(c % gates * H + unit)]
+            row, column = (unit, u32(gate * H + of)) if transposed else (of, u32(c % gates * H + unit))
+            value = W.flat[u32(row * u32(row_gates * H) + column)]
         return value
 
     def part(begin, end, rest):
@@ -75,13 +77,13 @@ def weights_reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
         @cuda.jit(device=True)
         def read_kept(w, W, H):
             x = u32(cuda.threadIdx.x)
-            near, first = u32(x % u32(lanes) * four), u32(x // u32(lanes) * per)
+            near, j = u32(x % u32(lanes) * four), u32(x // turns)
             n = begin
             while n != end:  # not a range: that of an unsigned number counts in 64 bits
                 for s in range(four):
                     k = u32(near + n * u32(lanes) + s)
                     for c in range(columns):
-                        w[u32((n + s) * columns + c)] = weight(W, k, c, first, H)
+                        w[u32((n + s) * columns + c)] = weight(W, k, c, j, H)
                 n = u32(n + four)
             rest(w, W, H)
 
@@ -96,14 +98,14 @@ def weights_reader(dtype: str, shape: Lanes, transposed: bool) -> Any:
     @cuda.jit(device=True)
     def read(w, pool, W, H):
         x = u32(cuda.threadIdx.x)
-        near, first = u32(x % u32(lanes) * four), u32(x // u32(lanes) * per)
+        near, j = u32(x % u32(lanes) * four), u32(x // turns)
         read_kept(w, W, H)
         # Four of a thread lie together, so that they are one load
         for n in range(kept, depth):
             k = u32(near + n // four * four * u32(lanes) + n % four)
             for c in range(columns):
                 m = (n - kept) * columns + c
-                pool[m // four * u32(threads * QUAD) + x * four + m % four] = weight(W, k, c, first, H)
+                pool[m // four * u32(threads * QUAD) + x * four + m % four] = weight(W, k, c, j, H)
 
     return read
 
@@ -178,20 +180,21 @@ def lane_adder(dtype: str, shape: Lanes) -> Any:
     """totals (mine gates,): of the rows that this thread is the cell of, the sums of all lanes for its unit's gates.
 
     Two threads whose lanes differ in one bit exchange what they have: each keeps the units, or the rows, of its own
-    half and gives the others away, so that there is half as much to exchange for the next bit.
+    half and gives the others away, so that there is half as much to exchange for the next bit. The units that a thread
+    keeps stand first in it, so none has to be picked.
     """
     per, rows, apart, mine, turns, gates = shape.per, shape.rows, shape.apart, shape.mine, shape.turns, shape.gates
-    lanes, columns = shape.lanes, shape.columns
+    columns, everyone = shape.columns, u32(0xFFFFFFFF)
 
     @cuda.jit(device=True)
-    def exchanged(low, high, lane, bit):
-        second = (lane & bit) != u32(0)
+    def exchanged(low, high, turn, bit):
+        second = (turn & bit) != u32(0)
         kept, given = (high, low) if second else (low, high)
-        return kept + cuda.shfl_xor_sync(u32(0xFFFFFFFF), given, bit)
+        return kept + cuda.shfl_xor_sync(everyone, given, bit)
 
     @cuda.jit(device=True)
     def add(totals, sums):
-        lane = u32(cuda.threadIdx.x) % u32(lanes)
+        turn = u32(cuda.threadIdx.x) % u32(turns)
         for q in range(rows * columns):
             for s in range(1, apart):
                 sums[q * apart] += sums[q * apart + s]
@@ -200,7 +203,7 @@ def lane_adder(dtype: str, shape: Lanes) -> Any:
             for r in range(rows):
                 for q in range(half * gates):
                     low, high = (r * columns + q) * apart, (r * columns + half * gates + q) * apart
-                    sums[low] = exchanged(sums[low], sums[high], lane, u32(half))
+                    sums[low] += cuda.shfl_xor_sync(everyone, sums[high], u32(half * turns))
             half //= 2
         half = turns // 2
         while half > 0:
@@ -210,7 +213,7 @@ def lane_adder(dtype: str, shape: Lanes) -> Any:
                         # Where there is no row of the other half both keep this one
                         other = r + half if r + half < rows else r
                         low, high = (r * columns + g) * apart, (other * columns + g) * apart
-                        sums[low] = exchanged(sums[low], sums[high], lane, u32(half * per))
+                        sums[low] = exchanged(sums[low], sums[high], turn, u32(half))
             half //= 2
         for m in range(mine):
             for g in range(gates):
@@ -259,7 +262,7 @@ def forward_in_lanes(dtype: str, shape: Lanes, ends: bool, far: bool = False) ->
     `ends`: rows have lengths (N,), and a block stops where the last of its rows does.
     """
     kind, zero, place = getattr(numba, dtype), np.dtype(dtype).type(0), u64 if far else u32
-    lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
+    rows, mine, turns = shape.rows, shape.mine, shape.turns
     buffers, held, kept = shape.buffers, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = weights_reader(dtype, shape, False), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of, is_real, tanh = steps_of_block(rows, ends), real_cells(shape), tanh_of(dtype)
@@ -276,7 +279,7 @@ def forward_in_lanes(dtype: str, shape: Lanes, ends: bool, far: bool = False) ->
         x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
         b, H = u32(b), (u32(width) if full else u32(H))
         # The column j of this thread as a cell, and the first of its rows
-        j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        j, turn = u32(x // u32(turns)), u32(x % u32(turns))
         writes, turn = (not alone) | (turn == u32(0)), (u32(0) if alone else turn)
         read(w, pool, W, H)
         # The states before step 0, to shared memory and to h
@@ -328,7 +331,7 @@ def backward_in_lanes(dtype: str, shape: Lanes, ends: bool, far: bool = False) -
     """
     kind, place = getattr(numba, dtype), u64 if far else u32
     zero, one, one_step = np.dtype(dtype).type(0), np.dtype(dtype).type(1), u32(1)
-    lanes, per, rows, mine, turns = shape.lanes, shape.per, shape.rows, shape.mine, shape.turns
+    rows, mine, turns = shape.rows, shape.mine, shape.turns
     buffers, held, kept = shape.buffers, rows * shape.columns * shape.apart, shape.kept
     read, multiply, add = weights_reader(dtype, shape, True), lane_multiplier(dtype, shape), lane_adder(dtype, shape)
     steps_of, is_real = steps_of_block(rows, ends), real_cells(shape)
@@ -346,7 +349,7 @@ def backward_in_lanes(dtype: str, shape: Lanes, ends: bool, far: bool = False) -
         x, first = u32(cuda.threadIdx.x), u32(u32(cuda.blockIdx.x) * u32(rows))
         silent, b, H = u32(T - S), u32(b), (u32(width) if full else u32(H))
         # The column j of this thread as a cell, and the first of its rows
-        j, turn = u32(x // u32(lanes) * u32(per) + x % u32(per)), u32(x % u32(lanes) // u32(per))
+        j, turn = u32(x // u32(turns)), u32(x % u32(turns))
         writes, turn = (not alone) | (turn == u32(0)), (u32(0) if alone else turn)
         read(w, pool, W, H)
         cuda.syncthreads()
