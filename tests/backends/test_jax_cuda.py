@@ -51,7 +51,7 @@ print(len(arrays) > 10, where == {second}, [f._cache_size() for f in (session._t
 
 @pytest.mark.parametrize("structure", [[], ["lstm"]], ids=["rnn", "lstm, all"])
 def test_every_array_is_on_the_sessions_device(structure):
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"}
     done = subprocess.run(
         [sys.executable, "-c", SECOND, *structure], capture_output=True, text=True, timeout=240, env=env
     )
