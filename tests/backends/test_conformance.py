@@ -71,7 +71,7 @@ def deepest(backend, problem: Problem) -> Pass:
 
 
 def small(backend, **wanted) -> Problem:
-    """A small problem in float64; in float32 where the backend has no other, or compiles each type for half a minute."""
+    """A small problem in float64; in float32 where the backend has no other, or compiles for half a minute a type."""
     problem = small_problem(**wanted)
     only = backend.name == "numba+naive" or backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) is not None
     return small_problem(**wanted | {"dtype": DType.FLOAT32}) if only else problem

@@ -147,11 +147,15 @@ def compiled():
 
 @pytest.fixture
 def without_code(monkeypatch):
-    """torch.compile traces, differentiates and keeps as ever, and PyTorch's own operators stand in for compiled C++: what
-    is compiled, and when, is the same in a tenth of the time.
+    """torch.compile traces, differentiates and keeps as ever, and PyTorch's own operators stand in for compiled C++:
+    what is compiled, and when, is the same in a tenth of the time.
     """
-    compile = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function, *, options, **rest: compile(function, backend="aot_eager", **rest))
+    whole = torch.compile
+
+    def traced(function, *, options, **rest):
+        return whole(function, backend="aot_eager", **rest)
+
+    monkeypatch.setattr(torch, "compile", traced)
 
 
 def compilations() -> int:

@@ -228,7 +228,8 @@ for dtype in dtypes:
 test_pointwise.test_float32_over_its_whole_range()
 if "float64" in dtypes:
     test_pointwise.test_float64_over_its_whole_range()
-test_passes.test_gradients_agree(dtypes)
+for dtype in dtypes:
+    test_passes.test_gradients_agree(dtype)
 for cell in test_gated.GATED:
     for dtype in dtypes:
         test_gated.test_gates_keep_their_bound_over_the_whole_range(cell, dtype)
