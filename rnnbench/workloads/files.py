@@ -10,6 +10,7 @@ and all else is squared error.
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import sys
 import tomllib
@@ -87,8 +88,15 @@ def _array(path: Path, name: str, stream: Any) -> Inputs:
     return array
 
 
+def _must_be_there(path: Path, way_out: str = "give its path from the folder you are in") -> None:
+    """ValueError where there is no such file."""
+    if not os.path.exists(path):
+        raise ValueError(f"there is no file {path}; {way_out}")
+
+
 def from_npz(path: Path, asked: Mapping[str, Any], say: Say, **rest: Any) -> Workload:
     """The workload of a file of rows, named as the file. `asked` has sizes, head and loss that are not read from it."""
+    _must_be_there(path)
     arrays = read_arrays(path, say)
     name = rest.pop("name", path.stem)
     model = model_of(path, arrays, {k: v for k, v in asked.items() if k not in ("B", "T")})
@@ -190,6 +198,7 @@ _KINDS: dict[Any, str] = {str: "text", int: "a whole number", (int, float): "a n
 
 def from_toml(path: Path, say: Say) -> Workload:
     """The workload that a file describes. Raises ValueError with the line that is wrong."""
+    _must_be_there(path)
     try:
         text = read_file(path, MAX_TOML).decode()
         raw = tomllib.loads(text)
@@ -216,7 +225,9 @@ def _from_tables(path: Path, tables: dict[str, dict[str, Any]], say: Say) -> Wor
     name = top.get("name", path.stem)
     if "data" in top:
         sizes: dict[str, Any] = model | {key: top[key] for key in ("B", "T") if key in top}
-        return from_npz(path.parent / top["data"], sizes, say, name=name, train=train, **rest)
+        rows = path.parent / top["data"]
+        _must_be_there(rows, f"`data` of {path} is a path from the folder of that file")
+        return from_npz(rows, sizes, say, name=name, train=train, **rest)
     if missing := [k for k in ("E", "H") if k not in model]:
         raise ValueError(f"{path}: [model] has no {' and no '.join(missing)}; without data all sizes are needed")
     made = made_up.made_up(Model(**{"O": 1, **model}), top.get("B", B), top.get("T", made_up.T), train, name)
@@ -272,6 +283,7 @@ def from_python(name: str) -> Workload:
     file = Path(path + ".py" if colon else path)
     if not colon:
         raise ValueError(f"{name} has no name after it; give {name}:NAME, the workload that the file defines")
+    _must_be_there(file)
     try:
         open_file(file).close()
     except OSError as error:
