@@ -26,15 +26,15 @@ EVERY = {
     "jax": 12,
     "jax+rnnbench": 12,
     "tensorflow": 16,
-    "tensorflow+xla": 48,
-    "torch+compile": 48,
     "cuda": 8,
     "cuda+graph": 8,
 }
-EVERY |= dict.fromkeys(("keras", "keras+jax", "keras+torch"), 32)
 EVERY |= dict.fromkeys(
     ("torch+flush", "torch+rnnbench", "numba+subnormal", "numba+naive", "onnxruntime", "openvino"), 4
 )
+# Of all cases of conformance, for backends that compute as another one does and compile for longer; of each other test
+# as many.
+EVERY_OF_ALL = dict.fromkeys(("tensorflow+xla", "torch+compile", "keras", "keras+jax", "keras+torch"), 16)
 # Tested beside those of a usual run. Keras has one framework a process, TensorFlow in that of all tests: `make
 # test-keras` runs it on the others.
 ON_REQUEST = ["numba+subnormal", "numba+naive", "onnxruntime", "keras", "torch+rnnbench", "jax+rnnbench"]
@@ -46,7 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of each test, keep one in so many cases of the backends in `EVERY`; all with --every-case."""
+    """Keep one in so many cases of the backends in `EVERY` and `EVERY_OF_ALL`; all with --every-case."""
     if config.getoption("--every-case"):
         return
     seen: Counter[tuple[str, str]] = Counter()
@@ -54,8 +54,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         callspec = getattr(item, "callspec", None)
         name = callspec.params.get("backend") if callspec else None
-        key = (str(name), item.nodeid.partition("[")[0])
-        (left_out if seen[key] % EVERY.get(str(name), 1) else kept).append(item)
+        test = item.nodeid.partition("[")[0]
+        if name in EVERY_OF_ALL and "test_conformance.py" in test:
+            test = "conformance"
+        key, every = (str(name), test), EVERY.get(str(name)) or EVERY_OF_ALL.get(str(name), 1)
+        (left_out if seen[key] % every else kept).append(item)
         seen[key] += 1
     items[:] = kept
     if left_out:
