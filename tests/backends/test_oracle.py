@@ -74,11 +74,11 @@ def test_the_gradient_of_layers_directions_and_lengths_equals_finite_differences
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize(("window", "stride"), [(w, s) for w in (1, 2, 3, 6, 7, 9) for s in range(1, w + 1)])
+@pytest.mark.parametrize(("window", "stride"), [(w, s) for w in (1, 2, 3, 4, 5, 7) for s in range(1, w + 1)])
 @pytest.mark.parametrize("head", list(Head))
 def test_truncated_gradient_is_the_sum_over_blocks_from_constant_states(cell, head, window, stride):
     """Each block is full BPTT over its own steps from a state taken as given: its losses, differenced."""
-    T = 7
+    T = 5
     problem = small_problem(cell=cell, head=head, T=T, B=2, truncation=Truncation(window, stride), step_sum=StepSum.SUM)
     full = small_problem(cell=cell, head=head, T=T, B=2, step_sum=StepSum.SUM)
     params, data = random_params(problem), random_data(problem)
