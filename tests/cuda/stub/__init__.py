@@ -157,7 +157,7 @@ def _checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     if STUB is None:
         yield
         return
-    if not request.config.getoption("--every-case"):
+    if not request.config.getoption("--every-case", default=False):
         monkeypatch.setattr(launch, "_compiled", _compiled)
     monkeypatch.setattr(helpers, "errors_of", _same_shapes)
     monkeypatch.setattr(helpers, "relative_error", _same_shape)
