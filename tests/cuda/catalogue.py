@@ -51,15 +51,16 @@ BUDGETS = {
     "backward split H256 rows1": (128, 1.58),
     "forward split H256 rows4": (512, 1.38),
     "backward split H256 rows4": (512, 1.41),
-    "forward spread H1024 columns8 rows4": (32, 1.85),  # the product of one row
-    "backward spread H1024 columns8 rows4": (32, 1.85),
+    "forward spread H1024 columns8 rows4": (32, 1.48),  # the product of the rows, as those of gates below
+    "backward spread H1024 columns8 rows4": (32, 1.37),
     # With gates, a row a block: some 75 to 115 instructions of a step are no multiply-adds
     "forward gates3 H128 rows1": (192, 1.42),
     "backward gates3 H128 rows1": (192, 1.55),
     "forward gates4 H128 rows1": (256, 1.48),
     "backward gates4 H128 rows1": (256, 1.56),
-    "forward gates3 spread H1024 rows4": (64, 1.43),  # the product of one row
-    "forward gates4 spread H1024 rows2": (64, 1.43),
+    "forward gates3 spread H1024 rows4": (64, 1.36),
+    "forward gates4 spread H1024 rows2": (64, 1.35),
+    "backward gates4 spread H512 rows2": (64, 1.4),
     **dict.fromkeys(("project tokens", "project dense", "outer_sums tokens", "outer_sums dense", "times_transposed",
                      "project states", "outer_sums states"),
                     (64, 1.25)),

@@ -55,6 +55,14 @@ class Compiled:
     local_bytes: int  # of a thread, in memory: arrays that are not in registers, and spills
     opcodes: Counter[str]
     loops: tuple[Loop, ...] = ()  # the shortest first
+    stretches: tuple[tuple[int, int], ...] = ()  # instructions and multiply-adds between two barriers in the code
+
+    def between_barriers(self, multiply_adds: int) -> float:
+        """Instructions for a multiply-add, the most in any stretch that has so many of them or more."""
+        found = [length / made for length, made in self.stretches if made >= multiply_adds]
+        if not found:
+            raise ValueError(f"no stretch between barriers has {multiply_adds} multiply-adds")
+        return max(found)
 
     def per_multiply_add(self, multiply_adds: int) -> float:
         """Instructions of the loop that makes so many multiply-adds in a turn, for each of them.
@@ -101,9 +109,14 @@ def faults(made: Compiled, max_registers: int, wide: Sequence[str] = ()) -> list
     return found
 
 
-def over_budget(made: Compiled, multiply_adds: int, budget: float) -> list[str]:
-    """What is wrong with the loop that makes so many multiply-adds in a turn, where there is a budget for it."""
-    each = made.per_multiply_add(multiply_adds) if budget else 0.0
+def over_budget(made: Compiled, multiply_adds: int, budget: float, *, barriers: bool = False) -> list[str]:
+    """What is wrong with the loop that makes so many multiply-adds in a turn, where there is a budget for it.
+
+    `barriers`: with what has so many of them between two barriers, as a loop or written out.
+    """
+    if not budget:
+        return []
+    each = made.between_barriers(multiply_adds) if barriers else made.per_multiply_add(multiply_adds)
     return [f"{each:.2f} instructions for a multiply-add; the budget is {budget}"] if each > budget else []
 
 
@@ -178,7 +191,17 @@ def read(cubin: Path) -> Compiled:
     code = _said("nvdisasm", "-c", str(cubin))
     opcodes = Counter(OPCODE.findall(code))
     assert "EXIT" in opcodes, "no instructions were read"
-    return Compiled(numbers["REG"], numbers["STACK"] + numbers["LOCAL"], opcodes, loops_of(code))
+    local = numbers["STACK"] + numbers["LOCAL"]
+    return Compiled(numbers["REG"], local, opcodes, loops_of(code), stretches_of(code))
+
+
+def stretches_of(code: str) -> tuple[tuple[int, int], ...]:
+    """Instructions and multiply-adds of a listing between each two barriers of a block."""
+    found = [(0, 0)]
+    for opcode in OPCODE.findall(code):
+        length, made = (0, 0) if opcode.startswith("BAR") else found.pop()
+        found.append((length + 1, made + _multiply_adds(opcode)))
+    return tuple(found)
 
 
 def loops_of(code: str) -> tuple[Loop, ...]:

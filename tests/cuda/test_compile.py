@@ -28,6 +28,7 @@ from tests.cuda.compiling import (
     loops_of,
     missing,
     over_budget,
+    stretches_of,
 )
 
 if device.simulated():
@@ -72,7 +73,8 @@ def test_float32(name32, tmp_path):
         made = linked(parts, arch, tmp_path)
         registers, each = MORE.get(arch, (0, 0.0))
         said = faults(made, min(255, entry.max_registers + registers), entry.wide)
-        said += over_budget(made, entry.multiply_adds, entry.budget and entry.budget + each)
+        budget = entry.budget and entry.budget + each
+        said += over_budget(made, entry.multiply_adds, budget, barriers="spread" in entry.name)
         found += [f"{arch}: {text}" for text in said]
     assert found == []
 
@@ -175,6 +177,16 @@ def test_loops_are_read_and_counted_by_their_longest_way():
     assert over_budget(made, 9, 1.7) == []
     with pytest.raises(ValueError, match="no loop makes 4"):
         Compiled(32, 0, Counter(), made.loops[:1]).per_multiply_add(4)
+
+
+def test_what_stands_between_barriers_is_counted():
+    stretches = stretches_of("FADD R1, R1, R1 ;\nBAR.SYNC.DEFER_BLOCKING 0x0 ;\n" + LISTING)
+    assert stretches == ((1, 0), (13, 3))
+    made = Compiled(32, 0, Counter(), stretches=stretches)
+    assert over_budget(made, 2, 4.4, barriers=True) == []
+    assert over_budget(made, 3, 4.3, barriers=True) == ["4.33 instructions for a multiply-add; the budget is 4.3"]
+    with pytest.raises(ValueError, match="no stretch between barriers has 6"):
+        made.between_barriers(6)
 
 
 @pytest.mark.parametrize(

@@ -97,11 +97,12 @@ def row_multiplier(dtype: str, shape: Shape) -> Any:
                     staged[r, k] = found[n] if (r < count) & (k < H) else zero
         cuda.syncthreads()
         # This thread's part of the sums of each row, over its k: a state is read once for `per` columns
-        for r in range(u32(rows)):
+        r = u32(0)
+        while r != u32(rows):  # not a range: that of an unsigned number counts in 64 bits, and is not unrolled
             for c in range(per):
                 sums[c] = zero
             n = u32(0)
-            while n != u32(depth):  # not a range: that of an unsigned number counts in 64 bits, and unrolls for few
+            while n != u32(depth):
                 for s in range(two):
                     value = staged[r, n * u32(lanes) + lane * two + s]
                     for c in range(u32(per)):
@@ -109,6 +110,7 @@ def row_multiplier(dtype: str, shape: Shape) -> Any:
                 n = u32(n + two)
             for c in range(u32(per)):
                 partial[r * u32(columns) + first + c, lane] = sums[c]
+            r = u32(r + u32(1))
         cuda.syncthreads()
         # The parts of a row and column are a line of `partial`: `adders` threads add some of it each, in their order
         line, adder = u32(x // u32(adders)), u32(x % u32(adders))
@@ -208,7 +210,7 @@ def weights_of_block(dtype: str, shape: Shape, transposed: bool, gates: int = 1)
                     place = u32(first + u32(c))
                     j, value = u32(unit + place // G), zero
                     if (k < K) & (j < H):
-                        value = W[j, k] if transposed else W[k, u32(place % G * H + j)]
+                        value = W.flat[u32(j * K + k) if transposed else u32(k * u32(G * H) + place % G * H + j)]
                     w[q * per + c] = value
             rest(w, W, unit, K, H)
 
