@@ -286,17 +286,19 @@ def backward_spread(dtype: str, shape: Shape) -> Any:
         b, T, S, H = u32(b), u32(T), u32(S), u32(H)
         read(w, W, column, H, H)
         # Passes in order of time, each from its last step to its first; steps before `seen` have a delta already
-        seen, barriers, silent = u32(0), 0, u32(T - S)
-        for n in range(blocks.shape[0]):
+        seen, barriers, silent, one = u32(0), u32(0), u32(T - S), u32(1)
+        n, passes = u32(0), u32(blocks.shape[0])
+        while n != passes:
             start, emit, end = u32(blocks[n, 0]), max(u32(blocks[n, 1]), silent), u32(blocks[n, 2])
-            for back in range(end - start):
-                t = u32(end - u32(1) - u32(back))
-                more, again = t + u32(1) < end, t < seen
+            t = end
+            while t != start:
+                t = u32(t - one)
+                more, again = u32(t + one) < end, t < seen
                 step(delta, spare, h, dh, w, staged, partial, column, t, more, t >= emit, again, b, T, S, H)
-                if t > start or n + 1 < blocks.shape[0]:  # no block reads what the last step gives
-                    barriers += 1
-                    wait(arrived, barriers * cuda.gridDim.x)
-            seen = end
+                if (t != start) | (u32(n + one) != passes):  # no block reads what the last step gives
+                    barriers = u32(barriers + one)
+                    wait(arrived, u32(barriers * u32(cuda.gridDim.x)))
+            seen, n = end, u32(n + one)
         reset(arrived, barriers)
 
     return kernel
