@@ -52,7 +52,7 @@ BUDGETS = {
     "forward split H256 rows4": (512, 1.38),
     "backward split H256 rows4": (512, 1.41),
     "forward spread H1024 columns8 rows4": (32, 1.48),  # the product of the rows, as those of gates below
-    "backward spread H1024 columns8 rows4": (32, 1.37),
+    "backward spread H1024 columns8 rows4": (32, 1.38),
     # With gates, a row a block: some 75 to 115 instructions of a step are no multiply-adds
     "forward gates3 H128 rows1": (192, 1.42),
     "backward gates3 H128 rows1": (192, 1.55),
