@@ -32,8 +32,7 @@ EVERY = {
 EVERY |= dict.fromkeys(
     ("torch+flush", "torch+rnnbench", "numba+subnormal", "numba+naive", "onnxruntime", "openvino"), 4
 )
-# Of all cases of conformance, for backends that compute as another one does and compile for longer; of each other test
-# as many.
+# The same for backends that compute as another one does and compile for longer: all tests of conformance count as one.
 EVERY_OF_ALL = dict.fromkeys(("tensorflow+xla", "torch+compile", "keras", "keras+jax", "keras+torch"), 16)
 # Tested beside those of a usual run. Keras has one framework a process, TensorFlow in that of all tests: `make
 # test-keras` runs it on the others.

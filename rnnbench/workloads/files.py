@@ -88,7 +88,7 @@ def _array(path: Path, name: str, stream: Any) -> Inputs:
     return array
 
 
-def _must_be_there(path: Path, way_out: str = "give its path from the folder you are in") -> None:
+def _must_be_there(path: Path, way_out: str = "check its path, which is taken from the folder you are in") -> None:
     """ValueError where there is no such file."""
     if not os.path.exists(path):
         raise ValueError(f"there is no file {path}; {way_out}")

@@ -71,10 +71,10 @@ def deepest(backend, problem: Problem) -> Pass:
 
 
 def small(backend, **wanted) -> Problem:
-    """A small problem in float64; in float32 where the backend has no other, or compiles for half a minute a type."""
+    """A small problem in float64, or in float32 where the backend has no other."""
     problem = small_problem(**wanted)
-    only = backend.name == "numba+naive" or backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD)) is not None
-    return small_problem(**wanted | {"dtype": DType.FLOAT32}) if only else problem
+    reason = backend.unsupported(Case(**vars(problem), pass_=Pass.FORWARD))
+    return problem if reason is None else small_problem(**wanted | {"dtype": DType.FLOAT32})
 
 
 def sessions(backend, problem: Problem, states: dict[str, np.ndarray] | None = None) -> tuple[Session, Session]:

@@ -130,7 +130,7 @@ def test_a_damaged_array_and_one_that_claims_to_be_huge(tmp_path):
 @pytest.mark.parametrize("name", ["absent.npz", "absent.toml", "absent.py:X"])
 def test_a_file_that_is_not_there(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"there is no file absent\.\w+; give its path from the folder you are in"):
+    with pytest.raises(ValueError, match=r"there is no file absent\.\w+; check its path"):
         one(name)
 
 

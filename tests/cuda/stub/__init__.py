@@ -4,8 +4,8 @@ Loaded before Numba looks for a driver. All of the host side runs and every laun
 kernels do nothing, so of answers names, shapes and types are compared. A test that reads what kernels compute is marked
 `numbers` and skipped. A fault that the stub noted fails the test that it was noted in.
 
-A kernel is compiled once for each list of its arguments' types: of other sizes, one that is empty takes its place. With
---every-case all are compiled.
+A kernel is compiled once for each list of its arguments' types: of other sizes and cells, one that is empty takes its
+place. With --every-case all are compiled.
 """
 
 from __future__ import annotations
@@ -133,8 +133,8 @@ COMPILED = set[tuple[str, Any]]()  # names of kernels and their arguments' types
 
 
 def _compiled(kernel: Any, kinds: tuple[Any, ...]) -> Any:
-    """In place of `launch._compiled`, which takes seconds: sizes change what a kernel does, and not how it is called.
-    tests/cuda/test_compile.py compiles all sizes.
+    """In place of `launch._compiled`, which takes seconds: sizes and cells change what a kernel does, and not how it is
+    called. tests/cuda/test_compile.py compiles the one with most registers of each kind, all with --every-case.
     """
     from numba import cuda
 
